@@ -1,0 +1,19 @@
+//! The boot manifest and the host page: what the guest is told at boot, in one layout for writer and reader.
+//!
+//! Both travel as Linux `setup_data` nodes (boot protocol 2.09, `struct setup_data` in
+//! `arch/x86/include/uapi/asm/setup_data.h`), which Linux keeps reserved and shows under
+//! `/sys/kernel/boot_params/setup_data/N/{type,data}`. The manifest is measured (gate 0) and says
+//! where host data comes from; the host page is not measured and only counts in mode `plain`.
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+
+mod host_page;
+mod manifest;
+
+pub use host_page::{HostPage, HOST_PAGE_BYTES};
+pub use manifest::{Manifest, Mode, ReadError, MANIFEST_BYTES};
+
+/// `setup_data.type` of the boot manifest ("CM", 1). Outside the range Linux uses; bit 31 (indirect) clear.
+pub const SETUP_DATA_MANIFEST: u32 = 0x0043_4d01;
+/// `setup_data.type` of the host page ("CM", 2).
+pub const SETUP_DATA_HOST_PAGE: u32 = 0x0043_4d02;

@@ -1,0 +1,68 @@
+//! The control socket's messages: one JSON document per `SOCK_SEQPACKET` packet, files beside it by `SCM_RIGHTS`.
+//!
+//! A client connects, sends a [`Request`], reads a [`Reply`], and may go on. Several clients may be connected.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Longest message in bytes.
+pub const MESSAGE_MAX_BYTES: usize = 16 * 1024;
+/// Most extents (and descriptors) in one message.
+pub const EXTENTS_PER_MESSAGE: usize = 16;
+
+/// What a client asks of the VMM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Appends file extents to the read-only layer disk; extent `i` lies in the `i`-th passed descriptor.
+    AppendExtents(Vec<Extent>),
+    /// Counters of the VM.
+    Stats,
+    /// Ends the VM at once, as if its power cord were drawn; the VMM exits with code 0 after the reply.
+    Stop,
+    /// Halts all vCPUs until [`Request::Resume`].
+    Pause,
+    /// Lets the vCPUs run again.
+    Resume,
+}
+
+/// A part of a file that backs a part of the layer disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Extent {
+    /// Byte offset in the file, a multiple of 4096.
+    pub offset: u64,
+    /// Bytes, a multiple of 4096, not zero.
+    pub length: u64,
+}
+
+/// The VMM's answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Reply {
+    /// The extents are in place and the guest was told of the new capacity.
+    Appended {
+        /// First 512-byte sector of each appended extent, in order.
+        first_sectors: Vec<u64>,
+        /// The disk's capacity now, in sectors.
+        capacity: u64,
+    },
+    /// Answer to [`Request::Stats`].
+    Stats(Stats),
+    /// Done (stop, pause, resume).
+    Done,
+    /// Refused, with the reason.
+    Error(String),
+}
+
+/// Counters of one VM since its start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stats {
+    /// Exits from guest to host that KVM counted (`KVM_GET_STATS_FD`, `exits`), over all vCPUs.
+    pub exits: u64,
+    /// KVM's other per-vCPU counters, summed, by KVM's name.
+    pub kvm: BTreeMap<String, u64>,
+    /// Exits that reached the VMM, by reason (`io`, `mmio`, …).
+    pub to_vmm: BTreeMap<String, u64>,
+}

@@ -1,0 +1,201 @@
+//! `VmSpec`: the wanted VM, as JSON on a file descriptor; every file in it is a descriptor the VMM inherits.
+
+use serde::{Deserialize, Serialize};
+
+/// Longest spec the VMM reads, in bytes.
+pub const SPEC_MAX_BYTES: usize = 64 * 1024;
+
+/// Everything `casemate-vmm` needs to build one VM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmSpec {
+    /// Number of virtual CPUs.
+    pub vcpus: Vcpus,
+    /// Guest memory.
+    pub memory: MemoryMib,
+    /// What runs first.
+    pub boot: Boot,
+    /// Protection of the guest; written into the boot manifest as its mode.
+    pub tee: Tee,
+    /// SHA-256 of the policy text.
+    pub host_data: HostData,
+    /// Where the guest's serial console is written; absent: discarded.
+    #[serde(default)]
+    pub console: Option<Fd>,
+    /// A listening `SOCK_SEQPACKET` unix socket for [`crate::control`].
+    pub control: Fd,
+    /// The vsock device's host side.
+    #[serde(default)]
+    pub vsock: Option<Vsock>,
+    /// Whether the growable read-only disk for layers is present.
+    #[serde(default)]
+    pub layers: bool,
+    /// The scratch disk.
+    #[serde(default)]
+    pub scratch: Option<Scratch>,
+    /// Whether the entropy device is present.
+    #[serde(default)]
+    pub rng: bool,
+}
+
+/// How the guest is entered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Boot {
+    /// The VMM loads an ELF kernel itself (64-bit boot protocol), nothing checks it in the guest.
+    Direct {
+        /// ELF `vmlinux`.
+        kernel: Fd,
+        /// SHA-256 of the kernel file, for the boot manifest.
+        kernel_sha256: HostData,
+        /// Initramfs (cpio).
+        initrd: Option<Fd>,
+        /// SHA-256 of the initramfs, for the boot manifest; zeros without one.
+        initrd_sha256: HostData,
+        /// Kernel command line; the VMM appends nothing.
+        cmdline: String,
+    },
+}
+
+/// Kind of protection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tee {
+    /// None: the host is trusted.
+    Plain,
+    /// Reports signed by the VMM with a test root.
+    Simulated,
+    /// AMD SEV-SNP.
+    Snp,
+}
+
+/// A file descriptor number that the VMM inherits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Fd(pub i32);
+
+/// The vsock device: host side is a listening unix stream socket with Firecracker's `CONNECT port\n` handshake.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vsock {
+    /// The listening socket.
+    pub listener: Fd,
+}
+
+/// The scratch disk: a host file the guest may write; the guest encrypts what it puts there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scratch {
+    /// The file, opened for reading and writing; its length, a multiple of 4096, is the disk's size.
+    pub file: Fd,
+}
+
+/// Number of virtual CPUs, 1 to 64 (`CONFIG_NR_CPUS` of the guest kernel).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
+pub struct Vcpus(u8);
+
+impl Vcpus {
+    /// The count.
+    pub fn get(self) -> u8 {
+        self.0
+    }
+}
+
+impl TryFrom<u8> for Vcpus {
+    type Error = SpecError;
+    fn try_from(n: u8) -> Result<Self, SpecError> {
+        if (1..=64).contains(&n) { Ok(Self(n)) } else { Err(SpecError::Vcpus(n)) }
+    }
+}
+
+impl From<Vcpus> for u8 {
+    fn from(n: Vcpus) -> u8 {
+        n.0
+    }
+}
+
+/// Guest memory in MiB, 64 to 1 TiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct MemoryMib(u32);
+
+impl MemoryMib {
+    /// In MiB.
+    pub fn get(self) -> u32 {
+        self.0
+    }
+
+    /// In bytes.
+    pub fn bytes(self) -> u64 {
+        u64::from(self.0) << 20
+    }
+}
+
+impl TryFrom<u32> for MemoryMib {
+    type Error = SpecError;
+    fn try_from(n: u32) -> Result<Self, SpecError> {
+        if (64..=1 << 20).contains(&n) { Ok(Self(n)) } else { Err(SpecError::Memory(n)) }
+    }
+}
+
+impl From<MemoryMib> for u32 {
+    fn from(n: MemoryMib) -> u32 {
+        n.0
+    }
+}
+
+/// 32 bytes, lower-case hex in JSON: HOST_DATA of an SNP guest (SNP ABI, `MSG_REPORT_RSP`), or any SHA-256.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct HostData(pub [u8; 32]);
+
+impl TryFrom<String> for HostData {
+    type Error = SpecError;
+    fn try_from(text: String) -> Result<Self, SpecError> {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(&text, &mut bytes).map_err(|_| SpecError::Hash)?;
+        Ok(Self(bytes))
+    }
+}
+
+impl From<HostData> for String {
+    fn from(h: HostData) -> String {
+        hex::encode(h.0)
+    }
+}
+
+/// What makes a spec unusable.
+#[derive(Debug, thiserror::Error)]
+pub enum SpecError {
+    /// Outside 1 to 64.
+    #[error("{0} vCPUs asked for; 1 to 64 are possible")]
+    Vcpus(u8),
+    /// Outside 64 MiB to 1 TiB.
+    #[error("{0} MiB of memory asked for; 64 to 1048576 are possible")]
+    Memory(u32),
+    /// Not 64 hex digits.
+    #[error("a digest must be 64 hex digits")]
+    Hash,
+    /// Longer than [`SPEC_MAX_BYTES`].
+    #[error("the spec is longer than {SPEC_MAX_BYTES} bytes")]
+    TooLong,
+    /// Not the JSON of a spec.
+    #[error("the spec is not valid")]
+    Json(#[source] serde_json::Error),
+}
+
+impl VmSpec {
+    /// Reads the JSON form.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, SpecError> {
+        if bytes.len() > SPEC_MAX_BYTES {
+            return Err(SpecError::TooLong);
+        }
+        serde_json::from_slice(bytes).map_err(SpecError::Json)
+    }
+
+    /// Writes the JSON form.
+    pub fn to_json(&self) -> Result<Vec<u8>, SpecError> {
+        serde_json::to_vec(self).map_err(SpecError::Json)
+    }
+}
