@@ -1,2 +1,168 @@
-//! To be described.
-fn main() {}
+//! `casemate`: what an operator types; each subcommand calls one library.
+#![forbid(unsafe_code)]
+
+mod conformance_layers;
+mod conformance_policy;
+mod image;
+mod layer;
+mod node;
+mod policy;
+
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Containers in policy-guarded microVMs.
+#[derive(Parser)]
+#[command(name = "casemate", version, about, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  casemate policy generate --config policy.toml > policy.rego
+  casemate policy digest policy.rego
+  casemate layer hash layer.tar.gz
+  casemate ps --json
+
+Exit codes: 0 done, 1 a check failed, 2 wrong usage, 3 the command could not do its work.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Write, digest and explain policies
+    #[command(subcommand)]
+    Policy(Policy),
+    /// Turn OCI layers into the verity images that policies name
+    #[command(subcommand)]
+    Layer(Layer),
+    /// Replay conformance vectors through the code that production uses
+    #[command(subcommand)]
+    Conformance(Conformance),
+    /// Build the guest image
+    #[command(subcommand)]
+    Image(Image),
+    /// List the sandboxes of this node
+    #[command(after_help = "Example:\n  casemate ps --json | jq -r '.[].id'")]
+    Ps {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Counters of one sandbox's VM: KVM exits and their reasons
+    #[command(after_help = "Example:\n  casemate stats web")]
+    Stats {
+        /// Sandbox id (for `ctr run`: the container's id)
+        id: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum Policy {
+    /// Make a policy from a TOML configuration; the policy goes to standard output
+    #[command(after_help = "Example:\n  casemate policy generate --config policy.toml > policy.rego")]
+    Generate {
+        /// The configuration
+        #[arg(long, short)]
+        config: PathBuf,
+        /// Write the policy here and print its digest instead
+        #[arg(long, short)]
+        output: Option<PathBuf>,
+    },
+    /// Print the SHA-256 of a policy, which is the guest's HOST_DATA
+    #[command(after_help = "Example:\n  casemate policy digest policy.rego")]
+    Digest {
+        /// The policy's Rego text
+        file: PathBuf,
+    },
+    /// Say in plain words why something was denied
+    #[command(after_help = "Example:\n  ctr run … 2>&1 | casemate policy explain")]
+    Explain {
+        /// The error text, or `-` for standard input
+        #[arg(default_value = "-")]
+        text: String,
+    },
+}
+
+#[derive(Subcommand)]
+enum Layer {
+    /// Convert an OCI layer (tar, tar.gz, tar.zst) to ext4 with its dm-verity tree
+    #[command(after_help = "Example:\n  casemate layer convert layer.tar.gz layer.ext4")]
+    Convert {
+        /// The layer
+        input: PathBuf,
+        /// The image to write
+        output: PathBuf,
+    },
+    /// Print the root hash that a policy carries for an OCI layer
+    #[command(after_help = "Example:\n  casemate layer hash layer.tar.zst")]
+    Hash {
+        /// The layer
+        input: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+enum Conformance {
+    /// Layer conversion vectors
+    #[command(after_help = "Example:\n  casemate conformance layers layers.json")]
+    Layers {
+        /// The vectors; the layers lie beside the file
+        file: PathBuf,
+    },
+    /// Policy decision vectors
+    #[command(after_help = "Example:\n  casemate conformance policy policy.jsonl")]
+    Policy {
+        /// The vectors, one scenario a line
+        file: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+enum Image {
+    /// Build kernel, initramfs and manifest
+    #[command(after_help = "Example:\n  casemate image build --programs target/x86_64-unknown-linux-gnu/release --output guest")]
+    Build {
+        /// Directory with the static `casemate-agent` and `casemate-launcher`
+        #[arg(long)]
+        programs: PathBuf,
+        /// Directory to write
+        #[arg(long, short)]
+        output: PathBuf,
+        /// `source` (built from Debian's source with our fragment) or `debian` (packaged cloud kernel and modules)
+        #[arg(long, env = "KERNEL", default_value = "source")]
+        kernel: ::image::kernel::Kind,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("casemate: {error:#}");
+            ExitCode::from(3)
+        }
+    }
+}
+
+/// `Ok(false)`: the command did its work and what it checked does not hold.
+fn run(command: Command) -> anyhow::Result<bool> {
+    match command {
+        Command::Policy(Policy::Generate { config, output }) => policy::generate(&config, output.as_deref())?,
+        Command::Policy(Policy::Digest { file }) => policy::digest(&file)?,
+        Command::Policy(Policy::Explain { text }) => policy::explain(&text)?,
+        Command::Layer(Layer::Convert { input, output }) => layer::convert(&input, &output)?,
+        Command::Layer(Layer::Hash { input }) => layer::hash(&input)?,
+        Command::Conformance(Conformance::Layers { file }) => return Ok(conformance_layers::run(&file)?.1 == 0),
+        Command::Conformance(Conformance::Policy { file }) => return Ok(conformance_policy::run(&file)?.1 == 0),
+        Command::Image(Image::Build { programs, output, kernel }) => image::build(&programs, &output, kernel)?,
+        Command::Ps { json } => node::ps(json)?,
+        Command::Stats { id, json } => node::stats(&id, json)?,
+    }
+    Ok(true)
+}

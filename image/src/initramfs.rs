@@ -1,0 +1,115 @@
+//! The initramfs: a newc cpio archive (kernel `Documentation/driver-api/early-userspace/buffer-format.rst`),
+//! the same bytes for the same inputs: entries sorted by the order of calls, no times, ids 0, inodes counted.
+
+use anyhow::{bail, Context, Result};
+use std::path::{Path, PathBuf};
+
+/// Largest file taken in; the format's size field has 8 hex digits.
+const FILE_MAX_BYTES: usize = 256 << 20;
+
+/// An archive in the making.
+pub struct Builder {
+    bytes: Vec<u8>,
+    inode: u32,
+}
+
+impl Builder {
+    /// The guest's initramfs: the agent as `/init`, the launcher, mount points, and the kernel's modules in the
+    /// order in which the agent loads them.
+    pub fn guest(agent: &Path, launcher: &Path, modules: &[PathBuf]) -> Result<Self> {
+        let mut archive = Self { bytes: Vec::new(), inode: 0 };
+        for dir in ["bin", "dev", "proc", "run", "sys", "tmp"] {
+            archive.directory(dir)?;
+        }
+        // Linux opens /dev/console for init before devtmpfs is mounted over it.
+        archive.entry("dev/console", 0o020_600, (5, 1), &[])?;
+        archive.file("init", 0o755, agent)?;
+        archive.file("bin/casemate-launcher", 0o755, launcher)?;
+        if !modules.is_empty() {
+            archive.directory("modules")?;
+        }
+        for (n, module) in modules.iter().enumerate() {
+            let name = module.file_name().context("a module needs a file name")?.to_string_lossy();
+            archive.file(&format!("modules/{n:02}-{name}"), 0o644, module)?;
+        }
+        Ok(archive)
+    }
+
+    /// The finished archive.
+    pub fn into_bytes(mut self) -> Vec<u8> {
+        self.inode = 0;
+        self.header("TRAILER!!!", 0, (0, 0), 0);
+        self.bytes
+    }
+
+    fn directory(&mut self, name: &str) -> Result<()> {
+        self.entry(name, 0o040_755, (0, 0), &[])
+    }
+
+    fn file(&mut self, name: &str, mode: u32, from: &Path) -> Result<()> {
+        let data = std::fs::read(from).with_context(|| format!("cannot read {} for the initramfs", from.display()))?;
+        self.entry(name, 0o100_000 | mode, (0, 0), &data)
+    }
+
+    fn entry(&mut self, name: &str, mode: u32, device: (u32, u32), data: &[u8]) -> Result<()> {
+        if data.len() > FILE_MAX_BYTES {
+            bail!("{name} has {} bytes, the initramfs takes {FILE_MAX_BYTES} at most", data.len());
+        }
+        self.inode += 1;
+        self.header(name, mode, device, data.len() as u32);
+        self.bytes.extend_from_slice(data);
+        self.pad();
+        Ok(())
+    }
+
+    fn header(&mut self, name: &str, mode: u32, (major, minor): (u32, u32), size: u32) {
+        let links = if mode & 0o170_000 == 0o040_000 { 2 } else { 1 };
+        let fields = [self.inode, mode, 0, 0, links, 0, size, 0, 0, major, minor, name.len() as u32 + 1, 0];
+        self.bytes.extend_from_slice(b"070701");
+        for field in fields {
+            self.bytes.extend_from_slice(format!("{field:08x}").as_bytes());
+        }
+        self.bytes.extend_from_slice(name.as_bytes());
+        self.bytes.push(0);
+        self.pad();
+    }
+
+    fn pad(&mut self) {
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    fn archive() -> Vec<u8> {
+        let dir = tempfile::tempdir().unwrap();
+        let (agent, launcher) = (dir.path().join("a"), dir.path().join("l"));
+        std::fs::write(&agent, b"agent!!").unwrap();
+        std::fs::write(&launcher, b"launcher").unwrap();
+        Builder::guest(&agent, &launcher, &[]).unwrap().into_bytes()
+    }
+
+    #[test]
+    fn same_inputs_same_bytes() {
+        assert_eq!(archive(), archive());
+    }
+
+    #[test]
+    fn cpio_lists_what_was_put_in() {
+        use std::io::Write;
+        let Ok(mut cpio) = Command::new("cpio").args(["-tv", "--quiet"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn() else {
+            eprintln!("skipped: cpio is not installed");
+            return;
+        };
+        cpio.stdin.take().unwrap().write_all(&archive()).unwrap();
+        let output = cpio.wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success());
+        for wanted in ["-rwxr-xr-x", " 7 ", " init\n", "crw-------", "dev/console\n", "bin/casemate-launcher\n"] {
+            assert!(text.contains(wanted), "{wanted:?} is missing in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! The guest kernel: built from Debian's source with our fragment, or Debian's packaged cloud kernel.
+
+mod packaged;
+mod source;
+
+use crate::manifest::Input;
+use anyhow::{bail, Context, Result};
+use std::path::PathBuf;
+use std::process::Command;
+
+/// Which kernel the guest runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `linux-source-6.12` with `image/kernel/guest.fragment`, everything built in.
+    Source,
+    /// The packaged `linux-image-*-cloud-amd64` with modules: starts slower, needs no compiler.
+    Packaged,
+}
+
+impl std::str::FromStr for Kind {
+    type Err = anyhow::Error;
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "source" => Ok(Self::Source),
+            "debian" => Ok(Self::Packaged),
+            _ => bail!("unknown kernel {text:?}: `source` or `debian`"),
+        }
+    }
+}
+
+/// A kernel ready to boot.
+pub struct Kernel {
+    /// Stripped ELF kernel.
+    pub vmlinux: PathBuf,
+    /// Modules in the order of loading; empty when all is built in.
+    pub modules: Vec<PathBuf>,
+    /// What it was made from.
+    pub inputs: Vec<Input>,
+    /// First line of the compiler's `--version`, or the package's name.
+    pub compiler: String,
+}
+
+/// Builds or fetches the kernel, or takes it from the cache.
+pub fn obtain(kind: Kind) -> Result<Kernel> {
+    match kind {
+        Kind::Source => source::obtain(),
+        Kind::Packaged => packaged::obtain(),
+    }
+}
+
+/// Runs a command to its end; its output is shown only when it fails.
+fn run(command: &mut Command) -> Result<()> {
+    let output = command.output().with_context(|| format!("cannot run {:?}", command.get_program()))?;
+    if !output.status.success() {
+        bail!(
+            "{:?} failed ({}):\n{}{}",
+            command,
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    Ok(())
+}
+
+/// First line of what a command prints.
+fn first_line(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("cannot run {:?}", command.get_program()))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines().next().map(str::to_owned).with_context(|| format!("{command:?} printed nothing"))
+}
