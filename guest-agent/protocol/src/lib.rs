@@ -1,1 +1,36 @@
-//! To be described.
+//! The wire between shim and agent: messages, limits, ports, ids, and both ends of a connection.
+//!
+//! One ttrpc connection on [`CONTROL_PORT`] carries the calls of `proto/agent.proto`; each stdio
+//! stream is one connection on [`STREAM_PORT`] that begins with a [`StreamToken`].
+//!
+//! On the host every connection starts at the VMM's vsock socket ([`connect`]); in the guest it
+//! arrives over AF_VSOCK ([`listen`]). Nothing else in this crate does I/O, and nothing here judges.
+
+// Not forbid: the generated stubs carry an allow of their own (and no unsafe block).
+#![deny(unsafe_code)]
+
+mod connect;
+mod guest_id;
+pub mod limits;
+mod listen;
+mod open_door;
+mod stream_token;
+
+pub use connect::{ConnectError, agent_client, connect, open_stream};
+pub use guest_id::{IdError, guest_id, valid_caller_id};
+pub use listen::{HostListener, listen};
+pub use open_door::OPEN_DOOR;
+pub use service::agent::*;
+pub use service::agent_ttrpc::{Agent, AgentClient, create_agent};
+pub use stream_token::{StreamToken, TokenError};
+
+/// Port of the ttrpc service in the guest.
+pub const CONTROL_PORT: u32 = 1024;
+/// Port that takes stdio streams in the guest.
+pub const STREAM_PORT: u32 = 1025;
+
+/// What the build script made of `proto/agent.proto`.
+#[allow(missing_docs, reason = "generated")]
+mod service {
+    include!(concat!(env!("OUT_DIR"), "/mod.rs"));
+}
