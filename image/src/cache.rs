@@ -1,6 +1,6 @@
 //! Where slow results live, and writing them so that a half-written one is never taken for whole.
 
-use anyhow::{bail, Context, Result};
+use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 

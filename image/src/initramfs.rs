@@ -1,7 +1,7 @@
 //! The initramfs: a newc cpio archive (kernel `Documentation/driver-api/early-userspace/buffer-format.rst`),
 //! the same bytes for the same inputs: entries sorted by the order of calls, no times, ids 0, inodes counted.
 
-use anyhow::{bail, Context, Result};
+use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 
 /// Largest file taken in; the format's size field has 8 hex digits.
@@ -17,7 +17,10 @@ impl Builder {
     /// The guest's initramfs: the agent as `/init`, the launcher, mount points, and the kernel's modules in the
     /// order in which the agent loads them.
     pub fn guest(agent: &Path, launcher: &Path, modules: &[PathBuf]) -> Result<Self> {
-        let mut archive = Self { bytes: Vec::new(), inode: 0 };
+        let mut archive = Self {
+            bytes: Vec::new(),
+            inode: 0,
+        };
         for dir in ["bin", "dev", "proc", "run", "sys", "tmp"] {
             archive.directory(dir)?;
         }
@@ -100,7 +103,12 @@ mod tests {
     #[test]
     fn cpio_lists_what_was_put_in() {
         use std::io::Write;
-        let Ok(mut cpio) = Command::new("cpio").args(["-tv", "--quiet"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn() else {
+        let Ok(mut cpio) = Command::new("cpio")
+            .args(["-tv", "--quiet"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+        else {
             eprintln!("skipped: cpio is not installed");
             return;
         };
@@ -108,7 +116,14 @@ mod tests {
         let output = cpio.wait_with_output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success());
-        for wanted in ["-rwxr-xr-x", " 7 ", " init\n", "crw-------", "dev/console\n", "bin/casemate-launcher\n"] {
+        for wanted in [
+            "-rwxr-xr-x",
+            " 7 ",
+            " init\n",
+            "crw-------",
+            "dev/console\n",
+            "bin/casemate-launcher\n",
+        ] {
             assert!(text.contains(wanted), "{wanted:?} is missing in\n{text}");
         }
     }

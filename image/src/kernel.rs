@@ -4,7 +4,7 @@ mod packaged;
 mod source;
 
 use crate::manifest::Input;
-use anyhow::{bail, Context, Result};
+use anyhow::{Context, Result, bail};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -50,7 +50,9 @@ pub fn obtain(kind: Kind) -> Result<Kernel> {
 
 /// Runs a command to its end; its output is shown only when it fails.
 fn run(command: &mut Command) -> Result<()> {
-    let output = command.output().with_context(|| format!("cannot run {:?}", command.get_program()))?;
+    let output = command
+        .output()
+        .with_context(|| format!("cannot run {:?}", command.get_program()))?;
     if !output.status.success() {
         bail!(
             "{:?} failed ({}):\n{}{}",
@@ -65,7 +67,12 @@ fn run(command: &mut Command) -> Result<()> {
 
 /// First line of what a command prints.
 fn first_line(command: &mut Command) -> Result<String> {
-    let output = command.output().with_context(|| format!("cannot run {:?}", command.get_program()))?;
+    let output = command
+        .output()
+        .with_context(|| format!("cannot run {:?}", command.get_program()))?;
     let text = String::from_utf8_lossy(&output.stdout);
-    text.lines().next().map(str::to_owned).with_context(|| format!("{command:?} printed nothing"))
+    text.lines()
+        .next()
+        .map(str::to_owned)
+        .with_context(|| format!("{command:?} printed nothing"))
 }

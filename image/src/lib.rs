@@ -46,7 +46,10 @@ pub fn build(inputs: &Inputs, out: &Path) -> Result<manifest::Manifest> {
             ("casemate-agent", manifest::sha256_file(&inputs.agent)?),
             ("casemate-launcher", manifest::sha256_file(&inputs.launcher)?),
         ]
-        .map(|(name, sha256)| manifest::Input { name: name.to_owned(), sha256 })
+        .map(|(name, sha256)| manifest::Input {
+            name: name.to_owned(),
+            sha256,
+        })
         .into_iter()
         .chain(kernel.inputs)
         .collect(),

@@ -49,9 +49,19 @@ pub struct Input {
 impl Artifact {
     /// Hashes a file.
     pub fn of(path: &Path) -> Result<Self> {
-        let file = path.file_name().context("an artifact needs a file name")?.to_string_lossy().into_owned();
-        let bytes = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?.len();
-        Ok(Self { file, sha256: sha256_file(path)?, bytes })
+        let file = path
+            .file_name()
+            .context("an artifact needs a file name")?
+            .to_string_lossy()
+            .into_owned();
+        let bytes = std::fs::metadata(path)
+            .with_context(|| format!("cannot read {}", path.display()))?
+            .len();
+        Ok(Self {
+            file,
+            sha256: sha256_file(path)?,
+            bytes,
+        })
     }
 }
 

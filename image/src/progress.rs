@@ -20,7 +20,12 @@ impl Step {
         let name = name.into();
         let terminal = std::io::stderr().is_terminal();
         eprintln!("==> {name}");
-        Self { name, started: Instant::now(), spoken: Instant::now(), terminal }
+        Self {
+            name,
+            started: Instant::now(),
+            spoken: Instant::now(),
+            terminal,
+        }
     }
 
     /// Shows where the step is.

@@ -1,6 +1,6 @@
 //! The unmeasured part: what the host claims about this one guest.
 
-use crate::manifest::{hash_at, u32_at, ReadError};
+use crate::manifest::{ReadError, hash_at, u32_at};
 
 /// Size of an encoded host page in bytes.
 pub const HOST_PAGE_BYTES: usize = 64;
@@ -62,7 +62,11 @@ mod tests {
 
     #[test]
     fn a_manifest_is_no_host_page() {
-        let manifest = crate::Manifest { mode: crate::Mode::Plain, kernel_sha256: [0; 32], initrd_sha256: [0; 32] };
+        let manifest = crate::Manifest {
+            mode: crate::Mode::Plain,
+            kernel_sha256: [0; 32],
+            initrd_sha256: [0; 32],
+        };
         assert_eq!(HostPage::from_bytes(&manifest.to_bytes()), Err(ReadError::Magic));
     }
 }

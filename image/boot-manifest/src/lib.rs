@@ -10,8 +10,8 @@
 mod host_page;
 mod manifest;
 
-pub use host_page::{HostPage, HOST_PAGE_BYTES};
-pub use manifest::{Manifest, Mode, ReadError, MANIFEST_BYTES};
+pub use host_page::{HOST_PAGE_BYTES, HostPage};
+pub use manifest::{MANIFEST_BYTES, Manifest, Mode, ReadError};
 
 /// `setup_data.type` of the boot manifest ("CM", 1). Outside the range Linux uses; bit 31 (indirect) clear.
 pub const SETUP_DATA_MANIFEST: u32 = 0x0043_4d01;

@@ -93,7 +93,11 @@ impl Manifest {
         if b[80..].iter().any(|&x| x != 0) {
             return Err(ReadError::Reserved);
         }
-        Ok(Self { mode, kernel_sha256: hash_at(b, 16), initrd_sha256: hash_at(b, 48) })
+        Ok(Self {
+            mode,
+            kernel_sha256: hash_at(b, 16),
+            initrd_sha256: hash_at(b, 48),
+        })
     }
 }
 
@@ -130,7 +134,12 @@ mod tests {
 
     #[test]
     fn each_damage_has_its_name() {
-        let good = Manifest { mode: Mode::Snp, kernel_sha256: [1; 32], initrd_sha256: [2; 32] }.to_bytes();
+        let good = Manifest {
+            mode: Mode::Snp,
+            kernel_sha256: [1; 32],
+            initrd_sha256: [2; 32],
+        }
+        .to_bytes();
         assert_eq!(Manifest::from_bytes(&good[..MANIFEST_BYTES - 1]), Err(ReadError::Short));
         let damaged = |at: usize, value: u8| {
             let mut b = good;

@@ -1,9 +1,9 @@
 //! Debian's packaged cloud kernel with the modules the guest needs: the quick way in, without a compiler.
 
-use super::{run, Kernel};
-use crate::manifest::{sha256_file, Input};
+use super::{Kernel, run};
+use crate::manifest::{Input, sha256_file};
 use crate::{cache, progress::Step};
-use anyhow::{bail, Context, Result};
+use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -26,7 +26,9 @@ const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// The newest packaged 6.12 cloud kernel that apt knows, from the cache or downloaded.
 pub fn obtain() -> Result<Kernel> {
     let package = newest_package()?;
-    let dir = cache::root()?.join("kernel").join(cache::key(&[package.as_bytes(), MODULES.join(" ").as_bytes()]));
+    let dir = cache::root()?
+        .join("kernel")
+        .join(cache::key(&[package.as_bytes(), MODULES.join(" ").as_bytes()]));
     if !dir.join("order").exists() {
         unpack(&package, &dir)?;
     }
@@ -35,7 +37,10 @@ pub fn obtain() -> Result<Kernel> {
     Ok(Kernel {
         vmlinux: dir.join("vmlinux"),
         modules: order.lines().map(|name| dir.join("modules").join(name)).collect(),
-        inputs: vec![Input { name: package.clone(), sha256 }],
+        inputs: vec![Input {
+            name: package.clone(),
+            sha256,
+        }],
         compiler: package,
     })
 }
@@ -48,7 +53,10 @@ fn newest_package() -> Result<String> {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let mut names: Vec<&str> = text.lines().filter_map(|l| l.split_whitespace().next()).collect();
     names.sort_by_key(|name| version_key(name));
-    names.pop().map(str::to_owned).context("apt knows no linux-image-6.12*-cloud-amd64: run `apt-get update`, or use the default kernel")
+    names
+        .pop()
+        .map(str::to_owned)
+        .context("apt knows no linux-image-6.12*-cloud-amd64: run `apt-get update`, or use the default kernel")
 }
 
 /// The numbers in a package's name, so that .117 comes after .95.
@@ -72,7 +80,12 @@ fn unpack(package: &str, dir: &Path) -> Result<()> {
     step.done();
 
     let image = find(&root.join("boot"), "vmlinuz-")?;
-    let version = image.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_prefix("vmlinuz-")).context("odd kernel name")?.to_owned();
+    let version = image
+        .file_name()
+        .and_then(|n| n.to_str())
+        .and_then(|n| n.strip_prefix("vmlinuz-"))
+        .context("odd kernel name")?
+        .to_owned();
     extract_vmlinux(&std::fs::read(&image)?, &work.join("vmlinux.zst"), &dir.join("vmlinux"))?;
 
     // modprobe looks below lib/, newer packages unpack to usr/lib/.
@@ -82,7 +95,12 @@ fn unpack(package: &str, dir: &Path) -> Result<()> {
     run(Command::new("depmod").arg("-b").arg(&root).arg(&version))?;
     let mut order: Vec<String> = Vec::new();
     for path in module_paths(&root, &version)? {
-        let name = path.file_name().context("a module has a name")?.to_string_lossy().trim_end_matches(".xz").to_owned();
+        let name = path
+            .file_name()
+            .context("a module has a name")?
+            .to_string_lossy()
+            .trim_end_matches(".xz")
+            .to_owned();
         if order.contains(&name) {
             continue;
         }
@@ -109,10 +127,17 @@ fn module_paths(root: &Path, version: &str) -> Result<Vec<PathBuf>> {
         .output()
         .context("cannot run modprobe")?;
     if !output.status.success() {
-        bail!("modprobe finds not all of {MODULES:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        bail!(
+            "modprobe finds not all of {MODULES:?}: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
     }
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    Ok(text.lines().filter_map(|l| l.strip_prefix("insmod ")).map(|l| PathBuf::from(l.trim())).collect())
+    Ok(text
+        .lines()
+        .filter_map(|l| l.strip_prefix("insmod "))
+        .map(|l| PathBuf::from(l.trim()))
+        .collect())
 }
 
 /// The ELF kernel inside a bzImage: the first zstd frame that decompresses to an ELF file.
@@ -120,7 +145,11 @@ fn extract_vmlinux(image: &[u8], scratch: &Path, out: &Path) -> Result<()> {
     for at in image.windows(4).enumerate().filter(|(_, w)| *w == ZSTD_MAGIC).map(|(at, _)| at) {
         std::fs::write(scratch, &image[at..])?;
         // zstd complains about what follows the frame, so only the result is looked at.
-        let output = Command::new("zstd").args(["-dcq"]).arg(scratch).output().context("cannot run zstd")?;
+        let output = Command::new("zstd")
+            .args(["-dcq"])
+            .arg(scratch)
+            .output()
+            .context("cannot run zstd")?;
         if output.stdout.starts_with(b"\x7fELF") {
             return cache::write_whole(out, &output.stdout);
         }

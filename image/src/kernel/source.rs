@@ -1,9 +1,9 @@
 //! Builds `vmlinux` from Debian's `linux-source-6.12`, pinned by version and SHA-256.
 
-use super::{first_line, run, Kernel};
-use crate::manifest::{sha256_file, Input};
+use super::{Kernel, first_line, run};
+use crate::manifest::{Input, sha256_file};
 use crate::{cache, progress::Step};
-use anyhow::{bail, Context, Result};
+use anyhow::{Context, Result, bail};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -31,10 +31,21 @@ pub fn obtain() -> Result<Kernel> {
     let fragment = dir.join("guest.fragment");
     cache::write_whole(&fragment, FRAGMENT.as_bytes())?;
     let inputs = vec![
-        Input { name: format!("{PACKAGE} {}", source.version), sha256: source_sha256 },
-        Input { name: "guest.fragment".to_owned(), sha256: sha256_file(&fragment)? },
+        Input {
+            name: format!("{PACKAGE} {}", source.version),
+            sha256: source_sha256,
+        },
+        Input {
+            name: "guest.fragment".to_owned(),
+            sha256: sha256_file(&fragment)?,
+        },
     ];
-    Ok(Kernel { vmlinux, modules: Vec::new(), inputs, compiler })
+    Ok(Kernel {
+        vmlinux,
+        modules: Vec::new(),
+        inputs,
+        compiler,
+    })
 }
 
 struct Source {
@@ -47,17 +58,26 @@ impl Source {
     fn choose() -> Result<Self> {
         let cached = cache::root()?.join("kernel").join(deb_name(VERSION));
         if cached.exists() {
-            return Ok(Self { version: VERSION.to_owned() });
+            return Ok(Self {
+                version: VERSION.to_owned(),
+            });
         }
-        let output = Command::new("apt-cache").args(["madison", PACKAGE]).output().context("cannot run apt-cache")?;
+        let output = Command::new("apt-cache")
+            .args(["madison", PACKAGE])
+            .output()
+            .context("cannot run apt-cache")?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let versions: Vec<&str> = text.lines().filter_map(|l| l.split('|').nth(1)).map(str::trim).collect();
         match versions.first() {
             None => bail!("apt knows no {PACKAGE}: Debian 12's security suite has it; check the apt sources and run `apt-get update`"),
-            Some(_) if versions.contains(&VERSION) => Ok(Self { version: VERSION.to_owned() }),
+            Some(_) if versions.contains(&VERSION) => Ok(Self {
+                version: VERSION.to_owned(),
+            }),
             Some(newest) => {
                 eprintln!("    the mirror no longer has {PACKAGE} {VERSION}; taking {newest}, whose digest the manifest names");
-                Ok(Self { version: (*newest).to_owned() })
+                Ok(Self {
+                    version: (*newest).to_owned(),
+                })
             }
         }
     }
@@ -69,7 +89,9 @@ impl Source {
         let deb = dir.join(deb_name(&self.version));
         if !deb.exists() {
             let step = Step::start(format!("downloading {PACKAGE} {} (150 MB)", self.version));
-            run(Command::new("apt-get").args(["-q", "download", &format!("{PACKAGE}={}", self.version)]).current_dir(&dir))?;
+            run(Command::new("apt-get")
+                .args(["-q", "download", &format!("{PACKAGE}={}", self.version)])
+                .current_dir(&dir))?;
             // apt writes the epoch's and other special characters percent-encoded; find what it wrote.
             let written = newest_deb(&dir)?;
             if written != deb {
@@ -79,7 +101,10 @@ impl Source {
         }
         let sha256 = sha256_file(&deb)?;
         if self.version == VERSION && sha256 != SHA256 {
-            bail!("{} has SHA-256 {sha256}, but {SHA256} is pinned; delete it and try again", deb.display());
+            bail!(
+                "{} has SHA-256 {sha256}, but {SHA256} is pinned; delete it and try again",
+                deb.display()
+            );
         }
         Ok((deb, sha256))
     }
@@ -107,19 +132,29 @@ fn build(source: &Source, dir: &Path) -> Result<()> {
 
     let step = Step::start("unpacking the kernel source");
     run(Command::new("dpkg").arg("-x").args([&deb, &work]))?;
-    run(Command::new("tar").arg("xf").arg(work.join(format!("usr/src/{PACKAGE}.tar.xz"))).arg("-C").arg(&work))?;
+    run(Command::new("tar")
+        .arg("xf")
+        .arg(work.join(format!("usr/src/{PACKAGE}.tar.xz")))
+        .arg("-C")
+        .arg(&work))?;
     let tree = work.join(PACKAGE);
     let fragment = work.join("guest.fragment");
     std::fs::write(&fragment, FRAGMENT)?;
     step.done();
 
     run(kbuild(&tree).args(["-s", "tinyconfig"]))?;
-    run(Command::new("scripts/kconfig/merge_config.sh").args(["-m", ".config"]).arg(&fragment).current_dir(&tree))?;
+    run(Command::new("scripts/kconfig/merge_config.sh")
+        .args(["-m", ".config"])
+        .arg(&fragment)
+        .current_dir(&tree))?;
     run(kbuild(&tree).args(["-s", "olddefconfig"]))?;
     check_config(&std::fs::read_to_string(tree.join(".config"))?)?;
     compile(&tree)?;
 
-    run(Command::new("strip").arg("-o").arg(dir.join("vmlinux.partial")).arg(tree.join("vmlinux")))?;
+    run(Command::new("strip")
+        .arg("-o")
+        .arg(dir.join("vmlinux.partial"))
+        .arg(tree.join("vmlinux")))?;
     std::fs::rename(dir.join("vmlinux.partial"), dir.join("vmlinux"))?;
     cache::write_whole(&dir.join("source.sha256"), sha256.as_bytes())?;
     std::fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))
@@ -151,7 +186,10 @@ fn check_config(config: &str) -> Result<()> {
     if lost.is_empty() {
         return Ok(());
     }
-    bail!("the kernel configuration lost {}: a dependency is missing in guest.fragment", lost.join(", "))
+    bail!(
+        "the kernel configuration lost {}: a dependency is missing in guest.fragment",
+        lost.join(", ")
+    )
 }
 
 fn compile(tree: &Path) -> Result<()> {
@@ -178,7 +216,10 @@ fn compile(tree: &Path) -> Result<()> {
     if !make.wait()?.success() {
         let text = std::fs::read_to_string(&log).unwrap_or_default();
         let tail: Vec<&str> = text.lines().rev().take(20).collect();
-        bail!("the kernel build failed:\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+        bail!(
+            "the kernel build failed:\n{}",
+            tail.into_iter().rev().collect::<Vec<_>>().join("\n")
+        );
     }
     step.done();
     Ok(())
@@ -190,7 +231,11 @@ mod tests {
 
     #[test]
     fn a_lost_option_is_named() {
-        let all: String = FRAGMENT.lines().filter(|l| l.ends_with("=y") || l.contains("NR_CPUS")).map(|l| format!("{l}\n")).collect();
+        let all: String = FRAGMENT
+            .lines()
+            .filter(|l| l.ends_with("=y") || l.contains("NR_CPUS"))
+            .map(|l| format!("{l}\n"))
+            .collect();
         check_config(&all).unwrap();
         let error = check_config(&all.replace("CONFIG_DM_VERITY=y\n", "")).unwrap_err().to_string();
         assert!(error.contains("CONFIG_DM_VERITY=y"), "{error}");

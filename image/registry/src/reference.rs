@@ -1,0 +1,191 @@
+//! An image reference as people type it, made whole as Docker and containerd do (distribution `reference` grammar).
+
+use crate::Digest;
+use std::fmt;
+use std::str::FromStr;
+
+/// Longest `domain/path` in bytes (distribution: `NameTotalLengthMax`).
+const NAME_MAX_BYTES: usize = 255;
+/// Longest tag in bytes.
+const TAG_MAX_BYTES: usize = 128;
+
+/// Registry, repository, and tag or digest or both.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reference {
+    registry: String,
+    repository: String,
+    tag: Option<String>,
+    digest: Option<Digest>,
+}
+
+/// Why a text is not a reference.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReferenceError {
+    /// Name over the limit.
+    #[error("the image name has more than {NAME_MAX_BYTES} bytes")]
+    TooLong,
+    /// Not a registry host.
+    #[error("{0:?} is not a registry host")]
+    Registry(String),
+    /// Not a repository path.
+    #[error("{0:?} is not a repository name (lower-case letters, digits, separators)")]
+    Repository(String),
+    /// Not a tag.
+    #[error("{0:?} is not a tag")]
+    Tag(String),
+    /// Not a digest.
+    #[error(transparent)]
+    Digest(#[from] crate::DigestError),
+}
+
+impl Reference {
+    /// `docker.io` where none was typed.
+    pub fn registry(&self) -> &str {
+        &self.registry
+    }
+
+    /// `library/redis` for `redis`.
+    pub fn repository(&self) -> &str {
+        &self.repository
+    }
+
+    /// `latest` where neither tag nor digest was typed.
+    pub fn tag(&self) -> Option<&str> {
+        self.tag.as_deref()
+    }
+
+    /// The pinned content, if any.
+    pub fn digest(&self) -> Option<Digest> {
+        self.digest
+    }
+}
+
+impl FromStr for Reference {
+    type Err = ReferenceError;
+    fn from_str(text: &str) -> Result<Self, ReferenceError> {
+        let (rest, digest) = match text.split_once('@') {
+            Some((rest, digest)) => (rest, Some(digest.parse()?)),
+            None => (text, None),
+        };
+        // A colon after the last slash begins a tag; one before it belongs to the registry's port.
+        let (name, tag) = match rest.rsplit_once(':') {
+            Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
+            _ => (rest, None),
+        };
+        if name.len() > NAME_MAX_BYTES {
+            return Err(ReferenceError::TooLong);
+        }
+        if let Some(tag) = tag.filter(|t| !is_tag(t)) {
+            return Err(ReferenceError::Tag(tag.chars().take(TAG_MAX_BYTES).collect()));
+        }
+        let (registry, path) = match name.split_once('/') {
+            Some((first, path)) if first.contains(['.', ':']) || first == "localhost" => (first, path.to_owned()),
+            Some(_) => ("docker.io", name.to_owned()),
+            None => ("docker.io", format!("library/{name}")),
+        };
+        if !is_host(registry) {
+            return Err(ReferenceError::Registry(registry.to_owned()));
+        }
+        if !path.split('/').all(is_component) {
+            return Err(ReferenceError::Repository(path));
+        }
+        let tag = match (tag, digest) {
+            (None, None) => Some("latest".to_owned()),
+            (tag, _) => tag.map(str::to_owned),
+        };
+        Ok(Self {
+            registry: registry.to_owned(),
+            repository: path,
+            tag,
+            digest,
+        })
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.registry, self.repository)?;
+        if let Some(tag) = &self.tag {
+            write!(f, ":{tag}")?;
+        }
+        if let Some(digest) = &self.digest {
+            write!(f, "@{digest}")?;
+        }
+        Ok(())
+    }
+}
+
+fn is_tag(tag: &str) -> bool {
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    tag.len() <= TAG_MAX_BYTES && tag.starts_with(word) && tag.chars().all(|c| word(c) || c == '.' || c == '-')
+}
+
+fn is_host(host: &str) -> bool {
+    let (name, port) = host.split_once(':').map_or((host, None), |(n, p)| (n, Some(p)));
+    let label = |l: &str| {
+        let inner = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        !l.is_empty() && l.chars().all(inner) && !l.starts_with('-') && !l.ends_with('-')
+    };
+    name.split('.').all(label) && port.is_none_or(|p| p.parse::<u16>().is_ok_and(|n| n > 0))
+}
+
+fn is_component(part: &str) -> bool {
+    let alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let separator = |s: &str| matches!(s, "." | "_" | "__") || s.chars().all(|c| c == '-');
+    part.starts_with(alphanumeric) && part.ends_with(alphanumeric) && part.split(alphanumeric).filter(|s| !s.is_empty()).all(separator)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn short_names_are_made_whole() {
+        let whole = |text: &str| text.parse::<Reference>().unwrap().to_string();
+        let digest = format!("sha256:{}", "1f".repeat(32));
+        assert_eq!(whole("redis"), "docker.io/library/redis:latest");
+        assert_eq!(whole("team/app:1"), "docker.io/team/app:1");
+        assert_eq!(whole("localhost/bb:bb"), "localhost/bb:bb");
+        assert_eq!(whole("localhost:5000/a/b"), "localhost:5000/a/b:latest");
+        assert_eq!(
+            whole("r.example/x_y@".to_owned().as_str().trim_end_matches('@')),
+            "r.example/x_y:latest"
+        );
+        assert_eq!(whole(&format!("redis@{digest}")), format!("docker.io/library/redis@{digest}"));
+        assert_eq!(whole(&format!("redis:7@{digest}")), format!("docker.io/library/redis:7@{digest}"));
+    }
+
+    #[test]
+    fn what_is_no_reference_is_refused() {
+        for bad in [
+            "",
+            "Redis",
+            "a/../b",
+            "a b",
+            "redis:",
+            "redis:-x",
+            "redis@sha256:12",
+            "-h.x/y",
+            "h.x:0/y",
+            "h.x:99999/y",
+            "a//b",
+            "/a",
+        ] {
+            assert!(bad.parse::<Reference>().is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whole_references_print_as_themselves(path in "[a-z0-9]{1,6}/[a-z0-9]{1,6}", tag in "[A-Za-z0-9_][A-Za-z0-9_.-]{0,9}") {
+            let text = format!("registry.example:5000/{path}:{tag}");
+            prop_assert_eq!(text.parse::<Reference>().unwrap().to_string(), text);
+        }
+
+        #[test]
+        fn never_panics(text: String) {
+            let _ = text.parse::<Reference>();
+        }
+    }
+}
