@@ -1,7 +1,13 @@
 //! What a VM is made of, before it exists: the spec, the control messages, the memory layout and the launch plan.
 #![forbid(unsafe_code)]
 
+mod acpi;
+mod boot_params;
 pub mod control;
+mod launch_plan;
+pub mod layout;
 mod spec;
 
-pub use spec::{Boot, Fd, HostData, MemoryMib, Scratch, SpecError, Tee, Vcpus, VmSpec, Vsock, SPEC_MAX_BYTES};
+pub use launch_plan::{Entry, GDT_ENTRIES, Kernel, LaunchPlan, Page, PageKind, PlanError};
+
+pub use spec::{Boot, Fd, HostData, MemoryMib, SPEC_MAX_BYTES, Scratch, SpecError, Tee, Vcpus, VmSpec, Vsock};

@@ -105,7 +105,11 @@ impl Vcpus {
 impl TryFrom<u8> for Vcpus {
     type Error = SpecError;
     fn try_from(n: u8) -> Result<Self, SpecError> {
-        if (1..=64).contains(&n) { Ok(Self(n)) } else { Err(SpecError::Vcpus(n)) }
+        if (1..=64).contains(&n) {
+            Ok(Self(n))
+        } else {
+            Err(SpecError::Vcpus(n))
+        }
     }
 }
 
@@ -135,7 +139,11 @@ impl MemoryMib {
 impl TryFrom<u32> for MemoryMib {
     type Error = SpecError;
     fn try_from(n: u32) -> Result<Self, SpecError> {
-        if (64..=1 << 20).contains(&n) { Ok(Self(n)) } else { Err(SpecError::Memory(n)) }
+        if (64..=1 << 20).contains(&n) {
+            Ok(Self(n))
+        } else {
+            Err(SpecError::Memory(n))
+        }
     }
 }
 

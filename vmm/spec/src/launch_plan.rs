@@ -1,0 +1,240 @@
+//! The launch plan: every page the VMM writes before the guest runs, in order, and where the first vCPU starts.
+//!
+//! One pure function of the spec and the files' sizes; what is measured is what is loaded. Kernel and initrd are
+//! not pages of the plan: they are read straight into their ranges.
+
+use crate::acpi;
+use crate::boot_params::{BootParams, setup_data_node};
+use crate::layout::{
+    ACPI_TABLES, CMDLINE, CMDLINE_MAX_BYTES, GDT, GpaRange, HIGH_MEMORY, PAGE_BYTES, PAGE_DIRECTORY, PDPT, PML4, SETUP_DATA_HOST_PAGE_NODE,
+    SETUP_DATA_MANIFEST_NODE, ZERO_PAGE, e820, ram_ranges,
+};
+use crate::{Boot, Tee, VmSpec};
+use boot_manifest::{HostPage, Manifest, Mode, SETUP_DATA_HOST_PAGE, SETUP_DATA_MANIFEST};
+
+/// The GDT of the 64-bit boot protocol: null, unused, code (0x10: execute/read, long mode), data (0x18: read/write).
+pub const GDT_ENTRIES: [u64; 4] = [0, 0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff];
+
+/// Present and writable, in any page table entry.
+const PRESENT_WRITABLE: u64 = 0b11;
+/// A page directory entry that maps 2 MiB.
+const LARGE_PAGE: u64 = 1 << 7;
+const LARGE_PAGE_BYTES: u64 = 2 << 20;
+/// What the page directory maps: the first GiB. The entered code has to lie in it.
+const MAPPED_BYTES: u64 = 1 << 30;
+
+/// Who vouches for a page's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageKind {
+    /// Part of the launch measurement where there is one.
+    Measured,
+    /// The host's word only.
+    Unmeasured,
+}
+
+/// One page of guest memory as it is before the guest runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Guest physical address, page-aligned.
+    pub gpa: u64,
+    /// Whether it is measured.
+    pub kind: PageKind,
+    /// Its content.
+    pub bytes: Box<[u8; PAGE_BYTES as usize]>,
+}
+
+/// Registers of the first vCPU that differ between plans; the rest is the 64-bit boot protocol's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// First instruction.
+    pub rip: u64,
+    /// Argument: the zero page.
+    pub rsi: u64,
+    /// Page tables.
+    pub cr3: u64,
+}
+
+/// What the plan has to know of an ELF kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kernel {
+    /// Everything its segments occupy, uninitialised data included.
+    pub occupies: GpaRange,
+    /// Physical address of its 64-bit entry.
+    pub entry: u64,
+}
+
+/// See the module's head.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaunchPlan {
+    /// In order of guest address.
+    pub pages: Vec<Page>,
+    /// Where the initrd file's bytes go.
+    pub initrd: Option<GpaRange>,
+    /// How the first vCPU starts.
+    pub entry: Entry,
+}
+
+/// Why no plan can be made of a spec.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// `Direct` boot cannot protect a guest.
+    #[error("a guest with tee `snp` cannot boot a kernel directly: nothing would check it in the guest")]
+    DirectUnderSnp,
+    /// The kernel is outside RAM, or in the low pages.
+    #[error("the kernel wants memory from {:#x} to {:#x}, which is not RAM above 1 MiB of this guest", .0.start, .0.end())]
+    KernelOutsideRam(GpaRange),
+    /// The entry is outside the kernel or not mapped by the boot page tables.
+    #[error("the kernel's entry {0:#x} is not inside it or not in the first GiB")]
+    Entry(u64),
+    /// No room between the kernel's end and the top of low RAM.
+    #[error("an initrd of {bytes} bytes does not fit behind a kernel that ends at {kernel_end:#x}; give the guest more memory")]
+    InitrdTooLarge {
+        /// Bytes of the file.
+        bytes: u64,
+        /// First address after the kernel.
+        kernel_end: u64,
+    },
+    /// Longer than Linux reads.
+    #[error("the command line has {0} bytes; Linux reads at most {max}", max = CMDLINE_MAX_BYTES - 1)]
+    CmdlineTooLong(usize),
+    /// It would end early.
+    #[error("the command line contains a NUL byte")]
+    CmdlineNul,
+}
+
+impl LaunchPlan {
+    /// The plan of a VM whose kernel the VMM loads itself; `initrd_bytes` is zero without an initrd.
+    pub fn direct(spec: &VmSpec, kernel: Kernel, initrd_bytes: u64) -> Result<Self, PlanError> {
+        let Boot::Direct {
+            kernel_sha256,
+            initrd_sha256,
+            cmdline,
+            ..
+        } = &spec.boot;
+        let mode = match spec.tee {
+            Tee::Plain => Mode::Plain,
+            Tee::Simulated => Mode::Simulated,
+            Tee::Snp => return Err(PlanError::DirectUnderSnp),
+        };
+        let cmdline = cmdline_bytes(cmdline)?;
+        let low_ram = ram_ranges(spec.memory)[0];
+        check_kernel(kernel, low_ram)?;
+        let initrd = place_initrd(initrd_bytes, kernel.occupies.end(), low_ram)?;
+
+        let manifest = Manifest {
+            mode,
+            kernel_sha256: kernel_sha256.0,
+            initrd_sha256: initrd_sha256.0,
+        };
+        let host_page = HostPage {
+            host_data: spec.host_data.0,
+        };
+        let zero_page = BootParams {
+            cmdline: GpaRange {
+                start: CMDLINE,
+                length: cmdline.len() as u64,
+            },
+            initrd,
+            setup_data: SETUP_DATA_MANIFEST_NODE,
+            rsdp: ACPI_TABLES,
+            e820: &e820(spec.memory),
+        }
+        .to_page();
+
+        let mut pages = vec![Page {
+            gpa: ZERO_PAGE,
+            kind: PageKind::Measured,
+            bytes: zero_page,
+        }];
+        let mut put = |gpa, kind, bytes: &[u8]| pages.extend(in_pages(gpa, kind, bytes));
+        put(GDT, PageKind::Measured, &qwords(GDT_ENTRIES));
+        put(PML4, PageKind::Measured, &qwords([PDPT | PRESENT_WRITABLE]));
+        put(PDPT, PageKind::Measured, &qwords([PAGE_DIRECTORY | PRESENT_WRITABLE]));
+        put(PAGE_DIRECTORY, PageKind::Measured, &qwords(identity_map()));
+        put(CMDLINE, PageKind::Measured, &cmdline);
+        let node = setup_data_node(SETUP_DATA_HOST_PAGE_NODE, SETUP_DATA_MANIFEST, &manifest.to_bytes());
+        put(SETUP_DATA_MANIFEST_NODE, PageKind::Measured, &node);
+        let node = setup_data_node(0, SETUP_DATA_HOST_PAGE, &host_page.to_bytes());
+        put(SETUP_DATA_HOST_PAGE_NODE, PageKind::Unmeasured, &node);
+        put(ACPI_TABLES, PageKind::Measured, &acpi::tables(spec.vcpus));
+        Ok(Self {
+            pages,
+            initrd,
+            entry: Entry {
+                rip: kernel.entry,
+                rsi: ZERO_PAGE,
+                cr3: PML4,
+            },
+        })
+    }
+}
+
+/// With its NUL.
+fn cmdline_bytes(cmdline: &str) -> Result<Vec<u8>, PlanError> {
+    if cmdline.len() >= CMDLINE_MAX_BYTES {
+        return Err(PlanError::CmdlineTooLong(cmdline.len()));
+    }
+    if cmdline.bytes().any(|b| b == 0) {
+        return Err(PlanError::CmdlineNul);
+    }
+    let mut bytes = cmdline.as_bytes().to_vec();
+    bytes.push(0);
+    Ok(bytes)
+}
+
+fn check_kernel(kernel: Kernel, low_ram: GpaRange) -> Result<(), PlanError> {
+    let above_1_mib = GpaRange {
+        start: HIGH_MEMORY,
+        length: low_ram.length - HIGH_MEMORY,
+    };
+    if !above_1_mib.contains(kernel.occupies) {
+        return Err(PlanError::KernelOutsideRam(kernel.occupies));
+    }
+    let entry = GpaRange {
+        start: kernel.entry,
+        length: 1,
+    };
+    if !kernel.occupies.contains(entry) || kernel.entry >= MAPPED_BYTES {
+        return Err(PlanError::Entry(kernel.entry));
+    }
+    Ok(())
+}
+
+/// As high in low RAM as it goes: out of the way of everything the kernel allocates early.
+fn place_initrd(bytes: u64, kernel_end: u64, low_ram: GpaRange) -> Result<Option<GpaRange>, PlanError> {
+    if bytes == 0 {
+        return Ok(None);
+    }
+    let too_large = PlanError::InitrdTooLarge { bytes, kernel_end };
+    let Some(start) = low_ram.end().checked_sub(bytes) else {
+        return Err(too_large);
+    };
+    let start = start - start % PAGE_BYTES;
+    if start < kernel_end {
+        return Err(too_large);
+    }
+    Ok(Some(GpaRange { start, length: bytes }))
+}
+
+/// Page directory entries that map the first GiB to itself.
+fn identity_map() -> [u64; 512] {
+    std::array::from_fn(|i| i as u64 * LARGE_PAGE_BYTES | LARGE_PAGE | PRESENT_WRITABLE)
+}
+
+fn qwords<const N: usize>(entries: [u64; N]) -> Vec<u8> {
+    entries.iter().flat_map(|e| e.to_le_bytes()).collect()
+}
+
+fn in_pages(gpa: u64, kind: PageKind, bytes: &[u8]) -> impl Iterator<Item = Page> {
+    bytes
+        .chunks(PAGE_BYTES as usize)
+        .zip((gpa..).step_by(PAGE_BYTES as usize))
+        .map(move |(chunk, gpa)| {
+            let mut bytes = Box::new([0; PAGE_BYTES as usize]);
+            bytes[..chunk.len()].copy_from_slice(chunk);
+            Page { gpa, kind, bytes }
+        })
+}
+
+#[cfg(test)]
+mod tests;
