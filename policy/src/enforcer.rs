@@ -1,0 +1,233 @@
+//! The judge: an action goes in, a permit that owns the action comes out, or a denial.
+
+use std::collections::BTreeMap;
+
+use regorus::Value;
+use serde_json::{Map, Value as Json};
+
+use crate::action::{Action, Mount, Subject};
+use crate::denied::{Denied, Reason};
+use crate::interpreter::{Interpreter, PolicyError, QueryError};
+use crate::points::Point;
+use crate::state::{Command, State};
+use crate::verdict::{Answer, Verdict};
+
+/// Longest decision in a denial's text: callers cut error messages short, and cut base64 cannot be read.
+pub const MAX_DECISION_BYTES: usize = 3072;
+
+/// Why nothing is allowed after a roll-back failed.
+const POISONED: &str = "policy state could not be restored after an earlier error; everything is denied";
+
+/// What was decided before, as the policy and later decisions see it.
+#[derive(Debug, Clone, Default)]
+struct Memory {
+    state: State,
+    /// By container, whether its later processes may use stdio.
+    stdio: BTreeMap<String, bool>,
+}
+
+/// Owns a policy and everything it remembers. One per VM.
+pub struct Enforcer {
+    interpreter: Interpreter,
+    api: ApiVersion,
+    stdio: BTreeMap<String, bool>,
+    max_decision_bytes: usize,
+    poisoned: bool,
+}
+
+/// What the policy says about the API it was written for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum ApiVersion {
+    Missing,
+    NotSemver,
+    Declared(semver::Version),
+}
+
+impl Enforcer {
+    /// Loads a policy text.
+    ///
+    /// # Errors
+    /// The text is too large or no policy; nothing may be served under it.
+    pub fn new(policy: &str) -> Result<Self, PolicyError> {
+        let mut interpreter = Interpreter::new(policy)?;
+        let api = api_version(&mut interpreter);
+        Ok(Self { interpreter, api, stdio: BTreeMap::new(), max_decision_bytes: MAX_DECISION_BYTES, poisoned: false })
+    }
+
+    /// Sets how long the decision in a denial's text may get, in bytes; 0 is without limit.
+    #[must_use]
+    pub fn with_max_decision_bytes(mut self, bytes: usize) -> Self {
+        self.max_decision_bytes = bytes;
+        self
+    }
+
+    /// Judges `action`.
+    ///
+    /// What the policy remembers changes at once; it is kept when the permit is committed, and put back when it is dropped.
+    ///
+    /// # Errors
+    /// The policy denies, says nothing usable, or nothing is allowed any more.
+    pub fn enforce<A: Action>(&mut self, action: A) -> Result<Permit<'_, A>, Denied> {
+        let before = self.memory();
+        match self.judge(&action) {
+            Ok(verdict) => Ok(Permit { action, verdict, enforcer: self, before: Some(before) }),
+            Err(reason) => Err(Denied::new(A::POINT, &action.subject(), reason, self.max_decision_bytes)),
+        }
+    }
+
+    fn judge<A: Action>(&mut self, action: &A) -> Result<A::Verdict, Reason> {
+        let subject = action.subject();
+        if subject.capabilities_needed && subject.capabilities.is_none() {
+            return Err(Reason::Refused("capabilities object provided by the UVM to the policy engine is nil".to_owned()));
+        }
+        let input = serde_json::to_value(action).map_err(|error| Reason::Refused(error.to_string()))?;
+        let result = self.decide(A::POINT, input)?;
+        let container_stdio = subject.container.is_some_and(|id| self.stdio.get(id.as_hex()).copied().unwrap_or(false));
+        let verdict = A::Verdict::read(&Answer { result: &result, container_stdio }, &subject).map_err(Reason::Refused)?;
+        if let Subject { container: Some(container), decides_stdio: true, .. } = subject {
+            self.stdio.insert(container.as_hex().to_owned(), verdict.stdio());
+        }
+        Ok(verdict)
+    }
+
+    /// Asks the policy about `point` and returns its whole answer if that allows.
+    pub(crate) fn decide(&mut self, point: &str, input: Json) -> Result<Map<String, Json>, Reason> {
+        if self.poisoned {
+            return Err(Reason::Refused(POISONED.to_owned()));
+        }
+        match self.result(point, &input) {
+            Err(policy_error) => Err(Reason::Invalid { input, policy_error }),
+            Ok(result) => match result.get("allowed") {
+                Some(Json::Bool(true)) => Ok(result),
+                Some(Json::Bool(false)) => Err(self.explain(point, input)),
+                Some(_) => Err(Reason::Invalid { input, policy_error: "value for 'allowed' is not a boolean".to_owned() }),
+                None => Err(Reason::Invalid { input, policy_error: "unable to find value for key 'allowed'".to_owned() }),
+            },
+        }
+    }
+
+    /// The answer to `point` with its defaults, and whatever it commands to remember applied.
+    fn result(&mut self, name: &str, input: &Json) -> Result<Map<String, Json>, String> {
+        let answer = self.query(&format!("data.policy.{name}"), input)?;
+        let point = match (Point::find(name), &self.api) {
+            (None, _) | (_, ApiVersion::NotSemver) => return Err(format!("enforcement point rule {name} does not exist")),
+            (_, ApiVersion::Missing) => return Err("policy does not define api_version".to_owned()),
+            (Some(point), ApiVersion::Declared(version)) => (point, point.available_in(version)),
+        };
+        let mut result = match point {
+            (_, true) if answer.is_empty() => return Err(format!("rule for {name} is missing from policy")),
+            (point, false) if answer.is_empty() && point.older == crate::points::OlderPolicy::AsksFramework => {
+                return self.query(&format!("data.framework.{name}"), input);
+            }
+            (point, _) => point.default_results(),
+        };
+        result.extend(answer);
+        Ok(result)
+    }
+
+    /// Evaluates a rule and applies the metadata commands in its answer, whether it allows or not.
+    fn query(&mut self, rule: &str, input: &Json) -> Result<Map<String, Json>, String> {
+        let mut answer = self.interpreter.object(rule, Value::from(input.clone())).map_err(|error| error.to_string())?;
+        let metadata = answer.as_object_mut().ok().and_then(|object| object.remove(&Value::from("metadata")));
+        if let Some(metadata) = metadata {
+            let commands = Command::read_all(&metadata).map_err(|error| error.to_string())?;
+            let mut state = self.interpreter.state();
+            let applied = state.apply(commands);
+            self.replace_state(state).map_err(|error| error.to_string())?;
+            applied.map_err(|error| error.to_string())?;
+        }
+        match serde_json::to_value(&answer) {
+            Ok(Json::Object(object)) => Ok(object),
+            _ => Err(QueryError::NotAnObject.to_string()),
+        }
+    }
+
+    /// Asks the policy why it denied `point`.
+    fn explain(&mut self, point: &str, input: Json) -> Reason {
+        let mut input = input;
+        if let Some(object) = input.as_object_mut() {
+            object.insert("rule".to_owned(), Json::from(point));
+        }
+        let reason = self.query("data.policy.reason", &input).ok().filter(|reason| !reason.is_empty());
+        Reason::Denied { input, reason }
+    }
+
+    /// Appends mounts that every container may have, such as those of the guest's network.
+    ///
+    /// # Errors
+    /// The base data could not be replaced; everything is denied from now on.
+    pub fn extend_default_mounts(&mut self, mounts: &[Mount]) -> Result<(), PolicyError> {
+        let mounts = mounts.iter().filter_map(|mount| serde_json::to_value(mount).ok()).map(Value::from).collect();
+        self.interpreter.extend_default_mounts(mounts).map_err(|error| {
+            self.poisoned = true;
+            PolicyError::Compile(error.to_string())
+        })
+    }
+
+    fn memory(&self) -> Memory {
+        Memory { state: self.interpreter.state(), stdio: self.stdio.clone() }
+    }
+
+    fn restore(&mut self, memory: Memory) {
+        self.stdio = memory.stdio;
+        // A failure is remembered: from then on everything is denied.
+        let _ = self.replace_state(memory.state);
+    }
+
+    fn replace_state(&mut self, state: State) -> Result<(), QueryError> {
+        let replaced = self.interpreter.set_state(state);
+        self.poisoned |= replaced.is_err();
+        replaced
+    }
+}
+
+/// Older policies call it `api_svn`.
+fn api_version(interpreter: &mut Interpreter) -> ApiVersion {
+    let declared = ["data.policy.api_version", "data.policy.api_svn"]
+        .iter()
+        .find_map(|rule| interpreter.value(rule, Value::new_object()).ok().filter(|value| *value != Value::Undefined));
+    match declared {
+        None => ApiVersion::Missing,
+        Some(Value::String(text)) => semver::Version::parse(&text).map_or(ApiVersion::NotSemver, ApiVersion::Declared),
+        Some(_) => ApiVersion::NotSemver,
+    }
+}
+
+/// Proof that the policy allowed an action. Whoever acts takes one by value and has no other input.
+///
+/// ```compile_fail
+/// // No permit, no mount: the fields are private and there is no constructor.
+/// let permit = policy::Permit::<policy::action::MountDevice> { action: todo!(), verdict: (), enforcer: todo!(), before: None };
+/// ```
+#[must_use = "a permit that is dropped undoes the decision"]
+pub struct Permit<'e, A: Action> {
+    action: A,
+    verdict: A::Verdict,
+    enforcer: &'e mut Enforcer,
+    before: Option<Memory>,
+}
+
+impl<A: Action> Permit<'_, A> {
+    /// What was allowed.
+    pub fn action(&self) -> &A {
+        &self.action
+    }
+
+    /// What the policy left of the request.
+    pub fn verdict(&self) -> &A::Verdict {
+        &self.verdict
+    }
+
+    /// The action took effect: keep what the policy remembers of it.
+    pub fn commit(mut self) {
+        self.before = None;
+    }
+}
+
+impl<A: Action> Drop for Permit<'_, A> {
+    fn drop(&mut self) {
+        if let Some(before) = self.before.take() {
+            self.enforcer.restore(before);
+        }
+    }
+}

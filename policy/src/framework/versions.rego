@@ -1,0 +1,4 @@
+# Which framework a policy was written for.
+package framework
+
+version := "0.5.0"

@@ -1,0 +1,223 @@
+//! The memory of a policy between decisions (`data.metadata`), and the commands by which its answers change it.
+
+use std::collections::BTreeMap;
+
+use regorus::Value;
+use thiserror::Error;
+
+/// Why a metadata command of a policy could not be read or applied.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(crate) enum MetadataError {
+    #[error("error loading metadata array: invalid type")]
+    NotAnArray,
+    #[error("error loading metadata operation: unable to load metadata {0}")]
+    Field(&'static str),
+    #[error("error loading metadata operation: missing metadata {0}")]
+    Missing(&'static str),
+    #[error("error applying metadata operations: {0}")]
+    Apply(String),
+}
+
+/// A name of the metadata: a map from keys, or a list without duplicates.
+#[derive(Debug, Clone, PartialEq)]
+enum Entry {
+    Map(BTreeMap<String, Value>),
+    Set(Vec<Value>),
+}
+
+impl Entry {
+    fn go_name(&self) -> &'static str {
+        match self {
+            Entry::Map(_) => "regopolicyinterpreter.regoMetadataMap",
+            Entry::Set(_) => "regopolicyinterpreter.regoMetadataSet",
+        }
+    }
+
+    fn to_rego(&self) -> Value {
+        match self {
+            Entry::Map(map) => {
+                Value::from(map.iter().map(|(k, v)| (Value::from(k.as_str()), v.clone())).collect::<BTreeMap<Value, Value>>())
+            }
+            Entry::Set(list) => Value::from(list.clone()),
+        }
+    }
+}
+
+/// Everything a policy remembers. Cloning is how a transaction begins; putting the clone back is how it is undone.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct State {
+    entries: BTreeMap<String, Entry>,
+}
+
+impl State {
+    /// The state before the first decision, from the base document's `metadata` (maps only).
+    pub(crate) fn initial(metadata: &serde_json::Value) -> Self {
+        let mut entries = BTreeMap::new();
+        for (name, map) in metadata.as_object().into_iter().flatten() {
+            let map = map.as_object().into_iter().flatten().map(|(k, v)| (k.clone(), Value::from(v.clone()))).collect();
+            entries.insert(name.clone(), Entry::Map(map));
+        }
+        Self { entries }
+    }
+
+    /// What Rego sees under `name`; undefined if nothing was ever stored there.
+    pub(crate) fn rego_value(&self, name: &str) -> Value {
+        self.entries.get(name).map_or(Value::Undefined, Entry::to_rego)
+    }
+
+    /// Names in use.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    /// Whether `name` is the same in both.
+    pub(crate) fn same(&self, other: &Self, name: &str) -> bool {
+        self.entries.get(name) == other.entries.get(name)
+    }
+
+    /// Applies one command after the other; a failure leaves the ones before it in place, as existing policies expect.
+    pub(crate) fn apply(&mut self, commands: Vec<Command>) -> Result<(), MetadataError> {
+        commands.into_iter().try_for_each(|command| self.apply_one(command).map_err(MetadataError::Apply))
+    }
+
+    fn apply_one(&mut self, command: Command) -> Result<(), String> {
+        let Command { name, action, kind, key, value } = command;
+        match kind.as_str() {
+            "map" => {
+                let map = self.map(&name)?;
+                match action.as_str() {
+                    "add" if map.contains_key(&key) => Err(format!("cannot add metadata value, key {name}[{key}] already exists")),
+                    "add" | "update" => {
+                        map.insert(key, value);
+                        Ok(())
+                    }
+                    "remove" => {
+                        map.remove(&key);
+                        Ok(())
+                    }
+                    other => Err(format!("unrecognized metadata action: {other} for map")),
+                }
+            }
+            "set" => {
+                let set = self.set(&name)?;
+                match action.as_str() {
+                    "add" => {
+                        if !set.contains(&value) {
+                            set.push(value);
+                        }
+                        Ok(())
+                    }
+                    "remove" => {
+                        set.retain(|kept| *kept != value);
+                        Ok(())
+                    }
+                    other => Err(format!("unrecognized metadata action: {other} for set")),
+                }
+            }
+            other => Err(format!("unrecognized metadata type: {other}")),
+        }
+    }
+
+    fn map(&mut self, name: &str) -> Result<&mut BTreeMap<String, Value>, String> {
+        match self.entries.entry(name.to_owned()).or_insert_with(|| Entry::Map(BTreeMap::new())) {
+            Entry::Map(map) => Ok(map),
+            other => Err(wrong_type(name, "regopolicyinterpreter.regoMetadataMap", other)),
+        }
+    }
+
+    fn set(&mut self, name: &str) -> Result<&mut Vec<Value>, String> {
+        match self.entries.entry(name.to_owned()).or_insert_with(|| Entry::Set(Vec::new())) {
+            Entry::Set(set) => Ok(set),
+            other => Err(wrong_type(name, "regopolicyinterpreter.regoMetadataSet", other)),
+        }
+    }
+}
+
+fn wrong_type(name: &str, wanted: &str, saved: &Entry) -> String {
+    format!("unable to get metadata: metadata {name} has the wrong type (wanted {wanted}, but saved type is {})", saved.go_name())
+}
+
+/// One change of the metadata, read from a policy's answer.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Command {
+    name: String,
+    action: String,
+    kind: String,
+    key: String,
+    value: Value,
+}
+
+impl Command {
+    /// Reads the `metadata` array of an answer; all of it, before anything is applied.
+    pub(crate) fn read_all(list: &Value) -> Result<Vec<Self>, MetadataError> {
+        list.as_array().map_err(|_| MetadataError::NotAnArray)?.iter().map(Self::read).collect()
+    }
+
+    fn read(entry: &Value) -> Result<Self, MetadataError> {
+        let object = entry.as_object().map_err(|_| MetadataError::Field("object"))?;
+        let field = |name: &'static str| object.get(&Value::from(name));
+        let text = |name: &'static str| match field(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.to_string())),
+            Some(_) => Err(MetadataError::Field(name)),
+        };
+        let kind = text("type")?.unwrap_or_else(|| "map".to_owned());
+        let name = text("name")?.ok_or(MetadataError::Field("name"))?;
+        let action = text("action")?.ok_or(MetadataError::Field("action"))?;
+        let value = field("value").cloned();
+        if value.is_none() && !(action == "remove" && kind == "map") {
+            return Err(MetadataError::Missing("value"));
+        }
+        let key = text("key")?;
+        if key.is_none() && kind == "map" {
+            return Err(MetadataError::Missing("key"));
+        }
+        Ok(Self { name, action, kind, key: key.unwrap_or_default(), value: value.unwrap_or(Value::Undefined) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn apply(state: &mut State, commands: &str) -> Result<(), MetadataError> {
+        state.apply(Command::read_all(&Value::from_json_str(commands).unwrap())?)
+    }
+
+    #[test]
+    fn add_update_and_remove_change_a_map() {
+        let mut state = State::default();
+        apply(&mut state, r#"[{"name":"x","action":"add","key":"a","value":1},{"name":"x","action":"update","key":"a","value":2}]"#).unwrap();
+        assert_eq!(state.rego_value("x").to_string(), r#"{"a":2}"#);
+        apply(&mut state, r#"[{"name":"x","action":"remove","key":"a"}]"#).unwrap();
+        assert_eq!(state.rego_value("x").to_string(), "{}");
+    }
+
+    #[test]
+    fn adding_twice_fails_and_leaves_what_came_before() {
+        let mut state = State::default();
+        let twice = r#"[{"name":"x","action":"add","key":"a","value":1},{"name":"x","action":"add","key":"a","value":2}]"#;
+        assert_eq!(
+            apply(&mut state, twice).unwrap_err().to_string(),
+            "error applying metadata operations: cannot add metadata value, key x[a] already exists"
+        );
+        assert_eq!(state.rego_value("x").to_string(), r#"{"a":1}"#);
+    }
+
+    #[test]
+    fn a_set_holds_equal_values_once() {
+        let mut state = State::default();
+        let add = r#"{"name":"x","type":"set","action":"add","value":[1]}"#;
+        apply(&mut state, &format!("[{add},{add}]")).unwrap();
+        assert_eq!(state.rego_value("x").to_string(), "[[1]]");
+        assert!(apply(&mut state, r#"[{"name":"x","action":"add","key":"k","value":1}]"#).unwrap_err().to_string().contains("wrong type"));
+    }
+
+    #[test]
+    fn nothing_is_applied_when_one_command_cannot_be_read() {
+        let mut state = State::default();
+        let bad = r#"[{"name":"x","action":"add","key":"a","value":1},{"name":"x","action":"add","key":7,"value":1}]"#;
+        assert_eq!(apply(&mut state, bad), Err(MetadataError::Field("key")));
+        assert_eq!(state, State::default());
+    }
+}
