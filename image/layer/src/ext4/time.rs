@@ -1,0 +1,85 @@
+//! Times as ext4 keeps them: 34 bits of seconds and 30 of nanoseconds, with the peer's roundings.
+
+/// Seconds that Go calls the zero time: the start of the year 1.
+const GO_ZERO_SECONDS: i64 = -62_135_596_800;
+const OLDEST: i64 = -0x8000_0000;
+const NEWEST: i64 = 0x3_7fff_ffff;
+const NANOS_PER_SECOND: i64 = 1_000_000_000;
+
+/// A point in time: seconds since 1970, and nanoseconds after them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Time {
+    seconds: i64,
+    nanoseconds: i64,
+}
+
+impl Time {
+    /// `nanoseconds` may be negative or more than a second.
+    pub(crate) fn new(seconds: i64, nanoseconds: i64) -> Self {
+        let seconds = seconds.wrapping_add(nanoseconds.div_euclid(NANOS_PER_SECOND));
+        Time { seconds, nanoseconds: nanoseconds.rem_euclid(NANOS_PER_SECOND) }
+    }
+}
+
+/// Low half: `i_mtime`; high half: `i_mtime_extra`, two bits of epoch and 30 of nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct DiskTime(pub(crate) u64);
+
+impl From<Option<Time>> for DiskTime {
+    /// Times before 1970 set every bit of the upper half, which is not what the kernel means by such a time;
+    /// the hashes that policies carry have it so.
+    fn from(time: Option<Time>) -> Self {
+        let Some(Time { seconds, nanoseconds }) = time else { return DiskTime(0) };
+        DiskTime(match seconds {
+            GO_ZERO_SECONDS if nanoseconds == 0 => 0,
+            ..OLDEST => 0x8000_0000,
+            OLDEST..=NEWEST => seconds as u64 | (nanoseconds as u64) << 34,
+            _ => NEWEST as u64,
+        })
+    }
+}
+
+impl DiskTime {
+    /// The time that is read back: what an implied directory inherits from its parent.
+    pub(crate) fn time(self) -> Option<Time> {
+        if self.0 == 0 {
+            return None;
+        }
+        let seconds = (self.0 & 0x3_ffff_ffff) as i64;
+        let negative = (0x8000_0000..0x1_0000_0000).contains(&seconds);
+        let seconds = if negative { i64::from(seconds as u32 as i32) } else { seconds };
+        Some(Time::new(seconds, (self.0 >> 34) as i64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disk(seconds: i64, nanoseconds: i64) -> u64 {
+        DiskTime::from(Some(Time::new(seconds, nanoseconds))).0
+    }
+
+    #[test]
+    fn range_and_rounding() {
+        assert_eq!(disk(1, 5), 1 | 5 << 34);
+        assert_eq!(disk(NEWEST, 1), NEWEST as u64 | 1 << 34);
+        assert_eq!(disk(NEWEST + 1, 0), NEWEST as u64);
+        assert_eq!(disk(i64::MAX, 999), NEWEST as u64);
+        assert_eq!(disk(OLDEST - 1, 0), 0x8000_0000);
+        assert_eq!(disk(-1, 0), u64::MAX);
+        assert_eq!(disk(0, -1), u64::MAX);
+        assert_eq!(disk(GO_ZERO_SECONDS, 0), 0);
+        assert_eq!(DiskTime::from(None).0, 0);
+    }
+
+    #[test]
+    fn a_time_from_1970_on_is_read_back() {
+        for time in [Time::new(1, 0), Time::new(0, 1), Time::new(0x7fff_ffff, 999_999_999), Time::new(0x1_0000_0000, 7), Time::new(NEWEST, 3)] {
+            assert_eq!(DiskTime::from(Some(time)).time(), Some(time));
+        }
+        assert_eq!(DiskTime(0).time(), None);
+        // The lowest time comes back as itself, but is then written with the upper half set.
+        assert_eq!(DiskTime(0x8000_0000).time(), Some(Time::new(OLDEST, 0)));
+    }
+}

@@ -1,0 +1,423 @@
+//! The image while it grows: inodes and names in memory, contents straight to their final blocks.
+
+use super::directory::{Directory, write_entries};
+use super::inode::{Attributes, Body, FileType, Inode, MAX_FILE_BYTES, MAX_LINKS, SHORT_LINK_BYTES};
+use super::path::CleanPath;
+use super::tables::{self, DESCRIPTOR_BLOCKS, DESCRIPTOR_BYTES, Geometry, MAX_DISK_BYTES, Totals};
+use super::time::DiskTime;
+use super::xattr::{self, Xattrs};
+use super::{FIRST_INODE, INODE_BYTES, ROOT_INODE};
+use crate::blocks::BlockWriter;
+use crate::error::{EntryError, EntryName};
+use crate::limits::Limits;
+use crate::{BLOCK_BYTES, tar::Piece};
+use std::io::{self, Seek, Write};
+
+const OPAQUE: &[u8] = b"trusted.overlay.opaque";
+
+/// Why the file system does not take something in.
+#[derive(Debug)]
+pub(crate) enum FsError {
+    Write(io::Error),
+    Refused(EntryError),
+}
+
+impl From<io::Error> for FsError {
+    fn from(error: io::Error) -> Self {
+        FsError::Write(error)
+    }
+}
+
+impl From<EntryError> for FsError {
+    fn from(error: EntryError) -> Self {
+        FsError::Refused(error)
+    }
+}
+
+/// A name in a directory that exists; without a name it is the root itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    parent: u32,
+    name: Option<Box<[u8]>>,
+}
+
+impl Place {
+    /// Another name in the same directory.
+    pub(crate) fn sibling(&self, name: &[u8]) -> Self {
+        Place { parent: self.parent, name: Some(name.into()) }
+    }
+}
+
+/// A regular file whose content is being written.
+struct Open {
+    inode: u32,
+    start: u32,
+    left: u64,
+}
+
+/// Writes one ext4 image.
+pub(crate) struct Writer<'w, W> {
+    out: BlockWriter<'w, W>,
+    /// Inode `n` at `n - 1`; `None` where there is none.
+    inodes: Vec<Option<Inode>>,
+    open: Option<Open>,
+    /// Runs of blocks of files that later entries replaced.
+    freed: Vec<(u32, u32)>,
+    directory_xattr_bytes: usize,
+    limits: Limits,
+}
+
+impl<'w, W: Write + Seek> Writer<'w, W> {
+    /// An image with the root directory and `lost+found`, which e2fsck insists on.
+    pub(crate) fn new(out: &'w mut W, limits: &Limits) -> Result<Self, FsError> {
+        let limits = Limits { max_image_bytes: limits.max_image_bytes.min(MAX_DISK_BYTES), ..*limits };
+        let out = BlockWriter::new(out, 1 + DESCRIPTOR_BLOCKS as usize)?;
+        let mut writer = Writer { out, inodes: vec![None], open: None, freed: Vec::new(), directory_xattr_bytes: 0, limits };
+        let root = writer.make_inode(Attributes::new(FileType::Directory, 0o755), None)?;
+        writer.inode_mut(root).links += 1; // the root is its own parent
+        writer.inodes.resize_with(FIRST_INODE as usize - 1, || None);
+        let place = Place { parent: root, name: Some(b"lost+found".as_slice().into()) };
+        writer.create(&place, Attributes::new(FileType::Directory, 0o700))?;
+        Ok(writer)
+    }
+
+    /// Finds the directory in which `path` stands. Missing directories take over owner, mode and times of their parent.
+    pub(crate) fn place(&mut self, path: &CleanPath) -> Result<Place, FsError> {
+        self.close_file()?;
+        let Some((parents, name)) = path.split() else { return Ok(Place { parent: ROOT_INODE, name: None }) };
+        let mut parent = ROOT_INODE;
+        for component in parents {
+            let Some(directory) = &self.inode(parent).directory else { return Err(not_a_directory(component)) };
+            parent = match directory.children.get(component) {
+                Some(child) => *child,
+                None => {
+                    let place = Place { parent, name: Some(component.into()) };
+                    self.create(&place, self.attributes(parent))?
+                }
+            };
+            if !self.inode(parent).is_directory() {
+                return Err(not_a_directory(component));
+            }
+        }
+        Ok(Place { parent, name: Some(name.into()) })
+    }
+
+    /// Creates a file, or changes the one that is there. The content of a regular file follows by [`Self::write`].
+    pub(crate) fn create(&mut self, place: &Place, attributes: Attributes) -> Result<u32, FsError> {
+        self.close_file()?;
+        let becomes_directory = attributes.file_type == FileType::Directory;
+        let size = attributes.size;
+        let regular = attributes.file_type == FileType::Regular;
+        let existing = self.existing(place);
+        let reuse = match existing.map(|number| (number, self.inode(number))) {
+            Some((_, inode)) if inode.is_directory() && !becomes_directory => return Err(EntryError::ReplacesDirectory.into()),
+            Some((_, inode)) if !inode.is_directory() && becomes_directory => return Err(EntryError::ReplacesFile.into()),
+            Some((number, inode)) if inode.is_directory() => Some(number),
+            // Content that was written stays where it is, so the inode goes with it. The peer refuses such layers.
+            Some((number, inode)) if inode.links < 2 => if matches!(inode.body, Body::Run { .. }) { None } else { Some(number) },
+            Some(_) => None,
+            None if becomes_directory && self.inode(place.parent).links >= MAX_LINKS => return Err(EntryError::TooManyLinks.into()),
+            None => None,
+        };
+        let number = self.make_inode(attributes, reuse)?;
+        if existing != Some(number) {
+            self.unlink(existing);
+            self.link_name(place, number);
+            self.inode_mut(place.parent).links += u32::from(becomes_directory);
+        }
+        if regular && size > 0 {
+            self.open = Some(Open { inode: number, start: self.out.block(), left: size });
+        }
+        Ok(number)
+    }
+
+    /// Adds a hard link to what `target` names, which may be a symbolic link itself.
+    pub(crate) fn link(&mut self, place: &Place, target: &CleanPath, shown: &[u8]) -> Result<(), FsError> {
+        self.close_file()?;
+        let missing = || EntryError::NoLinkTarget(EntryName::new(shown));
+        let bad = || EntryError::BadLinkTarget(EntryName::new(shown));
+        let number = self.find(target).ok_or_else(missing)?;
+        let existing = self.existing(place);
+        if self.inode(number).is_directory() || existing == Some(number) && self.inode(number).links < 2 {
+            return Err(bad().into());
+        }
+        if existing.is_some_and(|existing| self.inode(existing).is_directory()) {
+            return Err(EntryError::ReplacesDirectory.into());
+        }
+        if existing == Some(number) {
+            return Ok(());
+        }
+        if self.inode(number).links >= MAX_LINKS {
+            return Err(EntryError::TooManyLinks.into());
+        }
+        self.unlink(existing);
+        self.link_name(place, number);
+        Ok(())
+    }
+
+    /// Marks the directory in which `place` stands as hiding what lower layers have there.
+    pub(crate) fn make_opaque(&mut self, place: &Place) -> Result<(), FsError> {
+        let number = place.parent;
+        let mut attributes = self.attributes(number);
+        let inode = self.inode(number);
+        if let Some(directory) = &inode.directory {
+            attributes.xattrs = directory.block_xattrs.clone();
+        }
+        attributes.xattrs.extend(inode.xattrs.iter().flat_map(|area| xattr::decode_inline(area)));
+        attributes.xattrs.insert(OPAQUE.to_vec(), b"y".to_vec());
+        self.make_inode(attributes, Some(number)).map(drop)
+    }
+
+    /// Content of the file that was created last.
+    pub(crate) fn write(&mut self, piece: Piece<'_>) -> Result<(), FsError> {
+        let length = match piece {
+            Piece::Bytes(bytes) => bytes.len() as u64,
+            Piece::Zeros(length) => length,
+        };
+        match &mut self.open {
+            Some(open) if open.left >= length => open.left -= length,
+            // A whiteout or hard link that came with content.
+            _ => return Ok(()),
+        }
+        match piece {
+            Piece::Bytes(bytes) => self.out.write(bytes)?,
+            Piece::Zeros(length) => self.out.zeros(length)?,
+        }
+        Ok(())
+    }
+
+    /// Writes directories and tables; the image is whole, and the blocks that were left out at the start are there.
+    pub(crate) fn finish(mut self) -> Result<BlockWriter<'w, W>, FsError> {
+        self.close_file()?;
+        self.write_directories()?;
+        let too_large = EntryError::ImageTooLarge { limit: self.limits.max_image_bytes };
+        let geometry = match Geometry::new(self.out.block(), self.inodes.len() as u32) {
+            Some(geometry) if u64::from(geometry.disk_blocks) * BLOCK_BYTES as u64 <= self.limits.max_image_bytes => geometry,
+            _ => return Err(too_large.into()),
+        };
+        for inode in &self.inodes {
+            self.out.write(&inode.as_ref().map_or([0; INODE_BYTES], Inode::encode))?;
+        }
+        self.out.zeros(u64::from(geometry.bitmaps) * BLOCK_BYTES as u64 - self.out.position())?;
+
+        let mut descriptors = vec![0; DESCRIPTOR_BLOCKS as usize * BLOCK_BYTES];
+        let mut totals = Totals::default();
+        for (index, slot) in (0..geometry.groups).zip(descriptors.chunks_exact_mut(DESCRIPTOR_BYTES)) {
+            let group = tables::group(&geometry, index, &self.inodes, &self.freed, &mut totals);
+            self.out.write(&group.bitmaps)?;
+            slot.copy_from_slice(&group.descriptor);
+        }
+        self.out.zeros(u64::from(geometry.disk_blocks - geometry.end) * BLOCK_BYTES as u64)?;
+
+        for (block, content) in (1..).zip(descriptors.as_chunks::<BLOCK_BYTES>().0) {
+            self.out.rewrite(block, content)?;
+        }
+        self.out.rewrite(0, &tables::superblock(&geometry, &totals))?;
+        Ok(self.out)
+    }
+
+    /// Ends the content of the file that was created last: its run of blocks is known now.
+    fn close_file(&mut self) -> Result<(), FsError> {
+        let Some(Open { inode: number, start, left }) = self.open.take() else { return Ok(()) };
+        if left > 0 {
+            return Err(EntryError::Truncated.into());
+        }
+        self.close_run(number, start)
+    }
+
+    fn close_run(&mut self, number: u32, start: u32) -> Result<(), FsError> {
+        self.out.pad_to_block()?;
+        let blocks = self.out.block() - start;
+        self.inode_mut(number).body = Body::Run { start, blocks };
+        if let Some(block) = self.inode(number).index_block() {
+            self.reserve(BLOCK_BYTES as u64)?;
+            self.out.write(&*block)?;
+        }
+        Ok(())
+    }
+
+    /// Fills a new inode, or an existing one that has no content; returns its number.
+    fn make_inode(&mut self, attributes: Attributes, reuse: Option<u32>) -> Result<u32, FsError> {
+        if reuse.is_none() && self.inodes.len() as u64 >= u64::from(self.limits.max_inodes) {
+            return Err(EntryError::TooManyInodes { limit: self.limits.max_inodes }.into());
+        }
+        if attributes.size > MAX_FILE_BYTES {
+            return Err(EntryError::FileTooLarge { size: attributes.size, limit: MAX_FILE_BYTES }.into());
+        }
+        // Blocks of attributes, padding and a long link; content beyond that is the size the header announced.
+        self.reserve(attributes.size + attributes.target.len() as u64 + 3 * BLOCK_BYTES as u64)?;
+        let mode = attributes.mode();
+        let is_directory = attributes.file_type == FileType::Directory;
+        let old = reuse.and_then(|number| self.inodes[number as usize - 1].take());
+
+        let mut xattrs = attributes.xattrs;
+        if let Some(area) = old.as_ref().and_then(|old| old.xattrs.as_ref()) {
+            for (name, value) in xattr::decode_inline(area) {
+                xattrs.entry(name).or_insert(value);
+            }
+        }
+        let encoded = xattr::encode(&xattrs)?;
+        let old_block = old.as_ref().map_or(0, |old| old.xattr_block);
+        let xattr_block = match (&encoded.block, old_block) {
+            (None, 0) => 0,
+            (None, block) => self.out.rewrite(block, &xattr::empty_block()).map(|()| block)?,
+            (Some(content), 0) => {
+                let block = self.out.block();
+                self.out.write(&**content).map(|()| block)?
+            }
+            (Some(content), block) => self.out.rewrite(block, content).map(|()| block)?,
+        };
+        let (links, mut directory) = match old {
+            Some(old) => (old.links, old.directory),
+            None => (u32::from(is_directory), is_directory.then(Box::default)),
+        };
+        if let Some(directory) = &mut directory {
+            self.keep_block_xattrs(directory, encoded.block.as_ref().map(|block| xattr::decode_block(block)))?;
+        }
+        let body = match attributes.file_type {
+            FileType::Symlink if attributes.target.len() <= SHORT_LINK_BYTES => Body::ShortLink(attributes.target.as_slice().into()),
+            FileType::CharDevice | FileType::BlockDevice => Body::Device { major: attributes.device.0, minor: attributes.device.1 },
+            _ => Body::Empty,
+        };
+        let size = match attributes.file_type {
+            FileType::Regular => attributes.size,
+            FileType::Symlink => attributes.target.len() as u64,
+            _ => 0,
+        };
+        let inode = Inode {
+            mode,
+            uid: attributes.uid,
+            gid: attributes.gid,
+            links,
+            size,
+            atime: DiskTime::from(attributes.atime),
+            ctime: DiskTime::from(attributes.ctime),
+            mtime: DiskTime::from(attributes.mtime),
+            crtime: DiskTime::from(attributes.crtime),
+            xattrs: encoded.inline,
+            xattr_block,
+            body,
+            directory,
+        };
+        let number = match reuse {
+            Some(number) => {
+                self.inodes[number as usize - 1] = Some(inode);
+                number
+            }
+            None => {
+                self.inodes.push(Some(inode));
+                self.inodes.len() as u32
+            }
+        };
+        if attributes.file_type == FileType::Symlink && attributes.target.len() > SHORT_LINK_BYTES {
+            let start = self.out.block();
+            self.out.write(&attributes.target)?;
+            self.close_run(number, start)?;
+        }
+        Ok(number)
+    }
+
+    /// Remembers what stands in a directory's attribute block, within the limit.
+    fn keep_block_xattrs(&mut self, directory: &mut Directory, xattrs: Option<Vec<(Vec<u8>, Vec<u8>)>>) -> Result<(), EntryError> {
+        let weight = |xattrs: &Xattrs| xattrs.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        let before = weight(&directory.block_xattrs);
+        directory.block_xattrs = xattrs.into_iter().flatten().collect();
+        self.directory_xattr_bytes = self.directory_xattr_bytes - before + weight(&directory.block_xattrs);
+        let limit = self.limits.max_directory_xattr_bytes;
+        if self.directory_xattr_bytes > limit { Err(EntryError::TooManyXattrs { limit }) } else { Ok(()) }
+    }
+
+    /// Directories from the root down, each as one run of blocks.
+    fn write_directories(&mut self) -> Result<(), FsError> {
+        let mut waiting = vec![(ROOT_INODE, ROOT_INODE)];
+        while let Some((number, parent)) = waiting.pop() {
+            let start = self.out.block();
+            let limit = self.limits.max_image_bytes;
+            let Writer { out, inodes, .. } = &mut *self;
+            let mode = |number: u32| inodes[number as usize - 1].as_ref().map_or(0, |inode| inode.mode);
+            let directory = inodes[number as usize - 1].as_ref().and_then(|inode| inode.directory.as_ref());
+            let children = directory.map(|directory| directory.sorted()).unwrap_or_default();
+            let dots = [(number, b".".as_slice()), (parent, b"..")];
+            let entries = dots.into_iter().chain(children.iter().copied());
+            write_entries(entries.map(|(child, name)| (child, FileType::directory_code(mode(child)), name)), |block| {
+                if out.position() + BLOCK_BYTES as u64 > limit {
+                    return Err(FsError::from(EntryError::ImageTooLarge { limit }));
+                }
+                Ok(out.write(block)?)
+            })?;
+            let is_directory = |child: &u32| mode(*child) & super::TYPE_MASK == FileType::Directory as u16;
+            waiting.extend(children.iter().rev().map(|(child, _)| *child).filter(is_directory).map(|child| (child, number)));
+            let blocks = self.out.block() - start;
+            self.inode_mut(number).size = u64::from(blocks) * BLOCK_BYTES as u64;
+            self.close_run(number, start)?;
+        }
+        Ok(())
+    }
+
+    /// What a directory's inode says, as the peer reads it back.
+    fn attributes(&self, number: u32) -> Attributes {
+        let inode = self.inode(number);
+        Attributes {
+            uid: inode.uid,
+            gid: inode.gid,
+            atime: inode.atime.time(),
+            ctime: inode.ctime.time(),
+            mtime: inode.mtime.time(),
+            crtime: inode.crtime.time(),
+            ..Attributes::new(FileType::Directory, inode.mode)
+        }
+    }
+
+    fn existing(&self, place: &Place) -> Option<u32> {
+        let Some(name) = &place.name else { return Some(ROOT_INODE) };
+        self.inode(place.parent).directory.as_ref()?.children.get(name).copied()
+    }
+
+    fn find(&self, path: &CleanPath) -> Option<u32> {
+        let Some((mut parents, name)) = path.split() else { return Some(ROOT_INODE) };
+        let child = |number: u32, name: &[u8]| self.inode(number).directory.as_ref()?.children.get(name).copied();
+        child(parents.try_fold(ROOT_INODE, child)?, name)
+    }
+
+    fn link_name(&mut self, place: &Place, number: u32) {
+        if let (Some(name), Some(directory)) = (&place.name, &mut self.inode_mut(place.parent).directory) {
+            directory.children.insert(name.clone(), number);
+            self.inode_mut(number).links += 1;
+        }
+    }
+
+    /// Takes one link from a file; with the last one go its inode and its blocks.
+    fn unlink(&mut self, number: Option<u32>) {
+        let Some(number) = number else { return };
+        self.inode_mut(number).links -= 1;
+        if self.inode(number).links > 0 {
+            return;
+        }
+        if let Some(inode) = self.inodes[number as usize - 1].take() {
+            if let Body::Run { start, blocks } = inode.body {
+                self.freed.push((start, blocks + inode.index_blocks()));
+            }
+            if inode.xattr_block != 0 {
+                self.freed.push((inode.xattr_block, 1));
+            }
+        }
+    }
+
+    /// Refuses what would pass the limit before any of it is written.
+    fn reserve(&self, bytes: u64) -> Result<(), EntryError> {
+        let limit = self.limits.max_image_bytes;
+        if self.out.position().saturating_add(bytes) > limit { Err(EntryError::ImageTooLarge { limit }) } else { Ok(()) }
+    }
+
+    fn inode(&self, number: u32) -> &Inode {
+        self.inodes[number as usize - 1].as_ref().expect("numbers in directories belong to inodes")
+    }
+
+    fn inode_mut(&mut self, number: u32) -> &mut Inode {
+        self.inodes[number as usize - 1].as_mut().expect("numbers in directories belong to inodes")
+    }
+}
+
+fn not_a_directory(name: &[u8]) -> FsError {
+    EntryError::NotADirectory(EntryName::new(name)).into()
+}

@@ -1,0 +1,31 @@
+//! What one layer may cost; a layer that asks for more is refused by name before it is paid for.
+
+const GIB: u64 = 1 << 30;
+
+/// Bounds of one conversion, all of them on input that the image's author chose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of the ext4 image, without the hash tree (which adds 1/127). At most 128 GiB count: the layout is made for that.
+    pub max_image_bytes: u64,
+    /// Bytes of the decompressed tar, up to the end of the stream.
+    pub max_tar_bytes: u64,
+    /// Inodes, counting the directories that the tar only implies. Each costs up to about 600 bytes of memory.
+    pub max_inodes: u32,
+    /// Bytes of one entry's cleaned path; Linux's `PATH_MAX` is 4096.
+    pub max_path_bytes: usize,
+    /// Bytes of extended attributes of directories that must stay in memory because an opaque whiteout may follow.
+    pub max_directory_xattr_bytes: usize,
+}
+
+impl Default for Limits {
+    /// Four times the largest layers seen in public registries, and 1.2 GB of memory at the very worst.
+    fn default() -> Self {
+        Limits {
+            max_image_bytes: 64 * GIB,
+            max_tar_bytes: 64 * GIB,
+            max_inodes: 2_000_000,
+            max_path_bytes: 4096,
+            max_directory_xattr_bytes: 64 << 20,
+        }
+    }
+}

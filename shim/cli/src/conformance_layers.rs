@@ -1,0 +1,74 @@
+//! `casemate conformance layers`: replays layer vectors through the conversion that production uses.
+
+use ::layer::{BLOCK_BYTES, ConvertError, Limits};
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::{self, Read, Seek};
+use std::path::Path;
+
+#[derive(Deserialize)]
+struct Vectors {
+    layers: Vec<Vector>,
+}
+
+/// One layer and what the reference made of it.
+#[derive(Deserialize)]
+struct Vector {
+    name: String,
+    /// File beside the list.
+    tar: String,
+    /// Digest of the decompressed tar.
+    tar_sha256: Option<String>,
+    root_hash: Option<String>,
+    /// Bytes of the ext4 image without the hash tree.
+    image_size: Option<u64>,
+    image_sha256: Option<String>,
+    /// Set where the reference refuses the layer; ours may refuse it too, or let the last entry win.
+    error: Option<String>,
+}
+
+/// Replays every vector of `file`; returns how many passed and how many failed.
+pub fn run(file: &Path) -> Result<(usize, usize)> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let vectors: Vectors = serde_json::from_str(&text).with_context(|| format!("{} is not a list of layer vectors", file.display()))?;
+    ensure!(!vectors.layers.is_empty(), "{} holds no vectors", file.display());
+    let directory = file.parent().unwrap_or(Path::new("."));
+    let mut failed = 0;
+    for vector in &vectors.layers {
+        if let Err(error) = check(directory, vector) {
+            failed += 1;
+            println!("{}: {error:#}", vector.name);
+        }
+    }
+    let passed = vectors.layers.len() - failed;
+    println!("{passed} passed, {failed} failed");
+    Ok((passed, failed))
+}
+
+fn check(directory: &Path, vector: &Vector) -> Result<()> {
+    let path = directory.join(&vector.tar);
+    let input = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    let mut image = tempfile::tempfile().context("cannot create a temporary file")?;
+    let converted = match ::layer::convert(input, &mut image, &Limits::default()) {
+        Ok(converted) => converted,
+        Err(ConvertError::Entry { .. }) if vector.error.is_some() => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let ext4_bytes = converted.data_blocks * BLOCK_BYTES as u64;
+    same("tar_sha256", &vector.tar_sha256, converted.diff_id.to_string())?;
+    same("image_size", &vector.image_size.map(|size| size.to_string()), ext4_bytes.to_string())?;
+    same("root_hash", &vector.root_hash, converted.root_hash.to_string())?;
+    image.rewind()?;
+    let mut digest = Sha256::new();
+    io::copy(&mut image.take(ext4_bytes), &mut digest)?;
+    same("image_sha256", &vector.image_sha256, hex::encode(digest.finalize()))
+}
+
+fn same(what: &str, expected: &Option<String>, found: String) -> Result<()> {
+    match expected {
+        Some(expected) if *expected != found => bail!("{what} is {found} instead of {expected}"),
+        _ => Ok(()),
+    }
+}

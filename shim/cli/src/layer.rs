@@ -1,0 +1,88 @@
+//! `casemate layer convert|hash`.
+
+use ::layer::{BLOCK_BYTES, Converted, Limits};
+use anyhow::{Context, Result};
+use std::fs::File;
+use std::io::{self, IsTerminal, Read, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tempfile::NamedTempFile;
+
+/// How often the progress line changes.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Converts a layer; `output` appears whole or not at all. The root hash is the last line of standard output.
+pub fn convert(input: &Path, output: &Path) -> Result<()> {
+    let directory = output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut image = NamedTempFile::new_in(directory).with_context(|| format!("cannot create a file in {}", directory.display()))?;
+    let converted = with_input(input, |layer| ::layer::convert(layer, image.as_file_mut(), &Limits::default()))?;
+    let finish = || format!("cannot finish {}", output.display());
+    readable_by_all(image.as_file()).with_context(finish)?;
+    image.as_file().sync_all().with_context(finish)?;
+    image.persist(output).map_err(|error| error.error).with_context(finish)?;
+    File::open(directory).and_then(|directory| directory.sync_all()).with_context(finish)?;
+    report(&converted)
+}
+
+/// Prints the root hash that a layer would have.
+pub fn hash(input: &Path) -> Result<()> {
+    let converted = with_input(input, |layer| ::layer::hash(layer, &Limits::default()))?;
+    report(&converted)
+}
+
+/// Temporary files are private; a layer image is no secret, and the VMM that opens it has a user of its own.
+fn readable_by_all(file: &File) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    file.set_permissions(std::fs::Permissions::from_mode(0o644))
+}
+
+fn report(converted: &Converted) -> Result<()> {
+    eprintln!("diff id  sha256:{}", converted.diff_id);
+    eprintln!("ext4     {} bytes", converted.data_blocks * BLOCK_BYTES as u64);
+    eprintln!("in all   {} bytes", converted.total_blocks * BLOCK_BYTES as u64);
+    writeln!(io::stdout(), "{}", converted.root_hash).context("cannot print the root hash")
+}
+
+fn with_input<E>(input: &Path, act: impl FnOnce(&mut Progress) -> Result<Converted, E>) -> Result<Converted>
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    let open = || format!("cannot open {}", input.display());
+    let file = File::open(input).with_context(open)?;
+    let total = file.metadata().with_context(open)?.len();
+    let shown = io::stderr().is_terminal().then(Instant::now);
+    let mut progress = Progress { file, total, read: 0, shown };
+    let result = act(&mut progress);
+    progress.clear();
+    result.with_context(|| format!("cannot convert {}", input.display()))
+}
+
+/// The input file, which tells a terminal how much of it has been read.
+struct Progress {
+    file: File,
+    total: u64,
+    read: u64,
+    /// When the line was last written; `None` if nobody looks.
+    shown: Option<Instant>,
+}
+
+impl Progress {
+    fn clear(&self) {
+        if self.shown.is_some() {
+            eprint!("\r\x1b[K");
+        }
+    }
+}
+
+impl Read for Progress {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read(buffer)?;
+        self.read += count as u64;
+        if self.shown.is_some_and(|shown| shown.elapsed() >= PROGRESS_INTERVAL) {
+            let percent = (self.read * 100).checked_div(self.total).unwrap_or(100).min(100);
+            eprint!("\r{percent:3} % of {} MiB", self.total >> 20);
+            self.shown = Some(Instant::now());
+        }
+        Ok(count)
+    }
+}
