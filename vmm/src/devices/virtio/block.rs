@@ -1,0 +1,231 @@
+//! virtio-blk (virtio 1.2, 5.2) over a [`Disk`]: the growing read-only disk of layers, or the scratch disk.
+//!
+//! The queue side is here; what a request means and whether it fits is decided by the pure functions of [`request`],
+//! and [`execute`] carries one request out, so that it can move to a thread or a ring of its own.
+
+mod disk;
+mod file_io;
+mod layers;
+pub mod request;
+mod scratch;
+
+pub use disk::Disk;
+pub use layers::{AppendError, Appended, Layers, MAX_EXTENTS};
+pub use scratch::{Durability, Scratch, ScratchError};
+
+use super::{Activation, Buffers, Chain, RingError, VirtioDevice, lock, read_config_space};
+use request::{Header, MAX_RANGE_SECTORS, MAX_RANGES, RANGE_BYTES, Request, SECTOR_BYTES, Status};
+use std::fs::File;
+use std::io;
+use std::sync::{Arc, Mutex};
+use virtio_bindings::virtio_blk::{VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_ID_BYTES};
+use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
+
+/// Descriptors in the request queue.
+const QUEUE_SIZE: u16 = 256;
+const QUEUE_SIZES: [u16; 1] = [QUEUE_SIZE];
+/// Data descriptors of one request: the queue's length less header and status.
+const SEGMENTS_MAX: u32 = QUEUE_SIZE as u32 - 2;
+/// Bytes moved before the driver hears of completed requests: one interrupt costs the guest two exits.
+const SIGNAL_BYTES: usize = 1 << 20;
+/// Length of `struct virtio_blk_config` as far as we fill it (virtio 1.2, 5.2.4).
+const CONFIG_BYTES: usize = 60;
+
+/// The block device.
+pub struct Block<D> {
+    disk: D,
+    generation: u32,
+    /// The capacity has changed since the driver could have read it, and no interrupt was possible yet.
+    change_untold: bool,
+    active: Option<Activation>,
+}
+
+impl<D: Disk> Block<D> {
+    /// A device on `disk`, not active yet.
+    pub fn new(disk: D) -> Self {
+        Self {
+            disk,
+            generation: 0,
+            change_untold: false,
+            active: None,
+        }
+    }
+
+    fn config(&self) -> [u8; CONFIG_BYTES] {
+        let mut config = [0; CONFIG_BYTES];
+        let mut put = |at: usize, bytes: &[u8]| config[at..at + bytes.len()].copy_from_slice(bytes);
+        put(0, &(self.disk.capacity() / SECTOR_BYTES).to_le_bytes());
+        put(12, &SEGMENTS_MAX.to_le_bytes()); // seg_max
+        put(36, &MAX_RANGE_SECTORS.to_le_bytes()); // max_discard_sectors
+        put(40, &MAX_RANGES.to_le_bytes()); // max_discard_seg
+        put(44, &8u32.to_le_bytes()); // discard_sector_alignment
+        put(48, &MAX_RANGE_SECTORS.to_le_bytes()); // max_write_zeroes_sectors
+        put(52, &MAX_RANGES.to_le_bytes()); // max_write_zeroes_seg
+        put(56, &[1]); // write_zeroes_may_unmap
+        config
+    }
+
+    fn capacity_changed(&mut self) {
+        self.generation = self.generation.wrapping_add(1);
+        match &self.active {
+            Some(active) => active.interrupt.config_changed(),
+            None => self.change_untold = true,
+        }
+    }
+}
+
+/// Lets the layer disk grow while the guest runs.
+#[derive(Clone)]
+pub struct LayersHandle(Arc<Mutex<Block<Layers>>>);
+
+impl LayersHandle {
+    /// A handle on a device.
+    pub fn new(device: Arc<Mutex<Block<Layers>>>) -> Self {
+        Self(device)
+    }
+
+    /// Appends extents, each a file, a byte offset and a length, and tells the guest of the new capacity.
+    /// All are appended or none.
+    pub fn append(&self, extents: Vec<(File, u64, u64)>) -> Result<Appended, AppendError> {
+        let mut device = lock(&self.0);
+        let appended = device.disk.append(extents)?;
+        device.capacity_changed();
+        Ok(appended)
+    }
+}
+
+impl<D: Disk> VirtioDevice for Block<D> {
+    fn device_type(&self) -> u32 {
+        VIRTIO_ID_BLOCK
+    }
+
+    fn queue_sizes(&self) -> &'static [u16] {
+        &QUEUE_SIZES
+    }
+
+    fn features(&self) -> u64 {
+        1 << VIRTIO_BLK_F_SEG_MAX | self.disk.features()
+    }
+
+    fn config_generation(&self) -> u32 {
+        self.generation
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        read_config_space(&self.config(), offset, data);
+    }
+
+    fn activate(&mut self, activation: Activation) {
+        // The driver reads the capacity before it can be interrupted; it must not miss what came in between.
+        if std::mem::take(&mut self.change_untold) {
+            activation.interrupt.config_changed();
+        }
+        self.active = Some(activation);
+    }
+
+    fn reset(&mut self) {
+        self.active = None;
+    }
+
+    fn process_queue(&mut self, index: usize) -> Result<(), RingError> {
+        let Some(Activation {
+            memory,
+            rings,
+            interrupt,
+            features,
+        }) = &mut self.active
+        else {
+            return Ok(());
+        };
+        let Some(ring) = rings.get_mut(index) else { return Ok(()) };
+        let mut unsignalled = 0;
+        ring.begin();
+        loop {
+            ring.quiet(memory)?;
+            while let Some(chain) = ring.pop(memory)? {
+                let head = chain.head;
+                unsignalled += chain.readable.len() + chain.writable.len();
+                let written = execute(&self.disk, *features, chain);
+                ring.push_used(memory, head, written)?;
+                if unsignalled >= SIGNAL_BYTES {
+                    unsignalled = 0;
+                    ring.signal(memory, interrupt)?;
+                }
+            }
+            ring.signal(memory, interrupt)?;
+            if !ring.rearm(memory)? {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Carries one request out and writes its status byte, the last writable byte of the chain. Returns the number of
+/// writable bytes; a chain without room for a status is answered with none.
+pub fn execute(disk: &impl Disk, features: u64, chain: Chain<'_>) -> u32 {
+    let Chain {
+        mut readable,
+        writable: mut status,
+        ..
+    } = chain;
+    let total = u32::try_from(status.len()).unwrap_or(u32::MAX);
+    let Ok(data) = status.split_to(status.len().saturating_sub(1)) else {
+        return 0;
+    };
+    let outcome = answer(disk, features, &mut readable, data).err().unwrap_or(Status::Ok);
+    match status.write_all(&[outcome as u8]) {
+        Ok(()) => total,
+        Err(_) => 0,
+    }
+}
+
+fn answer(disk: &impl Disk, features: u64, readable: &mut Buffers<'_>, mut writable: Buffers<'_>) -> Result<(), Status> {
+    let mut header = [0; request::HEADER_BYTES];
+    readable.read_exact(&mut header).map_err(|_| Status::IoError)?;
+    let request = Request::parse(Header::parse(&header), readable.len(), writable.len(), disk.capacity(), features)?;
+    match request {
+        Request::Read { offset } => disk.read(offset, writable).map_err(status_of),
+        Request::Write { offset } => disk.write(offset, std::mem::take(readable)).map_err(status_of),
+        Request::Flush => disk.flush().map_err(status_of),
+        Request::GetId => {
+            let mut id = [0; VIRTIO_BLK_ID_BYTES as usize];
+            let name = disk.id().as_bytes();
+            let len = name.len().min(id.len());
+            id[..len].copy_from_slice(&name[..len]);
+            let len = writable.len().min(id.len());
+            writable.write_all(&id[..len]).map_err(|_| Status::IoError)
+        }
+        Request::Discard { ranges } => each_range(readable, ranges, |bytes| {
+            let range = request::Range::parse_discard(bytes, disk.capacity())?;
+            disk.discard(range.offset, range.length).map_err(status_of)
+        }),
+        Request::WriteZeroes { ranges } => each_range(readable, ranges, |bytes| {
+            let range = request::Range::parse_write_zeroes(bytes, disk.capacity())?;
+            disk.write_zeroes(range.offset, range.length, range.unmap).map_err(status_of)
+        }),
+    }
+}
+
+fn each_range(
+    readable: &mut Buffers<'_>,
+    ranges: usize,
+    mut act: impl FnMut(&[u8; RANGE_BYTES]) -> Result<(), Status>,
+) -> Result<(), Status> {
+    for _ in 0..ranges {
+        let mut bytes = [0; RANGE_BYTES];
+        readable.read_exact(&mut bytes).map_err(|_| Status::IoError)?;
+        act(&bytes)?;
+    }
+    Ok(())
+}
+
+/// "Unsupported" lets the driver do the same thing by other means; every other failure is an I/O error.
+fn status_of(error: io::Error) -> Status {
+    match error.kind() {
+        io::ErrorKind::Unsupported => Status::Unsupported,
+        _ => Status::IoError,
+    }
+}
+
+#[cfg(test)]
+mod tests;

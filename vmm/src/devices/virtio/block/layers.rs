@@ -1,0 +1,188 @@
+//! The read-only disk of layers: extents of files, one after the other, and more of them as containers come.
+
+use super::disk::Disk;
+use super::file_io;
+use super::request::SECTOR_BYTES;
+use crate::devices::virtio::Buffers;
+use std::fs::File;
+use std::io;
+use virtio_bindings::virtio_blk::VIRTIO_BLK_F_RO;
+
+/// Most extents on one disk; each holds a file descriptor.
+pub const MAX_EXTENTS: usize = 4096;
+/// Largest disk: 64 TiB.
+const MAX_CAPACITY_BYTES: u64 = 1 << 46;
+/// Offsets and lengths are multiples of this: a layer's blocks never straddle two extents.
+const EXTENT_ALIGN_BYTES: u64 = 4096;
+
+struct Extent {
+    file: File,
+    /// Where it starts in the file.
+    offset: u64,
+    /// Where it starts on the disk.
+    start: u64,
+    length: u64,
+}
+
+/// A disk of file extents that only grows.
+#[derive(Default)]
+pub struct Layers {
+    extents: Vec<Extent>,
+    capacity: u64,
+}
+
+/// Where appended extents are on the disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// First 512-byte sector of each extent, in order.
+    pub first_sectors: Vec<u64>,
+    /// The disk's capacity now, in 512-byte sectors.
+    pub capacity: u64,
+}
+
+/// Why extents were not appended.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// The disk would have more extents than it may have.
+    #[error("the layer disk would have {0} extents; {MAX_EXTENTS} are possible")]
+    TooMany(usize),
+    /// Offset or length is not a multiple of 4096, or the length is zero.
+    #[error("extent {index}: offset {offset} and length {length} must be multiples of 4096, the length not zero")]
+    Unaligned {
+        /// Its place in the list.
+        index: usize,
+        /// Byte offset in the file.
+        offset: u64,
+        /// Bytes.
+        length: u64,
+    },
+    /// The extent ends after its file does.
+    #[error("extent {index}: bytes {offset} + {length} lie outside the file of {file} bytes")]
+    OutsideFile {
+        /// Its place in the list.
+        index: usize,
+        /// Byte offset in the file.
+        offset: u64,
+        /// Bytes.
+        length: u64,
+        /// Length of the file.
+        file: u64,
+    },
+    /// Not a regular file.
+    #[error("extent {0} is not in a regular file")]
+    NotAFile(usize),
+    /// The disk would be larger than it may be.
+    #[error("the layer disk would be larger than {MAX_CAPACITY_BYTES} bytes")]
+    TooLarge,
+    /// The file cannot be examined.
+    #[error("extent {0}: its file cannot be examined")]
+    Metadata(usize, #[source] io::Error),
+}
+
+impl Layers {
+    /// A disk without a byte.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends extents (file, byte offset, bytes), all or none.
+    pub(super) fn append(&mut self, extents: Vec<(File, u64, u64)>) -> Result<Appended, AppendError> {
+        let count = self.extents.len() + extents.len();
+        if count > MAX_EXTENTS {
+            return Err(AppendError::TooMany(count));
+        }
+        let mut capacity = self.capacity;
+        let mut added = Vec::with_capacity(extents.len());
+        for (index, (file, offset, length)) in extents.into_iter().enumerate() {
+            check(index, &file, offset, length)?;
+            added.push(Extent {
+                file,
+                offset,
+                start: capacity,
+                length,
+            });
+            capacity = capacity
+                .checked_add(length)
+                .filter(|c| *c <= MAX_CAPACITY_BYTES)
+                .ok_or(AppendError::TooLarge)?;
+        }
+        let first_sectors = added.iter().map(|e| e.start / SECTOR_BYTES).collect();
+        self.extents.extend(added);
+        self.capacity = capacity;
+        Ok(Appended {
+            first_sectors,
+            capacity: capacity / SECTOR_BYTES,
+        })
+    }
+}
+
+fn check(index: usize, file: &File, offset: u64, length: u64) -> Result<(), AppendError> {
+    let aligned = |n: u64| n.is_multiple_of(EXTENT_ALIGN_BYTES);
+    if length == 0 || !aligned(length) || !aligned(offset) {
+        return Err(AppendError::Unaligned { index, offset, length });
+    }
+    let metadata = file.metadata().map_err(|e| AppendError::Metadata(index, e))?;
+    if !metadata.is_file() {
+        return Err(AppendError::NotAFile(index));
+    }
+    if offset.checked_add(length).is_none_or(|end| end > metadata.len()) {
+        return Err(AppendError::OutsideFile {
+            index,
+            offset,
+            length,
+            file: metadata.len(),
+        });
+    }
+    Ok(())
+}
+
+impl Disk for Layers {
+    fn id(&self) -> &'static str {
+        "casemate-layers"
+    }
+
+    fn features(&self) -> u64 {
+        1 << VIRTIO_BLK_F_RO
+    }
+
+    fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    fn read(&self, offset: u64, mut into: Buffers<'_>) -> io::Result<()> {
+        // The first extent that does not lie wholly before `offset`.
+        let first = self.extents.partition_point(|e| e.start + e.length <= offset);
+        let mut position = offset;
+        for extent in &self.extents[first..] {
+            if into.is_empty() {
+                break;
+            }
+            let within = position - extent.start;
+            let count = (extent.length - within).min(into.len() as u64);
+            let part = into.split_to(count as usize).map_err(|_| io::ErrorKind::UnexpectedEof)?;
+            file_io::read_at(&extent.file, extent.offset + within, &part)?;
+            position += count;
+        }
+        if into.is_empty() {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        }
+    }
+
+    fn write(&self, _offset: u64, _from: Buffers<'_>) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn discard(&self, _offset: u64, _length: u64) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn write_zeroes(&self, _offset: u64, _length: u64, _unmap: bool) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+}

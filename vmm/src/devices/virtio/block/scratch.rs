@@ -1,0 +1,115 @@
+//! The scratch disk: one file of the host that the guest reads and writes.
+
+use super::disk::Disk;
+use super::file_io;
+use crate::devices::virtio::Buffers;
+use nix::fcntl::{FallocateFlags, fallocate};
+use std::fs::File;
+use std::io;
+use virtio_bindings::virtio_blk::{VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_WRITE_ZEROES};
+
+/// The file's length is a multiple of this.
+const SIZE_ALIGN_BYTES: u64 = 4096;
+
+/// What a flush of the guest means on the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// The data reach the host's disk before the flush is answered.
+    Durable,
+    /// A flush is answered at once: the guest's key dies with the guest, and a crash of the host ends both, so nobody
+    /// could read what a flush would save.
+    Ephemeral,
+}
+
+/// A disk in one file.
+pub struct Scratch {
+    file: File,
+    capacity: u64,
+    durability: Durability,
+}
+
+/// Why a file cannot be a scratch disk.
+#[derive(Debug, thiserror::Error)]
+pub enum ScratchError {
+    /// It cannot be examined.
+    #[error("the scratch file cannot be examined")]
+    Metadata(#[source] io::Error),
+    /// Not a regular file, or its length is zero or not a multiple of 4096.
+    #[error("the scratch file must be a regular file whose length is a multiple of 4096, not {0} bytes")]
+    Length(u64),
+}
+
+impl Scratch {
+    /// A disk as long as `file` is now; the file is open for reading and writing.
+    pub fn new(file: File, durability: Durability) -> Result<Self, ScratchError> {
+        let metadata = file.metadata().map_err(ScratchError::Metadata)?;
+        let capacity = metadata.len();
+        if !metadata.is_file() || capacity == 0 || !capacity.is_multiple_of(SIZE_ALIGN_BYTES) {
+            return Err(ScratchError::Length(capacity));
+        }
+        Ok(Self {
+            file,
+            capacity,
+            durability,
+        })
+    }
+
+    fn allocate(&self, mode: FallocateFlags, offset: u64, length: u64) -> io::Result<()> {
+        if length == 0 {
+            return Ok(());
+        }
+        let signed = |n: u64| libc::off_t::try_from(n).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
+        Ok(fallocate(
+            &self.file,
+            mode | FallocateFlags::FALLOC_FL_KEEP_SIZE,
+            signed(offset)?,
+            signed(length)?,
+        )?)
+    }
+}
+
+impl Disk for Scratch {
+    fn id(&self) -> &'static str {
+        "casemate-scratch"
+    }
+
+    fn features(&self) -> u64 {
+        1 << VIRTIO_BLK_F_FLUSH | 1 << VIRTIO_BLK_F_DISCARD | 1 << VIRTIO_BLK_F_WRITE_ZEROES
+    }
+
+    fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    fn read(&self, offset: u64, into: Buffers<'_>) -> io::Result<()> {
+        file_io::read_at(&self.file, offset, &into)
+    }
+
+    fn write(&self, offset: u64, from: Buffers<'_>) -> io::Result<()> {
+        file_io::write_at(&self.file, offset, &from)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        match self.durability {
+            Durability::Durable => self.file.sync_data(),
+            Durability::Ephemeral => Ok(()),
+        }
+    }
+
+    /// A file system that cannot punch holes keeps the bytes: a discard is a hint.
+    fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
+        match self.allocate(FallocateFlags::FALLOC_FL_PUNCH_HOLE, offset, length) {
+            Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(()),
+            result => result,
+        }
+    }
+
+    fn write_zeroes(&self, offset: u64, length: u64, unmap: bool) -> io::Result<()> {
+        let mode = if unmap {
+            FallocateFlags::FALLOC_FL_PUNCH_HOLE
+        } else {
+            FallocateFlags::FALLOC_FL_ZERO_RANGE
+        };
+        self.allocate(mode, offset, length)
+    }
+}

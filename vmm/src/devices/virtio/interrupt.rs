@@ -1,0 +1,73 @@
+//! The interrupt of one virtio device: status bits that the guest reads and acknowledges, and the line to KVM.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use vmm_sys_util::eventfd::EventFd;
+
+/// Interrupt status bit 0: a used buffer is there (virtio 1.2, 4.2.2).
+const USED_BUFFER: u32 = 1;
+/// Interrupt status bit 1: the configuration or the device status has changed.
+const CONFIG_CHANGED: u32 = 2;
+
+/// Interrupt state shared by a device and its transport, usable without the device's mutex.
+#[derive(Debug)]
+pub struct Interrupt {
+    line: EventFd,
+    status: AtomicU32,
+    needs_reset: AtomicBool,
+}
+
+impl Interrupt {
+    /// `line` is the eventfd that KVM turns into the device's interrupt (`KVM_IRQFD`).
+    pub fn new(line: EventFd) -> Self {
+        Self {
+            line,
+            status: AtomicU32::new(0),
+            needs_reset: AtomicBool::new(false),
+        }
+    }
+
+    /// Tells the driver of used buffers.
+    pub fn used(&self) {
+        self.raise(USED_BUFFER);
+    }
+
+    /// Tells the driver that the configuration has changed.
+    pub fn config_changed(&self) {
+        self.raise(CONFIG_CHANGED);
+    }
+
+    /// Tells the driver, once, that the device gave up until the next reset.
+    pub fn needs_reset(&self) {
+        if !self.needs_reset.swap(true, Ordering::SeqCst) {
+            self.raise(CONFIG_CHANGED);
+        }
+    }
+
+    /// Whether DEVICE_NEEDS_RESET is set.
+    pub fn is_reset_needed(&self) -> bool {
+        self.needs_reset.load(Ordering::SeqCst)
+    }
+
+    /// The bits pending.
+    pub fn status(&self) -> u32 {
+        self.status.load(Ordering::SeqCst)
+    }
+
+    /// The driver has seen `bits`.
+    pub fn acknowledge(&self, bits: u32) {
+        self.status.fetch_and(!bits, Ordering::SeqCst);
+    }
+
+    /// As after a device reset.
+    pub fn clear(&self) {
+        self.status.store(0, Ordering::SeqCst);
+        self.needs_reset.store(false, Ordering::SeqCst);
+    }
+
+    /// The status is set before the line is pulled: the guest's handler reads it at once.
+    fn raise(&self, bits: u32) {
+        self.status.fetch_or(bits, Ordering::SeqCst);
+        // Fails only where the counter is full, and then the line is pulled already.
+        let _ = self.line.write(1);
+    }
+}

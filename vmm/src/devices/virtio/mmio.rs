@@ -1,0 +1,401 @@
+//! virtio over MMIO, version 2 (virtio 1.2, 4.2): the register block of one device slot and its state machine.
+//!
+//! ```text
+//!  reset ─ACKNOWLEDGE─► ─DRIVER─► features ─FEATURES_OK─► queues ─DRIVER_OK─► live
+//!    ▲                                                                        │
+//!    └──────────────── Status := 0, from any state ◄──────────────────────────┘
+//! ```
+//! A step that is not the next one has no effect, and neither has a write that the state does not allow: driver
+//! features only before FEATURES_OK, queue registers only between FEATURES_OK and DRIVER_OK.
+
+use super::{Activation, Interrupt, Memory, Ring, SharedVirtioDevice, lock};
+use crate::devices::BusDevice;
+use crate::event_loop::{EventLoop, EventSet};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use virtio_bindings::virtio_config::{
+    VIRTIO_CONFIG_S_ACKNOWLEDGE as ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER as DRIVER, VIRTIO_CONFIG_S_DRIVER_OK as DRIVER_OK,
+    VIRTIO_CONFIG_S_FAILED as FAILED, VIRTIO_CONFIG_S_FEATURES_OK as FEATURES_OK, VIRTIO_CONFIG_S_NEEDS_RESET as NEEDS_RESET,
+    VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_VERSION_1,
+};
+use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
+use virtio_queue::{Queue, QueueT};
+use vm_memory::GuestAddress;
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+/// Bytes of address space of one slot: registers, then configuration space.
+pub const SLOT_BYTES: u64 = 0x200;
+/// Offset of the register to which a driver writes the index of a queue that has new buffers.
+pub const QUEUE_NOTIFY: u64 = 0x050;
+
+/// "virt".
+const MAGIC: u32 = 0x7472_6976;
+const VERSION: u32 = 2;
+/// "CASE"; drivers do not look at it.
+const VENDOR: u32 = 0x4553_4143;
+
+const MAGIC_VALUE: u64 = 0x000;
+const VERSION_REGISTER: u64 = 0x004;
+const DEVICE_ID: u64 = 0x008;
+const VENDOR_ID: u64 = 0x00c;
+const DEVICE_FEATURES: u64 = 0x010;
+const DEVICE_FEATURES_SEL: u64 = 0x014;
+const DRIVER_FEATURES: u64 = 0x020;
+const DRIVER_FEATURES_SEL: u64 = 0x024;
+const QUEUE_SEL: u64 = 0x030;
+const QUEUE_NUM_MAX: u64 = 0x034;
+const QUEUE_NUM: u64 = 0x038;
+const QUEUE_READY: u64 = 0x044;
+const INTERRUPT_STATUS: u64 = 0x060;
+const INTERRUPT_ACK: u64 = 0x064;
+const STATUS: u64 = 0x070;
+const QUEUE_DESC_LOW: u64 = 0x080;
+const QUEUE_DESC_HIGH: u64 = 0x084;
+const QUEUE_DRIVER_LOW: u64 = 0x090;
+const QUEUE_DRIVER_HIGH: u64 = 0x094;
+const QUEUE_DEVICE_LOW: u64 = 0x0a0;
+const QUEUE_DEVICE_HIGH: u64 = 0x0a4;
+const SHM_LEN_LOW: u64 = 0x0b0;
+const SHM_BASE_HIGH: u64 = 0x0bc;
+const CONFIG_GENERATION: u64 = 0x0fc;
+const CONFIG: u64 = 0x100;
+
+/// The order in which a driver sets its status bits.
+const STEPS: [u32; 4] = [ACKNOWLEDGE, DRIVER, FEATURES_OK, DRIVER_OK];
+
+/// What the driver wrote about one queue.
+struct QueueSetup {
+    max: u16,
+    size: u32,
+    descriptors: u64,
+    driver_area: u64,
+    device_area: u64,
+    ready: bool,
+}
+
+impl QueueSetup {
+    fn new(max: u16) -> Self {
+        Self {
+            max,
+            size: u32::from(max),
+            descriptors: 0,
+            driver_area: 0,
+            device_area: 0,
+            ready: false,
+        }
+    }
+
+    /// The queue as the driver described it; `None` where size, alignment or addresses are impossible.
+    fn build(&self, memory: &Memory, event_idx: bool) -> Option<Queue> {
+        let mut queue = Queue::new(self.max).ok()?;
+        queue.try_set_size(u16::try_from(self.size).ok()?).ok()?;
+        queue.try_set_desc_table_address(GuestAddress(self.descriptors)).ok()?;
+        queue.try_set_avail_ring_address(GuestAddress(self.driver_area)).ok()?;
+        queue.try_set_used_ring_address(GuestAddress(self.device_area)).ok()?;
+        queue.set_event_idx(event_idx);
+        queue.set_ready(true);
+        queue.is_valid(memory).then_some(queue)
+    }
+}
+
+/// A device slot in the guest's address space with a device behind it.
+pub struct MmioTransport {
+    memory: Memory,
+    device: SharedVirtioDevice,
+    interrupt: Arc<Interrupt>,
+    device_type: u32,
+    offered: u64,
+    kicks: Vec<EventFd>,
+    queues: Vec<QueueSetup>,
+    status: u32,
+    driver_features: u64,
+    device_features_sel: u32,
+    driver_features_sel: u32,
+    queue_sel: u32,
+}
+
+impl MmioTransport {
+    /// Puts `device` behind a register block; `irq` is the eventfd that KVM turns into the slot's interrupt.
+    /// Fails where the process can have no more descriptors.
+    pub fn new(memory: Memory, irq: EventFd, device: SharedVirtioDevice) -> io::Result<Self> {
+        let (device_type, features, sizes) = {
+            let device = lock(&device);
+            (device.device_type(), device.features(), device.queue_sizes())
+        };
+        let kicks = sizes
+            .iter()
+            .map(|_| EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC))
+            .collect::<io::Result<_>>()?;
+        Ok(Self {
+            memory,
+            device,
+            interrupt: Arc::new(Interrupt::new(irq)),
+            device_type,
+            offered: features | 1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_EVENT_IDX | 1 << VIRTIO_RING_F_INDIRECT_DESC,
+            kicks,
+            queues: sizes.iter().map(|max| QueueSetup::new(*max)).collect(),
+            status: 0,
+            driver_features: 0,
+            device_features_sel: 0,
+            driver_features_sel: 0,
+            queue_sel: 0,
+        })
+    }
+
+    /// Also offers ACCESS_PLATFORM: the guest's driver must bounce its buffers through shared memory, as a
+    /// confidential guest has to.
+    pub fn with_access_platform(mut self) -> Self {
+        self.offered |= 1 << VIRTIO_F_ACCESS_PLATFORM;
+        self
+    }
+
+    /// Number of queues, the bound of [`MmioTransport::queue_event`]'s index.
+    pub fn queue_count(&self) -> usize {
+        self.kicks.len()
+    }
+
+    /// A copy of the eventfd to be signalled when the guest writes `index` to [`QUEUE_NOTIFY`] (`KVM_IOEVENTFD`).
+    pub fn queue_event(&self, index: usize) -> io::Result<EventFd> {
+        self.kicks.get(index).ok_or(io::ErrorKind::NotFound)?.try_clone()
+    }
+
+    /// Registers the device's queues, and its host side if it has one, with the loop that is to serve them.
+    pub fn attach(&self, events: &mut EventLoop) -> io::Result<()> {
+        for (index, kick) in self.kicks.iter().enumerate() {
+            let (kick, device, interrupt) = (kick.try_clone()?, self.device.clone(), self.interrupt.clone());
+            let fd = kick.as_raw_fd();
+            let serve = move |_: &mut EventLoop, _, _| {
+                // An error means that somebody has drained the counter; the queue tells what there is to do.
+                let _ = kick.read();
+                if lock(&device).process_queue(index).is_err() {
+                    interrupt.needs_reset();
+                }
+            };
+            events.add(fd, EventSet::IN, Box::new(serve))?;
+        }
+        let host_events = lock(&self.device).host_events();
+        if let Some(fd) = host_events {
+            let (device, interrupt) = (self.device.clone(), self.interrupt.clone());
+            let serve = move |_: &mut EventLoop, _, _| {
+                if lock(&device).process_host_events().is_err() {
+                    interrupt.needs_reset();
+                }
+            };
+            events.add(fd, EventSet::IN, Box::new(serve))?;
+        }
+        Ok(())
+    }
+
+    fn read_register(&self, offset: u64) -> u32 {
+        let queue = usize::try_from(self.queue_sel).ok().and_then(|q| self.queues.get(q));
+        match offset {
+            MAGIC_VALUE => MAGIC,
+            VERSION_REGISTER => VERSION,
+            DEVICE_ID => self.device_type,
+            VENDOR_ID => VENDOR,
+            DEVICE_FEATURES => match self.device_features_sel {
+                0 => low(self.offered),
+                1 => high(self.offered),
+                _ => 0,
+            },
+            QUEUE_NUM_MAX => queue.map_or(0, |q| u32::from(q.max)),
+            QUEUE_READY => queue.map_or(0, |q| u32::from(q.ready)),
+            INTERRUPT_STATUS => self.interrupt.status(),
+            STATUS if self.interrupt.is_reset_needed() => self.status | NEEDS_RESET,
+            STATUS => self.status,
+            // No shared memory regions: a length of all ones (virtio 1.2, 4.2.2).
+            SHM_LEN_LOW..=SHM_BASE_HIGH => u32::MAX,
+            CONFIG_GENERATION => lock(&self.device).config_generation(),
+            _ => 0,
+        }
+    }
+
+    fn write_register(&mut self, offset: u64, value: u32) {
+        match offset {
+            DEVICE_FEATURES_SEL => self.device_features_sel = value,
+            DRIVER_FEATURES_SEL => self.driver_features_sel = value,
+            DRIVER_FEATURES if self.is_at(DRIVER) => match self.driver_features_sel {
+                0 => set_low(&mut self.driver_features, value),
+                1 => set_high(&mut self.driver_features, value),
+                _ => (),
+            },
+            QUEUE_SEL => self.queue_sel = value,
+            QUEUE_NOTIFY => self.notify(value),
+            INTERRUPT_ACK => self.interrupt.acknowledge(value),
+            STATUS => self.set_status(value),
+            QUEUE_NUM..=QUEUE_DEVICE_HIGH if self.is_at(FEATURES_OK) => self.write_queue(offset, value),
+            _ => (),
+        }
+    }
+
+    /// Whether `step` is the last one the driver made.
+    fn is_at(&self, step: u32) -> bool {
+        self.status & FAILED == 0 && STEPS.into_iter().rev().find(|s| self.status & s != 0) == Some(step)
+    }
+
+    fn write_queue(&mut self, offset: u64, value: u32) {
+        let Some(queue) = usize::try_from(self.queue_sel).ok().and_then(|q| self.queues.get_mut(q)) else {
+            return;
+        };
+        match (offset, queue.ready) {
+            (QUEUE_READY, _) => queue.ready = value == 1 && queue.build(&self.memory, false).is_some(),
+            // A queue in use keeps its place.
+            (_, true) => (),
+            (QUEUE_NUM, _) => queue.size = value,
+            (QUEUE_DESC_LOW, _) => set_low(&mut queue.descriptors, value),
+            (QUEUE_DESC_HIGH, _) => set_high(&mut queue.descriptors, value),
+            (QUEUE_DRIVER_LOW, _) => set_low(&mut queue.driver_area, value),
+            (QUEUE_DRIVER_HIGH, _) => set_high(&mut queue.driver_area, value),
+            (QUEUE_DEVICE_LOW, _) => set_low(&mut queue.device_area, value),
+            (QUEUE_DEVICE_HIGH, _) => set_high(&mut queue.device_area, value),
+            _ => (),
+        }
+    }
+
+    /// A notification that came as an exit; with an `ioeventfd` in place KVM does this itself.
+    fn notify(&self, index: u32) {
+        if self.status & DRIVER_OK == 0 {
+            return;
+        }
+        if let Some(kick) = usize::try_from(index).ok().and_then(|i| self.kicks.get(i)) {
+            // Fails only where the counter is full, and then the event loop will come anyway.
+            let _ = kick.write(1);
+        }
+    }
+
+    fn set_status(&mut self, value: u32) {
+        if value == 0 {
+            return self.reset();
+        }
+        // Bits are only ever added; a driver that takes one back is confused and changes nothing.
+        if value & self.status != self.status {
+            return;
+        }
+        if value & FAILED != 0 {
+            self.status |= FAILED;
+        }
+        let mut previous_done = true;
+        for step in STEPS {
+            if value & step == 0 || !previous_done || self.status & FAILED != 0 {
+                break;
+            }
+            previous_done = self.status & step != 0 || self.advance(step);
+        }
+    }
+
+    /// Makes one step; `false` where the device refuses it.
+    fn advance(&mut self, step: u32) -> bool {
+        let allowed = match step {
+            // Refused: the bit reads back as zero, which tells the driver (virtio 1.2, 3.1.1).
+            FEATURES_OK => self.driver_features & !self.offered == 0 && self.driver_features & 1 << VIRTIO_F_VERSION_1 != 0,
+            DRIVER_OK => self.activate(),
+            _ => true,
+        };
+        if allowed {
+            self.status |= step;
+        }
+        allowed
+    }
+
+    fn activate(&mut self) -> bool {
+        let event_idx = self.driver_features & 1 << VIRTIO_RING_F_EVENT_IDX != 0;
+        let mut rings = Vec::with_capacity(self.queues.len());
+        for (setup, kick) in self.queues.iter().zip(&self.kicks) {
+            let queue = if setup.ready {
+                setup.build(&self.memory, event_idx)
+            } else {
+                Queue::new(setup.max).ok()
+            };
+            let (Some(queue), Ok(kick)) = (queue, kick.try_clone()) else {
+                self.interrupt.needs_reset();
+                return false;
+            };
+            rings.push(Ring::new(queue, kick));
+        }
+        let (memory, interrupt) = (self.memory.clone(), self.interrupt.clone());
+        lock(&self.device).activate(Activation {
+            memory,
+            rings,
+            features: self.driver_features,
+            interrupt,
+        });
+        // What the host side had ready before the driver came is served now.
+        self.kicks.iter().for_each(|kick| drop(kick.write(1)));
+        true
+    }
+
+    fn reset(&mut self) {
+        // The device first: once it is reset, no thread of ours writes to the guest's old rings any more.
+        lock(&self.device).reset();
+        self.interrupt.clear();
+        self.status = 0;
+        self.driver_features = 0;
+        self.device_features_sel = 0;
+        self.driver_features_sel = 0;
+        self.queue_sel = 0;
+        self.queues.iter_mut().for_each(|q| *q = QueueSetup::new(q.max));
+    }
+}
+
+impl BusDevice for MmioTransport {
+    fn read(&mut self, offset: u64, data: &mut [u8]) {
+        if let Some(config) = offset.checked_sub(CONFIG) {
+            lock(&self.device).read_config(config, data);
+        } else if let Ok(register) = <&mut [u8; 4]>::try_from(&mut *data) {
+            // Registers are 32 bits wide (virtio 1.2, 4.2.2.2).
+            *register = self.read_register(offset).to_le_bytes();
+        } else {
+            data.fill(0);
+        }
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) {
+        if let Some(config) = offset.checked_sub(CONFIG) {
+            if self.status & DRIVER != 0 {
+                lock(&self.device).write_config(config, data);
+            }
+        } else if let Ok(register) = <[u8; 4]>::try_from(data) {
+            self.write_register(offset, u32::from_le_bytes(register));
+        }
+    }
+}
+
+/// A slot without a device: device ID 0 makes drivers leave it alone (virtio 1.2, 4.2.2).
+pub struct EmptySlot;
+
+impl BusDevice for EmptySlot {
+    fn read(&mut self, offset: u64, data: &mut [u8]) {
+        let value = match offset {
+            MAGIC_VALUE => MAGIC,
+            VERSION_REGISTER => VERSION,
+            VENDOR_ID => VENDOR,
+            _ => 0,
+        };
+        data.fill(0);
+        if let Ok(register) = <&mut [u8; 4]>::try_from(data) {
+            *register = value.to_le_bytes();
+        }
+    }
+
+    fn write(&mut self, _offset: u64, _data: &[u8]) {}
+}
+
+fn low(value: u64) -> u32 {
+    (value & u64::from(u32::MAX)) as u32
+}
+
+fn high(value: u64) -> u32 {
+    (value >> 32) as u32
+}
+
+fn set_low(target: &mut u64, value: u32) {
+    *target = *target & !u64::from(u32::MAX) | u64::from(value);
+}
+
+fn set_high(target: &mut u64, value: u32) {
+    *target = *target & u64::from(u32::MAX) | u64::from(value) << 32;
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1 @@
+//! Tests of the register block through the eyes of a driver.

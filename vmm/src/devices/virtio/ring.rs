@@ -1,0 +1,130 @@
+//! One split virtqueue in use: strict chains out of it, used buffers into it, notifications suppressed both ways.
+
+use super::{Buffers, Interrupt, Memory};
+use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
+use vm_memory::Permissions;
+use vmm_sys_util::eventfd::EventFd;
+
+/// The ring makes no sense or lies outside memory; the device needs a reset.
+#[derive(Debug, thiserror::Error)]
+#[error("a virtqueue is unusable")]
+pub struct RingError(#[from] virtio_queue::Error);
+
+/// A well-formed descriptor chain: every byte lies in guest memory, readable parts come before writable ones.
+#[derive(Debug)]
+pub struct Chain<'m> {
+    /// The chain's name in the used ring.
+    pub head: u16,
+    /// What the driver sends.
+    pub readable: Buffers<'m>,
+    /// Where the device answers.
+    pub writable: Buffers<'m>,
+}
+
+/// A queue that the driver has set up, or an empty one that it left out.
+///
+/// To serve it: [`Ring::begin`]; then [`Ring::quiet`], [`Ring::pop`] until `None`, [`Ring::signal`], and again from
+/// `quiet` as long as [`Ring::rearm`] says so.
+pub struct Ring {
+    queue: Queue,
+    kick: EventFd,
+    /// Chains that may still be taken before other descriptors of the event loop get their turn.
+    budget: u16,
+}
+
+impl Ring {
+    /// `kick` is the eventfd through which the event loop hears of this queue.
+    pub(super) fn new(queue: Queue, kick: EventFd) -> Self {
+        Self { queue, kick, budget: 0 }
+    }
+
+    /// Starts a turn of at most one queue's length of chains.
+    pub fn begin(&mut self) {
+        self.budget = self.queue.size();
+    }
+
+    /// Asks the driver not to notify while the queue is being served anyway.
+    pub fn quiet(&mut self, memory: &Memory) -> Result<(), RingError> {
+        if self.queue.ready() {
+            self.queue.disable_notification(memory)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the next chain. A malformed one goes back to the driver with length 0 and is never seen here.
+    pub fn pop<'m>(&mut self, memory: &'m Memory) -> Result<Option<Chain<'m>>, RingError> {
+        while self.queue.ready() && self.budget > 0 {
+            let Some(chain) = self.queue.iter(memory)?.next() else {
+                return Ok(None);
+            };
+            self.budget -= 1;
+            let head = chain.head_index();
+            match gather(memory, chain, self.queue.size()) {
+                Some((readable, writable)) => return Ok(Some(Chain { head, readable, writable })),
+                None => self.push_used(memory, head, 0)?,
+            }
+        }
+        Ok(None)
+    }
+
+    /// Puts the chain taken last back, to be popped again.
+    pub fn unpop(&mut self) {
+        self.queue.go_to_previous_position();
+        self.budget += 1;
+    }
+
+    /// Returns a chain with `len` bytes written.
+    pub fn push_used(&mut self, memory: &Memory, head: u16, len: u32) -> Result<(), RingError> {
+        Ok(self.queue.add_used(memory, head, len)?)
+    }
+
+    /// Interrupts the driver if buffers were returned since the last time and it wants to know.
+    pub fn signal(&mut self, memory: &Memory, interrupt: &Interrupt) -> Result<(), RingError> {
+        if self.queue.ready() && self.queue.needs_notification(memory)? {
+            interrupt.used();
+        }
+        Ok(())
+    }
+
+    /// Lets the driver notify again. `true`: more chains have come meanwhile, serve on.
+    pub fn rearm(&mut self, memory: &Memory) -> Result<bool, RingError> {
+        if !self.queue.ready() {
+            return Ok(false);
+        }
+        if self.budget == 0 {
+            self.kick();
+            return Ok(false);
+        }
+        Ok(self.queue.enable_notification(memory)?)
+    }
+
+    /// Has the event loop serve this queue again.
+    pub fn kick(&self) {
+        // Fails only where the counter is full, and then the event loop will come anyway.
+        let _ = self.kick.write(1);
+    }
+}
+
+/// Walks a chain; `None` where it loops, leaves memory, ends early, has a readable part after a writable one, or is
+/// longer than the queue (virtio 1.2, 2.7.4, 2.7.5).
+fn gather<'m>(memory: &'m Memory, chain: DescriptorChain<&'m Memory>, limit: u16) -> Option<(Buffers<'m>, Buffers<'m>)> {
+    let (mut readable, mut writable) = (Buffers::default(), Buffers::default());
+    let (mut complete, mut in_writable) = (false, false);
+    for (count, descriptor) in chain.enumerate() {
+        if count >= usize::from(limit) {
+            return None;
+        }
+        // The iterator ends in silence where a descriptor is bad; then the last one seen promised another.
+        complete = !descriptor.has_next();
+        let len = usize::try_from(descriptor.len()).ok()?;
+        if descriptor.is_write_only() {
+            in_writable = true;
+            writable.push(memory, descriptor.addr(), len, Permissions::Write)?;
+        } else if in_writable {
+            return None;
+        } else {
+            readable.push(memory, descriptor.addr(), len, Permissions::Read)?;
+        }
+    }
+    complete.then_some((readable, writable))
+}

@@ -1,0 +1,72 @@
+//! virtio-rng (virtio 1.2, 5.4): the host's entropy, a bounded amount per request.
+
+use super::{Activation, RingError, VirtioDevice};
+use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
+
+/// Most bytes given for one request; Linux asks for 64 at a time.
+const MAX_REQUEST_BYTES: usize = 4096;
+const QUEUE_SIZES: [u16; 1] = [64];
+
+/// The entropy device.
+#[derive(Default)]
+pub struct Rng {
+    active: Option<Activation>,
+}
+
+impl Rng {
+    /// A device that is not active yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl VirtioDevice for Rng {
+    fn device_type(&self) -> u32 {
+        VIRTIO_ID_RNG
+    }
+
+    fn queue_sizes(&self) -> &'static [u16] {
+        &QUEUE_SIZES
+    }
+
+    fn read_config(&self, _offset: u64, data: &mut [u8]) {
+        data.fill(0);
+    }
+
+    fn activate(&mut self, activation: Activation) {
+        self.active = Some(activation);
+    }
+
+    fn reset(&mut self) {
+        self.active = None;
+    }
+
+    fn process_queue(&mut self, index: usize) -> Result<(), RingError> {
+        let Some(Activation {
+            memory, rings, interrupt, ..
+        }) = &mut self.active
+        else {
+            return Ok(());
+        };
+        let Some(ring) = rings.get_mut(index) else { return Ok(()) };
+        let mut entropy = [0; MAX_REQUEST_BYTES];
+        ring.begin();
+        loop {
+            ring.quiet(memory)?;
+            while let Some(mut chain) = ring.pop(memory)? {
+                let wanted = &mut entropy[..chain.writable.len().min(MAX_REQUEST_BYTES)];
+                // With no entropy the request is answered empty: the driver asks again.
+                let filled = getrandom::fill(wanted).is_ok() && chain.writable.write_all(wanted).is_ok();
+                let len = if filled { wanted.len() as u32 } else { 0 };
+                ring.push_used(memory, chain.head, len)?;
+            }
+            ring.signal(memory, interrupt)?;
+            if !ring.rearm(memory)? {
+                return Ok(());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,128 @@
+//! Credit of one stream (virtio 1.2, 5.10.6.3): how much either side may send, with counters that wrap at 2^32.
+
+use std::num::Wrapping;
+
+/// Our receive buffer per connection, told to the guest as `buf_alloc`; also the most we ever hold for a slow client.
+pub const RECEIVE_BUFFER_BYTES: u32 = 256 * 1024;
+/// The guest is told of freed space when it has grown by this much since it last heard: before it runs dry, and not
+/// with every packet.
+const UPDATE_BYTES: u32 = RECEIVE_BUFFER_BYTES / 4;
+
+/// What we may still send to the guest.
+#[derive(Debug, Default)]
+pub struct SendCredit {
+    sent: Wrapping<u32>,
+    peer_alloc: u32,
+    peer_forwarded: Wrapping<u32>,
+}
+
+impl SendCredit {
+    /// Takes over what a packet of the peer says.
+    pub fn update(&mut self, buf_alloc: u32, fwd_cnt: u32) {
+        self.peer_alloc = buf_alloc;
+        self.peer_forwarded = Wrapping(fwd_cnt);
+    }
+
+    /// Bytes that fit into the peer's buffer. A peer that claims to have forwarded more than it got gets nothing.
+    pub fn available(&self) -> u32 {
+        self.peer_alloc.saturating_sub((self.sent - self.peer_forwarded).0)
+    }
+
+    /// `count` bytes were sent; at most [`SendCredit::available`].
+    pub fn consume(&mut self, count: u32) {
+        self.sent += count;
+    }
+}
+
+/// What the guest may still send to us.
+#[derive(Debug, Default)]
+pub struct ReceiveCredit {
+    received: Wrapping<u32>,
+    forwarded: Wrapping<u32>,
+    told: Wrapping<u32>,
+}
+
+impl ReceiveCredit {
+    /// Bytes held between arrival and forwarding.
+    pub fn held(&self) -> u32 {
+        (self.received - self.forwarded).0
+    }
+
+    /// Accounts for `count` bytes that arrived; `false`, and no change, where the peer had no credit for them.
+    pub fn accept(&mut self, count: u32) -> bool {
+        let fits = count <= RECEIVE_BUFFER_BYTES - self.held();
+        if fits {
+            self.received += count;
+        }
+        fits
+    }
+
+    /// `count` of the held bytes have gone to the client.
+    pub fn forward(&mut self, count: u32) {
+        debug_assert!(count <= self.held(), "only held bytes can be forwarded");
+        self.forwarded += count;
+    }
+
+    /// The `fwd_cnt` for the header of a packet that is being sent now.
+    pub fn tell(&mut self) -> u32 {
+        self.told = self.forwarded;
+        self.forwarded.0
+    }
+
+    /// Whether the peer should hear of freed space though no other packet goes its way.
+    pub fn is_update_due(&self) -> bool {
+        (self.forwarded - self.told).0 >= UPDATE_BYTES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_lying_peer_gets_no_credit() {
+        let mut credit = SendCredit::default();
+        credit.update(1000, 1);
+        assert_eq!(credit.available(), 0);
+        credit.update(u32::MAX, 0);
+        assert_eq!(credit.available(), u32::MAX);
+        credit.consume(10);
+        credit.update(5, 0);
+        assert_eq!(credit.available(), 0);
+    }
+
+    proptest! {
+        /// A model of both ends with unbounded counters, started near the wrap.
+        #[test]
+        fn never_more_in_flight_than_the_buffer_holds(
+            start: u32, steps in proptest::collection::vec((0u8..4, 0u32..200_000), 1..200),
+        ) {
+            let mut sender = SendCredit { sent: Wrapping(start), peer_alloc: RECEIVE_BUFFER_BYTES, peer_forwarded: Wrapping(start) };
+            let mut receiver = ReceiveCredit { received: Wrapping(start), forwarded: Wrapping(start), told: Wrapping(start) };
+            let mut held: u32 = 0;
+            for (kind, amount) in steps {
+                match kind {
+                    0 => {
+                        let count = amount.min(sender.available());
+                        sender.consume(count);
+                        prop_assert!(receiver.accept(count), "credit was given for these bytes");
+                        held += count;
+                    }
+                    1 => {
+                        let count = amount.min(held);
+                        receiver.forward(count);
+                        held -= count;
+                    }
+                    2 => sender.update(RECEIVE_BUFFER_BYTES, receiver.tell()),
+                    _ => prop_assert!(!receiver.accept(RECEIVE_BUFFER_BYTES - held + 1)),
+                }
+                prop_assert_eq!(receiver.held(), held);
+                prop_assert!(held <= RECEIVE_BUFFER_BYTES);
+            }
+            // A sender that has run dry always gets going again: once all is forwarded an update is due or it has credit.
+            receiver.forward(held);
+            prop_assert!(sender.available() > 0 || receiver.is_update_due());
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Tests of the socket device over real rings and sockets.
