@@ -1,0 +1,102 @@
+//! From a spec to a VM that waits at the gate: memory, VM, devices, kernel, tables, vCPUs, in that order.
+
+use crate::control::{self, Control, ControlError};
+use crate::descriptors::{DescriptorError, Inherited};
+use crate::devices::board::{Board, BoardError, Surroundings};
+use crate::ending::EndLatch;
+use crate::event_loop::EventLoop;
+use crate::kernel::{ElfKernel, KernelError};
+use crate::kvm::{KvmError, KvmVm};
+use crate::memory::{self, Memory, MemoryError};
+use crate::vcpu::{self, ThreadError, VcpuError, VcpuThreads};
+use crate::vm::Vm;
+use std::fs::File;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use vm_spec::{Boot, Entry, LaunchPlan, PlanError, VmSpec};
+
+/// Which part of the VM could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A descriptor of the spec.
+    #[error(transparent)]
+    Descriptor(#[from] DescriptorError),
+    /// Guest memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The VM in KVM.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// A device.
+    #[error(transparent)]
+    Board(#[from] BoardError),
+    /// The kernel file.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The initrd file.
+    #[error("cannot load the initrd")]
+    Initrd(#[source] MemoryError),
+    /// Its length.
+    #[error("cannot examine the initrd file")]
+    InitrdLength(#[source] io::Error),
+    /// The layout of memory.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// vCPU state.
+    #[error(transparent)]
+    Vcpu(#[from] VcpuError),
+    /// vCPU threads.
+    #[error(transparent)]
+    Threads(#[from] ThreadError),
+    /// The control socket.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The event loop or the latch.
+    #[error("cannot set up the event loop")]
+    Events(#[source] io::Error),
+}
+
+/// Builds the VM that `spec` describes, from files this process was started with. No vCPU runs yet.
+pub fn build(spec: &VmSpec, files: &mut Inherited) -> Result<Vm, BuildError> {
+    let memory = memory::allocate(spec.memory)?;
+    let kvm = KvmVm::new(&memory)?;
+    let latch = Arc::new(EndLatch::new().map_err(BuildError::Events)?);
+    let mut events = EventLoop::new().map_err(BuildError::Events)?;
+    let around = Surroundings {
+        memory: &memory,
+        kvm: &kvm,
+        events: &mut events,
+        latch: &latch,
+    };
+    let board = Board::new(spec, files, around)?;
+    let entry = load_guest(spec, files, &memory)?;
+    let vcpus = vcpu::create(&kvm, spec.vcpus, entry)?;
+    let vcpus = Rc::new(VcpuThreads::start(vcpus, board.buses, latch.clone())?);
+    let control = Control {
+        vcpus: vcpus.clone(),
+        layers: board.layers,
+        latch: latch.clone(),
+    };
+    control::serve(&mut events, files.take("control", spec.control)?, control)?;
+    Ok(Vm::new(events, vcpus, latch, kvm, memory))
+}
+
+/// Kernel and initrd go straight from their files to where the plan wants them; then the plan's own pages.
+fn load_guest(spec: &VmSpec, files: &mut Inherited, memory: &Memory) -> Result<Entry, BuildError> {
+    let Boot::Direct { kernel, initrd, .. } = &spec.boot;
+    let kernel_file = File::from(files.take("boot.direct.kernel", *kernel)?);
+    let kernel = ElfKernel::open(&kernel_file)?;
+    let initrd = initrd.map(|fd| files.take("boot.direct.initrd", fd)).transpose()?.map(File::from);
+    let initrd_bytes = initrd
+        .as_ref()
+        .map_or(Ok(0), |f| f.metadata().map(|m| m.len()))
+        .map_err(BuildError::InitrdLength)?;
+    let plan = LaunchPlan::direct(spec, kernel.layout(), initrd_bytes)?;
+    kernel.load(memory)?;
+    if let (Some(range), Some(file)) = (plan.initrd, &initrd) {
+        memory::read_file(memory, range, file, 0).map_err(BuildError::Initrd)?;
+    }
+    memory::write_pages(memory, &plan.pages)?;
+    Ok(plan.entry)
+}

@@ -1,0 +1,153 @@
+//! The control socket: one JSON request per packet, one reply; served by the event loop.
+
+mod wire;
+
+use crate::devices::virtio::block::LayersHandle;
+use crate::ending::{EndLatch, Ending};
+use crate::event_loop::{EventLoop, EventSet, Token};
+use crate::vcpu::VcpuThreads;
+use std::cell::Cell;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use vm_spec::control::{EXTENTS_PER_MESSAGE, Extent, Reply, Request};
+use wire::Received;
+
+/// Clients at a time: the shim, an operator's tools, and some to spare.
+const CLIENTS_MAX: usize = 16;
+
+/// Why the socket of the spec cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// Of another kind.
+    #[error("`control` must be a listening unix socket of type SOCK_SEQPACKET")]
+    NotAListener,
+    /// It cannot be watched.
+    #[error("cannot watch the control socket")]
+    Watch(#[source] io::Error),
+}
+
+/// What requests act on.
+pub struct Control {
+    /// Paused, resumed, counted.
+    pub vcpus: Rc<VcpuThreads>,
+    /// Grown.
+    pub layers: Option<LayersHandle>,
+    /// Ended.
+    pub latch: Arc<EndLatch>,
+}
+
+/// Registers the listening socket with the loop.
+pub fn serve(events: &mut EventLoop, listener: OwnedFd, control: Control) -> Result<(), ControlError> {
+    if !wire::is_seqpacket_listener(&listener) {
+        return Err(ControlError::NotAListener);
+    }
+    let (control, clients) = (Rc::new(control), Rc::new(Cell::new(0)));
+    let fd = listener.as_raw_fd();
+    let accept = move |events: &mut EventLoop, _: Token, _: EventSet| {
+        // What cannot be accepted now is offered again, or its client has gone.
+        let Ok(client) = wire::accept(&listener) else { return };
+        if clients.get() < CLIENTS_MAX {
+            // Fails where too many descriptors are watched; dropping the handler closes the connection.
+            let _ = add_client(events, client, control.clone(), Connected::new(clients.clone()));
+        }
+    };
+    events.add(fd, EventSet::IN, Box::new(accept)).map_err(ControlError::Watch)?;
+    Ok(())
+}
+
+fn add_client(events: &mut EventLoop, client: OwnedFd, control: Rc<Control>, connected: Connected) -> io::Result<Token> {
+    let fd = client.as_raw_fd();
+    let answer = move |events: &mut EventLoop, own: Token, _: EventSet| {
+        let _counted = &connected;
+        let goes_on = match wire::receive(&client) {
+            Ok(Some(packet)) => control.reply(&client, packet),
+            Ok(None) => false,
+            Err(e) => e.kind() == io::ErrorKind::WouldBlock,
+        };
+        if !goes_on {
+            events.remove(own);
+        }
+    };
+    events.add(fd, EventSet::IN, Box::new(answer))
+}
+
+/// Counts a connection while it lasts.
+struct Connected(Rc<Cell<usize>>);
+
+impl Connected {
+    fn new(clients: Rc<Cell<usize>>) -> Self {
+        clients.set(clients.get() + 1);
+        Self(clients)
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+impl Control {
+    /// Answers one packet; `false` where the client does not take the answer.
+    fn reply(&self, client: &OwnedFd, packet: Received) -> bool {
+        let (reply, stops) = match wire::parse(&packet) {
+            Ok(Request::Stop) => (Reply::Done, true),
+            Ok(request) => (self.act(request, packet.files).unwrap_or_else(Reply::Error), false),
+            Err(reason) => (Reply::Error(reason), false),
+        };
+        let sent = wire::send_reply(client, &reply);
+        if stops {
+            self.latch.end(Ending::Stopped);
+        }
+        sent.is_ok()
+    }
+
+    fn act(&self, request: Request, files: Vec<OwnedFd>) -> Result<Reply, String> {
+        if !matches!(request, Request::AppendExtents(_)) && !files.is_empty() {
+            return Err("only append_extents takes file descriptors".into());
+        }
+        match request {
+            Request::AppendExtents(extents) => self.append(extents, files),
+            Request::Stats => self.vcpus.stats().map(Reply::Stats).map_err(|e| e.to_string()),
+            Request::Pause => self.vcpus.pause().map(|()| Reply::Done).map_err(|e| e.to_string()),
+            Request::Resume => {
+                self.vcpus.resume();
+                Ok(Reply::Done)
+            }
+            // Answered where the reply is sent.
+            Request::Stop => Ok(Reply::Done),
+        }
+    }
+
+    fn append(&self, extents: Vec<Extent>, files: Vec<OwnedFd>) -> Result<Reply, String> {
+        let layers = self
+            .layers
+            .as_ref()
+            .ok_or("this VM has no layer disk (`layers` of its spec is false)")?;
+        if extents.is_empty() || extents.len() > EXTENTS_PER_MESSAGE {
+            return Err(format!(
+                "a message appends 1 to {EXTENTS_PER_MESSAGE} extents, not {}",
+                extents.len()
+            ));
+        }
+        if extents.len() != files.len() {
+            return Err(format!("{} extents came with {} file descriptors", extents.len(), files.len()));
+        }
+        let extents = extents
+            .into_iter()
+            .zip(files)
+            .map(|(e, file)| (File::from(file), e.offset, e.length))
+            .collect();
+        let appended = layers.append(extents).map_err(|e| e.to_string())?;
+        Ok(Reply::Appended {
+            first_sectors: appended.first_sectors,
+            capacity: appended.capacity,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

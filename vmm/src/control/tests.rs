@@ -1,0 +1,204 @@
+//! Requests over a real socket, to a VM of no vCPUs: the protocol is what is tested here.
+
+use super::*;
+use crate::devices::virtio::block::{Block, Layers};
+use crate::vcpu::Buses;
+use nix::sys::socket::{
+    AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect, getsockname, listen, recv, sendmsg,
+    socket,
+};
+use proptest::prelude::*;
+use std::io::{IoSlice, Write};
+use std::sync::Mutex;
+use vm_spec::control::{MESSAGE_MAX_BYTES, Stats};
+
+struct Server {
+    events: EventLoop,
+    latch: Arc<EndLatch>,
+    address: UnixAddr,
+}
+
+fn unix(kind: SockType) -> OwnedFd {
+    socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None).unwrap()
+}
+
+/// A listening socket at an address that the kernel picks in the abstract namespace.
+fn listener() -> (OwnedFd, UnixAddr) {
+    let listener = unix(SockType::SeqPacket);
+    bind(listener.as_raw_fd(), &UnixAddr::new_unnamed()).unwrap();
+    listen(&listener, Backlog::new(4).unwrap()).unwrap();
+    let address = getsockname(listener.as_raw_fd()).unwrap();
+    (listener, address)
+}
+
+impl Server {
+    fn new(layers: bool) -> Self {
+        let latch = Arc::new(EndLatch::new().unwrap());
+        let vcpus = Rc::new(VcpuThreads::start(Vec::new(), Buses::default(), latch.clone()).unwrap());
+        let layers = layers.then(|| LayersHandle::new(Arc::new(Mutex::new(Block::new(Layers::new())))));
+        let (listener, address) = listener();
+        let mut events = EventLoop::new().unwrap();
+        serve(
+            &mut events,
+            listener,
+            Control {
+                vcpus,
+                layers,
+                latch: latch.clone(),
+            },
+        )
+        .unwrap();
+        Self { events, latch, address }
+    }
+
+    fn client(&mut self) -> OwnedFd {
+        let client = unix(SockType::SeqPacket);
+        connect(client.as_raw_fd(), &self.address).unwrap();
+        self.events.turn(0).unwrap();
+        client
+    }
+
+    fn raw(&mut self, client: &OwnedFd, bytes: &[u8], files: &[File]) -> Option<Reply> {
+        let numbers: Vec<_> = files.iter().map(AsRawFd::as_raw_fd).collect();
+        let rights = [ControlMessage::ScmRights(&numbers)];
+        let beside = if files.is_empty() { &rights[..0] } else { &rights[..] };
+        sendmsg::<()>(client.as_raw_fd(), &[IoSlice::new(bytes)], beside, MsgFlags::empty(), None).unwrap();
+        self.events.turn(0).unwrap();
+        let mut bytes = vec![0; MESSAGE_MAX_BYTES];
+        let length = recv(client.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT).ok()?;
+        serde_json::from_slice(&bytes[..length]).ok()
+    }
+
+    fn ask(&mut self, client: &OwnedFd, request: &Request, files: &[File]) -> Reply {
+        self.raw(client, &serde_json::to_vec(request).unwrap(), files).unwrap()
+    }
+}
+
+fn layer(bytes: usize) -> File {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&vec![7; bytes]).unwrap();
+    file
+}
+
+fn reason(reply: Reply) -> String {
+    match reply {
+        Reply::Error(reason) => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_client_asks_many_things_on_one_connection() {
+    let mut server = Server::new(true);
+    let client = server.client();
+    assert!(matches!(
+        server.ask(&client, &Request::Stats, &[]),
+        Reply::Stats(Stats { exits: 0, .. })
+    ));
+    assert_eq!(server.ask(&client, &Request::Pause, &[]), Reply::Done);
+    assert_eq!(server.ask(&client, &Request::Pause, &[]), Reply::Done);
+    assert_eq!(server.ask(&client, &Request::Resume, &[]), Reply::Done);
+    assert!(server.latch.ending().is_none());
+    assert_eq!(server.ask(&client, &Request::Stop, &[]), Reply::Done);
+    assert_eq!(server.latch.ending(), Some(&Ending::Stopped));
+}
+
+#[test]
+fn extents_arrive_with_their_files_in_order() {
+    let mut server = Server::new(true);
+    let client = server.client();
+    let extents = vec![
+        Extent { offset: 0, length: 8192 },
+        Extent {
+            offset: 4096,
+            length: 4096,
+        },
+    ];
+    let reply = server.ask(&client, &Request::AppendExtents(extents), &[layer(8192), layer(8192)]);
+    assert_eq!(
+        reply,
+        Reply::Appended {
+            first_sectors: vec![0, 16],
+            capacity: 24
+        }
+    );
+    let second = server.client();
+    let reply = server.ask(
+        &second,
+        &Request::AppendExtents(vec![Extent { offset: 0, length: 4096 }]),
+        &[layer(4096)],
+    );
+    assert_eq!(
+        reply,
+        Reply::Appended {
+            first_sectors: vec![24],
+            capacity: 32
+        }
+    );
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_a_reason_and_the_connection_stays() {
+    let mut server = Server::new(true);
+    let client = server.client();
+    let extent = |length| Extent { offset: 0, length };
+    let mut refuse = |request: Request, files: &[File]| reason(server.ask(&client, &request, files));
+    assert!(refuse(Request::AppendExtents(vec![]), &[]).contains("1 to 16 extents"));
+    assert!(refuse(Request::AppendExtents(vec![extent(4096)]), &[]).contains("1 extents came with 0 file"));
+    assert!(refuse(Request::AppendExtents(vec![extent(8192)]), &[layer(4096)]).contains("outside the file"));
+    assert!(refuse(Request::AppendExtents(vec![extent(1)]), &[layer(4096)]).contains("multiples of 4096"));
+    assert!(refuse(Request::Stats, &[layer(1)]).contains("only append_extents"));
+    let none = reason(server.raw(&client, b"{\"frobnicate\":1}", &[]).unwrap());
+    assert!(none.starts_with("not a request"), "{none}");
+    let long = reason(server.raw(&client, &vec![b' '; MESSAGE_MAX_BYTES + 1], &[]).unwrap());
+    assert!(long.starts_with("a message has at most"), "{long}");
+    assert_eq!(server.ask(&client, &Request::Resume, &[]), Reply::Done);
+    let mut bare = Server::new(false);
+    let client = bare.client();
+    assert!(reason(bare.ask(&client, &Request::AppendExtents(vec![extent(4096)]), &[layer(4096)])).contains("no layer disk"));
+}
+
+#[test]
+fn only_so_many_clients_are_held() {
+    let mut server = Server::new(false);
+    let mut clients: Vec<_> = (0..CLIENTS_MAX).map(|_| server.client()).collect();
+    let refused = server.client();
+    assert_eq!(
+        recv(refused.as_raw_fd(), &mut [0; 1], MsgFlags::MSG_DONTWAIT),
+        Ok(0),
+        "closed at once"
+    );
+    clients.pop();
+    server.events.turn(0).unwrap();
+    let taken = server.client();
+    assert_eq!(server.ask(&taken, &Request::Resume, &[]), Reply::Done);
+}
+
+#[test]
+fn only_a_listening_seqpacket_socket_will_do() {
+    let control = || {
+        let latch = Arc::new(EndLatch::new().unwrap());
+        let vcpus = Rc::new(VcpuThreads::start(Vec::new(), Buses::default(), latch.clone()).unwrap());
+        Control {
+            vcpus,
+            layers: None,
+            latch,
+        }
+    };
+    let mut events = EventLoop::new().unwrap();
+    for wrong in [unix(SockType::SeqPacket), unix(SockType::Stream), layer(1).into()] {
+        assert!(matches!(serve(&mut events, wrong, control()), Err(ControlError::NotAListener)));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn any_packet_is_answered(packets in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..200), 1..8)) {
+        let mut server = Server::new(true);
+        let client = server.client();
+        for packet in packets {
+            prop_assert!(matches!(server.raw(&client, &packet, &[]), Some(Reply::Error(_))));
+        }
+    }
+}

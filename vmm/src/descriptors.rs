@@ -1,0 +1,78 @@
+//! File descriptors that come by number: those the spec names, and those that arrive with a control message.
+#![expect(unsafe_code, reason = "a number becomes an owned descriptor")]
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use std::collections::BTreeSet;
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use vm_spec::Fd;
+
+/// Standard input, output and error are the process's own.
+const FIRST_INHERITED: RawFd = 3;
+
+/// Why a descriptor named in the spec cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DescriptorError {
+    /// Below 3.
+    #[error("`{0}` is descriptor {1}; the spec may name descriptors from 3 on")]
+    Standard(&'static str, RawFd),
+    /// Two fields name one descriptor.
+    #[error("`{0}` is descriptor {1}, which another field of the spec names too")]
+    Twice(&'static str, RawFd),
+    /// Not inherited.
+    #[error("`{0}` is descriptor {1}, which is not open; it must be inherited without close-on-exec")]
+    Closed(&'static str, RawFd, #[source] Errno),
+}
+
+/// The descriptors this process was started with; each is handed out once.
+#[derive(Debug, Default)]
+pub struct Inherited {
+    taken: BTreeSet<RawFd>,
+}
+
+impl Inherited {
+    /// Takes the descriptor that `field` of the spec names.
+    ///
+    /// Only `main` may own an `Inherited`, before anything else opens descriptors: what is open now was inherited.
+    pub fn take(&mut self, field: &'static str, Fd(number): Fd) -> Result<OwnedFd, DescriptorError> {
+        if number < FIRST_INHERITED {
+            return Err(DescriptorError::Standard(field, number));
+        }
+        if !self.taken.insert(number) {
+            return Err(DescriptorError::Twice(field, number));
+        }
+        // SAFETY: borrowed for one system call that fails on a closed descriptor.
+        let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+        fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map_err(|e| DescriptorError::Closed(field, number, e))?;
+        // SAFETY: the descriptor is open, was opened by whoever started this process and not by any part of it, and
+        // `taken` makes sure that it is handed out once.
+        Ok(unsafe { OwnedFd::from_raw_fd(number) })
+    }
+}
+
+/// Owns the descriptors of a received `SCM_RIGHTS` message.
+pub fn received(numbers: Vec<RawFd>) -> Vec<OwnedFd> {
+    // SAFETY: the kernel has just installed these for the receiver, which passes each on once, to here.
+    numbers.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::IntoRawFd;
+
+    #[test]
+    fn each_descriptor_is_handed_out_once() {
+        let mut inherited = Inherited::default();
+        let number = tempfile::tempfile().unwrap().into_raw_fd();
+        let owned = inherited.take("kernel", Fd(number)).unwrap();
+        assert!(matches!(
+            inherited.take("initrd", Fd(number)),
+            Err(DescriptorError::Twice("initrd", _))
+        ));
+        assert!(matches!(inherited.take("kernel", Fd(1)), Err(DescriptorError::Standard(..))));
+        assert!(matches!(inherited.take("kernel", Fd(-1)), Err(DescriptorError::Standard(..))));
+        assert!(matches!(inherited.take("kernel", Fd(i32::MAX)), Err(DescriptorError::Closed(..))));
+        drop(owned);
+    }
+}

@@ -1,0 +1,141 @@
+//! The board: which device sits where. Every place is fixed ([`vm_spec::layout`]); an absent device leaves its slot empty.
+
+use super::power::{KEYBOARD_PORT, KeyboardReset, Power};
+use super::serial::Serial;
+use super::virtio::SharedVirtioDevice;
+use super::virtio::block::{Block, Durability, Layers, LayersHandle, Scratch, ScratchError};
+use super::virtio::mmio::{EmptySlot, MmioTransport, QUEUE_NOTIFY};
+use super::virtio::rng::Rng;
+use super::virtio::vsock::Vsock;
+use super::{BusDevice, BusError, SharedDevice};
+use crate::descriptors::{DescriptorError, Inherited};
+use crate::ending::EndLatch;
+use crate::event_loop::EventLoop;
+use crate::kvm::{KvmError, KvmVm};
+use crate::memory::Memory;
+use crate::vcpu::Buses;
+use std::fs::File;
+use std::io;
+use std::os::unix::net::UnixListener;
+use std::sync::{Arc, Mutex};
+use vm_spec::VmSpec;
+use vm_spec::layout::{
+    POWER_PORTS, SERIAL_GSI, SERIAL_PORT, SERIAL_PORTS, SLEEP_CONTROL_PORT, VIRTIO_SLOT_BYTES, VIRTIO_SLOTS, VirtioSlot, slot_base,
+};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+/// Why a device is not in its place.
+#[derive(Debug, thiserror::Error)]
+pub enum BoardError {
+    /// A descriptor of the spec.
+    #[error(transparent)]
+    Descriptor(#[from] DescriptorError),
+    /// KVM did not connect a line or a doorbell.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// The scratch file.
+    #[error("the scratch disk")]
+    Scratch(#[from] ScratchError),
+    /// No more descriptors or memory.
+    #[error("cannot set up a device")]
+    Io(#[from] io::Error),
+    /// Two devices in one place.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+}
+
+/// What device set-up needs from the rest of the VM.
+pub struct Surroundings<'a> {
+    /// Guest memory.
+    pub memory: &'a Memory,
+    /// Interrupt lines and doorbells.
+    pub kvm: &'a KvmVm,
+    /// Serves queues and host sides.
+    pub events: &'a mut EventLoop,
+    /// Ends the VM.
+    pub latch: &'a Arc<EndLatch>,
+}
+
+/// All devices, and what grows at run time.
+pub struct Board {
+    /// For the vCPU threads.
+    pub buses: Buses,
+    /// The layer disk, if the spec asks for it.
+    pub layers: Option<LayersHandle>,
+}
+
+impl Board {
+    /// Puts every device of `spec` in its place.
+    pub fn new(spec: &VmSpec, files: &mut Inherited, mut around: Surroundings<'_>) -> Result<Self, BoardError> {
+        let mut board = Self {
+            buses: Buses::default(),
+            layers: None,
+        };
+        board.add_ports(spec, files, &around)?;
+        if spec.layers {
+            let disk = Arc::new(Mutex::new(Block::new(Layers::new())));
+            board.layers = Some(LayersHandle::new(disk.clone()));
+            board.add_virtio(VirtioSlot::Layers, disk, &mut around)?;
+        }
+        if let Some(scratch) = &spec.scratch {
+            let file = File::from(files.take("scratch.file", scratch.file)?);
+            let disk = Block::new(Scratch::new(file, Durability::Ephemeral)?);
+            board.add_virtio(VirtioSlot::Scratch, Arc::new(Mutex::new(disk)), &mut around)?;
+        }
+        if let Some(vsock) = &spec.vsock {
+            let listener = UnixListener::from(files.take("vsock.listener", vsock.listener)?);
+            board.add_virtio(VirtioSlot::Vsock, Arc::new(Mutex::new(Vsock::new(listener)?)), &mut around)?;
+        }
+        if spec.rng {
+            board.add_virtio(VirtioSlot::Rng, Arc::new(Mutex::new(Rng::new())), &mut around)?;
+        }
+        board.fill_empty_slots()?;
+        Ok(board)
+    }
+
+    /// Serial console, power and keyboard reset.
+    fn add_ports(&mut self, spec: &VmSpec, files: &mut Inherited, around: &Surroundings<'_>) -> Result<(), BoardError> {
+        let console = spec.console.map(|fd| files.take("console", fd)).transpose()?;
+        let line = interrupt_line(around.kvm, SERIAL_GSI)?;
+        let serial = Serial::new(line, console.map(File::from));
+        self.add_port(SERIAL_PORT, SERIAL_PORTS, serial)?;
+        self.add_port(SLEEP_CONTROL_PORT, POWER_PORTS, Power(around.latch.clone()))?;
+        self.add_port(KEYBOARD_PORT, 1, KeyboardReset(around.latch.clone()))
+    }
+
+    fn add_port(&mut self, port: u16, ports: u16, device: impl BusDevice + 'static) -> Result<(), BoardError> {
+        Ok(self.buses.pio.insert(port.into(), ports.into(), Arc::new(Mutex::new(device)))?)
+    }
+
+    fn add_virtio(&mut self, slot: VirtioSlot, device: SharedVirtioDevice, around: &mut Surroundings<'_>) -> Result<(), BoardError> {
+        let line = interrupt_line(around.kvm, slot.gsi())?;
+        let transport = MmioTransport::new(around.memory.clone(), line, device)?;
+        for index in 0..transport.queue_count() {
+            around
+                .kvm
+                .doorbell(&transport.queue_event(index)?, slot.base() + QUEUE_NOTIFY, index as u32)?;
+        }
+        transport.attach(around.events)?;
+        self.buses
+            .mmio
+            .insert(slot.base(), VIRTIO_SLOT_BYTES, Arc::new(Mutex::new(transport)))?;
+        Ok(())
+    }
+
+    /// Linux probes every slot of the ACPI tables: those without a device say so.
+    fn fill_empty_slots(&mut self) -> Result<(), BoardError> {
+        let empty: SharedDevice = Arc::new(Mutex::new(EmptySlot));
+        for base in (0..VIRTIO_SLOTS).map(slot_base) {
+            if !self.buses.mmio.answers(base) {
+                self.buses.mmio.insert(base, VIRTIO_SLOT_BYTES, empty.clone())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn interrupt_line(kvm: &KvmVm, gsi: u32) -> Result<EventFd, BoardError> {
+    let line = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
+    kvm.interrupt_line(&line, gsi)?;
+    Ok(line)
+}

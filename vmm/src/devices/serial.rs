@@ -1,0 +1,185 @@
+//! The serial console: a 16550A that sends and never receives, as far as Linux's 8250 driver looks.
+//!
+//! Register names and bits: TL16C550C data sheet; `include/uapi/linux/serial_reg.h`.
+
+use super::BusDevice;
+use std::fs::File;
+use std::io::Write;
+use vmm_sys_util::eventfd::EventFd;
+
+/// Most bytes a guest can write to the console in its life: a console log must not fill the host's disk.
+pub const CONSOLE_MAX_BYTES: u64 = 16 << 20;
+/// Bytes held back until a line is whole.
+const LINE_BYTES: usize = 256;
+const CUT_OFF: &[u8] = b"\n[the console is cut off here: 16 MiB are its limit]\n";
+
+const DATA: u64 = 0;
+const IER: u64 = 1;
+const IIR_FCR: u64 = 2;
+const LCR: u64 = 3;
+const MCR: u64 = 4;
+const LSR: u64 = 5;
+const MSR: u64 = 6;
+const SCRATCH: u64 = 7;
+
+const IER_TRANSMIT_EMPTY: u8 = 1 << 1;
+const IER_BITS: u8 = 0x0f;
+const IIR_NONE: u8 = 1;
+const IIR_TRANSMIT_EMPTY: u8 = 1 << 1;
+const IIR_FIFOS: u8 = 0xc0;
+const FCR_FIFOS: u8 = 1;
+const LCR_DIVISOR: u8 = 1 << 7;
+const MCR_BITS: u8 = 0x1f;
+const MCR_LOOP: u8 = 1 << 4;
+/// Holding register and shifter are empty: a byte is gone as soon as it is written.
+const LSR_IDLE: u8 = 1 << 6 | 1 << 5;
+/// Carrier, data set ready, clear to send.
+const MSR_CONNECTED: u8 = 1 << 7 | 1 << 5 | 1 << 4;
+
+/// See the module's head. The guest's bytes go to a file, line by line.
+pub struct Serial {
+    interrupt: EventFd,
+    console: Console,
+    ier: u8,
+    fifos: bool,
+    lcr: u8,
+    mcr: u8,
+    scratch: u8,
+    divisor: [u8; 2],
+    /// The transmitter has become empty and the driver has not been told.
+    transmit_empty: bool,
+}
+
+impl Serial {
+    /// `interrupt` is the irqfd of the console's line; without an `output` everything is discarded.
+    ///
+    /// A write that would block (a full pipe whose descriptor is non-blocking) loses the line, never time.
+    pub fn new(interrupt: EventFd, output: Option<File>) -> Self {
+        Self {
+            interrupt,
+            console: Console {
+                output,
+                line: Vec::with_capacity(LINE_BYTES),
+                left: CONSOLE_MAX_BYTES,
+            },
+            ier: 0,
+            fifos: false,
+            lcr: 0,
+            mcr: 0,
+            scratch: 0,
+            divisor: [0; 2],
+            transmit_empty: false,
+        }
+    }
+
+    fn divisor_is_open(&self) -> bool {
+        self.lcr & LCR_DIVISOR != 0
+    }
+
+    /// Edge: told once for each time the transmitter becomes empty or the driver asks to be told.
+    fn transmitter_is_empty(&mut self) {
+        self.transmit_empty = true;
+        if self.ier & IER_TRANSMIT_EMPTY != 0 {
+            // Fails only where the counter is full, and then the line is pulled already.
+            let _ = self.interrupt.write(1);
+        }
+    }
+
+    fn read_register(&mut self, offset: u64) -> u8 {
+        match offset {
+            DATA | IER if self.divisor_is_open() => self.divisor[offset as usize],
+            IER => self.ier,
+            IIR_FCR => {
+                let pending = self.transmit_empty && self.ier & IER_TRANSMIT_EMPTY != 0;
+                if pending {
+                    self.transmit_empty = false;
+                }
+                let fifos = if self.fifos { IIR_FIFOS } else { 0 };
+                fifos | if pending { IIR_TRANSMIT_EMPTY } else { IIR_NONE }
+            }
+            LCR => self.lcr,
+            MCR => self.mcr,
+            LSR => LSR_IDLE,
+            // In loop-back the outputs RTS, DTR, OUT1, OUT2 appear as CTS, DSR, RI, DCD.
+            MSR if self.mcr & MCR_LOOP != 0 => (self.mcr & 1) << 5 | (self.mcr & 2) << 3 | (self.mcr & 0b1100) << 4,
+            MSR => MSR_CONNECTED,
+            SCRATCH => self.scratch,
+            _ => 0,
+        }
+    }
+
+    fn write_register(&mut self, offset: u64, value: u8) {
+        match offset {
+            DATA | IER if self.divisor_is_open() => self.divisor[offset as usize] = value,
+            DATA => {
+                if self.mcr & MCR_LOOP == 0 {
+                    self.console.put(value);
+                }
+                self.transmitter_is_empty();
+            }
+            IER => {
+                self.ier = value & IER_BITS;
+                self.transmitter_is_empty();
+            }
+            IIR_FCR => self.fifos = value & FCR_FIFOS != 0,
+            LCR => self.lcr = value,
+            MCR => self.mcr = value & MCR_BITS,
+            SCRATCH => self.scratch = value,
+            _ => {}
+        }
+    }
+}
+
+impl BusDevice for Serial {
+    fn read(&mut self, offset: u64, data: &mut [u8]) {
+        if let [value] = data {
+            *value = self.read_register(offset);
+        }
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) {
+        if let [value] = data {
+            self.write_register(offset, *value);
+        }
+    }
+}
+
+/// The bounded way out.
+struct Console {
+    output: Option<File>,
+    line: Vec<u8>,
+    left: u64,
+}
+
+impl Console {
+    fn put(&mut self, byte: u8) {
+        if self.left == 0 || self.output.is_none() {
+            return;
+        }
+        self.left -= 1;
+        self.line.push(byte);
+        if self.left == 0 {
+            self.line.extend_from_slice(CUT_OFF);
+        }
+        if byte == b'\n' || self.line.len() >= LINE_BYTES || self.left == 0 {
+            self.flush();
+        }
+    }
+
+    /// The console is for debugging: what cannot be written is lost and the guest goes on.
+    fn flush(&mut self) {
+        if let Some(output) = &mut self.output {
+            let _ = output.write(&self.line);
+        }
+        self.line.clear();
+    }
+}
+
+impl Drop for Console {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+//! What Linux's 8250 driver asks of the port, and what a guest cannot do with it.
+
+use super::*;
+use proptest::prelude::*;
+use std::io::{Read, Seek};
+use vmm_sys_util::eventfd::EFD_NONBLOCK;
+
+fn serial() -> (Serial, File) {
+    let file = tempfile::tempfile().unwrap();
+    (
+        Serial::new(EventFd::new(EFD_NONBLOCK).unwrap(), Some(file.try_clone().unwrap())),
+        file,
+    )
+}
+
+fn written(mut file: File) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    file.rewind().unwrap();
+    file.read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+fn get(serial: &mut Serial, offset: u64) -> u8 {
+    let mut data = [0xff];
+    serial.read(offset, &mut data);
+    data[0]
+}
+
+#[test]
+fn bytes_come_out_in_order_and_the_rest_of_a_line_at_the_end() {
+    let (mut serial, file) = serial();
+    for byte in b"one\ntwo" {
+        assert_eq!(get(&mut serial, LSR) & 0x20, 0x20);
+        serial.write(DATA, &[*byte]);
+    }
+    assert_eq!(written(file.try_clone().unwrap()), b"one\n");
+    drop(serial);
+    assert_eq!(written(file), b"one\ntwo");
+}
+
+/// `autoconfig()` and `autoconfig_16550a()` of drivers/tty/serial/8250/8250_port.c.
+#[test]
+fn the_driver_finds_a_16550a() {
+    let (mut serial, file) = serial();
+    serial.write(IER, &[0]);
+    assert_eq!(get(&mut serial, IER), 0);
+    serial.write(IER, &[0x0f]);
+    assert_eq!(get(&mut serial, IER) & 0x0f, 0x0f);
+    serial.write(IER, &[0]);
+    serial.write(MCR, &[0x10 | 0x0a]);
+    assert_eq!(get(&mut serial, MSR) & 0xf0, 0x90, "loop-back");
+    serial.write(DATA, b"x");
+    serial.write(MCR, &[0]);
+    serial.write(LCR, &[0xbf]);
+    assert_ne!(get(&mut serial, IIR_FCR), 0, "no enhanced feature register");
+    serial.write(LCR, &[0]);
+    assert_eq!(get(&mut serial, IIR_FCR) >> 6, 0);
+    serial.write(IIR_FCR, &[1]);
+    assert_eq!(get(&mut serial, IIR_FCR) >> 6, 3);
+    serial.write(LCR, &[0x80]);
+    serial.write(DATA, &[12]);
+    serial.write(IER, &[34]);
+    assert_eq!((get(&mut serial, DATA), get(&mut serial, IER)), (12, 34));
+    serial.write(LCR, &[3]);
+    assert_eq!((get(&mut serial, DATA), get(&mut serial, IER)), (0, 0));
+    drop(serial);
+    assert_eq!(written(file), b"", "loop-back and divisor bytes are not sent");
+}
+
+#[test]
+fn an_empty_transmitter_interrupts_once_until_asked() {
+    let (mut serial, _file) = serial();
+    let line = serial.interrupt.try_clone().unwrap();
+    serial.write(DATA, b"a");
+    assert!(line.read().is_err(), "not enabled");
+    serial.write(IER, &[IER_TRANSMIT_EMPTY]);
+    assert_eq!(line.read().unwrap(), 1);
+    assert_eq!(get(&mut serial, IIR_FCR) & 0x0f, IIR_TRANSMIT_EMPTY);
+    assert_eq!(get(&mut serial, IIR_FCR) & 0x0f, IIR_NONE);
+    serial.write(DATA, b"b");
+    assert_eq!(line.read().unwrap(), 1);
+}
+
+#[test]
+fn the_console_is_bounded() {
+    let (mut serial, file) = serial();
+    serial.console.left = 10;
+    for _ in 0..100 {
+        serial.write(DATA, b"z");
+    }
+    drop(serial);
+    assert_eq!(written(file), [b"zzzzzzzzzz", CUT_OFF].concat());
+}
+
+proptest! {
+    #[test]
+    fn survives_any_access(accesses: Vec<(bool, u64, Vec<u8>)>) {
+        let mut serial = Serial::new(EventFd::new(EFD_NONBLOCK).unwrap(), None);
+        for (write, offset, mut data) in accesses {
+            let offset = offset % 16;
+            if write { serial.write(offset, &data) } else { serial.read(offset, &mut data) }
+        }
+    }
+}

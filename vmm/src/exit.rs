@@ -1,0 +1,65 @@
+//! Exit codes: the only place that knows them.
+//!
+//! | code | meaning |
+//! |---|---|
+//! | 0 | the guest powered off, or the control socket's `stop` |
+//! | 1 | the command line or the spec is wrong |
+//! | 2 | the VM could not be built: a file of the spec, or this host's KVM |
+//! | 3 | the guest asked for a reset (Linux after a panic does) |
+//! | 4 | triple fault in the guest |
+//! | 5 | KVM could not run the guest any further |
+//! | 6 | a fault in the VMM itself |
+//!
+//! A signal (137 in a shell for SIGKILL) means that the host ended the process.
+
+use crate::builder::BuildError;
+use crate::ending::Ending;
+use crate::vm::RunError;
+use std::process::ExitCode;
+
+/// Why `main` did not get as far as an [`Ending`].
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// Before anything of the VM exists.
+    #[error("{0}")]
+    Usage(String),
+    /// While building it.
+    #[error("cannot build the VM")]
+    Build(#[from] BuildError),
+    /// While running it.
+    #[error("the VM cannot go on")]
+    Run(#[from] RunError),
+}
+
+/// The process's exit code; what is worth a word goes to stderr, causes after colons.
+pub fn report(result: Result<Ending, Failure>) -> ExitCode {
+    let (code, message) = match result {
+        Ok(Ending::PowerOff | Ending::Stopped) => return ExitCode::SUCCESS,
+        Ok(Ending::Reset) => (3, "the guest asked for a reset; its console says why".into()),
+        Ok(Ending::TripleFault) => (4, "triple fault in the guest; its console says how far it came".into()),
+        Ok(Ending::Unrunnable(why)) => (5, format!("KVM cannot run the guest any further: {why}")),
+        Err(failure) => (failure_code(&failure), with_causes(&failure)),
+    };
+    eprintln!("casemate-vmm: {message}");
+    ExitCode::from(code)
+}
+
+fn failure_code(failure: &Failure) -> u8 {
+    match failure {
+        Failure::Usage(_) => 1,
+        Failure::Build(_) => 2,
+        Failure::Run(_) => 6,
+    }
+}
+
+/// An error and what caused it, on one line.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,141 @@
+//! The VM as KVM sees it: memory slots, interrupt controllers, lines and doorbells. The door to KVM's VM ioctls.
+#![expect(unsafe_code, reason = "KVM is told which host memory backs the guest")]
+
+use crate::memory::{self, Memory};
+use kvm_bindings::{
+    CpuId, KVM_API_VERSION, KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQCHIP_IOAPIC, KVM_MAX_CPUID_ENTRIES, KvmIrqRouting, kvm_irq_routing_entry,
+    kvm_irq_routing_irqchip, kvm_userspace_memory_region,
+};
+use kvm_ioctls::{Cap, IoEventAddress, Kvm, VcpuFd, VmFd};
+use vm_spec::layout::{IO_APIC_PINS, KVM_TSS};
+use vmm_sys_util::errno;
+use vmm_sys_util::eventfd::EventFd;
+
+/// What this VMM cannot do without, in the words of the kernel's KVM API document.
+const NEEDED: [(Cap, &str); 6] = [
+    (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
+    (Cap::Irqchip, "KVM_CAP_IRQCHIP"),
+    (Cap::Irqfd, "KVM_CAP_IRQFD"),
+    (Cap::Ioeventfd, "KVM_CAP_IOEVENTFD"),
+    (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
+    (Cap::TscDeadlineTimer, "KVM_CAP_TSC_DEADLINE_TIMER"),
+];
+
+/// What KVM refused.
+#[derive(Debug, thiserror::Error)]
+pub enum KvmError {
+    /// `/dev/kvm` cannot be opened.
+    #[error("cannot open /dev/kvm; load kvm_amd or kvm_intel, and let this user read and write the device")]
+    Open(#[source] errno::Error),
+    /// Another KVM API than the stable one.
+    #[error("/dev/kvm speaks API version {0}, not {KVM_API_VERSION}")]
+    Api(i32),
+    /// A needed capability is missing.
+    #[error("this host's KVM lacks {0}; Linux 5.10 and later have it")]
+    Lacks(&'static str),
+    /// An ioctl failed.
+    #[error("KVM refused to {what}")]
+    Ioctl {
+        /// What was asked.
+        what: &'static str,
+        /// Its errno.
+        #[source]
+        source: errno::Error,
+    },
+}
+
+fn refused(what: &'static str) -> impl FnOnce(errno::Error) -> KvmError {
+    move |source| KvmError::Ioctl { what, source }
+}
+
+/// A VM without vCPUs.
+#[derive(Debug)]
+pub struct KvmVm {
+    kvm: Kvm,
+    vm: VmFd,
+}
+
+impl KvmVm {
+    /// Creates the VM, gives it its memory, and puts local APICs and an I/O APIC in place.
+    pub fn new(memory: &Memory) -> Result<Self, KvmError> {
+        let kvm = Kvm::new().map_err(KvmError::Open)?;
+        let version = kvm.get_api_version();
+        if version != KVM_API_VERSION as i32 {
+            return Err(KvmError::Api(version));
+        }
+        if let Some((_, name)) = NEEDED.iter().find(|(cap, _)| !kvm.check_extension(*cap)) {
+            return Err(KvmError::Lacks(name));
+        }
+        let vm = kvm.create_vm().map_err(refused("create a VM"))?;
+        for (slot, (range, host)) in (0..).zip(memory::mappings(memory)) {
+            let region = kvm_userspace_memory_region {
+                slot,
+                flags: 0,
+                guest_phys_addr: range.start,
+                memory_size: range.length,
+                userspace_addr: host,
+            };
+            // SAFETY: the mapping is `range.length` bytes at `host`; it is owned by the `Memory` that the VM keeps until
+            // every vCPU thread is joined, and the slots do not overlap.
+            unsafe { vm.set_user_memory_region(region) }.map_err(refused("map the guest's memory"))?;
+        }
+        vm.set_tss_address(KVM_TSS as usize).map_err(refused("take the TSS address"))?;
+        vm.create_irq_chip().map_err(refused("create the interrupt controllers"))?;
+        let this = Self { kvm, vm };
+        this.route_lines()?;
+        Ok(this)
+    }
+
+    /// Lines go to the I/O APIC only. KVM's default also routes the first 16 to a PIC, which a guest with
+    /// hardware-reduced ACPI never initialises and whose output would wake the first vCPU for nothing.
+    fn route_lines(&self) -> Result<(), KvmError> {
+        let entries: Vec<_> = (0..IO_APIC_PINS)
+            .map(|pin| {
+                let mut entry = kvm_irq_routing_entry {
+                    gsi: pin,
+                    type_: KVM_IRQ_ROUTING_IRQCHIP,
+                    ..Default::default()
+                };
+                entry.u.irqchip = kvm_irq_routing_irqchip {
+                    irqchip: KVM_IRQCHIP_IOAPIC,
+                    pin,
+                };
+                entry
+            })
+            .collect();
+        let routing = KvmIrqRouting::from_entries(&entries).map_err(|_| refused("route interrupts")(errno::Error::new(libc::E2BIG)))?;
+        self.vm.set_gsi_routing(&routing).map_err(refused("route interrupts"))
+    }
+
+    /// Lets writes to `event` pull the line `gsi`.
+    pub fn interrupt_line(&self, event: &EventFd, gsi: u32) -> Result<(), KvmError> {
+        self.vm.register_irqfd(event, gsi).map_err(refused("connect an interrupt line"))
+    }
+
+    /// Lets the guest's write of the 32-bit `value` to `address` signal `event`, without an exit to the VMM.
+    pub fn doorbell(&self, event: &EventFd, address: u64, value: u32) -> Result<(), KvmError> {
+        self.vm
+            .register_ioevent(event, &IoEventAddress::Mmio(address), value)
+            .map_err(refused("connect a doorbell"))
+    }
+
+    /// CPUID leaves that this host can give a guest.
+    pub fn supported_cpuid(&self) -> Result<CpuId, KvmError> {
+        self.kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(refused("name its CPUID leaves"))
+    }
+
+    /// Creates vCPU `id`; its local APIC has the same id.
+    pub fn create_vcpu(&self, id: u8) -> Result<VcpuFd, KvmError> {
+        self.vm.create_vcpu(u64::from(id)).map_err(refused("create a vCPU"))
+    }
+}
+
+/// Why KVM gave up on a vCPU (`KVM_EXIT_INTERNAL_ERROR`), with the place in the guest.
+pub fn internal_error(vcpu: &mut VcpuFd) -> String {
+    // SAFETY: every byte pattern is a valid `suberror`; KVM has filled this part of the union for this exit.
+    let suberror = unsafe { vcpu.get_kvm_run().__bindgen_anon_1.internal.suberror };
+    let rip = vcpu.get_regs().map_or(0, |regs| regs.rip);
+    format!("internal error {suberror} at instruction address {rip:#x} (1 means an instruction it cannot emulate)")
+}

@@ -1,0 +1,16 @@
+//! The parts of `casemate-vmm`: a program that runs one VM; a library too, so that tests and fuzzers reach its edges.
+#![warn(unsafe_code)]
+
+pub mod builder;
+pub mod control;
+pub mod descriptors;
+pub mod devices;
+pub mod ending;
+pub mod event_loop;
+pub mod exit;
+pub mod kernel;
+pub mod kvm;
+pub mod memory;
+pub mod stats;
+pub mod vcpu;
+pub mod vm;

@@ -1,0 +1,77 @@
+//! vCPUs: created, set up for the boot protocol, and run on a thread each.
+
+mod cpuid;
+mod exits;
+mod gate;
+mod registers;
+mod threads;
+
+pub use exits::Buses;
+pub use threads::{ThreadError, VcpuThreads};
+
+use crate::kvm::{KvmError, KvmVm};
+use kvm_bindings::CpuId;
+use kvm_ioctls::VcpuFd;
+use vm_spec::{Entry, Vcpus};
+use vmm_sys_util::errno;
+
+/// What went wrong with one vCPU.
+#[derive(Debug, thiserror::Error)]
+pub enum VcpuError {
+    /// KVM would not create it.
+    #[error("vCPU {0}")]
+    Create(u8, #[source] KvmError),
+    /// The host's leaves could not be read, or there are too many.
+    #[error("CPUID leaves")]
+    Cpuid(#[source] KvmError),
+    /// KVM would not take a part of its state.
+    #[error("vCPU {id}: KVM does not take its {what}")]
+    State {
+        /// Its index.
+        id: u8,
+        /// Which part.
+        what: &'static str,
+        /// KVM's errno.
+        #[source]
+        source: errno::Error,
+    },
+}
+
+/// Creates all vCPUs; the first starts at `entry`, the others wait for it to start them.
+pub fn create(vm: &KvmVm, count: Vcpus, entry: Entry) -> Result<Vec<VcpuFd>, VcpuError> {
+    let supported = vm.supported_cpuid().map_err(VcpuError::Cpuid)?;
+    (0..count.get())
+        .map(|id| {
+            let vcpu = vm.create_vcpu(id).map_err(|e| VcpuError::Create(id, e))?;
+            set_up(&vcpu, id, count, &supported)?;
+            if id == 0 {
+                set_entry(&vcpu, entry)?;
+            }
+            Ok(vcpu)
+        })
+        .collect()
+}
+
+fn state(id: u8, what: &'static str) -> impl Fn(errno::Error) -> VcpuError {
+    move |source| VcpuError::State { id, what, source }
+}
+
+/// CPUID first: KVM checks what follows against it.
+fn set_up(vcpu: &VcpuFd, id: u8, count: Vcpus, supported: &CpuId) -> Result<(), VcpuError> {
+    let too_many = |_| state(id, "CPUID leaves")(errno::Error::new(libc::E2BIG));
+    let cpuid = CpuId::from_entries(&cpuid::for_vcpu(supported, id, count.get())).map_err(too_many)?;
+    vcpu.set_cpuid2(&cpuid).map_err(state(id, "CPUID leaves"))?;
+    let msrs = registers::msrs().map_err(too_many)?;
+    let taken = vcpu.set_msrs(&msrs).map_err(state(id, "model-specific registers"))?;
+    if taken != msrs.as_slice().len() {
+        return Err(state(id, "model-specific registers")(errno::Error::new(libc::EINVAL)));
+    }
+    Ok(())
+}
+
+fn set_entry(vcpu: &VcpuFd, entry: Entry) -> Result<(), VcpuError> {
+    let sregs = vcpu.get_sregs().map_err(state(0, "segment registers"))?;
+    vcpu.set_sregs(&registers::long_mode(sregs, entry))
+        .map_err(state(0, "segment registers"))?;
+    vcpu.set_regs(&registers::entry(entry)).map_err(state(0, "general registers"))
+}

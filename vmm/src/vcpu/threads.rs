@@ -1,0 +1,133 @@
+//! The vCPU threads as one thing: started behind a shut gate, opened, shut, ended, joined.
+
+use super::exits::{Buses, ExitCounters, serve};
+use super::gate::{Gate, Stuck};
+use crate::ending::{EndLatch, Ending};
+use crate::stats::VcpuStats;
+use kvm_ioctls::VcpuFd;
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{Builder, JoinHandle};
+use vm_spec::control::Stats;
+use vmm_sys_util::errno;
+use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
+
+/// Stack of a vCPU thread: the run loop and the devices' register code, nothing deep.
+const STACK_BYTES: usize = 256 << 10;
+
+/// Why the threads could not be started, stopped or asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ThreadError {
+    /// The kick signal has no handler.
+    #[error("cannot install the handler of the signal that kicks vCPUs")]
+    Signal(#[source] errno::Error),
+    /// KVM has no statistics.
+    #[error("KVM gives no statistics of a vCPU; Linux 5.14 and later do")]
+    Stats(#[source] io::Error),
+    /// No thread to be had.
+    #[error("cannot start a vCPU thread; the process or its cgroup may be out of threads")]
+    Spawn(#[source] io::Error),
+    /// It did not leave the guest.
+    #[error(transparent)]
+    Stuck(#[from] Stuck),
+}
+
+/// All vCPU threads of the VM. They start paused.
+pub struct VcpuThreads {
+    gate: Arc<Gate>,
+    counters: Arc<ExitCounters>,
+    stats: Vec<VcpuStats>,
+    handles: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// The kick only has to interrupt `KVM_RUN`.
+extern "C" fn on_kick(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
+
+impl VcpuThreads {
+    /// Starts a thread per vCPU, behind a shut gate.
+    pub fn start(vcpus: Vec<VcpuFd>, buses: Buses, latch: Arc<EndLatch>) -> Result<Self, ThreadError> {
+        register_signal_handler(SIGRTMIN(), on_kick).map_err(ThreadError::Signal)?;
+        let stats = vcpus
+            .iter()
+            .map(VcpuStats::open)
+            .collect::<Result<_, _>>()
+            .map_err(ThreadError::Stats)?;
+        let (gate, counters, buses) = (Arc::new(Gate::new()), Arc::new(ExitCounters::default()), Arc::new(buses));
+        let this = Self {
+            gate,
+            counters,
+            stats,
+            handles: Mutex::default(),
+        };
+        for (id, mut vcpu) in vcpus.into_iter().enumerate() {
+            let (gate, counters, buses, latch) = (this.gate.clone(), this.counters.clone(), buses.clone(), latch.clone());
+            let run = move || {
+                let _last_word = LastWord(&latch);
+                serve(&mut vcpu, &gate, &buses, &counters, &latch);
+            };
+            let handle = Builder::new().name(format!("vcpu{id}")).stack_size(STACK_BYTES).spawn(run);
+            match handle {
+                Ok(handle) => this.handles().push(handle),
+                Err(e) => {
+                    let _ = this.end();
+                    return Err(ThreadError::Spawn(e));
+                }
+            }
+        }
+        Ok(this)
+    }
+
+    /// Lets the guest run.
+    pub fn resume(&self) {
+        self.gate.open();
+    }
+
+    /// Returns when no vCPU is in the guest and none of its exits is being served.
+    pub fn pause(&self) -> Result<(), ThreadError> {
+        Ok(self.gate.shut(|| self.kick())?)
+    }
+
+    /// Takes every vCPU out of the guest for good and joins the threads.
+    pub fn end(&self) -> Result<(), ThreadError> {
+        self.gate.end(|| self.kick())?;
+        for handle in self.handles().drain(..) {
+            // A thread that panicked has said so on stderr and ended the VM.
+            let _ = handle.join();
+        }
+        Ok(())
+    }
+
+    /// Counters since the start.
+    pub fn stats(&self) -> Result<Stats, ThreadError> {
+        let mut kvm = BTreeMap::new();
+        self.stats.iter().try_for_each(|s| s.add_to(&mut kvm)).map_err(ThreadError::Stats)?;
+        Ok(Stats {
+            exits: kvm.get("exits").copied().unwrap_or_default(),
+            kvm,
+            to_vmm: self.counters.by_name(),
+        })
+    }
+
+    fn kick(&self) {
+        for handle in self.handles().iter() {
+            // Fails only for a thread that is gone, which is what the kick is for.
+            let _ = handle.kill(SIGRTMIN());
+        }
+    }
+
+    fn handles(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends the VM if the thread panics: nobody would wait for its vCPU otherwise.
+struct LastWord<'a>(&'a EndLatch);
+
+impl Drop for LastWord<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.end(Ending::Unrunnable("a vCPU thread of the VMM panicked".into()));
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! A built VM: it runs until something ends it, then every thread is joined.
+
+use crate::ending::{EndLatch, Ending};
+use crate::event_loop::{EventLoop, EventSet, Token};
+use crate::kvm::KvmVm;
+use crate::memory::Memory;
+use crate::vcpu::{ThreadError, VcpuThreads};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Why a VM cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// epoll failed.
+    #[error("the event loop failed")]
+    Events(#[source] io::Error),
+    /// A vCPU thread is stuck.
+    #[error(transparent)]
+    Threads(#[from] ThreadError),
+}
+
+/// Everything that has to live as long as the guest does.
+pub struct Vm {
+    events: EventLoop,
+    vcpus: Rc<VcpuThreads>,
+    latch: Arc<EndLatch>,
+    /// KVM forgets the guest's memory before the memory goes.
+    _kvm: KvmVm,
+    _memory: Memory,
+}
+
+impl Vm {
+    /// Puts the parts together; the vCPUs are paused.
+    pub fn new(events: EventLoop, vcpus: Rc<VcpuThreads>, latch: Arc<EndLatch>, kvm: KvmVm, memory: Memory) -> Self {
+        Self {
+            events,
+            vcpus,
+            latch,
+            _kvm: kvm,
+            _memory: memory,
+        }
+    }
+
+    /// Runs the guest to its end.
+    pub fn run(mut self) -> Result<Ending, RunError> {
+        let stop = |events: &mut EventLoop, _: Token, _: EventSet| events.stop();
+        self.events
+            .add(self.latch.event().as_raw_fd(), EventSet::IN, Box::new(stop))
+            .map_err(RunError::Events)?;
+        self.vcpus.resume();
+        let served = self.events.run();
+        self.vcpus.end()?;
+        served.map_err(RunError::Events)?;
+        Ok(self.latch.ending().cloned().unwrap_or(Ending::Stopped))
+    }
+}
