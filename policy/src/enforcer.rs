@@ -20,7 +20,7 @@ const POISONED: &str = "policy state could not be restored after an earlier erro
 
 /// What was decided before, as the policy and later decisions see it.
 #[derive(Debug, Clone, Default)]
-struct Memory {
+pub(crate) struct Memory {
     state: State,
     /// By container, whether its later processes may use stdio.
     stdio: BTreeMap<String, bool>,
@@ -70,12 +70,27 @@ impl Enforcer {
     pub fn enforce<A: Action>(&mut self, action: A) -> Result<Permit<'_, A>, Denied> {
         let before = self.memory();
         match self.judge(&action) {
-            Ok(verdict) => Ok(Permit { action, verdict, enforcer: self, before: Some(before) }),
+            Ok((answer, verdict)) => Ok(Permit { action, answer, verdict, enforcer: self, before: Some(before) }),
             Err(reason) => Err(Denied::new(A::POINT, &action.subject(), reason, self.max_decision_bytes)),
         }
     }
 
-    fn judge<A: Action>(&mut self, action: &A) -> Result<A::Verdict, Reason> {
+    /// Judges a request given as a Rego input document, for simulators and tools: what acts needs a permit.
+    /// What the policy remembers is kept.
+    ///
+    /// # Errors
+    /// As [`Self::enforce`].
+    pub fn ask(&mut self, point: &str, input: Json) -> Result<Map<String, Json>, Denied> {
+        self.decide(point, input).map_err(|reason| Denied::new(point, &Subject::default(), reason, self.max_decision_bytes))
+    }
+
+    /// Begins a sequence of decisions that is kept or undone as a whole.
+    pub fn transaction(&mut self) -> Transaction<'_> {
+        let before = self.memory();
+        Transaction { enforcer: self, before: Some(before) }
+    }
+
+    fn judge<A: Action>(&mut self, action: &A) -> Result<(Map<String, Json>, A::Verdict), Reason> {
         let subject = action.subject();
         if subject.capabilities_needed && subject.capabilities.is_none() {
             return Err(Reason::Refused("capabilities object provided by the UVM to the policy engine is nil".to_owned()));
@@ -87,7 +102,7 @@ impl Enforcer {
         if let Subject { container: Some(container), decides_stdio: true, .. } = subject {
             self.stdio.insert(container.as_hex().to_owned(), verdict.stdio());
         }
-        Ok(verdict)
+        Ok((result, verdict))
     }
 
     /// Asks the policy about `point` and returns its whole answer if that allows.
@@ -164,6 +179,21 @@ impl Enforcer {
         })
     }
 
+    /// The state before a sequence of decisions that may be undone; see [`Self::undo`].
+    pub(crate) fn begin(&self) -> Memory {
+        self.memory()
+    }
+
+    /// Puts the state of [`Self::begin`] back.
+    pub(crate) fn undo(&mut self, before: Memory) {
+        self.restore(before);
+    }
+
+    /// How much the policy remembers, by name.
+    pub(crate) fn counters(&self) -> BTreeMap<String, usize> {
+        self.interpreter.state().counters()
+    }
+
     fn memory(&self) -> Memory {
         Memory { state: self.interpreter.state(), stdio: self.stdio.clone() }
     }
@@ -202,6 +232,7 @@ fn api_version(interpreter: &mut Interpreter) -> ApiVersion {
 #[must_use = "a permit that is dropped undoes the decision"]
 pub struct Permit<'e, A: Action> {
     action: A,
+    answer: Map<String, Json>,
     verdict: A::Verdict,
     enforcer: &'e mut Enforcer,
     before: Option<Memory>,
@@ -218,6 +249,11 @@ impl<A: Action> Permit<'_, A> {
         &self.verdict
     }
 
+    /// The policy's whole answer, for logs and tools.
+    pub fn answer(&self) -> &Map<String, Json> {
+        &self.answer
+    }
+
     /// The action took effect: keep what the policy remembers of it.
     pub fn commit(mut self) {
         self.before = None;
@@ -225,6 +261,36 @@ impl<A: Action> Permit<'_, A> {
 }
 
 impl<A: Action> Drop for Permit<'_, A> {
+    fn drop(&mut self) {
+        if let Some(before) = self.before.take() {
+            self.enforcer.restore(before);
+        }
+    }
+}
+
+/// Decisions that belong together, such as a scratch directory and the overlay on it: kept by [`Self::commit`], undone by a drop.
+#[must_use = "a transaction that is dropped undoes its decisions"]
+pub struct Transaction<'e> {
+    enforcer: &'e mut Enforcer,
+    before: Option<Memory>,
+}
+
+impl Transaction<'_> {
+    /// As [`Enforcer::enforce`]; a committed permit is still undone if the transaction is dropped.
+    ///
+    /// # Errors
+    /// As [`Enforcer::enforce`].
+    pub fn enforce<A: Action>(&mut self, action: A) -> Result<Permit<'_, A>, Denied> {
+        self.enforcer.enforce(action)
+    }
+
+    /// Keeps what the policy remembers of all committed permits.
+    pub fn commit(mut self) {
+        self.before = None;
+    }
+}
+
+impl Drop for Transaction<'_> {
     fn drop(&mut self) {
         if let Some(before) = self.before.take() {
             self.enforcer.restore(before);

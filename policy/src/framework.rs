@@ -23,4 +23,31 @@ macro_rules! modules {
     };
 }
 
-modules!["metadata", "versions"];
+modules![
+    "capabilities",
+    "containers",
+    "create_container",
+    "environment",
+    "exec_external",
+    "exec_in_container",
+    "flags",
+    "fragments",
+    "metadata",
+    "mount_blockdev",
+    "mount_device",
+    "mount_overlay",
+    "mounts",
+    "plan9",
+    "reason",
+    "rw_mount_device",
+    "rw_unmount_device",
+    "scratch",
+    "shutdown_container",
+    "signal_container_process",
+    "transparency",
+    "unmount_device",
+    "unmount_overlay",
+    "users",
+    "versions",
+    "windows",
+];

@@ -5,6 +5,7 @@
 use sha2::{Digest, Sha256};
 
 pub mod action;
+pub mod conformance;
 pub mod data;
 mod denied;
 mod enforcer;
@@ -14,15 +15,17 @@ mod interpreter;
 mod plain;
 mod points;
 mod re2;
+mod selection;
 mod state;
 mod verdict;
 
 pub use denied::Denied;
-pub use enforcer::{Enforcer, MAX_DECISION_BYTES, Permit};
+pub use enforcer::{Enforcer, MAX_DECISION_BYTES, Permit, Transaction};
 pub use ids::{ContainerId, RootHash};
 pub use interpreter::{MAX_POLICY_BYTES, PolicyError};
 pub use plain::{DecisionError, extract_decision};
 pub use points::{API_VERSION, OlderPolicy, POINTS, Point};
+pub use selection::{SelectionError, select};
 pub use verdict::{Answer, ExternalVerdict, ProcessVerdict, Verdict};
 
 /// The text that allows everything, sent where no policy was given so that a verifier sees its well-known digest.

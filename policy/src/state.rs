@@ -75,6 +75,36 @@ impl State {
         self.entries.get(name) == other.entries.get(name)
     }
 
+    /// How much is stored, by name: elements, for `matches` the candidates of each container, for `issuers` the fragments of each feed.
+    pub(crate) fn counters(&self) -> BTreeMap<String, usize> {
+        let mut counters = BTreeMap::new();
+        for (name, entry) in &self.entries {
+            match (name.as_str(), entry) {
+                ("operatingsystem", _) => {}
+                ("matches", Entry::Map(map)) => {
+                    for (id, candidates) in map {
+                        counters.insert(format!("matches/{id}"), candidates.as_array().map_or(0, |list| list.len()));
+                    }
+                }
+                ("issuers", Entry::Map(map)) => {
+                    for (issuer, value) in map {
+                        for (feed, fragments) in value["feeds"].as_object().iter().flat_map(|feeds| feeds.iter()) {
+                            let feed = feed.as_string().map_or_else(|_| feed.to_string(), |feed| feed.to_string());
+                            counters.insert(format!("issuers/{issuer}/{feed}"), fragments.as_array().map_or(0, |list| list.len()));
+                        }
+                    }
+                }
+                (_, Entry::Map(map)) => {
+                    counters.insert(name.clone(), map.len());
+                }
+                (_, Entry::Set(list)) => {
+                    counters.insert(name.clone(), list.len());
+                }
+            }
+        }
+        counters
+    }
+
     /// Applies one command after the other; a failure leaves the ones before it in place, as existing policies expect.
     pub(crate) fn apply(&mut self, commands: Vec<Command>) -> Result<(), MetadataError> {
         commands.into_iter().try_for_each(|command| self.apply_one(command).map_err(MetadataError::Apply))

@@ -1,4 +1,22 @@
-# Which framework a policy was written for.
+# Which framework a policy was written for, and what follows from that.
 package framework
 
 version := "0.5.0"
+
+policy_version := declared if {
+	declared := data.policy.framework_version
+} else := declared if {
+	declared := data.policy.framework_svn
+}
+
+# Below 0: the policy is older and its objects are brought up to date. Above 0, missing or no semantic version: its
+# lists count as empty.
+policy_age := semver.compare(policy_version, version)
+
+errors contains sprintf("framework_version is missing. Current version: %s", [version]) if {
+	not policy_version
+}
+
+errors contains sprintf("framework_version is ahead of the current version: %s is greater than %s", [policy_version, version]) if {
+	policy_age > 0
+}

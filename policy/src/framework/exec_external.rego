@@ -1,0 +1,93 @@
+# A process of the guest itself.
+package framework
+
+default exec_external := {"allowed": false}
+
+exec_external := {
+	"allowed": true,
+	"env_list": external_env,
+	"allow_stdio_access": stdio,
+} if {
+	count(external_by_env) > 0
+	stdio := external_by_env[0].allow_stdio_access
+	every process in external_by_env {
+		process.allow_stdio_access == stdio
+	}
+}
+
+default candidate_processes := []
+
+candidate_processes := array.concat(policy_processes, [process |
+	some loaded in loaded_fragments
+	some process in loaded.external_processes
+])
+
+policy_processes := data.policy.external_processes if policy_age == 0
+
+policy_processes := [] if {
+	policy_age == 0
+	not data.policy.external_processes
+}
+
+policy_processes := [upgraded |
+	some process in data.policy.external_processes
+	upgraded := {
+		"command": process.command,
+		"env_rules": process.env_rules,
+		"working_dir": process.working_dir,
+		"allow_stdio_access": process.allow_stdio_access,
+	}
+] if {
+	policy_age < 0
+	data.policy.external_processes
+}
+
+external_by_process := [process |
+	some process in candidate_processes
+	process.command == input.argList
+	process.working_dir == input.workingDir
+]
+
+external_env := kept_env(external_by_process)
+
+external_by_env := [process |
+	some process in external_by_process
+	env_fits(process.env_rules, external_env)
+]
+
+errors contains "invalid command" if {
+	input.rule == "exec_external"
+	not some_external_command_fits
+}
+
+some_external_command_fits if {
+	some process in candidate_processes
+	process.command == input.argList
+}
+
+errors contains sprintf("invalid env list: %s", [concat(",", unknown)]) if {
+	input.rule == "exec_external"
+	unknown := unknown_env(candidate_processes)
+	count(unknown) > 0
+}
+
+errors contains "missing required environment variable" if {
+	input.rule == "exec_external"
+	some process in external_by_process
+	not env_complete(process.env_rules, input.envList)
+}
+
+errors contains "invalid working directory" if {
+	input.rule == "exec_external"
+	not some_external_working_dir_fits
+}
+
+some_external_working_dir_fits if {
+	some process in candidate_processes
+	process.working_dir == input.workingDir
+}
+
+errors contains "external processes only distinguishable by allow_stdio_access" if {
+	input.rule == "exec_external"
+	count({process.allow_stdio_access | some process in external_by_env}) > 1
+}

@@ -1,0 +1,111 @@
+# A further process of a running container: a command of its list, otherwise as the container itself.
+package framework
+
+default exec_in_container := {"allowed": false}
+
+exec_in_container := {
+	"allowed": true,
+	"env_list": exec_env,
+	"caps_list": exec_capabilities,
+	"metadata": [{"name": "matches", "action": "update", "key": input.containerID, "value": exec_by_capabilities}],
+} if {
+	container_started
+	count(exec_by_capabilities) > 0
+}
+
+exec_by_process := [container |
+	some container in matching
+	container.working_dir == input.workingDir
+	no_new_privileges_fits(container.no_new_privileges)
+	user_fits(container.user)
+	exec_command_listed(container)
+]
+
+exec_command_listed(container) if {
+	some process in container.exec_processes
+	process.command == input.argList
+}
+
+exec_env := kept_env(exec_by_process)
+
+exec_by_env := [container |
+	some container in exec_by_process
+	env_fits(container.env_rules, exec_env)
+]
+
+default started_privileged := false
+
+started_privileged := data.metadata.started[input.containerID].privileged
+
+exec_capabilities := kept_capabilities(exec_by_env, started_privileged)
+
+exec_by_capabilities := [container |
+	some container in exec_by_env
+	capabilities_fit(allowed_capabilities(container, started_privileged), exec_capabilities)
+]
+
+errors contains "container not started" if {
+	input.rule in ["exec_in_container", "shutdown_container", "signal_container_process"]
+	not container_started
+}
+
+errors contains "invalid command" if {
+	input.rule == "exec_in_container"
+	not some_exec_command_listed
+}
+
+some_exec_command_listed if {
+	some container in matching
+	exec_command_listed(container)
+}
+
+errors contains sprintf("invalid env list: %s", [concat(",", unknown)]) if {
+	input.rule == "exec_in_container"
+	unknown := unknown_env(matching_or_none)
+	count(unknown) > 0
+}
+
+errors contains "missing required environment variable" if {
+	input.rule == "exec_in_container"
+	container_started
+	some container in exec_by_process
+	not env_complete(container.env_rules, input.envList)
+}
+
+errors contains "invalid working directory" if {
+	input.rule == "exec_in_container"
+	not some_working_dir_fits
+}
+
+# The next two look at the entry of exec_processes, where policies do not write these fields: existing tools expect
+# them on every denied exec.
+errors contains "invalid noNewPrivileges" if {
+	input.rule == "exec_in_container"
+	not some_exec_no_new_privileges_fits
+}
+
+some_exec_no_new_privileges_fits if {
+	some container in matching
+	some process in container.exec_processes
+	no_new_privileges_fits(process.no_new_privileges)
+}
+
+errors contains "invalid user" if {
+	input.rule == "exec_in_container"
+	not some_exec_user_fits
+}
+
+some_exec_user_fits if {
+	some container in matching
+	some process in container.exec_processes
+	user_fits(process.user)
+}
+
+errors contains "capabilities don't match" if {
+	input.rule == "exec_in_container"
+	container_started
+	count(exec_by_env) > 0
+	not exec_capabilities_fit
+}
+
+exec_capabilities_fit if count(exec_by_capabilities) > 0

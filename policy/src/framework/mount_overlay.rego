@@ -1,0 +1,40 @@
+# A container's root file system: exactly the layers of some container, top layer first in the request.
+package framework
+
+default mount_overlay := {"allowed": false}
+
+mount_overlay := {
+	"allowed": true,
+	"metadata": [
+		{"name": "matches", "action": "add", "key": input.containerID, "value": overlay_matches},
+		{"name": "overlayTargets", "action": "add", "key": input.target, "value": true},
+	],
+} if {
+	not matching
+	not overlay_mounted(input.target)
+	count(overlay_matches) > 0
+}
+
+overlay_matches := [container |
+	count(mounted_layers) == count(input.layerPaths)
+	some container in candidate_containers
+	container.layers == mounted_layers
+]
+
+# Policies list the bottom layer first.
+mounted_layers := array.reverse([hash |
+	some path in input.layerPaths
+	hash := data.metadata.devices[path]
+])
+
+overlay_mounted(target) if data.metadata.overlayTargets[target]
+
+errors contains "overlay has already been mounted" if {
+	input.rule == "mount_overlay"
+	matching
+}
+
+errors contains "no matching containers for overlay" if {
+	input.rule == "mount_overlay"
+	count(overlay_matches) == 0
+}

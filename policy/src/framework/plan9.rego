@@ -1,0 +1,34 @@
+# Host directories shared with a container whose overlay is mounted.
+package framework
+
+default plan9_mount := {"allowed": false}
+
+plan9_mount := {
+	"allowed": true,
+	"metadata": [{"name": "p9mounts", "action": "add", "key": input.target, "value": owner}],
+} if {
+	not plan9_mounted(input.target)
+	some owner, _ in data.metadata.matches
+	casemate_matches(concat("", [input.rootPrefix, "/", owner, input.mountPathPrefix]), input.target)
+}
+
+plan9_mounted(target) if data.metadata.p9mounts[target]
+
+default plan9_unmount := {"allowed": false}
+
+plan9_unmount := {
+	"allowed": true,
+	"metadata": [{"name": "p9mounts", "action": "remove", "key": input.unmountTarget}],
+} if {
+	plan9_mounted(input.unmountTarget)
+}
+
+errors contains "device already mounted at path" if {
+	input.rule == "plan9_mount"
+	plan9_mounted(input.target)
+}
+
+errors contains "no device at path to unmount" if {
+	input.rule == "plan9_unmount"
+	not plan9_mounted(input.unmountTarget)
+}

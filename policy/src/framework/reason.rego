@@ -1,0 +1,14 @@
+# What a denial says: every error that applies to the denied point, and the objects that were considered.
+package framework
+
+reason := {"errors": errors, "error_objects": error_objects}
+
+default error_objects := null
+
+error_objects := matching if input.rule == "create_container"
+
+error_objects := [process | some container in matching; some process in container.exec_processes] if {
+	input.rule == "exec_in_container"
+}
+
+error_objects := candidate_processes if input.rule == "exec_external"

@@ -1,0 +1,38 @@
+# Upper directories of overlays.
+package framework
+
+default scratch_mount := {"allowed": false}
+
+scratch_mount := {
+	"allowed": true,
+	"metadata": [{"name": "scratch_mounts", "action": "add", "key": input.target, "value": {"encrypted": input.encrypted}}],
+} if {
+	not scratch_mounted(input.target)
+	encryption_fits
+}
+
+scratch_mounted(target) if data.metadata.scratch_mounts[target]
+
+default scratch_unmount := {"allowed": false}
+
+scratch_unmount := {
+	"allowed": true,
+	"metadata": [{"name": "scratch_mounts", "action": "remove", "key": input.unmountTarget}],
+} if {
+	scratch_mounted(input.unmountTarget)
+}
+
+errors contains "unencrypted scratch not allowed" if {
+	input.rule == "scratch_mount"
+	not encryption_fits
+}
+
+errors contains "scratch already mounted at path" if {
+	input.rule == "scratch_mount"
+	scratch_mounted(input.target)
+}
+
+errors contains "no scratch at path to unmount" if {
+	input.rule == "scratch_unmount"
+	not scratch_mounted(input.unmountTarget)
+}

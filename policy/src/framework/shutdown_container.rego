@@ -1,0 +1,11 @@
+# The end of a container. Its id stays used up.
+package framework
+
+default shutdown_container := {"allowed": false}
+
+shutdown_container := {
+	"allowed": true,
+	"metadata": [{"name": "matches", "action": "remove", "key": input.containerID}],
+} if {
+	container_started
+}

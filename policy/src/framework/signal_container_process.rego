@@ -1,0 +1,34 @@
+# A signal: listed for the container if it goes to its init, else for the command of the process that gets it.
+package framework
+
+default signal_container_process := {"allowed": false}
+
+signal_container_process := {
+	"allowed": true,
+	"metadata": [{"name": "matches", "action": "update", "key": input.containerID, "value": signal_matches}],
+} if {
+	container_started
+	count(signal_matches) > 0
+}
+
+signal_matches := [container |
+	some container in matching
+	signal_fits(container)
+]
+
+signal_fits(container) if {
+	input.isInitProcess
+	input.signal in container.signals
+}
+
+signal_fits(container) if {
+	not input.isInitProcess
+	some process in container.exec_processes
+	process.command == input.argList
+	input.signal in process.signals
+}
+
+errors contains "target isn't allowed to receive the signal" if {
+	input.rule == "signal_container_process"
+	count(signal_matches) == 0
+}

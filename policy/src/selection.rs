@@ -1,0 +1,45 @@
+//! Policies as other tools hand them over: base64, with the name of an enforcer.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use thiserror::Error;
+
+use crate::{Enforcer, OPEN_DOOR, PolicyError};
+
+/// Why no enforcer could be made.
+#[derive(Debug, Error)]
+pub enum SelectionError {
+    /// No enforcer of this name exists.
+    #[error("unknown enforcer: {0:?}")]
+    Unknown(String),
+    /// Only an absent policy opens the door.
+    #[error("Invalid policy for open-door enforcer")]
+    NotEmpty,
+    /// The policy is not base64.
+    #[error("unable to decode policy from Base64 format: {0}")]
+    Base64(#[source] base64::DecodeError),
+    /// The policy is not UTF-8 text.
+    #[error("error creating Rego policy: rego compilation failed: the policy is not UTF-8")]
+    NotText,
+    /// The policy is no policy.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+}
+
+/// Makes the enforcer that `policy_base64` asks for. `enforcer` may name it (`rego`, `open_door`), or be empty.
+///
+/// # Errors
+/// The name is unknown or does not fit the policy, or the policy cannot be loaded.
+pub fn select(enforcer: &str, policy_base64: &str) -> Result<Enforcer, SelectionError> {
+    match (enforcer, policy_base64.is_empty()) {
+        ("" | "open_door", true) => Ok(Enforcer::new(OPEN_DOOR)?),
+        ("open_door", false) => Err(SelectionError::NotEmpty),
+        ("" | "rego", _) => {
+            let joined: String = policy_base64.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
+            let bytes = STANDARD.decode(joined).map_err(SelectionError::Base64)?;
+            let text = String::from_utf8(bytes).map_err(|_| SelectionError::NotText)?;
+            Ok(Enforcer::new(&text)?)
+        }
+        (other, _) => Err(SelectionError::Unknown(other.to_owned())),
+    }
+}
