@@ -1,0 +1,104 @@
+//! Inside L1: prepares the machine, tells one story and reports, or gives the demo.
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use integration::{
+    demo, images,
+    lab::{watch, Ended, Lab, IMAGES},
+    stories::{Outcome, Report, Runtime, Skip, Story, ALL},
+};
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+/// The harness fetches this directory.
+const OUT: &str = "/job/out";
+const GREETING: &str = "\
+PS1='casemate-l1# '
+cat <<'end'
+
+This is the test machine: Debian with containerd, and this build of Casemate installed. Leave with ^D.
+Images: docker.io/casemate/redis:demo, docker.io/casemate/busybox:1. Try:
+
+  ctr run --runtime io.containerd.casemate.v2 --rm -t docker.io/casemate/redis:demo try /bin/sh -c 'cat /proc/version; exec sh'
+
+end
+";
+
+#[derive(Parser)]
+#[command(name = "story", about = "Tells stories inside the test machine")]
+enum Arguments {
+    /// Import the images and greet whoever opens a prompt
+    Prepare,
+    /// Tell one story and write its report
+    Tell {
+        /// Its name
+        name: String,
+        /// The runtime
+        #[arg(long, value_enum)]
+        runtime: Runtime,
+    },
+    /// Give the demo
+    Demo {
+        /// Must come back from inside
+        #[arg(long)]
+        nonce: String,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse() {
+        Arguments::Prepare => prepare(),
+        Arguments::Tell { name, runtime } => tell(&name, runtime),
+        Arguments::Demo { nonce } => watch::consoles().context("cannot watch consoles").and_then(|()| demo::tell(&nonce)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("story: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn prepare() -> Result<()> {
+    for reference in images::ALL {
+        let tar = Path::new(IMAGES).join(images::file_name(reference));
+        Ended::of(&["ctr", "image", "import", tar.to_str().context("a path that is not UTF-8")?])?.exits_with(0)?;
+        // Policies are made from the layout.
+        let file = std::fs::File::open(&tar).with_context(|| format!("{reference} is not here"))?;
+        tar::Archive::new(file).unpack(tar.with_extension("")).with_context(|| format!("cannot unpack {reference}"))?;
+        std::fs::remove_file(&tar).context("cannot remove an image's tar")?;
+    }
+    std::fs::write("/root/.bash_profile", GREETING).context("cannot write the greeting")
+}
+
+fn tell(name: &str, runtime: Runtime) -> Result<()> {
+    let story = ALL.iter().find(|story| story.name == name).with_context(|| format!("no story is called {name}"))?;
+    watch::consoles().context("cannot watch consoles")?;
+    println!("{}: {} ({})", story.name, story.about, runtime.name());
+    let started = Instant::now();
+    let (outcome, message) = judge(story, runtime);
+    let report = Report { outcome, message, seconds: started.elapsed().as_secs_f32() };
+    println!("{:?} after {:.1} s: {}", report.outcome, report.seconds, report.message);
+    if report.outcome == Outcome::Failed {
+        keep_evidence();
+    }
+    std::fs::write(Path::new(OUT).join(Report::FILE), serde_json::to_vec(&report).context("cannot write the report")?).context("cannot write the report")
+}
+
+fn judge(story: &Story, runtime: Runtime) -> (Outcome, String) {
+    let result = Lab::enter(runtime).and_then(|lab| (story.tell)(&lab));
+    match result {
+        Ok(()) => (Outcome::Passed, String::new()),
+        Err(error) if error.is::<Skip>() => (Outcome::Skipped, error.to_string()),
+        Err(error) => (Outcome::Failed, format!("{error:#}")),
+    }
+}
+
+/// What one wants to see of a machine in which something went wrong.
+fn keep_evidence() {
+    let script = "cp /run/containerd.log containerd.log; dmesg >dmesg; ps axwwf >processes; cat /proc/self/mountinfo >mounts; \
+         find /run/casemate /run/containerd /var/lib/casemate -ls >files; cp -r /run/casemate casemate; ctr task list >tasks";
+    let _ = Command::new("timeout").args(["10", "sh", "-c", script]).current_dir(OUT).status();
+}

@@ -1,0 +1,114 @@
+//! `make demo`: the whole thread once, told to a person.
+
+use crate::{
+    images::{REDIS, REDIS_CHANGED},
+    l1::{
+        machine::{Limits, Stuck, CONSOLE, VMM_CONSOLE},
+        snapshot::Testbed,
+    },
+    lab::{Ended, Lab, Policy, Traces},
+    stories::Runtime,
+};
+use anyhow::{bail, ensure, Context, Result};
+use std::io::{Read, Write};
+use std::path::Path;
+use std::time::Duration;
+
+const LIMITS: Limits = Limits { quiet: Duration::from_secs(120), total: Duration::from_secs(600) };
+const SERVER_DEADLINE: Duration = Duration::from_secs(60);
+/// The container's command: says the caller's nonce and the kernel it runs on, then becomes the server.
+const COMMAND: [&str; 3] = ["sh", "-c", "echo \"nonce $NONCE\"; cat /proc/version; exec redis-server --save '' --bind 127.0.0.1"];
+
+/// On the developer's machine: runs the demo in L1 and shows it as it goes. Returns its exit status.
+pub fn show(testbed: &Testbed, dir: &Path) -> Result<i32> {
+    let mut machine = testbed.machine(dir)?;
+    let line = format!("run /job/story demo --nonce {}", nonce()?);
+    let mut out = std::io::stdout();
+    let result = machine.obey(&line, LIMITS, &mut |bytes| drop(out.write_all(bytes).and_then(|()| out.flush())));
+    match result {
+        Ok(0) => {}
+        Ok(_) => show_consoles(dir, &[VMM_CONSOLE]),
+        Err(Stuck::Quiet(_) | Stuck::Limit(_) | Stuck::Gone) => show_consoles(dir, &[VMM_CONSOLE, CONSOLE]),
+    }
+    let status = result.context("the demo's machine")?;
+    machine.off();
+    Ok(status)
+}
+
+fn nonce() -> Result<String> {
+    let mut bytes = [0; 16];
+    std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).context("no random numbers")?;
+    Ok(hex::encode(bytes))
+}
+
+fn show_consoles(dir: &Path, names: &[&str]) {
+    for name in names {
+        let bytes = std::fs::read(dir.join(name)).unwrap_or_default();
+        eprintln!("--- {}\n{}", dir.join(name).display(), crate::host::tail(&bytes, 6000));
+    }
+}
+
+/// In L1: the demo itself.
+pub fn tell(nonce: &str) -> Result<()> {
+    let lab = Lab::enter(Runtime::Casemate)?;
+    title("1. The policy, and its digest");
+    let policy = Policy::of(REDIS)
+        .command(&COMMAND)
+        .environment("NONCE=[0-9a-f]{32}")
+        .exec(&["redis-cli", "ping"])
+        .signals(&[9, 15])
+        .generate()?;
+    println!("{}", policy.text());
+    println!("digest, which becomes the guest's HOST_DATA: {}", policy.digest());
+
+    title("2. ctr run under it");
+    let nonce_option = format!("NONCE={nonce}");
+    let redis = || lab.container(REDIS).under(&policy).option("--env", &nonce_option);
+    let container = redis().command(COMMAND);
+    let id = container.id().to_owned();
+    let mut running = container.start_in_foreground()?;
+    let words = running.first_lines(2, SERVER_DEADLINE)?;
+    for line in words.lines() {
+        println!("  inside: {line}");
+    }
+    ensure!(words.contains(nonce), "the nonce {nonce} did not come back from inside");
+    println!("  the host: {}", std::fs::read_to_string("/proc/version").context("cannot read /proc/version")?.trim_end());
+    println!("{}", Ended::of(&["casemate", "stats", &id])?.exits_with(0)?.text());
+
+    title("3. redis-cli ping, by exec");
+    let mut n = 0;
+    lab.until("redis answers PONG", SERVER_DEADLINE, || {
+        n += 1;
+        exec(&id, &format!("ping-{n}"), &["redis-cli", "ping"]).ok().filter(|ended| ended.text() == "PONG")
+    })?;
+
+    title("4. Denied");
+    denied("another command", redis().command(["sh", "-c", "cat /etc/shadow"]).run()?)?;
+    let changed = lab.container(REDIS_CHANGED).under(&policy).option("--env", &nonce_option).command(COMMAND);
+    denied("a changed layer", changed.run()?)?;
+    denied("an exec that the policy does not list", exec(&id, "unlisted", &["cat", "/etc/passwd"])?)?;
+
+    title("5. A clean stop, and what is left of it");
+    Ended::of(&["ctr", "task", "kill", "--signal", "SIGTERM", &id])?.exits_with(0)?;
+    running.end()?.exits_with(0)?;
+    lab.nothing_is_left()?;
+    println!("left on the host by sandboxes:\n{}", Traces::now()?.without(lab.before()));
+    Ok(())
+}
+
+fn exec(id: &str, exec_id: &str, words: &[&str]) -> Result<Ended> {
+    Ended::of(&[&["ctr", "task", "exec", "--exec-id", exec_id, id], words].concat())
+}
+
+fn denied(what: &str, ended: Ended) -> Result<()> {
+    if ended.status == 0 {
+        bail!("{what} was not denied; it said: {}", ended.said());
+    }
+    println!("\n  {what}:\n    {}\n", ended.said().trim().replace('\n', "\n    "));
+    ended.mentions("denied")?;
+    Ok(())
+}
+
+fn title(text: &str) {
+    println!("\n━━ {text}\n");
+}

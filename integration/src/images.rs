@@ -1,0 +1,167 @@
+//! The images of demo and stories, made of Debian 12's packages.
+
+use crate::{debian::Archive, host, layer_tar::LayerTar, oci};
+use anyhow::{Context, Result};
+use image::{cache, progress::Step};
+use std::path::{Path, PathBuf};
+
+/// One static binary and links to it, one layer.
+pub const BUSYBOX: &str = "docker.io/casemate/busybox:1";
+/// As [`BUSYBOX`] with one more file: another layer, another root hash.
+pub const BUSYBOX_CHANGED: &str = "docker.io/casemate/busybox:changed";
+/// Shell, libraries, redis and whiteouts: three layers.
+pub const REDIS: &str = "docker.io/casemate/redis:demo";
+/// As [`REDIS`] with one file changed in the last layer.
+pub const REDIS_CHANGED: &str = "docker.io/casemate/redis:changed";
+
+/// Every image.
+pub const ALL: [&str; 4] = [BUSYBOX, BUSYBOX_CHANGED, REDIS, REDIS_CHANGED];
+
+/// `PATH` of every image.
+pub const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+const BASE_PACKAGES: &[&str] = &["libc6", "dash", "busybox-static"];
+/// redis-server is a link to redis-tools' redis-check-rdb; the rest is what that binary loads.
+const REDIS_PACKAGES: &[&str] = &[
+    "redis-server", "redis-tools", "libjemalloc2", "liblzf1", "libatomic1", "libssl3", "libsystemd0", "libstdc++6", "libgcc-s1",
+    "libcap2", "libgcrypt20", "libgpg-error0", "liblz4-1", "liblzma5", "libzstd1",
+];
+const APPLETS: &[&str] = &[
+    "cat", "chmod", "cp", "cut", "date", "dd", "df", "echo", "env", "false", "find", "free", "grep", "head", "hostname", "id", "ip", "kill", "ls",
+    "mkdir", "mount", "mv", "nc", "ps", "rm", "sed", "seq", "sha256sum", "sleep", "sort", "stat", "tail", "touch", "tr", "true", "uname", "vi", "wc", "yes",
+];
+/// A file of the busybox image that nothing needs to run, for stories that damage a layer.
+pub const DATA_FILE: &str = "usr/share/data";
+const DATA_BYTES: usize = 256 * 1024;
+
+/// Counts changes of the recipe that no constant shows.
+const RECIPE: &str = "1";
+
+/// Files of the images, in `dir`.
+pub struct Images {
+    /// Layout tars, one per reference.
+    pub files: Vec<PathBuf>,
+}
+
+/// The images from the cache, built first where they are not there.
+pub fn obtain() -> Result<Images> {
+    let key = cache::key(&[RECIPE.as_bytes(), BASE_PACKAGES.join(" ").as_bytes(), REDIS_PACKAGES.join(" ").as_bytes(), APPLETS.join(" ").as_bytes()]);
+    let dir = host::cache_dir("images")?.join(&key);
+    let names = ALL.map(|reference| dir.join(file_name(reference)));
+    if !names.iter().all(|file| file.exists()) {
+        build(&dir)?;
+    }
+    Ok(Images { files: names.to_vec() })
+}
+
+/// `docker.io/casemate/redis:demo` lies in `redis-demo.tar`.
+pub fn file_name(reference: &str) -> String {
+    let name = reference.rsplit('/').next().unwrap_or(reference);
+    format!("{}.tar", name.replace(':', "-"))
+}
+
+fn build(dir: &Path) -> Result<()> {
+    let mut step = Step::start("images of Debian packages for demo and stories");
+    let archive = Archive::open("bookworm")?;
+    archive.refresh()?;
+    let debs = dir.join("debs");
+    let base = archive.download(BASE_PACKAGES, &debs)?;
+    let redis = archive.download(REDIS_PACKAGES, &debs)?;
+    step.at(format_args!("layers"));
+
+    let busybox = [oci::Layer::from_tar(&busybox_layer(&base[2], &debs, false)?)?];
+    let busybox_changed = [oci::Layer::from_tar(&busybox_layer(&base[2], &debs, true)?)?];
+    let below = [oci::Layer::from_tar(&base_layer(&base)?)?, oci::Layer::from_tar(&redis_layer(&redis)?)?];
+    let three = |changed| -> Result<Vec<oci::Layer>> {
+        Ok(below.iter().cloned().chain([oci::Layer::from_tar(&whiteout_layer(changed)?)?]).collect())
+    };
+    let server = ["redis-server", "--save", "", "--bind", "127.0.0.1"];
+    for (reference, layers, command) in [
+        (BUSYBOX, &busybox[..], &["sh"][..]),
+        (BUSYBOX_CHANGED, &busybox_changed[..], &["sh"][..]),
+        (REDIS, &three(false)?[..], &server[..]),
+        (REDIS_CHANGED, &three(true)?[..], &server[..]),
+    ] {
+        let image = oci::Image { reference, layers, command, environment: &[PATH] };
+        cache::write_whole(&dir.join(file_name(reference)), &image.to_layout_tar()?)?;
+    }
+    std::fs::remove_dir_all(&debs).context("cannot remove the downloaded packages")?;
+    step.done();
+    Ok(())
+}
+
+/// Directories, accounts and the applets of a root file system.
+fn skeleton(layer: &mut LayerTar) -> Result<()> {
+    for (path, mode) in [("bin", 0o755), ("dev", 0o755), ("etc", 0o755), ("proc", 0o755), ("root", 0o700), ("run", 0o755), ("sys", 0o755), ("tmp", 0o1777)] {
+        layer.directory(path, mode)?;
+    }
+    layer.file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\n")?;
+    layer.file("etc/group", 0o644, b"root:x:0:\n")?;
+    for applet in APPLETS {
+        layer.symlink(&format!("bin/{applet}"), "busybox")?;
+    }
+    Ok(())
+}
+
+fn busybox_layer(deb: &Path, scratch: &Path, changed: bool) -> Result<Vec<u8>> {
+    let unpacked = scratch.join("busybox");
+    host::run(std::process::Command::new("dpkg-deb").arg("-x").arg(deb).arg(&unpacked))?;
+    let binary = ["bin/busybox", "usr/bin/busybox"].map(|place| unpacked.join(place)).into_iter().find(|file| file.exists());
+    let binary = std::fs::read(binary.context("busybox-static has no busybox")?).context("cannot read busybox")?;
+    let mut layer = LayerTar::default();
+    skeleton(&mut layer)?;
+    layer.file("bin/busybox", 0o755, &binary)?;
+    layer.symlink("bin/sh", "busybox")?;
+    layer.directory("usr", 0o755)?;
+    layer.directory("usr/share", 0o755)?;
+    layer.file(DATA_FILE, 0o644, &data())?;
+    if changed {
+        layer.file("etc/changed", 0o644, b"one more file\n")?;
+    }
+    layer.finish()
+}
+
+/// Content of [`DATA_FILE`]: lines that differ, so that a piece of it is found in an image of the file system.
+pub fn data() -> Vec<u8> {
+    let lines = (0..).flat_map(|n: u32| format!("line {n:08}\n").into_bytes());
+    lines.take(DATA_BYTES).collect()
+}
+
+fn base_layer(debs: &[PathBuf]) -> Result<Vec<u8>> {
+    let mut layer = LayerTar::default();
+    skeleton(&mut layer)?;
+    for deb in debs {
+        layer.package(deb)?;
+    }
+    layer.file("etc/motd", 0o644, b"removed by the last layer\n")?;
+    layer.finish()
+}
+
+fn redis_layer(debs: &[PathBuf]) -> Result<Vec<u8>> {
+    let mut layer = LayerTar::default();
+    for deb in debs {
+        layer.package(deb)?;
+    }
+    layer.finish()
+}
+
+/// Takes away a file, a directory's content and a directory; adds a greeting.
+fn whiteout_layer(changed: bool) -> Result<Vec<u8>> {
+    let mut layer = LayerTar::default();
+    layer.whiteout("etc/motd")?;
+    layer.opaque("usr/share/doc")?;
+    layer.whiteout("lib/systemd")?;
+    layer.file("etc/casemate-demo", 0o644, if changed { b"changed by somebody\n" } else { b"as it was built\n" })?;
+    layer.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reference_has_one_file() {
+        assert_eq!(file_name(REDIS), "redis-demo.tar");
+        assert_eq!(file_name(BUSYBOX_CHANGED), "busybox-changed.tar");
+    }
+}

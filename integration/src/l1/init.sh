@@ -1,0 +1,45 @@
+#!/bin/sh
+# pid 1 of the test machine: starts containerd, then does what the harness writes to the serial line.
+# The root is read-only and shared by all copies; whatever is written goes to a tmpfs and ends with the machine.
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb
+say() { read -r up _ </proc/uptime; echo "L1 $up $*"; }
+
+mkdir -p /dev/pts /dev/shm
+mount -t devpts devpts /dev/pts; mount -t tmpfs shm /dev/shm
+for d in /tmp /job /root /usr/local /etc/casemate /var/lib/containerd /var/lib/casemate; do mount -t tmpfs -o mode=755 tmpfs $d; done
+chmod 1777 /tmp; mkdir -p /job/out /usr/local/bin /usr/local/share
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mount -t debugfs debugfs /sys/kernel/debug
+ln -sfn /proc/self/fd /dev/fd
+for m in kvm_amd kvm_intel tun overlay loop; do modprobe -q $m; done
+hostname casemate-l1; ip link set lo up
+say modules
+
+port() { for p in /sys/class/virtio-ports/*; do [ "$(cat $p/name 2>/dev/null)" = "$1" ] && echo /dev/${p##*/}; done; }
+live=$(port casemate.live); results=$(port casemate.results)
+ln -s "$(port casemate.vmm)" /dev/casemate-vmm-console
+exec 4>"$live"
+
+mkdir -p /run/containerd
+containerd >/run/containerd.log 2>&1 &
+n=0; until ctr version >/dev/null 2>&1; do sleep 0.1; n=$((n+1)); [ $n -lt 600 ] || { say "containerd does not answer"; cat /run/containerd.log; break; }; done
+say containerd
+
+# One line, one act, one answer. The line discipline must not echo: the console is read by a program.
+stty -F /dev/ttyS0 -echo; exec 3</dev/ttyS0
+echo "L1-READY"
+while read -r verb rest <&3; do
+    case $verb in
+    # A restored copy has the clock of the moment it was saved.
+    clock) date -s "@$rest" >/dev/null ;;
+    unpack) tar xf /dev/vdb -C / ;;
+    run) sh -c "$rest" </dev/null >&4 2>&4 ;;
+    # A terminal of its own with job control, for people and scripts.
+    shell) set -- $rest; stty -F /dev/hvc0 rows "$2" cols "$3"; setsid -cw env TERM="$1" bash -l </dev/hvc0 >/dev/hvc0 2>&1 ;;
+    results) tar cf - -C /job/out . >"$results" ;;
+    off) sync; echo o >/proc/sysrq-trigger; sleep 30 ;;
+    *) false ;;
+    esac
+    echo "L1-DONE $?"
+done
+say "the serial line ended"; echo o >/proc/sysrq-trigger; sleep 30

@@ -1,0 +1,82 @@
+//! What a story has at hand inside L1: containers by `ctr`, policies by `casemate`, VMs by hand, and the traces they leave.
+
+mod container;
+mod process;
+mod policy;
+pub mod traces;
+pub mod vm;
+pub mod watch;
+
+pub use container::{Container, Running};
+pub use policy::{Policy, IMAGES};
+pub use process::{Ended, Program};
+pub use traces::Traces;
+
+use crate::stories::Runtime;
+use anyhow::{bail, Result};
+use sha2::{Digest, Sha256};
+use std::time::{Duration, Instant};
+
+/// After its last container, everything of a sandbox is gone within this time (containerd gives a shim 5 s; emulation is slow).
+const GONE_DEADLINE: Duration = Duration::from_secs(20);
+const POLL: Duration = Duration::from_millis(100);
+
+/// SHA-256 of a policy's text: the guest's host data.
+pub fn digest(policy: &[u8]) -> [u8; 32] {
+    Sha256::digest(policy).into()
+}
+
+/// A story's surroundings.
+pub struct Lab {
+    runtime: Runtime,
+    before: Traces,
+}
+
+impl Lab {
+    /// Looks around, so that what is left afterwards can be told from what was there.
+    pub fn enter(runtime: Runtime) -> Result<Self> {
+        Ok(Self { runtime, before: Traces::now()? })
+    }
+
+    /// The runtime under test.
+    pub fn runtime(&self) -> Runtime {
+        self.runtime
+    }
+
+    /// What was there at the beginning.
+    pub fn before(&self) -> &Traces {
+        &self.before
+    }
+
+    /// A container of `image`, not yet run.
+    pub fn container(&self, image: &str) -> Container {
+        Container::new(self.runtime, image)
+    }
+
+    /// No process, mount, socket, file or container is left that was not there at the beginning.
+    pub fn nothing_is_left(&self) -> Result<()> {
+        let end = Instant::now() + GONE_DEADLINE;
+        loop {
+            let left = Traces::now()?.without(&self.before);
+            if left.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() > end {
+                bail!("left behind after {GONE_DEADLINE:?}:\n{left}");
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// Repeats `look` until it gives something; `what` names what was waited for in vain.
+    pub fn until<T>(&self, what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> Result<T> {
+        let end = Instant::now() + limit;
+        loop {
+            match look() {
+                Some(found) => return Ok(found),
+                None if Instant::now() > end => bail!("{what}: not within {limit:?}"),
+                None => std::thread::sleep(POLL),
+            }
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! A container as `ctr` runs it.
+
+use super::{Ended, Policy, Program};
+use crate::stories::Runtime;
+use anyhow::Result;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A container to be run.
+pub struct Container {
+    runtime: Runtime,
+    image: String,
+    id: String,
+    options: Vec<String>,
+    command: Vec<String>,
+    stdin: Vec<u8>,
+}
+
+/// A container that was started with `ctr run --detach`.
+pub struct Running {
+    id: String,
+}
+
+impl Container {
+    pub(super) fn new(runtime: Runtime, image: &str) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(1);
+        let id = format!("story-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        Self { runtime, image: image.to_owned(), id, options: Vec::new(), command: Vec::new(), stdin: Vec::new() }
+    }
+
+    /// Another command than the image's.
+    pub fn command<const N: usize>(mut self, words: [&str; N]) -> Self {
+        self.command = words.map(str::to_owned).to_vec();
+        self
+    }
+
+    /// Under a policy.
+    pub fn under(self, policy: &Policy) -> Self {
+        let annotation = policy.annotation();
+        self.option("--annotation", &annotation)
+    }
+
+    /// What is typed into it.
+    pub fn stdin(mut self, bytes: &[u8]) -> Self {
+        self.stdin = bytes.to_vec();
+        self
+    }
+
+    /// Some other option of `ctr run`.
+    pub fn option(mut self, name: &str, value: &str) -> Self {
+        self.options.extend([name.to_owned(), value.to_owned()]);
+        self
+    }
+
+    /// The id that it will have.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Runs it in the foreground to its end; containerd then forgets it.
+    pub fn run(self) -> Result<Ended> {
+        self.start_in_foreground()?.end()
+    }
+
+    /// Runs it in the foreground; the caller goes on.
+    pub fn start_in_foreground(self) -> Result<Program> {
+        Program::start(&self.words(&["--rm"]), &self.stdin)
+    }
+
+    /// Starts it in the background.
+    pub fn start(self) -> Result<Running> {
+        // Without FIFOs nobody has to read: the container's output goes nowhere.
+        Ended::of(&self.words(&["--detach", "--null-io"]))?.exits_with(0)?;
+        Ok(Running { id: self.id })
+    }
+
+    fn words(&self, mode: &[&str]) -> Vec<String> {
+        let fixed = ["ctr", "run", "--runtime", self.runtime.name()];
+        let words = fixed.iter().chain(mode).map(|word| (*word).to_owned());
+        let named = [self.image.clone(), self.id.clone()];
+        words.chain(self.options.iter().cloned()).chain(named).chain(self.command.iter().cloned()).collect()
+    }
+}
+
+impl Running {
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Runs a further process in it, in the foreground.
+    pub fn exec<const N: usize>(&self, exec_id: &str, words: [&str; N]) -> Result<Ended> {
+        Ended::of(&[&["ctr", "task", "exec", "--exec-id", exec_id, &self.id], &words[..]].concat())
+    }
+
+    /// Sends a signal to its init.
+    pub fn signal(&self, signal: &str) -> Result<()> {
+        Ended::of(&["ctr", "task", "kill", "--signal", signal, &self.id])?.exits_with(0)?;
+        Ok(())
+    }
+
+    /// `RUNNING`, `STOPPED`, …; empty where containerd knows no such task.
+    pub fn status(&self) -> Result<String> {
+        let list = Ended::of(&["ctr", "task", "list"])?.exits_with(0)?;
+        let line = list.text().lines().find(|line| line.split_ascii_whitespace().next() == Some(&self.id)).map(str::to_owned);
+        Ok(line.and_then(|line| line.split_ascii_whitespace().last().map(str::to_owned)).unwrap_or_default())
+    }
+
+    /// Deletes the stopped task and the container; what `ctr` exits with is the container's exit code.
+    pub fn delete(self) -> Result<Ended> {
+        let ended = Ended::of(&["ctr", "task", "delete", &self.id])?;
+        Ended::of(&["ctr", "container", "delete", &self.id])?.exits_with(0)?;
+        Ok(ended)
+    }
+}

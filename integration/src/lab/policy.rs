@@ -1,0 +1,116 @@
+//! A policy for one container, made by `casemate policy generate` from the image that L1 has.
+
+use super::Ended;
+use crate::images;
+use anyhow::{Context, Result};
+use base64::{engine::general_purpose::STANDARD, Engine};
+use std::fmt::Write;
+use std::path::Path;
+
+/// Where the harness put the images, each unpacked as an OCI layout.
+pub const IMAGES: &str = "/job/images";
+
+/// A policy's text and where it lies.
+pub struct Policy {
+    text: String,
+    digest: String,
+}
+
+/// What the policy is to allow.
+pub struct Wanted {
+    image: String,
+    command: Vec<String>,
+    environment: Vec<String>,
+    execs: Vec<Vec<String>>,
+    signals: Vec<u32>,
+}
+
+impl Policy {
+    /// Begins a policy for a container of `image`.
+    pub fn of(image: &str) -> Wanted {
+        Wanted { image: image.to_owned(), command: Vec::new(), environment: Vec::new(), execs: Vec::new(), signals: Vec::new() }
+    }
+
+    /// The Rego text.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// SHA-256 in hex, as `casemate policy digest` prints it.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// The annotation that carries it.
+    pub fn annotation(&self) -> String {
+        format!("io.casemate.policy={}", STANDARD.encode(&self.text))
+    }
+}
+
+impl Wanted {
+    /// The container's command.
+    pub fn command(mut self, words: &[&str]) -> Self {
+        self.command = words.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
+    /// Environment variables that match a regular expression.
+    pub fn environment(mut self, pattern: &str) -> Self {
+        self.environment.push(pattern.to_owned());
+        self
+    }
+
+    /// A process that may be run in it.
+    pub fn exec(mut self, words: &[&str]) -> Self {
+        self.execs.push(words.iter().map(|word| (*word).to_owned()).collect());
+        self
+    }
+
+    /// Signals that its init may be sent.
+    pub fn signals(mut self, signals: &[u32]) -> Self {
+        self.signals = signals.to_vec();
+        self
+    }
+
+    /// Has the policy written and its digest computed.
+    pub fn generate(&self) -> Result<Policy> {
+        let dir = tempfile::tempdir().context("cannot create a directory for the policy")?;
+        let config = dir.path().join("policy.toml");
+        std::fs::write(&config, self.to_toml()?).context("cannot write the policy's configuration")?;
+        let file = dir.path().join("policy.rego");
+        let words = ["casemate", "policy", "generate", "--config", path(&config)?, "--output", path(&file)?];
+        Ended::of(&words)?.exits_with(0)?;
+        let digest = Ended::of(&["casemate", "policy", "digest", path(&file)?])?.exits_with(0)?.text();
+        let text = std::fs::read_to_string(&file).context("cannot read the policy")?;
+        Ok(Policy { text, digest })
+    }
+
+    /// The configuration in the form of the existing policy tool, the image by its layout on disk.
+    fn to_toml(&self) -> Result<String> {
+        let layout = Path::new(IMAGES).join(images::file_name(&self.image).trim_end_matches(".tar"));
+        let mut text = format!("[[container]]\nimage_name = {}\n", quoted(path(&layout)?));
+        writeln!(text, "command = {}", list(&self.command))?;
+        writeln!(text, "signals = {:?}", self.signals)?;
+        writeln!(text, "allow_stdio_access = true")?;
+        for words in &self.execs {
+            writeln!(text, "[[container.exec_process]]\ncommand = {}\nsignals = [9, 15]", list(words))?;
+        }
+        for pattern in &self.environment {
+            writeln!(text, "[[container.env_rule]]\nstrategy = \"re2\"\nrule = {}", quoted(pattern))?;
+        }
+        Ok(text)
+    }
+}
+
+fn path(path: &Path) -> Result<&str> {
+    path.to_str().context("a path that is not UTF-8")
+}
+
+/// TOML's basic strings have JSON's escapes.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+fn list(words: &[String]) -> String {
+    serde_json::Value::from(words).to_string()
+}

@@ -1,0 +1,118 @@
+//! What runtimes leave on a host: processes, mounts, sockets and files, containers.
+
+use anyhow::{Context, Result};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::Path;
+
+/// Names of the processes that a sandbox is made of.
+const PROCESSES: &[&str] = &["containerd-shim", "casemate-vmm", "casemate", "runc"];
+/// Directories in which sandboxes keep sockets and state.
+const STATE: &[&str] = &["/run/containerd/s", "/run/casemate", "/run/containerd/io.containerd.runtime.v2.task", "/run/containerd/fifo"];
+/// How deep [`STATE`] is listed.
+const DEPTH: usize = 4;
+
+/// Traces at one moment, sorted by kind.
+#[derive(Debug, Default)]
+pub struct Traces {
+    /// Command lines, by name of the program.
+    pub processes: BTreeSet<String>,
+    /// Mount points.
+    pub mounts: BTreeSet<String>,
+    /// Sockets, and other files of running sandboxes.
+    pub sockets: BTreeSet<String>,
+    /// Containers and tasks that containerd knows.
+    pub containers: BTreeSet<String>,
+}
+
+impl Traces {
+    /// Looks now.
+    pub fn now() -> Result<Self> {
+        let mut sockets = BTreeSet::new();
+        for dir in STATE {
+            list(Path::new(dir), DEPTH, &mut sockets);
+        }
+        Ok(Self { processes: processes()?, mounts: mounts()?, sockets, containers: containers()? })
+    }
+
+    /// Those that `before` does not have.
+    pub fn without(self, before: &Self) -> Self {
+        let minus = |now: BTreeSet<String>, before: &BTreeSet<String>| now.difference(before).cloned().collect();
+        Self {
+            processes: minus(self.processes, &before.processes),
+            mounts: minus(self.mounts, &before.mounts),
+            sockets: minus(self.sockets, &before.sockets),
+            containers: minus(self.containers, &before.containers),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.kinds().iter().all(|(_, found)| found.is_empty())
+    }
+
+    fn kinds(&self) -> [(&'static str, &BTreeSet<String>); 4] {
+        [("processes", &self.processes), ("mounts", &self.mounts), ("sockets and state", &self.sockets), ("containers", &self.containers)]
+    }
+}
+
+impl fmt::Display for Traces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (kind, found) in self.kinds() {
+            let found: Vec<&str> = found.iter().map(String::as_str).collect();
+            let text = if found.is_empty() { "none".to_owned() } else { found.join("\n                     ") };
+            writeln!(f, "  {kind:18} {text}")?;
+        }
+        Ok(())
+    }
+}
+
+fn processes() -> Result<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    for entry in std::fs::read_dir("/proc").context("cannot list processes")?.filter_map(|entry| entry.ok()) {
+        let pid = entry.file_name().to_string_lossy().into_owned();
+        if !pid.bytes().all(|b| b.is_ascii_digit()) {
+            continue;
+        }
+        // Gone in the meantime: not there. A zombie has no command line, but it is one.
+        let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let name = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        if PROCESSES.iter().any(|prefix| name.starts_with(prefix)) {
+            found.insert(format!("{pid} {} {}", name.trim(), command.trim()));
+        }
+    }
+    Ok(found)
+}
+
+fn mounts() -> Result<BTreeSet<String>> {
+    let text = std::fs::read_to_string("/proc/self/mountinfo").context("cannot list mounts")?;
+    Ok(text.lines().filter_map(|line| line.split(' ').nth(4)).map(str::to_owned).collect())
+}
+
+fn containers() -> Result<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    for kind in ["container", "task"] {
+        let output = std::process::Command::new("ctr").args([kind, "list", "-q"]).output().context("cannot start ctr")?;
+        found.extend(String::from_utf8_lossy(&output.stdout).lines().map(|id| format!("{kind} {id}")));
+    }
+    Ok(found)
+}
+
+fn list(dir: &Path, depth: usize, found: &mut BTreeSet<String>) {
+    let Ok(entries) = std::fs::read_dir(dir) else { return };
+    for entry in entries.filter_map(|entry| entry.ok()) {
+        let path = entry.path();
+        if !path.is_dir() {
+            found.insert(path.display().to_string());
+        } else if depth > 0 && !path.ends_with("rootfs") {
+            list(&path, depth - 1, found);
+        }
+    }
+}
+
+/// Process ids of running `program`s.
+pub fn pids_of(program: &str) -> Result<Vec<i32>> {
+    Ok(processes()?.iter().filter_map(|line| line.split_once(' ')).filter(|(_, rest)| rest.split(' ').next() == Some(program)).filter_map(|(pid, _)| pid.parse().ok()).collect())
+}
+

@@ -1,0 +1,180 @@
+//! A VM started by hand, without containerd and shim: `casemate-vmm` with a spec, and a client of the agent in it.
+
+use agent_protocol::{agent_client, AgentClient, ConnectError};
+use anyhow::{bail, Context, Result};
+use nix::fcntl::{fcntl, FcntlArg, FdFlag};
+use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
+use serde::Deserialize;
+use std::fs::File;
+use std::io::{Seek, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+use vm_spec::control::{Reply, Request, Stats, MESSAGE_MAX_BYTES};
+use vm_spec::{Boot, Fd, HostData, Scratch, Tee, VmSpec, Vsock};
+
+const GUEST: &str = "/usr/local/share/casemate";
+const VMM: &str = "/usr/local/bin/casemate-vmm";
+/// Where the shim keeps sandboxes; the watch over consoles looks here.
+const STATE: &str = "/run/casemate/by-hand";
+const SCRATCH_BYTES: u64 = 64 << 20;
+const MEMORY_MIB: u32 = 256;
+/// An emulated guest needs two to five seconds until its agent listens.
+const BOOT_DEADLINE: Duration = Duration::from_secs(60);
+const CALL_DEADLINE: Duration = Duration::from_secs(30);
+const STOP_DEADLINE: Duration = Duration::from_secs(20);
+const POLL: Duration = Duration::from_millis(100);
+
+/// What a guest image's manifest says; further fields are for others.
+#[derive(Deserialize)]
+struct GuestManifest {
+    kernel: Artifact,
+    initrd: Artifact,
+    cmdline: String,
+}
+
+#[derive(Deserialize)]
+struct Artifact {
+    sha256: String,
+}
+
+/// A running VM.
+pub struct Vm {
+    child: Child,
+    dir: PathBuf,
+    vsock: PathBuf,
+}
+
+impl Vm {
+    /// Boots the installed guest image with the digest of `policy` as host data.
+    pub fn boot(name: &str, policy: &[u8]) -> Result<Self> {
+        let dir = Path::new(STATE).join(name);
+        std::fs::create_dir_all(&dir).context("cannot create the VM's directory")?;
+        let vsock = dir.join("vsock.sock");
+        let manifest = std::fs::read(Path::new(GUEST).join("manifest.json")).context("no guest image is installed")?;
+        let manifest: GuestManifest = serde_json::from_slice(&manifest).context("the guest image's manifest is not valid")?;
+        let open = |name: &str| inherited(File::open(Path::new(GUEST).join(name)).with_context(|| format!("no {name} installed"))?);
+        let kernel = open("vmlinux")?;
+        let initrd = open("initramfs.cpio")?;
+        let console = inherited(File::create(dir.join("console.log")).context("cannot create the console's file")?)?;
+        let scratch_file = tempfile::tempfile().context("cannot create the scratch disk")?;
+        scratch_file.set_len(SCRATCH_BYTES).context("cannot size the scratch disk")?;
+        let scratch = inherited(scratch_file)?;
+        let control = inherited(listen_seqpacket(&dir.join("control.sock"))?)?;
+        let vsock_listener = inherited(UnixListener::bind(&vsock).context("cannot listen for vsock connections")?)?;
+        let spec = VmSpec {
+            vcpus: 1.try_into()?,
+            memory: MEMORY_MIB.try_into()?,
+            boot: Boot::Direct {
+                kernel: fd(&kernel),
+                kernel_sha256: manifest.kernel.sha256.try_into()?,
+                initrd: Some(fd(&initrd)),
+                initrd_sha256: manifest.initrd.sha256.try_into()?,
+                cmdline: manifest.cmdline,
+            },
+            tee: Tee::Plain,
+            host_data: HostData(super::digest(policy)),
+            console: Some(fd(&console)),
+            control: fd(&control),
+            vsock: Some(Vsock { listener: fd(&vsock_listener) }),
+            layers: true,
+            scratch: Some(Scratch { file: fd(&scratch) }),
+            rng: true,
+        };
+        let mut spec_file = tempfile::tempfile().context("cannot create the spec's file")?;
+        spec_file.write_all(&spec.to_json()?).and_then(|()| spec_file.rewind()).context("cannot write the spec")?;
+        let spec_file = inherited(spec_file)?;
+        println!("  $ casemate-vmm --spec-fd {}", spec_file.as_raw_fd());
+        let child = Command::new(VMM).args(["--spec-fd", &spec_file.as_raw_fd().to_string()]).spawn().context("cannot start casemate-vmm")?;
+        Ok(Self { child, dir, vsock })
+    }
+
+    /// Talks to the agent, as soon as it listens. The second argument makes a call's context, with its time limit.
+    pub fn converse(&self, talk: impl AsyncFnOnce(AgentClient, fn() -> ttrpc::context::Context) -> Result<()>) -> Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
+        runtime.block_on(async {
+            let end = Instant::now() + BOOT_DEADLINE;
+            let client = loop {
+                match agent_client(&self.vsock).await {
+                    Ok(client) => break client,
+                    Err(error @ ConnectError::Socket(_)) => return Err(error).context("the VM is not running"),
+                    Err(error) if Instant::now() > end => return Err(error).context("the agent does not listen"),
+                    Err(_) => tokio::time::sleep(POLL).await,
+                }
+            };
+            talk(client, || ttrpc::context::with_timeout(CALL_DEADLINE.as_nanos() as i64)).await
+        })
+    }
+
+    /// Stops it by the control socket and removes its directory.
+    pub fn stop(mut self) -> Result<()> {
+        match ask(&self.dir.join("control.sock"), &Request::Stop)? {
+            Reply::Done => {}
+            other => bail!("the VMM answered a stop with {other:?}"),
+        }
+        let end = Instant::now() + STOP_DEADLINE;
+        let status = loop {
+            if let Some(status) = self.child.try_wait().context("cannot wait for the VMM")? {
+                break status;
+            }
+            if Instant::now() > end {
+                bail!("the VMM still runs {STOP_DEADLINE:?} after a stop");
+            }
+            std::thread::sleep(POLL);
+        };
+        // The watch carries a console's last words as long as it finds the file.
+        std::thread::sleep(POLL);
+        std::fs::remove_dir_all(&self.dir).context("cannot remove the VM's directory")?;
+        let _ = std::fs::remove_dir(STATE);
+        if !status.success() {
+            bail!("the VMM ended with {status} after a stop");
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Counters of the VM whose control socket is `socket`.
+pub fn stats(socket: &Path) -> Result<Stats> {
+    match ask(socket, &Request::Stats)? {
+        Reply::Stats(stats) => Ok(stats),
+        other => bail!("the VMM answered a question for its counters with {other:?}"),
+    }
+}
+
+/// One request, one reply over a control socket.
+fn ask(socket: &Path, request: &Request) -> Result<Reply> {
+    let connection = socket::socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).context("cannot create a socket")?;
+    socket::connect(connection.as_raw_fd(), &UnixAddr::new(socket)?).with_context(|| format!("cannot connect to {}", socket.display()))?;
+    let message = serde_json::to_vec(request).context("cannot write a request")?;
+    socket::send(connection.as_raw_fd(), &message, socket::MsgFlags::empty()).context("cannot send a request")?;
+    let mut reply = vec![0; MESSAGE_MAX_BYTES];
+    let length = socket::recv(connection.as_raw_fd(), &mut reply, socket::MsgFlags::empty()).context("the VMM did not answer")?;
+    serde_json::from_slice(&reply[..length]).context("the VMM's answer is not one")
+}
+
+fn listen_seqpacket(path: &Path) -> Result<OwnedFd> {
+    let socket = socket::socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).context("cannot create a socket")?;
+    socket::bind(socket.as_raw_fd(), &UnixAddr::new(path)?).context("cannot bind the control socket")?;
+    socket::listen(&socket, Backlog::new(8)?).context("cannot listen on the control socket")?;
+    Ok(socket)
+}
+
+/// Lets a child inherit the descriptor. This program starts one VMM at a time, so nobody else inherits it.
+fn inherited(file: impl Into<OwnedFd>) -> Result<OwnedFd> {
+    let file = file.into();
+    fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty())).context("cannot make a descriptor inheritable")?;
+    Ok(file)
+}
+
+fn fd(file: &OwnedFd) -> Fd {
+    Fd(file.as_raw_fd())
+}

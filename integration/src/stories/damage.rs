@@ -1,0 +1,71 @@
+//! What the host can damage shows as an error, never as wrong data; what dies leaves nothing behind.
+
+use crate::{
+    images::{data, BUSYBOX, DATA_FILE},
+    lab::{traces, Lab},
+};
+use anyhow::{bail, ensure, Context, Result};
+use nix::{
+    sys::signal::{kill, Signal},
+    unistd::Pid,
+};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const CACHE: &str = "/var/lib/casemate/layers";
+const START_DEADLINE: Duration = Duration::from_secs(60);
+/// Of an ext4 file system: the superblock's magic number lies here (kernel Documentation/filesystems/ext4, "Super Block").
+const EXT4_MAGIC_OFFSET: usize = 1024 + 0x38;
+
+/// Runs a container once, so that its layer is converted and cached; returns the cached file.
+fn cached_layer(lab: &Lab) -> Result<PathBuf> {
+    lab.container(BUSYBOX).command(["true"]).run()?.exits_with(0)?;
+    lab.nothing_is_left()?;
+    let entries = std::fs::read_dir(CACHE).with_context(|| format!("no layer cache at {CACHE}"))?;
+    let files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|file| file.extension().is_some_and(|e| e == "ext4")).collect();
+    match &files[..] {
+        [one] => Ok(one.clone()),
+        others => bail!("one cached layer was expected: {others:?}"),
+    }
+}
+
+fn flip(file: &Path, at: impl FnOnce(&[u8]) -> Option<usize>) -> Result<()> {
+    let mut bytes = std::fs::read(file).context("cannot read a cached layer")?;
+    let at = at(&bytes).context("the place to damage was not found")?;
+    bytes[at] ^= 1;
+    println!("  flips a bit of {} at byte {at}", file.display());
+    std::fs::write(file, bytes).context("cannot write a cached layer")
+}
+
+pub(super) fn flipped_bit(lab: &Lab) -> Result<()> {
+    let file = cached_layer(lab)?;
+    let piece = data()[100_000..100_030].to_vec();
+    flip(&file, |bytes| bytes.windows(piece.len()).position(|window| window == piece))?;
+    let read = format!("sha256sum /{DATA_FILE}; echo status $?; echo the rest still works");
+    let ended = lab.container(BUSYBOX).command(["sh", "-c", &read]).run()?.exits_with(0)?;
+    ended.mentions("I/O error")?.mentions("status 1")?.mentions("the rest still works")?;
+    lab.nothing_is_left()
+}
+
+pub(super) fn broken_layer(lab: &Lab) -> Result<()> {
+    let file = cached_layer(lab)?;
+    flip(&file, |bytes| (bytes.get(EXT4_MAGIC_OFFSET..EXT4_MAGIC_OFFSET + 2)? == [0x53, 0xef]).then_some(EXT4_MAGIC_OFFSET))?;
+    let ended = lab.container(BUSYBOX).command(["echo", "started"]).run()?.fails()?;
+    ensure!(!ended.text().contains("started"), "a container ran on a damaged layer");
+    ended.mentions("layer")?;
+    lab.nothing_is_left()
+}
+
+pub(super) fn vmm_killed(lab: &Lab) -> Result<()> {
+    let foreground = lab.container(BUSYBOX).command(["sh", "-c", "echo up; sleep 1000"]).start_in_foreground()?;
+    let pid = lab.until("the VM runs", START_DEADLINE, || traces::pids_of("casemate-vmm").ok()?.first().copied())?;
+    lab.until("the container runs", START_DEADLINE, running)?;
+    kill(Pid::from_raw(pid), Signal::SIGKILL).context("cannot kill the VMM")?;
+    foreground.end()?.exits_with(137)?;
+    lab.nothing_is_left()
+}
+
+fn running() -> Option<()> {
+    let output = std::process::Command::new("ctr").args(["task", "list"]).output().ok()?;
+    String::from_utf8_lossy(&output.stdout).contains("RUNNING").then_some(())
+}

@@ -1,0 +1,56 @@
+//! The policy's word is final: what it lists runs, anything else is denied with the reason on the caller's screen.
+
+use crate::{
+    images::{BUSYBOX, BUSYBOX_CHANGED},
+    lab::{Ended, Lab, Policy},
+};
+use anyhow::{ensure, Result};
+use std::time::Duration;
+
+const STOP_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Allows one command in the busybox image, and `date` beside it.
+fn policy(command: &[&str]) -> Result<Policy> {
+    Policy::of(BUSYBOX).command(command).exec(&["date"]).signals(&[9, 15]).generate()
+}
+
+/// A denial says so in plain words and carries the decision.
+fn is_denied(ended: Ended, rule: &str) -> Result<()> {
+    ended.fails()?.mentions("denied")?.mentions(rule)?;
+    Ok(())
+}
+
+pub(super) fn allowed(lab: &Lab) -> Result<()> {
+    let policy = policy(&["echo", "allowed"])?;
+    lab.container(BUSYBOX).under(&policy).command(["echo", "allowed"]).run()?.exits_with(0)?.prints("allowed")?;
+    lab.nothing_is_left()
+}
+
+pub(super) fn command(lab: &Lab) -> Result<()> {
+    let policy = policy(&["echo", "allowed"])?;
+    let ended = lab.container(BUSYBOX).under(&policy).command(["echo", "something else"]).run()?;
+    ensure!(!ended.text().contains("something else"), "the denied command ran");
+    is_denied(ended, "command")?;
+    lab.nothing_is_left()
+}
+
+pub(super) fn layer(lab: &Lab) -> Result<()> {
+    let policy = policy(&["echo", "allowed"])?;
+    let ended = lab.container(BUSYBOX_CHANGED).under(&policy).command(["echo", "allowed"]).run()?;
+    ensure!(ended.text() != "allowed", "a container ran on a layer that the policy does not list");
+    is_denied(ended, "mount_device")?;
+    lab.nothing_is_left()
+}
+
+pub(super) fn exec(lab: &Lab) -> Result<()> {
+    let policy = policy(&["sleep", "1000"])?;
+    let container = lab.container(BUSYBOX).under(&policy).command(["sleep", "1000"]).start()?;
+    container.exec("listed", ["date"])?.exits_with(0)?;
+    is_denied(container.exec("unlisted", ["cat", "/etc/passwd"])?, "exec_in_container")?;
+    ensure!(container.status()? == "RUNNING", "the denied exec ended the container");
+    container.exec("listed-again", ["date"])?.exits_with(0)?;
+    container.signal("SIGKILL")?;
+    lab.until("the container stops", STOP_DEADLINE, || container.status().ok().filter(|status| status == "STOPPED"))?;
+    container.delete()?.exits_with(137)?;
+    lab.nothing_is_left()
+}
