@@ -112,40 +112,28 @@ impl State {
 
     fn apply_one(&mut self, command: Command) -> Result<(), String> {
         let Command { name, action, kind, key, value } = command;
-        match kind.as_str() {
-            "map" => {
+        match (kind.as_str(), action.as_str()) {
+            ("map", "add" | "update") => {
                 let map = self.map(&name)?;
-                match action.as_str() {
-                    "add" if map.contains_key(&key) => Err(format!("cannot add metadata value, key {name}[{key}] already exists")),
-                    "add" | "update" => {
-                        map.insert(key, value);
-                        Ok(())
-                    }
-                    "remove" => {
-                        map.remove(&key);
-                        Ok(())
-                    }
-                    other => Err(format!("unrecognized metadata action: {other} for map")),
+                if action == "add" && map.contains_key(&key) {
+                    return Err(format!("cannot add metadata value, key {name}[{key}] already exists"));
                 }
+                map.insert(key, value);
             }
-            "set" => {
+            ("map", "remove") => {
+                self.map(&name)?.remove(&key);
+            }
+            ("set", "add") => {
                 let set = self.set(&name)?;
-                match action.as_str() {
-                    "add" => {
-                        if !set.contains(&value) {
-                            set.push(value);
-                        }
-                        Ok(())
-                    }
-                    "remove" => {
-                        set.retain(|kept| *kept != value);
-                        Ok(())
-                    }
-                    other => Err(format!("unrecognized metadata action: {other} for set")),
+                if !set.contains(&value) {
+                    set.push(value);
                 }
             }
-            other => Err(format!("unrecognized metadata type: {other}")),
+            ("set", "remove") => self.set(&name)?.retain(|kept| *kept != value),
+            ("map" | "set", other) => return Err(format!("unrecognized metadata action: {other} for {kind}")),
+            (other, _) => return Err(format!("unrecognized metadata type: {other}")),
         }
+        Ok(())
     }
 
     fn map(&mut self, name: &str) -> Result<&mut BTreeMap<String, Value>, String> {

@@ -83,4 +83,13 @@ upgraded_signals(container, declared) := array.concat(container.signals, [9, 15]
 # The containers that the one in question can still be.
 matching := data.metadata.matches[input.containerID]
 
+# Containers that are counted more than once double with every exec; past this many each is kept once.
+most_matches := 4096
+
+bounded(containers) := containers if count(containers) <= most_matches
+
+bounded(containers) := [container | some container in {each | some each in containers}] if {
+	count(containers) > most_matches
+}
+
 container_started if data.metadata.started[input.containerID]

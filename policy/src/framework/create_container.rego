@@ -14,6 +14,7 @@ create_container := {
 	],
 } if {
 	not container_started
+	count(input.devices) == 0
 	count(create_by_capabilities) > 0
 	stdio := create_by_capabilities[0].allow_stdio_access
 	every container in create_by_capabilities {
@@ -26,7 +27,6 @@ create_by_process := [container |
 	some container in matching
 	create_process_fits(container)
 	container.seccomp_profile_sha256 == input.seccompProfileSHA256
-	count(input.devices) == 0
 ]
 
 create_process_fits(container) if {
@@ -117,10 +117,15 @@ some_working_dir_fits if {
 errors contains sprintf("invalid mount list: %s", [concat(",", unknown)]) if {
 	input.rule == "create_container"
 	unknown := [mount.destination |
-		some mount in special_mounts
+		some mount in input.mounts
 		not some_mount_allowed(mount)
 	]
 	count(unknown) > 0
+}
+
+some_mount_allowed(mount) if {
+	count(matching) > 0
+	default_mount(mount)
 }
 
 some_mount_allowed(mount) if {

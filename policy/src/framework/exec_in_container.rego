@@ -7,7 +7,7 @@ exec_in_container := {
 	"allowed": true,
 	"env_list": exec_env,
 	"caps_list": exec_capabilities,
-	"metadata": [{"name": "matches", "action": "update", "key": input.containerID, "value": exec_by_capabilities}],
+	"metadata": [{"name": "matches", "action": "update", "key": input.containerID, "value": bounded(exec_by_capabilities)}],
 } if {
 	container_started
 	count(exec_by_capabilities) > 0
@@ -18,7 +18,10 @@ exec_by_process := [container |
 	container.working_dir == input.workingDir
 	no_new_privileges_fits(container.no_new_privileges)
 	user_fits(container.user)
-	exec_command_listed(container)
+
+	# A command listed twice counts its container twice, as existing tools count.
+	some process in container.exec_processes
+	process.command == input.argList
 ]
 
 exec_command_listed(container) if {

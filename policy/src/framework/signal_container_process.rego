@@ -5,7 +5,7 @@ default signal_container_process := {"allowed": false}
 
 signal_container_process := {
 	"allowed": true,
-	"metadata": [{"name": "matches", "action": "update", "key": input.containerID, "value": signal_matches}],
+	"metadata": [{"name": "matches", "action": "update", "key": input.containerID, "value": bounded(signal_matches)}],
 } if {
 	container_started
 	count(signal_matches) > 0
@@ -13,19 +13,18 @@ signal_container_process := {
 
 signal_matches := [container |
 	some container in matching
-	signal_fits(container)
-]
-
-signal_fits(container) if {
-	input.isInitProcess
 	input.signal in container.signals
+] if {
+	input.isInitProcess
 }
 
-signal_fits(container) if {
-	not input.isInitProcess
+signal_matches := [container |
+	some container in matching
 	some process in container.exec_processes
 	process.command == input.argList
 	input.signal in process.signals
+] if {
+	not input.isInitProcess
 }
 
 errors contains "target isn't allowed to receive the signal" if {
