@@ -28,7 +28,7 @@ const REDIS_PACKAGES: &[&str] = &[
 ];
 const APPLETS: &[&str] = &[
     "cat", "chmod", "cp", "cut", "date", "dd", "df", "echo", "env", "false", "find", "free", "grep", "head", "hostname", "id", "ip", "kill", "ls",
-    "mkdir", "mount", "mv", "nc", "ps", "rm", "sed", "seq", "sha256sum", "sleep", "sort", "stat", "tail", "touch", "tr", "true", "uname", "vi", "wc", "yes",
+    "mkdir", "mkfifo", "mount", "mv", "nc", "ps", "rm", "sed", "seq", "sha256sum", "sleep", "sort", "stat", "tail", "tee", "touch", "tr", "true", "uname", "vi", "wc", "yes",
 ];
 /// A file of the busybox image that nothing needs to run, for stories that damage a layer.
 pub const DATA_FILE: &str = "usr/share/data";

@@ -7,7 +7,7 @@ pub mod traces;
 pub mod vm;
 pub mod watch;
 
-pub use container::{Container, Running};
+pub use container::{is_running, Container, Running};
 pub use policy::{Policy, IMAGES};
 pub use process::{Ended, Program};
 pub use traces::Traces;

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// The prompt appears within this time; typed text is held back until then.
 const PROMPT_DEADLINE: Duration = Duration::from_secs(10);
+/// Between two pieces of the greeting.
+const GREETED: Duration = Duration::from_millis(300);
 const POLL: Duration = Duration::from_millis(50);
 /// After the script's end the shell is told so again and again: a program in between may take one of them.
 const END_OF_INPUT_EVERY: Duration = Duration::from_secs(2);
@@ -38,7 +40,9 @@ fn converse(machine: &mut Machine, terminal: &UnixStream) -> Result<i32> {
     let output = std::thread::spawn(move || copy_output(from_shell, &prompt_seen));
     let to_shell = terminal.try_clone().context("cannot share the terminal")?;
     std::thread::spawn(move || {
+        // The greeting and the prompt have come when nothing more comes for a moment.
         let _ = prompt.recv_timeout(PROMPT_DEADLINE);
+        while prompt.recv_timeout(GREETED).is_ok() {}
         copy_input(to_shell);
     });
     loop {

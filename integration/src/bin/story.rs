@@ -15,6 +15,7 @@ use std::time::Instant;
 const OUT: &str = "/job/out";
 const GREETING: &str = "\
 PS1='casemate-l1# '
+bind 'set enable-bracketed-paste off'
 cat <<'end'
 
 This is the test machine: Debian with containerd, and this build of Casemate installed. Leave with ^D.

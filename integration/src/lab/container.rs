@@ -2,7 +2,7 @@
 
 use super::{Ended, Policy, Program};
 use crate::stories::Runtime;
-use anyhow::Result;
+use anyhow::{ensure, Result};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A container to be run.
@@ -63,7 +63,13 @@ impl Container {
 
     /// Runs it in the foreground; the caller goes on.
     pub fn start_in_foreground(self) -> Result<Program> {
-        Program::start(&self.words(&["--rm"]), &self.stdin)
+        let mut program = Program::start(&self.words(&["--rm"]), &self.stdin)?;
+        if !self.stdin.is_empty() {
+            // ctr passes on the end of its input only when the task exists by then.
+            program.go_on_until(|| is_running(&self.id))?;
+        }
+        program.end_input();
+        Ok(program)
     }
 
     /// Starts it in the background.
@@ -79,6 +85,12 @@ impl Container {
         let named = [self.image.clone(), self.id.clone()];
         words.chain(self.options.iter().cloned()).chain(named).chain(self.command.iter().cloned()).collect()
     }
+}
+
+/// Whether containerd has a running task of that id.
+pub fn is_running(id: &str) -> bool {
+    let list = std::process::Command::new("ctr").args(["task", "list"]).output().map(|output| output.stdout).unwrap_or_default();
+    String::from_utf8_lossy(&list).lines().any(|line| line.split_ascii_whitespace().next() == Some(id) && line.ends_with("RUNNING"))
 }
 
 impl Running {
@@ -105,10 +117,14 @@ impl Running {
         Ok(line.and_then(|line| line.split_ascii_whitespace().last().map(str::to_owned)).unwrap_or_default())
     }
 
-    /// Deletes the stopped task and the container; what `ctr` exits with is the container's exit code.
-    pub fn delete(self) -> Result<Ended> {
+    /// Deletes the stopped task and the container; its exit code must be `wanted`.
+    pub fn delete_with(self, wanted: i32) -> Result<()> {
         let ended = Ended::of(&["ctr", "task", "delete", &self.id])?;
+        // ctr tells the code in a warning and itself ends with 0 (1.6) or that code.
+        let code = ended.said().split("non-zero exit code ").nth(1).map(|rest| rest.chars().take_while(char::is_ascii_digit).collect::<String>());
+        let code = code.and_then(|digits| digits.parse().ok()).unwrap_or(ended.status);
+        ensure!(code == wanted, "container {} ended with {code}, not {wanted}; ctr said: {}", self.id, ended.said());
         Ended::of(&["ctr", "container", "delete", &self.id])?.exits_with(0)?;
-        Ok(ended)
+        Ok(())
     }
 }

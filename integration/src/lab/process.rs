@@ -3,7 +3,10 @@
 use anyhow::{bail, Context, Result};
 use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    mpsc::{self, Sender},
+    Arc, Mutex,
+};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -18,6 +21,8 @@ pub struct Program {
     words: String,
     started: Instant,
     child: Child,
+    /// Dropped when the input is to end.
+    input: Option<Sender<()>>,
     stdout: Stream,
     stderr: Stream,
 }
@@ -36,7 +41,7 @@ pub struct Ended {
 }
 
 impl Program {
-    /// Starts a program whose standard input is `stdin` and then ends.
+    /// Starts a program and types `stdin` into it; its input ends with [`Self::end_input`] or when it is waited for.
     pub fn start<S: AsRef<str>>(words: &[S], stdin: &[u8]) -> Result<Self> {
         let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
         let (program, arguments) = words.split_first().context("no program was named")?;
@@ -53,9 +58,26 @@ impl Program {
         let stderr = Stream::of(child.stderr.take().context("no standard error")?);
         let mut input = child.stdin.take().context("no standard input")?;
         let stdin = stdin.to_vec();
-        // A program that ends without reading everything is no fault of the writer.
-        std::thread::spawn(move || drop(input.write_all(&stdin)));
-        Ok(Self { words: shown, started: Instant::now(), child, stdout, stderr })
+        let (keep, ended) = mpsc::channel::<()>();
+        std::thread::spawn(move || {
+            // A program that ends without reading everything is no fault of the writer.
+            let _ = input.write_all(&stdin);
+            let _ = ended.recv();
+        });
+        Ok(Self { words: shown, started: Instant::now(), child, input: Some(keep), stdout, stderr })
+    }
+
+    /// Ends its standard input, after what was typed.
+    pub fn end_input(&mut self) {
+        self.input = None;
+    }
+
+    /// Waits until `ready`, or until it has ended.
+    pub fn go_on_until(&mut self, mut ready: impl FnMut() -> bool) -> Result<()> {
+        while !ready() && self.child.try_wait().context("cannot wait for a program")?.is_none() && self.started.elapsed() < DEADLINE {
+            std::thread::sleep(POLL);
+        }
+        Ok(())
     }
 
     /// The first lines of its standard output, as soon as they are there.
@@ -77,6 +99,7 @@ impl Program {
 
     /// Waits for its end; a program that takes too long is killed, and that is an error.
     pub fn end(mut self) -> Result<Ended> {
+        self.end_input();
         let status = loop {
             if let Some(status) = self.child.try_wait().context("cannot wait for a program")? {
                 break status;

@@ -2,7 +2,7 @@
 
 use crate::{
     images::{data, BUSYBOX, DATA_FILE},
-    lab::{traces, Lab},
+    lab::{is_running, traces, Lab},
 };
 use anyhow::{bail, ensure, Context, Result};
 use nix::{
@@ -57,15 +57,12 @@ pub(super) fn broken_layer(lab: &Lab) -> Result<()> {
 }
 
 pub(super) fn vmm_killed(lab: &Lab) -> Result<()> {
-    let foreground = lab.container(BUSYBOX).command(["sh", "-c", "echo up; sleep 1000"]).start_in_foreground()?;
+    let container = lab.container(BUSYBOX).command(["sleep", "1000"]);
+    let id = container.id().to_owned();
+    let foreground = container.start_in_foreground()?;
     let pid = lab.until("the VM runs", START_DEADLINE, || traces::pids_of("casemate-vmm").ok()?.first().copied())?;
-    lab.until("the container runs", START_DEADLINE, running)?;
+    lab.until("the container runs", START_DEADLINE, || is_running(&id).then_some(()))?;
     kill(Pid::from_raw(pid), Signal::SIGKILL).context("cannot kill the VMM")?;
     foreground.end()?.exits_with(137)?;
     lab.nothing_is_left()
-}
-
-fn running() -> Option<()> {
-    let output = std::process::Command::new("ctr").args(["task", "list"]).output().ok()?;
-    String::from_utf8_lossy(&output.stdout).contains("RUNNING").then_some(())
 }

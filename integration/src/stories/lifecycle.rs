@@ -2,7 +2,7 @@
 
 use crate::{
     images::{BUSYBOX, REDIS},
-    lab::Lab,
+    lab::{is_running, Ended, Lab},
     stories::Runtime,
 };
 use anyhow::{ensure, Result};
@@ -33,7 +33,7 @@ pub(super) fn exec(lab: &Lab) -> Result<()> {
     ensure!(container.status()? == "RUNNING", "an exec ended the container");
     container.signal("SIGKILL")?;
     lab.until("the container stops", STOP_DEADLINE, || container.status().ok().filter(|status| status == "STOPPED"))?;
-    container.delete()?.exits_with(137)?;
+    container.delete_with(137)?;
     lab.nothing_is_left()
 }
 
@@ -43,21 +43,15 @@ pub(super) fn kill(lab: &Lab) -> Result<()> {
     polite.exec("look", ["true"])?.exits_with(0)?;
     polite.signal("SIGTERM")?;
     lab.until("SIGTERM is handled", STOP_DEADLINE, || polite.status().ok().filter(|status| status == "STOPPED"))?;
-    polite.delete()?.exits_with(3)?;
+    polite.delete_with(3)?;
 
     let container = lab.container(BUSYBOX).command(["sleep", "1000"]);
     let id = container.id().to_owned();
     let foreground = container.start_in_foreground()?;
-    lab.until("the container runs", SERVER_DEADLINE, || task_runs(&id))?;
-    crate::lab::Ended::of(&["ctr", "task", "kill", "--signal", "SIGKILL", &id])?.exits_with(0)?;
+    lab.until("the container runs", SERVER_DEADLINE, || is_running(&id).then_some(()))?;
+    Ended::of(&["ctr", "task", "kill", "--signal", "SIGKILL", &id])?.exits_with(0)?;
     foreground.end()?.exits_with(137)?;
     lab.nothing_is_left()
-}
-
-fn task_runs(id: &str) -> Option<()> {
-    let output = std::process::Command::new("ctr").args(["task", "list"]).output().ok()?;
-    let list = String::from_utf8_lossy(&output.stdout).into_owned();
-    list.lines().any(|line| line.starts_with(id) && line.contains("RUNNING")).then_some(())
 }
 
 pub(super) fn layers(lab: &Lab) -> Result<()> {
@@ -73,7 +67,7 @@ pub(super) fn layers(lab: &Lab) -> Result<()> {
     redis.exec("look", ["sh", "-c", look])?.exits_with(0)?.prints("as it was built\n3\n0")?;
     redis.signal("SIGTERM")?;
     lab.until("redis stops", STOP_DEADLINE, || redis.status().ok().filter(|status| status == "STOPPED"))?;
-    redis.delete()?.exits_with(0)?;
+    redis.delete_with(0)?;
     lab.nothing_is_left()
 }
 
