@@ -1,0 +1,59 @@
+# Every target does its own set-up, says what it does, and keeps slow results in ${XDG_CACHE_HOME:-~/.cache}/casemate.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup build image demo test check install shell conformance clean-cache
+
+PROGRAMS := target/x86_64-unknown-linux-gnu/release
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/casemate
+GUEST := $(CACHE)/guest
+KERNEL ?= source
+export KERNEL
+
+help:
+	@echo 'make demo      a real container in a policy-guarded microVM, through stock containerd'
+	@echo 'make test      unit tests, properties, conformance, stories in the testbed (short enough for every commit)'
+	@echo 'make shell     a prompt in the testbed with this build installed'
+	@echo 'make check     formatting, lints, documentation, licences'
+	@echo 'make image     the guest image (KERNEL=debian: packaged kernel, no compiler needed)'
+	@echo 'make install   programs to /usr/local/bin, guest image to /usr/local/share/casemate'
+
+# The testbed's own program needs no Debian package, so it can say and install what the rest needs.
+setup:
+	@echo '==> building the set-up program'
+	cargo build --release --quiet -p integration --bins
+	$(PROGRAMS)/testbed setup
+
+build: setup
+	@echo '==> building the programs'
+	cargo build --release --workspace
+
+image: build
+	$(PROGRAMS)/casemate image build --programs $(PROGRAMS) --output $(GUEST)
+
+demo: image
+	$(PROGRAMS)/testbed demo
+
+test: image
+	integration/suites.sh
+
+shell: image
+	@$(PROGRAMS)/testbed shell
+
+check:
+	cargo fmt --all --check
+	cargo clippy --release --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --release --workspace --no-deps --quiet
+	@if command -v cargo-deny >/dev/null; then cargo deny --log-level error check; else echo 'skipped: cargo-deny is not installed (cargo install cargo-deny)'; fi
+
+PREFIX ?= /usr/local
+install: image
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/casemate
+	install -s -m 755 $(addprefix $(PROGRAMS)/,containerd-shim-casemate-v2 casemate-vmm casemate) $(DESTDIR)$(PREFIX)/bin/
+	install -m 644 $(addprefix $(GUEST)/,vmlinux initramfs.cpio manifest.json) $(DESTDIR)$(PREFIX)/share/casemate/
+
+conformance: build
+	$(PROGRAMS)/casemate conformance layers $(firstword $(wildcard ../shared/vectors/layers/layers.json) image/layer/vectors/layers.json)
+
+clean-cache:
+	rm -rf $(CACHE)
