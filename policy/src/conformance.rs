@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use thiserror::Error;
 
 use crate::action::{self, Action, Capabilities};
 use crate::denied::Denied;
@@ -17,9 +18,8 @@ use crate::{PolicyError, selection};
 
 /// A line of a vector file.
 #[derive(Debug, Deserialize)]
-pub struct Scenario {
-    /// Unique name.
-    pub name: String,
+struct Scenario {
+    name: String,
     policy: String,
     policy_b64: Option<String>,
     #[serde(default)]
@@ -77,12 +77,33 @@ struct Allowed {
     kept: Option<Kept>,
 }
 
+/// Why a line did not replay.
+#[derive(Debug, Error)]
+pub enum Failure {
+    /// The line is no scenario.
+    #[error("not a scenario: {0}")]
+    Malformed(#[from] serde_json::Error),
+    /// Something else came out.
+    #[error("{name}: {difference}")]
+    Differs {
+        /// The scenario.
+        name: String,
+        /// At which step what differed.
+        difference: String,
+    },
+}
+
 /// Replays one line.
 ///
 /// # Errors
-/// Says at which step what differed.
-pub fn replay(line: &str) -> Result<(), String> {
-    let scenario: Scenario = serde_json::from_str(line).map_err(|error| format!("not a scenario: {error}"))?;
+/// The line is no scenario, or something else came out.
+pub fn replay(line: &str) -> Result<(), Failure> {
+    let scenario: Scenario = serde_json::from_str(line)?;
+    let name = scenario.name.clone();
+    run(scenario).map_err(|difference| Failure::Differs { name, difference })
+}
+
+fn run(scenario: Scenario) -> Result<(), String> {
     let Scenario { policy, policy_b64, enforcer, max_error_message_length, create, steps, .. } = scenario;
     let encoded = policy_b64.unwrap_or_else(|| STANDARD.encode(policy));
     let created = selection::select(&enforcer, &encoded);

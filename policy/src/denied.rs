@@ -157,12 +157,11 @@ fn enclose(mut document: Value, max_bytes: usize) -> String {
 }
 
 fn encode(document: &Value) -> String {
-    format!("{}{}{}", plain::MARK_BEGIN, STANDARD.encode(go_json(document)), plain::MARK_END)
+    format!("{}{}{}", plain::MARK_BEGIN, STANDARD.encode(escape_json(&document.to_string())), plain::MARK_END)
 }
 
-/// Compact JSON as Go writes it: sorted keys, and no character that HTML or JavaScript would take for syntax.
-fn go_json(document: &Value) -> String {
-    let text = document.to_string();
+/// Compact JSON with the escapes of existing tools: no character that HTML or JavaScript would take for syntax.
+pub fn escape_json(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
         match character {

@@ -1,0 +1,247 @@
+//! The configuration file: keys of the reference tool with their meaning, and ours for where layers come from.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::{GenerateError, MAX_CONFIG_BYTES};
+
+/// A whole configuration. Every flag defaults to false, every list to empty; unknown keys are refused.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Allow everything; excludes containers.
+    pub allow_all: bool,
+    /// Statistics and process lists may be read.
+    pub allow_properties_access: bool,
+    /// Stack traces of the guest may be read.
+    pub allow_dump_stacks: bool,
+    /// The guest's log may go to the host.
+    pub allow_runtime_logging: bool,
+    /// Containers may use the guest's network namespace. (The key has no underscore before "network"; the policy's flag has.)
+    pub allow_hostnetwork: bool,
+    /// Environment variables that no rule knows are dropped instead of denied.
+    pub allow_environment_variable_dropping: bool,
+    /// The scratch disk may be unencrypted.
+    pub allow_unencrypted_scratch: bool,
+    /// Capabilities beyond the policy's are dropped instead of denied.
+    pub allow_capability_dropping: bool,
+    /// Windows guests only.
+    pub allow_log_provider_dropping: bool,
+    /// What may run.
+    pub container: Vec<Container>,
+    /// What may run in the guest outside containers.
+    pub external_process: Vec<ExternalProcess>,
+    /// Signed policy fragments that may be loaded.
+    pub fragment: Vec<Fragment>,
+}
+
+/// One container. Its layers come from exactly one of `image`, `layer_files` and `layers`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Container {
+    /// Reference of the image; a name in messages while layers come from disk.
+    pub image_name: Option<String>,
+    /// Credentials for `image_name`.
+    pub auth: Option<Auth>,
+    /// OCI layout directory: layers, and defaults for command, environment, user and working directory.
+    pub image: Option<PathBuf>,
+    /// Tag within `image`, if it holds several images.
+    pub image_tag: Option<String>,
+    /// Layer files (tar, gzip or zstd), bottom layer first.
+    pub layer_files: Vec<PathBuf>,
+    /// Root hashes in hex, bottom layer first, as `casemate layer hash` prints them.
+    pub layers: Vec<String>,
+    /// Program and arguments; without it the image's ENTRYPOINT and CMD.
+    pub command: Vec<String>,
+    /// Without it the image's, else `/`.
+    pub working_dir: Option<String>,
+    /// May run privileged.
+    pub allow_elevated: bool,
+    /// The host may be connected to stdin, stdout and stderr.
+    pub allow_stdio_access: bool,
+    /// May run without `no_new_privs`.
+    pub allow_privilege_escalation: bool,
+    /// Signals its init may be sent.
+    pub signals: Vec<i32>,
+    /// JSON file with the OCI seccomp profile it must run under.
+    pub seccomp_profile_path: Option<PathBuf>,
+    /// Environment variables beside the image's and `TERM=xterm`.
+    pub env_rule: Vec<EnvRule>,
+    /// Mounts beside the defaults that every container may have.
+    pub mount: Vec<Mount>,
+    /// Further processes that may be started in it.
+    pub exec_process: Vec<ExecProcess>,
+    /// Without it the image's USER; without that any.
+    pub user: Option<User>,
+    /// Without it the defaults for privileged or unprivileged containers, decided at run time.
+    pub capabilities: Option<Capabilities>,
+}
+
+/// Registry credentials.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Auth {
+    /// Name.
+    pub username: String,
+    /// Password or token.
+    pub password: String,
+}
+
+/// How a rule is compared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Strategy {
+    /// Equal.
+    #[default]
+    String,
+    /// An RE2 pattern that matches the whole.
+    Re2,
+    /// Users and groups: anybody.
+    Any,
+    /// Users and groups: the number.
+    Id,
+    /// Users and groups: the name.
+    Name,
+}
+
+impl Strategy {
+    /// The word in the policy.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Strategy::String => "string",
+            Strategy::Re2 => "re2",
+            Strategy::Any => "any",
+            Strategy::Id => "id",
+            Strategy::Name => "name",
+        }
+    }
+}
+
+/// An environment variable, compared as `NAME=value`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EnvRule {
+    /// `string` or `re2`.
+    pub strategy: Strategy,
+    /// What it is compared with.
+    pub rule: String,
+    /// The process may not start without it.
+    pub required: bool,
+}
+
+/// A mount.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mount {
+    /// Source: a pattern after `sandbox://` or `hugepages://`, `plan9://`, or a path of the guest.
+    pub host_path: String,
+    /// Path in the container.
+    pub container_path: String,
+    /// Read-only.
+    pub readonly: bool,
+}
+
+/// A process that may be started in a running container.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ExecProcess {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Signals it may be sent.
+    pub signals: Vec<i32>,
+}
+
+/// Who may run a container's processes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct User {
+    /// Four octal digits; `0022` if empty.
+    pub umask: String,
+    /// The user.
+    pub user_idname: IdName,
+    /// Every group of the process must fit one of these.
+    pub group_idname: Vec<IdName>,
+}
+
+/// A user or group.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdName {
+    /// `any`, `id`, `name` or `re2` (on the name).
+    pub strategy: Strategy,
+    /// What it is compared with.
+    #[serde(default)]
+    pub rule: String,
+}
+
+impl Default for IdName {
+    fn default() -> Self {
+        Self { strategy: Strategy::Any, rule: String::new() }
+    }
+}
+
+/// Capability sets; one that is left out is empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Capabilities {
+    /// Bounding set.
+    pub bounding: Vec<String>,
+    /// Effective set.
+    pub effective: Vec<String>,
+    /// Inheritable set.
+    pub inheritable: Vec<String>,
+    /// Permitted set.
+    pub permitted: Vec<String>,
+    /// Ambient set.
+    pub ambient: Vec<String>,
+}
+
+/// A process of the guest. It gets the usual `PATH`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ExternalProcess {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Working directory.
+    pub working_dir: String,
+    /// The host may be connected to its stdio.
+    pub allow_stdio_access: bool,
+}
+
+/// A policy fragment that may be loaded.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Fragment {
+    /// `did:x509:…`
+    pub issuer: String,
+    /// Feed.
+    pub feed: String,
+    /// Least security version.
+    pub minimum_svn: String,
+    /// What of it counts: `containers`, `fragments`, `external_processes`, `namespace`…
+    pub include: Vec<String>,
+}
+
+impl Config {
+    /// Reads a configuration from TOML text.
+    ///
+    /// # Errors
+    /// Not TOML, or a key that is not documented.
+    pub fn from_toml(text: &str) -> Result<Self, GenerateError> {
+        Ok(toml::from_str(text)?)
+    }
+
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// The file cannot be read, is too large, or is no configuration.
+    pub fn from_file(path: &Path) -> Result<Self, GenerateError> {
+        let bytes = crate::source::read(path, MAX_CONFIG_BYTES)?;
+        let text = String::from_utf8(bytes).map_err(|error| GenerateError::Read {
+            path: path.to_owned(),
+            source: std::io::Error::new(std::io::ErrorKind::InvalidData, error),
+        })?;
+        Self::from_toml(&text)
+    }
+}

@@ -1,0 +1,232 @@
+//! A container of the configuration with every default filled in: what goes into the policy.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::GenerateError;
+use crate::config::{Capabilities, Container, EnvRule, ExecProcess, ExternalProcess, IdName, Mount, Strategy, User};
+use crate::source::{self, Source};
+
+/// Largest seccomp profile in bytes.
+const MAX_SECCOMP_BYTES: u64 = 1 << 20;
+/// Root hash of the only layer of `k8s.gcr.io/pause:3.1`.
+const PAUSE_LAYER: &str = "16b514057a06ad665f92c02863aca074fd5976c755d26bff16365299169e8415";
+/// Environment of processes that bring none.
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Umask where none is given.
+const DEFAULT_UMASK: &str = "0022";
+
+/// A container of the policy; field names are the policy's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PolicyContainer {
+    pub(crate) command: Vec<String>,
+    pub(crate) env_rules: Vec<PolicyEnvRule>,
+    pub(crate) layers: Vec<String>,
+    pub(crate) mounts: Vec<PolicyMount>,
+    pub(crate) exec_processes: Vec<PolicyExecProcess>,
+    pub(crate) signals: Vec<i32>,
+    pub(crate) user: PolicyUser,
+    pub(crate) capabilities: Option<Capabilities>,
+    pub(crate) seccomp_profile_sha256: String,
+    pub(crate) allow_elevated: bool,
+    pub(crate) working_dir: String,
+    pub(crate) allow_stdio_access: bool,
+    pub(crate) no_new_privileges: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct PolicyEnvRule {
+    pub(crate) pattern: String,
+    pub(crate) strategy: &'static str,
+    pub(crate) required: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct PolicyMount {
+    pub(crate) destination: String,
+    pub(crate) options: Vec<&'static str>,
+    pub(crate) source: String,
+    #[serde(rename = "type")]
+    pub(crate) kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct PolicyExecProcess {
+    pub(crate) command: Vec<String>,
+    pub(crate) signals: Vec<i32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PolicyUser {
+    pub(crate) user_idname: PolicyIdName,
+    pub(crate) group_idnames: Vec<PolicyIdName>,
+    pub(crate) umask: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct PolicyIdName {
+    pub(crate) pattern: String,
+    pub(crate) strategy: &'static str,
+}
+
+/// A process outside containers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct PolicyProcess {
+    pub(crate) command: Vec<String>,
+    pub(crate) env_rules: Vec<PolicyEnvRule>,
+    pub(crate) working_dir: String,
+    pub(crate) allow_stdio_access: bool,
+}
+
+/// Fills in what the configuration leaves to the image and to defaults.
+pub(crate) fn resolve(container: &Container, place: &str, base_dir: &Path) -> Result<PolicyContainer, GenerateError> {
+    let source = source::find(container, place, base_dir)?;
+    let field = |problem: String| GenerateError::Field { place: place.to_owned(), problem };
+    let command = command(container, &source);
+    if command.is_empty() {
+        return Err(field("give a command: its image has neither ENTRYPOINT nor CMD".to_owned()));
+    }
+    Ok(PolicyContainer {
+        command,
+        env_rules: env_rules(container, &source).map_err(field)?,
+        mounts: container.mount.iter().map(mount).collect::<Result<_, _>>().map_err(field)?,
+        exec_processes: container.exec_process.iter().map(exec_process).collect(),
+        signals: container.signals.clone(),
+        user: match &container.user {
+            Some(user) => configured_user(user).map_err(field)?,
+            None => image_user(&source.image.user),
+        },
+        capabilities: container.capabilities.clone(),
+        seccomp_profile_sha256: seccomp(container, place, base_dir)?,
+        allow_elevated: container.allow_elevated,
+        working_dir: working_dir(container, &source),
+        allow_stdio_access: container.allow_stdio_access,
+        no_new_privileges: !container.allow_privilege_escalation,
+        layers: source.layers,
+    })
+}
+
+/// The pod's own container, which every policy allows as existing tools have it.
+pub(crate) fn pause() -> PolicyContainer {
+    PolicyContainer {
+        command: vec!["/pause".to_owned()],
+        env_rules: vec![exactly(DEFAULT_PATH, true), exactly("TERM=xterm", false)],
+        layers: vec![PAUSE_LAYER.to_owned()],
+        mounts: Vec::new(),
+        exec_processes: Vec::new(),
+        signals: vec![9, 15],
+        user: image_user(""),
+        capabilities: None,
+        seccomp_profile_sha256: String::new(),
+        allow_elevated: true,
+        working_dir: "/".to_owned(),
+        allow_stdio_access: false,
+        no_new_privileges: true,
+    }
+}
+
+/// A process of the guest with the environment it always has.
+pub(crate) fn external(process: &ExternalProcess) -> PolicyProcess {
+    PolicyProcess {
+        command: process.command.clone(),
+        env_rules: vec![exactly(DEFAULT_PATH, true)],
+        working_dir: process.working_dir.clone(),
+        allow_stdio_access: process.allow_stdio_access,
+    }
+}
+
+fn command(container: &Container, source: &Source) -> Vec<String> {
+    if !container.command.is_empty() {
+        return container.command.clone();
+    }
+    [&source.image.entrypoint, &source.image.cmd].into_iter().flatten().flatten().cloned().collect()
+}
+
+fn working_dir(container: &Container, source: &Source) -> String {
+    match (&container.working_dir, source.image.working_dir.as_str()) {
+        (Some(configured), _) if !configured.is_empty() => configured.clone(),
+        (_, "") => "/".to_owned(),
+        (_, image) => image.to_owned(),
+    }
+}
+
+fn env_rules(container: &Container, source: &Source) -> Result<Vec<PolicyEnvRule>, String> {
+    let mut rules: Vec<_> = source.image.env.iter().flatten().map(|entry| exactly(entry, true)).collect();
+    rules.push(exactly("TERM=xterm", false));
+    for EnvRule { strategy, rule, required } in &container.env_rule {
+        match strategy {
+            Strategy::String => {}
+            Strategy::Re2 => check_pattern(rule)?,
+            other => return Err(format!("env_rule {rule:?}: strategy {} is for users and groups", other.as_str())),
+        }
+        rules.push(PolicyEnvRule { pattern: rule.clone(), strategy: strategy.as_str(), required: *required });
+    }
+    Ok(rules)
+}
+
+fn exactly(entry: &str, required: bool) -> PolicyEnvRule {
+    PolicyEnvRule { pattern: entry.to_owned(), strategy: Strategy::String.as_str(), required }
+}
+
+fn check_pattern(pattern: &str) -> Result<(), String> {
+    policy::check_pattern(pattern).map_err(|error| format!("pattern {pattern:?}: {error}"))
+}
+
+fn mount(mount: &Mount) -> Result<PolicyMount, String> {
+    let Mount { host_path, container_path, readonly } = mount;
+    if container_path.is_empty() {
+        return Err(format!("mount of {host_path:?} has no container_path"));
+    }
+    check_pattern(host_path)?;
+    let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| host_path.starts_with(prefix));
+    let propagation = if starts(&["sandbox://", "hugepages://"]) { "rshared" } else { "rprivate" };
+    Ok(PolicyMount {
+        destination: container_path.clone(),
+        options: vec!["rbind", propagation, if *readonly { "ro" } else { "rw" }],
+        source: host_path.clone(),
+        kind: if starts(&["sandbox://", "hugepages://", "plan9://"]) { "bind" } else { "none" },
+    })
+}
+
+fn exec_process(process: &ExecProcess) -> PolicyExecProcess {
+    PolicyExecProcess { command: process.command.clone(), signals: process.signals.clone() }
+}
+
+fn configured_user(user: &User) -> Result<PolicyUser, String> {
+    let id_name = |IdName { strategy, rule }: &IdName| {
+        match strategy {
+            Strategy::String => return Err(format!("user or group {rule:?}: strategy is any, id, name or re2")),
+            Strategy::Re2 => check_pattern(rule)?,
+            Strategy::Any | Strategy::Id | Strategy::Name => {}
+        }
+        Ok(PolicyIdName { pattern: rule.clone(), strategy: strategy.as_str() })
+    };
+    Ok(PolicyUser {
+        user_idname: id_name(&user.user_idname)?,
+        group_idnames: user.group_idname.iter().map(id_name).collect::<Result<_, _>>()?,
+        umask: if user.umask.is_empty() { DEFAULT_UMASK.to_owned() } else { user.umask.clone() },
+    })
+}
+
+/// The image's USER: nobody said means anybody; digits mean the id, anything else the name.
+fn image_user(user: &str) -> PolicyUser {
+    let any = || PolicyIdName { pattern: String::new(), strategy: Strategy::Any.as_str() };
+    let id_name = |text: &str| {
+        let numeric = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        let strategy = if numeric { Strategy::Id } else { Strategy::Name };
+        PolicyIdName { pattern: text.to_owned(), strategy: strategy.as_str() }
+    };
+    let (user_idname, group) = match user.split_once(':') {
+        _ if user.is_empty() => (any(), any()),
+        None => (id_name(user), any()),
+        Some((user, group)) => (id_name(user), id_name(group)),
+    };
+    PolicyUser { user_idname, group_idnames: vec![group], umask: DEFAULT_UMASK.to_owned() }
+}
+
+fn seccomp(container: &Container, place: &str, base_dir: &Path) -> Result<String, GenerateError> {
+    let Some(path) = &container.seccomp_profile_path else { return Ok(String::new()) };
+    let profile = source::read(&base_dir.join(path), MAX_SECCOMP_BYTES)?;
+    policy::seccomp_digest(&profile).map_err(|source| GenerateError::Seccomp { place: place.to_owned(), source })
+}

@@ -1,0 +1,23 @@
+//! `casemate conformance policy`: replays recorded decisions through the enforcer that the agent uses.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+
+/// Replays every scenario of `file`, one a line; returns how many passed and how many failed.
+pub fn run(file: &Path) -> Result<(usize, usize)> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let (mut passed, mut failed) = (0, 0);
+    for line in text.lines().filter(|line| !line.trim().is_empty()) {
+        match ::policy::conformance::replay(line) {
+            Ok(()) => passed += 1,
+            Err(failure) => {
+                failed += 1;
+                println!("{failure}");
+            }
+        }
+    }
+    ensure!(passed + failed > 0, "{} holds no scenarios", file.display());
+    println!("{passed} passed, {failed} failed");
+    Ok((passed, failed))
+}
