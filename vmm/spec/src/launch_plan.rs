@@ -6,8 +6,8 @@
 use crate::acpi;
 use crate::boot_params::{BootParams, setup_data_node};
 use crate::layout::{
-    ACPI_TABLES, CMDLINE, CMDLINE_MAX_BYTES, GDT, GpaRange, HIGH_MEMORY, PAGE_BYTES, PAGE_DIRECTORY, PDPT, PML4, SETUP_DATA_HOST_PAGE_NODE,
-    SETUP_DATA_MANIFEST_NODE, ZERO_PAGE, e820, ram_ranges,
+    ACPI_TABLES, CMDLINE, CMDLINE_MAX_BYTES, GDT, GpaRange, HIGH_MEMORY, PAGE_BYTES, PAGE_DIRECTORY, PDPT, PML4, RESET_PORT, RESET_VALUE,
+    RESET_VECTOR, SETUP_DATA_HOST_PAGE_NODE, SETUP_DATA_MANIFEST_NODE, ZERO_PAGE, e820, ram_ranges,
 };
 use crate::{Boot, Tee, VmSpec};
 use boot_manifest::{HostPage, Manifest, Mode, SETUP_DATA_HOST_PAGE, SETUP_DATA_MANIFEST};
@@ -157,6 +157,7 @@ impl LaunchPlan {
         let node = setup_data_node(0, SETUP_DATA_HOST_PAGE, &host_page.to_bytes());
         put(SETUP_DATA_HOST_PAGE_NODE, PageKind::Unmeasured, &node);
         put(ACPI_TABLES, PageKind::Measured, &acpi::tables(spec.vcpus));
+        put(RESET_VECTOR - RESET_VECTOR % PAGE_BYTES, PageKind::Measured, &reset_page());
         Ok(Self {
             pages,
             initrd,
@@ -219,6 +220,16 @@ fn place_initrd(bytes: u64, kernel_end: u64, low_ram: GpaRange) -> Result<Option
 /// Page directory entries that map the first GiB to itself.
 fn identity_map() -> [u64; 512] {
     std::array::from_fn(|i| i as u64 * LARGE_PAGE_BYTES | LARGE_PAGE | PRESENT_WRITABLE)
+}
+
+/// The last page below 1 MiB. Linux with EFI support and hardware-reduced ACPI restarts through EFI, and where there is
+/// none through real mode and the reset vector; `reboot=` on its command line would be the only other way.
+fn reset_page() -> Vec<u8> {
+    let [low, high] = RESET_PORT.to_le_bytes();
+    let mut page = vec![0; (RESET_VECTOR % PAGE_BYTES) as usize];
+    // mov al, RESET_VALUE; mov dx, RESET_PORT; out dx, al; hlt
+    page.extend_from_slice(&[0xb0, RESET_VALUE, 0xba, low, high, 0xee, 0xf4]);
+    page
 }
 
 fn qwords<const N: usize>(entries: [u64; N]) -> Vec<u8> {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! 0x0000_0000  RAM: zero page, GDT, page tables, command line, setup_data (one page each, below 64 KiB)
-//! 0x000a_0000  no RAM; ACPI tables from 0x000e_0000
+//! 0x000a_0000  no RAM; ACPI tables from 0x000e_0000, reset vector at 0x000f_fff0
 //! 0x0010_0000  RAM: kernel where its ELF headers say (Linux: 16 MiB); initrd at the top of low RAM
 //! 0xc000_0000  no RAM up to 4 GiB: virtio-mmio slots, I/O APIC, local APICs, KVM's own pages
 //! 0x1_0000_0000  RAM beyond 3 GiB
@@ -37,6 +37,8 @@ pub const SETUP_DATA_HOST_PAGE_NODE: u64 = 0xe000;
 pub const LOW_RAM_END: u64 = 0xa_0000;
 /// ACPI tables, RSDP first, outside RAM so that nothing can be allocated over them.
 pub const ACPI_TABLES: u64 = 0xe_0000;
+/// Where a restart through real mode jumps (the processor's reset vector of old): code that writes the reset register.
+pub const RESET_VECTOR: u64 = 0xf_fff0;
 /// First byte above the ACPI area; RAM goes on here.
 pub const HIGH_MEMORY: u64 = 0x10_0000;
 

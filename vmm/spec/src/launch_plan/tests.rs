@@ -120,6 +120,12 @@ fn the_page_tables_map_the_first_gib_to_itself() {
 }
 
 #[test]
+fn a_restart_through_real_mode_writes_the_reset_register() {
+    let plan = LaunchPlan::direct(&spec(64, Tee::Plain), KERNEL, 0).unwrap();
+    assert_eq!(&page(&plan, 0xf_f000)[0xff0..], b"\xb0\x01\xba\x02\x06\xee\xf4\0\0\0\0\0\0\0\0\0");
+}
+
+#[test]
 fn each_fault_has_its_name() {
     let plan = |spec: VmSpec, start, length, entry, initrd| {
         LaunchPlan::direct(
