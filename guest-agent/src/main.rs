@@ -1,2 +1,53 @@
-//! To be described.
-fn main() {}
+//! PID 1 of the guest: decodes the host's request, asks the policy, acts on its permit.
+//!
+//! ```text
+//! vsock 1024 ─► server ─► decode ─► policy::Enforcer ─► storage | container      vsock 1025 ─► streams ─► stdio
+//!                │                                          │                                     ▲
+//!              gate: closed until the text's digest         └─► launcher (its own process) ───────┘
+//!              equals host data (evidence)                         reaper: every exit passes here
+//! ```
+//! Every method takes three steps: decode the host's bytes into an action, have it enforced, act on the permit. No
+//! protobuf type goes further than `decode`, and nothing acts without a permit. Logs leave the trust boundary, so
+//! they hold ids, rule names and digests only.
+
+mod cgroup;
+mod container;
+mod decode;
+mod error;
+mod evidence;
+mod gate;
+mod init;
+mod launcher;
+mod paths;
+mod reaper;
+mod sandbox;
+mod server;
+mod stdio;
+mod storage;
+mod streams;
+mod sys;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    if let Err(error) = init::prepare_guest() {
+        eprintln!("agent: {}", error::chain(&error));
+        return init::power_off();
+    }
+    // From here on two processes: this call returns in the one that serves, before any thread exists.
+    match init::split() {
+        Ok(init::Role::Server) => {}
+        Ok(init::Role::Init { server }) => return init::reap_until_exit(server),
+        Err(error) => {
+            eprintln!("agent: {}", error::chain(&error));
+            return init::power_off();
+        }
+    }
+    match server::run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("agent: {}", error::chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,8 +1,12 @@
 //! The guest's end: AF_VSOCK listeners that serve the host and nobody else.
 
-use std::io;
+use std::{io, time::Duration};
 
+use futures_util::stream;
 use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener, VsockStream};
+
+/// After a failed accept (too many open files), before the next.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts connections of the host on one port.
 pub struct HostListener(VsockListener);
@@ -27,5 +31,16 @@ impl HostListener {
                 return Ok(stream);
             }
         }
+    }
+
+    /// The connections as ttrpc takes them.
+    pub fn into_ttrpc(self) -> ttrpc::r#async::transport::Listener {
+        ttrpc::r#async::transport::Listener::new(stream::unfold(self, |listener| async {
+            let connection = listener.accept().await;
+            if connection.is_err() {
+                tokio::time::sleep(PAUSE).await;
+            }
+            Some((connection, listener))
+        }))
     }
 }

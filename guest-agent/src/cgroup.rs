@@ -1,0 +1,101 @@
+//! The cgroup v2 tree: one cgroup for each container, below one for all.
+
+use std::{
+    fs,
+    io::{self, ErrorKind},
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
+
+use policy::ContainerId;
+
+use crate::paths::{self, CGROUP_PARENT, CGROUP_ROOT};
+
+/// Between two looks at a cgroup that is about to become empty.
+const POLL: Duration = Duration::from_millis(2);
+
+/// Makes the parent of all containers' cgroups and hands every controller down to them.
+pub fn prepare() -> io::Result<()> {
+    let root = PathBuf::from(CGROUP_ROOT);
+    let parent = root.join(CGROUP_PARENT);
+    fs::create_dir_all(&parent)?;
+    let controllers = fs::read_to_string(root.join("cgroup.controllers"))?;
+    let all = controllers.split_whitespace().map(|name| format!("+{name}")).collect::<Vec<_>>().join(" ");
+    for directory in [root, parent] {
+        fs::write(directory.join("cgroup.subtree_control"), &all)?;
+    }
+    Ok(())
+}
+
+fn directory(id: &ContainerId) -> PathBuf {
+    PathBuf::from(format!("{CGROUP_ROOT}{}", paths::cgroup(id)))
+}
+
+/// Sends SIGKILL to every process of the container, also to those that it is just starting.
+pub fn kill(id: &ContainerId) -> io::Result<()> {
+    absent_is_fine(fs::write(directory(id).join("cgroup.kill"), "1"))
+}
+
+/// Pids in the container, as the agent sees them.
+pub fn processes(id: &ContainerId) -> io::Result<Vec<i32>> {
+    let text = match fs::read_to_string(directory(id).join("cgroup.procs")) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
+}
+
+/// Waits until no process is left; false if some still are at the deadline.
+pub fn wait_empty(id: &ContainerId, within: Duration) -> io::Result<bool> {
+    let deadline = Instant::now() + within;
+    while is_populated(id)? {
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        thread::sleep(POLL);
+    }
+    Ok(true)
+}
+
+fn is_populated(id: &ContainerId) -> io::Result<bool> {
+    match fs::read_to_string(directory(id).join("cgroup.events")) {
+        Ok(events) => Ok(events.lines().any(|line| line == "populated 1")),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes the empty cgroup with those that the container made below it.
+pub fn remove(id: &ContainerId) -> io::Result<()> {
+    remove_tree(directory(id), 0)
+}
+
+/// Deepest nesting that is followed; the kernel's own bound is `cgroup.max.depth`.
+const DEPTH: usize = 64;
+
+fn remove_tree(directory: PathBuf, depth: usize) -> io::Result<()> {
+    let entries = match fs::read_dir(&directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if depth == DEPTH {
+        return Err(ErrorKind::QuotaExceeded.into());
+    }
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(entry.path(), depth + 1)?;
+        }
+    }
+    absent_is_fine(fs::remove_dir(directory))
+}
+
+fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

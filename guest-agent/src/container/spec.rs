@@ -1,0 +1,354 @@
+//! From a permit to the OCI spec that the launcher runs.
+//!
+//! What the policy judged comes from the permit. The rest of the host's spec counts only where it limits the container
+//! further or concerns nobody else; what isolates the container is the agent's own.
+
+use std::collections::BTreeSet;
+
+use policy::{
+    ContainerId, ProcessVerdict,
+    action::{Capabilities, CreateContainer, Device, ExecInContainer, IdName, Mount},
+};
+use serde_json::{Value, json};
+
+use super::user::Identity;
+use crate::{
+    decode::{HostSpec, MountEntry, Namespace, ProcessSpec, Profile, Resources, Rlimit, go_json_sha256},
+    paths,
+};
+
+/// Version of the OCI runtime specification that the output follows.
+const OCI_VERSION: &str = "1.2.0";
+/// Asks for a privileged container.
+const PRIVILEGED: &str = "io.microsoft.virtualmachine.lcow.privileged";
+/// `sandbox` marks the pod's own container.
+const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
+/// Prefix of a mount source in the sandbox's own directory.
+const SANDBOX_PREFIX: &str = "sandbox://";
+/// Namespaces that every container has of its own unless it shares the pod's. The network is the guest's, which is the pod's.
+const NAMESPACES: [&str; 4] = ["pid", "ipc", "uts", "mount"];
+/// How far a container may be spared when memory runs out; -1000 is the agent's.
+const OOM_SCORES: std::ops::RangeInclusive<i32> = -999..=1000;
+
+/// What every unprivileged container has masked, whatever the host's spec leaves out.
+const MASKED: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+/// What every unprivileged container can only read. `/sys/kernel/boot_params` shows the boot manifest, which is no secret.
+const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// The parts of the host's spec that no policy judges.
+#[derive(Debug)]
+pub struct Rest {
+    hostname: String,
+    read_only_root: bool,
+    terminal: bool,
+    rlimits: Vec<Rlimit>,
+    oom_score_adj: Option<i32>,
+    resources: Option<Resources>,
+    sysctl: std::collections::BTreeMap<String, String>,
+    masked: Vec<String>,
+    readonly: Vec<String>,
+    namespaces: Vec<Namespace>,
+    /// Judged by its digest.
+    pub seccomp: Option<Profile>,
+}
+
+/// A namespace to be entered or made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamespaceUse {
+    kind: &'static str,
+    path: Option<String>,
+}
+
+/// A mount source that is a directory of the host, which the guest cannot see.
+#[derive(Debug, thiserror::Error)]
+#[error("the source of the mount at {destination} is no directory of the sandbox ({SANDBOX_PREFIX}...)")]
+pub struct ForeignSource {
+    destination: String,
+}
+
+/// Splits a host's spec into what is judged and the rest.
+pub fn split(
+    spec: HostSpec,
+    container: &ContainerId,
+    sandbox: &ContainerId,
+    identity: Identity,
+) -> Result<(CreateContainer, Rest), ForeignSource> {
+    let privileged = spec.says_true(PRIVILEGED);
+    let is_sandbox_container = spec.annotations.get(CONTAINER_TYPE).is_some_and(|kind| kind == "sandbox");
+    let HostSpec { process, root, hostname, mounts, linux, .. } = spec;
+    let seccomp_profile_sha256 = go_json_sha256(linux.seccomp.as_ref());
+    let mounts = mounts.into_iter().map(|mount| guest_mount(mount, sandbox)).collect::<Result<_, _>>()?;
+    let devices = linux.devices.into_iter().map(|device| Device {
+        path: device.path,
+        kind: device.kind,
+        major: device.major,
+        minor: device.minor,
+        file_mode: device.file_mode,
+        uid: device.uid,
+        gid: device.gid,
+    });
+    let action = CreateContainer {
+        container_id: container.clone(),
+        arg_list: process.args,
+        env_list: process.env,
+        working_dir: process.cwd,
+        sandbox_dir: paths::sandbox_mounts(sandbox),
+        huge_pages_dir: paths::huge_pages(sandbox),
+        mounts,
+        devices: devices.collect(),
+        privileged,
+        no_new_privileges: process.no_new_privileges,
+        user: identity.user,
+        groups: identity.groups,
+        umask: identity.umask,
+        capabilities: process.capabilities.map(capabilities),
+        seccomp_profile_sha256,
+        is_sandbox_container,
+    };
+    let rest = Rest {
+        hostname,
+        read_only_root: root.unwrap_or_default().readonly,
+        terminal: process.terminal,
+        rlimits: process.rlimits,
+        oom_score_adj: process.oom_score_adj,
+        resources: linux.resources,
+        sysctl: linux.sysctl,
+        masked: linux.masked_paths,
+        readonly: linux.readonly_paths,
+        namespaces: linux.namespaces,
+        seccomp: linux.seccomp,
+    };
+    Ok((action, rest))
+}
+
+/// The action for a further process, and the rest of its description.
+pub fn exec_action(
+    process: ProcessSpec,
+    container: &ContainerId,
+    identity: Identity,
+) -> (ExecInContainer, bool, Vec<Rlimit>, Option<i32>) {
+    let action = ExecInContainer {
+        container_id: container.clone(),
+        arg_list: process.args,
+        env_list: process.env,
+        working_dir: process.cwd,
+        no_new_privileges: process.no_new_privileges,
+        user: identity.user,
+        groups: identity.groups,
+        umask: identity.umask,
+        capabilities: process.capabilities.map(capabilities),
+    };
+    (action, process.terminal, process.rlimits, process.oom_score_adj)
+}
+
+fn capabilities(sets: crate::decode::CapabilitySets) -> Capabilities {
+    Capabilities {
+        ambient: sets.ambient,
+        bounding: sets.bounding,
+        effective: sets.effective,
+        inheritable: sets.inheritable,
+        permitted: sets.permitted,
+    }
+}
+
+fn guest_mount(mount: MountEntry, sandbox: &ContainerId) -> Result<Mount, ForeignSource> {
+    let MountEntry { destination, kind, mut source, options } = mount;
+    if kind == "bind" {
+        let inside = source.strip_prefix(SANDBOX_PREFIX).map(|inside| inside.trim_start_matches('/'));
+        let is_plain = |path: &str| !path.is_empty() && path.split('/').all(|part| !matches!(part, "" | "." | ".."));
+        match inside.filter(|path| is_plain(path)) {
+            Some(path) => source = format!("{}/{path}", paths::sandbox_mounts(sandbox)),
+            None => return Err(ForeignSource { destination }),
+        }
+    }
+    Ok(Mount { destination, options, source, kind })
+}
+
+impl Rest {
+    /// The namespaces of the container: its own, but the pod's where the host's spec names a path. `sandbox_pid` is
+    /// the init of the pod's first container; `None` if a namespace is shared and there is no such process.
+    pub fn namespaces(&self, sandbox_pid: Option<i32>) -> Option<Vec<NamespaceUse>> {
+        let mut uses = Vec::new();
+        for kind in NAMESPACES {
+            let shared = kind != "mount" && self.namespaces.iter().any(|ns| ns.kind == kind && !ns.path.is_empty());
+            let path = if shared { Some(format!("/proc/{}/ns/{}", sandbox_pid?, kind)) } else { None };
+            uses.push(NamespaceUse { kind, path });
+        }
+        uses.push(NamespaceUse { kind: "cgroup", path: None });
+        Some(uses)
+    }
+}
+
+/// The spec of a container's init.
+pub fn of_container(
+    action: &CreateContainer,
+    verdict: &ProcessVerdict,
+    rest: &Rest,
+    namespaces: &[NamespaceUse],
+) -> Value {
+    let (masked, readonly) = if action.privileged {
+        (rest.masked.clone(), rest.readonly.clone())
+    } else {
+        (with_defaults(&MASKED, &rest.masked), with_defaults(&READONLY, &rest.readonly))
+    };
+    let mut spec = json!({
+        "ociVersion": OCI_VERSION,
+        "root": {"path": paths::rootfs(&action.container_id), "readonly": rest.read_only_root},
+        "process": process(&Judged::of_create(action, verdict), rest.terminal, &rest.rlimits, rest.oom_score_adj),
+        "mounts": action.mounts.iter().map(mount_json).collect::<Vec<_>>(),
+        "linux": {
+            "namespaces": namespaces.iter().map(NamespaceUse::json).collect::<Vec<_>>(),
+            "cgroupsPath": paths::cgroup(&action.container_id),
+            "resources": rest.resources.clone().unwrap_or_default(),
+            "devices": action.devices,
+            "sysctl": rest.sysctl,
+            "maskedPaths": masked,
+            "readonlyPaths": readonly,
+        },
+    });
+    if !rest.hostname.is_empty() {
+        spec["hostname"] = json!(rest.hostname);
+    }
+    if let Some(profile) = &rest.seccomp {
+        spec["linux"]["seccomp"] = json!(profile);
+    }
+    spec
+}
+
+/// The spec of a further process: the namespaces of the container's init, its cgroup and its seccomp profile.
+pub fn of_exec(
+    action: &ExecInContainer,
+    verdict: &ProcessVerdict,
+    terminal: bool,
+    rlimits: &[Rlimit],
+    oom_score_adj: Option<i32>,
+    init_pid: i32,
+    seccomp: Option<&Profile>,
+) -> Value {
+    let namespaces = NAMESPACES.iter().chain(&["cgroup"]).map(|kind| {
+        // The kernel's name of the file differs from the specification's name of the type.
+        let file = if *kind == "mount" { "mnt" } else { kind };
+        json!({"type": kind, "path": format!("/proc/{init_pid}/ns/{file}")})
+    });
+    let mut spec = json!({
+        "ociVersion": OCI_VERSION,
+        "root": {"path": paths::rootfs(&action.container_id)},
+        "process": process(&Judged::of_exec(action, verdict), terminal, rlimits, oom_score_adj),
+        "linux": {
+            "namespaces": namespaces.collect::<Vec<_>>(),
+            "cgroupsPath": paths::cgroup(&action.container_id),
+        },
+    });
+    if let Some(profile) = seccomp {
+        spec["linux"]["seccomp"] = json!(profile);
+    }
+    spec
+}
+
+/// The judged parts of a process, from either action.
+struct Judged<'a> {
+    args: &'a [String],
+    working_dir: &'a str,
+    user: &'a IdName,
+    groups: &'a [IdName],
+    umask: &'a str,
+    no_new_privileges: bool,
+    verdict: &'a ProcessVerdict,
+}
+
+impl<'a> Judged<'a> {
+    fn of_create(action: &'a CreateContainer, verdict: &'a ProcessVerdict) -> Self {
+        Self {
+            args: &action.arg_list,
+            working_dir: &action.working_dir,
+            user: &action.user,
+            groups: &action.groups,
+            umask: &action.umask,
+            no_new_privileges: action.no_new_privileges,
+            verdict,
+        }
+    }
+
+    fn of_exec(action: &'a ExecInContainer, verdict: &'a ProcessVerdict) -> Self {
+        Self {
+            args: &action.arg_list,
+            working_dir: &action.working_dir,
+            user: &action.user,
+            groups: &action.groups,
+            umask: &action.umask,
+            no_new_privileges: action.no_new_privileges,
+            verdict,
+        }
+    }
+}
+
+fn process(judged: &Judged<'_>, terminal: bool, rlimits: &[Rlimit], oom_score_adj: Option<i32>) -> Value {
+    let number = |id: &IdName| id.id.parse::<u32>().unwrap_or(u32::MAX);
+    let groups = judged.groups.iter().map(number).collect::<Vec<_>>();
+    let additional = groups.iter().skip(1).collect::<Vec<_>>();
+    let Capabilities { ambient, bounding, effective, inheritable, permitted } = &judged.verdict.capabilities;
+    let mut process = json!({
+        "terminal": terminal,
+        "user": {
+            "uid": number(judged.user),
+            "gid": groups.first().copied().unwrap_or(u32::MAX),
+            "umask": u32::from_str_radix(judged.umask, 8).unwrap_or(0o077),
+            "additionalGids": additional,
+        },
+        "args": judged.args,
+        "env": judged.verdict.env,
+        "cwd": judged.working_dir,
+        "capabilities": {
+            "ambient": ambient, "bounding": bounding, "effective": effective,
+            "inheritable": inheritable, "permitted": permitted,
+        },
+        "rlimits": rlimits,
+    });
+    // libcontainer takes false for a wish to load the profile late, when the right to load it is gone.
+    if judged.no_new_privileges {
+        process["noNewPrivileges"] = json!(true);
+    }
+    if let Some(score) = oom_score_adj {
+        process["oomScoreAdj"] = json!(score.clamp(*OOM_SCORES.start(), *OOM_SCORES.end()));
+    }
+    process
+}
+
+fn mount_json(mount: &Mount) -> Value {
+    let Mount { destination, options, source, kind } = mount;
+    let mut json = json!({"destination": destination, "type": kind, "source": source});
+    if let Some(options) = options {
+        json["options"] = json!(options);
+    }
+    json
+}
+
+impl NamespaceUse {
+    fn json(&self) -> Value {
+        match &self.path {
+            Some(path) => json!({"type": self.kind, "path": path}),
+            None => json!({"type": self.kind}),
+        }
+    }
+}
+
+fn with_defaults(defaults: &[&str], asked: &[String]) -> Vec<String> {
+    let all = defaults.iter().map(|path| path.to_string()).chain(asked.iter().cloned());
+    all.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests;

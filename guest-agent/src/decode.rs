@@ -1,0 +1,313 @@
+//! Gate 2: the host's bytes become checked values, or InvalidArgument. No protobuf type goes further than this file.
+
+mod oci;
+mod seccomp;
+
+pub use oci::{CapabilitySets, HostSpec, MountEntry, Namespace, ProcessSpec, Resources, Rlimit, User};
+pub use seccomp::{Profile, go_json_sha256};
+
+use agent_protocol::{
+    CreateContainerRequest, ExecProcessRequest, IdError, MountLayerRequest, MountOverlayRequest, MountScratchRequest,
+    ResizeTerminalRequest, SetPolicyRequest, SignalProcessRequest, Stdio, StreamToken, TokenError,
+    limits::{LAYERS, OVERLAY_LAYERS, POLICY_BYTES, SPEC_BYTES, TERMINAL_CELLS},
+    valid_caller_id,
+};
+use policy::{ContainerId, RootHash};
+
+use crate::storage::layers::{Geometry, SECTORS_PER_BLOCK};
+
+/// Why a request is malformed. Says which field, and nothing else of it.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    #[error("{field}")]
+    Id {
+        field: &'static str,
+        #[source]
+        cause: IdError,
+    },
+    #[error("{field}")]
+    Token {
+        field: &'static str,
+        #[source]
+        cause: TokenError,
+    },
+    #[error("the policy has {0} bytes, more than {POLICY_BYTES}")]
+    PolicyTooLong(usize),
+    #[error("{field} has {bytes} bytes, more than {SPEC_BYTES}")]
+    TooLong { field: &'static str, bytes: usize },
+    #[error("{field} has {bytes} bytes instead of {needed}")]
+    Length { field: &'static str, bytes: usize, needed: usize },
+    #[error("{field} is {value}, outside {allowed}")]
+    Range { field: &'static str, value: u64, allowed: &'static str },
+    #[error("the layer's numbers contradict each other: {0}")]
+    Geometry(&'static str),
+    #[error("{field} is not a valid JSON document of its kind at line {line}, column {column}")]
+    Json { field: &'static str, line: usize, column: usize },
+    #[error("{field}: {reason}")]
+    Spec { field: &'static str, reason: &'static str },
+}
+
+/// A process in a container: the init, or an exec by its id.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ProcessId {
+    Init,
+    Exec(String),
+}
+
+impl std::fmt::Display for ProcessId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Init => f.write_str("init"),
+            Self::Exec(id) => f.write_str(id),
+        }
+    }
+}
+
+/// What the streams of a process are to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StdioPlan {
+    /// All three are one terminal.
+    pub terminal: Option<TerminalSize>,
+    pub stdin: Option<StreamToken>,
+    pub stdout: Option<StreamToken>,
+    pub stderr: Option<StreamToken>,
+}
+
+/// In character cells; zeros where the caller does not know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TerminalSize {
+    pub columns: u16,
+    pub rows: u16,
+}
+
+/// A layer to be mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerOrder {
+    pub slot: u32,
+    pub geometry: Geometry,
+    pub root_hash: RootHash,
+}
+
+/// A container to be created.
+#[derive(Debug)]
+pub struct CreateOrder {
+    pub container: ContainerId,
+    pub sandbox: ContainerId,
+    pub spec: HostSpec,
+    pub stdio: StdioPlan,
+}
+
+/// A process to be started in a container.
+#[derive(Debug)]
+pub struct ExecOrder {
+    pub container: ContainerId,
+    pub exec_id: String,
+    pub process: ProcessSpec,
+    pub stdio: StdioPlan,
+}
+
+/// A signal to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignalOrder {
+    pub container: ContainerId,
+    pub process: ProcessId,
+    pub signal: i32,
+    pub all: bool,
+}
+
+/// A container's id.
+pub fn container_id(id: &str) -> Result<ContainerId, DecodeError> {
+    valid_caller_id(id).map_err(|cause| DecodeError::Id { field: "container_id", cause })?;
+    Ok(ContainerId::new(id))
+}
+
+/// A sandbox's id.
+pub fn sandbox_id(id: &str) -> Result<ContainerId, DecodeError> {
+    valid_caller_id(id).map_err(|cause| DecodeError::Id { field: "sandbox_id", cause })?;
+    Ok(ContainerId::new(id))
+}
+
+fn exec_id(id: &str) -> Result<String, DecodeError> {
+    valid_caller_id(id).map_err(|cause| DecodeError::Id { field: "exec_id", cause })?;
+    Ok(id.to_owned())
+}
+
+/// An exec's id, or nothing for the init.
+pub fn process_id(id: &str) -> Result<ProcessId, DecodeError> {
+    if id.is_empty() { Ok(ProcessId::Init) } else { exec_id(id).map(ProcessId::Exec) }
+}
+
+/// The policy's text.
+pub fn policy_text(request: SetPolicyRequest) -> Result<Vec<u8>, DecodeError> {
+    match request.policy.len() {
+        0..=POLICY_BYTES => Ok(request.policy),
+        bytes => Err(DecodeError::PolicyTooLong(bytes)),
+    }
+}
+
+/// The number of a layer's mount point.
+pub fn layer_slot(slot: u32) -> Result<u32, DecodeError> {
+    let slots = LAYERS as u32;
+    if slot < slots {
+        Ok(slot)
+    } else {
+        Err(DecodeError::Range { field: "slot", value: slot.into(), allowed: "0 to 1023" })
+    }
+}
+
+const _: () = assert!(LAYERS == 1024, "said so in an error's text");
+
+impl TryFrom<MountLayerRequest> for LayerOrder {
+    type Error = DecodeError;
+
+    fn try_from(request: MountLayerRequest) -> Result<Self, DecodeError> {
+        let root_hash: [u8; 32] = request.root_hash.as_slice().try_into().map_err(|_| DecodeError::Length {
+            field: "root_hash",
+            bytes: request.root_hash.len(),
+            needed: 32,
+        })?;
+        let geometry = Geometry {
+            first_sector: request.first_sector,
+            data_blocks: request.data_blocks,
+            total_blocks: request.total_blocks,
+        };
+        check_geometry(&geometry)?;
+        Ok(Self { slot: layer_slot(request.slot)?, geometry, root_hash: RootHash::new(&root_hash) })
+    }
+}
+
+fn check_geometry(geometry: &Geometry) -> Result<(), DecodeError> {
+    let Geometry { first_sector, data_blocks, total_blocks } = *geometry;
+    if !first_sector.is_multiple_of(SECTORS_PER_BLOCK) {
+        return Err(DecodeError::Geometry("first_sector is not the start of a block"));
+    }
+    let fits = total_blocks.checked_mul(SECTORS_PER_BLOCK).and_then(|sectors| sectors.checked_add(first_sector));
+    // The kernel counts sectors in signed 64-bit numbers in places.
+    if fits.is_none_or(|end| end > i64::MAX as u64) {
+        return Err(DecodeError::Geometry("the end is beyond any disk"));
+    }
+    if data_blocks == 0 {
+        return Err(DecodeError::Geometry("there is no data"));
+    }
+    // Bounded by total_blocks first, so that the sum below cannot overflow.
+    if data_blocks > total_blocks || data_blocks + 1 + hash_blocks(data_blocks) > total_blocks {
+        return Err(DecodeError::Geometry("total_blocks has no room for data, superblock and hash tree"));
+    }
+    Ok(())
+}
+
+/// Blocks of the hash tree over `data_blocks`: 128 SHA-256 digests to a block, one root.
+fn hash_blocks(data_blocks: u64) -> u64 {
+    let mut sum = 0;
+    let mut level = data_blocks;
+    while level > 1 {
+        level = level.div_ceil(128);
+        sum += level;
+    }
+    sum
+}
+
+/// Sandbox and whether its scratch disk is encrypted.
+pub fn scratch(request: &MountScratchRequest) -> Result<(ContainerId, bool), DecodeError> {
+    Ok((sandbox_id(&request.sandbox_id)?, request.encrypted))
+}
+
+/// Container, sandbox and the slots of its layers.
+pub fn overlay(request: &MountOverlayRequest) -> Result<(ContainerId, ContainerId, Vec<u32>), DecodeError> {
+    let count = request.layer_slots.len();
+    if count > OVERLAY_LAYERS {
+        return Err(DecodeError::Range { field: "layer_slots", value: count as u64, allowed: "0 to 128 layers" });
+    }
+    let slots = request.layer_slots.iter().map(|&slot| layer_slot(slot)).collect::<Result<_, _>>()?;
+    Ok((container_id(&request.container_id)?, sandbox_id(&request.sandbox_id)?, slots))
+}
+
+impl TryFrom<CreateContainerRequest> for CreateOrder {
+    type Error = DecodeError;
+
+    fn try_from(request: CreateContainerRequest) -> Result<Self, DecodeError> {
+        let spec: HostSpec = json("spec", &request.spec)?;
+        spec.check()?;
+        Ok(Self {
+            container: container_id(&request.container_id)?,
+            sandbox: sandbox_id(&request.sandbox_id)?,
+            spec,
+            stdio: stdio(request.stdio.as_ref())?,
+        })
+    }
+}
+
+impl TryFrom<ExecProcessRequest> for ExecOrder {
+    type Error = DecodeError;
+
+    fn try_from(request: ExecProcessRequest) -> Result<Self, DecodeError> {
+        let process: ProcessSpec = json("process", &request.process)?;
+        process.check()?;
+        Ok(Self {
+            container: container_id(&request.container_id)?,
+            exec_id: exec_id(&request.exec_id)?,
+            process,
+            stdio: stdio(request.stdio.as_ref())?,
+        })
+    }
+}
+
+fn json<'a, T: serde::Deserialize<'a>>(field: &'static str, bytes: &'a [u8]) -> Result<T, DecodeError> {
+    if bytes.len() > SPEC_BYTES {
+        return Err(DecodeError::TooLong { field, bytes: bytes.len() });
+    }
+    // The parser's own message may quote the document.
+    serde_json::from_slice(bytes).map_err(|e| DecodeError::Json { field, line: e.line(), column: e.column() })
+}
+
+fn stdio(request: Option<&Stdio>) -> Result<StdioPlan, DecodeError> {
+    let Some(request) = request else { return Ok(StdioPlan::default()) };
+    let token = |field, bytes: &[u8]| {
+        StreamToken::from_field(bytes).map_err(|cause| DecodeError::Token { field, cause })
+    };
+    let terminal = request.terminal.then(|| terminal_size(request.width, request.height)).transpose()?;
+    Ok(StdioPlan {
+        terminal,
+        stdin: token("stdin_token", &request.stdin_token)?,
+        stdout: token("stdout_token", &request.stdout_token)?,
+        stderr: token("stderr_token", &request.stderr_token)?.filter(|_| terminal.is_none()),
+    })
+}
+
+fn terminal_size(width: u32, height: u32) -> Result<TerminalSize, DecodeError> {
+    let cells = |field, value: u32| {
+        let out_of_range = DecodeError::Range { field, value: value.into(), allowed: "0 to 65535" };
+        u16::try_from(value).map_err(|_| out_of_range)
+    };
+    const { assert!(TERMINAL_CELLS == u16::MAX as u32) };
+    Ok(TerminalSize { columns: cells("width", width)?, rows: cells("height", height)? })
+}
+
+/// Container, process and the new size of its terminal.
+pub fn resize(request: &ResizeTerminalRequest) -> Result<(ContainerId, ProcessId, TerminalSize), DecodeError> {
+    Ok((
+        container_id(&request.container_id)?,
+        process_id(&request.exec_id)?,
+        terminal_size(request.width, request.height)?,
+    ))
+}
+
+impl TryFrom<&SignalProcessRequest> for SignalOrder {
+    type Error = DecodeError;
+
+    fn try_from(request: &SignalProcessRequest) -> Result<Self, DecodeError> {
+        let signal = match request.signal {
+            number @ 1..=64 => number as i32,
+            other => return Err(DecodeError::Range { field: "signal", value: other.into(), allowed: "1 to 64" }),
+        };
+        Ok(Self {
+            container: container_id(&request.container_id)?,
+            process: process_id(&request.exec_id)?,
+            signal,
+            all: request.all,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,304 @@
+//! What the agent takes from an OCI runtime spec (config.md and config-linux.md, 1.2). Whatever is not here is not
+//! used: host namespaces, device rules, cgroup paths, labels and hooks have no meaning in the guest.
+
+use std::collections::BTreeMap;
+
+use agent_protocol::limits::{ARGS, ENV_ENTRIES, MOUNTS};
+use serde::{Deserialize, Serialize};
+
+use super::{DecodeError, seccomp::Profile};
+
+/// Longest hostname in bytes (`HOST_NAME_MAX`).
+const HOSTNAME_BYTES: usize = 64;
+/// File systems a container may ask for; `bind` stands for a path of the sandbox.
+const FILE_SYSTEMS: [&str; 8] = ["proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "bind"];
+/// sysctls that belong to a namespace of the pod; others would change the guest.
+const SYSCTLS: [&str; 3] = ["net.", "fs.mqueue.", "kernel.shm"];
+const SYSCTL_NAMES: [&str; 5] = ["kernel.sem", "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.domainname"];
+/// Where device nodes of a spec may lie.
+const DEVICES: &str = "/dev/";
+
+/// `config.json` as containerd wrote it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HostSpec {
+    pub process: ProcessSpec,
+    pub root: Option<Root>,
+    #[serde(default)]
+    pub hostname: String,
+    #[serde(default)]
+    pub mounts: Vec<MountEntry>,
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+    #[serde(default)]
+    pub linux: Linux,
+    hooks: Option<BTreeMap<String, Option<Vec<serde_json::Value>>>>,
+}
+
+/// `root`; the path is the agent's own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Root {
+    #[serde(default)]
+    pub readonly: bool,
+}
+
+/// `process`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProcessSpec {
+    #[serde(default)]
+    pub terminal: bool,
+    #[serde(default)]
+    pub user: User,
+    #[serde(default)]
+    pub args: Vec<String>,
+    #[serde(default)]
+    pub env: Vec<String>,
+    pub cwd: String,
+    pub capabilities: Option<CapabilitySets>,
+    #[serde(default)]
+    pub rlimits: Vec<Rlimit>,
+    #[serde(default)]
+    pub no_new_privileges: bool,
+    pub oom_score_adj: Option<i32>,
+}
+
+/// `process.user`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct User {
+    #[serde(default)]
+    pub uid: u32,
+    #[serde(default)]
+    pub gid: u32,
+    pub umask: Option<u32>,
+    #[serde(default)]
+    pub additional_gids: Vec<u32>,
+    #[serde(default)]
+    pub username: String,
+}
+
+/// `process.capabilities`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct CapabilitySets {
+    #[serde(default)]
+    pub bounding: Vec<String>,
+    #[serde(default)]
+    pub effective: Vec<String>,
+    #[serde(default)]
+    pub inheritable: Vec<String>,
+    #[serde(default)]
+    pub permitted: Vec<String>,
+    #[serde(default)]
+    pub ambient: Vec<String>,
+}
+
+/// One of `process.rlimits`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rlimit {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub hard: u64,
+    pub soft: u64,
+}
+
+/// One of `mounts`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct MountEntry {
+    pub destination: String,
+    #[serde(default, rename = "type")]
+    pub kind: String,
+    #[serde(default)]
+    pub source: String,
+    pub options: Option<Vec<String>>,
+}
+
+/// `linux`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Linux {
+    #[serde(default)]
+    pub namespaces: Vec<Namespace>,
+    #[serde(default)]
+    pub devices: Vec<DeviceNode>,
+    pub resources: Option<Resources>,
+    pub seccomp: Option<Profile>,
+    #[serde(default)]
+    pub sysctl: BTreeMap<String, String>,
+    #[serde(default)]
+    pub masked_paths: Vec<String>,
+    #[serde(default)]
+    pub readonly_paths: Vec<String>,
+}
+
+/// One of `linux.namespaces`; a path says that the namespace is the pod's.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Namespace {
+    #[serde(rename = "type")]
+    pub kind: String,
+    #[serde(default)]
+    pub path: String,
+}
+
+/// One of `linux.devices`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeviceNode {
+    pub path: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+    #[serde(default)]
+    pub major: i64,
+    #[serde(default)]
+    pub minor: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_mode: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gid: Option<u32>,
+}
+
+/// The part of `linux.resources` that limits a container inside the guest; device rules are the guest's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Resources {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Memory>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<Cpu>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pids: Option<Pids>,
+}
+
+/// `linux.resources.memory`, bytes
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reservation: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub swap: Option<i64>,
+}
+
+/// `linux.resources.cpu`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cpu {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shares: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub period: Option<u64>,
+}
+
+/// `linux.resources.pids`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pids {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<i64>,
+}
+
+fn refuse(field: &'static str, reason: &'static str) -> Result<(), DecodeError> {
+    Err(DecodeError::Spec { field, reason })
+}
+
+fn has_nul<'a>(mut texts: impl Iterator<Item = &'a String>) -> bool {
+    texts.any(|text| text.bytes().any(|b| b == 0))
+}
+
+/// Absolute, and without a component that leads elsewhere.
+pub fn is_plain_path(path: &str) -> bool {
+    path.starts_with('/') && !path.contains('\0') && path.split('/').all(|part| part != ".." && part != ".")
+}
+
+impl HostSpec {
+    /// Refuses what would be dangerous or meaningless in the guest, before anybody judges it.
+    pub fn check(&self) -> Result<(), DecodeError> {
+        self.process.check()?;
+        let hooks = self.hooks.iter().flat_map(BTreeMap::values).flatten();
+        if hooks.flatten().next().is_some() {
+            return refuse("hooks", "the guest runs none");
+        }
+        let of_hostname = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.';
+        if self.hostname.len() > HOSTNAME_BYTES || !self.hostname.bytes().all(of_hostname) {
+            return refuse("hostname", "it is not a host name");
+        }
+        if self.mounts.len() > MOUNTS {
+            return refuse("mounts", "there are too many");
+        }
+        self.mounts.iter().try_for_each(MountEntry::check)?;
+        self.linux.check()
+    }
+
+    /// An annotation whose value is `true`.
+    pub fn says_true(&self, annotation: &str) -> bool {
+        self.annotations.get(annotation).is_some_and(|value| value == "true")
+    }
+}
+
+impl ProcessSpec {
+    /// Refuses what cannot be a process.
+    pub fn check(&self) -> Result<(), DecodeError> {
+        if self.args.is_empty() || self.args.len() > ARGS {
+            return refuse("process.args", "there are none or too many");
+        }
+        if self.env.len() > ENV_ENTRIES {
+            return refuse("process.env", "there are too many");
+        }
+        if has_nul(self.args.iter().chain(&self.env)) {
+            return refuse("process", "there is a NUL in an argument or in the environment");
+        }
+        if !is_plain_path(&self.cwd) {
+            return refuse("process.cwd", "it is not a plain absolute path");
+        }
+        if self.user.umask.is_some_and(|umask| umask > 0o777) {
+            return refuse("process.user.umask", "it is more than 0777");
+        }
+        if self.user.additional_gids.len() > ARGS || has_nul([&self.user.username].into_iter()) {
+            return refuse("process.user", "there are too many groups, or a NUL in the name");
+        }
+        if self.rlimits.len() > 32 {
+            return refuse("process.rlimits", "there are too many");
+        }
+        Ok(())
+    }
+}
+
+impl MountEntry {
+    fn check(&self) -> Result<(), DecodeError> {
+        if !is_plain_path(&self.destination) {
+            return refuse("mounts.destination", "it is not a plain absolute path");
+        }
+        let options = self.options.iter().flatten();
+        if has_nul(options.chain([&self.source, &self.kind])) {
+            return refuse("mounts", "there is a NUL in source, type or options");
+        }
+        if !FILE_SYSTEMS.contains(&self.kind.as_str()) {
+            return refuse("mounts.type", "the guest does not mount this file system for containers");
+        }
+        Ok(())
+    }
+}
+
+impl Linux {
+    fn check(&self) -> Result<(), DecodeError> {
+        for name in self.sysctl.keys() {
+            let known = SYSCTLS.iter().any(|prefix| name.starts_with(prefix)) || SYSCTL_NAMES.contains(&name.as_str());
+            if !known || name.contains('/') || name.contains("..") || has_nul(self.sysctl.values()) {
+                return refuse("linux.sysctl", "it does not belong to a namespace of the container");
+            }
+        }
+        for device in &self.devices {
+            if !is_plain_path(&device.path) || !device.path.starts_with(DEVICES) {
+                return refuse("linux.devices", "a path is not below /dev");
+            }
+        }
+        let mut paths = self.masked_paths.iter().chain(&self.readonly_paths);
+        if !paths.all(|path| is_plain_path(path)) {
+            return refuse("linux", "a masked or read-only path is not a plain absolute path");
+        }
+        self.seccomp.as_ref().map_or(Ok(()), Profile::check)
+    }
+}

@@ -1,0 +1,125 @@
+//! The seccomp profile of a spec, and its digest as policies carry it.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::DecodeError;
+
+/// `linux.seccomp`, fields in the order of the Go structure whose JSON form policies hash.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Profile {
+    pub default_action: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_errno_ret: Option<u64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_empty")]
+    pub architectures: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_empty")]
+    pub flags: Vec<String>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub listener_path: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub listener_metadata: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_empty")]
+    pub syscalls: Vec<Syscall>,
+}
+
+/// One of `linux.seccomp.syscalls`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Syscall {
+    /// Go writes a missing list as null.
+    pub names: Option<Vec<String>>,
+    pub action: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub errno_ret: Option<u64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_empty")]
+    pub args: Vec<Argument>,
+}
+
+/// One of `linux.seccomp.syscalls.args`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Argument {
+    #[serde(default)]
+    pub index: u64,
+    #[serde(default)]
+    pub value: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub value_two: u64,
+    #[serde(default)]
+    pub op: String,
+}
+
+fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
+fn null_is_empty<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+impl Profile {
+    /// Refuses what the guest cannot honour.
+    pub fn check(&self) -> Result<(), DecodeError> {
+        let notifies = |action: &str| action == "SCMP_ACT_NOTIFY";
+        if !self.listener_path.is_empty()
+            || notifies(&self.default_action)
+            || self.syscalls.iter().any(|call| notifies(&call.action))
+        {
+            return Err(DecodeError::Spec { field: "linux.seccomp", reason: "the guest has no listener for it" });
+        }
+        Ok(())
+    }
+}
+
+/// SHA-256 in hex of the profile's JSON as Go writes it; empty without a profile.
+pub fn go_json_sha256(profile: Option<&Profile>) -> String {
+    let Some(profile) = profile else { return String::new() };
+    // Strings and numbers only: this cannot fail. An empty document would match no policy.
+    let text = serde_json::to_string(profile).unwrap_or_default();
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => escaped.push_str(&format!("\\u{:04x}", character as u32)),
+            other => escaped.push(other),
+        }
+    }
+    hex::encode(Sha256::digest(escaped))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn profile(json: &str) -> Profile {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn fields_are_written_in_the_order_of_the_go_structure() {
+        let shuffled = r#"{"syscalls":[{"args":[{"op":"SCMP_CMP_EQ","value":40,"index":0}],"action":"SCMP_ACT_ERRNO",
+            "names":["socket"],"errnoRet":1}],"flags":null,"architectures":["SCMP_ARCH_X86_64"],"defaultAction":"SCMP_ACT_ALLOW"}"#;
+        let text = r#"{"defaultAction":"SCMP_ACT_ALLOW","architectures":["SCMP_ARCH_X86_64"],"syscalls":[{"names":["socket"],"action":"SCMP_ACT_ERRNO","errnoRet":1,"args":[{"index":0,"value":40,"op":"SCMP_CMP_EQ"}]}]}"#;
+        assert_eq!(serde_json::to_string(&profile(shuffled)).unwrap(), text);
+        assert_eq!(go_json_sha256(Some(&profile(shuffled))), hex::encode(Sha256::digest(text)));
+    }
+
+    #[test]
+    fn no_profile_has_no_digest() {
+        assert_eq!(go_json_sha256(None), "");
+    }
+
+    #[test]
+    fn go_escapes_what_html_would_take_for_syntax() {
+        let odd = profile(r#"{"defaultAction":"<&>"}"#);
+        assert_eq!(go_json_sha256(Some(&odd)), hex::encode(Sha256::digest(r#"{"defaultAction":"\u003c\u0026\u003e"}"#)));
+    }
+
+    #[test]
+    fn listeners_are_refused() {
+        assert!(profile(r#"{"defaultAction":"SCMP_ACT_NOTIFY"}"#).check().is_err());
+        assert!(profile(r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/x"}"#).check().is_err());
+        assert!(profile(r#"{"defaultAction":"SCMP_ACT_ALLOW"}"#).check().is_ok());
+    }
+}

@@ -1,0 +1,114 @@
+//! Where host data, the digest of the one right policy, comes from.
+//!
+//! The measured boot manifest names the source, and there is no other: a guest whose manifest says `snp` and that
+//! cannot read a report of the silicon serves nothing.
+
+mod boot_params;
+
+use std::path::Path;
+
+use boot_manifest::{HostPage, Manifest, Mode, ReadError, SETUP_DATA_HOST_PAGE, SETUP_DATA_MANIFEST};
+
+/// Why there is no host data.
+#[derive(Debug, thiserror::Error)]
+pub enum EvidenceError {
+    /// The nodes that the boot loader leaves cannot be read.
+    #[error("the boot parameters cannot be read")]
+    BootParams(#[source] std::io::Error),
+    /// Exactly one node of the type must be there.
+    #[error("there are {count} boot nodes of type {node:#x}, one is needed")]
+    Nodes {
+        /// `setup_data` type.
+        node: u32,
+        /// How many were found.
+        count: usize,
+    },
+    /// The manifest's bytes are wrong.
+    #[error("the boot manifest is damaged")]
+    Manifest(#[source] ReadError),
+    /// The host page's bytes are wrong.
+    #[error("the host page is damaged")]
+    HostPage(#[source] ReadError),
+    /// This build has no reader for the source that the manifest names.
+    #[error("the boot manifest says {0}, and this guest has no report to take host data from")]
+    NoReport(&'static str),
+}
+
+/// A source of host data.
+pub trait Evidence: Send {
+    /// SHA-256 of the policy text that may be set.
+    fn host_data(&self) -> Result<[u8; 32], EvidenceError>;
+}
+
+/// The source that the boot manifest of this guest names.
+pub struct BootEvidence;
+
+impl Evidence for BootEvidence {
+    fn host_data(&self) -> Result<[u8; 32], EvidenceError> {
+        from_nodes(Path::new(boot_params::SETUP_DATA))
+    }
+}
+
+fn from_nodes(directory: &Path) -> Result<[u8; 32], EvidenceError> {
+    let manifest = boot_params::node(directory, SETUP_DATA_MANIFEST)?;
+    match Manifest::from_bytes(&manifest).map_err(EvidenceError::Manifest)?.mode {
+        Mode::Plain => {
+            let page = boot_params::node(directory, SETUP_DATA_HOST_PAGE)?;
+            Ok(HostPage::from_bytes(&page).map_err(EvidenceError::HostPage)?.host_data)
+        }
+        Mode::Simulated => Err(EvidenceError::NoReport("simulated")),
+        Mode::Snp => Err(EvidenceError::NoReport("snp")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn with_nodes(nodes: &[(u32, Vec<u8>)]) -> Result<[u8; 32], EvidenceError> {
+        let directory = tempfile::tempdir().unwrap();
+        for (n, (kind, data)) in nodes.iter().enumerate() {
+            let node = directory.path().join(n.to_string());
+            fs::create_dir(&node).unwrap();
+            fs::write(node.join("type"), format!("{kind:#x}\n")).unwrap();
+            fs::write(node.join("data"), data).unwrap();
+        }
+        from_nodes(directory.path())
+    }
+
+    fn manifest(mode: Mode) -> (u32, Vec<u8>) {
+        (SETUP_DATA_MANIFEST, Manifest { mode, kernel_sha256: [1; 32], initrd_sha256: [2; 32] }.to_bytes().to_vec())
+    }
+
+    fn host_page() -> (u32, Vec<u8>) {
+        (SETUP_DATA_HOST_PAGE, HostPage { host_data: [9; 32] }.to_bytes().to_vec())
+    }
+
+    #[test]
+    fn plain_believes_the_host_page() {
+        assert_eq!(with_nodes(&[(1, vec![0; 8]), manifest(Mode::Plain), host_page()]).unwrap(), [9; 32]);
+    }
+
+    #[test]
+    fn other_modes_never_fall_back_to_it() {
+        for mode in [Mode::Snp, Mode::Simulated] {
+            assert!(matches!(with_nodes(&[manifest(mode), host_page()]), Err(EvidenceError::NoReport(_))));
+        }
+    }
+
+    #[test]
+    fn each_node_must_be_there_once_and_whole() {
+        let missing = |node, count| move |r: Result<_, EvidenceError>| {
+            matches!(r, Err(EvidenceError::Nodes { node: n, count: c }) if (n, c) == (node, count))
+        };
+        assert!(missing(SETUP_DATA_MANIFEST, 0)(with_nodes(&[host_page()])));
+        assert!(missing(SETUP_DATA_MANIFEST, 2)(with_nodes(&[manifest(Mode::Plain), manifest(Mode::Snp)])));
+        assert!(missing(SETUP_DATA_HOST_PAGE, 0)(with_nodes(&[manifest(Mode::Plain)])));
+        assert!(missing(SETUP_DATA_HOST_PAGE, 2)(with_nodes(&[manifest(Mode::Plain), host_page(), host_page()])));
+        let damaged = with_nodes(&[(SETUP_DATA_MANIFEST, vec![0; 128])]);
+        assert!(matches!(damaged, Err(EvidenceError::Manifest(ReadError::Magic))));
+        let damaged = with_nodes(&[manifest(Mode::Plain), (SETUP_DATA_HOST_PAGE, vec![])]);
+        assert!(matches!(damaged, Err(EvidenceError::HostPage(ReadError::Short))));
+    }
+}

@@ -1,0 +1,139 @@
+//! Gate 1: nothing is served until a policy text has come whose digest is the host data, and only one ever comes.
+
+use policy::{Enforcer, PolicyError};
+use sha2::{Digest, Sha256};
+
+use crate::evidence::{Evidence, EvidenceError};
+
+/// Why the gate stays as it is.
+#[derive(Debug, thiserror::Error)]
+pub enum GateError {
+    /// No policy yet.
+    #[error("no policy is in force: the first call must be SetPolicy")]
+    Closed,
+    /// A policy is in force and stays.
+    #[error("a policy is in force already, and it cannot be replaced")]
+    AlreadyOpen,
+    /// The one attempt failed.
+    #[error("the policy was refused before; this guest serves nothing")]
+    Spent,
+    /// Gate 1.
+    #[error("policy with digest {received} refused: host data is {expected}")]
+    WrongDigest {
+        /// SHA-256 of the text that came, in hex.
+        received: String,
+        /// Host data, in hex.
+        expected: String,
+    },
+    /// Host data could not be had; there is no other source.
+    #[error("host data cannot be read")]
+    Evidence(#[from] EvidenceError),
+    /// The text is no UTF-8.
+    #[error("the policy is not UTF-8 text")]
+    Text,
+    /// The text is the measured one but no policy.
+    #[error("the policy cannot be loaded")]
+    Policy(#[source] PolicyError),
+}
+
+/// Holds the enforcer once there is one.
+pub enum Gate<E> {
+    /// Before SetPolicy.
+    Closed(E),
+    /// A policy is in force.
+    Open(Box<Enforcer>),
+    /// The measured text was refused: no other text can be right.
+    Shut,
+}
+
+impl<E: Evidence> Gate<E> {
+    /// Compares `text` with host data and loads it; the digest comes back.
+    ///
+    /// A text of another digest leaves the gate closed and changes nothing. A text of the right digest that is no
+    /// policy shuts it for good.
+    pub fn set_policy(&mut self, text: Vec<u8>) -> Result<[u8; 32], GateError> {
+        let evidence = match self {
+            Self::Closed(evidence) => evidence,
+            Self::Open(_) => return Err(GateError::AlreadyOpen),
+            Self::Shut => return Err(GateError::Spent),
+        };
+        let expected = evidence.host_data()?;
+        let received: [u8; 32] = Sha256::digest(&text).into();
+        if !same(&expected, &received) {
+            return Err(GateError::WrongDigest { received: hex::encode(received), expected: hex::encode(expected) });
+        }
+        *self = Self::Shut;
+        let text = String::from_utf8(text).map_err(|_| GateError::Text)?;
+        let enforcer = Enforcer::new(&text).map_err(GateError::Policy)?;
+        *self = Self::Open(Box::new(enforcer));
+        Ok(received)
+    }
+
+    /// The enforcer, if a policy is in force.
+    pub fn enforcer(&mut self) -> Result<&mut Enforcer, GateError> {
+        match self {
+            Self::Open(enforcer) => Ok(enforcer),
+            Self::Closed(_) => Err(GateError::Closed),
+            Self::Shut => Err(GateError::Spent),
+        }
+    }
+}
+
+/// Compares without a branch on the contents, so that time tells nothing about how much was right.
+fn same(a: &[u8; 32], b: &[u8; 32]) -> bool {
+    a.iter().zip(b).fold(0, |difference, (x, y)| difference | (x ^ y)) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Host data fixed by a test.
+    struct Fixed([u8; 32]);
+
+    impl Evidence for Fixed {
+        fn host_data(&self) -> Result<[u8; 32], EvidenceError> {
+            Ok(self.0)
+        }
+    }
+
+    fn closed_for(text: &str) -> Gate<Fixed> {
+        Gate::Closed(Fixed(Sha256::digest(text).into()))
+    }
+
+    #[test]
+    fn only_the_measured_text_opens_and_only_once() {
+        let mut gate = closed_for(agent_protocol::OPEN_DOOR);
+        assert!(matches!(gate.enforcer(), Err(GateError::Closed)));
+        let other = gate.set_policy(b"package policy\n".to_vec()).unwrap_err();
+        let GateError::WrongDigest { received, expected } = other else { panic!("{other}") };
+        assert_ne!(received, expected);
+        assert!(matches!(gate.enforcer(), Err(GateError::Closed)));
+
+        let digest = gate.set_policy(agent_protocol::OPEN_DOOR.into()).unwrap();
+        assert_eq!(hex::encode(digest), expected);
+        assert!(gate.enforcer().is_ok());
+        assert!(matches!(gate.set_policy(agent_protocol::OPEN_DOOR.into()), Err(GateError::AlreadyOpen)));
+    }
+
+    #[test]
+    fn a_measured_text_that_is_no_policy_shuts_the_gate() {
+        for text in ["no policy at all", "package policy\nx := {\n"] {
+            let mut gate = closed_for(text);
+            assert!(matches!(gate.set_policy(text.into()), Err(GateError::Policy(_))), "{text:?}");
+            assert!(matches!(gate.set_policy(text.into()), Err(GateError::Spent)));
+            assert!(matches!(gate.enforcer(), Err(GateError::Spent)));
+        }
+    }
+
+    #[test]
+    fn one_bit_makes_a_difference() {
+        let digest = [7; 32];
+        for byte in 0..32 {
+            let mut other = digest;
+            other[byte] ^= 0x80;
+            assert!(!same(&digest, &other));
+        }
+        assert!(same(&digest, &[7; 32]));
+    }
+}

@@ -1,0 +1,163 @@
+//! The life of PID 1: prepare the guest, split in two, reap, power off.
+//!
+//! PID 1 forks before any thread exists. The parent stays PID 1: it reaps and, when its child is gone, powers off. The
+//! child serves; as a subreaper it is the parent of every container process, so its waitpid competes with nobody's.
+
+mod modules;
+
+use std::{fs, io, path::Path, process::ExitCode};
+
+use nix::{
+    mount::{MsFlags, mount},
+    sys::{
+        prctl,
+        reboot::{RebootMode, reboot},
+        signal::{SigSet, SigmaskHow, sigprocmask},
+        stat::{Mode, umask},
+        wait::{WaitStatus, waitpid},
+    },
+    unistd::{Pid, chdir, chroot, sethostname, sync},
+};
+
+use crate::{cgroup, sys};
+
+/// Name of the guest until its pod gives it one.
+const HOSTNAME: &str = "casemate";
+
+/// A step of the preparation failed; the guest cannot go on.
+#[derive(Debug, thiserror::Error)]
+#[error("{step}")]
+pub struct InitError {
+    step: String,
+    #[source]
+    cause: io::Error,
+}
+
+/// What this process is after [`split`].
+pub enum Role {
+    /// PID 1, with the pid of the process that serves.
+    Init {
+        /// The process that serves.
+        server: Pid,
+    },
+    /// The process that serves.
+    Server,
+}
+
+/// A file system every guest has.
+struct FileSystem {
+    kind: &'static str,
+    target: &'static str,
+    flags: MsFlags,
+    data: &'static str,
+}
+
+const fn file_system(kind: &'static str, target: &'static str, flags: MsFlags, data: &'static str) -> FileSystem {
+    FileSystem { kind, target, flags, data }
+}
+
+const GUARDED: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
+
+const FILE_SYSTEMS: [FileSystem; 8] = [
+    file_system("proc", "/proc", GUARDED, ""),
+    file_system("sysfs", "/sys", GUARDED, ""),
+    file_system("devtmpfs", "/dev", MsFlags::MS_NOSUID, "mode=0755"),
+    file_system("devpts", "/dev/pts", MsFlags::MS_NOSUID.union(MsFlags::MS_NOEXEC), "ptmxmode=0666,mode=0620,gid=5"),
+    file_system("tmpfs", "/dev/shm", GUARDED, "mode=1777"),
+    file_system("tmpfs", "/run", MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV), "mode=0755"),
+    file_system("tmpfs", "/tmp", GUARDED, "mode=1777"),
+    file_system("cgroup2", "/sys/fs/cgroup", GUARDED, ""),
+];
+
+/// Directories that the agent works in.
+const DIRECTORIES: [&str; 4] = ["/run/gcs/c", "/run/mounts/scsi", "/run/casemate/bundles", "/run/casemate/runtime"];
+
+/// Mounts what a guest needs, raises loopback and readies the cgroups.
+///
+/// # Errors
+/// Names the step. Without any of them containers would not run as their spec says.
+pub fn prepare_guest() -> Result<(), InitError> {
+    umask(Mode::from_bits_truncate(0o022));
+    leave_initramfs_root()?;
+    for FileSystem { kind, target, flags, data } in FILE_SYSTEMS {
+        step(format!("making {target}"), fs::create_dir_all(target))?;
+        step(format!("mounting {target}"), mount(Some(kind), target, Some(kind), flags, Some(data)))?;
+    }
+    for directory in DIRECTORIES {
+        step(format!("making {directory}"), fs::create_dir_all(directory))?;
+    }
+    step("loading modules", modules::load_all(Path::new("/modules")))?;
+    step("naming the host", sethostname(HOSTNAME))?;
+    step("raising the loopback interface", sys::loopback_up())?;
+    step("readying cgroups", cgroup::prepare())
+}
+
+/// Makes the root a mount of its own.
+///
+/// The initramfs is the root of the mount tree, and pivot_root, with which containers leave the guest's files
+/// behind, refuses to work from there. Moved over itself, the same directory is an ordinary mount.
+fn leave_initramfs_root() -> Result<(), InitError> {
+    let staging = "/root";
+    step("making /root", fs::create_dir_all(staging))?;
+    step("binding the root", mount(Some("/"), staging, None::<&str>, MsFlags::MS_BIND, None::<&str>))?;
+    step("entering the new root", chdir(staging))?;
+    step("moving the new root", mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>))?;
+    step("taking the new root", chroot("."))?;
+    step("entering the new root", chdir("/"))
+}
+
+fn step<E: Into<io::Error>>(step: impl Into<String>, result: Result<(), E>) -> Result<(), InitError> {
+    result.map_err(|error| InitError { step: step.into(), cause: error.into() })
+}
+
+/// Splits this process; see the module's description.
+///
+/// # Errors
+/// fork or prctl failed.
+pub fn split() -> Result<Role, InitError> {
+    let child = sys::fork_single_threaded().map_err(|cause| InitError { step: "forking".to_owned(), cause })?;
+    match child {
+        Some(server) => Ok(Role::Init { server }),
+        None => {
+            step("becoming a subreaper", prctl::set_child_subreaper(true))?;
+            Ok(Role::Server)
+        }
+    }
+}
+
+/// What PID 1 does: reaps orphans, and powers off when `server` is gone.
+pub fn reap_until_exit(server: Pid) -> ExitCode {
+    // Nobody signals PID 1 for a good reason.
+    let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None);
+    loop {
+        match waitpid(None, None) {
+            Ok(WaitStatus::Exited(pid, 0)) if pid == server => break,
+            Ok(WaitStatus::Exited(pid, code)) if pid == server => {
+                eprintln!("init: the agent ended with code {code}, powering off");
+                break;
+            }
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == server => {
+                eprintln!("init: the agent was ended by {signal}, powering off");
+                break;
+            }
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => {
+                eprintln!("init: no child left ({error}), powering off");
+                break;
+            }
+        }
+    }
+    power_off()
+}
+
+/// Flushes and powers the machine off; returns only where that is not allowed.
+pub fn power_off() -> ExitCode {
+    sync();
+    match reboot(RebootMode::RB_POWER_OFF) {
+        Ok(never) => match never {},
+        Err(error) => {
+            eprintln!("init: cannot power off: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! The agent's side of `casemate-launcher`: one process for each container or exec to be started.
+
+use std::{
+    io::{self, IoSliceMut, Read, Write},
+    os::fd::{AsRawFd, OwnedFd},
+    os::unix::net::UnixStream,
+    process::Command,
+};
+
+use agent_protocol::limits::LAUNCHER_DEADLINE;
+use nix::{
+    sys::socket::{ControlMessageOwned, MsgFlags, recvmsg},
+    unistd::Pid,
+};
+use policy::ContainerId;
+
+use crate::{
+    paths,
+    reaper::{ExitWatch, Reaper},
+    stdio::ProcessEnds,
+    sys,
+};
+
+/// Longest error text taken from the launcher, in bytes.
+const ERROR_BYTES: u64 = 2048;
+
+/// Why nothing was started.
+#[derive(Debug, thiserror::Error)]
+pub enum LauncherError {
+    /// The program could not be run or talked to.
+    #[error("the launcher failed")]
+    Io(#[from] io::Error),
+    /// It said why.
+    #[error("the process cannot be started: {0}")]
+    Refused(String),
+    /// It said something else.
+    #[error("the launcher gave no answer")]
+    Answer,
+}
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug)]
+pub enum Verb {
+    /// A container's init, which waits for its start.
+    Create,
+    /// A further process, which runs at once.
+    Exec,
+}
+
+/// A new process.
+pub struct Started {
+    /// As the agent sees it.
+    pub pid: Pid,
+    /// Tells its end.
+    pub exit: ExitWatch,
+    /// The terminal's master, if the spec asks for one.
+    pub terminal: Option<OwnedFd>,
+}
+
+/// Runs the launcher with `spec`; blocks until the process exists.
+pub fn launch(
+    reaper: &Reaper,
+    verb: Verb,
+    id: &ContainerId,
+    spec: &serde_json::Value,
+    ends: ProcessEnds,
+) -> Result<Started, LauncherError> {
+    let (mut ours, theirs) = UnixStream::pair()?;
+    ours.set_read_timeout(Some(LAUNCHER_DEADLINE))?;
+    ours.set_write_timeout(Some(LAUNCHER_DEADLINE))?;
+    let theirs = OwnedFd::from(theirs);
+    let mut command = Command::new(paths::LAUNCHER);
+    command
+        .arg(match verb {
+            Verb::Create => "create",
+            Verb::Exec => "exec",
+        })
+        .arg(id.as_hex())
+        .arg(paths::bundle(id))
+        .arg(theirs.as_raw_fd().to_string())
+        .env_clear()
+        .stdin(ends.stdin)
+        .stdout(ends.stdout)
+        .stderr(ends.stderr);
+    let (launcher, _) = reaper.spawn(&mut command, &theirs)?;
+    // Both hold the process's ends of its pipes, which must have no writer in the agent.
+    drop(command);
+    drop(theirs);
+    match converse(&mut ours, spec) {
+        // The launcher stays until `ours` is closed, so this comes before anybody can reap the process.
+        Ok((pid, terminal)) => Ok(Started { pid, exit: reaper.register(pid), terminal }),
+        Err(error) => {
+            reaper.signal(launcher, libc::SIGKILL)?;
+            Err(error)
+        }
+    }
+}
+
+fn converse(socket: &mut UnixStream, spec: &serde_json::Value) -> Result<(Pid, Option<OwnedFd>), LauncherError> {
+    let spec = serde_json::to_vec(spec).map_err(io::Error::from)?;
+    let length = u32::try_from(spec.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    socket.write_all(&length.to_le_bytes())?;
+    socket.write_all(&spec)?;
+    answer(socket)
+}
+
+fn answer(socket: &mut UnixStream) -> Result<(Pid, Option<OwnedFd>), LauncherError> {
+    let mut first = [0; 5];
+    let mut space = nix::cmsg_space!([libc::c_int; 1]);
+    let (count, terminal) = {
+        let mut iov = [IoSliceMut::new(&mut first)];
+        let message = recvmsg::<()>(socket.as_raw_fd(), &mut iov, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)
+            .map_err(io::Error::from)?;
+        let mut terminal = None;
+        for control in message.cmsgs().map_err(io::Error::from)? {
+            if let ControlMessageOwned::ScmRights(numbers) = control {
+                terminal = sys::first_received(&numbers);
+            }
+        }
+        (message.bytes, terminal)
+    };
+    match (first, count) {
+        ([b'P', pid @ ..], 5) => {
+            let pid = i32::try_from(u32::from_le_bytes(pid)).ok().filter(|&pid| pid > 1).ok_or(LauncherError::Answer)?;
+            Ok((Pid::from_raw(pid), terminal))
+        }
+        ([b'E', ..], 1..) => {
+            let mut text = first[1..count].to_vec();
+            socket.take(ERROR_BYTES).read_to_end(&mut text)?;
+            Err(LauncherError::Refused(String::from_utf8_lossy(&text).into_owned()))
+        }
+        _ => Err(LauncherError::Answer),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::socket::{ControlMessage, sendmsg};
+    use std::io::IoSlice;
+
+    fn answer_to(bytes: &[u8]) -> Result<(Pid, Option<OwnedFd>), LauncherError> {
+        let (mut ours, mut launchers) = UnixStream::pair().unwrap();
+        launchers.write_all(bytes).unwrap();
+        drop(launchers);
+        answer(&mut ours)
+    }
+
+    #[test]
+    fn answers_are_pids_or_errors() {
+        assert_eq!(answer_to(b"P\x02\x01\0\0").unwrap().0, Pid::from_raw(0x102));
+        let LauncherError::Refused(text) = answer_to(b"Eno such program").unwrap_err() else { panic!() };
+        assert_eq!(text, "no such program");
+        for bad in [&b""[..], b"P", b"P\x01\0\0\0", b"P\0\0\0\0", b"P\0\0\0\x80", b"X"] {
+            assert!(matches!(answer_to(bad), Err(LauncherError::Answer)), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_terminal_comes_with_the_pid() {
+        let (mut ours, launchers) = UnixStream::pair().unwrap();
+        let (_reader, writer) = io::pipe().unwrap();
+        let numbers = [writer.as_raw_fd()];
+        let rights = [ControlMessage::ScmRights(&numbers)];
+        sendmsg::<()>(launchers.as_raw_fd(), &[IoSlice::new(b"P\x07\0\0\0")], &rights, MsgFlags::empty(), None).unwrap();
+        let (pid, terminal) = answer(&mut ours).unwrap();
+        assert_eq!(pid, Pid::from_raw(7));
+        assert!(terminal.is_some());
+    }
+}

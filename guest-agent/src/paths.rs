@@ -1,0 +1,59 @@
+//! Every path of the guest in one place; none of them comes from the host.
+//!
+//! Policies match the first group (`/run/gcs`, `/run/mounts`), so it is as the peer has it. The second group is ours.
+
+use std::path::PathBuf;
+
+use policy::ContainerId;
+
+/// Program that starts containers.
+pub const LAUNCHER: &str = "/bin/casemate-launcher";
+/// Root of the cgroup v2 hierarchy.
+pub const CGROUP_ROOT: &str = "/sys/fs/cgroup";
+/// Above every container's cgroup, relative to the root.
+pub const CGROUP_PARENT: &str = "casemate";
+
+/// Mount point of a layer.
+pub fn layer(slot: u32) -> String {
+    format!("/run/mounts/scsi/m{slot}")
+}
+
+/// Directory of a container; for the sandbox also the mount point of the scratch disk.
+pub fn container(id: &ContainerId) -> String {
+    format!("/run/gcs/c/{}", id.as_hex())
+}
+
+/// Root file system of a container.
+pub fn rootfs(id: &ContainerId) -> String {
+    format!("/run/gcs/c/{}/rootfs", id.as_hex())
+}
+
+/// Directory on the scratch disk that holds the upper and work directories of a container's overlay.
+pub fn scratch(sandbox: &ContainerId, container: &ContainerId) -> String {
+    format!("/run/gcs/c/{}/scratch/{}", sandbox.as_hex(), container.as_hex())
+}
+
+/// What `sandbox://` in a mount source stands for.
+pub fn sandbox_mounts(sandbox: &ContainerId) -> String {
+    format!("/run/gcs/c/{}/sandboxMounts", sandbox.as_hex())
+}
+
+/// What `hugepages://` in a mount source stands for.
+pub fn huge_pages(sandbox: &ContainerId) -> String {
+    format!("/run/gcs/c/{}/hugepages", sandbox.as_hex())
+}
+
+/// Where the launcher finds and keeps a container's spec; in memory, out of every container's reach.
+pub fn bundle(id: &ContainerId) -> PathBuf {
+    PathBuf::from("/run/casemate/bundles").join(id.as_hex())
+}
+
+/// Where libcontainer keeps a container's state.
+pub fn runtime_state(id: &ContainerId) -> PathBuf {
+    PathBuf::from("/run/casemate/runtime").join(id.as_hex())
+}
+
+/// A container's cgroup, relative to the hierarchy's root.
+pub fn cgroup(id: &ContainerId) -> String {
+    format!("/{CGROUP_PARENT}/{}", id.as_hex())
+}

@@ -1,0 +1,158 @@
+//! Every exit passes here: the one caller of waitpid, and the table of who ended how.
+//!
+//! The serving process is a child subreaper, so launchers, inits and exec processes all end as its children. A pid is
+//! entered before it can be reaped (a launcher stays until the agent has entered the pid it reports), and a signal is
+//! sent under the same lock that reaping takes, so it never meets a pid that was given to somebody else.
+
+use std::{
+    collections::HashMap,
+    io,
+    os::fd::OwnedFd,
+    process::Command,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, FdFlag, fcntl},
+    sys::wait::{WaitPidFlag, WaitStatus, waitpid},
+    unistd::Pid,
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// Exit code, or 128 + signal.
+    pub status: u32,
+    /// Nanoseconds since the epoch by the guest's clock.
+    pub at_ns: u64,
+}
+
+/// Tells when a process has ended, to any number of waiters and for as long as it is kept.
+pub type ExitWatch = watch::Receiver<Option<Exit>>;
+
+/// The table of running children.
+#[derive(Default)]
+pub struct Reaper {
+    running: Mutex<HashMap<Pid, watch::Sender<Option<Exit>>>>,
+}
+
+impl Reaper {
+    /// Starts `command` with `inherited` left open under its own number.
+    pub fn spawn(&self, command: &mut Command, inherited: &OwnedFd) -> io::Result<(Pid, ExitWatch)> {
+        let mut running = self.running();
+        // Under the lock, so that no other child gets the descriptor.
+        fcntl(inherited, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        let spawned = command.spawn();
+        fcntl(inherited, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+        let pid = Pid::from_raw(spawned?.id() as i32);
+        Ok((pid, Self::enter(&mut running, pid)))
+    }
+
+    /// Enters a process that somebody else started and that cannot have been reaped yet.
+    pub fn register(&self, pid: Pid) -> ExitWatch {
+        Self::enter(&mut self.running(), pid)
+    }
+
+    fn enter(running: &mut HashMap<Pid, watch::Sender<Option<Exit>>>, pid: Pid) -> ExitWatch {
+        let (sender, receiver) = watch::channel(None);
+        running.insert(pid, sender);
+        receiver
+    }
+
+    /// Sends a signal (any number, real-time ones too) to a process that still runs; false if it has ended.
+    pub fn signal(&self, pid: Pid, number: i32) -> io::Result<bool> {
+        let running = self.running();
+        if !running.contains_key(&pid) {
+            return Ok(false);
+        }
+        match crate::sys::kill(pid, number) {
+            Ok(()) => Ok(true),
+            Err(Errno::ESRCH) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Collects whatever has ended.
+    fn reap(&self) {
+        let mut running = self.running();
+        loop {
+            let (pid, status) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) => (pid, code as u32),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, 128 + signal as u32),
+                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return,
+                // Stopped or continued children are not asked for; an interrupted call is repeated.
+                Ok(_) | Err(Errno::EINTR) => continue,
+                Err(_) => return,
+            };
+            // Others are orphans of containers, and nobody waits for them.
+            if let Some(sender) = running.remove(&pid) {
+                let at_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
+                sender.send_replace(Some(Exit { status, at_ns }));
+            }
+        }
+    }
+
+    /// Collects exits until the process ends.
+    pub async fn run(self: Arc<Self>) -> io::Result<()> {
+        let mut children = signal(SignalKind::child())?;
+        loop {
+            self.reap();
+            if children.recv().await.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn running(&self) -> MutexGuard<'_, HashMap<Pid, watch::Sender<Option<Exit>>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits for the end of a process.
+pub async fn ended(mut watch: ExitWatch) -> Exit {
+    match watch.wait_for(Option::is_some).await {
+        Ok(exit) => exit.unwrap_or(LOST),
+        Err(_) => LOST,
+    }
+}
+
+/// For a process whose end nobody saw: cannot happen while the reaper lives.
+const LOST: Exit = Exit { status: 255, at_ns: 0 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Stdio;
+
+    /// One test for all, as waitpid would take another test's children.
+    #[tokio::test]
+    async fn every_exit_is_told_to_all_who_wait() {
+        let reaper = Arc::new(Reaper::default());
+        tokio::spawn(reaper.clone().run());
+        let (_ours, theirs) = io::pipe().unwrap();
+        let theirs = OwnedFd::from(theirs);
+        let shell = |script: &str| {
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", script]).stdin(Stdio::null());
+            reaper.spawn(&mut command, &theirs).unwrap()
+        };
+        let (_, seven) = shell("exit 7");
+        let (sleeper, killed) = shell("exec sleep 1000");
+        let (one, two) = tokio::join!(ended(seven.clone()), ended(seven.clone()));
+        assert_eq!(one.status, 7);
+        assert_eq!(one, two);
+        assert!(one.at_ns > 1_600_000_000_000_000_000);
+        // Long after the end still the same.
+        assert_eq!(ended(seven).await, one);
+
+        assert!(reaper.signal(sleeper, libc::SIGKILL).unwrap());
+        assert_eq!(ended(killed).await.status, 128 + 9);
+        assert!(!reaper.signal(sleeper, libc::SIGKILL).unwrap(), "its pid may be another's by now");
+    }
+}

@@ -1,0 +1,332 @@
+//! The ttrpc service. Each method: decode, enforce, act.
+
+use std::{io, process, sync::Arc, time::Duration};
+
+use agent_protocol::{
+    Agent, CONTROL_PORT, CreateContainerRequest, CreateContainerResponse, DeleteProcessRequest, DeleteProcessResponse,
+    ExecProcessRequest, ExecProcessResponse, GuestProcess, ListProcessesRequest, ListProcessesResponse,
+    MountLayerRequest, MountLayerResponse, MountOverlayRequest, MountOverlayResponse, MountScratchRequest,
+    MountScratchResponse, PowerOffRequest, PowerOffResponse, ResizeTerminalRequest, ResizeTerminalResponse,
+    STREAM_PORT, SetPolicyRequest, SetPolicyResponse, ShutdownContainerRequest, ShutdownContainerResponse,
+    SignalProcessRequest, SignalProcessResponse, StartContainerRequest, StartContainerResponse, StreamToken,
+    UnmountLayerRequest, UnmountLayerResponse, UnmountOverlayRequest, UnmountOverlayResponse, UnmountScratchRequest,
+    UnmountScratchResponse, WaitProcessRequest, WaitProcessResponse, create_agent,
+    limits::CAPACITY_DEADLINE,
+};
+use policy::action::{MountDevice, RwMountDevice, RwUnmountDevice, ShutdownContainer, UnmountDevice};
+use tokio_vsock::VsockStream;
+use ttrpc::r#async::{Server, TtrpcContext};
+
+use crate::{
+    container::{ContainerError, UserDatabase, exec_action, split},
+    decode::{self, CreateOrder, ExecOrder, LayerOrder, SignalOrder, StdioPlan},
+    error::RequestError,
+    evidence::{BootEvidence, Evidence},
+    paths,
+    reaper::{Reaper, ended},
+    sandbox::Sandbox,
+    stdio::HostStreams,
+    storage::{self, StorageError},
+    streams::{self, ClaimError, Stream, Streams},
+};
+
+/// Threads for acts that block; they are serial but for a few look-ups.
+const BLOCKING_THREADS: usize = 8;
+/// Time for the last answer to leave before the guest powers off.
+const FAREWELL: Duration = Duration::from_millis(20);
+
+/// The service ended, and with it the guest.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    #[error("the runtime cannot be made")]
+    Runtime(#[source] io::Error),
+    #[error("port {port} cannot be served")]
+    Port {
+        port: u32,
+        #[source]
+        cause: io::Error,
+    },
+    #[error("the service cannot be started")]
+    Ttrpc(#[source] ttrpc::Error),
+    #[error("the reaper ended")]
+    Reaper(#[source] io::Error),
+}
+
+/// Serves until the guest is powered off.
+pub fn run() -> Result<(), ServerError> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .build()
+        .map_err(ServerError::Runtime)?
+        .block_on(serve())
+}
+
+async fn serve() -> Result<(), ServerError> {
+    let listen = |port| agent_protocol::listen(port).map_err(|cause| ServerError::Port { port, cause });
+    let reaper = Arc::new(Reaper::default());
+    let reaping = tokio::spawn(reaper.clone().run());
+    let stream_table = Arc::new(Streams::default());
+    let streaming = tokio::spawn(streams::serve(stream_table.clone(), listen(STREAM_PORT)?));
+    let service = Service { sandbox: Sandbox::new(BootEvidence, reaper), streams: stream_table };
+    let control = listen(CONTROL_PORT)?;
+    let mut server = Server::new().add_listener(control.into_ttrpc()).register_service(create_agent(Arc::new(service)));
+    server.start().await.map_err(ServerError::Ttrpc)?;
+    tokio::select! {
+        ended = reaping => Err(ServerError::Reaper(flatten(ended))),
+        ended = streaming => Err(ServerError::Port { port: STREAM_PORT, cause: flatten(ended) }),
+    }
+}
+
+fn flatten(ended: Result<io::Result<()>, tokio::task::JoinError>) -> io::Error {
+    match ended {
+        Ok(Err(error)) => error,
+        Ok(Ok(())) => io::ErrorKind::UnexpectedEof.into(),
+        Err(panicked) => io::Error::other(panicked),
+    }
+}
+
+struct Service<E> {
+    sandbox: Sandbox<E>,
+    streams: Arc<Streams<VsockStream>>,
+}
+
+impl<E: Evidence + 'static> Service<E> {
+    /// The connections that a plan names, all of them or an error.
+    async fn claim(&self, plan: &StdioPlan) -> Result<HostStreams<VsockStream>, RequestError> {
+        let claim = async |token: Option<StreamToken>| -> Result<Option<Stream<VsockStream>>, ClaimError> {
+            match token {
+                Some(token) => self.streams.claim(token).await.map(Some),
+                None => Ok(None),
+            }
+        };
+        let (stdin, stdout, stderr) = tokio::try_join!(claim(plan.stdin), claim(plan.stdout), claim(plan.stderr))?;
+        Ok(HostStreams { stdin, stdout, stderr })
+    }
+
+    async fn mount_layer(&self, order: LayerOrder) -> Result<(), RequestError> {
+        self.sandbox.check_open()?;
+        let LayerOrder { slot, geometry, root_hash } = order;
+        let disk = storage::layer_disk()?;
+        let end = geometry.end_sector();
+        // Before the policy is asked, as no permit may wait for the host.
+        let grown = disk.grown_to(end, CAPACITY_DEADLINE).await;
+        let grown = grown.map_err(|cause| StorageError::Io { step: "reading the size of the layer disk", cause })?;
+        grown.map_err(|available| StorageError::BeyondDisk { end, available })?;
+        let act = self.sandbox.judged(move |enforcer, storage, _| {
+            let permit = enforcer.enforce(MountDevice::new(paths::layer(slot), root_hash))?;
+            Ok(storage.mount_layer(permit, slot, &disk, geometry)?)
+        });
+        act.await
+    }
+
+    async fn create(&self, order: CreateOrder) -> Result<u32, RequestError> {
+        self.sandbox.check_open()?;
+        let streams = self.claim(&order.stdio).await?;
+        let act = self.sandbox.judged(move |enforcer, storage, containers| {
+            let CreateOrder { container, sandbox, spec, stdio } = order;
+            containers.check_free(&container)?;
+            if !storage.has_rootfs(&container) {
+                return Err(ContainerError::NoRootfs(container).into());
+            }
+            let users = UserDatabase::read(&paths::rootfs(&container)).map_err(ContainerError::User)?;
+            let identity = users.identify(&spec.process.user).map_err(ContainerError::User)?;
+            let (action, rest) = split(spec, &container, &sandbox, identity).map_err(ContainerError::Source)?;
+            let permit = enforcer.enforce(action)?;
+            let pid = containers.create(permit, rest, users, &sandbox, stdio.terminal, streams)?;
+            Ok(pid.as_raw() as u32)
+        });
+        act.await
+    }
+
+    async fn exec(&self, order: ExecOrder) -> Result<u32, RequestError> {
+        self.sandbox.check_open()?;
+        let streams = self.claim(&order.stdio).await?;
+        let act = self.sandbox.judged(move |enforcer, _, containers| {
+            let ExecOrder { container, exec_id, process, stdio } = order;
+            let identity = containers.get(&container)?.identify(&process.user)?;
+            let (action, terminal, rlimits, oom) = exec_action(process, &container, identity);
+            let permit = enforcer.enforce(action)?;
+            let pid = containers.exec(permit, exec_id, terminal, rlimits, oom, stdio.terminal, streams)?;
+            Ok(pid.as_raw() as u32)
+        });
+        act.await
+    }
+
+    async fn signal(&self, order: SignalOrder) -> Result<(), RequestError> {
+        let act = self.sandbox.judged(move |enforcer, _, containers| {
+            let SignalOrder { container, process, signal, all } = order;
+            let action = containers.signal_action(&container, &process, signal, all)?;
+            let permit = enforcer.enforce(action)?;
+            Ok(containers.signal(permit, &process, all)?)
+        });
+        act.await
+    }
+
+    async fn wait(&self, request: WaitProcessRequest) -> Result<WaitProcessResponse, RequestError> {
+        self.sandbox.check_open()?;
+        let _room = self.sandbox.waiters.try_acquire().map_err(|_| ContainerError::TooMany("waiting calls"))?;
+        let container = decode::container_id(&request.container_id)?;
+        let process = decode::process_id(&request.exec_id)?;
+        let exit = ended(self.sandbox.containers.exit_of(&container, &process)?).await;
+        let mut response = WaitProcessResponse::new();
+        response.exit_status = exit.status;
+        response.exited_at_ns = exit.at_ns;
+        Ok(response)
+    }
+}
+
+type Answer<T> = ttrpc::Result<T>;
+
+#[async_trait::async_trait]
+impl<E: Evidence + 'static> Agent for Service<E> {
+    async fn set_policy(&self, _: &TtrpcContext, request: SetPolicyRequest) -> Answer<SetPolicyResponse> {
+        let text = decode::policy_text(request).map_err(RequestError::from)?;
+        let digest = self.sandbox.set_policy(text).await?;
+        let mut response = SetPolicyResponse::new();
+        response.digest = digest.to_vec();
+        Ok(response)
+    }
+
+    async fn mount_layer(&self, _: &TtrpcContext, request: MountLayerRequest) -> Answer<MountLayerResponse> {
+        self.mount_layer(request.try_into().map_err(RequestError::from)?).await?;
+        Ok(MountLayerResponse::new())
+    }
+
+    async fn unmount_layer(&self, _: &TtrpcContext, request: UnmountLayerRequest) -> Answer<UnmountLayerResponse> {
+        let slot = decode::layer_slot(request.slot).map_err(RequestError::from)?;
+        let act = self.sandbox.judged(move |enforcer, storage, _| {
+            let permit = enforcer.enforce(UnmountDevice { unmount_target: paths::layer(slot) })?;
+            Ok(storage.unmount_layer(permit, slot)?)
+        });
+        act.await?;
+        Ok(UnmountLayerResponse::new())
+    }
+
+    async fn mount_scratch(&self, _: &TtrpcContext, request: MountScratchRequest) -> Answer<MountScratchResponse> {
+        let (sandbox, encrypted) = decode::scratch(&request).map_err(RequestError::from)?;
+        let act = self.sandbox.judged(move |enforcer, storage, _| {
+            let permit = enforcer.enforce(RwMountDevice::new(paths::container(&sandbox), encrypted))?;
+            Ok(storage.mount_scratch(permit, sandbox)?)
+        });
+        act.await?;
+        Ok(MountScratchResponse::new())
+    }
+
+    async fn unmount_scratch(&self, _: &TtrpcContext, request: UnmountScratchRequest) -> Answer<UnmountScratchResponse> {
+        let sandbox = decode::sandbox_id(&request.sandbox_id).map_err(RequestError::from)?;
+        let act = self.sandbox.judged(move |enforcer, storage, _| {
+            let permit = enforcer.enforce(RwUnmountDevice { unmount_target: paths::container(&sandbox) })?;
+            Ok(storage.unmount_scratch(permit, &sandbox)?)
+        });
+        act.await?;
+        Ok(UnmountScratchResponse::new())
+    }
+
+    async fn mount_overlay(&self, _: &TtrpcContext, request: MountOverlayRequest) -> Answer<MountOverlayResponse> {
+        let (container, sandbox, slots) = decode::overlay(&request).map_err(RequestError::from)?;
+        let act = self.sandbox.judged(move |enforcer, storage, _| {
+            Ok(storage::mount_rootfs(storage, enforcer, &sandbox, &container, slots)?)
+        });
+        act.await?;
+        Ok(MountOverlayResponse::new())
+    }
+
+    async fn unmount_overlay(&self, _: &TtrpcContext, request: UnmountOverlayRequest) -> Answer<UnmountOverlayResponse> {
+        let container = decode::container_id(&request.container_id).map_err(RequestError::from)?;
+        let act = self.sandbox.judged(move |enforcer, storage, containers| {
+            if containers.get(&container).is_ok() {
+                return Err(StorageError::InUse(paths::rootfs(&container)).into());
+            }
+            Ok(storage::unmount_rootfs(storage, enforcer, &container)?)
+        });
+        act.await?;
+        Ok(UnmountOverlayResponse::new())
+    }
+
+    async fn create_container(&self, _: &TtrpcContext, request: CreateContainerRequest) -> Answer<CreateContainerResponse> {
+        let mut response = CreateContainerResponse::new();
+        response.pid = self.create(request.try_into().map_err(RequestError::from)?).await?;
+        Ok(response)
+    }
+
+    async fn start_container(&self, _: &TtrpcContext, request: StartContainerRequest) -> Answer<StartContainerResponse> {
+        self.sandbox.check_open().map_err(RequestError::from)?;
+        let container = decode::container_id(&request.container_id).map_err(RequestError::from)?;
+        self.sandbox.containers.start(&container).map_err(RequestError::from)?;
+        Ok(StartContainerResponse::new())
+    }
+
+    async fn exec_process(&self, _: &TtrpcContext, request: ExecProcessRequest) -> Answer<ExecProcessResponse> {
+        let mut response = ExecProcessResponse::new();
+        response.pid = self.exec(request.try_into().map_err(RequestError::from)?).await?;
+        Ok(response)
+    }
+
+    async fn signal_process(&self, _: &TtrpcContext, request: SignalProcessRequest) -> Answer<SignalProcessResponse> {
+        self.signal((&request).try_into().map_err(RequestError::from)?).await?;
+        Ok(SignalProcessResponse::new())
+    }
+
+    async fn wait_process(&self, _: &TtrpcContext, request: WaitProcessRequest) -> Answer<WaitProcessResponse> {
+        Ok(self.wait(request).await?)
+    }
+
+    async fn delete_process(&self, _: &TtrpcContext, request: DeleteProcessRequest) -> Answer<DeleteProcessResponse> {
+        self.sandbox.check_open().map_err(RequestError::from)?;
+        let container = decode::container_id(&request.container_id).map_err(RequestError::from)?;
+        let process = decode::process_id(&request.exec_id).map_err(RequestError::from)?;
+        self.sandbox.containers.delete_process(&container, &process).map_err(RequestError::from)?;
+        Ok(DeleteProcessResponse::new())
+    }
+
+    async fn shutdown_container(
+        &self,
+        _: &TtrpcContext,
+        request: ShutdownContainerRequest,
+    ) -> Answer<ShutdownContainerResponse> {
+        let container_id = decode::container_id(&request.container_id).map_err(RequestError::from)?;
+        let act = self.sandbox.judged(move |enforcer, _, containers| {
+            containers.get(&container_id)?;
+            let permit = enforcer.enforce(ShutdownContainer { container_id })?;
+            Ok(containers.shutdown(permit)?)
+        });
+        act.await?;
+        Ok(ShutdownContainerResponse::new())
+    }
+
+    async fn resize_terminal(&self, _: &TtrpcContext, request: ResizeTerminalRequest) -> Answer<ResizeTerminalResponse> {
+        self.sandbox.check_open().map_err(RequestError::from)?;
+        let (container, process, size) = decode::resize(&request).map_err(RequestError::from)?;
+        self.sandbox.containers.resize(&container, &process, size).map_err(RequestError::from)?;
+        Ok(ResizeTerminalResponse::new())
+    }
+
+    async fn list_processes(&self, _: &TtrpcContext, request: ListProcessesRequest) -> Answer<ListProcessesResponse> {
+        self.sandbox.check_open().map_err(RequestError::from)?;
+        let container = decode::container_id(&request.container_id).map_err(RequestError::from)?;
+        let processes = self.sandbox.containers.list(&container).map_err(RequestError::from)?;
+        let mut response = ListProcessesResponse::new();
+        response.processes = processes
+            .into_iter()
+            .map(|(pid, exec_id)| {
+                let mut process = GuestProcess::new();
+                process.pid = pid;
+                process.exec_id = exec_id;
+                process
+            })
+            .collect();
+        Ok(response)
+    }
+
+    async fn power_off(&self, _: &TtrpcContext, _: PowerOffRequest) -> Answer<PowerOffResponse> {
+        self.sandbox.check_open().map_err(RequestError::from)?;
+        self.sandbox.containers.end_all();
+        tokio::spawn(async {
+            tokio::time::sleep(FAREWELL).await;
+            // PID 1 sees this process end, flushes and powers off.
+            process::exit(0);
+        });
+        Ok(PowerOffResponse::new())
+    }
+}

@@ -1,0 +1,230 @@
+//! Disks, layers, the scratch disk and root file systems: what is mounted, and how it comes and goes.
+
+pub mod device_mapper;
+pub mod disk;
+pub mod layers;
+mod overlay;
+mod scratch;
+
+use std::io;
+
+use policy::{
+    ContainerId, Denied, Enforcer, Permit,
+    action::{MountDevice, MountOverlay, RwMountDevice, RwUnmountDevice, ScratchMount, ScratchUnmount, UnmountDevice, UnmountOverlay},
+};
+
+use crate::paths;
+use device_mapper::MapperError;
+use disk::{Disk, Slot};
+use layers::{Geometry, Layers};
+use overlay::Overlays;
+use scratch::Scratch;
+
+/// Why something is not mounted or unmounted.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// The mount point is taken.
+    #[error("{0} is mounted already")]
+    Occupied(String),
+    /// Nothing is mounted there.
+    #[error("nothing is mounted at {0}")]
+    Absent(String),
+    /// Something stands on it.
+    #[error("{0} is in use")]
+    InUse(String),
+    /// The bound is reached.
+    #[error("there are too many {0}")]
+    TooMany(&'static str),
+    /// The scratch disk must be mounted first.
+    #[error("the scratch disk of the sandbox is not mounted")]
+    NoScratch,
+    /// The VM was started without this disk.
+    #[error("the VM has no disk for {0}")]
+    NoDisk(&'static str),
+    /// The announced layer is not on the disk, even after waiting.
+    #[error("the layer ends at sector {end}, and the layer disk has {available}")]
+    BeyondDisk {
+        /// First sector after the layer.
+        end: u64,
+        /// Sectors that the disk has.
+        available: u64,
+    },
+    /// Device-mapper refused.
+    #[error("a block device cannot be set up")]
+    Mapper(#[from] MapperError),
+    /// The scratch disk could not be formatted.
+    #[error("the scratch disk cannot be formatted: {0}")]
+    ScratchFormat(&'static str),
+    /// A system call failed.
+    #[error("{step} failed")]
+    Io {
+        /// What was attempted.
+        step: &'static str,
+        /// Why it failed.
+        #[source]
+        cause: io::Error,
+    },
+}
+
+impl StorageError {
+    fn io<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> Self {
+        move |cause| Self::Io { step, cause: cause.into() }
+    }
+}
+
+/// Everything that is mounted for containers.
+#[derive(Debug, Default)]
+pub struct Storage {
+    layers: Layers,
+    scratch: Option<Scratch>,
+    overlays: Overlays,
+}
+
+/// The layer disk, which every VM that runs containers has.
+pub fn layer_disk() -> Result<Disk, StorageError> {
+    find(Slot::Layers, "layers")
+}
+
+fn find(slot: Slot, what: &'static str) -> Result<Disk, StorageError> {
+    Disk::find(slot).map_err(StorageError::io("looking for a disk"))?.ok_or(StorageError::NoDisk(what))
+}
+
+impl Storage {
+    /// Opens and mounts a layer.
+    pub fn mount_layer(
+        &mut self,
+        permit: Permit<'_, MountDevice>,
+        slot: u32,
+        disk: &Disk,
+        geometry: Geometry,
+    ) -> Result<(), StorageError> {
+        self.layers.mount(permit, slot, disk, geometry)
+    }
+
+    /// Takes a layer down.
+    pub fn unmount_layer(&mut self, permit: Permit<'_, UnmountDevice>, slot: u32) -> Result<(), StorageError> {
+        self.layers.unmount(permit, slot)
+    }
+
+    /// Formats and mounts the scratch disk.
+    pub fn mount_scratch(&mut self, permit: Permit<'_, RwMountDevice>, sandbox: ContainerId) -> Result<(), StorageError> {
+        if self.scratch.is_some() {
+            return Err(StorageError::Occupied(permit.action().target.clone()));
+        }
+        let disk = find(Slot::Scratch, "scratch")?;
+        self.scratch = Some(Scratch::mount(permit, sandbox, &disk)?);
+        Ok(())
+    }
+
+    /// Takes the scratch disk down.
+    pub fn unmount_scratch(&mut self, permit: Permit<'_, RwUnmountDevice>, sandbox: &ContainerId) -> Result<(), StorageError> {
+        let target = permit.action().unmount_target.clone();
+        match &mut self.scratch {
+            Some(scratch) if scratch.sandbox == *sandbox => scratch.unmount(permit)?,
+            _ => return Err(StorageError::Absent(target)),
+        }
+        self.scratch = None;
+        Ok(())
+    }
+
+    /// The directory for a container's upper directory, as an action to be judged.
+    pub fn upper(&self, sandbox: &ContainerId, container: &ContainerId) -> Result<ScratchMount, StorageError> {
+        match &self.scratch {
+            Some(scratch) if scratch.sandbox == *sandbox => {
+                Ok(ScratchMount { target: paths::scratch(sandbox, container), encrypted: scratch.encrypted })
+            }
+            _ => Err(StorageError::NoScratch),
+        }
+    }
+
+    /// Paths of mounted layers.
+    pub fn layer_paths(&self, slots: &[u32]) -> Result<Vec<String>, StorageError> {
+        self.layers.targets(slots)
+    }
+
+    /// Makes a container's upper directory.
+    pub fn make_upper(&mut self, permit: Permit<'_, ScratchMount>) -> Result<(), StorageError> {
+        overlay::make_upper(permit)
+    }
+
+    /// Takes a container's upper directory away again.
+    pub fn remove_upper(&mut self, permit: Permit<'_, ScratchUnmount>) -> Result<(), StorageError> {
+        overlay::remove_upper(&permit.action().unmount_target)?;
+        permit.commit();
+        Ok(())
+    }
+
+    /// Mounts a container's root file system.
+    pub fn mount_overlay(
+        &mut self,
+        permit: Permit<'_, MountOverlay>,
+        slots: Vec<u32>,
+        scratch: String,
+    ) -> Result<(), StorageError> {
+        self.overlays.mount(permit, slots.clone(), scratch)?;
+        self.layers.hold(&slots);
+        if let Some(scratch) = &mut self.scratch {
+            scratch.users += 1;
+        }
+        Ok(())
+    }
+
+    /// Unmounts a container's root file system; its directory on the scratch disk is left to be given up.
+    pub fn unmount_overlay(&mut self, permit: Permit<'_, UnmountOverlay>, id: &ContainerId) -> Result<String, StorageError> {
+        let overlay = self.overlays.unmount(permit, id)?;
+        self.layers.release(&overlay.slots);
+        if let Some(scratch) = &mut self.scratch {
+            scratch.users = scratch.users.saturating_sub(1);
+        }
+        Ok(overlay.scratch)
+    }
+
+    /// Whether the container has its root file system.
+    pub fn has_rootfs(&self, id: &ContainerId) -> bool {
+        self.overlays.contains(id)
+    }
+}
+
+/// What a step of a request that has several can end with.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// Mounts a container's root file system: upper directory first, then the overlay, all or nothing.
+pub fn mount_rootfs(
+    storage: &mut Storage,
+    enforcer: &mut Enforcer,
+    sandbox: &ContainerId,
+    container: &ContainerId,
+    slots: Vec<u32>,
+) -> Result<(), StepError> {
+    let upper = storage.upper(sandbox, container)?;
+    let layer_paths = storage.layer_paths(&slots)?;
+    let scratch = upper.target.clone();
+    storage.make_upper(enforcer.enforce(upper)?)?;
+    let overlay = MountOverlay { container_id: container.clone(), layer_paths, target: paths::rootfs(container) };
+    let mounted = match enforcer.enforce(overlay) {
+        Ok(permit) => storage.mount_overlay(permit, slots, scratch.clone()).map_err(StepError::from),
+        Err(denied) => Err(denied.into()),
+    };
+    if mounted.is_err() {
+        give_up_upper(storage, enforcer, scratch)?;
+    }
+    mounted
+}
+
+/// Unmounts a container's root file system and takes away what it wrote.
+pub fn unmount_rootfs(storage: &mut Storage, enforcer: &mut Enforcer, container: &ContainerId) -> Result<(), StepError> {
+    let permit = enforcer.enforce(UnmountOverlay { unmount_target: paths::rootfs(container) })?;
+    let scratch = storage.unmount_overlay(permit, container)?;
+    give_up_upper(storage, enforcer, scratch)
+}
+
+fn give_up_upper(storage: &mut Storage, enforcer: &mut Enforcer, scratch: String) -> Result<(), StepError> {
+    let permit = enforcer.enforce(ScratchUnmount { unmount_target: scratch })?;
+    Ok(storage.remove_upper(permit)?)
+}

@@ -1,0 +1,185 @@
+//! Read-only layers: a part of the layer disk under dm-verity, mounted as ext4.
+
+use std::{collections::HashMap, fs};
+
+use agent_protocol::limits::LAYERS;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use policy::{
+    Permit,
+    action::{MountDevice, UnmountDevice},
+};
+
+use super::{
+    StorageError,
+    device_mapper::{DeviceNumber, Mapped, Table},
+    disk::Disk,
+};
+use crate::paths;
+
+/// Blocks of ext4 and of the hash tree, in bytes.
+const BLOCK_BYTES: u64 = 4096;
+/// Sectors of a block.
+pub const SECTORS_PER_BLOCK: u64 = BLOCK_BYTES / 512;
+/// Salt of every layer: 32 zero bytes.
+const SALT: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// Where a layer image lies on the disk; checked against itself, not yet against the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    /// First 512-byte sector.
+    pub first_sector: u64,
+    /// 4096-byte blocks of ext4; the verity superblock follows.
+    pub data_blocks: u64,
+    /// 4096-byte blocks in all.
+    pub total_blocks: u64,
+}
+
+impl Geometry {
+    /// First sector after the image.
+    pub fn end_sector(&self) -> u64 {
+        // Bounded by decode: no overflow.
+        self.first_sector + self.total_blocks * SECTORS_PER_BLOCK
+    }
+}
+
+/// A mounted layer, taken apart from the top.
+#[derive(Debug)]
+struct Layer {
+    mounted: bool,
+    verity: Mapped,
+    linear: Mapped,
+    users: usize,
+}
+
+/// The layers by slot.
+#[derive(Debug, Default)]
+pub struct Layers {
+    by_slot: HashMap<u32, Layer>,
+}
+
+impl Layers {
+    /// Opens the device with the root hash of the permit and mounts it.
+    pub fn mount(
+        &mut self,
+        permit: Permit<'_, MountDevice>,
+        slot: u32,
+        disk: &Disk,
+        geometry: Geometry,
+    ) -> Result<(), StorageError> {
+        let target = permit.action().target.clone();
+        if self.by_slot.contains_key(&slot) {
+            return Err(StorageError::Occupied(target));
+        }
+        if self.by_slot.len() == LAYERS {
+            return Err(StorageError::TooMany("layers"));
+        }
+        let available = disk.sectors().map_err(StorageError::io("reading the size of the layer disk"))?;
+        if geometry.end_sector() > available {
+            return Err(StorageError::BeyondDisk { end: geometry.end_sector(), available });
+        }
+        let linear = Mapped::open(&format!("layer-{slot}-image"), &linear_table(disk.number(), &geometry))?;
+        let root_hash = permit.action().device_hash.as_str();
+        let verity = Mapped::open(&format!("layer-{slot}"), &verity_table(linear.number(), &geometry, root_hash))?;
+        fs::create_dir_all(&target).map_err(StorageError::io("making a layer's mount point"))?;
+        let flags = MsFlags::MS_RDONLY | MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
+        mount(Some(&verity.path()), target.as_str(), Some("ext4"), flags, Some("noload"))
+            .map_err(StorageError::io("mounting a layer"))?;
+        self.by_slot.insert(slot, Layer { mounted: true, verity, linear, users: 0 });
+        permit.commit();
+        Ok(())
+    }
+
+    /// Unmounts a layer and takes its devices down; after that the extent on the disk may be used for something else.
+    pub fn unmount(&mut self, permit: Permit<'_, UnmountDevice>, slot: u32) -> Result<(), StorageError> {
+        let target = permit.action().unmount_target.clone();
+        let layer = self.by_slot.get_mut(&slot).ok_or_else(|| StorageError::Absent(target.clone()))?;
+        if layer.users > 0 {
+            return Err(StorageError::InUse(target));
+        }
+        if layer.mounted {
+            umount2(target.as_str(), MntFlags::UMOUNT_NOFOLLOW).map_err(StorageError::io("unmounting a layer"))?;
+            layer.mounted = false;
+        }
+        // Repeated by the next call if one of them fails now: the entry stays until all is gone.
+        layer.verity.remove()?;
+        layer.linear.remove()?;
+        self.by_slot.remove(&slot);
+        permit.commit();
+        Ok(())
+    }
+
+    /// Mount points of `slots` in the same order.
+    pub fn targets(&self, slots: &[u32]) -> Result<Vec<String>, StorageError> {
+        slots
+            .iter()
+            .map(|slot| {
+                let target = paths::layer(*slot);
+                match self.by_slot.get(slot) {
+                    Some(layer) if layer.mounted => Ok(target),
+                    _ => Err(StorageError::Absent(target)),
+                }
+            })
+            .collect()
+    }
+
+    /// Counts an overlay that uses the layers.
+    pub fn hold(&mut self, slots: &[u32]) {
+        for slot in slots {
+            if let Some(layer) = self.by_slot.get_mut(slot) {
+                layer.users += 1;
+            }
+        }
+    }
+
+    /// Ends what [`Self::hold`] began.
+    pub fn release(&mut self, slots: &[u32]) {
+        for slot in slots {
+            if let Some(layer) = self.by_slot.get_mut(slot) {
+                layer.users = layer.users.saturating_sub(1);
+            }
+        }
+    }
+}
+
+fn linear_table(disk: DeviceNumber, geometry: &Geometry) -> Table {
+    Table {
+        sectors: geometry.total_blocks * SECTORS_PER_BLOCK,
+        kind: "linear",
+        parameters: format!("{disk} {}", geometry.first_sector),
+        read_only: true,
+        secret: false,
+    }
+}
+
+/// Everything but the root hash and the sizes is fixed here and never read from the host's disk.
+fn verity_table(image: DeviceNumber, geometry: &Geometry, root_hash: &str) -> Table {
+    let Geometry { data_blocks, .. } = geometry;
+    Table {
+        sectors: data_blocks * SECTORS_PER_BLOCK,
+        kind: "verity",
+        parameters: format!(
+            "1 {image} {image} {BLOCK_BYTES} {BLOCK_BYTES} {data_blocks} {} sha256 {root_hash} {SALT}",
+            data_blocks + 1
+        ),
+        read_only: true,
+        secret: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_fix_what_the_host_must_not_choose() {
+        let geometry = Geometry { first_sector: 4096, data_blocks: 523, total_blocks: 530 };
+        let disk = DeviceNumber { major: 254, minor: 0 };
+        let linear = linear_table(disk, &geometry);
+        assert_eq!((linear.sectors, linear.parameters.as_str(), linear.read_only), (4240, "254:0 4096", true));
+        let verity = verity_table(DeviceNumber { major: 253, minor: 1 }, &geometry, &"ab".repeat(32));
+        assert_eq!(verity.sectors, 4184);
+        let expected = format!("1 253:1 253:1 4096 4096 523 524 sha256 {} {}", "ab".repeat(32), "0".repeat(64));
+        assert_eq!(verity.parameters, expected);
+        assert_eq!(geometry.end_sector(), 4096 + 4240);
+    }
+}

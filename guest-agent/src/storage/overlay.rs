@@ -1,0 +1,132 @@
+//! Root file systems of containers: layers below, a directory of the scratch disk on top.
+
+use std::{
+    collections::HashMap,
+    fs::{self, DirBuilder},
+    os::unix::fs::DirBuilderExt,
+    path::Path,
+};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use policy::{
+    ContainerId, Permit,
+    action::{MountOverlay, ScratchMount, UnmountOverlay},
+};
+
+use super::StorageError;
+
+/// Features of overlayfs that would write more than names and contents into the upper directory.
+const OPTIONS: &str = "index=off,metacopy=off,redirect_dir=off,xino=off";
+/// Lower directory of a container without layers: overlayfs needs one.
+const NO_LAYERS: &str = "/run/casemate/empty";
+
+/// A mounted root file system.
+#[derive(Debug)]
+pub struct Overlay {
+    /// The slots that it stands on.
+    pub slots: Vec<u32>,
+    /// Directory with its upper and work directories.
+    pub scratch: String,
+    mounted: bool,
+}
+
+/// The root file systems by container.
+#[derive(Debug, Default)]
+pub struct Overlays {
+    by_container: HashMap<ContainerId, Overlay>,
+}
+
+impl Overlays {
+    /// Whether the container has its root file system.
+    pub fn contains(&self, id: &ContainerId) -> bool {
+        self.by_container.get(id).is_some_and(|overlay| overlay.mounted)
+    }
+
+    /// Mounts the layers of the permit.
+    pub fn mount(
+        &mut self,
+        permit: Permit<'_, MountOverlay>,
+        slots: Vec<u32>,
+        scratch: String,
+    ) -> Result<(), StorageError> {
+        let MountOverlay { container_id, layer_paths, target } = permit.action();
+        if self.by_container.contains_key(container_id) {
+            return Err(StorageError::Occupied(target.clone()));
+        }
+        fs::create_dir_all(target).map_err(StorageError::io("making a root file system's mount point"))?;
+        let data = options(layer_paths, &scratch);
+        if layer_paths.is_empty() {
+            fs::create_dir_all(NO_LAYERS).map_err(StorageError::io("making an empty layer"))?;
+        }
+        mount(Some("overlay"), target.as_str(), Some("overlay"), MsFlags::empty(), Some(data.as_str()))
+            .map_err(StorageError::io("mounting a root file system"))?;
+        self.by_container.insert(container_id.clone(), Overlay { slots, scratch, mounted: true });
+        permit.commit();
+        Ok(())
+    }
+
+    /// Unmounts a root file system; what it stood on comes back.
+    pub fn unmount(&mut self, permit: Permit<'_, UnmountOverlay>, id: &ContainerId) -> Result<Overlay, StorageError> {
+        let target = permit.action().unmount_target.clone();
+        let overlay = self.by_container.get_mut(id).ok_or_else(|| StorageError::Absent(target.clone()))?;
+        if overlay.mounted {
+            umount2(target.as_str(), MntFlags::UMOUNT_NOFOLLOW)
+                .map_err(StorageError::io("unmounting a root file system"))?;
+            overlay.mounted = false;
+        }
+        let overlay = self.by_container.remove(id).ok_or(StorageError::Absent(target))?;
+        permit.commit();
+        Ok(overlay)
+    }
+}
+
+/// Makes the upper and work directories under the directory of the permit.
+pub fn make_upper(permit: Permit<'_, ScratchMount>) -> Result<(), StorageError> {
+    let directory = Path::new(&permit.action().target);
+    let parent = directory.parent().ok_or_else(|| StorageError::Absent(permit.action().target.clone()))?;
+    fs::create_dir_all(parent).map_err(StorageError::io("making the scratch directory"))?;
+    // Not create_all: nothing of an earlier container may be there.
+    DirBuilder::new().mode(0o700).create(directory).map_err(StorageError::io("making a container's scratch directory"))?;
+    for name in ["upper", "work"] {
+        DirBuilder::new()
+            .mode(0o755)
+            .create(directory.join(name))
+            .map_err(StorageError::io("making a container's upper directory"))?;
+    }
+    permit.commit();
+    Ok(())
+}
+
+/// Takes away what a container wrote.
+pub fn remove_upper(directory: &str) -> Result<(), StorageError> {
+    fs::remove_dir_all(directory).map_err(StorageError::io("removing a container's scratch directory"))
+}
+
+/// Top layer first, in the policy and for overlayfs alike. Paths are the agent's own and hold no `:` or `,`.
+fn options(layers: &[String], scratch: &str) -> String {
+    let lower = if layers.is_empty() { NO_LAYERS.to_owned() } else { layers.join(":") };
+    format!("lowerdir={lower},upperdir={scratch}/upper,workdir={scratch}/work,{OPTIONS}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use agent_protocol::limits::{LAYERS, OVERLAY_LAYERS};
+
+    #[test]
+    fn layers_keep_their_order() {
+        let layers = ["/run/mounts/scsi/m1".to_owned(), "/run/mounts/scsi/m0".to_owned()];
+        assert_eq!(
+            options(&layers, "/run/gcs/c/a/scratch/b"),
+            "lowerdir=/run/mounts/scsi/m1:/run/mounts/scsi/m0,upperdir=/run/gcs/c/a/scratch/b/upper,\
+             workdir=/run/gcs/c/a/scratch/b/work,index=off,metacopy=off,redirect_dir=off,xino=off"
+        );
+    }
+
+    #[test]
+    fn the_most_layers_fit_in_a_page() {
+        let id = ContainerId::new("a");
+        let layers = vec![crate::paths::layer(LAYERS as u32); OVERLAY_LAYERS];
+        assert!(options(&layers, &crate::paths::scratch(&id, &id)).len() < 4096);
+    }
+}

@@ -1,0 +1,200 @@
+//! The scratch disk: encrypted and authenticated under a key that never leaves this guest, formatted empty.
+//!
+//! ```text
+//! ext4 ── dm-crypt (AES-XTS and HMAC-SHA-256, random IV) ── dm-integrity (holds IV and tag of each block) ── disk
+//! ```
+//! Nothing is wiped: a block that was never written fails its check and reads as an error, and ext4 reads none of
+//! those. dm-integrity runs without a journal (mode D), as nothing here outlives the VM.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{BufWriter, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
+
+use nix::{
+    libc,
+    mount::{MntFlags, MsFlags, mount, umount2},
+};
+use policy::{
+    ContainerId, Permit,
+    action::{RwMountDevice, RwUnmountDevice},
+};
+
+use super::{
+    StorageError,
+    device_mapper::{DeviceNumber, Mapped, Table},
+    disk::Disk,
+};
+
+/// AES-256-XTS takes 64 bytes, HMAC-SHA-256 takes 32.
+const KEY_BYTES: usize = 96;
+/// Authentication tag and IV that dm-integrity keeps for each block.
+const TAG_BYTES: u32 = 32 + 16;
+/// Unit of encryption.
+const SECTOR_BYTES: u32 = 4096;
+/// What dm-integrity has for a superblock; zeros make it format.
+const SUPERBLOCK_BYTES: usize = 4096;
+/// Length of the first table, 512-byte sectors: any that surely fits.
+const PROBE_SECTORS: u64 = 8;
+/// ext4 must not read inodes that nobody wrote: neither ahead of need nor to initialise them later.
+const MOUNT_OPTIONS: &str = "noinit_itable,inode_readahead_blks=0";
+
+/// The mounted scratch disk.
+#[derive(Debug)]
+pub struct Scratch {
+    /// The sandbox it belongs to.
+    pub sandbox: ContainerId,
+    /// Whether what is written here is encrypted.
+    pub encrypted: bool,
+    mounted: bool,
+    crypt: Option<Mapped>,
+    integrity: Option<Mapped>,
+    /// Overlays that have their upper directory here.
+    pub users: usize,
+}
+
+impl Scratch {
+    /// Makes key, devices and file system, and mounts it where the permit says.
+    pub fn mount(permit: Permit<'_, RwMountDevice>, sandbox: ContainerId, disk: &Disk) -> Result<Self, StorageError> {
+        let action = permit.action();
+        let mut scratch =
+            Self { sandbox, encrypted: action.encrypted, mounted: false, crypt: None, integrity: None, users: 0 };
+        let sectors = disk.sectors().map_err(StorageError::io("reading the size of the scratch disk"))?;
+        let (device, sectors) = if action.encrypted {
+            let (integrity, sectors) = format_integrity(disk)?;
+            let crypt = open_crypt(integrity.number(), sectors)?;
+            let device = crypt.path();
+            // Dropped in this order if the rest fails: the upper device first.
+            scratch.crypt = Some(crypt);
+            scratch.integrity = Some(integrity);
+            (device, sectors)
+        } else {
+            (disk.path(), sectors)
+        };
+        make_file_system(&device, sectors * 512)?;
+        fs::create_dir_all(&action.target).map_err(StorageError::io("making the scratch mount point"))?;
+        let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOATIME;
+        mount(Some(&device), action.target.as_str(), Some("ext4"), flags, Some(MOUNT_OPTIONS))
+            .map_err(StorageError::io("mounting the scratch disk"))?;
+        scratch.mounted = true;
+        permit.commit();
+        Ok(scratch)
+    }
+
+    /// Unmounts it and forgets the key. What fails is tried again by the next call.
+    pub fn unmount(&mut self, permit: Permit<'_, RwUnmountDevice>) -> Result<(), StorageError> {
+        let target = permit.action().unmount_target.as_str();
+        if self.users > 0 {
+            return Err(StorageError::InUse(target.to_owned()));
+        }
+        if self.mounted {
+            umount2(target, MntFlags::UMOUNT_NOFOLLOW).map_err(StorageError::io("unmounting the scratch disk"))?;
+            self.mounted = false;
+        }
+        if let Some(crypt) = &mut self.crypt {
+            crypt.remove()?;
+        }
+        if let Some(integrity) = &mut self.integrity {
+            integrity.remove()?;
+        }
+        permit.commit();
+        Ok(())
+    }
+}
+
+/// Has dm-integrity format the disk; the device and how many sectors it offers.
+fn format_integrity(disk: &Disk) -> Result<(Mapped, u64), StorageError> {
+    // A superblock that the host left there would be believed.
+    OpenOptions::new()
+        .write(true)
+        .custom_flags(libc::O_SYNC)
+        .open(disk.path())
+        .and_then(|mut file| file.write_all(&[0; SUPERBLOCK_BYTES]))
+        .map_err(StorageError::io("clearing the scratch disk"))?;
+    let device = Mapped::create("scratch-integrity")?;
+    device.load(&integrity_table(disk.number(), PROBE_SECTORS))?;
+    let status = device.status_of_loaded()?;
+    let sectors = provided_sectors(&status).ok_or(StorageError::ScratchFormat("dm-integrity tells no size"))?;
+    // A whole number of encryption units, or dm-crypt refuses.
+    let sectors = sectors - sectors % u64::from(SECTOR_BYTES / 512);
+    device.load(&integrity_table(disk.number(), sectors))?;
+    device.activate()?;
+    Ok((device, sectors))
+}
+
+/// `Documentation/admin-guide/device-mapper/dm-integrity.rst`: status is mismatches, provided sectors, recalculation.
+fn provided_sectors(status: &str) -> Option<u64> {
+    status.split_whitespace().nth(1)?.parse().ok().filter(|&sectors| sectors > 0)
+}
+
+fn integrity_table(disk: DeviceNumber, sectors: u64) -> Table {
+    Table {
+        sectors,
+        kind: "integrity",
+        parameters: format!("{disk} 0 {TAG_BYTES} D 3 journal_sectors:1 block_size:{SECTOR_BYTES} fix_padding"),
+        read_only: false,
+        secret: false,
+    }
+}
+
+fn open_crypt(integrity: DeviceNumber, sectors: u64) -> Result<Mapped, StorageError> {
+    let mut key = [0; KEY_BYTES];
+    crate::sys::random(&mut key).map_err(StorageError::io("making the scratch key"))?;
+    let mut table = crypt_table(integrity, sectors, &key);
+    key.fill(0);
+    let opened = Mapped::open("scratch", &table);
+    // The text of the table held the key.
+    let mut text = std::mem::take(&mut table.parameters).into_bytes();
+    text.fill(0);
+    std::hint::black_box(&text);
+    Ok(opened?)
+}
+
+fn crypt_table(integrity: DeviceNumber, sectors: u64, key: &[u8; KEY_BYTES]) -> Table {
+    // One allocation of the final size, so that no copy of the key stays behind in a buffer that was outgrown.
+    let mut parameters = String::with_capacity(2 * KEY_BYTES + 256);
+    parameters.push_str("capi:authenc(hmac(sha256),xts(aes))-random ");
+    for byte in key {
+        for digit in [byte >> 4, byte & 15] {
+            parameters.push(char::from_digit(digit.into(), 16).unwrap_or('0'));
+        }
+    }
+    parameters.push_str(&format!(" 0 {integrity} 0 2 integrity:{TAG_BYTES}:aead sector_size:{SECTOR_BYTES}"));
+    Table { sectors, kind: "crypt", parameters, read_only: false, secret: true }
+}
+
+fn make_file_system(device: &Path, bytes: u64) -> Result<(), StorageError> {
+    let file = OpenOptions::new().write(true).open(device).map_err(StorageError::io("opening the scratch device"))?;
+    let mut out = BufWriter::with_capacity(1 << 20, file);
+    layer::scratch::write_empty_ext4(&mut out, bytes)
+        .map_err(|_| StorageError::ScratchFormat("the empty ext4 cannot be written"))?;
+    out.flush().map_err(StorageError::io("formatting the scratch disk"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_as_the_targets_document_them() {
+        let number = DeviceNumber { major: 254, minor: 16 };
+        let integrity = integrity_table(number, 8);
+        assert_eq!(integrity.parameters, "254:16 0 48 D 3 journal_sectors:1 block_size:4096 fix_padding");
+        let crypt = crypt_table(number, 800, &[0xa5; KEY_BYTES]);
+        let expected = format!(
+            "capi:authenc(hmac(sha256),xts(aes))-random {} 0 254:16 0 2 integrity:48:aead sector_size:4096",
+            "a5".repeat(96)
+        );
+        assert_eq!((crypt.parameters, crypt.sectors, crypt.secret), (expected, 800, true));
+    }
+
+    #[test]
+    fn the_size_stands_second_in_the_status() {
+        assert_eq!(provided_sectors("0 4194304 -"), Some(4_194_304));
+        for bad in ["", "0", "0 x -", "0 0 -"] {
+            assert_eq!(provided_sectors(bad), None);
+        }
+    }
+}

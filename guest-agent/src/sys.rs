@@ -1,0 +1,88 @@
+//! The agent's door to system calls that have no safe wrapper; `unsafe` stands here and in `storage::device_mapper`.
+
+use std::{
+    io,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+};
+
+use nix::{
+    errno::Errno,
+    libc,
+    sys::socket::{AddressFamily, SockFlag, SockType, socket},
+    unistd::{ForkResult, Pid, fork},
+};
+use tokio::io::unix::AsyncFd;
+
+/// Copies this process; the parent gets the child's pid, the child nothing.
+///
+/// # Errors
+/// The kernel has no room, or this process has more than one thread.
+pub fn fork_single_threaded() -> io::Result<Option<Pid>> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::ErrorKind::ResourceBusy.into());
+    }
+    // SAFETY: this is the only thread, as just checked, so the child finds no lock held by a thread that it lacks.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => Ok(Some(child)),
+        ForkResult::Child => Ok(None),
+    }
+}
+
+/// Sends a signal by number; nix's own type has no real-time signals.
+pub fn kill(pid: Pid, number: i32) -> Result<(), Errno> {
+    // SAFETY: kill takes two numbers and touches no memory.
+    Errno::result(unsafe { libc::kill(pid.as_raw(), number) }).map(drop)
+}
+
+/// Brings the loopback interface up.
+pub fn loopback_up() -> io::Result<()> {
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    // SAFETY: an all-zero ifreq is a valid value of that plain C structure.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name[0] = b'l' as libc::c_char;
+    request.ifr_name[1] = b'o' as libc::c_char;
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: SIOCSIFFLAGS reads one ifreq, which lives for the call; its name is NUL-terminated.
+    Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &request) })?;
+    Ok(())
+}
+
+/// Tells a terminal its size in character cells.
+pub fn resize_terminal(master: BorrowedFd<'_>, columns: u16, rows: u16) -> io::Result<()> {
+    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCSWINSZ reads one winsize, which lives for the call.
+    Errno::result(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSWINSZ, &size) })?;
+    Ok(())
+}
+
+/// Takes ownership of the descriptors that arrived with a message, keeps the first and closes the rest.
+pub fn first_received(numbers: &[RawFd]) -> Option<OwnedFd> {
+    let mut owned = numbers.iter().map(|&number| {
+        // SAFETY: the kernel has just made these numbers for this process in recvmsg; each is taken once.
+        unsafe { OwnedFd::from_raw_fd(number) }
+    });
+    let first = owned.next();
+    owned.for_each(drop);
+    first
+}
+
+/// Registers a descriptor with the runtime, which must be the calling thread's.
+pub fn register(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: the value owns its descriptor, which is neither replaced nor closed before the value is dropped.
+    Ok(unsafe { AsyncFd::register(descriptor) }?)
+}
+
+/// Fills `bytes` from the kernel's generator, waiting until that is seeded.
+pub fn random(bytes: &mut [u8]) -> io::Result<()> {
+    let mut filled = 0;
+    while filled < bytes.len() {
+        let rest = &mut bytes[filled..];
+        // SAFETY: getrandom writes at most the given number of bytes to the live slice.
+        match Errno::result(unsafe { libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) }) {
+            Ok(count) => filled += count as usize,
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
