@@ -30,12 +30,19 @@ pub struct Ring {
     kick: EventFd,
     /// Chains that may still be taken before other descriptors of the event loop get their turn.
     budget: u16,
+    /// Chains were returned since the driver was last told, or would have been if it wanted to know.
+    returned: bool,
 }
 
 impl Ring {
     /// `kick` is the eventfd through which the event loop hears of this queue.
     pub(super) fn new(queue: Queue, kick: EventFd) -> Self {
-        Self { queue, kick, budget: 0 }
+        Self {
+            queue,
+            kick,
+            budget: 0,
+            returned: false,
+        }
     }
 
     /// Starts a turn of at most one queue's length of chains.
@@ -75,12 +82,14 @@ impl Ring {
 
     /// Returns a chain with `len` bytes written.
     pub fn push_used(&mut self, memory: &Memory, head: u16, len: u32) -> Result<(), RingError> {
-        Ok(self.queue.add_used(memory, head, len)?)
+        self.queue.add_used(memory, head, len)?;
+        self.returned = true;
+        Ok(())
     }
 
     /// Interrupts the driver if buffers were returned since the last time and it wants to know.
     pub fn signal(&mut self, memory: &Memory, interrupt: &Interrupt) -> Result<(), RingError> {
-        if self.queue.ready() && self.queue.needs_notification(memory)? {
+        if std::mem::take(&mut self.returned) && self.queue.needs_notification(memory)? {
             interrupt.used();
         }
         Ok(())

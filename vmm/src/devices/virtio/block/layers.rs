@@ -85,12 +85,18 @@ impl Layers {
         Self::default()
     }
 
+    pub(super) fn check_count(&self, more: usize) -> Result<(), AppendError> {
+        let count = self.extents.len() + more;
+        if count > MAX_EXTENTS {
+            Err(AppendError::TooMany(count))
+        } else {
+            Ok(())
+        }
+    }
+
     /// Appends extents (file, byte offset, bytes), all or none.
     pub(super) fn append(&mut self, extents: Vec<(File, u64, u64)>) -> Result<Appended, AppendError> {
-        let count = self.extents.len() + extents.len();
-        if count > MAX_EXTENTS {
-            return Err(AppendError::TooMany(count));
-        }
+        self.check_count(extents.len())?;
         let mut capacity = self.capacity;
         let mut added = Vec::with_capacity(extents.len());
         for (index, (file, offset, length)) in extents.into_iter().enumerate() {
