@@ -12,7 +12,7 @@ use crate::source::{self, Source};
 const MAX_SECCOMP_BYTES: u64 = 1 << 20;
 /// Root hash of the only layer of `k8s.gcr.io/pause:3.1`.
 const PAUSE_LAYER: &str = "16b514057a06ad665f92c02863aca074fd5976c755d26bff16365299169e8415";
-/// Environment of processes that bring none.
+/// Environment of images and processes that bring none.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Umask where none is given.
 const DEFAULT_UMASK: &str = "0022";
@@ -153,6 +153,10 @@ fn working_dir(container: &Container, source: &Source) -> String {
 
 fn env_rules(container: &Container, source: &Source) -> Result<Vec<PolicyEnvRule>, String> {
     let mut rules: Vec<_> = source.image.env.iter().flatten().map(|entry| exactly(entry, true)).collect();
+    if rules.is_empty() {
+        // What container runtimes give to an image that says nothing.
+        rules.push(exactly(DEFAULT_PATH, false));
+    }
     rules.push(exactly("TERM=xterm", false));
     for EnvRule { strategy, rule, required } in &container.env_rule {
         match strategy {

@@ -16,7 +16,7 @@ fn every_default_is_filled_in() {
         r#"containers := [
     {{
         "command": ["sh","-c","a\u003cb"],
-        "env_rules": [{{"pattern":"TERM=xterm","strategy":"string","required":false}}],
+        "env_rules": [{{"pattern":"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin","strategy":"string","required":false}},{{"pattern":"TERM=xterm","strategy":"string","required":false}}],
         "layers": ["{LAYER_A}","{LAYER_B}"],
         "mounts": [],
         "exec_processes": [],
