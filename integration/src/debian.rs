@@ -2,7 +2,7 @@
 //! host's mirror and touches nothing of the host's configuration.
 
 use crate::host;
-use anyhow::{bail, Context, Result};
+use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -23,7 +23,10 @@ impl Archive {
         }
         std::fs::write(dir.join("sources.list"), source_lines(suite)?).context("cannot write the private sources.list")?;
         std::fs::write(dir.join("status"), "").context("cannot write the private status file")?;
-        Ok(Self { suite: suite.to_owned(), dir })
+        Ok(Self {
+            suite: suite.to_owned(),
+            dir,
+        })
     }
 
     /// The suite's name.
@@ -38,7 +41,8 @@ impl Archive {
 
     /// Fetches the package lists.
     pub fn refresh(&self) -> Result<()> {
-        host::run(self.apt("apt-get").args(["-qq", "update"])).with_context(|| format!("cannot read the package lists of {}", self.suite))?;
+        host::run(self.apt("apt-get").args(["-qq", "update"]))
+            .with_context(|| format!("cannot read the package lists of {}", self.suite))?;
         Ok(())
     }
 
@@ -46,7 +50,10 @@ impl Archive {
     pub fn newest(&self, pattern: &str) -> Result<String> {
         let found = host::run(self.apt("apt-cache").args(["search", "--names-only", &format!("^{pattern}$")]))?;
         let names = found.lines().filter_map(|line| line.split(' ').next());
-        names.max_by_key(|name| version_key(name)).map(str::to_owned).with_context(|| format!("{} has no package {pattern}", self.suite))
+        names
+            .max_by_key(|name| version_key(name))
+            .map(str::to_owned)
+            .with_context(|| format!("{} has no package {pattern}", self.suite))
     }
 
     /// Downloads packages into `into`; returns their files in the order asked for.
@@ -114,14 +121,20 @@ fn from_targets(text: &str) -> Result<(String, String)> {
 /// The newest file in `dir` whose name begins with `prefix`.
 fn newest_file(dir: &Path, prefix: &str) -> Result<PathBuf> {
     let entries = std::fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))?;
-    let files = entries.filter_map(|entry| entry.ok()).filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix));
+    let files = entries
+        .filter_map(|entry| entry.ok())
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix));
     let newest = files.max_by_key(|entry| version_key(&entry.file_name().to_string_lossy()));
-    newest.map(|entry| entry.path()).with_context(|| format!("{prefix}*.deb did not arrive in {}", dir.display()))
+    newest
+        .map(|entry| entry.path())
+        .with_context(|| format!("{prefix}*.deb did not arrive in {}", dir.display()))
 }
 
 /// Orders names with numbers in them the way people do: 6.12.9 before 6.12.10.
 fn version_key(name: &str) -> Vec<u64> {
-    name.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect()
+    name.split(|c: char| !c.is_ascii_digit())
+        .filter_map(|digits| digits.parse().ok())
+        .collect()
 }
 
 #[cfg(test)]
@@ -136,7 +149,10 @@ mod tests {
     #[test]
     fn the_mirror_is_the_plain_suites() {
         let text = "http://m/debian/ bookworm-backports\nhttp://m/debian-security/ bookworm-security\nhttp://m/debian/ bookworm\n";
-        assert_eq!(from_targets(text).unwrap(), ("http://m/debian".to_owned(), "http://m/debian-security".to_owned()));
+        assert_eq!(
+            from_targets(text).unwrap(),
+            ("http://m/debian".to_owned(), "http://m/debian-security".to_owned())
+        );
         assert_eq!(from_targets("http://m/debian/ trixie\n").unwrap().1, "http://m/debian-security");
         assert!(from_targets("http://m/debian/ bookworm-updates\n").is_err());
     }

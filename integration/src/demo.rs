@@ -3,21 +3,28 @@
 use crate::{
     images::{REDIS, REDIS_CHANGED},
     l1::{
-        machine::{Limits, Stuck, CONSOLE, VMM_CONSOLE},
+        machine::{CONSOLE, Limits, Stuck, VMM_CONSOLE},
         snapshot::Testbed,
     },
     lab::{Ended, Lab, Policy, Traces},
     stories::Runtime,
 };
-use anyhow::{bail, ensure, Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use std::io::{Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
-const LIMITS: Limits = Limits { quiet: Duration::from_secs(120), total: Duration::from_secs(600) };
+const LIMITS: Limits = Limits {
+    quiet: Duration::from_secs(120),
+    total: Duration::from_secs(600),
+};
 const SERVER_DEADLINE: Duration = Duration::from_secs(60);
 /// The container's command: says the caller's nonce and the kernel it runs on, then becomes the server.
-const COMMAND: [&str; 3] = ["sh", "-c", "echo \"nonce $NONCE\"; cat /proc/version; exec redis-server --save '' --bind 127.0.0.1"];
+const COMMAND: [&str; 3] = [
+    "sh",
+    "-c",
+    "echo \"nonce $NONCE\"; cat /proc/version; exec redis-server --save '' --bind 127.0.0.1",
+];
 
 /// On the developer's machine: runs the demo in L1 and shows it as it goes. Returns its exit status.
 pub fn show(testbed: &Testbed, dir: &Path) -> Result<i32> {
@@ -37,7 +44,9 @@ pub fn show(testbed: &Testbed, dir: &Path) -> Result<i32> {
 
 fn nonce() -> Result<String> {
     let mut bytes = [0; 16];
-    std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).context("no random numbers")?;
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .context("no random numbers")?;
     Ok(hex::encode(bytes))
 }
 
@@ -72,21 +81,35 @@ pub fn tell(nonce: &str) -> Result<()> {
         println!("  inside: {line}");
     }
     ensure!(words.contains(nonce), "the nonce {nonce} did not come back from inside");
-    println!("  the host: {}", std::fs::read_to_string("/proc/version").context("cannot read /proc/version")?.trim_end());
+    println!(
+        "  the host: {}",
+        std::fs::read_to_string("/proc/version")
+            .context("cannot read /proc/version")?
+            .trim_end()
+    );
     println!("{}", Ended::of(&["casemate", "stats", &id])?.exits_with(0)?.text());
 
     title("3. redis-cli ping, by exec");
     let mut n = 0;
     lab.until("redis answers PONG", SERVER_DEADLINE, || {
         n += 1;
-        exec(&id, &format!("ping-{n}"), &["redis-cli", "ping"]).ok().filter(|ended| ended.text() == "PONG")
+        exec(&id, &format!("ping-{n}"), &["redis-cli", "ping"])
+            .ok()
+            .filter(|ended| ended.text() == "PONG")
     })?;
 
     title("4. Denied");
     denied("another command", redis().command(["sh", "-c", "cat /etc/shadow"]).run()?)?;
-    let changed = lab.container(REDIS_CHANGED).under(&policy).option("--env", &nonce_option).command(COMMAND);
+    let changed = lab
+        .container(REDIS_CHANGED)
+        .under(&policy)
+        .option("--env", &nonce_option)
+        .command(COMMAND);
     denied("a changed layer", changed.run()?)?;
-    denied("an exec that the policy does not list", exec(&id, "unlisted", &["cat", "/etc/passwd"])?)?;
+    denied(
+        "an exec that the policy does not list",
+        exec(&id, "unlisted", &["cat", "/etc/passwd"])?,
+    )?;
 
     title("5. A clean stop, and what is left of it");
     Ended::of(&["ctr", "task", "kill", "--signal", "SIGTERM", &id])?.exits_with(0)?;

@@ -1,6 +1,6 @@
 //! The developer's machine: running programs on it and finding what they need.
 
-use anyhow::{bail, Context, Result};
+use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -13,11 +13,19 @@ const SHOWN_BYTES: usize = 4000;
 /// It cannot be started, or it fails: then with the end of what it wrote.
 pub fn run(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot start {name}"))?;
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot start {name}"))?;
     if !output.status.success() {
         let said = [&output.stdout[..], &output.stderr[..]].concat();
         let args: Vec<_> = command.get_args().map(|a| a.to_string_lossy()).collect();
-        bail!("{name} {} failed ({}):\n{}", args.join(" "), output.status, tail(&said, SHOWN_BYTES));
+        bail!(
+            "{name} {} failed ({}):\n{}",
+            args.join(" "),
+            output.status,
+            tail(&said, SHOWN_BYTES)
+        );
     }
     String::from_utf8(output.stdout).with_context(|| format!("{name} wrote something that is not UTF-8"))
 }
@@ -30,7 +38,10 @@ pub fn tail(bytes: &[u8], limit: usize) -> String {
 /// Where `program` is, by PATH and the directories for administrators.
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default();
-    path.split(':').chain(["/usr/sbin", "/sbin"]).map(|dir| Path::new(dir).join(program)).find(|file| file.is_file())
+    path.split(':')
+        .chain(["/usr/sbin", "/sbin"])
+        .map(|dir| Path::new(dir).join(program))
+        .find(|file| file.is_file())
 }
 
 /// A directory below `${XDG_CACHE_HOME:-~/.cache}/casemate`, created.
@@ -51,7 +62,9 @@ pub fn require_root(what: &str) -> Result<()> {
 /// Field `name` of a `KEY=value` file such as /etc/os-release.
 pub fn os_release(name: &str) -> Option<String> {
     let text = std::fs::read_to_string("/etc/os-release").ok()?;
-    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).map(|value| value.trim_matches('"').to_owned())
+    text.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+        .map(|value| value.trim_matches('"').to_owned())
 }
 
 #[cfg(test)]
@@ -60,7 +73,9 @@ mod tests {
 
     #[test]
     fn a_failure_shows_what_was_said() {
-        let error = run(Command::new("sh").args(["-c", "echo out; echo why >&2; exit 3"])).unwrap_err().to_string();
+        let error = run(Command::new("sh").args(["-c", "echo out; echo why >&2; exit 3"]))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("why") && error.contains("exit status: 3"), "{error}");
         assert_eq!(run(Command::new("echo").arg("x")).unwrap(), "x\n");
     }

@@ -23,12 +23,64 @@ pub const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/
 const BASE_PACKAGES: &[&str] = &["libc6", "dash", "busybox-static"];
 /// redis-server is a link to redis-tools' redis-check-rdb; the rest is what that binary loads.
 const REDIS_PACKAGES: &[&str] = &[
-    "redis-server", "redis-tools", "libjemalloc2", "liblzf1", "libatomic1", "libssl3", "libsystemd0", "libstdc++6", "libgcc-s1",
-    "libcap2", "libgcrypt20", "libgpg-error0", "liblz4-1", "liblzma5", "libzstd1",
+    "redis-server",
+    "redis-tools",
+    "libjemalloc2",
+    "liblzf1",
+    "libatomic1",
+    "libssl3",
+    "libsystemd0",
+    "libstdc++6",
+    "libgcc-s1",
+    "libcap2",
+    "libgcrypt20",
+    "libgpg-error0",
+    "liblz4-1",
+    "liblzma5",
+    "libzstd1",
 ];
 const APPLETS: &[&str] = &[
-    "cat", "chmod", "cp", "cut", "date", "dd", "df", "echo", "env", "false", "find", "free", "grep", "head", "hostname", "id", "ip", "kill", "ls",
-    "mkdir", "mkfifo", "mount", "mv", "nc", "ps", "rm", "sed", "seq", "sha256sum", "sleep", "sort", "stat", "tail", "tee", "touch", "tr", "true", "uname", "vi", "wc", "yes",
+    "cat",
+    "chmod",
+    "cp",
+    "cut",
+    "date",
+    "dd",
+    "df",
+    "echo",
+    "env",
+    "false",
+    "find",
+    "free",
+    "grep",
+    "head",
+    "hostname",
+    "id",
+    "ip",
+    "kill",
+    "ls",
+    "mkdir",
+    "mkfifo",
+    "mount",
+    "mv",
+    "nc",
+    "ps",
+    "rm",
+    "sed",
+    "seq",
+    "sha256sum",
+    "sleep",
+    "sort",
+    "stat",
+    "tail",
+    "tee",
+    "touch",
+    "tr",
+    "true",
+    "uname",
+    "vi",
+    "wc",
+    "yes",
 ];
 /// A file of the busybox image that nothing needs to run, for stories that damage a layer.
 pub const DATA_FILE: &str = "usr/share/data";
@@ -45,7 +97,12 @@ pub struct Images {
 
 /// The images from the cache, built first where they are not there.
 pub fn obtain() -> Result<Images> {
-    let key = cache::key(&[RECIPE.as_bytes(), BASE_PACKAGES.join(" ").as_bytes(), REDIS_PACKAGES.join(" ").as_bytes(), APPLETS.join(" ").as_bytes()]);
+    let key = cache::key(&[
+        RECIPE.as_bytes(),
+        BASE_PACKAGES.join(" ").as_bytes(),
+        REDIS_PACKAGES.join(" ").as_bytes(),
+        APPLETS.join(" ").as_bytes(),
+    ]);
     let dir = host::cache_dir("images")?.join(&key);
     let names = ALL.map(|reference| dir.join(file_name(reference)));
     if !names.iter().all(|file| file.exists()) {
@@ -71,9 +128,16 @@ fn build(dir: &Path) -> Result<()> {
 
     let busybox = [oci::Layer::from_tar(&busybox_layer(&base[2], &debs, false)?)?];
     let busybox_changed = [oci::Layer::from_tar(&busybox_layer(&base[2], &debs, true)?)?];
-    let below = [oci::Layer::from_tar(&base_layer(&base)?)?, oci::Layer::from_tar(&redis_layer(&redis)?)?];
+    let below = [
+        oci::Layer::from_tar(&base_layer(&base)?)?,
+        oci::Layer::from_tar(&redis_layer(&redis)?)?,
+    ];
     let three = |changed| -> Result<Vec<oci::Layer>> {
-        Ok(below.iter().cloned().chain([oci::Layer::from_tar(&whiteout_layer(changed)?)?]).collect())
+        Ok(below
+            .iter()
+            .cloned()
+            .chain([oci::Layer::from_tar(&whiteout_layer(changed)?)?])
+            .collect())
     };
     let server = ["redis-server", "--save", "", "--bind", "127.0.0.1"];
     for (reference, layers, command) in [
@@ -82,7 +146,12 @@ fn build(dir: &Path) -> Result<()> {
         (REDIS, &three(false)?[..], &server[..]),
         (REDIS_CHANGED, &three(true)?[..], &server[..]),
     ] {
-        let image = oci::Image { reference, layers, command, environment: &[PATH] };
+        let image = oci::Image {
+            reference,
+            layers,
+            command,
+            environment: &[PATH],
+        };
         cache::write_whole(&dir.join(file_name(reference)), &image.to_layout_tar()?)?;
     }
     std::fs::remove_dir_all(&debs).context("cannot remove the downloaded packages")?;
@@ -92,7 +161,16 @@ fn build(dir: &Path) -> Result<()> {
 
 /// Directories, accounts and the applets of a root file system.
 fn skeleton(layer: &mut LayerTar) -> Result<()> {
-    for (path, mode) in [("bin", 0o755), ("dev", 0o755), ("etc", 0o755), ("proc", 0o755), ("root", 0o700), ("run", 0o755), ("sys", 0o755), ("tmp", 0o1777)] {
+    for (path, mode) in [
+        ("bin", 0o755),
+        ("dev", 0o755),
+        ("etc", 0o755),
+        ("proc", 0o755),
+        ("root", 0o700),
+        ("run", 0o755),
+        ("sys", 0o755),
+        ("tmp", 0o1777),
+    ] {
         layer.directory(path, mode)?;
     }
     layer.file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\n")?;
@@ -106,7 +184,10 @@ fn skeleton(layer: &mut LayerTar) -> Result<()> {
 fn busybox_layer(deb: &Path, scratch: &Path, changed: bool) -> Result<Vec<u8>> {
     let unpacked = scratch.join("busybox");
     host::run(std::process::Command::new("dpkg-deb").arg("-x").arg(deb).arg(&unpacked))?;
-    let binary = ["bin/busybox", "usr/bin/busybox"].map(|place| unpacked.join(place)).into_iter().find(|file| file.exists());
+    let binary = ["bin/busybox", "usr/bin/busybox"]
+        .map(|place| unpacked.join(place))
+        .into_iter()
+        .find(|file| file.exists());
     let binary = std::fs::read(binary.context("busybox-static has no busybox")?).context("cannot read busybox")?;
     let mut layer = LayerTar::default();
     skeleton(&mut layer)?;
@@ -151,7 +232,11 @@ fn whiteout_layer(changed: bool) -> Result<Vec<u8>> {
     layer.whiteout("etc/motd")?;
     layer.opaque("usr/share/doc")?;
     layer.whiteout("lib/systemd")?;
-    layer.file("etc/casemate-demo", 0o644, if changed { b"changed by somebody\n" } else { b"as it was built\n" })?;
+    layer.file(
+        "etc/casemate-demo",
+        0o644,
+        if changed { b"changed by somebody\n" } else { b"as it was built\n" },
+    )?;
     layer.finish()
 }
 

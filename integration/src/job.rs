@@ -1,7 +1,7 @@
 //! The job disk: everything that travels into L1, as one tar whose paths are where things go.
 
 use crate::{images::Images, l1::machine::JOB_DISK_BYTES};
-use anyhow::{bail, Context, Result};
+use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::Read;
@@ -40,7 +40,9 @@ impl Job {
     pub fn pack(build: &Build, images: &Images, scratch: &Path) -> Result<Self> {
         std::fs::create_dir_all(scratch).with_context(|| format!("cannot create {}", scratch.display()))?;
         let disk = tempfile::Builder::new().prefix("job-").suffix(".tar").tempfile_in(scratch);
-        let (file, disk) = disk.with_context(|| format!("cannot create the job disk in {}", scratch.display()))?.into_parts();
+        let (file, disk) = disk
+            .with_context(|| format!("cannot create the job disk in {}", scratch.display()))?
+            .into_parts();
         let mut tar = tar::Builder::new(file);
         add(&mut tar, &build.programs.join("story"), "job/story", 0o755)?;
         if build.missing().is_empty() {
@@ -48,7 +50,12 @@ impl Job {
                 add(&mut tar, &build.programs.join(name), &format!("usr/local/bin/{name}"), 0o755)?;
             }
             for name in GUEST_FILES {
-                add(&mut tar, &build.guest.join(name), &format!("usr/local/share/casemate/{name}"), 0o644)?;
+                add(
+                    &mut tar,
+                    &build.guest.join(name),
+                    &format!("usr/local/share/casemate/{name}"),
+                    0o644,
+                )?;
             }
         }
         for image in &images.files {
@@ -82,7 +89,8 @@ fn add(tar: &mut tar::Builder<File>, from: &Path, name: &str, mode: u32) -> Resu
     header.set_size(file.metadata().with_context(|| format!("cannot measure {}", from.display()))?.len());
     header.set_mode(mode);
     header.set_mtime(0);
-    tar.append_data(&mut header, name, file).with_context(|| format!("cannot pack {}", from.display()))
+    tar.append_data(&mut header, name, file)
+        .with_context(|| format!("cannot pack {}", from.display()))
 }
 
 fn digest(disk: &Path, length: u64) -> Result<String> {

@@ -1,19 +1,19 @@
 //! What a story has at hand inside L1: containers by `ctr`, policies by `casemate`, VMs by hand, and the traces they leave.
 
 mod container;
-mod process;
 mod policy;
+mod process;
 pub mod traces;
 pub mod vm;
 pub mod watch;
 
-pub use container::{is_running, Container, Running};
-pub use policy::{Policy, IMAGES};
+pub use container::{Container, Running, is_running};
+pub use policy::{IMAGES, Policy};
 pub use process::{Ended, Program};
 pub use traces::Traces;
 
 use crate::stories::Runtime;
-use anyhow::{bail, Result};
+use anyhow::{Result, bail};
 use sha2::{Digest, Sha256};
 use std::time::{Duration, Instant};
 
@@ -35,7 +35,10 @@ pub struct Lab {
 impl Lab {
     /// Looks around, so that what is left afterwards can be told from what was there.
     pub fn enter(runtime: Runtime) -> Result<Self> {
-        Ok(Self { runtime, before: Traces::now()? })
+        Ok(Self {
+            runtime,
+            before: Traces::now()?,
+        })
     }
 
     /// The runtime under test.

@@ -17,4 +17,5 @@ pub mod runner;
 pub mod setup;
 pub mod shell;
 pub mod stories;
+pub mod suites;
 pub mod summary;

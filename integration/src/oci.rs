@@ -1,8 +1,8 @@
 //! OCI images written from scratch (image-spec 1.1): the same layers give the same bytes, as a layout tar for `ctr image import`.
 
 use anyhow::{Context, Result};
-use flate2::{write::GzEncoder, Compression};
-use serde_json::{json, Value};
+use flate2::{Compression, write::GzEncoder};
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::io::Write;
 
@@ -21,8 +21,13 @@ impl Layer {
     /// Compresses a tar; gzip's header carries no time and no name.
     pub fn from_tar(tar: &[u8]) -> Result<Self> {
         let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
-        gzip.write_all(tar).and_then(|()| gzip.try_finish()).context("cannot compress a layer")?;
-        Ok(Self { diff_id: sha256(tar), blob: gzip.finish().context("cannot compress a layer")? })
+        gzip.write_all(tar)
+            .and_then(|()| gzip.try_finish())
+            .context("cannot compress a layer")?;
+        Ok(Self {
+            diff_id: sha256(tar),
+            blob: gzip.finish().context("cannot compress a layer")?,
+        })
     }
 }
 
@@ -90,7 +95,8 @@ fn file(tar: &mut tar::Builder<Vec<u8>>, name: &str, data: &[u8]) -> Result<()> 
     header.set_size(data.len() as u64);
     header.set_mode(0o644);
     header.set_mtime(0);
-    tar.append_data(&mut header, name, data).with_context(|| format!("cannot add {name} to an image"))
+    tar.append_data(&mut header, name, data)
+        .with_context(|| format!("cannot add {name} to an image"))
 }
 
 #[cfg(test)]
@@ -100,7 +106,14 @@ mod tests {
 
     fn image(layer: &Layer) -> Vec<u8> {
         let layers = [layer.clone(), layer.clone()];
-        Image { reference: "localhost/x:1", layers: &layers, command: &["sh"], environment: &[] }.to_layout_tar().unwrap()
+        Image {
+            reference: "localhost/x:1",
+            layers: &layers,
+            command: &["sh"],
+            environment: &[],
+        }
+        .to_layout_tar()
+        .unwrap()
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::{
     host,
     l1::{
-        machine::{Limits, Machine, Stuck, CONSOLE, RESULTS, VMM_CONSOLE},
+        machine::{CONSOLE, Limits, Machine, RESULTS, Stuck, VMM_CONSOLE},
         snapshot::Testbed,
     },
     stories::{Outcome, Report, Runtime, Story},
@@ -20,7 +20,10 @@ const QUIET: Duration = Duration::from_secs(120);
 /// The longest story, several times over.
 const STORY: Duration = Duration::from_secs(600);
 /// Packing the results.
-const RESULTS_LIMIT: Limits = Limits { quiet: Duration::from_secs(30), total: Duration::from_secs(60) };
+const RESULTS_LIMIT: Limits = Limits {
+    quiet: Duration::from_secs(30),
+    total: Duration::from_secs(60),
+};
 /// How much of a console is shown for a story that failed, in bytes.
 const SHOWN_BYTES: usize = 3000;
 /// Largest report that is read.
@@ -97,21 +100,40 @@ fn tell(testbed: &Testbed, task: Task, out: &Path) -> Done {
                     eprintln!("HANG  {} — cut off, told once more. {message}", task.title());
                     continue;
                 }
-                break Report { outcome: Outcome::Failed, message, seconds: 0.0 };
+                break Report {
+                    outcome: Outcome::Failed,
+                    message,
+                    seconds: 0.0,
+                };
             }
         }
     };
     let report = match report.outcome {
-        Outcome::Failed if report.seconds > 0.0 => Report { message: format!("{}\n{}", report.message, consoles(&dir)), ..report },
+        Outcome::Failed if report.seconds > 0.0 => Report {
+            message: format!("{}\n{}", report.message, consoles(&dir)),
+            ..report
+        },
         _ => report,
     };
-    Done { task, report, took: started.elapsed(), retried }
+    Done {
+        task,
+        report,
+        took: started.elapsed(),
+        retried,
+    }
 }
 
 fn attempt(testbed: &Testbed, task: Task, dir: &Path) -> Result<Report> {
     let mut machine = testbed.machine(dir)?;
     let line = format!("run /job/story tell {} --runtime {}", task.story.name, task.runtime.short());
-    machine.obey(&line, Limits { quiet: QUIET, total: STORY }, &mut |_| ())?;
+    machine.obey(
+        &line,
+        Limits {
+            quiet: QUIET,
+            total: STORY,
+        },
+        &mut |_| (),
+    )?;
     collect(machine, dir)?;
     read_report(dir)
 }
@@ -121,13 +143,17 @@ pub fn collect(mut machine: Machine, dir: &Path) -> Result<()> {
     machine.obey("results", RESULTS_LIMIT, &mut |_| ()).context("packing the results")?;
     machine.off();
     let results = std::fs::File::open(dir.join(RESULTS)).context("cannot open the results")?;
-    tar::Archive::new(results).unpack(dir.join("out")).context("cannot unpack the results")
+    tar::Archive::new(results)
+        .unpack(dir.join("out"))
+        .context("cannot unpack the results")
 }
 
 fn read_report(dir: &Path) -> Result<Report> {
     let file = std::fs::File::open(dir.join("out").join(Report::FILE)).context("the story ended without a report")?;
     let mut text = String::new();
-    file.take(REPORT_BYTES).read_to_string(&mut text).context("cannot read the report")?;
+    file.take(REPORT_BYTES)
+        .read_to_string(&mut text)
+        .context("cannot read the report")?;
     serde_json::from_str(&text).context("the report is not what a story writes")
 }
 

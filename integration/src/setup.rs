@@ -1,7 +1,7 @@
 //! What the host must have installed, and installing it: nothing is changed without a line that says so.
 
 use crate::{debian, host};
-use anyhow::{bail, Context, Result};
+use anyhow::{Context, Result, bail};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -13,19 +13,58 @@ struct Tool {
 
 /// For the testbed, the guest kernel, and the tests' independent checks of what we wrote.
 const TOOLS: &[Tool] = &[
-    Tool { program: "mmdebstrap", package: "mmdebstrap" },
-    Tool { program: "mke2fs", package: "e2fsprogs" },
-    Tool { program: "depmod", package: "kmod" },
-    Tool { program: "cpio", package: "cpio" },
-    Tool { program: "xz", package: "xz-utils" },
-    Tool { program: "zstd", package: "zstd" },
-    Tool { program: "gcc", package: "gcc" },
-    Tool { program: "make", package: "make" },
-    Tool { program: "ld", package: "binutils" },
-    Tool { program: "flex", package: "flex" },
-    Tool { program: "bison", package: "bison" },
-    Tool { program: "bc", package: "bc" },
-    Tool { program: "veritysetup", package: "cryptsetup-bin" },
+    Tool {
+        program: "mmdebstrap",
+        package: "mmdebstrap",
+    },
+    Tool {
+        program: "mke2fs",
+        package: "e2fsprogs",
+    },
+    Tool {
+        program: "depmod",
+        package: "kmod",
+    },
+    Tool {
+        program: "cpio",
+        package: "cpio",
+    },
+    Tool {
+        program: "xz",
+        package: "xz-utils",
+    },
+    Tool {
+        program: "zstd",
+        package: "zstd",
+    },
+    Tool {
+        program: "gcc",
+        package: "gcc",
+    },
+    Tool {
+        program: "make",
+        package: "make",
+    },
+    Tool {
+        program: "ld",
+        package: "binutils",
+    },
+    Tool {
+        program: "flex",
+        package: "flex",
+    },
+    Tool {
+        program: "bison",
+        package: "bison",
+    },
+    Tool {
+        program: "bc",
+        package: "bc",
+    },
+    Tool {
+        program: "veritysetup",
+        package: "cryptsetup-bin",
+    },
 ];
 
 /// Headers and libraries, by a file that each brings.
@@ -44,8 +83,14 @@ const BACKPORTS_FILE: &str = "/etc/apt/sources.list.d/casemate-backports.sources
 
 /// Debian packages that are missing, QEMU aside.
 fn missing_packages() -> Vec<&'static str> {
-    let tools = TOOLS.iter().filter(|tool| host::find(tool.program).is_none()).map(|tool| tool.package);
-    let files = FILES.iter().filter(|(file, _)| !Path::new(file).exists()).map(|(_, package)| *package);
+    let tools = TOOLS
+        .iter()
+        .filter(|tool| host::find(tool.program).is_none())
+        .map(|tool| tool.package);
+    let files = FILES
+        .iter()
+        .filter(|(file, _)| !Path::new(file).exists())
+        .map(|(_, package)| *package);
     tools.chain(files).collect()
 }
 
@@ -116,7 +161,10 @@ fn apt_get(arguments: &[&str]) -> Result<()> {
 
 fn qemu_is_new_enough() -> bool {
     host::find("qemu-system-x86_64").is_some()
-        && qemu_version().ok().and_then(|text| major(&text)).is_some_and(|major| major >= QEMU_MAJOR)
+        && qemu_version()
+            .ok()
+            .and_then(|text| major(&text))
+            .is_some_and(|major| major >= QEMU_MAJOR)
 }
 
 /// First line of `qemu-system-x86_64 --version`; snapshots are good for exactly this build.

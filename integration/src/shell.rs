@@ -24,7 +24,10 @@ pub fn run(testbed: &Testbed, dir: &Path) -> Result<i32> {
     let mut machine = testbed.machine(dir)?;
     let terminal = UnixStream::connect(machine.terminal()).context("cannot reach the machine's terminal")?;
     let (rows, columns) = window_size();
-    let kind = std::env::var("TERM").ok().filter(|term| term.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')).unwrap_or_else(|| "dumb".to_owned());
+    let kind = std::env::var("TERM")
+        .ok()
+        .filter(|term| term.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'))
+        .unwrap_or_else(|| "dumb".to_owned());
     machine.send(&format!("shell {kind} {rows} {columns}"))?;
     let _raw = RawTerminal::enter();
     let status = converse(&mut machine, &terminal)?;
@@ -82,9 +85,15 @@ fn copy_input(mut to: UnixStream) {
 
 /// Rows and columns of our terminal, by the program that knows.
 fn window_size() -> (u16, u16) {
-    let output = std::process::Command::new("stty").arg("size").stdin(std::process::Stdio::inherit()).output();
+    let output = std::process::Command::new("stty")
+        .arg("size")
+        .stdin(std::process::Stdio::inherit())
+        .output();
     let text = output.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
-    let mut numbers = text.split_ascii_whitespace().filter_map(|word| word.parse().ok()).filter(|n| *n > 0);
+    let mut numbers = text
+        .split_ascii_whitespace()
+        .filter_map(|word| word.parse().ok())
+        .filter(|n| *n > 0);
     (numbers.next().unwrap_or(24), numbers.next().unwrap_or(80))
 }
 

@@ -4,8 +4,8 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use integration::{
     demo, images,
-    lab::{watch, Ended, Lab, IMAGES},
-    stories::{Outcome, Report, Runtime, Skip, Story, ALL},
+    lab::{Ended, IMAGES, Lab, watch},
+    stories::{ALL, Outcome, Report, Runtime, Skip, Story},
 };
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -68,24 +68,37 @@ fn prepare() -> Result<()> {
         Ended::of(&["ctr", "image", "import", tar.to_str().context("a path that is not UTF-8")?])?.exits_with(0)?;
         // Policies are made from the layout.
         let file = std::fs::File::open(&tar).with_context(|| format!("{reference} is not here"))?;
-        tar::Archive::new(file).unpack(tar.with_extension("")).with_context(|| format!("cannot unpack {reference}"))?;
+        tar::Archive::new(file)
+            .unpack(tar.with_extension(""))
+            .with_context(|| format!("cannot unpack {reference}"))?;
         std::fs::remove_file(&tar).context("cannot remove an image's tar")?;
     }
     std::fs::write("/root/.bash_profile", GREETING).context("cannot write the greeting")
 }
 
 fn tell(name: &str, runtime: Runtime) -> Result<()> {
-    let story = ALL.iter().find(|story| story.name == name).with_context(|| format!("no story is called {name}"))?;
+    let story = ALL
+        .iter()
+        .find(|story| story.name == name)
+        .with_context(|| format!("no story is called {name}"))?;
     watch::consoles().context("cannot watch consoles")?;
     println!("{}: {} ({})", story.name, story.about, runtime.name());
     let started = Instant::now();
     let (outcome, message) = judge(story, runtime);
-    let report = Report { outcome, message, seconds: started.elapsed().as_secs_f32() };
+    let report = Report {
+        outcome,
+        message,
+        seconds: started.elapsed().as_secs_f32(),
+    };
     println!("{:?} after {:.1} s: {}", report.outcome, report.seconds, report.message);
     if report.outcome == Outcome::Failed {
         keep_evidence();
     }
-    std::fs::write(Path::new(OUT).join(Report::FILE), serde_json::to_vec(&report).context("cannot write the report")?).context("cannot write the report")
+    std::fs::write(
+        Path::new(OUT).join(Report::FILE),
+        serde_json::to_vec(&report).context("cannot write the report")?,
+    )
+    .context("cannot write the report")
 }
 
 fn judge(story: &Story, runtime: Runtime) -> (Outcome, String) {

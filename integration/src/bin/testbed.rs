@@ -1,18 +1,20 @@
 //! The testbed's command line: sets the host up, builds L1 and the images, tells stories, opens a prompt.
 
-use anyhow::{bail, Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use integration::{
     host, images,
     job::{Build, Job},
-    l1::{accel, build, snapshot, Suite},
+    l1::{Suite, accel, build, snapshot},
     runner::{self, Task},
     setup, shell,
     stories::{self, Runtime},
+    suites,
     summary::{self, Summary},
 };
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Instant;
 
 #[derive(Parser)]
 #[command(name = "testbed", about = "A Debian machine with a working /dev/kvm, and the stories told in it")]
@@ -57,6 +59,14 @@ enum Verb {
         /// Names of stories (`testbed stories` lists them); none: all
         stories: Vec<String>,
     },
+    /// Run every suite: unit tests, conformance vectors, the stories on each Debian; the last lines count what ran
+    Test {
+        #[command(flatten)]
+        place: Place,
+        /// Machines at once
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
+    },
     /// List the stories
     Stories,
     /// Show the whole thread: containerd, shim, VMM, agent and a verdict
@@ -71,7 +81,7 @@ enum Verb {
     },
 }
 
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 struct Place {
     /// Debian suite of the machine
     #[arg(long, value_enum, default_value = "bookworm")]
@@ -114,7 +124,13 @@ fn act(verb: Verb) -> Result<ExitCode> {
                 accel => println!("{}", snapshot::base(&image, &accel)?.display()),
             }
         }
-        Verb::Run { place, jobs, runtime, stories } => return run(&place, jobs, runtime, &stories),
+        Verb::Run {
+            place,
+            jobs,
+            runtime,
+            stories,
+        } => return run(&place, jobs, runtime, &stories),
+        Verb::Test { place, jobs } => return test(&place, jobs),
         Verb::Stories => {
             for story in stories::ALL {
                 let runtimes: Vec<_> = story.runtimes.iter().map(|r| r.short()).collect();
@@ -131,9 +147,17 @@ fn status(code: i32) -> ExitCode {
     ExitCode::from(u8::try_from(code).unwrap_or(1))
 }
 
-fn testbed(place: &Place, needs_build: bool) -> Result<snapshot::Testbed> {
+fn programs(place: &Place) -> Result<PathBuf> {
     let beside = std::env::current_exe().context("cannot find this program")?;
-    let programs = place.programs.clone().or_else(|| beside.parent().map(PathBuf::from)).context("this program lies nowhere")?;
+    place
+        .programs
+        .clone()
+        .or_else(|| beside.parent().map(PathBuf::from))
+        .context("this program lies nowhere")
+}
+
+fn testbed(place: &Place, needs_build: bool) -> Result<snapshot::Testbed> {
+    let programs = programs(place)?;
     let guest = match &place.guest {
         Some(dir) => dir.clone(),
         None => host::cache_dir("guest")?,
@@ -161,17 +185,47 @@ fn run(place: &Place, jobs: usize, runtime: Option<Runtime>, names: &[String]) -
             bail!("no story is called {name}; `testbed stories` lists them");
         }
     }
-    let tasks: Vec<Task> = stories::ALL
-        .iter()
-        .filter(|story| names.is_empty() || names.iter().any(|name| story.name == *name))
-        .flat_map(|story| story.runtimes.iter().map(move |&runtime| Task { story, runtime }))
-        .filter(|task| runtime.is_none_or(|wanted| wanted == task.runtime))
-        .collect();
-    let needs_build = tasks.iter().any(|task| task.runtime == Runtime::Casemate);
-    let testbed = testbed(place, needs_build)?;
-    let mut summary = Summary::new(place.suite.name());
-    let done = runner::tell_all(&testbed, &tasks, jobs, &place.out.join(place.suite.name()), &|done| eprintln!("{}", summary::line(done)));
-    summary.add_all(done);
+    let wanted = |task: &Task| {
+        runtime.is_none_or(|wanted| wanted == task.runtime) && (names.is_empty() || names.iter().any(|n| task.story.name == *n))
+    };
+    let summary = tell(place, jobs, wanted)?;
     print!("{}", summary.table());
-    Ok(if summary.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if summary.counts().failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn tell(place: &Place, jobs: usize, wanted: impl Fn(&Task) -> bool) -> Result<Summary> {
+    let tasks = stories::ALL
+        .iter()
+        .flat_map(|story| story.runtimes.iter().map(move |&runtime| Task { story, runtime }));
+    let tasks: Vec<Task> = tasks.filter(wanted).collect();
+    let started = Instant::now();
+    let testbed = testbed(place, tasks.iter().any(|task| task.runtime == Runtime::Casemate))?;
+    let suite = place.suite.name();
+    let done = runner::tell_all(&testbed, &tasks, jobs, &place.out.join(suite), &|done| {
+        eprintln!("{}", summary::line(done))
+    });
+    Ok(Summary::of(suite, started, done))
+}
+
+/// Every suite; a suite that breaks does not keep the next from running.
+fn test(place: &Place, jobs: usize) -> Result<ExitCode> {
+    let mut suites = vec![suites::unit_tests(&place.out)?];
+    suites.extend(suites::conformance(&programs(place)?, &place.out)?);
+    for suite in [Suite::Bookworm, Suite::Trixie] {
+        eprintln!("==> stories on {}", suite.name());
+        suites.push(match tell(&Place { suite, ..place.clone() }, jobs, |_| true) {
+            Ok(summary) => suites::Suite::of_stories(&summary),
+            Err(error) => suites::Suite::broken(&format!("stories on {}", suite.name()), &error),
+        });
+    }
+    print!("{}", suites::table(&suites));
+    Ok(if suites::any_failed(&suites) {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }

@@ -44,21 +44,46 @@ pub fn choose(image: &Image) -> Result<Accel> {
     }
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").context("cannot read the boot id")?;
     let answer = host::cache_dir("l1")?.join("kvm-probe");
-    let verdict = match std::fs::read_to_string(&answer).ok().as_deref().and_then(|text| text.split_once(' ')) {
+    let verdict = match std::fs::read_to_string(&answer)
+        .ok()
+        .as_deref()
+        .and_then(|text| text.split_once(' '))
+    {
         Some((known, verdict)) if known == boot.trim() => verdict == "boots",
         _ => {
             let boots = probe(image)?;
-            image::cache::write_whole(&answer, format!("{} {}", boot.trim(), if boots { "boots" } else { "does-not-boot" }).as_bytes())?;
+            image::cache::write_whole(
+                &answer,
+                format!("{} {}", boot.trim(), if boots { "boots" } else { "does-not-boot" }).as_bytes(),
+            )?;
             boots
         }
     };
-    Ok(if verdict { Accel::Kvm } else { Accel::Tcg("/dev/kvm does not boot Linux with nested virtualisation".to_owned()) })
+    Ok(if verdict {
+        Accel::Kvm
+    } else {
+        Accel::Tcg("/dev/kvm does not boot Linux with nested virtualisation".to_owned())
+    })
 }
 
 fn probe(image: &Image) -> Result<bool> {
     let log = tempfile::NamedTempFile::new().context("cannot create a temporary file")?;
     let mut child = Command::new("qemu-system-x86_64")
-        .args(["-machine", "q35", "-accel", "kvm", "-cpu", "host", "-m", "256", "-display", "none", "-no-reboot", "-nodefaults", "-serial"])
+        .args([
+            "-machine",
+            "q35",
+            "-accel",
+            "kvm",
+            "-cpu",
+            "host",
+            "-m",
+            "256",
+            "-display",
+            "none",
+            "-no-reboot",
+            "-nodefaults",
+            "-serial",
+        ])
         .arg(format!("file:{}", log.path().display()))
         .arg("-kernel")
         .arg(image.kernel())

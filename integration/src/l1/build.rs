@@ -9,14 +9,33 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What L1 has besides Debian's minimal base.
-const PACKAGES: &[&str] = &["containerd", "runc", "iproute2", "kmod", "busybox-static", "e2fsprogs", "procps", "strace", "util-linux", "less"];
+const PACKAGES: &[&str] = &[
+    "containerd",
+    "runc",
+    "iproute2",
+    "kmod",
+    "busybox-static",
+    "e2fsprogs",
+    "procps",
+    "strace",
+    "util-linux",
+    "less",
+];
 /// 6.12 in both suites: bookworm has it in its security suite. The cloud flavour has all that L1 loads, at half the size.
 const KERNEL: &str = r"linux-image-6\.12\.[0-9]+\+deb1[23]-cloud-amd64";
 /// Modules that the initrd needs to reach the disk.
 const INITRD_MODULES: &[&str] = &["virtio_blk", "ext4"];
 const DISK_SIZE: &str = "1500M";
 /// Mount points that the read-only root must have.
-const DIRECTORIES: &[&str] = &["job", "etc/casemate", "var/lib/containerd", "var/lib/casemate", "opt/containerd/bin", "opt/containerd/lib", "etc/cni/net.d"];
+const DIRECTORIES: &[&str] = &[
+    "job",
+    "etc/casemate",
+    "var/lib/containerd",
+    "var/lib/casemate",
+    "opt/containerd/bin",
+    "opt/containerd/lib",
+    "etc/cni/net.d",
+];
 /// Counts changes of the recipe that no input below shows.
 const RECIPE: &str = "1";
 
@@ -51,7 +70,13 @@ impl Image {
 /// The L1 of `suite` from the cache, built first where it is not there.
 pub fn obtain(suite: Suite) -> Result<Image> {
     let name = suite.name();
-    let disk_key = cache::key(&[RECIPE.as_bytes(), name.as_bytes(), PACKAGES.join(" ").as_bytes(), KERNEL.as_bytes(), DIRECTORIES.join(" ").as_bytes()]);
+    let disk_key = cache::key(&[
+        RECIPE.as_bytes(),
+        name.as_bytes(),
+        PACKAGES.join(" ").as_bytes(),
+        KERNEL.as_bytes(),
+        DIRECTORIES.join(" ").as_bytes(),
+    ]);
     let dir = host::cache_dir("l1")?.join(format!("{name}-{disk_key}"));
     if !dir.join("done").exists() {
         build_disk(suite, &dir)?;
@@ -81,7 +106,25 @@ fn build_disk(suite: Suite, dir: &Path) -> Result<()> {
     }
     step.at(format_args!("disk"));
     // No journal: nobody ever writes to it. No loop mount: mke2fs copies the tree itself.
-    host::run(Command::new("mke2fs").args(["-q", "-F", "-t", "ext4", "-O", "^has_journal", "-E", "lazy_itable_init=1", "-m", "0", "-d"]).arg(&root).arg(dir.join("l1.ext4")).arg(DISK_SIZE))?;
+    host::run(
+        Command::new("mke2fs")
+            .args([
+                "-q",
+                "-F",
+                "-t",
+                "ext4",
+                "-O",
+                "^has_journal",
+                "-E",
+                "lazy_itable_init=1",
+                "-m",
+                "0",
+                "-d",
+            ])
+            .arg(&root)
+            .arg(dir.join("l1.ext4"))
+            .arg(DISK_SIZE),
+    )?;
     std::fs::remove_dir_all(&root).context("cannot remove the tree that the disk was made of")?;
     std::fs::write(dir.join("done"), release).context("cannot mark the test machine as complete")?;
     step.done();
@@ -90,7 +133,12 @@ fn build_disk(suite: Suite, dir: &Path) -> Result<()> {
 
 fn bootstrap(archive: &Archive, root: &Path) -> Result<()> {
     let mut command = Command::new("mmdebstrap");
-    command.args(["--quiet", "--variant=minbase", "--mode=root", "--aptopt=APT::Install-Recommends \"false\""]);
+    command.args([
+        "--quiet",
+        "--variant=minbase",
+        "--mode=root",
+        "--aptopt=APT::Install-Recommends \"false\"",
+    ]);
     command.arg(format!("--include={}", PACKAGES.join(",")));
     for excluded in ["man", "doc", "locale", "info"] {
         command.arg(format!("--dpkgopt=path-exclude=/usr/share/{excluded}/*"));
@@ -108,7 +156,11 @@ fn install_kernel(archive: &Archive, dir: &Path, root: &Path) -> Result<String> 
     host::run(Command::new("dpkg-deb").arg("-x").args(&debs).arg(&unpacked))?;
     let release = package.strip_prefix("linux-image-").unwrap_or(&package).to_owned();
     cache::copy_whole(&unpacked.join(format!("boot/vmlinuz-{release}")), &dir.join("vmlinuz"))?;
-    let modules = ["usr/lib/modules", "lib/modules"].map(|place| unpacked.join(place)).into_iter().find(|place| place.is_dir()).context("the kernel package has no modules")?;
+    let modules = ["usr/lib/modules", "lib/modules"]
+        .map(|place| unpacked.join(place))
+        .into_iter()
+        .find(|place| place.is_dir())
+        .context("the kernel package has no modules")?;
     let target = root.join("usr/lib/modules");
     std::fs::create_dir_all(&target).context("cannot create the modules' directory")?;
     host::run(Command::new("cp").arg("-a").arg(modules.join(&release)).arg(&target))?;
@@ -123,10 +175,20 @@ fn collect_initrd_parts(root: &Path, release: &str, parts: &Path) -> Result<()> 
         std::fs::create_dir_all(parts.join(directory)).context("cannot create the initrd's tree")?;
     }
     std::fs::copy(root.join("usr/bin/busybox"), parts.join("bin/busybox")).context("cannot copy busybox")?;
-    let listed = host::run(Command::new("modprobe").arg("-d").arg(root).args(["-S", release, "--show-depends", "-a"]).args(INITRD_MODULES))?;
+    let listed = host::run(
+        Command::new("modprobe")
+            .arg("-d")
+            .arg(root)
+            .args(["-S", release, "--show-depends", "-a"])
+            .args(INITRD_MODULES),
+    )?;
     for (n, line) in listed.lines().filter_map(|line| line.strip_prefix("insmod ")).enumerate() {
         let module = PathBuf::from(line.trim());
-        let name = module.file_name().context("modprobe listed no file")?.to_string_lossy().into_owned();
+        let name = module
+            .file_name()
+            .context("modprobe listed no file")?
+            .to_string_lossy()
+            .into_owned();
         let target = parts.join(format!("mod/{n:02}-{}", name.trim_end_matches(".xz")));
         if name.ends_with(".xz") {
             let output = Command::new("xz").arg("-dc").arg(&module).output().context("cannot start xz")?;
@@ -143,9 +205,15 @@ fn build_initrd(dir: &Path, initrd: &Path) -> Result<()> {
     for (name, text) in [("init", INITRD_INIT), ("l1-init", INIT)] {
         let file = parts.join(name);
         std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
-        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).with_context(|| format!("cannot make {} executable", file.display()))?;
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755))
+            .with_context(|| format!("cannot make {} executable", file.display()))?;
     }
     let partial = initrd.with_extension("partial");
-    host::run(Command::new("sh").current_dir(&parts).args(["-c", "find . | sort | cpio -o -H newc --quiet > \"$1\"", "sh"]).arg(&partial))?;
+    host::run(
+        Command::new("sh")
+            .current_dir(&parts)
+            .args(["-c", "find . | sort | cpio -o -H newc --quiet > \"$1\"", "sh"])
+            .arg(&partial),
+    )?;
     std::fs::rename(&partial, initrd).with_context(|| format!("cannot rename to {}", initrd.display()))
 }

@@ -97,7 +97,10 @@ impl Machine {
     pub fn start(start: &Start<'_>) -> Result<Self> {
         std::fs::create_dir_all(start.dir).with_context(|| format!("cannot create {}", start.dir.display()))?;
         let dir = start.dir.canonicalize().context("cannot resolve the machine's directory")?;
-        let sockets = tempfile::Builder::new().prefix("casemate-l1-").tempdir().context("cannot create a directory for sockets")?;
+        let sockets = tempfile::Builder::new()
+            .prefix("casemate-l1-")
+            .tempdir()
+            .context("cannot create a directory for sockets")?;
         let create = |name: &str| File::create(dir.join(name)).with_context(|| format!("cannot create {name} in {}", dir.display()));
         for name in [LIVE, VMM_CONSOLE, RESULTS] {
             create(name)?;
@@ -109,12 +112,24 @@ impl Machine {
             .spawn()
             .context("cannot start qemu-system-x86_64")?;
         let serial = child.stdin.take().context("QEMU has no standard input")?;
-        let mut machine = Self { child, serial, dir, sockets, console_read: 0, live_read: 0 };
+        let mut machine = Self {
+            child,
+            serial,
+            dir,
+            sockets,
+            console_read: 0,
+            live_read: 0,
+        };
         match start.resume {
             Some(state) => machine.resume(state).with_context(|| machine.qemu_error())?,
             None => {
-                let limits = Limits { quiet: BOOT_DEADLINE, total: BOOT_DEADLINE };
-                machine.wait_for("L1-READY", limits, &mut |_| ()).with_context(|| format!("L1 did not start: {}", machine.qemu_error()))?;
+                let limits = Limits {
+                    quiet: BOOT_DEADLINE,
+                    total: BOOT_DEADLINE,
+                };
+                machine
+                    .wait_for("L1-READY", limits, &mut |_| ())
+                    .with_context(|| format!("L1 did not start: {}", machine.qemu_error()))?;
             }
         }
         Ok(machine)
@@ -122,8 +137,17 @@ impl Machine {
 
     fn resume(&mut self, state: &Path) -> Result<()> {
         Qmp::connect(&self.sockets.path().join("qmp"))?.restore(state)?;
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).context("the clock is before 1970")?;
-        self.obey(&format!("clock {}", now.as_secs()), Limits { quiet: OFF_DEADLINE, total: OFF_DEADLINE }, &mut |_| ())?;
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .context("the clock is before 1970")?;
+        self.obey(
+            &format!("clock {}", now.as_secs()),
+            Limits {
+                quiet: OFF_DEADLINE,
+                total: OFF_DEADLINE,
+            },
+            &mut |_| (),
+        )?;
         Ok(())
     }
 
@@ -135,7 +159,10 @@ impl Machine {
 
     /// Sends a line to L1's init.
     pub fn send(&mut self, line: &str) -> Result<(), Stuck> {
-        self.serial.write_all(format!("{line}\n").as_bytes()).and_then(|()| self.serial.flush()).map_err(|_| Stuck::Gone)
+        self.serial
+            .write_all(format!("{line}\n").as_bytes())
+            .and_then(|()| self.serial.flush())
+            .map_err(|_| Stuck::Gone)
     }
 
     /// Waits for the answer to the line sent last.
@@ -226,7 +253,11 @@ impl Machine {
 
     fn qemu_error(&self) -> String {
         let text = std::fs::read(self.dir.join("qemu.err")).unwrap_or_default();
-        format!("{} {}", host::tail(&text, 1000).trim(), host::tail(&std::fs::read(self.dir.join(CONSOLE)).unwrap_or_default(), 1000))
+        format!(
+            "{} {}",
+            host::tail(&text, 1000).trim(),
+            host::tail(&std::fs::read(self.dir.join(CONSOLE)).unwrap_or_default(), 1000)
+        )
     }
 }
 
@@ -247,21 +278,41 @@ fn read_from(path: &Path, offset: u64) -> Vec<u8> {
 
 /// The command line. Device list and order are part of a snapshot's format.
 fn qemu(start: &Start<'_>, dir: &Path, sockets: &Path) -> Command {
-    let mut q = Command::new("qemu-system-x86_64");
+    // Ends with this program, however that ends.
+    let mut q = Command::new("setpriv");
+    q.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
     match start.accel {
         Accel::Kvm => q.args(["-accel", "kvm", "-cpu", "host"]),
         Accel::Tcg(_) => q.args(["-accel", "tcg,thread=multi", "-cpu", TCG_CPU]),
     };
-    let file = |share: &str, path: &Path| format!("memory-backend-file,id=m,size={MEMORY_MIB}M,mem-path={},share={share}", path.display());
+    let file = |share: &str, path: &Path| {
+        format!(
+            "memory-backend-file,id=m,size={MEMORY_MIB}M,mem-path={},share={share}",
+            path.display()
+        )
+    };
     let backend = match start.memory {
         Memory::Kept(path) => file("on", path),
         Memory::Copied(path) => file("off", path),
         Memory::Anonymous => format!("memory-backend-ram,id=m,size={MEMORY_MIB}M"),
     };
-    q.args(["-machine", "q35,memory-backend=m", "-object", &backend, "-m", &MEMORY_MIB.to_string(), "-smp", "2"]);
+    q.args([
+        "-machine",
+        "q35,memory-backend=m",
+        "-object",
+        &backend,
+        "-m",
+        &MEMORY_MIB.to_string(),
+        "-smp",
+        "2",
+    ]);
     q.args(["-display", "none", "-no-reboot", "-nodefaults", "-serial", "stdio"]);
     q.args(["-qmp", &format!("unix:{}/qmp,server=on,wait=off", sockets.display())]);
-    q.arg("-kernel").arg(start.image.kernel()).arg("-initrd").arg(&start.image.initrd).args(["-append", KERNEL_ARGUMENTS]);
+    q.arg("-kernel")
+        .arg(start.image.kernel())
+        .arg("-initrd")
+        .arg(&start.image.initrd)
+        .args(["-append", KERNEL_ARGUMENTS]);
     for disk in [&start.image.disk(), start.job] {
         q.args(["-drive", &format!("file={},format=raw,if=virtio,readonly=on", disk.display())]);
     }
@@ -270,7 +321,10 @@ fn qemu(start: &Start<'_>, dir: &Path, sockets: &Path) -> Command {
         q.args(["-chardev", &format!("file,id={id},path={}", dir.join(name).display())]);
         q.args(["-device", &format!("virtserialport,chardev={id},name=casemate.{id}")]);
     }
-    q.args(["-chardev", &format!("socket,id=terminal,path={}/terminal,server=on,wait=off", sockets.display())]);
+    q.args([
+        "-chardev",
+        &format!("socket,id=terminal,path={}/terminal,server=on,wait=off", sockets.display()),
+    ]);
     q.args(["-device", "virtconsole,chardev=terminal"]);
     if start.resume.is_some() {
         q.args(["-incoming", "defer"]);

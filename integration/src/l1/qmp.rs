@@ -1,7 +1,7 @@
 //! The few words of QEMU's machine protocol (QMP, `docs/interop/qmp-spec.rst`) that saving and restoring take.
 
-use anyhow::{bail, Context, Result};
-use serde_json::{json, Value};
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -43,7 +43,9 @@ impl Qmp {
     /// One command, one answer; events in between are dropped.
     pub fn call(&mut self, command: &str, arguments: Value) -> Result<Value> {
         let text = json!({ "execute": command, "arguments": arguments }).to_string();
-        self.write.write_all(text.as_bytes()).with_context(|| format!("QEMU is gone at {command}"))?;
+        self.write
+            .write_all(text.as_bytes())
+            .with_context(|| format!("QEMU is gone at {command}"))?;
         loop {
             let mut answer = self.line().with_context(|| format!("QEMU did not answer {command}"))?;
             if let Some(error) = answer.get("error") {
@@ -88,7 +90,10 @@ impl Qmp {
     }
 
     fn ignore_shared_memory(&mut self) -> Result<()> {
-        self.call("migrate-set-capabilities", json!({ "capabilities": [{ "capability": "x-ignore-shared", "state": true }] }))?;
+        self.call(
+            "migrate-set-capabilities",
+            json!({ "capabilities": [{ "capability": "x-ignore-shared", "state": true }] }),
+        )?;
         Ok(())
     }
 

@@ -3,10 +3,10 @@
 use super::{
     accel::Accel,
     build::Image,
-    machine::{Limits, Machine, Memory, Start, JOB_DISK_BYTES},
+    machine::{JOB_DISK_BYTES, Limits, Machine, Memory, Start},
 };
 use crate::{host, job::Job, setup};
-use anyhow::{bail, Context, Result};
+use anyhow::{Context, Result, bail};
 use image::{cache, progress::Step};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,7 +15,10 @@ use std::time::Duration;
 /// Prepared snapshots kept per suite; older ones are deleted.
 const KEPT: usize = 2;
 /// Unpacking the job and importing the images.
-const PREPARE: Limits = Limits { quiet: Duration::from_secs(120), total: Duration::from_secs(300) };
+const PREPARE: Limits = Limits {
+    quiet: Duration::from_secs(120),
+    total: Duration::from_secs(300),
+};
 
 /// What machines of one run start from.
 pub struct Testbed {
@@ -33,16 +36,35 @@ impl Testbed {
             Accel::Kvm => None,
             Accel::Tcg(_) => Some(prepared(&image, &accel, &job)?),
         };
-        Ok(Self { image, accel, job, prepared })
+        Ok(Self {
+            image,
+            accel,
+            job,
+            prepared,
+        })
     }
 
     /// A machine in which everything is in place, with its files in `dir`.
     pub fn machine(&self, dir: &Path) -> Result<Machine> {
         match &self.prepared {
-            Some(snapshot) => restore(&self.image, &self.accel, Memory::Copied(&snapshot.join("ram")), snapshot, self.job.disk(), dir),
+            Some(snapshot) => restore(
+                &self.image,
+                &self.accel,
+                Memory::Copied(&snapshot.join("ram")),
+                snapshot,
+                self.job.disk(),
+                dir,
+            ),
             None => {
                 let memory = Memory::Anonymous;
-                let start = Start { image: &self.image, accel: &self.accel, memory, job: self.job.disk(), resume: None, dir };
+                let start = Start {
+                    image: &self.image,
+                    accel: &self.accel,
+                    memory,
+                    job: self.job.disk(),
+                    resume: None,
+                    dir,
+                };
                 let mut machine = Machine::start(&start)?;
                 unpack(&mut machine, dir)?;
                 Ok(machine)
@@ -53,16 +75,32 @@ impl Testbed {
 
 /// The base snapshot of an image: containerd answers, nothing else has happened. Cached by image and QEMU build.
 pub fn base(image: &Image, accel: &Accel) -> Result<PathBuf> {
-    let key = cache::key(&[image.key.as_bytes(), setup::qemu_version()?.as_bytes(), JOB_DISK_BYTES.to_string().as_bytes()]);
+    let key = cache::key(&[
+        image.key.as_bytes(),
+        setup::qemu_version()?.as_bytes(),
+        JOB_DISK_BYTES.to_string().as_bytes(),
+    ]);
     let dir = host::cache_dir("l1")?.join(format!("base-{}-{key}", image.suite.name()));
     if dir.join("dev").exists() {
         return Ok(dir);
     }
-    let step = Step::start(format!("snapshot of {} with containerd running (ten seconds, once)", image.suite.name()));
+    let step = Step::start(format!(
+        "snapshot of {} with containerd running (ten seconds, once)",
+        image.suite.name()
+    ));
     let partial = fresh(&dir)?;
-    std::fs::File::create(partial.join("job")).and_then(|file| file.set_len(JOB_DISK_BYTES)).context("cannot create an empty job disk")?;
+    std::fs::File::create(partial.join("job"))
+        .and_then(|file| file.set_len(JOB_DISK_BYTES))
+        .context("cannot create an empty job disk")?;
     let (ram, job, logs) = (partial.join("ram"), partial.join("job"), partial.join("boot"));
-    let machine = Machine::start(&Start { image, accel, memory: Memory::Kept(&ram), job: &job, resume: None, dir: &logs })?;
+    let machine = Machine::start(&Start {
+        image,
+        accel,
+        memory: Memory::Kept(&ram),
+        job: &job,
+        resume: None,
+        dir: &logs,
+    })?;
     machine.save(&partial.join("dev"))?;
     finish(&partial, &dir)?;
     step.done();
@@ -84,7 +122,12 @@ fn prepared(image: &Image, accel: &Accel, job: &Job) -> Result<PathBuf> {
     keep_newest(&cache, &prefix)?;
     let partial = fresh(&dir)?;
     let ram = partial.join("ram");
-    host::run(Command::new("cp").args(["--reflink=auto", "--sparse=always"]).arg(base.join("ram")).arg(&ram))?;
+    host::run(
+        Command::new("cp")
+            .args(["--reflink=auto", "--sparse=always"])
+            .arg(base.join("ram"))
+            .arg(&ram),
+    )?;
     let logs = partial.join("prepare");
     let mut machine = restore(image, accel, Memory::Kept(&ram), &base, job.disk(), &logs)?;
     unpack(&mut machine, &logs)?;
@@ -97,7 +140,9 @@ fn prepared(image: &Image, accel: &Accel, job: &Job) -> Result<PathBuf> {
 fn unpack(machine: &mut Machine, logs: &Path) -> Result<()> {
     for line in ["unpack", "run /job/story prepare"] {
         let mut said = Vec::new();
-        let status = machine.obey(line, PREPARE, &mut |bytes| said.extend_from_slice(bytes)).with_context(|| format!("L1 at `{line}` (its files: {})", logs.display()))?;
+        let status = machine
+            .obey(line, PREPARE, &mut |bytes| said.extend_from_slice(bytes))
+            .with_context(|| format!("L1 at `{line}` (its files: {})", logs.display()))?;
         if status != 0 {
             bail!("L1 failed at `{line}` ({status}):\n{}", host::tail(&said, 4000));
         }
@@ -106,7 +151,14 @@ fn unpack(machine: &mut Machine, logs: &Path) -> Result<()> {
 }
 
 fn restore(image: &Image, accel: &Accel, memory: Memory<'_>, snapshot: &Path, job: &Path, dir: &Path) -> Result<Machine> {
-    Machine::start(&Start { image, accel, memory, job, resume: Some(&snapshot.join("dev")), dir })
+    Machine::start(&Start {
+        image,
+        accel,
+        memory,
+        job,
+        resume: Some(&snapshot.join("dev")),
+        dir,
+    })
 }
 
 /// An empty directory beside `dir`, to be renamed when it is whole.
@@ -128,7 +180,9 @@ fn finish(partial: &Path, dir: &Path) -> Result<()> {
 }
 
 fn keep_newest(cache: &Path, prefix: &str) -> Result<()> {
-    let entries = std::fs::read_dir(cache).context("cannot list the cache")?.filter_map(|entry| entry.ok());
+    let entries = std::fs::read_dir(cache)
+        .context("cannot list the cache")?
+        .filter_map(|entry| entry.ok());
     let mut found: Vec<_> = entries
         .filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix))
         .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))

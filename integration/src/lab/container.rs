@@ -2,7 +2,7 @@
 
 use super::{Ended, Policy, Program};
 use crate::stories::Runtime;
-use anyhow::{ensure, Result};
+use anyhow::{Result, ensure};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A container to be run.
@@ -24,7 +24,14 @@ impl Container {
     pub(super) fn new(runtime: Runtime, image: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(1);
         let id = format!("story-{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        Self { runtime, image: image.to_owned(), id, options: Vec::new(), command: Vec::new(), stdin: Vec::new() }
+        Self {
+            runtime,
+            image: image.to_owned(),
+            id,
+            options: Vec::new(),
+            command: Vec::new(),
+            stdin: Vec::new(),
+        }
     }
 
     /// Another command than the image's.
@@ -83,14 +90,24 @@ impl Container {
         let fixed = ["ctr", "run", "--runtime", self.runtime.name()];
         let words = fixed.iter().chain(mode).map(|word| (*word).to_owned());
         let named = [self.image.clone(), self.id.clone()];
-        words.chain(self.options.iter().cloned()).chain(named).chain(self.command.iter().cloned()).collect()
+        words
+            .chain(self.options.iter().cloned())
+            .chain(named)
+            .chain(self.command.iter().cloned())
+            .collect()
     }
 }
 
 /// Whether containerd has a running task of that id.
 pub fn is_running(id: &str) -> bool {
-    let list = std::process::Command::new("ctr").args(["task", "list"]).output().map(|output| output.stdout).unwrap_or_default();
-    String::from_utf8_lossy(&list).lines().any(|line| line.split_ascii_whitespace().next() == Some(id) && line.ends_with("RUNNING"))
+    let list = std::process::Command::new("ctr")
+        .args(["task", "list"])
+        .output()
+        .map(|output| output.stdout)
+        .unwrap_or_default();
+    String::from_utf8_lossy(&list)
+        .lines()
+        .any(|line| line.split_ascii_whitespace().next() == Some(id) && line.ends_with("RUNNING"))
 }
 
 impl Running {
@@ -113,17 +130,32 @@ impl Running {
     /// `RUNNING`, `STOPPED`, …; empty where containerd knows no such task.
     pub fn status(&self) -> Result<String> {
         let list = Ended::of(&["ctr", "task", "list"])?.exits_with(0)?;
-        let line = list.text().lines().find(|line| line.split_ascii_whitespace().next() == Some(&self.id)).map(str::to_owned);
-        Ok(line.and_then(|line| line.split_ascii_whitespace().last().map(str::to_owned)).unwrap_or_default())
+        let line = list
+            .text()
+            .lines()
+            .find(|line| line.split_ascii_whitespace().next() == Some(&self.id))
+            .map(str::to_owned);
+        Ok(line
+            .and_then(|line| line.split_ascii_whitespace().last().map(str::to_owned))
+            .unwrap_or_default())
     }
 
     /// Deletes the stopped task and the container; its exit code must be `wanted`.
     pub fn delete_with(self, wanted: i32) -> Result<()> {
         let ended = Ended::of(&["ctr", "task", "delete", &self.id])?;
         // ctr tells the code in a warning and itself ends with 0 (1.6) or that code.
-        let code = ended.said().split("non-zero exit code ").nth(1).map(|rest| rest.chars().take_while(char::is_ascii_digit).collect::<String>());
+        let code = ended
+            .said()
+            .split("non-zero exit code ")
+            .nth(1)
+            .map(|rest| rest.chars().take_while(char::is_ascii_digit).collect::<String>());
         let code = code.and_then(|digits| digits.parse().ok()).unwrap_or(ended.status);
-        ensure!(code == wanted, "container {} ended with {code}, not {wanted}; ctr said: {}", self.id, ended.said());
+        ensure!(
+            code == wanted,
+            "container {} ended with {code}, not {wanted}; ctr said: {}",
+            self.id,
+            ended.said()
+        );
         Ended::of(&["ctr", "container", "delete", &self.id])?.exits_with(0)?;
         Ok(())
     }

@@ -3,7 +3,7 @@
 use super::Ended;
 use crate::images;
 use anyhow::{Context, Result};
-use base64::{engine::general_purpose::STANDARD, Engine};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use std::fmt::Write;
 use std::path::Path;
 
@@ -28,7 +28,13 @@ pub struct Wanted {
 impl Policy {
     /// Begins a policy for a container of `image`.
     pub fn of(image: &str) -> Wanted {
-        Wanted { image: image.to_owned(), command: Vec::new(), environment: Vec::new(), execs: Vec::new(), signals: Vec::new() }
+        Wanted {
+            image: image.to_owned(),
+            command: Vec::new(),
+            environment: Vec::new(),
+            execs: Vec::new(),
+            signals: Vec::new(),
+        }
     }
 
     /// The Rego text.
@@ -78,7 +84,15 @@ impl Wanted {
         let config = dir.path().join("policy.toml");
         std::fs::write(&config, self.to_toml()?).context("cannot write the policy's configuration")?;
         let file = dir.path().join("policy.rego");
-        let words = ["casemate", "policy", "generate", "--config", path(&config)?, "--output", path(&file)?];
+        let words = [
+            "casemate",
+            "policy",
+            "generate",
+            "--config",
+            path(&config)?,
+            "--output",
+            path(&file)?,
+        ];
         Ended::of(&words)?.exits_with(0)?;
         let digest = Ended::of(&["casemate", "policy", "digest", path(&file)?])?.exits_with(0)?.text();
         let text = std::fs::read_to_string(&file).context("cannot read the policy")?;
@@ -88,7 +102,11 @@ impl Wanted {
     /// The configuration in the form of the existing policy tool, the image by its layout on disk.
     fn to_toml(&self) -> Result<String> {
         let layout = Path::new(IMAGES).join(images::file_name(&self.image).trim_end_matches(".tar"));
-        let mut text = format!("[[container]]\nimage_name = {}\n", quoted(path(&layout)?));
+        let mut text = format!(
+            "[[container]]\nimage_name = {}\nimage = {}\n",
+            quoted(&self.image),
+            quoted(path(&layout)?)
+        );
         writeln!(text, "command = {}", list(&self.command))?;
         writeln!(text, "signals = {:?}", self.signals)?;
         writeln!(text, "allow_stdio_access = true")?;

@@ -1,11 +1,11 @@
 //! A program that is started with input and a time limit, and what it said.
 
-use anyhow::{bail, Context, Result};
+use anyhow::{Context, Result, bail};
 use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::{
-    mpsc::{self, Sender},
     Arc, Mutex,
+    mpsc::{self, Sender},
 };
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -64,7 +64,14 @@ impl Program {
             let _ = input.write_all(&stdin);
             let _ = ended.recv();
         });
-        Ok(Self { words: shown, started: Instant::now(), child, input: Some(keep), stdout, stderr })
+        Ok(Self {
+            words: shown,
+            started: Instant::now(),
+            child,
+            input: Some(keep),
+            stdout,
+            stderr,
+        })
     }
 
     /// Ends its standard input, after what was typed.
@@ -91,7 +98,11 @@ impl Program {
             let gone = self.child.try_wait().context("cannot wait for a program")?.is_some();
             if gone || Instant::now() > end {
                 let errors = String::from_utf8_lossy(&self.stderr.so_far()).into_owned();
-                bail!("`{}` did not print {count} lines{}; it said: {text}{errors}", self.words, if gone { " before it ended" } else { "" });
+                bail!(
+                    "`{}` did not print {count} lines{}; it said: {text}{errors}",
+                    self.words,
+                    if gone { " before it ended" } else { "" }
+                );
             }
             std::thread::sleep(POLL);
         }
@@ -108,13 +119,22 @@ impl Program {
                 let _ = self.child.kill();
                 let _ = self.child.wait();
                 let said = [self.stdout.end(), self.stderr.end()].concat();
-                bail!("`{}` did not end within {DEADLINE:?}; it said: {}", self.words, crate::host::tail(&said, SHOWN_BYTES));
+                bail!(
+                    "`{}` did not end within {DEADLINE:?}; it said: {}",
+                    self.words,
+                    crate::host::tail(&said, SHOWN_BYTES)
+                );
             }
             std::thread::sleep(POLL);
         };
         let signal = std::os::unix::process::ExitStatusExt::signal(&status);
         let status = status.code().or(signal.map(|n| 128 + n)).unwrap_or(-1);
-        let ended = Ended { words: self.words, status, stdout: self.stdout.end(), stderr: self.stderr.end() };
+        let ended = Ended {
+            words: self.words,
+            status,
+            stdout: self.stdout.end(),
+            stderr: self.stderr.end(),
+        };
         println!("    {status} after {:.1} s{}", self.started.elapsed().as_secs_f32(), ended.brief());
         Ok(ended)
     }
@@ -139,7 +159,12 @@ impl Ended {
     /// The exit code is `wanted`.
     pub fn exits_with(self, wanted: i32) -> Result<Self> {
         if self.status != wanted {
-            bail!("`{}` ended with {}, not {wanted}; it said: {}", self.words, self.status, self.shown());
+            bail!(
+                "`{}` ended with {}, not {wanted}; it said: {}",
+                self.words,
+                self.status,
+                self.shown()
+            );
         }
         Ok(self)
     }
@@ -155,7 +180,12 @@ impl Ended {
     /// Standard output is exactly `wanted`, line end aside.
     pub fn prints(self, wanted: &str) -> Result<Self> {
         if self.text() != wanted {
-            bail!("`{}` printed {:?}, not {wanted:?}; all it said: {}", self.words, self.text(), self.shown());
+            bail!(
+                "`{}` printed {:?}, not {wanted:?}; all it said: {}",
+                self.words,
+                self.text(),
+                self.shown()
+            );
         }
         Ok(self)
     }
@@ -174,10 +204,20 @@ impl Ended {
 
     /// Up to two lines, for the story's log.
     fn brief(&self) -> String {
-        let said = self.said();
+        let (Ok(out), Ok(err)) = (std::str::from_utf8(&self.stdout), std::str::from_utf8(&self.stderr)) else {
+            return format!("\n    | {} bytes", self.stdout.len() + self.stderr.len());
+        };
+        let said = format!("{out}{err}");
         let lines: Vec<&str> = said.lines().filter(|line| !line.is_empty()).collect();
-        let shown = lines.iter().take(2).map(|line| format!("\n    | {}", crate::host::tail(line.as_bytes(), 400)));
-        let more = if lines.len() > 2 { format!("\n    | … {} lines in all", lines.len()) } else { String::new() };
+        let shown = lines
+            .iter()
+            .take(2)
+            .map(|line| format!("\n    | {}", crate::host::tail(line.as_bytes(), 400)));
+        let more = if lines.len() > 2 {
+            format!("\n    | … {} lines in all", lines.len())
+        } else {
+            String::new()
+        };
         shown.collect::<String>() + &more
     }
 }
@@ -230,7 +270,10 @@ mod tests {
 
     #[test]
     fn input_output_and_code_are_carried() {
-        let ended = Program::start(&["sh", "-c", "cat; echo err >&2; exit 7"], b"in").unwrap().end().unwrap();
+        let ended = Program::start(&["sh", "-c", "cat; echo err >&2; exit 7"], b"in")
+            .unwrap()
+            .end()
+            .unwrap();
         assert!(ended.exits_with(7).unwrap().prints("in").unwrap().mentions("err").is_ok());
     }
 

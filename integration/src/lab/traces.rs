@@ -8,7 +8,12 @@ use std::path::Path;
 /// Names of the processes that a sandbox is made of.
 const PROCESSES: &[&str] = &["containerd-shim", "casemate-vmm", "casemate", "runc"];
 /// Directories in which sandboxes keep sockets and state.
-const STATE: &[&str] = &["/run/containerd/s", "/run/casemate", "/run/containerd/io.containerd.runtime.v2.task", "/run/containerd/fifo"];
+const STATE: &[&str] = &[
+    "/run/containerd/s",
+    "/run/casemate",
+    "/run/containerd/io.containerd.runtime.v2.task",
+    "/run/containerd/fifo",
+];
 /// How deep [`STATE`] is listed.
 const DEPTH: usize = 4;
 
@@ -32,7 +37,12 @@ impl Traces {
         for dir in STATE {
             list(Path::new(dir), DEPTH, &mut sockets);
         }
-        Ok(Self { processes: processes()?, mounts: mounts()?, sockets, containers: containers()? })
+        Ok(Self {
+            processes: processes()?,
+            mounts: mounts()?,
+            sockets,
+            containers: containers()?,
+        })
     }
 
     /// Those that `before` does not have.
@@ -52,7 +62,12 @@ impl Traces {
     }
 
     fn kinds(&self) -> [(&'static str, &BTreeSet<String>); 4] {
-        [("processes", &self.processes), ("mounts", &self.mounts), ("sockets and state", &self.sockets), ("containers", &self.containers)]
+        [
+            ("processes", &self.processes),
+            ("mounts", &self.mounts),
+            ("sockets and state", &self.sockets),
+            ("containers", &self.containers),
+        ]
     }
 }
 
@@ -60,7 +75,11 @@ impl fmt::Display for Traces {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (kind, found) in self.kinds() {
             let found: Vec<&str> = found.iter().map(String::as_str).collect();
-            let text = if found.is_empty() { "none".to_owned() } else { found.join("\n                     ") };
+            let text = if found.is_empty() {
+                "none".to_owned()
+            } else {
+                found.join("\n                     ")
+            };
             writeln!(f, "  {kind:18} {text}")?;
         }
         Ok(())
@@ -69,7 +88,10 @@ impl fmt::Display for Traces {
 
 fn processes() -> Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
-    for entry in std::fs::read_dir("/proc").context("cannot list processes")?.filter_map(|entry| entry.ok()) {
+    for entry in std::fs::read_dir("/proc")
+        .context("cannot list processes")?
+        .filter_map(|entry| entry.ok())
+    {
         let pid = entry.file_name().to_string_lossy().into_owned();
         if !pid.bytes().all(|b| b.is_ascii_digit()) {
             continue;
@@ -93,7 +115,10 @@ fn mounts() -> Result<BTreeSet<String>> {
 fn containers() -> Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     for kind in ["container", "task"] {
-        let output = std::process::Command::new("ctr").args([kind, "list", "-q"]).output().context("cannot start ctr")?;
+        let output = std::process::Command::new("ctr")
+            .args([kind, "list", "-q"])
+            .output()
+            .context("cannot start ctr")?;
         found.extend(String::from_utf8_lossy(&output.stdout).lines().map(|id| format!("{kind} {id}")));
     }
     Ok(found)
@@ -113,6 +138,10 @@ fn list(dir: &Path, depth: usize, found: &mut BTreeSet<String>) {
 
 /// Process ids of running `program`s.
 pub fn pids_of(program: &str) -> Result<Vec<i32>> {
-    Ok(processes()?.iter().filter_map(|line| line.split_once(' ')).filter(|(_, rest)| rest.split(' ').next() == Some(program)).filter_map(|(pid, _)| pid.parse().ok()).collect())
+    Ok(processes()?
+        .iter()
+        .filter_map(|line| line.split_once(' '))
+        .filter(|(_, rest)| rest.split(' ').next() == Some(program))
+        .filter_map(|(pid, _)| pid.parse().ok())
+        .collect())
 }
-

@@ -1,8 +1,8 @@
 //! A VM started by hand, without containerd and shim: `casemate-vmm` with a spec, and a client of the agent in it.
 
-use agent_protocol::{agent_client, AgentClient, ConnectError};
-use anyhow::{bail, Context, Result};
-use nix::fcntl::{fcntl, FcntlArg, FdFlag};
+use agent_protocol::{AgentClient, ConnectError, agent_client};
+use anyhow::{Context, Result, bail};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use serde::Deserialize;
 use std::fs::File;
@@ -12,7 +12,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
-use vm_spec::control::{Reply, Request, Stats, MESSAGE_MAX_BYTES};
+use vm_spec::control::{MESSAGE_MAX_BYTES, Reply, Request, Stats};
 use vm_spec::{Boot, Fd, HostData, Scratch, Tee, VmSpec, Vsock};
 
 const GUEST: &str = "/usr/local/share/casemate";
@@ -78,22 +78,33 @@ impl Vm {
             host_data: HostData(super::digest(policy)),
             console: Some(fd(&console)),
             control: fd(&control),
-            vsock: Some(Vsock { listener: fd(&vsock_listener) }),
+            vsock: Some(Vsock {
+                listener: fd(&vsock_listener),
+            }),
             layers: true,
             scratch: Some(Scratch { file: fd(&scratch) }),
             rng: true,
         };
         let mut spec_file = tempfile::tempfile().context("cannot create the spec's file")?;
-        spec_file.write_all(&spec.to_json()?).and_then(|()| spec_file.rewind()).context("cannot write the spec")?;
+        spec_file
+            .write_all(&spec.to_json()?)
+            .and_then(|()| spec_file.rewind())
+            .context("cannot write the spec")?;
         let spec_file = inherited(spec_file)?;
         println!("  $ casemate-vmm --spec-fd {}", spec_file.as_raw_fd());
-        let child = Command::new(VMM).args(["--spec-fd", &spec_file.as_raw_fd().to_string()]).spawn().context("cannot start casemate-vmm")?;
+        let child = Command::new(VMM)
+            .args(["--spec-fd", &spec_file.as_raw_fd().to_string()])
+            .spawn()
+            .context("cannot start casemate-vmm")?;
         Ok(Self { child, dir, vsock })
     }
 
     /// Talks to the agent, as soon as it listens. The second argument makes a call's context, with its time limit.
     pub fn converse(&self, talk: impl AsyncFnOnce(AgentClient, fn() -> ttrpc::context::Context) -> Result<()>) -> Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("cannot start a runtime")?;
         runtime.block_on(async {
             let end = Instant::now() + BOOT_DEADLINE;
             let client = loop {
@@ -152,7 +163,8 @@ pub fn stats(socket: &Path) -> Result<Stats> {
 
 /// One request, one reply over a control socket.
 fn ask(socket: &Path, request: &Request) -> Result<Reply> {
-    let connection = socket::socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).context("cannot create a socket")?;
+    let connection =
+        socket::socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).context("cannot create a socket")?;
     socket::connect(connection.as_raw_fd(), &UnixAddr::new(socket)?).with_context(|| format!("cannot connect to {}", socket.display()))?;
     let message = serde_json::to_vec(request).context("cannot write a request")?;
     socket::send(connection.as_raw_fd(), &message, socket::MsgFlags::empty()).context("cannot send a request")?;
@@ -162,7 +174,8 @@ fn ask(socket: &Path, request: &Request) -> Result<Reply> {
 }
 
 fn listen_seqpacket(path: &Path) -> Result<OwnedFd> {
-    let socket = socket::socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).context("cannot create a socket")?;
+    let socket =
+        socket::socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).context("cannot create a socket")?;
     socket::bind(socket.as_raw_fd(), &UnixAddr::new(path)?).context("cannot bind the control socket")?;
     socket::listen(&socket, Backlog::new(8)?).context("cannot listen on the control socket")?;
     Ok(socket)

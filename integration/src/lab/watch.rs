@@ -46,8 +46,13 @@ pub fn consoles() -> std::io::Result<()> {
 
 fn found() -> Vec<PathBuf> {
     let below = |dir: &Path| -> Vec<PathBuf> {
-        std::fs::read_dir(dir).map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())).collect()).unwrap_or_default()
+        std::fs::read_dir(dir)
+            .map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
+            .unwrap_or_default()
     };
     let sandboxes = below(Path::new(STATE)).into_iter().flat_map(|namespace| below(&namespace));
-    sandboxes.map(|sandbox| sandbox.join(CONSOLE)).filter(|file| file.exists()).collect()
+    sandboxes
+        .map(|sandbox| sandbox.join(CONSOLE))
+        .filter(|file| file.exists())
+        .collect()
 }

@@ -1,14 +1,17 @@
 //! The agent's first rule, told over its own wire: nothing is served before the one policy that host data names.
 
-use crate::lab::{vm::Vm, Lab};
+use crate::lab::{Lab, vm::Vm};
 use agent_protocol::{ListProcessesRequest, MountScratchRequest, SetPolicyRequest};
-use anyhow::{ensure, Context, Result};
+use anyhow::{Context, Result, ensure};
 use ttrpc::Code;
 
 const OTHER_POLICY: &str = "package policy\napi_version := \"0.12.0\"\n";
 
 fn open_door() -> SetPolicyRequest {
-    SetPolicyRequest { policy: agent_protocol::OPEN_DOOR.into(), ..Default::default() }
+    SetPolicyRequest {
+        policy: agent_protocol::OPEN_DOOR.into(),
+        ..Default::default()
+    }
 }
 
 /// The code of a call that must fail.
@@ -26,10 +29,17 @@ fn refused<T>(what: &str, result: ttrpc::Result<T>) -> Result<Code> {
 pub(super) fn wrong_policy(lab: &Lab) -> Result<()> {
     let vm = Vm::boot("wrong-policy", agent_protocol::OPEN_DOOR.as_ref())?;
     vm.converse(async |agent, context| {
-        let other = SetPolicyRequest { policy: OTHER_POLICY.into(), ..Default::default() };
+        let other = SetPolicyRequest {
+            policy: OTHER_POLICY.into(),
+            ..Default::default()
+        };
         let code = refused("a policy that is not host data's", agent.set_policy(context(), &other).await)?;
         ensure!(code == Code::PERMISSION_DENIED, "a wrong policy must be PERMISSION_DENIED");
-        let scratch = MountScratchRequest { sandbox_id: "x".to_owned(), encrypted: true, ..Default::default() };
+        let scratch = MountScratchRequest {
+            sandbox_id: "x".to_owned(),
+            encrypted: true,
+            ..Default::default()
+        };
         let code = refused("a call after a wrong policy", agent.mount_scratch(context(), &scratch).await)?;
         ensure!(code == Code::FAILED_PRECONDITION, "after a wrong policy nothing may be served");
         Ok(())
@@ -41,12 +51,24 @@ pub(super) fn wrong_policy(lab: &Lab) -> Result<()> {
 pub(super) fn policy_first(lab: &Lab) -> Result<()> {
     let vm = Vm::boot("policy-first", agent_protocol::OPEN_DOOR.as_ref())?;
     vm.converse(async |agent, context| {
-        let list = ListProcessesRequest { container_id: "nobody".to_owned(), ..Default::default() };
+        let list = ListProcessesRequest {
+            container_id: "nobody".to_owned(),
+            ..Default::default()
+        };
         let code = refused("a call before SetPolicy", agent.list_processes(context(), &list).await)?;
         ensure!(code == Code::FAILED_PRECONDITION, "before SetPolicy nothing may be served");
-        let answer = agent.set_policy(context(), &open_door()).await.context("the right policy was refused")?;
-        ensure!(answer.digest == crate::lab::digest(agent_protocol::OPEN_DOOR.as_ref()), "the agent reports another digest");
-        let code = refused("a call after SetPolicy, for a container that is not there", agent.list_processes(context(), &list).await)?;
+        let answer = agent
+            .set_policy(context(), &open_door())
+            .await
+            .context("the right policy was refused")?;
+        ensure!(
+            answer.digest == crate::lab::digest(agent_protocol::OPEN_DOOR.as_ref()),
+            "the agent reports another digest"
+        );
+        let code = refused(
+            "a call after SetPolicy, for a container that is not there",
+            agent.list_processes(context(), &list).await,
+        )?;
         ensure!(code == Code::NOT_FOUND, "after SetPolicy the call is served");
         let code = refused("a second SetPolicy", agent.set_policy(context(), &open_door()).await)?;
         ensure!(code == Code::FAILED_PRECONDITION, "the policy is set once");

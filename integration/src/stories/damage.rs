@@ -1,12 +1,12 @@
 //! What the host can damage shows as an error, never as wrong data; what dies leaves nothing behind.
 
 use crate::{
-    images::{data, BUSYBOX, DATA_FILE},
-    lab::{is_running, traces, Lab},
+    images::{BUSYBOX, DATA_FILE, data},
+    lab::{Lab, is_running, traces},
 };
-use anyhow::{bail, ensure, Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use nix::{
-    sys::signal::{kill, Signal},
+    sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use std::path::{Path, PathBuf};
@@ -22,7 +22,10 @@ fn cached_layer(lab: &Lab) -> Result<PathBuf> {
     lab.container(BUSYBOX).command(["true"]).run()?.exits_with(0)?;
     lab.nothing_is_left()?;
     let entries = std::fs::read_dir(CACHE).with_context(|| format!("no layer cache at {CACHE}"))?;
-    let files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|file| file.extension().is_some_and(|e| e == "ext4")).collect();
+    let files: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|file| file.extension().is_some_and(|e| e == "ext4"))
+        .collect();
     match &files[..] {
         [one] => Ok(one.clone()),
         others => bail!("one cached layer was expected: {others:?}"),
@@ -43,13 +46,18 @@ pub(super) fn flipped_bit(lab: &Lab) -> Result<()> {
     flip(&file, |bytes| bytes.windows(piece.len()).position(|window| window == piece))?;
     let read = format!("sha256sum /{DATA_FILE}; echo status $?; echo the rest still works");
     let ended = lab.container(BUSYBOX).command(["sh", "-c", &read]).run()?.exits_with(0)?;
-    ended.mentions("I/O error")?.mentions("status 1")?.mentions("the rest still works")?;
+    ended
+        .mentions("I/O error")?
+        .mentions("status 1")?
+        .mentions("the rest still works")?;
     lab.nothing_is_left()
 }
 
 pub(super) fn broken_layer(lab: &Lab) -> Result<()> {
     let file = cached_layer(lab)?;
-    flip(&file, |bytes| (bytes.get(EXT4_MAGIC_OFFSET..EXT4_MAGIC_OFFSET + 2)? == [0x53, 0xef]).then_some(EXT4_MAGIC_OFFSET))?;
+    flip(&file, |bytes| {
+        (bytes.get(EXT4_MAGIC_OFFSET..EXT4_MAGIC_OFFSET + 2)? == [0x53, 0xef]).then_some(EXT4_MAGIC_OFFSET)
+    })?;
     let ended = lab.container(BUSYBOX).command(["echo", "started"]).run()?.fails()?;
     ensure!(!ended.text().contains("started"), "a container ran on a damaged layer");
     ended.mentions("layer")?;
@@ -60,7 +68,9 @@ pub(super) fn vmm_killed(lab: &Lab) -> Result<()> {
     let container = lab.container(BUSYBOX).command(["sleep", "1000"]);
     let id = container.id().to_owned();
     let foreground = container.start_in_foreground()?;
-    let pid = lab.until("the VM runs", START_DEADLINE, || traces::pids_of("casemate-vmm").ok()?.first().copied())?;
+    let pid = lab.until("the VM runs", START_DEADLINE, || {
+        traces::pids_of("casemate-vmm").ok()?.first().copied()
+    })?;
     lab.until("the container runs", START_DEADLINE, || is_running(&id).then_some(()))?;
     kill(Pid::from_raw(pid), Signal::SIGKILL).context("cannot kill the VMM")?;
     foreground.end()?.exits_with(137)?;

@@ -4,7 +4,7 @@ use crate::{
     images::{BUSYBOX, BUSYBOX_CHANGED},
     lab::{Ended, Lab, Policy},
 };
-use anyhow::{ensure, Result};
+use anyhow::{Result, ensure};
 use std::time::Duration;
 
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
@@ -22,7 +22,12 @@ fn is_denied(ended: Ended, rule: &str) -> Result<()> {
 
 pub(super) fn allowed(lab: &Lab) -> Result<()> {
     let policy = policy(&["echo", "allowed"])?;
-    lab.container(BUSYBOX).under(&policy).command(["echo", "allowed"]).run()?.exits_with(0)?.prints("allowed")?;
+    lab.container(BUSYBOX)
+        .under(&policy)
+        .command(["echo", "allowed"])
+        .run()?
+        .exits_with(0)?
+        .prints("allowed")?;
     lab.nothing_is_left()
 }
 
@@ -37,7 +42,10 @@ pub(super) fn command(lab: &Lab) -> Result<()> {
 pub(super) fn layer(lab: &Lab) -> Result<()> {
     let policy = policy(&["echo", "allowed"])?;
     let ended = lab.container(BUSYBOX_CHANGED).under(&policy).command(["echo", "allowed"]).run()?;
-    ensure!(ended.text() != "allowed", "a container ran on a layer that the policy does not list");
+    ensure!(
+        ended.text() != "allowed",
+        "a container ran on a layer that the policy does not list"
+    );
     is_denied(ended, "mount_device")?;
     lab.nothing_is_left()
 }
@@ -50,7 +58,9 @@ pub(super) fn exec(lab: &Lab) -> Result<()> {
     ensure!(container.status()? == "RUNNING", "the denied exec ended the container");
     container.exec("listed-again", ["date"])?.exits_with(0)?;
     container.signal("SIGKILL")?;
-    lab.until("the container stops", STOP_DEADLINE, || container.status().ok().filter(|status| status == "STOPPED"))?;
+    lab.until("the container stops", STOP_DEADLINE, || {
+        container.status().ok().filter(|status| status == "STOPPED")
+    })?;
     container.delete_with(137)?;
     lab.nothing_is_left()
 }

@@ -2,10 +2,10 @@
 
 use crate::{
     images::{BUSYBOX, REDIS},
-    lab::{is_running, Ended, Lab},
+    lab::{Ended, Lab, is_running},
     stories::Runtime,
 };
-use anyhow::{ensure, Result};
+use anyhow::{Result, ensure};
 use std::time::Duration;
 
 /// Starting a server takes a while in an emulated machine.
@@ -13,36 +13,61 @@ const SERVER_DEADLINE: Duration = Duration::from_secs(60);
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 
 pub(super) fn run(lab: &Lab) -> Result<()> {
-    lab.container(BUSYBOX).command(["echo", "hello", "from inside"]).run()?.exits_with(0)?.prints("hello from inside")?;
-    let both = lab.container(BUSYBOX).command(["sh", "-c", "echo out; echo err >&2"]).run()?.exits_with(0)?;
-    ensure!(both.stdout == b"out\n" && both.stderr == b"err\n", "the outputs are mixed up: {both:?}");
+    lab.container(BUSYBOX)
+        .command(["echo", "hello", "from inside"])
+        .run()?
+        .exits_with(0)?
+        .prints("hello from inside")?;
+    let both = lab
+        .container(BUSYBOX)
+        .command(["sh", "-c", "echo out; echo err >&2"])
+        .run()?
+        .exits_with(0)?;
+    ensure!(
+        both.stdout == b"out\n" && both.stderr == b"err\n",
+        "the outputs are mixed up: {both:?}"
+    );
     lab.nothing_is_left()
 }
 
 pub(super) fn exit_code(lab: &Lab) -> Result<()> {
     lab.container(BUSYBOX).command(["sh", "-c", "exit 7"]).run()?.exits_with(7)?;
-    lab.container(BUSYBOX).command(["/no/such/program"]).run()?.fails()?.mentions("no such file")?;
+    lab.container(BUSYBOX)
+        .command(["/no/such/program"])
+        .run()?
+        .fails()?
+        .mentions("no such file")?;
     lab.nothing_is_left()
 }
 
 pub(super) fn exec(lab: &Lab) -> Result<()> {
     let container = lab.container(BUSYBOX).command(["sleep", "1000"]).start()?;
-    container.exec("first", ["cat", "/proc/1/cmdline"])?.exits_with(0)?.prints("sleep\u{0}1000\u{0}")?;
+    container
+        .exec("first", ["cat", "/proc/1/cmdline"])?
+        .exits_with(0)?
+        .prints("sleep\u{0}1000\u{0}")?;
     container.exec("second", ["sh", "-c", "exit 5"])?.exits_with(5)?;
     container.exec("third", ["/no/such/program"])?.fails()?;
     ensure!(container.status()? == "RUNNING", "an exec ended the container");
     container.signal("SIGKILL")?;
-    lab.until("the container stops", STOP_DEADLINE, || container.status().ok().filter(|status| status == "STOPPED"))?;
+    lab.until("the container stops", STOP_DEADLINE, || {
+        container.status().ok().filter(|status| status == "STOPPED")
+    })?;
     container.delete_with(137)?;
     lab.nothing_is_left()
 }
 
 pub(super) fn kill(lab: &Lab) -> Result<()> {
-    let polite = lab.container(BUSYBOX).command(["sh", "-c", "trap 'exit 3' TERM; while :; do sleep 0.1; done"]).start()?;
+    let polite = lab
+        .container(BUSYBOX)
+        .command(["sh", "-c", "trap 'exit 3' TERM; while :; do sleep 0.1; done"])
+        .start()?;
     // The trap is set some time after the start.
     polite.exec("look", ["true"])?.exits_with(0)?;
     polite.signal("SIGTERM")?;
-    lab.until("SIGTERM is handled", STOP_DEADLINE, || polite.status().ok().filter(|status| status == "STOPPED"))?;
+    lab.until("SIGTERM is handled", STOP_DEADLINE, || {
+        polite.status().ok().filter(|status| status == "STOPPED")
+    })?;
     polite.delete_with(3)?;
 
     let container = lab.container(BUSYBOX).command(["sleep", "1000"]);
@@ -56,7 +81,12 @@ pub(super) fn kill(lab: &Lab) -> Result<()> {
 
 pub(super) fn layers(lab: &Lab) -> Result<()> {
     let redis = lab.container(REDIS).start()?;
-    let pong = |n: u32| redis.exec(&format!("ping-{n}"), ["redis-cli", "ping"]).ok().filter(|ended| ended.text() == "PONG");
+    let pong = |n: u32| {
+        redis
+            .exec(&format!("ping-{n}"), ["redis-cli", "ping"])
+            .ok()
+            .filter(|ended| ended.text() == "PONG")
+    };
     let mut tries = 0;
     lab.until("redis answers PONG", SERVER_DEADLINE, || {
         tries += 1;
@@ -64,17 +94,30 @@ pub(super) fn layers(lab: &Lab) -> Result<()> {
     })?;
     let look = "cat /etc/casemate-demo; ls /usr/share/doc /etc/motd /lib/systemd 2>&1 | wc -l; ls -A /usr/share/doc | wc -l";
     // Two complaints (/etc/motd, /lib/systemd) and the heading of the empty directory.
-    redis.exec("look", ["sh", "-c", look])?.exits_with(0)?.prints("as it was built\n3\n0")?;
+    redis
+        .exec("look", ["sh", "-c", look])?
+        .exits_with(0)?
+        .prints("as it was built\n3\n0")?;
     redis.signal("SIGTERM")?;
-    lab.until("redis stops", STOP_DEADLINE, || redis.status().ok().filter(|status| status == "STOPPED"))?;
+    lab.until("redis stops", STOP_DEADLINE, || {
+        redis.status().ok().filter(|status| status == "STOPPED")
+    })?;
     redis.delete_with(0)?;
     lab.nothing_is_left()
 }
 
 pub(super) fn guest_kernel(lab: &Lab) -> Result<()> {
     ensure!(lab.runtime() == Runtime::Casemate, "with runc there is no other kernel");
-    let inside = lab.container(BUSYBOX).command(["cat", "/proc/version"]).run()?.exits_with(0)?.text();
+    let inside = lab
+        .container(BUSYBOX)
+        .command(["cat", "/proc/version"])
+        .run()?
+        .exits_with(0)?
+        .text();
     let outside = std::fs::read_to_string("/proc/version")?;
-    ensure!(inside.starts_with("Linux version ") && inside != outside.trim_end(), "the container sees the host's kernel: {inside}");
+    ensure!(
+        inside.starts_with("Linux version ") && inside != outside.trim_end(),
+        "the container sees the host's kernel: {inside}"
+    );
     lab.nothing_is_left()
 }

@@ -1,7 +1,7 @@
 //! Streams lose nothing: what is typed arrives with its end, and ten megabytes come back whole.
 
 use crate::{images::BUSYBOX, lab::Lab};
-use anyhow::{ensure, Result};
+use anyhow::{Result, ensure};
 use sha2::{Digest, Sha256};
 
 const BYTES: usize = 10 << 20;
@@ -9,10 +9,20 @@ const BYTES: usize = 10 << 20;
 const SCRIPT: &str = "mkfifo /tmp/copy; sha256sum </tmp/copy >&2 & head -c 10485760 /dev/urandom | tee /tmp/copy; wait";
 
 pub(super) fn stdin_with_eof(lab: &Lab) -> Result<()> {
-    lab.container(BUSYBOX).command(["cat"]).stdin(b"typed by the caller").run()?.exits_with(0)?.prints("typed by the caller")?;
+    lab.container(BUSYBOX)
+        .command(["cat"])
+        .stdin(b"typed by the caller")
+        .run()?
+        .exits_with(0)?
+        .prints("typed by the caller")?;
     // wc answers only after the end of its input.
     let typed: Vec<u8> = (0..200_000_u32).map(|n| (n % 251) as u8).collect();
-    lab.container(BUSYBOX).command(["wc", "-c"]).stdin(&typed).run()?.exits_with(0)?.prints("200000")?;
+    lab.container(BUSYBOX)
+        .command(["wc", "-c"])
+        .stdin(&typed)
+        .run()?
+        .exits_with(0)?
+        .prints("200000")?;
     lab.nothing_is_left()
 }
 
@@ -20,6 +30,9 @@ pub(super) fn ten_megabytes(lab: &Lab) -> Result<()> {
     let ended = lab.container(BUSYBOX).command(["sh", "-c", SCRIPT]).run()?.exits_with(0)?;
     ensure!(ended.stdout.len() == BYTES, "{} bytes arrived, not {BYTES}", ended.stdout.len());
     let sent = String::from_utf8_lossy(&ended.stderr).into_owned();
-    ensure!(sent.starts_with(&hex::encode(Sha256::digest(&ended.stdout))), "10 MiB arrived, but not those that were sent ({sent})");
+    ensure!(
+        sent.starts_with(&hex::encode(Sha256::digest(&ended.stdout))),
+        "10 MiB arrived, but not those that were sent ({sent})"
+    );
     lab.nothing_is_left()
 }

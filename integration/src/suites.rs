@@ -1,0 +1,281 @@
+//! `make test`: every suite in order, and last a table that counts what ran, names what was skipped, and gives the times.
+
+use crate::{
+    host,
+    summary::{Counts, Summary},
+};
+use anyhow::{Context, Result};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Tests and helpers report what they could not do on a line that begins so.
+const SKIPPED: &str = "skipped: ";
+/// Conformance vectors: what `casemate conformance` calls them, and where they lie, the first that exists counts.
+const CONFORMANCE: &[(&str, &[&str])] = &[
+    (
+        "layers",
+        &["image/layer/vectors/layers.json", "../shared/vectors/layers/layers.json"],
+    ),
+    ("policy", &["policy/vectors/policy.jsonl", "../shared/vectors/policy.jsonl"]),
+];
+
+/// One suite's result.
+pub struct Suite {
+    name: String,
+    counts: Counts,
+    took: Duration,
+    /// What was skipped, or went wrong, each with its reason.
+    remarks: Vec<String>,
+}
+
+impl Suite {
+    /// The stories of one machine.
+    pub fn of_stories(summary: &Summary) -> Self {
+        Self {
+            name: format!("stories on {}", summary.machine()),
+            counts: summary.counts(),
+            took: summary.took(),
+            remarks: summary.remarks(),
+        }
+    }
+
+    /// A suite that could not even start.
+    pub fn broken(name: &str, error: &anyhow::Error) -> Self {
+        let counts = Counts {
+            failed: 1,
+            ..Counts::default()
+        };
+        Self {
+            name: name.to_owned(),
+            counts,
+            took: Duration::ZERO,
+            remarks: vec![format!("failed: {error:#}")],
+        }
+    }
+}
+
+/// Unit and property tests of every crate; all of their output goes to a file in `out`.
+pub fn unit_tests(out: &Path) -> Result<Suite> {
+    let started = Instant::now();
+    std::fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
+    let log = out.join("unit-tests.log");
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(["test", "--release", "--workspace", "--no-fail-fast", "--", "--show-output"]);
+    eprintln!("==> unit and property tests (all output: {})", log.display());
+    let (lines, success) = stream(&mut command, &log, |line| {
+        line.starts_with("test result:") || line.contains("panicked at")
+    })?;
+    let mut suite = Suite {
+        name: "unit and property tests".to_owned(),
+        counts: Counts::default(),
+        took: Duration::ZERO,
+        remarks: Vec::new(),
+    };
+    for line in &lines {
+        if let Some(counts) = libtest_counts(line) {
+            suite.counts += counts;
+        } else if line.trim_start().starts_with(SKIPPED) {
+            suite.counts.skipped += 1;
+            suite.remarks.push(line.trim().to_owned());
+        } else if line.starts_with("test ") && line.ends_with("FAILED") {
+            suite.remarks.push(format!("failed: {line}"));
+        }
+    }
+    if !success && suite.counts.failed == 0 {
+        suite.counts.failed = 1;
+        suite.remarks.push(format!("failed: cargo test, see {}", log.display()));
+    }
+    suite.took = started.elapsed();
+    Ok(suite)
+}
+
+/// Replays the recorded vectors through `casemate conformance`.
+pub fn conformance(programs: &Path, out: &Path) -> Result<Vec<Suite>> {
+    let casemate = programs.join("casemate");
+    CONFORMANCE
+        .iter()
+        .map(|(kind, places)| replay(&casemate, kind, places, out))
+        .collect()
+}
+
+fn replay(casemate: &Path, kind: &str, places: &[&str], out: &Path) -> Result<Suite> {
+    let mut suite = Suite {
+        name: format!("conformance: {kind}"),
+        counts: Counts::default(),
+        took: Duration::ZERO,
+        remarks: Vec::new(),
+    };
+    let Some(file) = places.iter().map(PathBuf::from).find(|file| file.exists()) else {
+        suite.counts.skipped = 1;
+        suite.remarks.push(format!("{SKIPPED}no vectors at {}", places.join(" or ")));
+        return Ok(suite);
+    };
+    let started = Instant::now();
+    eprintln!("==> casemate conformance {kind} {}", file.display());
+    let mut command = Command::new(casemate);
+    let (lines, success) = stream(
+        command.args(["conformance", kind]).arg(&file),
+        &out.join(format!("conformance-{kind}.log")),
+        |_| false,
+    )?;
+    match lines.iter().rev().find_map(|line| conformance_counts(line)) {
+        Some(counts) => suite.counts = counts,
+        None => suite.remarks.push("failed: no line of counts".to_owned()),
+    }
+    if !success && suite.counts.failed == 0 {
+        suite.counts.failed = 1;
+    }
+    if suite.counts.failed > 0 {
+        suite.remarks.extend(
+            lines
+                .iter()
+                .filter(|line| line.to_ascii_lowercase().contains("fail"))
+                .take(10)
+                .cloned(),
+        );
+    }
+    suite.took = started.elapsed();
+    Ok(suite)
+}
+
+/// Runs a program, keeps both of its outputs in `log`, shows the lines that `show` picks; returns the lines.
+fn stream(command: &mut Command, log: &Path, show: impl Fn(&str) -> bool) -> Result<(Vec<String>, bool)> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let mut file = std::fs::File::create(log).with_context(|| format!("cannot create {}", log.display()))?;
+    let errors = file.try_clone().context("cannot share a log")?;
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(errors)
+        .spawn()
+        .with_context(|| format!("cannot start {name}"))?;
+    let mut lines = Vec::new();
+    for line in BufReader::new(child.stdout.take().context("no standard output")?).split(b'\n') {
+        let line = String::from_utf8_lossy(&line.with_context(|| format!("cannot read what {name} says"))?).into_owned();
+        writeln!(file, "{line}").with_context(|| format!("cannot write {}", log.display()))?;
+        if show(&line) {
+            eprintln!("    {line}");
+        }
+        lines.push(line);
+    }
+    let status = child.wait().with_context(|| format!("cannot wait for {name}"))?;
+    if !status.success() {
+        let text = std::fs::read(log).unwrap_or_default();
+        eprintln!(
+            "{name} failed ({status}); the end of {}:\n{}",
+            log.display(),
+            host::tail(&text, 4000)
+        );
+    }
+    Ok((lines, status.success()))
+}
+
+/// `test result: ok. 12 passed; 0 failed; 1 ignored; …`
+fn libtest_counts(line: &str) -> Option<Counts> {
+    let rest = line.strip_prefix("test result: ")?;
+    let number = |word: &str| {
+        rest.split([';', '.'])
+            .find_map(|part| part.trim().strip_suffix(word)?.trim().parse().ok())
+    };
+    Some(Counts {
+        passed: number("passed")?,
+        failed: number("failed")?,
+        skipped: number("ignored")?,
+    })
+}
+
+/// `35 passed, 0 failed`
+fn conformance_counts(line: &str) -> Option<Counts> {
+    let (passed, failed) = line.trim().split_once(" passed, ")?;
+    Some(Counts {
+        passed: passed.parse().ok()?,
+        failed: failed.split(' ').next()?.parse().ok()?,
+        skipped: 0,
+    })
+}
+
+/// The last lines of `make test`.
+pub fn table(suites: &[Suite]) -> String {
+    let mut text = String::from("\n");
+    for suite in suites {
+        for remark in &suite.remarks {
+            text += &format!("{}: {remark}\n", suite.name);
+        }
+    }
+    text += &format!(
+        "\n{:28} {:>7} {:>7} {:>8} {:>8}\n",
+        "suite", "passed", "failed", "skipped", "seconds"
+    );
+    let mut total = Counts::default();
+    let mut took = Duration::ZERO;
+    for suite in suites {
+        text += &row(&suite.name, suite.counts, suite.took);
+        total += suite.counts;
+        took += suite.took;
+    }
+    text + &row("total", total, took)
+}
+
+fn row(name: &str, counts: Counts, took: Duration) -> String {
+    format!(
+        "{name:28} {:>7} {:>7} {:>8} {:>8.0}\n",
+        counts.passed,
+        counts.failed,
+        counts.skipped,
+        took.as_secs_f32()
+    )
+}
+
+/// Whether any suite has a failure.
+pub fn any_failed(suites: &[Suite]) -> bool {
+    suites.iter().any(|suite| suite.counts.failed > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_read_from_both_kinds_of_lines() {
+        let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.2s";
+        assert_eq!(
+            libtest_counts(line),
+            Some(Counts {
+                passed: 12,
+                failed: 3,
+                skipped: 1
+            })
+        );
+        assert_eq!(libtest_counts("test x ... ok"), None);
+        assert_eq!(
+            conformance_counts("35 passed, 0 failed"),
+            Some(Counts {
+                passed: 35,
+                failed: 0,
+                skipped: 0
+            })
+        );
+        assert_eq!(conformance_counts("passed, failed"), None);
+    }
+
+    #[test]
+    fn the_table_ends_with_the_total() {
+        let counts = Counts {
+            passed: 2,
+            failed: 1,
+            skipped: 3,
+        };
+        let suite = Suite {
+            name: "x".to_owned(),
+            counts,
+            took: Duration::from_secs(5),
+            remarks: vec!["skipped: why".to_owned()],
+        };
+        let text = table(&[suite]);
+        assert!(text.contains("x: skipped: why"), "{text}");
+        let last: Vec<&str> = text.lines().last().unwrap().split_ascii_whitespace().collect();
+        assert_eq!(last, ["total", "2", "1", "3", "5"]);
+    }
+}
