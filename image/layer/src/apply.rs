@@ -48,13 +48,20 @@ pub fn convert<R: Read, W: Write + Seek>(input: R, output: &mut W, limits: &Limi
             }
         }
     }
-    let diff_id = tar.finish().map_err(|(error, offset)| ConvertError::from_tar(error, offset, &name))?;
+    let diff_id = tar
+        .finish()
+        .map_err(|(error, offset)| ConvertError::from_tar(error, offset, &name))?;
     let blocks = image.finish().map_err(closing)?;
     let (output, hasher, leaves) = blocks.finish().map_err(ConvertError::Write)?;
     let data_blocks = (leaves.len() / 32) as u64;
     let (root_hash, tree_blocks) = verity::append(output, &hasher, leaves).map_err(ConvertError::Write)?;
     output.flush().map_err(ConvertError::Write)?;
-    Ok(Converted { root_hash, diff_id, data_blocks, total_blocks: data_blocks + tree_blocks })
+    Ok(Converted {
+        root_hash,
+        diff_id,
+        data_blocks,
+        total_blocks: data_blocks + tree_blocks,
+    })
 }
 
 /// Computes what [`convert`] would return, and keeps nothing of the image.
@@ -81,7 +88,9 @@ fn apply<W: Write + Seek>(image: &mut Writer<'_, W>, entry: Entry, limits: &Limi
             return Err(EntryError::EmptyWhiteout.into());
         }
         // overlayfs: a character device 0/0 hides what lower layers have by this name.
-        return image.create(&place.sibling(hidden), Attributes::new(FileType::CharDevice, 0)).map(drop);
+        return image
+            .create(&place.sibling(hidden), Attributes::new(FileType::CharDevice, 0))
+            .map(drop);
     }
     let file_type = match entry.kind {
         Kind::HardLink => {
@@ -91,6 +100,7 @@ fn apply<W: Write + Seek>(image: &mut Writer<'_, W>, entry: Entry, limits: &Limi
             return image.link(&place, &target, &entry.link);
         }
         Kind::Regular => FileType::Regular,
+        Kind::Symlink if entry.link.is_empty() => return Err(EntryError::EmptyLink.into()),
         Kind::Symlink => FileType::Symlink,
         Kind::CharDevice => FileType::CharDevice,
         Kind::BlockDevice => FileType::BlockDevice,

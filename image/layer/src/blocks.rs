@@ -22,7 +22,12 @@ impl<'w, W: Write + Seek> BlockWriter<'w, W> {
     pub(crate) fn new(out: &'w mut W, skipped: usize) -> io::Result<Self> {
         out.seek(SeekFrom::Start((skipped * BLOCK_BYTES) as u64))?;
         let leaves = vec![0; skipped * DIGEST_BYTES];
-        Ok(BlockWriter { out, hasher: LeafHasher::new(), leaves, buffer: Vec::with_capacity(BUFFERED_BLOCKS * BLOCK_BYTES) })
+        Ok(BlockWriter {
+            out,
+            hasher: LeafHasher::new(),
+            leaves,
+            buffer: Vec::with_capacity(BUFFERED_BLOCKS * BLOCK_BYTES),
+        })
     }
 
     /// Bytes from the start of the image to where the next byte goes.

@@ -63,7 +63,9 @@ impl<R: BufRead> ZstdFrames<R> {
         // so the decoder first sees the header of an empty frame (single segment, content size 0).
         let empty = [ZSTD_MAGIC.as_slice(), &[0x20, 0]].concat();
         decoder.reset(empty.as_slice()).map_err(invalid)?;
-        decoder.decode_blocks([1, 0, 0].as_slice(), BlockDecodingStrategy::All).map_err(invalid)?;
+        decoder
+            .decode_blocks([1, 0, 0].as_slice(), BlockDecodingStrategy::All)
+            .map_err(invalid)?;
         Ok(ZstdFrames { input, decoder })
     }
 
@@ -96,7 +98,9 @@ impl<R: BufRead> Read for ZstdFrames<R> {
         }
         while self.decoder.can_collect() == 0 {
             if !self.decoder.is_finished() {
-                self.decoder.decode_blocks(&mut self.input, BlockDecodingStrategy::UptoBytes(buffer.len())).map_err(invalid)?;
+                self.decoder
+                    .decode_blocks(&mut self.input, BlockDecodingStrategy::UptoBytes(buffer.len()))
+                    .map_err(invalid)?;
             } else if !self.next_frame()? {
                 return Ok(0);
             }

@@ -90,6 +90,9 @@ pub enum EntryError {
     /// A whiteout of nothing.
     #[error("the whiteout names no file")]
     EmptyWhiteout,
+    /// A symbolic link to nothing, which Linux calls a damaged inode.
+    #[error("the symbolic link has no target")]
+    EmptyLink,
     /// An extended attribute without a place in inode and attribute block.
     #[error("extended attribute {0} does not fit into the 4 KiB that ext4 has for an inode's attributes")]
     XattrTooLarge(EntryName),
@@ -141,7 +144,11 @@ impl fmt::Display for EntryName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = &self.0[..self.0.len().min(SHOWN_NAME_BYTES)];
         write!(f, "{:?}", String::from_utf8_lossy(shown))?;
-        if shown.len() < self.0.len() { write!(f, "… ({} bytes)", self.0.len()) } else { Ok(()) }
+        if shown.len() < self.0.len() {
+            write!(f, "… ({} bytes)", self.0.len())
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -167,7 +174,10 @@ impl ConvertError {
     pub(crate) fn from_fs(error: FsError, name: &[u8]) -> Self {
         match error {
             FsError::Write(source) => ConvertError::Write(source),
-            FsError::Refused(source) => ConvertError::Entry { name: EntryName::new(name), source },
+            FsError::Refused(source) => ConvertError::Entry {
+                name: EntryName::new(name),
+                source,
+            },
         }
     }
 }

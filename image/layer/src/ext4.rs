@@ -20,6 +20,7 @@ mod time;
 mod writer;
 mod xattr;
 
+pub(crate) use directory::write_entries;
 pub(crate) use inode::{Attributes, FileType};
 pub(crate) use path::CleanPath;
 pub(crate) use time::Time;

@@ -14,8 +14,6 @@ mod number;
 mod pax;
 mod source;
 mod sparse;
-#[cfg(test)]
-mod tests;
 
 use crate::digest::DiffId;
 use crate::error::EntryError;
@@ -152,7 +150,12 @@ mod flag {
 
 impl<R: Read> TarReader<R> {
     pub(crate) fn new(input: R, limit: u64) -> Self {
-        TarReader { source: Source::new(input, limit), remaining: 0, padding: 0, sparse: None }
+        TarReader {
+            source: Source::new(input, limit),
+            remaining: 0,
+            padding: 0,
+            sparse: None,
+        }
     }
 
     /// Bytes of tar read so far.
@@ -182,7 +185,9 @@ impl<R: Read> TarReader<R> {
             }
             let offset = self.source.offset();
             let bad = |source| TarError::Header { offset, source };
-            let Some(raw) = self.header().map_err(|error| error.at(offset))? else { return Ok(None) };
+            let Some(raw) = self.header().map_err(|error| error.at(offset))? else {
+                return Ok(None);
+            };
             let mut size = raw.number(header::SIZE).map_err(bad)?;
             let flag = raw.flag();
             self.begin_data(flag, size).map_err(bad)?;
@@ -208,7 +213,8 @@ impl<R: Read> TarReader<R> {
                     }
                     let directory = if entry.kind == Kind::Directory { flag::DIRECTORY } else { flag };
                     self.begin_data(directory, size).map_err(bad)?;
-                    self.read_sparse_map(&raw, &records, &mut entry, &mut size).map_err(|error| error.at(offset))?;
+                    self.read_sparse_map(&raw, &records, &mut entry, &mut size)
+                        .map_err(|error| error.at(offset))?;
                     if entry.kind == Kind::Regular {
                         entry.size = u64::try_from(size).map_err(|_| bad(HeaderError::NegativeSize))?;
                     }
@@ -271,7 +277,11 @@ impl<R: Read> TarReader<R> {
             match self.source.fill(&mut block)? {
                 0 => return Ok(None),
                 TAR_BLOCK_BYTES if block != [0; TAR_BLOCK_BYTES] => {
-                    return if zero_blocks == 0 { Ok(Some(RawHeader::new(block)?)) } else { Err(HeaderError::HalfEnd.into()) };
+                    return if zero_blocks == 0 {
+                        Ok(Some(RawHeader::new(block)?))
+                    } else {
+                        Err(HeaderError::HalfEnd.into())
+                    };
                 }
                 TAR_BLOCK_BYTES => {}
                 _ => return Err(HeaderError::Truncated.into()),

@@ -15,7 +15,9 @@ fn own_vectors() -> PathBuf {
 /// All vectors, where they are: `CASEMATE_VECTORS`, or `../shared/vectors` beside the repository.
 fn all_vectors() -> PathBuf {
     let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/vectors");
-    std::env::var_os("CASEMATE_VECTORS").map_or_else(beside, PathBuf::from).join("layers")
+    std::env::var_os("CASEMATE_VECTORS")
+        .map_or_else(beside, PathBuf::from)
+        .join("layers")
 }
 
 fn replay(directory: &Path) -> usize {
@@ -23,7 +25,13 @@ fn replay(directory: &Path) -> usize {
     let list: Value = serde_json::from_str(&text).expect("JSON");
     let layers = list["layers"].as_array().expect("an array of layers");
     let failures: Vec<String> = layers.iter().filter_map(|layer| check(directory, layer).err()).collect();
-    assert!(failures.is_empty(), "{} of {} failed:\n{}", failures.len(), layers.len(), failures.join("\n"));
+    assert!(
+        failures.is_empty(),
+        "{} of {} failed:\n{}",
+        failures.len(),
+        layers.len(),
+        failures.join("\n")
+    );
     layers.len()
 }
 
@@ -66,7 +74,10 @@ fn the_vectors_of_the_repository() {
 fn all_vectors_of_the_peer() {
     let directory = all_vectors();
     if !directory.join("layers.json").exists() {
-        eprintln!("skipped: all_vectors_of_the_peer: no layers.json in {} (set CASEMATE_VECTORS)", directory.display());
+        eprintln!(
+            "skipped: all_vectors_of_the_peer: no layers.json in {} (set CASEMATE_VECTORS)",
+            directory.display()
+        );
         return;
     }
     assert_eq!(replay(&directory), 35);

@@ -13,14 +13,19 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Converts a layer; `output` appears whole or not at all. The root hash is the last line of standard output.
 pub fn convert(input: &Path, output: &Path) -> Result<()> {
-    let directory = output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = output
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     let mut image = NamedTempFile::new_in(directory).with_context(|| format!("cannot create a file in {}", directory.display()))?;
     let converted = with_input(input, |layer| ::layer::convert(layer, image.as_file_mut(), &Limits::default()))?;
     let finish = || format!("cannot finish {}", output.display());
     readable_by_all(image.as_file()).with_context(finish)?;
     image.as_file().sync_all().with_context(finish)?;
     image.persist(output).map_err(|error| error.error).with_context(finish)?;
-    File::open(directory).and_then(|directory| directory.sync_all()).with_context(finish)?;
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .with_context(finish)?;
     report(&converted)
 }
 
@@ -51,7 +56,12 @@ where
     let file = File::open(input).with_context(open)?;
     let total = file.metadata().with_context(open)?.len();
     let shown = io::stderr().is_terminal().then(Instant::now);
-    let mut progress = Progress { file, total, read: 0, shown };
+    let mut progress = Progress {
+        file,
+        total,
+        read: 0,
+        shown,
+    };
     let result = act(&mut progress);
     progress.clear();
     result.with_context(|| format!("cannot convert {}", input.display()))

@@ -28,7 +28,7 @@ impl Directory {
 }
 
 /// Gathers entries into blocks and hands each to `emit` as it is full.
-pub(super) fn write_entries<'a, E>(
+pub(crate) fn write_entries<'a, E>(
     entries: impl Iterator<Item = (u32, u8, &'a [u8])>,
     mut emit: impl FnMut(&[u8; BLOCK_BYTES]) -> Result<(), E>,
 ) -> Result<(), E> {
@@ -42,7 +42,10 @@ pub(super) fn write_entries<'a, E>(
         }
         block[used + 6] = name.len() as u8;
         block[used + 7] = file_type;
-        Fields(&mut block[used..]).u32(0, inode).u16(4, record as u16).bytes(ENTRY_BYTES, name);
+        Fields(&mut block[used..])
+            .u32(0, inode)
+            .u16(4, record as u16)
+            .bytes(ENTRY_BYTES, name);
         used += record;
     }
     emit(close(&mut block, used))

@@ -102,9 +102,15 @@ impl Attributes {
 pub(super) enum Body {
     Empty,
     ShortLink(Box<[u8]>),
-    Device { major: u32, minor: u32 },
+    Device {
+        major: u32,
+        minor: u32,
+    },
     /// One run of blocks, followed by the index block if the extents do not fit into the inode.
-    Run { start: u32, blocks: u32 },
+    Run {
+        start: u32,
+        blocks: u32,
+    },
 }
 
 /// An inode of the image that is being written.
@@ -200,7 +206,11 @@ fn extents(blocks: u32) -> u32 {
 }
 
 fn put_extent_header(area: &mut [u8], entries: u32, capacity: u32, depth: u16) {
-    Fields(area).u16(0, EXTENT_MAGIC).u16(2, entries as u16).u16(4, capacity as u16).u16(6, depth);
+    Fields(area)
+        .u16(0, EXTENT_MAGIC)
+        .u16(2, entries as u16)
+        .u16(4, capacity as u16)
+        .u16(6, depth);
 }
 
 fn put_extents(area: &mut [u8], start: u32, blocks: u32, capacity: u32) {

@@ -42,7 +42,9 @@ impl CleanPath {
             return None;
         }
         let cut = self.joined.iter().rposition(|byte| *byte == b'/');
-        let (parents, name) = cut.map_or(([].as_slice(), self.joined.as_slice()), |cut| (&self.joined[..cut], &self.joined[cut + 1..]));
+        let (parents, name) = cut.map_or(([].as_slice(), self.joined.as_slice()), |cut| {
+            (&self.joined[..cut], &self.joined[cut + 1..])
+        });
         Some((parents.split(|byte| *byte == b'/').filter(|component| !component.is_empty()), name))
     }
 }
@@ -58,7 +60,16 @@ mod tests {
 
     #[test]
     fn paths_start_at_the_layers_root() {
-        for (path, cleaned) in [("a/b", "a/b"), ("/a//b/", "a/b"), ("./a/./b/.", "a/b"), ("a/../b", "b"), ("a/b/..", "a"), ("", ""), ("/", ""), ("a/..", "")] {
+        for (path, cleaned) in [
+            ("a/b", "a/b"),
+            ("/a//b/", "a/b"),
+            ("./a/./b/.", "a/b"),
+            ("a/../b", "b"),
+            ("a/b/..", "a"),
+            ("", ""),
+            ("/", ""),
+            ("a/..", ""),
+        ] {
             assert_eq!(clean(path).as_deref(), Ok(cleaned), "{path}");
         }
     }

@@ -1,7 +1,7 @@
 //! What closes the image: how many groups it has, their bitmaps and descriptors, and the superblock.
 
 use super::inode::Inode;
-use super::{BLOCKS_PER_GROUP, Fields, FIRST_INODE, INODE_BYTES, SUPERBLOCK_MAGIC};
+use super::{BLOCKS_PER_GROUP, FIRST_INODE, Fields, INODE_BYTES, SUPERBLOCK_MAGIC};
 use crate::BLOCK_BYTES;
 
 /// The disk for which room is kept in the descriptor table; the hashes in policies are made with it.
@@ -45,7 +45,14 @@ impl Geometry {
         let bitmaps = inode_table + groups * (inodes_per_group / INODES_PER_BLOCK);
         let end = bitmaps + 2 * groups;
         let disk_blocks = end.max((groups - 1) * BLOCKS_PER_GROUP + 1);
-        Some(Geometry { groups, inodes_per_group, inode_table, bitmaps, end, disk_blocks })
+        Some(Geometry {
+            groups,
+            inodes_per_group,
+            inode_table,
+            bitmaps,
+            end,
+            disk_blocks,
+        })
     }
 
     fn used_descriptor_blocks(&self) -> u32 {

@@ -17,7 +17,10 @@ impl Time {
     /// `nanoseconds` may be negative or more than a second.
     pub(crate) fn new(seconds: i64, nanoseconds: i64) -> Self {
         let seconds = seconds.wrapping_add(nanoseconds.div_euclid(NANOS_PER_SECOND));
-        Time { seconds, nanoseconds: nanoseconds.rem_euclid(NANOS_PER_SECOND) }
+        Time {
+            seconds,
+            nanoseconds: nanoseconds.rem_euclid(NANOS_PER_SECOND),
+        }
     }
 }
 
@@ -29,7 +32,9 @@ impl From<Option<Time>> for DiskTime {
     /// Times before 1970 set every bit of the upper half, which is not what the kernel means by such a time;
     /// the hashes that policies carry have it so.
     fn from(time: Option<Time>) -> Self {
-        let Some(Time { seconds, nanoseconds }) = time else { return DiskTime(0) };
+        let Some(Time { seconds, nanoseconds }) = time else {
+            return DiskTime(0);
+        };
         DiskTime(match seconds {
             GO_ZERO_SECONDS if nanoseconds == 0 => 0,
             ..OLDEST => 0x8000_0000,
@@ -75,7 +80,13 @@ mod tests {
 
     #[test]
     fn a_time_from_1970_on_is_read_back() {
-        for time in [Time::new(1, 0), Time::new(0, 1), Time::new(0x7fff_ffff, 999_999_999), Time::new(0x1_0000_0000, 7), Time::new(NEWEST, 3)] {
+        for time in [
+            Time::new(1, 0),
+            Time::new(0, 1),
+            Time::new(0x7fff_ffff, 999_999_999),
+            Time::new(0x1_0000_0000, 7),
+            Time::new(NEWEST, 3),
+        ] {
             assert_eq!(DiskTime::from(Some(time)).time(), Some(time));
         }
         assert_eq!(DiskTime(0).time(), None);

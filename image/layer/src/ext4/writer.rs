@@ -44,7 +44,10 @@ pub(crate) struct Place {
 impl Place {
     /// Another name in the same directory.
     pub(crate) fn sibling(&self, name: &[u8]) -> Self {
-        Place { parent: self.parent, name: Some(name.into()) }
+        Place {
+            parent: self.parent,
+            name: Some(name.into()),
+        }
     }
 }
 
@@ -70,13 +73,26 @@ pub(crate) struct Writer<'w, W> {
 impl<'w, W: Write + Seek> Writer<'w, W> {
     /// An image with the root directory and `lost+found`, which e2fsck insists on.
     pub(crate) fn new(out: &'w mut W, limits: &Limits) -> Result<Self, FsError> {
-        let limits = Limits { max_image_bytes: limits.max_image_bytes.min(MAX_DISK_BYTES), ..*limits };
+        let limits = Limits {
+            max_image_bytes: limits.max_image_bytes.min(MAX_DISK_BYTES),
+            ..*limits
+        };
         let out = BlockWriter::new(out, 1 + DESCRIPTOR_BLOCKS as usize)?;
-        let mut writer = Writer { out, inodes: vec![None], open: None, freed: Vec::new(), directory_xattr_bytes: 0, limits };
+        let mut writer = Writer {
+            out,
+            inodes: vec![None],
+            open: None,
+            freed: Vec::new(),
+            directory_xattr_bytes: 0,
+            limits,
+        };
         let root = writer.make_inode(Attributes::new(FileType::Directory, 0o755), None)?;
         writer.inode_mut(root).links += 1; // the root is its own parent
         writer.inodes.resize_with(FIRST_INODE as usize - 1, || None);
-        let place = Place { parent: root, name: Some(b"lost+found".as_slice().into()) };
+        let place = Place {
+            parent: root,
+            name: Some(b"lost+found".as_slice().into()),
+        };
         writer.create(&place, Attributes::new(FileType::Directory, 0o700))?;
         Ok(writer)
     }
@@ -84,14 +100,24 @@ impl<'w, W: Write + Seek> Writer<'w, W> {
     /// Finds the directory in which `path` stands. Missing directories take over owner, mode and times of their parent.
     pub(crate) fn place(&mut self, path: &CleanPath) -> Result<Place, FsError> {
         self.close_file()?;
-        let Some((parents, name)) = path.split() else { return Ok(Place { parent: ROOT_INODE, name: None }) };
+        let Some((parents, name)) = path.split() else {
+            return Ok(Place {
+                parent: ROOT_INODE,
+                name: None,
+            });
+        };
         let mut parent = ROOT_INODE;
         for component in parents {
-            let Some(directory) = &self.inode(parent).directory else { return Err(not_a_directory(component)) };
+            let Some(directory) = &self.inode(parent).directory else {
+                return Err(not_a_directory(component));
+            };
             parent = match directory.children.get(component) {
                 Some(child) => *child,
                 None => {
-                    let place = Place { parent, name: Some(component.into()) };
+                    let place = Place {
+                        parent,
+                        name: Some(component.into()),
+                    };
                     self.create(&place, self.attributes(parent))?
                 }
             };
@@ -99,7 +125,10 @@ impl<'w, W: Write + Seek> Writer<'w, W> {
                 return Err(not_a_directory(component));
             }
         }
-        Ok(Place { parent, name: Some(name.into()) })
+        Ok(Place {
+            parent,
+            name: Some(name.into()),
+        })
     }
 
     /// Creates a file, or changes the one that is there. The content of a regular file follows by [`Self::write`].
@@ -114,7 +143,13 @@ impl<'w, W: Write + Seek> Writer<'w, W> {
             Some((_, inode)) if !inode.is_directory() && becomes_directory => return Err(EntryError::ReplacesFile.into()),
             Some((number, inode)) if inode.is_directory() => Some(number),
             // Content that was written stays where it is, so the inode goes with it. The peer refuses such layers.
-            Some((number, inode)) if inode.links < 2 => if matches!(inode.body, Body::Run { .. }) { None } else { Some(number) },
+            Some((number, inode)) if inode.links < 2 => {
+                if matches!(inode.body, Body::Run { .. }) {
+                    None
+                } else {
+                    Some(number)
+                }
+            }
             Some(_) => None,
             None if becomes_directory && self.inode(place.parent).links >= MAX_LINKS => return Err(EntryError::TooManyLinks.into()),
             None => None,
@@ -126,7 +161,11 @@ impl<'w, W: Write + Seek> Writer<'w, W> {
             self.inode_mut(place.parent).links += u32::from(becomes_directory);
         }
         if regular && size > 0 {
-            self.open = Some(Open { inode: number, start: self.out.block(), left: size });
+            self.open = Some(Open {
+                inode: number,
+                start: self.out.block(),
+                left: size,
+            });
         }
         Ok(number)
     }
@@ -163,7 +202,9 @@ impl<'w, W: Write + Seek> Writer<'w, W> {
         if let Some(directory) = &inode.directory {
             attributes.xattrs = directory.block_xattrs.clone();
         }
-        attributes.xattrs.extend(inode.xattrs.iter().flat_map(|area| xattr::decode_inline(area)));
+        attributes
+            .xattrs
+            .extend(inode.xattrs.iter().flat_map(|area| xattr::decode_inline(area)));
         attributes.xattrs.insert(OPAQUE.to_vec(), b"y".to_vec());
         self.make_inode(attributes, Some(number)).map(drop)
     }
@@ -190,7 +231,9 @@ impl<'w, W: Write + Seek> Writer<'w, W> {
     pub(crate) fn finish(mut self) -> Result<BlockWriter<'w, W>, FsError> {
         self.close_file()?;
         self.write_directories()?;
-        let too_large = EntryError::ImageTooLarge { limit: self.limits.max_image_bytes };
+        let too_large = EntryError::ImageTooLarge {
+            limit: self.limits.max_image_bytes,
+        };
         let geometry = match Geometry::new(self.out.block(), self.inodes.len() as u32) {
             Some(geometry) if u64::from(geometry.disk_blocks) * BLOCK_BYTES as u64 <= self.limits.max_image_bytes => geometry,
             _ => return Err(too_large.into()),
@@ -198,7 +241,8 @@ impl<'w, W: Write + Seek> Writer<'w, W> {
         for inode in &self.inodes {
             self.out.write(&inode.as_ref().map_or([0; INODE_BYTES], Inode::encode))?;
         }
-        self.out.zeros(u64::from(geometry.bitmaps) * BLOCK_BYTES as u64 - self.out.position())?;
+        self.out
+            .zeros(u64::from(geometry.bitmaps) * BLOCK_BYTES as u64 - self.out.position())?;
 
         let mut descriptors = vec![0; DESCRIPTOR_BLOCKS as usize * BLOCK_BYTES];
         let mut totals = Totals::default();
@@ -207,7 +251,8 @@ impl<'w, W: Write + Seek> Writer<'w, W> {
             self.out.write(&group.bitmaps)?;
             slot.copy_from_slice(&group.descriptor);
         }
-        self.out.zeros(u64::from(geometry.disk_blocks - geometry.end) * BLOCK_BYTES as u64)?;
+        self.out
+            .zeros(u64::from(geometry.disk_blocks - geometry.end) * BLOCK_BYTES as u64)?;
 
         for (block, content) in (1..).zip(descriptors.as_chunks::<BLOCK_BYTES>().0) {
             self.out.rewrite(block, content)?;
@@ -218,7 +263,14 @@ impl<'w, W: Write + Seek> Writer<'w, W> {
 
     /// Ends the content of the file that was created last: its run of blocks is known now.
     fn close_file(&mut self) -> Result<(), FsError> {
-        let Some(Open { inode: number, start, left }) = self.open.take() else { return Ok(()) };
+        let Some(Open {
+            inode: number,
+            start,
+            left,
+        }) = self.open.take()
+        else {
+            return Ok(());
+        };
         if left > 0 {
             return Err(EntryError::Truncated.into());
         }
@@ -239,10 +291,17 @@ impl<'w, W: Write + Seek> Writer<'w, W> {
     /// Fills a new inode, or an existing one that has no content; returns its number.
     fn make_inode(&mut self, attributes: Attributes, reuse: Option<u32>) -> Result<u32, FsError> {
         if reuse.is_none() && self.inodes.len() as u64 >= u64::from(self.limits.max_inodes) {
-            return Err(EntryError::TooManyInodes { limit: self.limits.max_inodes }.into());
+            return Err(EntryError::TooManyInodes {
+                limit: self.limits.max_inodes,
+            }
+            .into());
         }
         if attributes.size > MAX_FILE_BYTES {
-            return Err(EntryError::FileTooLarge { size: attributes.size, limit: MAX_FILE_BYTES }.into());
+            return Err(EntryError::FileTooLarge {
+                size: attributes.size,
+                limit: MAX_FILE_BYTES,
+            }
+            .into());
         }
         // Blocks of attributes, padding and a long link; content beyond that is the size the header announced.
         self.reserve(attributes.size + attributes.target.len() as u64 + 3 * BLOCK_BYTES as u64)?;
@@ -276,7 +335,10 @@ impl<'w, W: Write + Seek> Writer<'w, W> {
         }
         let body = match attributes.file_type {
             FileType::Symlink if attributes.target.len() <= SHORT_LINK_BYTES => Body::ShortLink(attributes.target.as_slice().into()),
-            FileType::CharDevice | FileType::BlockDevice => Body::Device { major: attributes.device.0, minor: attributes.device.1 },
+            FileType::CharDevice | FileType::BlockDevice => Body::Device {
+                major: attributes.device.0,
+                minor: attributes.device.1,
+            },
             _ => Body::Empty,
         };
         let size = match attributes.file_type {
@@ -324,7 +386,11 @@ impl<'w, W: Write + Seek> Writer<'w, W> {
         directory.block_xattrs = xattrs.into_iter().flatten().collect();
         self.directory_xattr_bytes = self.directory_xattr_bytes - before + weight(&directory.block_xattrs);
         let limit = self.limits.max_directory_xattr_bytes;
-        if self.directory_xattr_bytes > limit { Err(EntryError::TooManyXattrs { limit }) } else { Ok(()) }
+        if self.directory_xattr_bytes > limit {
+            Err(EntryError::TooManyXattrs { limit })
+        } else {
+            Ok(())
+        }
     }
 
     /// Directories from the root down, each as one run of blocks.
@@ -339,14 +405,24 @@ impl<'w, W: Write + Seek> Writer<'w, W> {
             let children = directory.map(|directory| directory.sorted()).unwrap_or_default();
             let dots = [(number, b".".as_slice()), (parent, b"..")];
             let entries = dots.into_iter().chain(children.iter().copied());
-            write_entries(entries.map(|(child, name)| (child, FileType::directory_code(mode(child)), name)), |block| {
-                if out.position() + BLOCK_BYTES as u64 > limit {
-                    return Err(FsError::from(EntryError::ImageTooLarge { limit }));
-                }
-                Ok(out.write(block)?)
-            })?;
+            write_entries(
+                entries.map(|(child, name)| (child, FileType::directory_code(mode(child)), name)),
+                |block| {
+                    if out.position() + BLOCK_BYTES as u64 > limit {
+                        return Err(FsError::from(EntryError::ImageTooLarge { limit }));
+                    }
+                    Ok(out.write(block)?)
+                },
+            )?;
             let is_directory = |child: &u32| mode(*child) & super::TYPE_MASK == FileType::Directory as u16;
-            waiting.extend(children.iter().rev().map(|(child, _)| *child).filter(is_directory).map(|child| (child, number)));
+            waiting.extend(
+                children
+                    .iter()
+                    .rev()
+                    .map(|(child, _)| *child)
+                    .filter(is_directory)
+                    .map(|child| (child, number)),
+            );
             let blocks = self.out.block() - start;
             self.inode_mut(number).size = u64::from(blocks) * BLOCK_BYTES as u64;
             self.close_run(number, start)?;
@@ -374,7 +450,9 @@ impl<'w, W: Write + Seek> Writer<'w, W> {
     }
 
     fn find(&self, path: &CleanPath) -> Option<u32> {
-        let Some((mut parents, name)) = path.split() else { return Some(ROOT_INODE) };
+        let Some((mut parents, name)) = path.split() else {
+            return Some(ROOT_INODE);
+        };
         let child = |number: u32, name: &[u8]| self.inode(number).directory.as_ref()?.children.get(name).copied();
         child(parents.try_fold(ROOT_INODE, child)?, name)
     }
@@ -406,15 +484,23 @@ impl<'w, W: Write + Seek> Writer<'w, W> {
     /// Refuses what would pass the limit before any of it is written.
     fn reserve(&self, bytes: u64) -> Result<(), EntryError> {
         let limit = self.limits.max_image_bytes;
-        if self.out.position().saturating_add(bytes) > limit { Err(EntryError::ImageTooLarge { limit }) } else { Ok(()) }
+        if self.out.position().saturating_add(bytes) > limit {
+            Err(EntryError::ImageTooLarge { limit })
+        } else {
+            Ok(())
+        }
     }
 
     fn inode(&self, number: u32) -> &Inode {
-        self.inodes[number as usize - 1].as_ref().expect("numbers in directories belong to inodes")
+        self.inodes[number as usize - 1]
+            .as_ref()
+            .expect("numbers in directories belong to inodes")
     }
 
     fn inode_mut(&mut self, number: u32) -> &mut Inode {
-        self.inodes[number as usize - 1].as_mut().expect("numbers in directories belong to inodes")
+        self.inodes[number as usize - 1]
+            .as_mut()
+            .expect("numbers in directories belong to inodes")
     }
 }
 

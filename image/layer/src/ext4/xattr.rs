@@ -68,7 +68,10 @@ pub(super) fn encode(xattrs: &Xattrs) -> Result<Encoded, EntryError> {
         list.push(stored);
         *left -= bytes;
     }
-    Ok(Encoded { inline: encode_inline(&inline.0), block: encode_block(block.0) })
+    Ok(Encoded {
+        inline: encode_inline(&inline.0),
+        block: encode_block(block.0),
+    })
 }
 
 /// An attribute block without attributes: what is left when the attributes of an inode are replaced.
@@ -152,12 +155,17 @@ fn decode(area: &[u8], delta: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
 }
 
 fn compress(name: &[u8]) -> (u8, &[u8]) {
-    let found = PREFIXES.iter().find_map(|(index, prefix)| Some((*index, name.strip_prefix(*prefix)?)));
+    let found = PREFIXES
+        .iter()
+        .find_map(|(index, prefix)| Some((*index, name.strip_prefix(*prefix)?)));
     found.unwrap_or((0, name))
 }
 
 fn decompress(index: u8, short: &[u8]) -> Vec<u8> {
-    let prefix = PREFIXES.iter().find(|(known, _)| *known == index).map_or([].as_slice(), |(_, prefix)| prefix);
+    let prefix = PREFIXES
+        .iter()
+        .find(|(known, _)| *known == index)
+        .map_or([].as_slice(), |(_, prefix)| prefix);
     [prefix, short].concat()
 }
 
@@ -195,7 +203,10 @@ mod tests {
     fn what_does_not_fit_is_refused_by_name() {
         let fits = Xattrs::from([(b"user.a".to_vec(), vec![1; 4060 - 16 - 4])]);
         assert!(encode(&fits).is_ok_and(|encoded| encoded.inline.is_none() && encoded.block.is_some()));
-        for (name, value) in [(b"user.a".to_vec(), vec![1; 4060 - 16 - 3]), ([b"user.".as_slice(), &[b'n'; 256]].concat(), Vec::new())] {
+        for (name, value) in [
+            (b"user.a".to_vec(), vec![1; 4060 - 16 - 3]),
+            ([b"user.".as_slice(), &[b'n'; 256]].concat(), Vec::new()),
+        ] {
             let refused = encode(&Xattrs::from([(name.clone(), value)])).err();
             assert_eq!(refused, Some(EntryError::XattrTooLarge(EntryName(name))));
         }

@@ -133,13 +133,21 @@ impl RawHeader {
     /// Old versions of Go wrote a ustar prefix into GNU headers. Where the times are no numbers the peer takes
     /// ASCII in their place as that prefix.
     fn gnu_times(&self, entry: &mut Entry) -> &[u8] {
-        let stated = |field: Field| if self.block[field.0.start] == 0 { Ok(None) } else { self.time(field).map(Some) };
+        let stated = |field: Field| {
+            if self.block[field.0.start] == 0 {
+                Ok(None)
+            } else {
+                self.time(field).map(Some)
+            }
+        };
         match (stated(GNU_ATIME), stated(GNU_CTIME)) {
             (Ok(atime), Ok(ctime)) => {
                 (entry.atime, entry.ctime) = (atime, ctime);
                 &[]
             }
-            _ => Some(until_nul(&self.block[USTAR_PREFIX])).filter(|prefix| prefix.is_ascii()).unwrap_or_default(),
+            _ => Some(until_nul(&self.block[USTAR_PREFIX]))
+                .filter(|prefix| prefix.is_ascii())
+                .unwrap_or_default(),
         }
     }
 }

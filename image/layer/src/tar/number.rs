@@ -28,7 +28,9 @@ fn parse_base256(field: &[u8], negative: bool) -> Option<i64> {
 
 pub(super) fn parse_octal(field: &[u8]) -> Option<i64> {
     let blank = |byte: &u8| *byte == b' ' || *byte == 0;
-    let Some(first) = field.iter().position(|byte| !blank(byte)) else { return Some(0) };
+    let Some(first) = field.iter().position(|byte| !blank(byte)) else {
+        return Some(0);
+    };
     let mut value: u64 = 0;
     let mut rest = field[first..].iter().peekable();
     while let Some(digit @ b'0'..=b'7') = rest.peek() {
@@ -53,7 +55,9 @@ pub(super) fn parse_time(text: &[u8]) -> Option<Time> {
     if !fraction.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let nanoseconds = (0..9).fold(0, |value, place| value * 10 + i64::from(fraction.get(place).map_or(0, |digit| digit - b'0')));
+    let nanoseconds = (0..9).fold(0, |value, place| {
+        value * 10 + i64::from(fraction.get(place).map_or(0, |digit| digit - b'0'))
+    });
     let sign = if seconds.first() == Some(&b'-') { -1 } else { 1 };
     Some(Time::new(parse_decimal(seconds)?, sign * nanoseconds))
 }

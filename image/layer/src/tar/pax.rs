@@ -30,7 +30,9 @@ impl Records {
         let mut rest = content;
         while !rest.is_empty() {
             let malformed = HeaderError::PaxRecord(content.len() - rest.len());
-            let Some((key, value, behind)) = split_record(rest) else { return Err(malformed) };
+            let Some((key, value, behind)) = split_record(rest) else {
+                return Err(malformed);
+            };
             match (key, map.len() % 2) {
                 (SPARSE_OFFSET, 0) | (SPARSE_BYTES, 1) if !value.contains(&b',') => map.push(value),
                 (SPARSE_OFFSET | SPARSE_BYTES, _) => return Err(malformed),
@@ -101,7 +103,11 @@ impl Records {
         let count = parse_decimal(self.value(b"GNU.sparse.numblocks")).and_then(|count| usize::try_from(count).ok());
         let count = count.ok_or(HeaderError::PaxValue("GNU.sparse.numblocks"))?;
         let map = self.value(SPARSE_MAP);
-        let numbers: Vec<&[u8]> = if map.is_empty() { Vec::new() } else { map.split(|byte| *byte == b',').collect() };
+        let numbers: Vec<&[u8]> = if map.is_empty() {
+            Vec::new()
+        } else {
+            map.split(|byte| *byte == b',').collect()
+        };
         if count.checked_mul(2) != Some(numbers.len()) {
             return Err(HeaderError::SparseMap);
         }

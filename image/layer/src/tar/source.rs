@@ -26,7 +26,15 @@ pub(super) struct Source<R> {
 
 impl<R: Read> Source<R> {
     pub(super) fn new(input: R, limit: u64) -> Self {
-        Source { input, digest: Sha256::new(), buffer: vec![0; BUFFER_BYTES], start: 0, end: 0, read: 0, limit }
+        Source {
+            input,
+            digest: Sha256::new(),
+            buffer: vec![0; BUFFER_BYTES],
+            start: 0,
+            end: 0,
+            read: 0,
+            limit,
+        }
     }
 
     /// Bytes taken out so far.
@@ -78,19 +86,21 @@ impl<R: Read> Source<R> {
 
     fn refill(&mut self) -> Result<(), SourceError> {
         (self.start, self.end) = (0, 0);
-        while self.end < self.buffer.len() {
-            match self.input.read(&mut self.buffer[self.end..]) {
+        let mut filled = 0;
+        while filled < self.buffer.len() {
+            match self.input.read(&mut self.buffer[filled..]) {
                 Ok(0) => break,
-                Ok(count) => self.end += count,
+                Ok(count) => filled += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(SourceError::Read(error)),
             }
         }
-        self.read += self.end as u64;
-        if self.read > self.limit {
+        if self.read + filled as u64 > self.limit {
             return Err(SourceError::TooLong { limit: self.limit });
         }
-        self.digest.update(&self.buffer[..self.end]);
+        self.digest.update(&self.buffer[..filled]);
+        self.end = filled;
+        self.read += filled as u64;
         Ok(())
     }
 }

@@ -43,14 +43,21 @@ impl SparseMap {
         let mut end = 0;
         let mut checked = Vec::with_capacity(fragments.len());
         for Fragment { offset, length } in fragments {
-            let (Ok(offset), Ok(length)) = (u64::try_from(offset), u64::try_from(length)) else { return Err(HeaderError::SparseMap) };
+            let (Ok(offset), Ok(length)) = (u64::try_from(offset), u64::try_from(length)) else {
+                return Err(HeaderError::SparseMap);
+            };
             if offset < end || offset + length > size {
                 return Err(HeaderError::SparseMap);
             }
             end = offset + length;
             checked.push((offset, end));
         }
-        Ok(SparseMap { fragments: checked.into_iter(), current: (0, 0), position: 0, size })
+        Ok(SparseMap {
+            fragments: checked.into_iter(),
+            current: (0, 0),
+            position: 0,
+            size,
+        })
     }
 
     /// The next part. Holes count as read at once, data as far as [`Self::advance`] says.
@@ -66,7 +73,11 @@ impl SparseMap {
             self.position = self.current.0;
             return Step::Hole(hole);
         }
-        if self.position == self.size { Step::End } else { Step::Data(self.current.1 - self.position) }
+        if self.position == self.size {
+            Step::End
+        } else {
+            Step::Data(self.current.1 - self.position)
+        }
     }
 
     pub(super) fn advance(&mut self, bytes: u64) {
@@ -80,7 +91,9 @@ pub(super) fn fragments(area: &[u8], map: &mut Vec<Fragment>) -> Result<bool, He
     let (entries, more) = area.split_at(area.len() - 1);
     for entry in entries.chunks_exact(FRAGMENT_BYTES).take_while(|entry| entry[0] != 0) {
         let (offset, length) = entry.split_at(FRAGMENT_BYTES / 2);
-        let (Some(offset), Some(length)) = (parse_numeric(offset), parse_numeric(length)) else { return Err(HeaderError::SparseMap) };
+        let (Some(offset), Some(length)) = (parse_numeric(offset), parse_numeric(length)) else {
+            return Err(HeaderError::SparseMap);
+        };
         push(map, Fragment { offset, length })?;
     }
     Ok(more[0] != 0)
@@ -91,7 +104,11 @@ pub(super) fn extension_entries(block: &[u8; TAR_BLOCK_BYTES], map: &mut Vec<Fra
     let before = map.len();
     let more = fragments(&block[..EXTENSION_BYTES], map)?;
     // A chain of empty blocks would be read for ever.
-    if more && map.len() == before { Err(HeaderError::SparseMap) } else { Ok(more) }
+    if more && map.len() == before {
+        Err(HeaderError::SparseMap)
+    } else {
+        Ok(more)
+    }
 }
 
 /// Pairs of decimal numbers, as pax records and the map in the data have them.
