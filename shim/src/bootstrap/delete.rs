@@ -1,0 +1,70 @@
+//! `delete`: a fresh process that removes what a dead shim left; containerd gives it five seconds.
+
+use super::{Args, BootstrapError, address::Address};
+use crate::{
+    bundle::{Bundle, Group, Role},
+    config::Config,
+    vm::{KILLED, Record, StateDir},
+};
+use containerd_shim_protos::api::DeleteResponse;
+use protobuf::{Message, well_known_types::timestamp::Timestamp};
+use std::{
+    io::{self, Write},
+    path::Path,
+    time::Duration,
+};
+
+/// How long a killed VMM may take to disappear; leaves room within containerd's five seconds.
+const VMM_GONE: Duration = Duration::from_secs(3);
+
+/// Runs the action.
+///
+/// # Errors
+/// See [`BootstrapError`].
+pub fn delete(args: &Args) -> Result<(), BootstrapError> {
+    let bundle = args.bundle_dir()?;
+    // A bundle that is half gone must not stop the clean-up: then the container was its own group.
+    let group = Bundle::read(&bundle).map(|b| b.group(&args.id)).unwrap_or(Group {
+        id: args.id.clone(),
+        role: Role::Alone,
+    });
+    let pid = clean_up(args, &group)?;
+    remove_dead_socket(&bundle);
+    let response = DeleteResponse {
+        pid,
+        exit_status: KILLED,
+        exited_at: Some(Timestamp::now()).into(),
+        ..Default::default()
+    };
+    let bytes = response.write_to_bytes().map_err(BootstrapError::Encode)?;
+    io::stdout()
+        .write_all(&bytes)
+        .map_err(|e| BootstrapError::Io("print the exit status", e))
+}
+
+/// Ends the VM and removes its directory; gives the VMM's process id, 0 when there was none.
+fn clean_up(args: &Args, group: &Group) -> Result<u32, BootstrapError> {
+    Args::check_group(&group.id)?;
+    let config = Config::load_default()?;
+    let path = StateDir::path(&config.state_dir, &args.namespace, &group.id);
+    let Some(record) = Record::load(&path)? else {
+        StateDir::remove_leftovers(&path)?;
+        return Ok(0);
+    };
+    // containerd may ask for one member while the pod's shim still serves the others.
+    let pod_lives = group.role == Role::Member && record.shim.is_alive();
+    if !pod_lives {
+        record.vmm.kill_and_wait(VMM_GONE);
+        record.remove_cgroups();
+        StateDir::remove_leftovers(&path)?;
+    }
+    Ok(record.vmm.pid)
+}
+
+fn remove_dead_socket(bundle: &Path) {
+    if let Some(address) = Address::read(bundle)
+        && !address.answers()
+    {
+        address.unlink();
+    }
+}

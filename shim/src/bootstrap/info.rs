@@ -1,0 +1,64 @@
+//! `-v` and `-info`: what this runtime is, without booting anything.
+
+use super::{BootstrapError, RUNTIME_NAME};
+use containerd_shim_protos::types::introspection::{RuntimeInfo, RuntimeVersion};
+use protobuf::{Message, well_known_types::any::Any};
+use std::io::{self, Write};
+
+/// OCI runtime features as the specification's `features.md` has them: what containers of this runtime can ask for.
+const FEATURES: &str = r#"{"ociVersionMin":"1.0.0","ociVersionMax":"1.2.0","linux":{"namespaces":["cgroup","ipc","mount","pid","uts"],"cgroup":{"v1":false,"v2":true,"systemd":false},"seccomp":{"enabled":true},"apparmor":{"enabled":false},"selinux":{"enabled":false}}}"#;
+/// Type under which containerd decodes [`FEATURES`].
+const FEATURES_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/features/Features";
+
+/// Prints name and version as containerd's own shims do.
+///
+/// # Errors
+/// When standard output is closed.
+pub fn version() -> Result<(), BootstrapError> {
+    let text = format!("containerd-shim-casemate-v2:\n  Version:  {}\n", env!("CARGO_PKG_VERSION"));
+    io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(|e| BootstrapError::Io("print the version", e))
+}
+
+/// Prints a `containerd.types.RuntimeInfo`.
+///
+/// # Errors
+/// When standard output is closed.
+pub fn info() -> Result<(), BootstrapError> {
+    let bytes = runtime_info().write_to_bytes().map_err(BootstrapError::Encode)?;
+    io::stdout()
+        .write_all(&bytes)
+        .map_err(|e| BootstrapError::Io("print the runtime's description", e))
+}
+
+fn runtime_info() -> RuntimeInfo {
+    RuntimeInfo {
+        name: RUNTIME_NAME.to_owned(),
+        version: Some(RuntimeVersion {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..Default::default()
+        })
+        .into(),
+        features: Some(Any {
+            type_url: FEATURES_TYPE.to_owned(),
+            value: FEATURES.as_bytes().to_vec(),
+            ..Default::default()
+        })
+        .into(),
+        ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_features_are_json_of_the_type_named() {
+        let info = runtime_info();
+        assert_eq!(info.name, RUNTIME_NAME);
+        let features: serde_json::Value = serde_json::from_slice(&info.features.value).unwrap();
+        assert_eq!(features["linux"]["cgroup"]["v2"], true);
+    }
+}

@@ -1,0 +1,166 @@
+//! `start`: binds the sandbox's socket, starts the process that serves it, and prints the address.
+//!
+//! containerd 1.6 reads standard output and error together as the address: not a byte more may be printed.
+
+use super::{
+    Args, BootstrapError,
+    address::{Address, Bound},
+};
+use crate::bundle::{Bundle, Role};
+use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult};
+use protobuf::Message;
+use std::{
+    fs,
+    io::{self, Read, Write},
+    os::{fd::OwnedFd, unix::process::CommandExt},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+/// Longest start request, as containerd's own shims have it.
+const INPUT_MAX_BYTES: u64 = 10 << 20;
+/// Task API version announced where the reply can say one (`containerd.task.v3.Task`).
+const TASK_API: i32 = 3;
+/// `oom_score_adj` ends here.
+const OOM_SCORE_MAX: i32 = 1000;
+
+/// Runs the action.
+///
+/// # Errors
+/// See [`BootstrapError`]; the socket is removed again.
+pub fn start(args: &Args) -> Result<(), BootstrapError> {
+    let params = bootstrap_params(args, &read_input()?);
+    let bundle_dir = args.bundle_dir()?;
+    let group = Bundle::read(&bundle_dir)?.group(&args.id);
+    Args::check_group(&group.id)?;
+    let socket_dir = params.as_ref().and_then(|p| p.socket_dir.as_deref()).filter(|dir| !dir.is_empty());
+    let address = Address::new(socket_dir, &args.address, &args.namespace, &group.id);
+    match address.bind()? {
+        Bound::Served => address.write(&bundle_dir)?,
+        Bound::New(_) if group.role == Role::Member => {
+            address.unlink();
+            return Err(BootstrapError::NoSandbox(group.id));
+        }
+        Bound::New(listener) => {
+            let started = spawn(args, &bundle_dir, listener.into()).and_then(|()| address.write(&bundle_dir));
+            if let Err(error) = started {
+                address.unlink();
+                return Err(error);
+            }
+        }
+    }
+    reply(&address, params.is_some())
+}
+
+fn read_input() -> Result<Vec<u8>, BootstrapError> {
+    let mut input = Vec::new();
+    let read = io::stdin().lock().take(INPUT_MAX_BYTES + 1).read_to_end(&mut input);
+    match read {
+        Ok(n) if n as u64 > INPUT_MAX_BYTES => Err(BootstrapError::LongInput(INPUT_MAX_BYTES)),
+        Ok(_) => Ok(input),
+        Err(e) => Err(BootstrapError::Io("read the start request", e)),
+    }
+}
+
+/// containerd 2.3 and later send `BootstrapParams`, earlier ones an `Any` with options or nothing. The wire format
+/// alone cannot tell them apart; that the message names this very container can.
+fn bootstrap_params(args: &Args, input: &[u8]) -> Option<BootstrapParams> {
+    BootstrapParams::parse_from_bytes(input)
+        .ok()
+        .filter(|p| p.instance_id == args.id && p.namespace == args.namespace)
+}
+
+/// Starts ourselves once more, with the listener as standard input and no other stream: containerd waits until
+/// every holder of our output has closed it.
+fn spawn(args: &Args, bundle: &Path, listener: OwnedFd) -> Result<(), BootstrapError> {
+    let program = std::env::current_exe().map_err(|e| BootstrapError::Io("find this program", e))?;
+    let mut command = Command::new(program);
+    command.args([
+        "-namespace",
+        &args.namespace,
+        "-id",
+        &args.id,
+        "-address",
+        &args.address,
+        "-publish-binary",
+        &args.publish_binary,
+    ]);
+    command.arg("-bundle").arg(bundle);
+    if args.debug {
+        command.arg("-debug");
+    }
+    command.stdin(Stdio::from(listener)).stdout(Stdio::null()).stderr(Stdio::null());
+    // A group of its own: a signal to containerd's terminal must not reach running pods.
+    let child = command
+        .process_group(0)
+        .spawn()
+        .map_err(|e| BootstrapError::Io("start the serving process", e))?;
+    raise_oom_score(child.id());
+    Ok(())
+}
+
+/// A shim should die before containerd does, so its score is containerd's plus one. Never lowered: that would need
+/// a capability, and the value already inherited is right enough when this fails.
+fn raise_oom_score(pid: u32) {
+    let score = |pid: &str| {
+        fs::read_to_string(format!("/proc/{pid}/oom_score_adj"))
+            .ok()?
+            .trim()
+            .parse::<i32>()
+            .ok()
+    };
+    let containerd = nix::unistd::getppid().to_string();
+    if let (Some(parent), Some(own)) = (score(&containerd), score("self")) {
+        let wanted = (parent + 1).min(OOM_SCORE_MAX);
+        if wanted > own {
+            let _ = fs::write(format!("/proc/{pid}/oom_score_adj"), wanted.to_string());
+        }
+    }
+}
+
+fn reply(address: &Address, protobuf: bool) -> Result<(), BootstrapError> {
+    let bytes = if protobuf {
+        let result = BootstrapResult {
+            version: TASK_API,
+            address: address.to_string(),
+            protocol: "ttrpc".to_owned(),
+            ..Default::default()
+        };
+        result.write_to_bytes().map_err(BootstrapError::Encode)?
+    } else {
+        address.to_string().into_bytes()
+    };
+    io::stdout()
+        .write_all(&bytes)
+        .map_err(|e| BootstrapError::Io("print the address", e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protobuf::well_known_types::any::Any;
+
+    fn args() -> Args {
+        Args::parse("-namespace n -id web start".split(' ').map(str::to_owned)).unwrap()
+    }
+
+    #[test]
+    fn bootstrap_params_are_told_from_options() {
+        let params = BootstrapParams {
+            instance_id: "web".into(),
+            namespace: "n".into(),
+            socket_dir: Some("/run/x".into()),
+            ..Default::default()
+        };
+        let found = bootstrap_params(&args(), &params.write_to_bytes().unwrap()).unwrap();
+        assert_eq!(found.socket_dir.as_deref(), Some("/run/x"));
+        // An Any has the same field numbers 1 and 2: it parses, and must still not count.
+        let options = Any {
+            type_url: "runtimeoptions.v1.Options".into(),
+            value: b"n".to_vec(),
+            ..Default::default()
+        };
+        assert!(bootstrap_params(&args(), &options.write_to_bytes().unwrap()).is_none());
+        assert!(bootstrap_params(&args(), b"").is_none());
+    }
+}

@@ -1,0 +1,224 @@
+//! What the shim reads of a bundle: few fields of `config.json`, and which sandbox a container belongs to.
+//!
+//! The document itself goes to the agent as it came, except for a policy in its annotations, which the agent
+//! has already been sent and which could make the document longer than the agent takes.
+
+use crate::policy_text::ANNOTATIONS;
+use agent_protocol::limits::{POLICY_BYTES, SPEC_BYTES};
+use serde::Deserialize;
+use std::{collections::BTreeMap, fs, io, path::Path};
+
+/// CRI: `sandbox` or `container`.
+const CRI_TYPE: &str = "io.kubernetes.cri.container-type";
+/// CRI: the sandbox a container belongs to.
+const CRI_SANDBOX: &str = "io.kubernetes.cri.sandbox-id";
+/// containerd's own grouping without CRI.
+const GROUP: &str = "io.containerd.runc.v2.group";
+/// Longest `config.json`: what the agent takes, and the longest policy as base64 under both of its names.
+const SPEC_MAX_BYTES: u64 = (SPEC_BYTES + 2 * (POLICY_BYTES * 4 / 3 + 4)) as u64;
+
+/// The part of an OCI runtime specification that concerns the host.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Spec {
+    annotations: BTreeMap<String, String>,
+    linux: Linux,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Linux {
+    cgroups_path: String,
+}
+
+/// A container's bundle.
+#[derive(Clone, Debug)]
+pub struct Bundle {
+    document: Vec<u8>,
+    spec: Spec,
+}
+
+/// Which sandbox a container is part of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// The sandbox's id.
+    pub id: String,
+    /// What the container is in it.
+    pub role: Role,
+}
+
+/// A container's part in its sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// A sandbox of its own (`ctr run`), or of a group that has no owner.
+    Alone,
+    /// CRI's sandbox container.
+    Sandbox,
+    /// A container in a CRI sandbox, which must be running.
+    Member,
+}
+
+/// Why a bundle cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    /// `config.json` cannot be read.
+    #[error("cannot read config.json of the bundle")]
+    Read(#[source] io::Error),
+    /// `config.json` is larger than any agent takes.
+    #[error("config.json has {0} bytes; the agent takes {SPEC_BYTES} besides the policy")]
+    Long(u64),
+    /// `config.json` is not an OCI specification.
+    #[error("config.json of the bundle is not an OCI specification")]
+    Json(#[source] serde_json::Error),
+}
+
+impl Bundle {
+    /// Reads `config.json` in `dir`.
+    ///
+    /// # Errors
+    /// See [`BundleError`].
+    pub fn read(dir: &Path) -> Result<Self, BundleError> {
+        let path = dir.join("config.json");
+        let length = fs::metadata(&path).map_err(BundleError::Read)?.len();
+        if length > SPEC_MAX_BYTES {
+            return Err(BundleError::Long(length));
+        }
+        let document = fs::read(path).map_err(BundleError::Read)?;
+        let spec = serde_json::from_slice(&document).map_err(BundleError::Json)?;
+        Ok(Self { document, spec })
+    }
+
+    /// The document for the agent.
+    ///
+    /// # Errors
+    /// When it is too long even without a policy.
+    pub fn for_agent(&self) -> Result<Vec<u8>, BundleError> {
+        if !ANNOTATIONS.iter().any(|key| self.spec.annotations.contains_key(*key)) {
+            return fitting(self.document.clone());
+        }
+        let mut document: serde_json::Value = serde_json::from_slice(&self.document).map_err(BundleError::Json)?;
+        if let Some(annotations) = document.get_mut("annotations").and_then(|a| a.as_object_mut()) {
+            annotations.retain(|key, _| !ANNOTATIONS.contains(&key.as_str()));
+        }
+        fitting(serde_json::to_vec(&document).map_err(BundleError::Json)?)
+    }
+
+    /// Annotations of the container.
+    pub fn annotations(&self) -> &BTreeMap<String, String> {
+        &self.spec.annotations
+    }
+
+    /// `linux.cgroupsPath`; empty when there is none.
+    pub fn cgroups_path(&self) -> &str {
+        &self.spec.linux.cgroups_path
+    }
+
+    /// The sandbox that container `id` belongs to.
+    pub fn group(&self, id: &str) -> Group {
+        let of = |key: &str| self.spec.annotations.get(key).map(String::as_str);
+        match (of(CRI_TYPE), of(CRI_SANDBOX), of(GROUP)) {
+            (Some("container"), Some(sandbox), _) => Group {
+                id: sandbox.to_owned(),
+                role: Role::Member,
+            },
+            (Some("sandbox"), _, _) => Group {
+                id: id.to_owned(),
+                role: Role::Sandbox,
+            },
+            (_, _, Some(group)) if !group.is_empty() => Group {
+                id: group.to_owned(),
+                role: Role::Alone,
+            },
+            _ => Group {
+                id: id.to_owned(),
+                role: Role::Alone,
+            },
+        }
+    }
+}
+
+fn fitting(document: Vec<u8>) -> Result<Vec<u8>, BundleError> {
+    if document.len() > SPEC_BYTES {
+        Err(BundleError::Long(document.len() as u64))
+    } else {
+        Ok(document)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bundle(json: &str) -> Bundle {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("config.json"), json).unwrap();
+        Bundle::read(dir.path()).unwrap()
+    }
+
+    #[test]
+    fn a_plain_container_is_its_own_sandbox() {
+        let b = bundle(r#"{"ociVersion":"1.0.2","process":{"terminal":true},"linux":{"cgroupsPath":"/default/web"}}"#);
+        assert_eq!(
+            b.group("web"),
+            Group {
+                id: "web".into(),
+                role: Role::Alone
+            }
+        );
+        assert_eq!(b.cgroups_path(), "/default/web");
+    }
+
+    #[test]
+    fn cri_names_the_sandbox() {
+        let member = bundle(r#"{"annotations":{"io.kubernetes.cri.container-type":"container","io.kubernetes.cri.sandbox-id":"pod1"}}"#);
+        assert_eq!(
+            member.group("c1"),
+            Group {
+                id: "pod1".into(),
+                role: Role::Member
+            }
+        );
+        let sandbox = bundle(r#"{"annotations":{"io.kubernetes.cri.container-type":"sandbox","io.kubernetes.cri.sandbox-id":"pod1"}}"#);
+        assert_eq!(
+            sandbox.group("pod1"),
+            Group {
+                id: "pod1".into(),
+                role: Role::Sandbox
+            }
+        );
+    }
+
+    #[test]
+    fn containers_may_be_grouped_without_cri() {
+        let grouped = bundle(r#"{"annotations":{"io.containerd.runc.v2.group":"g"}}"#);
+        assert_eq!(
+            grouped.group("c1"),
+            Group {
+                id: "g".into(),
+                role: Role::Alone
+            }
+        );
+    }
+
+    #[test]
+    fn what_is_no_specification_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(Bundle::read(dir.path()), Err(BundleError::Read(_))));
+        fs::write(dir.path().join("config.json"), "[1]").unwrap();
+        assert!(matches!(Bundle::read(dir.path()), Err(BundleError::Json(_))));
+    }
+
+    #[test]
+    fn a_policy_is_not_sent_twice() {
+        let policy = "A".repeat(SPEC_BYTES);
+        let b = bundle(&format!(
+            r#"{{"process":{{"args":["sh"]}},"annotations":{{"io.casemate.policy":"{policy}","k":"v"}}}}"#
+        ));
+        let sent: serde_json::Value = serde_json::from_slice(&b.for_agent().unwrap()).unwrap();
+        assert_eq!(sent, serde_json::json!({"process": {"args": ["sh"]}, "annotations": {"k": "v"}}));
+        let plain = r#"{ "annotations": {"k":"v"} }"#;
+        assert_eq!(bundle(plain).for_agent().unwrap(), plain.as_bytes());
+        let long = bundle(&format!(r#"{{"annotations":{{"k":"{policy}"}}}}"#));
+        assert!(matches!(long.for_agent(), Err(BundleError::Long(_))));
+    }
+}

@@ -1,0 +1,247 @@
+//! `/etc/casemate/config.toml`, what containerd's runtime options may put in its place, and what annotations may change.
+
+use serde::Deserialize;
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use vm_spec::{MemoryMib, SpecError, Tee, Vcpus};
+
+/// The node's configuration; absent is the same as empty.
+const PATH: &str = "/etc/casemate/config.toml";
+/// Annotation: guest memory in MiB.
+const MEMORY: &str = "io.casemate.memory";
+/// Annotation: virtual CPUs.
+const VCPUS: &str = "io.casemate.vcpus";
+/// Annotation: least protection the guest must have.
+const TEE: &str = "io.casemate.tee";
+
+/// How sandboxes are made on this node.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Directory of the guest image (`vmlinux`, `initramfs.cpio`, `manifest.json`).
+    pub image_dir: PathBuf,
+    /// The VMM's program; absent: beside the shim, then in `PATH`.
+    pub vmm: Option<PathBuf>,
+    /// Converted layers and scratch disks.
+    pub cache_dir: PathBuf,
+    /// Sockets and records of running sandboxes.
+    pub state_dir: PathBuf,
+    /// Guest memory in MiB.
+    pub memory_mib: MemoryMib,
+    /// Virtual CPUs.
+    pub vcpus: Vcpus,
+    /// Size of the scratch disk in MiB; the file is sparse.
+    pub scratch_mib: u64,
+    /// Refuse a sandbox without a policy instead of sending the open-door text.
+    pub require_policy: bool,
+    /// Policy of sandboxes that bring none: a file with Rego text.
+    pub policy_file: Option<PathBuf>,
+    /// Least protection of a guest.
+    pub tee: Tee,
+    /// Seconds from the VMM's start to the agent's first answer.
+    pub boot_timeout_seconds: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            image_dir: "/usr/local/share/casemate".into(),
+            vmm: None,
+            cache_dir: "/var/lib/casemate".into(),
+            state_dir: "/run/casemate".into(),
+            memory_mib: MemoryMib::try_from(256).expect("256 MiB is in range"),
+            vcpus: Vcpus::try_from(1).expect("one vCPU is in range"),
+            scratch_mib: 10 * 1024,
+            require_policy: false,
+            policy_file: None,
+            tee: Tee::Plain,
+            boot_timeout_seconds: 60,
+        }
+    }
+}
+
+/// Why there is no usable configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file named cannot be read.
+    #[error("cannot read the configuration {}", .0.display())]
+    Read(PathBuf, #[source] io::Error),
+    /// Not TOML, an unknown key or a value out of range.
+    #[error("the configuration {} is not valid", .0.display())]
+    Toml(PathBuf, #[source] Box<toml::de::Error>),
+    /// An annotation that is not what its name says.
+    #[error("annotation {0} is {1:?}, which is not a number")]
+    Number(&'static str, String),
+    /// An annotation out of range.
+    #[error("annotation {0} cannot be used")]
+    Range(&'static str, #[source] SpecError),
+    /// Not one of the three names.
+    #[error("annotation {TEE} is {0:?}; plain, simulated and snp are known")]
+    Tee(String),
+    /// The annotation asks for less than the node demands.
+    #[error("annotation {TEE} asks for {asked}, but this node demands at least {demanded}")]
+    TeeLowered {
+        /// The annotation's value.
+        asked: &'static str,
+        /// The configuration's value.
+        demanded: &'static str,
+    },
+    /// A protection that the VMM of this node cannot give.
+    #[error("protection {0} was asked for, but the VMM of this node boots plain guests only")]
+    TeeUnavailable(&'static str),
+}
+
+impl Config {
+    /// Reads the node's configuration.
+    ///
+    /// # Errors
+    /// When the file exists and is not a valid configuration.
+    pub fn load_default() -> Result<Self, ConfigError> {
+        match fs::read_to_string(PATH) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(e) => Err(ConfigError::Read(PATH.into(), e)),
+            Ok(text) => Self::parse(Path::new(PATH), &text),
+        }
+    }
+
+    /// Reads the configuration that a runtime option names (`ctr run --runtime-config-path`, `config_path` of CRI).
+    ///
+    /// # Errors
+    /// When the file is missing or not a valid configuration.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path).map_err(|e| ConfigError::Read(path.into(), e))?;
+        Self::parse(path, &text)
+    }
+
+    /// Parses `text`, which errors call `path`.
+    ///
+    /// # Errors
+    /// When it is not a valid configuration.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|e| ConfigError::Toml(path.into(), Box::new(e)))
+    }
+
+    /// Applies the annotations that a sandbox may carry.
+    ///
+    /// # Errors
+    /// A value out of range, or protection lowered below the node's or raised above what the VMM can give.
+    pub fn with_annotations(mut self, annotations: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
+        if let Some(n) = number::<u32>(annotations, MEMORY)? {
+            self.memory_mib = MemoryMib::try_from(n).map_err(|e| ConfigError::Range(MEMORY, e))?;
+        }
+        if let Some(n) = number::<u8>(annotations, VCPUS)? {
+            self.vcpus = Vcpus::try_from(n).map_err(|e| ConfigError::Range(VCPUS, e))?;
+        }
+        if let Some(text) = annotations.get(TEE) {
+            let asked = tee(text)?;
+            if rank(asked) < rank(self.tee) {
+                return Err(ConfigError::TeeLowered {
+                    asked: name(asked),
+                    demanded: name(self.tee),
+                });
+            }
+            self.tee = asked;
+        }
+        if self.tee != Tee::Plain {
+            return Err(ConfigError::TeeUnavailable(name(self.tee)));
+        }
+        Ok(self)
+    }
+
+    /// Time from the VMM's start to the agent's first answer.
+    pub fn boot_timeout(&self) -> Duration {
+        Duration::from_secs(self.boot_timeout_seconds)
+    }
+}
+
+fn number<T: std::str::FromStr>(annotations: &BTreeMap<String, String>, key: &'static str) -> Result<Option<T>, ConfigError> {
+    annotations
+        .get(key)
+        .map(|text| text.parse().map_err(|_| ConfigError::Number(key, text.clone())))
+        .transpose()
+}
+
+fn tee(text: &str) -> Result<Tee, ConfigError> {
+    [Tee::Plain, Tee::Simulated, Tee::Snp]
+        .into_iter()
+        .find(|t| name(*t) == text)
+        .ok_or_else(|| ConfigError::Tee(text.to_owned()))
+}
+
+/// The words of annotation and configuration.
+fn name(tee: Tee) -> &'static str {
+    match tee {
+        Tee::Plain => "plain",
+        Tee::Simulated => "simulated",
+        Tee::Snp => "snp",
+    }
+}
+
+fn rank(tee: Tee) -> u8 {
+    match tee {
+        Tee::Plain => 0,
+        Tee::Simulated => 1,
+        Tee::Snp => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn annotations(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    #[test]
+    fn empty_is_default_and_unknown_keys_are_errors() {
+        assert_eq!(Config::parse(Path::new("x"), "").unwrap(), Config::default());
+        let set = Config::parse(
+            Path::new("x"),
+            "memory_mib = 512\nvcpus = 2\nrequire_policy = true\nvmm = '/opt/vmm'",
+        )
+        .unwrap();
+        assert_eq!((set.memory_mib.get(), set.vcpus.get(), set.require_policy), (512, 2, true));
+        assert!(Config::parse(Path::new("x"), "memory = 512").is_err());
+        assert!(Config::parse(Path::new("x"), "memory_mib = 1").is_err());
+    }
+
+    #[test]
+    fn annotations_size_the_guest() {
+        let c = Config::default()
+            .with_annotations(&annotations(&[(MEMORY, "1024"), (VCPUS, "4")]))
+            .unwrap();
+        assert_eq!((c.memory_mib.get(), c.vcpus.get()), (1024, 4));
+        for (key, bad) in [(MEMORY, "1"), (MEMORY, "lots"), (VCPUS, "0"), (VCPUS, "999")] {
+            assert!(
+                Config::default().with_annotations(&annotations(&[(key, bad)])).is_err(),
+                "{key}={bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn protection_is_never_lowered_nor_silently_missing() {
+        let node = Config {
+            tee: Tee::Snp,
+            ..Config::default()
+        };
+        assert!(matches!(
+            node.with_annotations(&annotations(&[(TEE, "plain")])),
+            Err(ConfigError::TeeLowered { .. })
+        ));
+        assert!(matches!(
+            Config::default().with_annotations(&annotations(&[(TEE, "snp")])),
+            Err(ConfigError::TeeUnavailable("snp"))
+        ));
+        assert!(matches!(
+            Config::default().with_annotations(&annotations(&[(TEE, "Plain")])),
+            Err(ConfigError::Tee(_))
+        ));
+        assert!(Config::default().with_annotations(&annotations(&[(TEE, "plain")])).is_ok());
+    }
+}

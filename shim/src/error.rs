@@ -1,0 +1,213 @@
+//! What a task call can end with, and the only place that knows ttrpc's codes.
+//!
+//! containerd acts on codes: `NOT_FOUND` means gone (CRI takes it as success of a kill), `FAILED_PRECONDITION` a
+//! wrong state, `UNIMPLEMENTED` a call to do without.
+
+use crate::{
+    bundle::BundleError, config::ConfigError, layers::LayersError, policy_text::PolicyTextError, stdio::StdioError, vm::ControlError,
+    vm::VmError,
+};
+use ttrpc::Code;
+
+/// Why a task call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No container of that id.
+    #[error("container {0} not found")]
+    NoContainer(String),
+    /// No exec of that id in the container.
+    #[error("exec {exec} not found in container {container}")]
+    NoExec {
+        /// Container id.
+        container: String,
+        /// Exec id.
+        exec: String,
+    },
+    /// A signal for a process that has ended.
+    #[error("process already finished")]
+    Finished,
+    /// A container of that id exists.
+    #[error("container {0} already exists")]
+    ContainerExists(String),
+    /// An exec of that id exists.
+    #[error("exec {exec} already exists in container {container}")]
+    ExecExists {
+        /// Container id.
+        container: String,
+        /// Exec id.
+        exec: String,
+    },
+    /// A call that the process's state does not allow.
+    #[error("cannot {call} a {state} process")]
+    State {
+        /// What was asked.
+        call: &'static str,
+        /// The process's state.
+        state: &'static str,
+    },
+    /// A call that the sandbox's state does not allow.
+    #[error("the sandbox is {0}")]
+    Sandbox(&'static str),
+    /// The caller gave up.
+    #[error("creation was given up")]
+    Aborted,
+    /// A request that says nothing useful.
+    #[error("{0}")]
+    Invalid(&'static str),
+    /// A call that this runtime does without.
+    #[error("{0} is not part of this runtime")]
+    Unimplemented(&'static str),
+    /// The bundle cannot be used.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// The configuration or an annotation cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// There is no usable policy.
+    #[error(transparent)]
+    Policy(#[from] PolicyTextError),
+    /// The image's layers cannot be had.
+    #[error("cannot prepare the image's layers")]
+    Layers(#[from] LayersError),
+    /// There is no VM.
+    #[error("cannot boot the sandbox's VM")]
+    Vm(#[from] VmError),
+    /// The VMM refused.
+    #[error("cannot attach layers to the VM")]
+    Control(#[from] ControlError),
+    /// A stream cannot be opened.
+    #[error(transparent)]
+    Stdio(#[from] StdioError),
+    /// The agent refused or is gone.
+    #[error("{doing}")]
+    Agent {
+        /// What was asked of it.
+        doing: String,
+        /// What it answered.
+        source: ttrpc::Error,
+    },
+}
+
+impl Error {
+    /// Wraps an answer of the agent.
+    pub fn agent(doing: impl Into<String>) -> impl FnOnce(ttrpc::Error) -> Self {
+        let doing = doing.into();
+        move |source| Self::Agent { doing, source }
+    }
+
+    /// Whether the agent's policy said no.
+    pub fn is_denial(&self) -> bool {
+        matches!(self, Self::Agent { source: ttrpc::Error::RpcStatus(status), .. } if status.code() == Code::PERMISSION_DENIED)
+    }
+
+    fn code(&self) -> Code {
+        match self {
+            Self::NoContainer(_) | Self::NoExec { .. } | Self::Finished => Code::NOT_FOUND,
+            Self::ContainerExists(_) | Self::ExecExists { .. } => Code::ALREADY_EXISTS,
+            Self::State { .. } | Self::Sandbox(_) | Self::Policy(PolicyTextError::Required) => Code::FAILED_PRECONDITION,
+            Self::Layers(error) if error.is_precondition() => Code::FAILED_PRECONDITION,
+            Self::Aborted => Code::CANCELLED,
+            Self::Invalid(_) | Self::Bundle(_) | Self::Config(_) | Self::Policy(_) | Self::Stdio(_) => Code::INVALID_ARGUMENT,
+            Self::Unimplemented(_) => Code::UNIMPLEMENTED,
+            Self::Layers(_) | Self::Vm(_) | Self::Control(_) => Code::INTERNAL,
+            Self::Agent {
+                source: ttrpc::Error::RpcStatus(status),
+                ..
+            } => status.code(),
+            Self::Agent { .. } => Code::UNAVAILABLE,
+        }
+    }
+
+    /// The text that containerd hands to its caller. A denial goes through word for word: its first sentence is
+    /// made for the reader, and kubelet cuts long events.
+    fn message(&self) -> String {
+        match self {
+            Self::Agent {
+                source: ttrpc::Error::RpcStatus(status),
+                ..
+            } if self.is_denial() => status.message().to_owned(),
+            Self::Agent {
+                doing,
+                source: ttrpc::Error::RpcStatus(status),
+            } => format!("cannot {doing}: {}", status.message()),
+            Self::Agent { doing, source } => format!("cannot {doing}: the VM's agent does not answer: {source}"),
+            other => describe(other),
+        }
+    }
+}
+
+impl From<Error> for ttrpc::Error {
+    fn from(error: Error) -> Self {
+        Self::RpcStatus(ttrpc::get_status(error.code(), error.message()))
+    }
+}
+
+/// An error with all its causes, in one line.
+pub fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(error: Error) -> (Code, String) {
+        match ttrpc::Error::from(error) {
+            ttrpc::Error::RpcStatus(status) => (status.code(), status.message().to_owned()),
+            other => panic!("{other}"),
+        }
+    }
+
+    fn answer(code: Code, message: &str) -> Error {
+        Error::agent("create container web")(ttrpc::Error::RpcStatus(ttrpc::get_status(code, message)))
+    }
+
+    #[test]
+    fn a_denial_reaches_the_caller_word_for_word() {
+        let text = "command [sh] is not allowed for container web. policyDecision<e30=>policyDecision";
+        assert_eq!(
+            status(answer(Code::PERMISSION_DENIED, text)),
+            (Code::PERMISSION_DENIED, text.to_owned())
+        );
+    }
+
+    #[test]
+    fn other_answers_keep_their_code_and_gain_context() {
+        let expected = (Code::NOT_FOUND, "cannot create container web: no such slot".to_owned());
+        assert_eq!(status(answer(Code::NOT_FOUND, "no such slot")), expected);
+        let gone = Error::agent("start web")(ttrpc::Error::RemoteClosed);
+        assert_eq!(status(gone).0, Code::UNAVAILABLE);
+    }
+
+    #[test]
+    fn containerd_reads_codes() {
+        assert_eq!(status(Error::NoContainer("x".into())).0, Code::NOT_FOUND);
+        assert_eq!(status(Error::Finished).0, Code::NOT_FOUND);
+        assert_eq!(status(Error::ContainerExists("x".into())).0, Code::ALREADY_EXISTS);
+        assert_eq!(
+            status(Error::State {
+                call: "start",
+                state: "running"
+            })
+            .0,
+            Code::FAILED_PRECONDITION
+        );
+        assert_eq!(status(Error::Unimplemented("checkpoint")).0, Code::UNIMPLEMENTED);
+    }
+
+    #[test]
+    fn causes_are_told_in_order() {
+        let error = Error::Vm(VmError::Io("make the scratch disk", std::io::Error::other("no space")));
+        assert_eq!(
+            status(error).1,
+            "cannot boot the sandbox's VM: cannot make the scratch disk: no space"
+        );
+    }
+}

@@ -1,0 +1,162 @@
+//! The policy on its way through: bytes from an annotation or a file, and their digest. Nothing here reads Rego.
+
+use crate::config::Config;
+use agent_protocol::{OPEN_DOOR, limits::POLICY_BYTES};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use flate2::read::GzDecoder;
+use sha2::{Digest, Sha256};
+use std::{collections::BTreeMap, fs, io, io::Read, path::PathBuf};
+
+/// Annotation: base64 of the Rego text or of its gzip.
+const POLICY: &str = "io.casemate.policy";
+/// The peer's annotation, base64 of the text.
+const PEER_POLICY: &str = "io.microsoft.virtualmachine.lcow.securitypolicy";
+/// Every annotation that may carry a policy.
+pub const ANNOTATIONS: [&str; 2] = [POLICY, PEER_POLICY];
+/// First bytes of a gzip member (RFC 1952 2.3.1); no Rego text begins so.
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+
+/// A policy as it is sent to the agent.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PolicyText {
+    /// The Rego text.
+    pub text: Vec<u8>,
+    /// Its SHA-256, which becomes the guest's host data.
+    pub digest: [u8; 32],
+}
+
+/// Why a sandbox has no usable policy.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyTextError {
+    /// None given where the node demands one.
+    #[error("this node requires a policy: give one in annotation {POLICY}")]
+    Required,
+    /// Not base64.
+    #[error("annotation {0} is not base64")]
+    Base64(&'static str, #[source] base64::DecodeError),
+    /// Begins like gzip, but is not.
+    #[error("annotation {0} is not whole gzip data")]
+    Gzip(&'static str, #[source] io::Error),
+    /// Longer than the agent takes.
+    #[error("the policy is longer than {POLICY_BYTES} bytes")]
+    Long,
+    /// An empty text would be no policy.
+    #[error("the policy is empty")]
+    Empty,
+    /// Two different texts.
+    #[error("annotations {POLICY} and {PEER_POLICY} carry different policies")]
+    Ambiguous,
+    /// The configured file cannot be read.
+    #[error("cannot read the policy {}", .0.display())]
+    File(PathBuf, #[source] io::Error),
+}
+
+impl PolicyText {
+    /// The sandbox's own policy, else the configured file's, else the open door unless the node demands a policy.
+    ///
+    /// # Errors
+    /// See [`PolicyTextError`].
+    pub fn choose(annotations: &BTreeMap<String, String>, config: &Config) -> Result<Self, PolicyTextError> {
+        let ours = annotations.get(POLICY).map(|text| decode(POLICY, text)).transpose()?;
+        let peers = annotations.get(PEER_POLICY).map(|text| decode(PEER_POLICY, text)).transpose()?;
+        let text = match (ours, peers, &config.policy_file) {
+            (Some(a), Some(b), _) if a != b => return Err(PolicyTextError::Ambiguous),
+            (Some(text), _, _) | (None, Some(text), _) => text,
+            (None, None, Some(path)) => fs::read(path).map_err(|e| PolicyTextError::File(path.clone(), e))?,
+            (None, None, None) if config.require_policy => return Err(PolicyTextError::Required),
+            (None, None, None) => OPEN_DOOR.as_bytes().to_vec(),
+        };
+        match text.len() {
+            0 => Err(PolicyTextError::Empty),
+            n if n > POLICY_BYTES => Err(PolicyTextError::Long),
+            _ => Ok(Self {
+                digest: Sha256::digest(&text).into(),
+                text,
+            }),
+        }
+    }
+}
+
+fn decode(key: &'static str, annotation: &str) -> Result<Vec<u8>, PolicyTextError> {
+    // `base64` of coreutils breaks its lines.
+    let packed: Vec<u8> = annotation.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
+    let bytes = STANDARD.decode(packed).map_err(|e| PolicyTextError::Base64(key, e))?;
+    if !bytes.starts_with(&GZIP_MAGIC) {
+        return Ok(bytes);
+    }
+    let mut text = Vec::new();
+    let limit = POLICY_BYTES as u64 + 1;
+    GzDecoder::new(bytes.as_slice())
+        .take(limit)
+        .read_to_end(&mut text)
+        .map_err(|e| PolicyTextError::Gzip(key, e))?;
+    if text.len() > POLICY_BYTES {
+        Err(PolicyTextError::Long)
+    } else {
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flate2::{Compression, write::GzEncoder};
+    use std::io::Write;
+
+    const REGO: &str = "package policy\nallow := true\n";
+
+    fn choose(pairs: &[(&str, String)], config: &Config) -> Result<PolicyText, PolicyTextError> {
+        PolicyText::choose(&pairs.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect(), config)
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn the_digest_is_over_the_text_however_it_was_packed() {
+        let plain = choose(&[(POLICY, STANDARD.encode(REGO))], &Config::default()).unwrap();
+        let packed = choose(&[(POLICY, STANDARD.encode(gzip(REGO.as_bytes())))], &Config::default()).unwrap();
+        let peers = choose(&[(PEER_POLICY, format!("{}\n", STANDARD.encode(REGO)))], &Config::default()).unwrap();
+        assert_eq!(plain.text, REGO.as_bytes());
+        assert_eq!(plain.digest, <[u8; 32]>::from(Sha256::digest(REGO)));
+        assert!(plain == packed && plain == peers);
+    }
+
+    #[test]
+    fn without_one_the_door_is_open_or_shut_by_configuration() {
+        assert_eq!(choose(&[], &Config::default()).unwrap().text, OPEN_DOOR.as_bytes());
+        let strict = Config {
+            require_policy: true,
+            ..Config::default()
+        };
+        assert!(matches!(choose(&[], &strict), Err(PolicyTextError::Required)));
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("p.rego");
+        fs::write(&file, REGO).unwrap();
+        let configured = Config {
+            policy_file: Some(file),
+            ..strict
+        };
+        assert_eq!(choose(&[], &configured).unwrap().text, REGO.as_bytes());
+    }
+
+    #[test]
+    fn what_is_not_a_policy_is_refused() {
+        let bad = |value: String| choose(&[(POLICY, value)], &Config::default());
+        assert!(matches!(bad("*".into()), Err(PolicyTextError::Base64(..))));
+        assert!(matches!(bad(String::new()), Err(PolicyTextError::Empty)));
+        assert!(matches!(bad(STANDARD.encode([0x1f, 0x8b, 0])), Err(PolicyTextError::Gzip(..))));
+        assert!(matches!(
+            bad(STANDARD.encode(gzip(&vec![b'a'; POLICY_BYTES + 1]))),
+            Err(PolicyTextError::Long)
+        ));
+        let two = choose(
+            &[(POLICY, STANDARD.encode("a")), (PEER_POLICY, STANDARD.encode("b"))],
+            &Config::default(),
+        );
+        assert!(matches!(two, Err(PolicyTextError::Ambiguous)));
+    }
+}

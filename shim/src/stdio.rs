@@ -1,0 +1,225 @@
+//! A process's streams: containerd's FIFOs on one side, one vsock connection each on the other.
+//!
+//! - Outputs are copied until the guest ends them; only then does the FIFO close, which tells the client that
+//!   nothing more will come. The FIFO is opened for both directions: a client that goes away and comes back (a
+//!   containerd restart) must not end the container with EPIPE.
+//! - Input ends when the last client has closed it *and* `CloseIO` was called: until then the shim holds a write
+//!   end of its own, so that one client may detach and another attach.
+
+mod sink;
+
+use agent_protocol::{ConnectError, Stdio as AgentStdio, StreamToken, open_stream};
+use nix::libc::O_NONBLOCK;
+use sink::Sink;
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::Mutex,
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{UnixStream, unix::pipe},
+    sync::watch,
+    task::JoinHandle,
+};
+
+/// Bytes copied at a time: a pipe's default capacity.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// Where a process's streams lead, as containerd wrote it; empty means none.
+#[derive(Clone, Debug, Default)]
+pub struct StdioPaths {
+    /// FIFO that is read.
+    pub stdin: String,
+    /// FIFO or `file://` that is written.
+    pub stdout: String,
+    /// FIFO or `file://` that is written; unused with a terminal.
+    pub stderr: String,
+    /// Whether the process has a terminal.
+    pub terminal: bool,
+}
+
+/// Why a stream cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StdioError {
+    /// A FIFO or file cannot be opened.
+    #[error("cannot open {stream} at {path}")]
+    Open {
+        /// Which stream.
+        stream: &'static str,
+        /// Where it leads.
+        path: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A way of logging that is not known.
+    #[error("{stream} leads to {path}, whose scheme is neither a FIFO's path nor file://")]
+    Scheme {
+        /// Which stream.
+        stream: &'static str,
+        /// Where it leads.
+        path: String,
+    },
+    /// No connection into the guest.
+    #[error("cannot connect {stream} to the guest")]
+    Connect {
+        /// Which stream.
+        stream: &'static str,
+        /// Why not.
+        source: ConnectError,
+    },
+    /// The host has no randomness.
+    #[error("cannot make a stream's token")]
+    Token(#[source] io::Error),
+}
+
+/// The running streams of one process. Dropping this cuts them.
+pub struct Streams {
+    /// Held until `CloseIO`: while it lives, the FIFO has a writer.
+    stdin_writer: Mutex<Option<File>>,
+    copies: Vec<JoinHandle<()>>,
+    stdin: Option<JoinHandle<()>>,
+    /// Number of outputs that the guest has not ended yet.
+    open_outputs: watch::Receiver<usize>,
+}
+
+impl Streams {
+    /// Opens what `paths` names and starts to copy; the second value names the streams to the agent.
+    ///
+    /// # Errors
+    /// See [`StdioError`]; nothing stays open.
+    pub async fn open(paths: &StdioPaths, vsock: &Path) -> Result<(Self, AgentStdio), StdioError> {
+        let mut request = AgentStdio {
+            terminal: paths.terminal,
+            ..Default::default()
+        };
+        let (open, open_outputs) = watch::channel(0);
+        let mut streams = Self {
+            stdin_writer: Mutex::new(None),
+            copies: Vec::new(),
+            stdin: None,
+            open_outputs,
+        };
+        let outputs = [("stdout", &paths.stdout), ("stderr", &paths.stderr)];
+        for (stream, path) in outputs
+            .into_iter()
+            .filter(|(stream, path)| !path.is_empty() && (!paths.terminal || *stream == "stdout"))
+        {
+            let sink = Sink::open(stream, path)?;
+            let (token, connection) = connect(stream, vsock).await?;
+            match stream {
+                "stdout" => request.stdout_token = token.to_field(),
+                _ => request.stderr_token = token.to_field(),
+            }
+            open.send_modify(|n| *n += 1);
+            streams.copies.push(tokio::spawn(copy_out(connection, sink, open.clone())));
+        }
+        if !paths.stdin.is_empty() {
+            let (writer, reader) = open_stdin(&paths.stdin).map_err(open_error("stdin", &paths.stdin))?;
+            let (token, connection) = connect("stdin", vsock).await?;
+            request.stdin_token = token.to_field();
+            streams.stdin_writer = Mutex::new(Some(writer));
+            streams.stdin = Some(tokio::spawn(copy_in(reader, connection)));
+        }
+        Ok((streams, request))
+    }
+
+    /// `CloseIO`: from now on the client's end of file is the process's, after all bytes before it.
+    pub fn close_stdin(&self) {
+        if let Ok(mut writer) = self.stdin_writer.lock() {
+            writer.take();
+        }
+    }
+
+    /// Waits until every output has ended, at most `limit`; false when that was too short.
+    pub async fn drained(&self, limit: Duration) -> bool {
+        let mut open = self.open_outputs.clone();
+        // All senders gone means that all copies have ended.
+        tokio::time::timeout(limit, open.wait_for(|n| *n == 0)).await.is_ok()
+    }
+
+    /// Stops reading input: the process has ended.
+    pub fn end_stdin(&self) {
+        if let Some(copy) = &self.stdin {
+            copy.abort();
+        }
+        self.close_stdin();
+    }
+}
+
+impl Drop for Streams {
+    fn drop(&mut self) {
+        for copy in self.copies.iter().chain(&self.stdin) {
+            copy.abort();
+        }
+    }
+}
+
+async fn connect(stream: &'static str, vsock: &Path) -> Result<(StreamToken, UnixStream), StdioError> {
+    let token = random_token().map_err(StdioError::Token)?;
+    let connection = open_stream(vsock, token)
+        .await
+        .map_err(|source| StdioError::Connect { stream, source })?;
+    Ok((token, connection))
+}
+
+fn random_token() -> io::Result<StreamToken> {
+    let mut bytes = [0; StreamToken::BYTES];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(StreamToken(bytes))
+}
+
+fn open_error(stream: &'static str, path: &str) -> impl FnOnce(io::Error) -> StdioError + use<> {
+    let path = path.to_owned();
+    move |source| StdioError::Open { stream, path, source }
+}
+
+/// The FIFO's write end that we hold, and its read end. A FIFO opened for both never waits for the other side
+/// (fifo(7)), and with it in place the reader cannot see an end of file before the first client has come.
+fn open_stdin(path: &str) -> io::Result<(File, pipe::Receiver)> {
+    let path = PathBuf::from(path);
+    let writer = OpenOptions::new().read(true).write(true).custom_flags(O_NONBLOCK).open(&path)?;
+    let reader = pipe::OpenOptions::new().open_receiver(&path)?;
+    Ok((writer, reader))
+}
+
+/// Guest → FIFO, until the guest has closed.
+async fn copy_out(mut connection: UnixStream, mut sink: Sink, open: watch::Sender<usize>) {
+    let mut buffer = vec![0; BUFFER_BYTES];
+    loop {
+        match connection.read(&mut buffer).await {
+            Ok(0) | Err(_) => break,
+            // A broken sink is no reason to stop the process: what it writes is discarded from here on.
+            Ok(n) => sink.write(&buffer[..n]).await,
+        }
+    }
+    drop(sink);
+    open.send_modify(|n| *n -= 1);
+}
+
+/// FIFO → guest, until end of file, which is passed on as a half-close.
+async fn copy_in(mut reader: pipe::Receiver, mut connection: UnixStream) {
+    let mut buffer = vec![0; BUFFER_BYTES];
+    loop {
+        match reader.read(&mut buffer).await {
+            Ok(0) | Err(_) => break,
+            Ok(n) => {
+                if connection.write_all(&buffer[..n]).await.is_err() {
+                    // The process has closed its input: the client shall see that.
+                    return;
+                }
+            }
+        }
+    }
+    drop(reader);
+    if connection.shutdown().await.is_ok() {
+        // Closing at once could overtake bytes on their way; the guest closes when it has read them all.
+        let _ = connection.read(&mut buffer[..1]).await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,158 @@
+//! Streams between FIFOs and a socket that plays VMM and guest.
+
+use super::*;
+use nix::{sys::stat::Mode, unistd::mkfifo};
+use std::{collections::HashMap, io::Write, sync::Arc};
+use tempfile::TempDir;
+use tokio::{net::UnixListener, sync::Mutex as AsyncMutex, time::timeout};
+
+const SOON: Duration = Duration::from_secs(5);
+
+/// The guest's ends of the streams by their tokens.
+struct Guest {
+    dir: TempDir,
+    streams: Arc<AsyncMutex<HashMap<Vec<u8>, UnixStream>>>,
+}
+
+impl Guest {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(dir.path().join("vsock.sock")).unwrap();
+        let streams = Arc::<AsyncMutex<HashMap<Vec<u8>, UnixStream>>>::default();
+        let kept = streams.clone();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut hello = vec![0; "CONNECT 1025\n".len()];
+                stream.read_exact(&mut hello).await.unwrap();
+                stream.write_all(b"OK 1\n").await.unwrap();
+                let mut token = vec![0; 16];
+                stream.read_exact(&mut token).await.unwrap();
+                kept.lock().await.insert(token, stream);
+            }
+        });
+        Self { dir, streams }
+    }
+
+    fn fifo(&self, name: &str) -> String {
+        let path = self.dir.path().join(name);
+        mkfifo(&path, Mode::S_IRWXU).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    async fn open(&self, paths: StdioPaths) -> (Streams, AgentStdio) {
+        Streams::open(&paths, &self.dir.path().join("vsock.sock")).await.unwrap()
+    }
+
+    async fn take(&self, token: &[u8]) -> UnixStream {
+        let found = async {
+            loop {
+                if let Some(stream) = self.streams.lock().await.remove(token) {
+                    return stream;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(SOON, found).await.unwrap()
+    }
+}
+
+/// Reads a FIFO to its end in a thread, as a client does.
+fn client(path: &str) -> std::thread::JoinHandle<Vec<u8>> {
+    let mut fifo = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path).unwrap();
+    nix::fcntl::fcntl(&fifo, nix::fcntl::F_SETFL(nix::fcntl::OFlag::empty())).unwrap();
+    std::thread::spawn(move || {
+        let mut all = Vec::new();
+        fifo.read_to_end(&mut all).unwrap();
+        all
+    })
+}
+
+#[tokio::test]
+async fn output_arrives_whole_before_the_end_of_the_fifo() {
+    let guest = Guest::start();
+    let paths = StdioPaths {
+        stdout: guest.fifo("out"),
+        ..Default::default()
+    };
+    let path = paths.stdout.clone();
+    let (streams, request) = guest.open(paths).await;
+    let reader = client(&path);
+    let mut stream = guest.take(&request.stdout_token).await;
+    let sent: Vec<u8> = (0..3_000_000u32).map(|i| (i % 251) as u8).collect();
+    stream.write_all(&sent).await.unwrap();
+    assert!(!streams.drained(Duration::from_millis(20)).await);
+    drop(stream);
+    assert!(streams.drained(SOON).await);
+    assert!(tokio::task::spawn_blocking(move || reader.join().unwrap()).await.unwrap() == sent);
+    assert!(request.stdin_token.is_empty() && request.stderr_token.is_empty());
+}
+
+#[tokio::test]
+async fn input_ends_after_close_io_and_the_clients_end_and_not_before() {
+    let guest = Guest::start();
+    let paths = StdioPaths {
+        stdin: guest.fifo("in"),
+        ..Default::default()
+    };
+    let path = paths.stdin.clone();
+    let (streams, request) = guest.open(paths).await;
+    let mut stream = guest.take(&request.stdin_token).await;
+    let write = |text: &'static str, path: String| {
+        OpenOptions::new()
+            .write(true)
+            .open(path)
+            .unwrap()
+            .write_all(text.as_bytes())
+            .unwrap();
+    };
+    // The first client comes and goes: no end of file.
+    write("one ", path.clone());
+    let mut buffer = [0; 4];
+    timeout(SOON, stream.read_exact(&mut buffer)).await.unwrap().unwrap();
+    assert!(timeout(Duration::from_millis(50), stream.read(&mut buffer)).await.is_err());
+    // The second writes, then CloseIO: everything arrives, then the end.
+    let second = OpenOptions::new().write(true).open(&path).unwrap();
+    (&second).write_all(b"two").unwrap();
+    streams.close_stdin();
+    drop(second);
+    let mut rest = String::new();
+    timeout(SOON, stream.read_to_string(&mut rest)).await.unwrap().unwrap();
+    assert_eq!(rest, "two");
+}
+
+#[tokio::test]
+async fn a_terminal_has_one_output() {
+    let guest = Guest::start();
+    let paths = StdioPaths {
+        stdout: guest.fifo("out"),
+        stderr: guest.fifo("err"),
+        terminal: true,
+        ..Default::default()
+    };
+    let (_streams, request) = guest.open(paths).await;
+    assert!(request.terminal && request.stderr_token.is_empty() && request.stdout_token.len() == 16);
+}
+
+#[tokio::test]
+async fn files_are_appended_to_and_other_schemes_refused() {
+    let guest = Guest::start();
+    let log = guest.dir.path().join("log");
+    std::fs::write(&log, "old\n").unwrap();
+    let paths = StdioPaths {
+        stdout: format!("file://{}", log.display()),
+        ..Default::default()
+    };
+    let (streams, request) = guest.open(paths).await;
+    let mut stream = guest.take(&request.stdout_token).await;
+    stream.write_all(b"new\n").await.unwrap();
+    drop(stream);
+    assert!(streams.drained(SOON).await);
+    assert_eq!(std::fs::read_to_string(&log).unwrap(), "old\nnew\n");
+
+    let other = StdioPaths {
+        stdout: "binary:///bin/true".into(),
+        ..Default::default()
+    };
+    let refused = Streams::open(&other, &guest.dir.path().join("vsock.sock")).await;
+    assert!(matches!(refused, Err(StdioError::Scheme { .. })));
+}

@@ -1,0 +1,342 @@
+//! The Task service: each call is looked up, handed to its container or process, and answered in containerd's terms.
+//!
+//! ttrpc drops a handler when its client goes away or its deadline passes; what changes something therefore runs
+//! in a task of its own to its end. No lock is held across a wait except the one that orders a process's events.
+
+mod container;
+mod create;
+mod process;
+
+use crate::{
+    error::Error,
+    events::Publisher,
+    sandbox::{Sandbox, agent_call},
+    vm::KILLED,
+};
+use agent_protocol::{DeleteProcessRequest, ResizeTerminalRequest, SignalProcessRequest};
+use async_trait::async_trait;
+use container::{Container, Containers};
+use containerd_shim_protos::{
+    api::{
+        CheckpointTaskRequest, CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest, CreateTaskResponse, DeleteRequest,
+        DeleteResponse, ExecProcessRequest, KillRequest, PauseRequest, PidsRequest, PidsResponse, ResizePtyRequest, ResumeRequest,
+        ShutdownRequest, StartRequest, StartResponse, StateRequest, StateResponse, StatsRequest, StatsResponse, UpdateTaskRequest,
+        WaitRequest, WaitResponse,
+    },
+    events::task::{TaskDelete, TaskExecAdded},
+    shim_async::Task,
+    topics::{TASK_DELETE_EVENT_TOPIC, TASK_EXEC_ADDED_EVENT_TOPIC},
+};
+use process::{Exit, Process, ProcessState};
+use protobuf::well_known_types::empty::Empty;
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::Notify;
+use ttrpc::r#async::TtrpcContext;
+
+/// Outputs of an ended process get this long to be read by their client before `Delete` answers.
+const DELETE_DRAIN: Duration = Duration::from_secs(10);
+/// SIGKILL of an init must have worked after this time, or the guest misbehaves and its VM is ended.
+const KILL_GRACE: Duration = Duration::from_secs(30);
+/// SIGKILL (signal(7)).
+const SIGKILL: u32 = 9;
+
+/// The service behind both names of the Task API.
+pub struct TaskService(Arc<Tasks>);
+
+/// What a shim knows of its containers.
+struct Tasks {
+    sandbox: Arc<Sandbox>,
+    events: Publisher,
+    containers: Containers,
+    /// containerd has asked for the end while a container was being created.
+    ending: AtomicBool,
+    finished: Arc<Notify>,
+}
+
+impl TaskService {
+    /// A service without containers; `finished` is notified when the shim may end.
+    pub fn new(sandbox: Arc<Sandbox>, events: Publisher, finished: Arc<Notify>) -> Self {
+        Self(Arc::new(Tasks {
+            sandbox,
+            events,
+            containers: Containers::default(),
+            ending: AtomicBool::new(false),
+            finished,
+        }))
+    }
+}
+
+/// Runs `work` to its end, whatever becomes of the caller; a panic becomes an answer.
+async fn detached<T: Send + 'static>(work: impl Future<Output = Result<T, Error>> + Send + 'static) -> ttrpc::Result<T> {
+    match tokio::spawn(work).await {
+        Ok(result) => result.map_err(Into::into),
+        Err(failure) => {
+            log::error!("a call failed: {failure}");
+            Err(ttrpc::Error::RpcStatus(ttrpc::get_status(
+                ttrpc::Code::INTERNAL,
+                "the shim failed in this call",
+            )))
+        }
+    }
+}
+
+#[async_trait]
+impl Task for TaskService {
+    async fn create(&self, _ctx: &TtrpcContext, request: CreateTaskRequest) -> ttrpc::Result<CreateTaskResponse> {
+        let tasks = self.0.clone();
+        detached(async move { create::create(&tasks, request).await }).await
+    }
+
+    async fn start(&self, _ctx: &TtrpcContext, request: StartRequest) -> ttrpc::Result<StartResponse> {
+        let tasks = self.0.clone();
+        let work = async move {
+            let container = tasks.containers.get(&request.id)?;
+            let process = container.process(&request.exec_id)?;
+            let pid = process.start(&container, &tasks.events).await?;
+            Ok(StartResponse { pid, ..Default::default() })
+        };
+        detached(work).await
+    }
+
+    async fn state(&self, _ctx: &TtrpcContext, request: StateRequest) -> ttrpc::Result<StateResponse> {
+        let container = self.0.containers.get(&request.id)?;
+        let process = container.process(&request.exec_id)?;
+        Ok(process.describe(&container))
+    }
+
+    async fn wait(&self, _ctx: &TtrpcContext, request: WaitRequest) -> ttrpc::Result<WaitResponse> {
+        let process = self.0.containers.get(&request.id)?.process(&request.exec_id)?;
+        let exit = process.exited().await;
+        Ok(WaitResponse {
+            exit_status: exit.status,
+            exited_at: Some(exit.at).into(),
+            ..Default::default()
+        })
+    }
+
+    async fn kill(&self, _ctx: &TtrpcContext, request: KillRequest) -> ttrpc::Result<Empty> {
+        let tasks = self.0.clone();
+        detached(async move { tasks.kill(request).await }).await
+    }
+
+    async fn exec(&self, _ctx: &TtrpcContext, request: ExecProcessRequest) -> ttrpc::Result<Empty> {
+        let container = self.0.containers.get(&request.id)?;
+        let exec = request.exec_id.clone();
+        container.add_exec(request)?;
+        let added = TaskExecAdded {
+            container_id: container.id.clone(),
+            exec_id: exec,
+            ..Default::default()
+        };
+        self.0.events.publish(TASK_EXEC_ADDED_EVENT_TOPIC, &added);
+        Ok(Empty::new())
+    }
+
+    async fn delete(&self, _ctx: &TtrpcContext, request: DeleteRequest) -> ttrpc::Result<DeleteResponse> {
+        let tasks = self.0.clone();
+        detached(async move { tasks.delete(request).await }).await
+    }
+
+    async fn pids(&self, _ctx: &TtrpcContext, request: PidsRequest) -> ttrpc::Result<PidsResponse> {
+        let processes = self.0.containers.get(&request.id)?.pids();
+        Ok(PidsResponse {
+            processes,
+            ..Default::default()
+        })
+    }
+
+    async fn resize_pty(&self, _ctx: &TtrpcContext, request: ResizePtyRequest) -> ttrpc::Result<Empty> {
+        let container = self.0.containers.get(&request.id)?;
+        let process = container.process(&request.exec_id)?;
+        if process.keep_size(request.width, request.height) {
+            return Ok(Empty::new());
+        }
+        let resize = ResizeTerminalRequest {
+            container_id: request.id,
+            exec_id: request.exec_id,
+            width: request.width,
+            height: request.height,
+            ..Default::default()
+        };
+        container
+            .vm()
+            .agent()
+            .resize_terminal(agent_call(), &resize)
+            .await
+            .map_err(Error::agent("resize the terminal"))?;
+        Ok(Empty::new())
+    }
+
+    async fn close_io(&self, _ctx: &TtrpcContext, request: CloseIORequest) -> ttrpc::Result<Empty> {
+        let process = self.0.containers.get(&request.id)?.process(&request.exec_id)?;
+        if request.stdin {
+            process.close_stdin();
+        }
+        Ok(Empty::new())
+    }
+
+    async fn connect(&self, _ctx: &TtrpcContext, request: ConnectRequest) -> ttrpc::Result<ConnectResponse> {
+        // containerd asks this of every shim after a restart; a container that is not there yet is no error.
+        let task_pid = self
+            .0
+            .containers
+            .get(&request.id)
+            .map(|container| container.vm().pid())
+            .unwrap_or_default();
+        Ok(ConnectResponse {
+            shim_pid: std::process::id(),
+            task_pid,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..Default::default()
+        })
+    }
+
+    async fn shutdown(&self, _ctx: &TtrpcContext, request: ShutdownRequest) -> ttrpc::Result<Empty> {
+        self.0.ending.store(true, Ordering::SeqCst);
+        if request.now || self.0.containers.is_empty() {
+            self.0.finished.notify_one();
+        }
+        Ok(Empty::new())
+    }
+
+    async fn pause(&self, _ctx: &TtrpcContext, _request: PauseRequest) -> ttrpc::Result<Empty> {
+        Err(Error::Unimplemented("pause").into())
+    }
+
+    async fn resume(&self, _ctx: &TtrpcContext, _request: ResumeRequest) -> ttrpc::Result<Empty> {
+        Err(Error::Unimplemented("resume").into())
+    }
+
+    async fn checkpoint(&self, _ctx: &TtrpcContext, _request: CheckpointTaskRequest) -> ttrpc::Result<Empty> {
+        Err(Error::Unimplemented("checkpoint").into())
+    }
+
+    async fn update(&self, _ctx: &TtrpcContext, _request: UpdateTaskRequest) -> ttrpc::Result<Empty> {
+        Err(Error::Unimplemented("update").into())
+    }
+
+    async fn stats(&self, _ctx: &TtrpcContext, _request: StatsRequest) -> ttrpc::Result<StatsResponse> {
+        Err(Error::Unimplemented("stats").into())
+    }
+}
+
+impl Tasks {
+    async fn kill(&self, request: KillRequest) -> Result<Empty, Error> {
+        let container = self.containers.get(&request.id)?;
+        let process = container.process(&request.exec_id)?;
+        process.may_be_signalled()?;
+        let signal = SignalProcessRequest {
+            container_id: request.id,
+            exec_id: request.exec_id.clone(),
+            signal: request.signal,
+            all: request.all,
+            ..Default::default()
+        };
+        let sent = container.vm().agent().signal_process(agent_call(), &signal).await;
+        let sent = sent.map_err(Error::agent(format!(
+            "send signal {} to container {}",
+            request.signal, container.id
+        )));
+        let ends_sandbox = request.signal == SIGKILL && request.exec_id.is_empty() && container.id == self.sandbox.id();
+        match sent {
+            Err(error) if ends_sandbox && error.is_denial() => {
+                // The host may end the VM at any time, so refusing the last resort would protect nothing and
+                // leave a pod that nobody can remove.
+                log::warn!("the policy denies SIGKILL to container {}: its VM is ended instead", container.id);
+                container.vm().kill();
+                Ok(Empty::new())
+            }
+            Ok(_) if ends_sandbox => {
+                tokio::spawn(end_if_it_stays(container, process));
+                Ok(Empty::new())
+            }
+            other => other.map(|_| Empty::new()),
+        }
+    }
+
+    async fn delete(&self, request: DeleteRequest) -> Result<DeleteResponse, Error> {
+        // containerd deletes what it could not create in time.
+        self.containers.abort(&request.id);
+        let container = self.containers.get(&request.id)?;
+        let process = container.process(&request.exec_id)?;
+        let exit = process.deletable()?;
+        process.drain(DELETE_DRAIN).await;
+        let response = |exit: Exit| DeleteResponse {
+            pid: process.describe(&container).pid,
+            exit_status: exit.status,
+            exited_at: Some(exit.at).into(),
+            ..Default::default()
+        };
+        if request.exec_id.is_empty() {
+            let exit = exit.ok_or(Error::State {
+                call: "delete",
+                state: process.state().name(),
+            })?;
+            self.delete_container(&container, &exit).await?;
+            Ok(response(exit))
+        } else {
+            container.remove_exec(&request.exec_id)?;
+            if exit.is_some() && !container.vm().has_ended() {
+                let delete = DeleteProcessRequest {
+                    container_id: request.id,
+                    exec_id: request.exec_id,
+                    ..Default::default()
+                };
+                if let Err(error) = container.vm().agent().delete_process(agent_call(), &delete).await {
+                    log::warn!("exec {} stays in the guest: {error}", delete.exec_id);
+                }
+            }
+            // Whoever waits for an exec that never ran must not wait for ever.
+            let exit = exit.unwrap_or_else(|| process.finish(Exit::now(KILLED)));
+            Ok(response(exit))
+        }
+    }
+
+    async fn delete_container(&self, container: &Arc<Container>, exit: &Exit) -> Result<(), Error> {
+        let last = self.containers.remove(&container.id)?;
+        if last {
+            self.sandbox.stop().await;
+        } else {
+            self.sandbox.release(&container.id, &container.rootfs).await;
+        }
+        let event = TaskDelete {
+            container_id: container.id.clone(),
+            pid: container.vm().pid(),
+            exit_status: exit.status,
+            exited_at: Some(exit.at.clone()).into(),
+            ..Default::default()
+        };
+        self.events.publish(TASK_DELETE_EVENT_TOPIC, &event);
+        Ok(())
+    }
+
+    /// After a creation that failed: nobody else needs the VM, and perhaps nobody needs the shim.
+    async fn after_failure(&self, id: &str) {
+        if self.containers.forget(id) {
+            self.sandbox.discard().await;
+            if self.ending.load(Ordering::SeqCst) {
+                self.finished.notify_one();
+            }
+        }
+    }
+}
+
+async fn end_if_it_stays(container: Arc<Container>, process: Arc<Process>) {
+    if tokio::time::timeout(KILL_GRACE, process.exited()).await.is_err() && process.state() != ProcessState::Stopped {
+        log::warn!(
+            "container {} did not end {KILL_GRACE:?} after SIGKILL: its VM is ended",
+            container.id
+        );
+        container.vm().kill();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,244 @@
+//! A container and its processes, and the table of all containers.
+
+use super::process::{Process, ProcessState};
+use crate::{error::Error, sandbox::Rootfs, stdio::StdioPaths, vm::Vm};
+use agent_protocol::valid_caller_id;
+use containerd_shim_protos::{
+    api::{ExecProcessRequest, ProcessInfo},
+    shim::oci::ProcessDetails,
+};
+use protobuf::{Message, MessageFull, well_known_types::any::Any};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use tokio::sync::Notify;
+
+/// A created container.
+pub struct Container {
+    /// Its id, as the caller wrote it.
+    pub id: String,
+    /// Bundle directory.
+    pub bundle: String,
+    /// Where its root file system is mounted.
+    pub rootfs: Rootfs,
+    /// Its first process.
+    pub init: Arc<Process>,
+    execs: Mutex<HashMap<String, Arc<Process>>>,
+}
+
+impl Container {
+    /// A container whose init was made.
+    pub fn new(id: String, bundle: String, rootfs: Rootfs, init: Arc<Process>) -> Self {
+        Self {
+            id,
+            bundle,
+            rootfs,
+            init,
+            execs: Mutex::default(),
+        }
+    }
+
+    /// The VM it is in.
+    pub fn vm(&self) -> &Arc<Vm> {
+        &self.rootfs.vm
+    }
+
+    /// The process of exec id `exec`; an empty one means the init.
+    ///
+    /// # Errors
+    /// When there is no such exec.
+    pub fn process(&self, exec: &str) -> Result<Arc<Process>, Error> {
+        if exec.is_empty() {
+            return Ok(self.init.clone());
+        }
+        let found = lock(&self.execs).get(exec).cloned();
+        found.ok_or_else(|| Error::NoExec {
+            container: self.id.clone(),
+            exec: exec.to_owned(),
+        })
+    }
+
+    /// Registers a further process, to be started later.
+    ///
+    /// # Errors
+    /// When the id is taken or no id, or the container has ended.
+    pub fn add_exec(&self, request: ExecProcessRequest) -> Result<(), Error> {
+        valid_caller_id(&request.exec_id).map_err(|_| Error::Invalid("the exec id is not an identifier"))?;
+        if self.init.state() == ProcessState::Stopped {
+            return Err(Error::State {
+                call: "exec in",
+                state: ProcessState::Stopped.name(),
+            });
+        }
+        let document = request.spec.into_option().map(|spec| spec.value).unwrap_or_default();
+        let paths = StdioPaths {
+            stdin: request.stdin,
+            stdout: request.stdout,
+            stderr: request.stderr,
+            terminal: request.terminal,
+        };
+        let mut execs = lock(&self.execs);
+        if execs.contains_key(&request.exec_id) {
+            return Err(Error::ExecExists {
+                container: self.id.clone(),
+                exec: request.exec_id,
+            });
+        }
+        let process = Process::exec(request.exec_id.clone(), paths, document);
+        execs.insert(request.exec_id, Arc::new(process));
+        Ok(())
+    }
+
+    /// Forgets an exec.
+    ///
+    /// # Errors
+    /// When somebody else has.
+    pub fn remove_exec(&self, exec: &str) -> Result<(), Error> {
+        let removed = lock(&self.execs).remove(exec);
+        removed.map(drop).ok_or_else(|| Error::NoExec {
+            container: self.id.clone(),
+            exec: exec.to_owned(),
+        })
+    }
+
+    /// Every exec.
+    pub fn execs(&self) -> Vec<Arc<Process>> {
+        lock(&self.execs).values().cloned().collect()
+    }
+
+    /// The init by the VMM's process id, which exists on this host, and running execs by their ids in the guest.
+    pub fn pids(&self) -> Vec<ProcessInfo> {
+        let init = ProcessInfo {
+            pid: self.vm().pid(),
+            ..Default::default()
+        };
+        let execs = self
+            .execs()
+            .into_iter()
+            .filter(|process| process.state() == ProcessState::Running)
+            .map(|process| {
+                let details = ProcessDetails {
+                    exec_id: process.exec_id.clone(),
+                    ..Default::default()
+                };
+                let info = details.write_to_bytes().ok().map(|value| Any {
+                    type_url: ProcessDetails::descriptor().full_name().to_owned(),
+                    value,
+                    ..Default::default()
+                });
+                ProcessInfo {
+                    pid: process.pid(),
+                    info: info.into(),
+                    ..Default::default()
+                }
+            });
+        std::iter::once(init).chain(execs).collect()
+    }
+}
+
+enum Entry {
+    /// Being created; notified when its creation shall be given up.
+    Creating(Arc<Notify>),
+    Ready(Arc<Container>),
+}
+
+/// All containers of a shim, those being created included.
+#[derive(Default)]
+pub struct Containers(Mutex<HashMap<String, Entry>>);
+
+impl Containers {
+    /// The container `id`, once it is created. One being created is not found, as with runc's shim.
+    pub fn get(&self, id: &str) -> Result<Arc<Container>, Error> {
+        match lock(&self.0).get(id) {
+            Some(Entry::Ready(container)) => Ok(container.clone()),
+            _ => Err(Error::NoContainer(id.to_owned())),
+        }
+    }
+
+    /// Takes the id for a container to be created; the notice tells when to give up.
+    ///
+    /// # Errors
+    /// When the id is taken.
+    pub fn reserve(&self, id: &str) -> Result<Arc<Notify>, Error> {
+        let mut entries = lock(&self.0);
+        if entries.contains_key(id) {
+            return Err(Error::ContainerExists(id.to_owned()));
+        }
+        let abort = Arc::new(Notify::new());
+        entries.insert(id.to_owned(), Entry::Creating(abort.clone()));
+        Ok(abort)
+    }
+
+    /// Gives up a creation under way.
+    pub fn abort(&self, id: &str) {
+        if let Some(Entry::Creating(abort)) = lock(&self.0).get(id) {
+            abort.notify_one();
+        }
+    }
+
+    /// Puts a created container in its reserved place.
+    pub fn insert(&self, container: Arc<Container>) {
+        lock(&self.0).insert(container.id.clone(), Entry::Ready(container));
+    }
+
+    /// Removes a container; true when it was the last.
+    ///
+    /// # Errors
+    /// When somebody else has removed it.
+    pub fn remove(&self, id: &str) -> Result<bool, Error> {
+        let mut entries = lock(&self.0);
+        match entries.remove(id) {
+            Some(Entry::Ready(_)) => Ok(entries.is_empty()),
+            Some(creating) => {
+                entries.insert(id.to_owned(), creating);
+                Err(Error::NoContainer(id.to_owned()))
+            }
+            None => Err(Error::NoContainer(id.to_owned())),
+        }
+    }
+
+    /// Frees a reserved id; true when nothing is left.
+    pub fn forget(&self, id: &str) -> bool {
+        let mut entries = lock(&self.0);
+        entries.remove(id);
+        entries.is_empty()
+    }
+
+    /// Whether there is neither a container nor one being created.
+    pub fn is_empty(&self) -> bool {
+        lock(&self.0).is_empty()
+    }
+}
+
+/// Every value is changed in one step, so what a panicking thread left behind is sound.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_taken_from_the_first_moment_and_found_only_when_ready() {
+        let containers = Containers::default();
+        let _abort = containers.reserve("web").unwrap();
+        assert!(matches!(containers.reserve("web"), Err(Error::ContainerExists(_))));
+        assert!(matches!(containers.get("web"), Err(Error::NoContainer(_))));
+        assert!(matches!(containers.remove("web"), Err(Error::NoContainer(_))));
+        assert!(!containers.is_empty());
+        assert!(containers.forget("web"));
+        assert!(containers.is_empty() && containers.reserve("web").is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_creation_can_be_given_up_before_anybody_listens() {
+        let containers = Containers::default();
+        let abort = containers.reserve("web").unwrap();
+        containers.abort("web");
+        tokio::time::timeout(std::time::Duration::from_secs(1), abort.notified())
+            .await
+            .unwrap();
+    }
+}

@@ -1,0 +1,119 @@
+//! Puts the VMM into the pod's cgroup, so that guest memory and CPU time count against the pod.
+//!
+//! Best effort: the container's own leaf is made only where its parent exists already (kubelet makes it), and a
+//! VMM outside of it runs all the same.
+
+use std::{
+    fs, io,
+    path::{Component, Path, PathBuf},
+};
+
+/// Where cgroup file systems are mounted.
+const ROOT: &str = "/sys/fs/cgroup";
+/// Controllers of cgroup v1 that account for a VM.
+const V1_CONTROLLERS: [&str; 4] = ["memory", "cpu", "pids", "blkio"];
+
+/// Moves `pid` into the leaf that `cgroups_path` names; gives the directories made for it.
+pub fn place(cgroups_path: &str, pid: u32) -> Vec<PathBuf> {
+    let Some(path) = relative(cgroups_path) else {
+        return Vec::new();
+    };
+    let roots = roots();
+    let leaves: Vec<_> = roots
+        .iter()
+        .map(|root| root.join(&path))
+        .filter(|leaf| leaf.parent().is_some_and(Path::is_dir))
+        .collect();
+    let mut made = Vec::new();
+    for leaf in leaves {
+        match enter(&leaf, pid) {
+            Ok(()) => made.push(leaf),
+            Err(error) => log::warn!("VMM {pid} stays outside of cgroup {}: {error}", leaf.display()),
+        }
+    }
+    if made.is_empty() {
+        log::info!("VMM {pid} runs in the shim's cgroup: {cgroups_path:?} has no parent on this host");
+    }
+    made
+}
+
+/// Removes the leaves; they are empty once the VMM has ended.
+pub fn remove(leaves: &[PathBuf]) {
+    for leaf in leaves {
+        if let Err(error) = fs::remove_dir(leaf)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            log::warn!("cgroup {} stays: {error}", leaf.display());
+        }
+    }
+}
+
+fn enter(leaf: &Path, pid: u32) -> io::Result<()> {
+    match fs::create_dir(leaf) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+        _ => {}
+    }
+    fs::write(leaf.join("cgroup.procs"), pid.to_string())
+}
+
+fn roots() -> Vec<PathBuf> {
+    let root = Path::new(ROOT);
+    if root.join("cgroup.controllers").exists() {
+        return vec![root.to_owned()];
+    }
+    V1_CONTROLLERS
+        .iter()
+        .map(|controller| root.join(controller))
+        .filter(|dir| dir.is_dir())
+        .collect()
+}
+
+/// The path below the root of a hierarchy. systemd's form `slice:prefix:name` becomes the path of its scope.
+fn relative(cgroups_path: &str) -> Option<PathBuf> {
+    let path = match cgroups_path.split(':').collect::<Vec<_>>()[..] {
+        [slice, prefix, name] => expand_slice(slice)?.join(format!("{prefix}-{name}.scope")),
+        _ => PathBuf::from(cgroups_path.trim_start_matches('/')),
+    };
+    // A leaf directly below the root would have the root itself as its parent, which always exists.
+    let normal = path.components().all(|c| matches!(c, Component::Normal(_)));
+    (normal && path.components().count() > 1).then_some(path)
+}
+
+/// systemd.slice(5): `a-b.slice` lies in `a.slice`.
+fn expand_slice(slice: &str) -> Option<PathBuf> {
+    let stem = slice.strip_suffix(".slice")?;
+    let mut path = PathBuf::new();
+    let mut name = String::new();
+    for part in stem.split('-').filter(|_| stem != "-") {
+        if part.is_empty() {
+            return None;
+        }
+        if !name.is_empty() {
+            name.push('-');
+        }
+        name.push_str(part);
+        path.push(format!("{name}.slice"));
+    }
+    Some(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_notations_become_paths_below_the_root() {
+        assert_eq!(relative("/kubepods/pod1/c1"), Some("kubepods/pod1/c1".into()));
+        assert_eq!(
+            relative("kubepods-burstable-pod1.slice:cri-containerd:c1"),
+            Some("kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1.slice/cri-containerd-c1.scope".into())
+        );
+    }
+
+    #[test]
+    fn nothing_leads_out_of_the_hierarchy() {
+        for bad in ["", "/", "/c1", "/a/../../b", "../x/y", "a--b.slice:p:n", "noslice:p:n"] {
+            assert_eq!(relative(bad), None, "{bad:?}");
+        }
+    }
+}
