@@ -35,7 +35,7 @@ demo: image
 	$(PROGRAMS)/testbed demo
 
 test: image
-	integration/suites.sh
+	$(PROGRAMS)/testbed test
 
 shell: image
 	@$(PROGRAMS)/testbed shell
