@@ -21,7 +21,11 @@ pub fn prepare() -> io::Result<()> {
     let parent = root.join(CGROUP_PARENT);
     fs::create_dir_all(&parent)?;
     let controllers = fs::read_to_string(root.join("cgroup.controllers"))?;
-    let all = controllers.split_whitespace().map(|name| format!("+{name}")).collect::<Vec<_>>().join(" ");
+    let all = controllers
+        .split_whitespace()
+        .map(|name| format!("+{name}"))
+        .collect::<Vec<_>>()
+        .join(" ");
     for directory in [root, parent] {
         fs::write(directory.join("cgroup.subtree_control"), &all)?;
     }

@@ -55,7 +55,11 @@ pub enum ContainerError {
     #[error("process \"{process}\" of container \"{container}\" exists already")]
     ProcessExists { container: ContainerId, process: ProcessId },
     #[error("container \"{container}\" is {is}, not {needed}")]
-    State { container: ContainerId, is: &'static str, needed: &'static str },
+    State {
+        container: ContainerId,
+        is: &'static str,
+        needed: &'static str,
+    },
     #[error("a process of container \"{0}\" has ended")]
     Ended(ContainerId),
     #[error("container \"{0}\" has no root file system: mount its overlay first")]
@@ -140,7 +144,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Container {
     fn process(&self, id: &ProcessId) -> Result<Arc<Process>, ContainerError> {
-        let unknown = || ContainerError::UnknownProcess { container: self.id.clone(), process: id.clone() };
+        let unknown = || ContainerError::UnknownProcess {
+            container: self.id.clone(),
+            process: id.clone(),
+        };
         lock(&self.state).processes.get(id).cloned().ok_or_else(unknown)
     }
 
@@ -157,19 +164,30 @@ impl Container {
             Phase::Running => return Ok(init.pid),
             Phase::Created => "created",
         };
-        Err(ContainerError::State { container: self.id.clone(), is, needed: "running" })
+        Err(ContainerError::State {
+            container: self.id.clone(),
+            is,
+            needed: "running",
+        })
     }
 }
 
 impl Containers {
     /// No container yet; exits come from `reaper`.
     pub fn new(reaper: Arc<Reaper>) -> Self {
-        Self { reaper, table: Mutex::default(), exposed: Mutex::default() }
+        Self {
+            reaper,
+            table: Mutex::default(),
+            exposed: Mutex::default(),
+        }
     }
 
     /// A container that exists.
     pub fn get(&self, id: &ContainerId) -> Result<Arc<Container>, ContainerError> {
-        lock(&self.table).get(id).cloned().ok_or_else(|| ContainerError::Unknown(id.clone()))
+        lock(&self.table)
+            .get(id)
+            .cloned()
+            .ok_or_else(|| ContainerError::Unknown(id.clone()))
     }
 
     /// Whether a container of this id could be made now.
@@ -200,8 +218,9 @@ impl Containers {
         let id = permit.action().container_id.clone();
         self.check_free(&id)?;
         let sandbox_pid = self.get(sandbox).and_then(|container| container.running_init()).ok();
-        let namespaces =
-            rest.namespaces(sandbox_pid.map(Pid::as_raw)).ok_or_else(|| ContainerError::NoSandbox(sandbox.clone()))?;
+        let namespaces = rest
+            .namespaces(sandbox_pid.map(Pid::as_raw))
+            .ok_or_else(|| ContainerError::NoSandbox(sandbox.clone()))?;
         self.make_sources(permit.action())?;
         let spec = spec::of_container(permit.action(), permit.verdict(), &rest, &namespaces);
         let streams = if permit.verdict().stdio { streams } else { HostStreams::none() };
@@ -210,11 +229,22 @@ impl Containers {
             // Whatever came into being of the container goes again; the error to tell is the first.
             let _ = self.clear(&id);
         })?;
-        let process = Process { args: permit.action().arg_list.clone(), ..process };
+        let process = Process {
+            args: permit.action().arg_list.clone(),
+            ..process
+        };
         let pid = process.pid;
         let processes = HashMap::from([(ProcessId::Init, Arc::new(process))]);
-        let state = Mutex::new(State { phase: Phase::Created, processes });
-        let container = Container { id: id.clone(), seccomp: rest.seccomp, users, state };
+        let state = Mutex::new(State {
+            phase: Phase::Created,
+            processes,
+        });
+        let container = Container {
+            id: id.clone(),
+            seccomp: rest.seccomp,
+            users,
+            state,
+        };
         lock(&self.table).insert(id, Arc::new(container));
         permit.commit();
         Ok(pid)
@@ -235,7 +265,11 @@ impl Containers {
                 }
             };
             if is != "created" {
-                return Err(ContainerError::State { container: id.clone(), is, needed: "created" });
+                return Err(ContainerError::State {
+                    container: id.clone(),
+                    is,
+                    needed: "created",
+                });
             }
         }
         UnixStream::connect(paths::runtime_state(id).join("notify.sock"))
@@ -244,7 +278,10 @@ impl Containers {
     }
 
     /// Starts the process of the permit in a running container.
-    #[expect(clippy::too_many_arguments, reason = "each is a part of one order, already taken apart for its judgement")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a part of one order, already taken apart for its judgement"
+    )]
     pub fn exec<S>(
         &self,
         permit: Permit<'_, ExecInContainer>,
@@ -268,10 +305,12 @@ impl Containers {
         }
         let streams = if permit.verdict().stdio { streams } else { HostStreams::none() };
         let seccomp = container.seccomp.as_ref();
-        let spec =
-            spec::of_exec(action, permit.verdict(), terminal, &rlimits, oom_score_adj, init.as_raw(), seccomp);
+        let spec = spec::of_exec(action, permit.verdict(), terminal, &rlimits, oom_score_adj, init.as_raw(), seccomp);
         let process = self.launch(Verb::Exec, &container.id, &spec, owner(&spec), size, streams)?;
-        let process = Process { args: action.arg_list.clone(), ..process };
+        let process = Process {
+            args: action.arg_list.clone(),
+            ..process
+        };
         let pid = process.pid;
         lock(&container.state).processes.insert(process_id, Arc::new(process));
         permit.commit();
@@ -281,7 +320,10 @@ impl Containers {
     fn check_exec(&self, container: &Container, id: &ProcessId) -> Result<(), ContainerError> {
         let state = lock(&container.state);
         if state.processes.contains_key(id) {
-            Err(ContainerError::ProcessExists { container: container.id.clone(), process: id.clone() })
+            Err(ContainerError::ProcessExists {
+                container: container.id.clone(),
+                process: id.clone(),
+            })
         } else if state.processes.len() >= PROCESSES {
             Err(ContainerError::TooMany("processes in the container"))
         } else {
@@ -308,12 +350,22 @@ impl Containers {
             let terminal = Arc::new(Terminal::new(terminal).map_err(ContainerError::Stdio)?);
             terminal.resize(size.unwrap_or_default()).map_err(ContainerError::Stdio)?;
             stdio::start_terminal(&terminal, streams, exit.clone());
-            return Ok(Process { pid, args: Vec::new(), exit, terminal: Some(terminal) });
+            return Ok(Process {
+                pid,
+                args: Vec::new(),
+                exit,
+                terminal: Some(terminal),
+            });
         }
         let (ends, pipes) = stdio::pipes(streams, uid, gid).map_err(ContainerError::Stdio)?;
         let Started { pid, exit, .. } = launcher::launch(&self.reaper, verb, id, spec, ends)?;
         pipes.start(exit.clone()).map_err(ContainerError::Stdio)?;
-        Ok(Process { pid, args: Vec::new(), exit, terminal: None })
+        Ok(Process {
+            pid,
+            args: Vec::new(),
+            exit,
+            terminal: None,
+        })
     }
 
     /// Makes the sandbox's directories that the container mounts.
@@ -352,12 +404,7 @@ impl Containers {
     }
 
     /// Sends the signal of the permit.
-    pub fn signal(
-        &self,
-        permit: Permit<'_, SignalContainerProcess>,
-        process: &ProcessId,
-        all: bool,
-    ) -> Result<(), ContainerError> {
+    pub fn signal(&self, permit: Permit<'_, SignalContainerProcess>, process: &ProcessId, all: bool) -> Result<(), ContainerError> {
         let SignalContainerProcess { container_id, signal, .. } = permit.action();
         let failed = io_error("sending a signal");
         if all && *signal == libc::SIGKILL {
@@ -386,7 +433,11 @@ impl Containers {
     pub fn delete_process(&self, id: &ContainerId, exec_id: &ProcessId) -> Result<(), ContainerError> {
         let container = self.get(id)?;
         if *exec_id == ProcessId::Init || !container.process(exec_id)?.has_ended() {
-            return Err(ContainerError::State { container: id.clone(), is: "running", needed: "stopped" });
+            return Err(ContainerError::State {
+                container: id.clone(),
+                is: "running",
+                needed: "stopped",
+            });
         }
         lock(&container.state).processes.remove(exec_id);
         Ok(())
@@ -451,7 +502,12 @@ impl Containers {
 
 /// User and group that the spec gives the process.
 fn owner(spec: &serde_json::Value) -> (Uid, Gid) {
-    let number = |name: &str| spec["process"]["user"][name].as_u64().and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
+    let number = |name: &str| {
+        spec["process"]["user"][name]
+            .as_u64()
+            .and_then(|n| u32::try_from(n).ok())
+            .unwrap_or(0)
+    };
     (Uid::from_raw(number("uid")), Gid::from_raw(number("gid")))
 }
 

@@ -38,7 +38,11 @@ pub enum DecodeError {
     #[error("{field} has {bytes} bytes instead of {needed}")]
     Length { field: &'static str, bytes: usize, needed: usize },
     #[error("{field} is {value}, outside {allowed}")]
-    Range { field: &'static str, value: u64, allowed: &'static str },
+    Range {
+        field: &'static str,
+        value: u64,
+        allowed: &'static str,
+    },
     #[error("the layer's numbers contradict each other: {0}")]
     Geometry(&'static str),
     #[error("{field} is not a valid JSON document of its kind at line {line}, column {column}")]
@@ -117,13 +121,19 @@ pub struct SignalOrder {
 
 /// A container's id.
 pub fn container_id(id: &str) -> Result<ContainerId, DecodeError> {
-    valid_caller_id(id).map_err(|cause| DecodeError::Id { field: "container_id", cause })?;
+    valid_caller_id(id).map_err(|cause| DecodeError::Id {
+        field: "container_id",
+        cause,
+    })?;
     Ok(ContainerId::new(id))
 }
 
 /// A sandbox's id.
 pub fn sandbox_id(id: &str) -> Result<ContainerId, DecodeError> {
-    valid_caller_id(id).map_err(|cause| DecodeError::Id { field: "sandbox_id", cause })?;
+    valid_caller_id(id).map_err(|cause| DecodeError::Id {
+        field: "sandbox_id",
+        cause,
+    })?;
     Ok(ContainerId::new(id))
 }
 
@@ -134,7 +144,11 @@ fn exec_id(id: &str) -> Result<String, DecodeError> {
 
 /// An exec's id, or nothing for the init.
 pub fn process_id(id: &str) -> Result<ProcessId, DecodeError> {
-    if id.is_empty() { Ok(ProcessId::Init) } else { exec_id(id).map(ProcessId::Exec) }
+    if id.is_empty() {
+        Ok(ProcessId::Init)
+    } else {
+        exec_id(id).map(ProcessId::Exec)
+    }
 }
 
 /// The policy's text.
@@ -151,7 +165,11 @@ pub fn layer_slot(slot: u32) -> Result<u32, DecodeError> {
     if slot < slots {
         Ok(slot)
     } else {
-        Err(DecodeError::Range { field: "slot", value: slot.into(), allowed: "0 to 1023" })
+        Err(DecodeError::Range {
+            field: "slot",
+            value: slot.into(),
+            allowed: "0 to 1023",
+        })
     }
 }
 
@@ -172,16 +190,26 @@ impl TryFrom<MountLayerRequest> for LayerOrder {
             total_blocks: request.total_blocks,
         };
         check_geometry(&geometry)?;
-        Ok(Self { slot: layer_slot(request.slot)?, geometry, root_hash: RootHash::new(&root_hash) })
+        Ok(Self {
+            slot: layer_slot(request.slot)?,
+            geometry,
+            root_hash: RootHash::new(&root_hash),
+        })
     }
 }
 
 fn check_geometry(geometry: &Geometry) -> Result<(), DecodeError> {
-    let Geometry { first_sector, data_blocks, total_blocks } = *geometry;
+    let Geometry {
+        first_sector,
+        data_blocks,
+        total_blocks,
+    } = *geometry;
     if !first_sector.is_multiple_of(SECTORS_PER_BLOCK) {
         return Err(DecodeError::Geometry("first_sector is not the start of a block"));
     }
-    let fits = total_blocks.checked_mul(SECTORS_PER_BLOCK).and_then(|sectors| sectors.checked_add(first_sector));
+    let fits = total_blocks
+        .checked_mul(SECTORS_PER_BLOCK)
+        .and_then(|sectors| sectors.checked_add(first_sector));
     // The kernel counts sectors in signed 64-bit numbers in places.
     if fits.is_none_or(|end| end > i64::MAX as u64) {
         return Err(DecodeError::Geometry("the end is beyond any disk"));
@@ -216,7 +244,11 @@ pub fn scratch(request: &MountScratchRequest) -> Result<(ContainerId, bool), Dec
 pub fn overlay(request: &MountOverlayRequest) -> Result<(ContainerId, ContainerId, Vec<u32>), DecodeError> {
     let count = request.layer_slots.len();
     if count > OVERLAY_LAYERS {
-        return Err(DecodeError::Range { field: "layer_slots", value: count as u64, allowed: "0 to 128 layers" });
+        return Err(DecodeError::Range {
+            field: "layer_slots",
+            value: count as u64,
+            allowed: "0 to 128 layers",
+        });
     }
     let slots = request.layer_slots.iter().map(|&slot| layer_slot(slot)).collect::<Result<_, _>>()?;
     Ok((container_id(&request.container_id)?, sandbox_id(&request.sandbox_id)?, slots))
@@ -257,14 +289,16 @@ fn json<'a, T: serde::Deserialize<'a>>(field: &'static str, bytes: &'a [u8]) -> 
         return Err(DecodeError::TooLong { field, bytes: bytes.len() });
     }
     // The parser's own message may quote the document.
-    serde_json::from_slice(bytes).map_err(|e| DecodeError::Json { field, line: e.line(), column: e.column() })
+    serde_json::from_slice(bytes).map_err(|e| DecodeError::Json {
+        field,
+        line: e.line(),
+        column: e.column(),
+    })
 }
 
 fn stdio(request: Option<&Stdio>) -> Result<StdioPlan, DecodeError> {
     let Some(request) = request else { return Ok(StdioPlan::default()) };
-    let token = |field, bytes: &[u8]| {
-        StreamToken::from_field(bytes).map_err(|cause| DecodeError::Token { field, cause })
-    };
+    let token = |field, bytes: &[u8]| StreamToken::from_field(bytes).map_err(|cause| DecodeError::Token { field, cause });
     let terminal = request.terminal.then(|| terminal_size(request.width, request.height)).transpose()?;
     Ok(StdioPlan {
         terminal,
@@ -276,11 +310,18 @@ fn stdio(request: Option<&Stdio>) -> Result<StdioPlan, DecodeError> {
 
 fn terminal_size(width: u32, height: u32) -> Result<TerminalSize, DecodeError> {
     let cells = |field, value: u32| {
-        let out_of_range = DecodeError::Range { field, value: value.into(), allowed: "0 to 65535" };
+        let out_of_range = DecodeError::Range {
+            field,
+            value: value.into(),
+            allowed: "0 to 65535",
+        };
         u16::try_from(value).map_err(|_| out_of_range)
     };
     const { assert!(TERMINAL_CELLS == u16::MAX as u32) };
-    Ok(TerminalSize { columns: cells("width", width)?, rows: cells("height", height)? })
+    Ok(TerminalSize {
+        columns: cells("width", width)?,
+        rows: cells("height", height)?,
+    })
 }
 
 /// Container, process and the new size of its terminal.
@@ -298,7 +339,13 @@ impl TryFrom<&SignalProcessRequest> for SignalOrder {
     fn try_from(request: &SignalProcessRequest) -> Result<Self, DecodeError> {
         let signal = match request.signal {
             number @ 1..=64 => number as i32,
-            other => return Err(DecodeError::Range { field: "signal", value: other.into(), allowed: "1 to 64" }),
+            other => {
+                return Err(DecodeError::Range {
+                    field: "signal",
+                    value: other.into(),
+                    allowed: "1 to 64",
+                });
+            }
         };
         Ok(Self {
             container: container_id(&request.container_id)?,

@@ -4,7 +4,11 @@ use policy::Denied;
 use ttrpc::Code;
 
 use crate::{
-    container::ContainerError, decode::DecodeError, gate::GateError, launcher::LauncherError, storage::{StepError, StorageError},
+    container::ContainerError,
+    decode::DecodeError,
+    gate::GateError,
+    launcher::LauncherError,
+    storage::{StepError, StorageError},
     streams::ClaimError,
 };
 

@@ -78,7 +78,16 @@ mod tests {
     }
 
     fn manifest(mode: Mode) -> (u32, Vec<u8>) {
-        (SETUP_DATA_MANIFEST, Manifest { mode, kernel_sha256: [1; 32], initrd_sha256: [2; 32] }.to_bytes().to_vec())
+        (
+            SETUP_DATA_MANIFEST,
+            Manifest {
+                mode,
+                kernel_sha256: [1; 32],
+                initrd_sha256: [2; 32],
+            }
+            .to_bytes()
+            .to_vec(),
+        )
     }
 
     fn host_page() -> (u32, Vec<u8>) {
@@ -93,19 +102,27 @@ mod tests {
     #[test]
     fn other_modes_never_fall_back_to_it() {
         for mode in [Mode::Snp, Mode::Simulated] {
-            assert!(matches!(with_nodes(&[manifest(mode), host_page()]), Err(EvidenceError::NoReport(_))));
+            assert!(matches!(
+                with_nodes(&[manifest(mode), host_page()]),
+                Err(EvidenceError::NoReport(_))
+            ));
         }
     }
 
     #[test]
     fn each_node_must_be_there_once_and_whole() {
-        let missing = |node, count| move |r: Result<_, EvidenceError>| {
-            matches!(r, Err(EvidenceError::Nodes { node: n, count: c }) if (n, c) == (node, count))
-        };
+        let missing = |node, count| move |r: Result<_, EvidenceError>| matches!(r, Err(EvidenceError::Nodes { node: n, count: c }) if (n, c) == (node, count));
         assert!(missing(SETUP_DATA_MANIFEST, 0)(with_nodes(&[host_page()])));
-        assert!(missing(SETUP_DATA_MANIFEST, 2)(with_nodes(&[manifest(Mode::Plain), manifest(Mode::Snp)])));
+        assert!(missing(SETUP_DATA_MANIFEST, 2)(with_nodes(&[
+            manifest(Mode::Plain),
+            manifest(Mode::Snp)
+        ])));
         assert!(missing(SETUP_DATA_HOST_PAGE, 0)(with_nodes(&[manifest(Mode::Plain)])));
-        assert!(missing(SETUP_DATA_HOST_PAGE, 2)(with_nodes(&[manifest(Mode::Plain), host_page(), host_page()])));
+        assert!(missing(SETUP_DATA_HOST_PAGE, 2)(with_nodes(&[
+            manifest(Mode::Plain),
+            host_page(),
+            host_page()
+        ])));
         let damaged = with_nodes(&[(SETUP_DATA_MANIFEST, vec![0; 128])]);
         assert!(matches!(damaged, Err(EvidenceError::Manifest(ReadError::Magic))));
         let damaged = with_nodes(&[manifest(Mode::Plain), (SETUP_DATA_HOST_PAGE, vec![])]);

@@ -60,7 +60,10 @@ impl<E: Evidence> Gate<E> {
         let expected = evidence.host_data()?;
         let received: [u8; 32] = Sha256::digest(&text).into();
         if !same(&expected, &received) {
-            return Err(GateError::WrongDigest { received: hex::encode(received), expected: hex::encode(expected) });
+            return Err(GateError::WrongDigest {
+                received: hex::encode(received),
+                expected: hex::encode(expected),
+            });
         }
         *self = Self::Shut;
         let text = String::from_utf8(text).map_err(|_| GateError::Text)?;
@@ -106,14 +109,19 @@ mod tests {
         let mut gate = closed_for(agent_protocol::OPEN_DOOR);
         assert!(matches!(gate.enforcer(), Err(GateError::Closed)));
         let other = gate.set_policy(b"package policy\n".to_vec()).unwrap_err();
-        let GateError::WrongDigest { received, expected } = other else { panic!("{other}") };
+        let GateError::WrongDigest { received, expected } = other else {
+            panic!("{other}")
+        };
         assert_ne!(received, expected);
         assert!(matches!(gate.enforcer(), Err(GateError::Closed)));
 
         let digest = gate.set_policy(agent_protocol::OPEN_DOOR.into()).unwrap();
         assert_eq!(hex::encode(digest), expected);
         assert!(gate.enforcer().is_ok());
-        assert!(matches!(gate.set_policy(agent_protocol::OPEN_DOOR.into()), Err(GateError::AlreadyOpen)));
+        assert!(matches!(
+            gate.set_policy(agent_protocol::OPEN_DOOR.into()),
+            Err(GateError::AlreadyOpen)
+        ));
     }
 
     #[test]

@@ -62,7 +62,12 @@ const FILE_SYSTEMS: [FileSystem; 8] = [
     file_system("proc", "/proc", GUARDED, ""),
     file_system("sysfs", "/sys", GUARDED, ""),
     file_system("devtmpfs", "/dev", MsFlags::MS_NOSUID, "mode=0755"),
-    file_system("devpts", "/dev/pts", MsFlags::MS_NOSUID.union(MsFlags::MS_NOEXEC), "ptmxmode=0666,mode=0620,gid=5"),
+    file_system(
+        "devpts",
+        "/dev/pts",
+        MsFlags::MS_NOSUID.union(MsFlags::MS_NOEXEC),
+        "ptmxmode=0666,mode=0620,gid=5",
+    ),
     file_system("tmpfs", "/dev/shm", GUARDED, "mode=1777"),
     file_system("tmpfs", "/run", MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV), "mode=0755"),
     file_system("tmpfs", "/tmp", GUARDED, "mode=1777"),
@@ -81,7 +86,10 @@ pub fn prepare_guest() -> Result<(), InitError> {
     leave_initramfs_root()?;
     for FileSystem { kind, target, flags, data } in FILE_SYSTEMS {
         step(format!("making {target}"), fs::create_dir_all(target))?;
-        step(format!("mounting {target}"), mount(Some(kind), target, Some(kind), flags, Some(data)))?;
+        step(
+            format!("mounting {target}"),
+            mount(Some(kind), target, Some(kind), flags, Some(data)),
+        )?;
     }
     for directory in DIRECTORIES {
         step(format!("making {directory}"), fs::create_dir_all(directory))?;
@@ -99,15 +107,24 @@ pub fn prepare_guest() -> Result<(), InitError> {
 fn leave_initramfs_root() -> Result<(), InitError> {
     let staging = "/root";
     step("making /root", fs::create_dir_all(staging))?;
-    step("binding the root", mount(Some("/"), staging, None::<&str>, MsFlags::MS_BIND, None::<&str>))?;
+    step(
+        "binding the root",
+        mount(Some("/"), staging, None::<&str>, MsFlags::MS_BIND, None::<&str>),
+    )?;
     step("entering the new root", chdir(staging))?;
-    step("moving the new root", mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>))?;
+    step(
+        "moving the new root",
+        mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>),
+    )?;
     step("taking the new root", chroot("."))?;
     step("entering the new root", chdir("/"))
 }
 
 fn step<E: Into<io::Error>>(step: impl Into<String>, result: Result<(), E>) -> Result<(), InitError> {
-    result.map_err(|error| InitError { step: step.into(), cause: error.into() })
+    result.map_err(|error| InitError {
+        step: step.into(),
+        cause: error.into(),
+    })
 }
 
 /// Splits this process; see the module's description.
@@ -115,7 +132,10 @@ fn step<E: Into<io::Error>>(step: impl Into<String>, result: Result<(), E>) -> R
 /// # Errors
 /// fork or prctl failed.
 pub fn split() -> Result<Role, InitError> {
-    let child = sys::fork_single_threaded().map_err(|cause| InitError { step: "forking".to_owned(), cause })?;
+    let child = sys::fork_single_threaded().map_err(|cause| InitError {
+        step: "forking".to_owned(),
+        cause,
+    })?;
     match child {
         Some(server) => Ok(Role::Init { server }),
         None => {

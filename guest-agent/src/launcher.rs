@@ -88,7 +88,11 @@ pub fn launch(
     drop(theirs);
     match converse(&mut ours, spec) {
         // The launcher stays until `ours` is closed, so this comes before anybody can reap the process.
-        Ok((pid, terminal)) => Ok(Started { pid, exit: reaper.register(pid), terminal }),
+        Ok((pid, terminal)) => Ok(Started {
+            pid,
+            exit: reaper.register(pid),
+            terminal,
+        }),
         Err(error) => {
             reaper.signal(launcher, libc::SIGKILL)?;
             Err(error)
@@ -109,8 +113,7 @@ fn answer(socket: &mut UnixStream) -> Result<(Pid, Option<OwnedFd>), LauncherErr
     let mut space = nix::cmsg_space!([libc::c_int; 1]);
     let (count, terminal) = {
         let mut iov = [IoSliceMut::new(&mut first)];
-        let message = recvmsg::<()>(socket.as_raw_fd(), &mut iov, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)
-            .map_err(io::Error::from)?;
+        let message = recvmsg::<()>(socket.as_raw_fd(), &mut iov, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC).map_err(io::Error::from)?;
         let mut terminal = None;
         for control in message.cmsgs().map_err(io::Error::from)? {
             if let ControlMessageOwned::ScmRights(numbers) = control {
@@ -121,7 +124,10 @@ fn answer(socket: &mut UnixStream) -> Result<(Pid, Option<OwnedFd>), LauncherErr
     };
     match (first, count) {
         ([b'P', pid @ ..], 5) => {
-            let pid = i32::try_from(u32::from_le_bytes(pid)).ok().filter(|&pid| pid > 1).ok_or(LauncherError::Answer)?;
+            let pid = i32::try_from(u32::from_le_bytes(pid))
+                .ok()
+                .filter(|&pid| pid > 1)
+                .ok_or(LauncherError::Answer)?;
             Ok((Pid::from_raw(pid), terminal))
         }
         ([b'E', ..], 1..) => {
@@ -149,7 +155,9 @@ mod tests {
     #[test]
     fn answers_are_pids_or_errors() {
         assert_eq!(answer_to(b"P\x02\x01\0\0").unwrap().0, Pid::from_raw(0x102));
-        let LauncherError::Refused(text) = answer_to(b"Eno such program").unwrap_err() else { panic!() };
+        let LauncherError::Refused(text) = answer_to(b"Eno such program").unwrap_err() else {
+            panic!()
+        };
         assert_eq!(text, "no such program");
         for bad in [&b""[..], b"P", b"P\x01\0\0\0", b"P\0\0\0\0", b"P\0\0\0\x80", b"X"] {
             assert!(matches!(answer_to(bad), Err(LauncherError::Answer)), "{bad:?}");
@@ -162,7 +170,14 @@ mod tests {
         let (_reader, writer) = io::pipe().unwrap();
         let numbers = [writer.as_raw_fd()];
         let rights = [ControlMessage::ScmRights(&numbers)];
-        sendmsg::<()>(launchers.as_raw_fd(), &[IoSlice::new(b"P\x07\0\0\0")], &rights, MsgFlags::empty(), None).unwrap();
+        sendmsg::<()>(
+            launchers.as_raw_fd(),
+            &[IoSlice::new(b"P\x07\0\0\0")],
+            &rights,
+            MsgFlags::empty(),
+            None,
+        )
+        .unwrap();
         let (pid, terminal) = answer(&mut ours).unwrap();
         assert_eq!(pid, Pid::from_raw(7));
         assert!(terminal.is_some());

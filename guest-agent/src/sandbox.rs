@@ -40,7 +40,10 @@ impl<E: Evidence + 'static> Sandbox<E> {
     /// A guest that serves nothing yet.
     pub fn new(evidence: E, reaper: Arc<Reaper>) -> Self {
         Self {
-            guarded: Arc::new(Mutex::new(Guarded { gate: Gate::Closed(evidence), storage: Storage::default() })),
+            guarded: Arc::new(Mutex::new(Guarded {
+                gate: Gate::Closed(evidence),
+                storage: Storage::default(),
+            })),
             is_open: AtomicBool::new(false),
             containers: Arc::new(Containers::new(reaper)),
             waiters: Semaphore::new(agent_protocol::limits::WAITERS),
@@ -50,7 +53,9 @@ impl<E: Evidence + 'static> Sandbox<E> {
     /// Opens the gate if `text` is the measured policy.
     pub async fn set_policy(&self, text: Vec<u8>) -> Result<[u8; 32], RequestError> {
         let mut guarded = self.guarded.clone().lock_owned().await;
-        let result = spawn_blocking(move || guarded.gate.set_policy(text)).await.map_err(|_| RequestError::Panicked)?;
+        let result = spawn_blocking(move || guarded.gate.set_policy(text))
+            .await
+            .map_err(|_| RequestError::Panicked)?;
         match &result {
             Ok(digest) => {
                 self.is_open.store(true, Ordering::Release);
@@ -63,7 +68,11 @@ impl<E: Evidence + 'static> Sandbox<E> {
 
     /// Whether requests that no policy judges are served.
     pub fn check_open(&self) -> Result<(), GateError> {
-        if self.is_open.load(Ordering::Acquire) { Ok(()) } else { Err(GateError::Closed) }
+        if self.is_open.load(Ordering::Acquire) {
+            Ok(())
+        } else {
+            Err(GateError::Closed)
+        }
     }
 
     /// Runs a judged request: alone, to its end even if the caller goes away, and on a thread that may block.

@@ -3,15 +3,13 @@
 use std::{io, process, sync::Arc, time::Duration};
 
 use agent_protocol::{
-    Agent, CONTROL_PORT, CreateContainerRequest, CreateContainerResponse, DeleteProcessRequest, DeleteProcessResponse,
-    ExecProcessRequest, ExecProcessResponse, GuestProcess, ListProcessesRequest, ListProcessesResponse,
-    MountLayerRequest, MountLayerResponse, MountOverlayRequest, MountOverlayResponse, MountScratchRequest,
-    MountScratchResponse, PowerOffRequest, PowerOffResponse, ResizeTerminalRequest, ResizeTerminalResponse,
-    STREAM_PORT, SetPolicyRequest, SetPolicyResponse, ShutdownContainerRequest, ShutdownContainerResponse,
-    SignalProcessRequest, SignalProcessResponse, StartContainerRequest, StartContainerResponse, StreamToken,
+    Agent, CONTROL_PORT, CreateContainerRequest, CreateContainerResponse, DeleteProcessRequest, DeleteProcessResponse, ExecProcessRequest,
+    ExecProcessResponse, GuestProcess, ListProcessesRequest, ListProcessesResponse, MountLayerRequest, MountLayerResponse,
+    MountOverlayRequest, MountOverlayResponse, MountScratchRequest, MountScratchResponse, PowerOffRequest, PowerOffResponse,
+    ResizeTerminalRequest, ResizeTerminalResponse, STREAM_PORT, SetPolicyRequest, SetPolicyResponse, ShutdownContainerRequest,
+    ShutdownContainerResponse, SignalProcessRequest, SignalProcessResponse, StartContainerRequest, StartContainerResponse, StreamToken,
     UnmountLayerRequest, UnmountLayerResponse, UnmountOverlayRequest, UnmountOverlayResponse, UnmountScratchRequest,
-    UnmountScratchResponse, WaitProcessRequest, WaitProcessResponse, create_agent,
-    limits::CAPACITY_DEADLINE,
+    UnmountScratchResponse, WaitProcessRequest, WaitProcessResponse, create_agent, limits::CAPACITY_DEADLINE,
 };
 use policy::action::{MountDevice, RwMountDevice, RwUnmountDevice, ShutdownContainer, UnmountDevice};
 use tokio_vsock::VsockStream;
@@ -68,9 +66,14 @@ async fn serve() -> Result<(), ServerError> {
     let reaping = tokio::spawn(reaper.clone().run());
     let stream_table = Arc::new(Streams::default());
     let streaming = tokio::spawn(streams::serve(stream_table.clone(), listen(STREAM_PORT)?));
-    let service = Service { sandbox: Sandbox::new(BootEvidence, reaper), streams: stream_table };
+    let service = Service {
+        sandbox: Sandbox::new(BootEvidence, reaper),
+        streams: stream_table,
+    };
     let control = listen(CONTROL_PORT)?;
-    let mut server = Server::new().add_listener(control.into_ttrpc()).register_service(create_agent(Arc::new(service)));
+    let mut server = Server::new()
+        .add_listener(control.into_ttrpc())
+        .register_service(create_agent(Arc::new(service)));
     server.start().await.map_err(ServerError::Ttrpc)?;
     tokio::select! {
         ended = reaping => Err(ServerError::Reaper(flatten(ended))),
@@ -111,7 +114,10 @@ impl<E: Evidence + 'static> Service<E> {
         let end = geometry.end_sector();
         // Before the policy is asked, as no permit may wait for the host.
         let grown = disk.grown_to(end, CAPACITY_DEADLINE).await;
-        let grown = grown.map_err(|cause| StorageError::Io { step: "reading the size of the layer disk", cause })?;
+        let grown = grown.map_err(|cause| StorageError::Io {
+            step: "reading the size of the layer disk",
+            cause,
+        })?;
         grown.map_err(|available| StorageError::BeyondDisk { end, available })?;
         let act = self.sandbox.judged(move |enforcer, storage, _| {
             let permit = enforcer.enforce(MountDevice::new(paths::layer(slot), root_hash))?;
@@ -124,7 +130,12 @@ impl<E: Evidence + 'static> Service<E> {
         self.sandbox.check_open()?;
         let streams = self.claim(&order.stdio).await?;
         let act = self.sandbox.judged(move |enforcer, storage, containers| {
-            let CreateOrder { container, sandbox, spec, stdio } = order;
+            let CreateOrder {
+                container,
+                sandbox,
+                spec,
+                stdio,
+            } = order;
             containers.check_free(&container)?;
             if !storage.has_rootfs(&container) {
                 return Err(ContainerError::NoRootfs(container).into());
@@ -143,7 +154,12 @@ impl<E: Evidence + 'static> Service<E> {
         self.sandbox.check_open()?;
         let streams = self.claim(&order.stdio).await?;
         let act = self.sandbox.judged(move |enforcer, _, containers| {
-            let ExecOrder { container, exec_id, process, stdio } = order;
+            let ExecOrder {
+                container,
+                exec_id,
+                process,
+                stdio,
+            } = order;
             let identity = containers.get(&container)?.identify(&process.user)?;
             let (action, terminal, rlimits, oom) = exec_action(process, &container, identity);
             let permit = enforcer.enforce(action)?;
@@ -155,7 +171,12 @@ impl<E: Evidence + 'static> Service<E> {
 
     async fn signal(&self, order: SignalOrder) -> Result<(), RequestError> {
         let act = self.sandbox.judged(move |enforcer, _, containers| {
-            let SignalOrder { container, process, signal, all } = order;
+            let SignalOrder {
+                container,
+                process,
+                signal,
+                all,
+            } = order;
             let action = containers.signal_action(&container, &process, signal, all)?;
             let permit = enforcer.enforce(action)?;
             Ok(containers.signal(permit, &process, all)?)
@@ -165,7 +186,11 @@ impl<E: Evidence + 'static> Service<E> {
 
     async fn wait(&self, request: WaitProcessRequest) -> Result<WaitProcessResponse, RequestError> {
         self.sandbox.check_open()?;
-        let _room = self.sandbox.waiters.try_acquire().map_err(|_| ContainerError::TooMany("waiting calls"))?;
+        let _room = self
+            .sandbox
+            .waiters
+            .try_acquire()
+            .map_err(|_| ContainerError::TooMany("waiting calls"))?;
         let container = decode::container_id(&request.container_id)?;
         let process = decode::process_id(&request.exec_id)?;
         let exit = ended(self.sandbox.containers.exit_of(&container, &process)?).await;
@@ -196,7 +221,9 @@ impl<E: Evidence + 'static> Agent for Service<E> {
     async fn unmount_layer(&self, _: &TtrpcContext, request: UnmountLayerRequest) -> Answer<UnmountLayerResponse> {
         let slot = decode::layer_slot(request.slot).map_err(RequestError::from)?;
         let act = self.sandbox.judged(move |enforcer, storage, _| {
-            let permit = enforcer.enforce(UnmountDevice { unmount_target: paths::layer(slot) })?;
+            let permit = enforcer.enforce(UnmountDevice {
+                unmount_target: paths::layer(slot),
+            })?;
             Ok(storage.unmount_layer(permit, slot)?)
         });
         act.await?;
@@ -216,7 +243,9 @@ impl<E: Evidence + 'static> Agent for Service<E> {
     async fn unmount_scratch(&self, _: &TtrpcContext, request: UnmountScratchRequest) -> Answer<UnmountScratchResponse> {
         let sandbox = decode::sandbox_id(&request.sandbox_id).map_err(RequestError::from)?;
         let act = self.sandbox.judged(move |enforcer, storage, _| {
-            let permit = enforcer.enforce(RwUnmountDevice { unmount_target: paths::container(&sandbox) })?;
+            let permit = enforcer.enforce(RwUnmountDevice {
+                unmount_target: paths::container(&sandbox),
+            })?;
             Ok(storage.unmount_scratch(permit, &sandbox)?)
         });
         act.await?;
@@ -225,9 +254,9 @@ impl<E: Evidence + 'static> Agent for Service<E> {
 
     async fn mount_overlay(&self, _: &TtrpcContext, request: MountOverlayRequest) -> Answer<MountOverlayResponse> {
         let (container, sandbox, slots) = decode::overlay(&request).map_err(RequestError::from)?;
-        let act = self.sandbox.judged(move |enforcer, storage, _| {
-            Ok(storage::mount_rootfs(storage, enforcer, &sandbox, &container, slots)?)
-        });
+        let act = self
+            .sandbox
+            .judged(move |enforcer, storage, _| Ok(storage::mount_rootfs(storage, enforcer, &sandbox, &container, slots)?));
         act.await?;
         Ok(MountOverlayResponse::new())
     }
@@ -276,15 +305,14 @@ impl<E: Evidence + 'static> Agent for Service<E> {
         self.sandbox.check_open().map_err(RequestError::from)?;
         let container = decode::container_id(&request.container_id).map_err(RequestError::from)?;
         let process = decode::process_id(&request.exec_id).map_err(RequestError::from)?;
-        self.sandbox.containers.delete_process(&container, &process).map_err(RequestError::from)?;
+        self.sandbox
+            .containers
+            .delete_process(&container, &process)
+            .map_err(RequestError::from)?;
         Ok(DeleteProcessResponse::new())
     }
 
-    async fn shutdown_container(
-        &self,
-        _: &TtrpcContext,
-        request: ShutdownContainerRequest,
-    ) -> Answer<ShutdownContainerResponse> {
+    async fn shutdown_container(&self, _: &TtrpcContext, request: ShutdownContainerRequest) -> Answer<ShutdownContainerResponse> {
         let container_id = decode::container_id(&request.container_id).map_err(RequestError::from)?;
         let act = self.sandbox.judged(move |enforcer, _, containers| {
             containers.get(&container_id)?;
@@ -298,7 +326,10 @@ impl<E: Evidence + 'static> Agent for Service<E> {
     async fn resize_terminal(&self, _: &TtrpcContext, request: ResizeTerminalRequest) -> Answer<ResizeTerminalResponse> {
         self.sandbox.check_open().map_err(RequestError::from)?;
         let (container, process, size) = decode::resize(&request).map_err(RequestError::from)?;
-        self.sandbox.containers.resize(&container, &process, size).map_err(RequestError::from)?;
+        self.sandbox
+            .containers
+            .resize(&container, &process, size)
+            .map_err(RequestError::from)?;
         Ok(ResizeTerminalResponse::new())
     }
 

@@ -38,7 +38,11 @@ pub struct HostStreams<S> {
 impl<S> HostStreams<S> {
     /// No connection at all.
     pub fn none() -> Self {
-        Self { stdin: None, stdout: None, stderr: None }
+        Self {
+            stdin: None,
+            stdout: None,
+            stderr: None,
+        }
     }
 }
 
@@ -52,7 +56,11 @@ pub struct ProcessEnds {
 impl ProcessEnds {
     /// Nothing to read, nothing kept; a process with a terminal gets that instead.
     pub fn null() -> Self {
-        Self { stdin: Stdio::null(), stdout: Stdio::null(), stderr: Stdio::null() }
+        Self {
+            stdin: Stdio::null(),
+            stdout: Stdio::null(),
+            stderr: Stdio::null(),
+        }
     }
 }
 
@@ -65,7 +73,10 @@ pub struct Pipes<S> {
 /// Makes a pipe for each connection, owned by the process's user, who may want to open /dev/stdout again.
 pub fn pipes<S>(streams: HostStreams<S>, user: Uid, group: Gid) -> io::Result<(ProcessEnds, Pipes<S>)> {
     let mut ends = ProcessEnds::null();
-    let mut pipes = Pipes { stdin: None, outputs: Vec::new() };
+    let mut pipes = Pipes {
+        stdin: None,
+        outputs: Vec::new(),
+    };
     if let Some(stream) = streams.stdin {
         let (reader, writer) = io::pipe()?;
         fchown(&reader, Some(user), Some(group))?;

@@ -86,18 +86,14 @@ pub fn layer_disk() -> Result<Disk, StorageError> {
 }
 
 fn find(slot: Slot, what: &'static str) -> Result<Disk, StorageError> {
-    Disk::find(slot).map_err(StorageError::io("looking for a disk"))?.ok_or(StorageError::NoDisk(what))
+    Disk::find(slot)
+        .map_err(StorageError::io("looking for a disk"))?
+        .ok_or(StorageError::NoDisk(what))
 }
 
 impl Storage {
     /// Opens and mounts a layer.
-    pub fn mount_layer(
-        &mut self,
-        permit: Permit<'_, MountDevice>,
-        slot: u32,
-        disk: &Disk,
-        geometry: Geometry,
-    ) -> Result<(), StorageError> {
+    pub fn mount_layer(&mut self, permit: Permit<'_, MountDevice>, slot: u32, disk: &Disk, geometry: Geometry) -> Result<(), StorageError> {
         self.layers.mount(permit, slot, disk, geometry)
     }
 
@@ -130,9 +126,10 @@ impl Storage {
     /// The directory for a container's upper directory, as an action to be judged.
     pub fn upper(&self, sandbox: &ContainerId, container: &ContainerId) -> Result<ScratchMount, StorageError> {
         match &self.scratch {
-            Some(scratch) if scratch.sandbox == *sandbox => {
-                Ok(ScratchMount { target: paths::scratch(sandbox, container), encrypted: scratch.encrypted })
-            }
+            Some(scratch) if scratch.sandbox == *sandbox => Ok(ScratchMount {
+                target: paths::scratch(sandbox, container),
+                encrypted: scratch.encrypted,
+            }),
             _ => Err(StorageError::NoScratch),
         }
     }
@@ -155,12 +152,7 @@ impl Storage {
     }
 
     /// Mounts a container's root file system.
-    pub fn mount_overlay(
-        &mut self,
-        permit: Permit<'_, MountOverlay>,
-        slots: Vec<u32>,
-        scratch: String,
-    ) -> Result<(), StorageError> {
+    pub fn mount_overlay(&mut self, permit: Permit<'_, MountOverlay>, slots: Vec<u32>, scratch: String) -> Result<(), StorageError> {
         self.overlays.mount(permit, slots.clone(), scratch)?;
         self.layers.hold(&slots);
         if let Some(scratch) = &mut self.scratch {
@@ -206,7 +198,11 @@ pub fn mount_rootfs(
     let layer_paths = storage.layer_paths(&slots)?;
     let scratch = upper.target.clone();
     storage.make_upper(enforcer.enforce(upper)?)?;
-    let overlay = MountOverlay { container_id: container.clone(), layer_paths, target: paths::rootfs(container) };
+    let overlay = MountOverlay {
+        container_id: container.clone(),
+        layer_paths,
+        target: paths::rootfs(container),
+    };
     let mounted = match enforcer.enforce(overlay) {
         Ok(permit) => storage.mount_overlay(permit, slots, scratch.clone()).map_err(StepError::from),
         Err(denied) => Err(denied.into()),
@@ -219,7 +215,9 @@ pub fn mount_rootfs(
 
 /// Unmounts a container's root file system and takes away what it wrote.
 pub fn unmount_rootfs(storage: &mut Storage, enforcer: &mut Enforcer, container: &ContainerId) -> Result<(), StepError> {
-    let permit = enforcer.enforce(UnmountOverlay { unmount_target: paths::rootfs(container) })?;
+    let permit = enforcer.enforce(UnmountOverlay {
+        unmount_target: paths::rootfs(container),
+    })?;
     let scratch = storage.unmount_overlay(permit, container)?;
     give_up_upper(storage, enforcer, scratch)
 }

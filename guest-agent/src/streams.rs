@@ -55,8 +55,15 @@ pub struct Streams<S> {
 
 impl<S> Default for Streams<S> {
     fn default() -> Self {
-        let table = Table { waiting: HashMap::new(), parked: 0, generation: 0 };
-        Self { table: Mutex::new(table), open: Arc::new(Semaphore::new(OPEN_STREAMS)) }
+        let table = Table {
+            waiting: HashMap::new(),
+            parked: 0,
+            generation: 0,
+        };
+        Self {
+            table: Mutex::new(table),
+            open: Arc::new(Semaphore::new(OPEN_STREAMS)),
+        }
     }
 }
 
@@ -97,7 +104,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Streams<S> {
             }
             Entry::Vacant(_) if table.parked == PARKED_STREAMS => None,
             Entry::Vacant(free) => {
-                free.insert(Waiting::Parked { stream, generation: table.generation });
+                free.insert(Waiting::Parked {
+                    stream,
+                    generation: table.generation,
+                });
                 table.parked += 1;
                 Some(table.generation)
             }

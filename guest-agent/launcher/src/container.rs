@@ -82,7 +82,9 @@ fn io_error(what: &'static str) -> impl FnOnce(io::Error) -> ContainerError {
 pub fn create(id: &str, bundle: &Path, spec: &Spec) -> Result<(u32, Option<OwnedFd>), ContainerError> {
     // libcontainer reads the spec from here itself; the directory belongs to the agent.
     fs::create_dir_all(bundle).map_err(io_error("making the bundle"))?;
-    let json = serde_json::to_vec(spec).map_err(io::Error::from).map_err(io_error("writing the spec"))?;
+    let json = serde_json::to_vec(spec)
+        .map_err(io::Error::from)
+        .map_err(io_error("writing the spec"))?;
     fs::write(bundle.join("config.json"), json).map_err(io_error("writing the spec"))?;
     let cgroup = cgroup_of(spec)?;
     fs::create_dir_all(&cgroup).map_err(io_error("making the cgroup"))?;
@@ -115,7 +117,9 @@ pub fn exec(id: &str, bundle: &Path, spec: Spec) -> Result<(u32, Option<OwnedFd>
     let rootfs = spec.root().as_ref().ok_or(ContainerError::Missing("root"))?.path().clone();
     let container = libcontainer::container::Container::load(Path::new(STATE_ROOT).join(id))?;
     let arguments = ContainerArgs {
-        container_type: ContainerType::TenantContainer { exec_notify_fd: failure_writer.as_raw_fd() },
+        container_type: ContainerType::TenantContainer {
+            exec_notify_fd: failure_writer.as_raw_fd(),
+        },
         syscall: SyscallType::default(),
         spec: Rc::new(spec),
         rootfs,
@@ -145,7 +149,11 @@ pub fn exec(id: &str, bundle: &Path, spec: Spec) -> Result<(u32, Option<OwnedFd>
     // Closed unwritten by a successful execve.
     let mut why = String::new();
     let _ = failure.take(EXEC_ERROR_MAX_BYTES).read_to_string(&mut why);
-    if why.is_empty() { Ok((pid, terminal)) } else { Err(ContainerError::Exec(why)) }
+    if why.is_empty() {
+        Ok((pid, terminal))
+    } else {
+        Err(ContainerError::Exec(why))
+    }
 }
 
 fn wants_terminal(spec: &Spec) -> bool {
@@ -153,7 +161,10 @@ fn wants_terminal(spec: &Spec) -> bool {
 }
 
 fn cgroups_path(spec: &Spec) -> Result<&PathBuf, ContainerError> {
-    spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_ref()).ok_or(ContainerError::Missing("cgroup"))
+    spec.linux()
+        .as_ref()
+        .and_then(|linux| linux.cgroups_path().as_ref())
+        .ok_or(ContainerError::Missing("cgroup"))
 }
 
 fn cgroup_of(spec: &Spec) -> Result<PathBuf, ContainerError> {
@@ -221,13 +232,15 @@ mod tests {
             source: io::Error::from_raw_os_error(libc::EACCES),
             name: "notify.sock".to_owned(),
         });
-        assert_eq!(error.to_string(), "failed to bind notify socket: notify.sock: Permission denied (os error 13)");
+        assert_eq!(
+            error.to_string(),
+            "failed to bind notify socket: notify.sock: Permission denied (os error 13)"
+        );
     }
 
     #[test]
     fn cgroups_lie_below_the_hierarchy() {
-        let spec: Spec =
-            serde_json::from_str(r#"{"ociVersion":"1.0.2","linux":{"cgroupsPath":"/casemate/abc"}}"#).unwrap();
+        let spec: Spec = serde_json::from_str(r#"{"ociVersion":"1.0.2","linux":{"cgroupsPath":"/casemate/abc"}}"#).unwrap();
         assert_eq!(cgroup_of(&spec).unwrap(), Path::new("/sys/fs/cgroup/casemate/abc"));
         let spec: Spec = serde_json::from_str(r#"{"ociVersion":"1.0.2","linux":{}}"#).unwrap();
         assert!(matches!(cgroup_of(&spec), Err(ContainerError::Missing("cgroup"))));

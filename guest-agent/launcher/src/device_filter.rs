@@ -4,7 +4,12 @@
 //! decrypted scratch disk. cgroup v2 has no device files, a BPF program of type BPF_PROG_TYPE_CGROUP_DEVICE decides
 //! (`include/uapi/linux/bpf.h`). The list is fixed in the guest; what the host's spec says about devices is not used.
 
-use std::{fs::File, io, os::fd::{AsRawFd, FromRawFd, OwnedFd}, path::Path};
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    path::Path,
+};
 
 // Numbers of include/uapi/linux/bpf.h.
 const BPF_PROG_LOAD: libc::c_int = 5;
@@ -107,7 +112,11 @@ fn load(program: &[Instruction]) -> io::Result<OwnedFd> {
 unsafe fn bpf<T>(command: libc::c_int, attributes: &mut T) -> io::Result<libc::c_int> {
     // SAFETY: pointer and size are those of one live value; the rest is the caller's promise.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<T>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as libc::c_int) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result as libc::c_int)
+    }
 }
 
 /// r1 points to `struct bpf_cgroup_dev_ctx { u32 access_type, major, minor }`; the result 1 in r0 allows.
@@ -141,7 +150,12 @@ fn program() -> Vec<Instruction> {
 /// `code` of Documentation/bpf/standardization: 0x61 load word, 0xbf move, 0x57 and, 0x77 shift right, 0x15/0x55 jump
 /// if (not) equal, 0xb7 move number, 0x95 exit. Low half of `registers` is the destination.
 fn op(code: u8, registers: u8, offset: i16, immediate: i32) -> Instruction {
-    Instruction { code, registers, offset, immediate }
+    Instruction {
+        code,
+        registers,
+        offset,
+        immediate,
+    }
 }
 
 fn load_word(register: u8, offset: i16) -> Instruction {
@@ -158,7 +172,12 @@ mod tests {
         let context = [(access << 16) | kind, major, minor];
         let (mut registers, mut at) = ([0i64; 11], 0);
         loop {
-            let Instruction { code, registers: r, offset, immediate } = program[at];
+            let Instruction {
+                code,
+                registers: r,
+                offset,
+                immediate,
+            } = program[at];
             let (to, from) = ((r & 15) as usize, (r >> 4) as usize);
             at += 1;
             match code {

@@ -75,7 +75,11 @@ fn order(mut args: impl Iterator<Item = String>) -> Option<(Order, i32)> {
         "exec" => Verb::Exec,
         _ => return None,
     };
-    let order = Order { verb, id: args.next()?, bundle: args.next()?.into() };
+    let order = Order {
+        verb,
+        id: args.next()?,
+        bundle: args.next()?.into(),
+    };
     let descriptor = args.next()?.parse().ok()?;
     args.next().is_none().then_some((order, descriptor))
 }
@@ -104,7 +108,15 @@ mod tests {
         let (order, descriptor) = parse("create abc /run/b 7").unwrap();
         assert!(matches!(order.verb, Verb::Create));
         assert_eq!((order.id.as_str(), order.bundle.to_str(), descriptor), ("abc", Some("/run/b"), 7));
-        for bad in ["", "create", "create abc", "create abc /b", "delete abc /b 7", "exec abc /b x", "exec abc /b 7 8"] {
+        for bad in [
+            "",
+            "create",
+            "create abc",
+            "create abc /b",
+            "delete abc /b 7",
+            "exec abc /b x",
+            "exec abc /b 7 8",
+        ] {
             assert!(parse(bad).is_none(), "{bad:?}");
         }
     }

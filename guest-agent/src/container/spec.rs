@@ -88,9 +88,19 @@ pub fn split(
 ) -> Result<(CreateContainer, Rest), ForeignSource> {
     let privileged = spec.says_true(PRIVILEGED);
     let is_sandbox_container = spec.annotations.get(CONTAINER_TYPE).is_some_and(|kind| kind == "sandbox");
-    let HostSpec { process, root, hostname, mounts, linux, .. } = spec;
+    let HostSpec {
+        process,
+        root,
+        hostname,
+        mounts,
+        linux,
+        ..
+    } = spec;
     let seccomp_profile_sha256 = go_json_sha256(linux.seccomp.as_ref());
-    let mounts = mounts.into_iter().map(|mount| guest_mount(mount, sandbox)).collect::<Result<_, _>>()?;
+    let mounts = mounts
+        .into_iter()
+        .map(|mount| guest_mount(mount, sandbox))
+        .collect::<Result<_, _>>()?;
     let devices = linux.devices.into_iter().map(|device| Device {
         path: device.path,
         kind: device.kind,
@@ -135,11 +145,7 @@ pub fn split(
 }
 
 /// The action for a further process, and the rest of its description.
-pub fn exec_action(
-    process: ProcessSpec,
-    container: &ContainerId,
-    identity: Identity,
-) -> (ExecInContainer, bool, Vec<Rlimit>, Option<i32>) {
+pub fn exec_action(process: ProcessSpec, container: &ContainerId, identity: Identity) -> (ExecInContainer, bool, Vec<Rlimit>, Option<i32>) {
     let action = ExecInContainer {
         container_id: container.clone(),
         arg_list: process.args,
@@ -165,7 +171,12 @@ fn capabilities(sets: crate::decode::CapabilitySets) -> Capabilities {
 }
 
 fn guest_mount(mount: MountEntry, sandbox: &ContainerId) -> Result<Mount, ForeignSource> {
-    let MountEntry { destination, kind, mut source, options } = mount;
+    let MountEntry {
+        destination,
+        kind,
+        mut source,
+        options,
+    } = mount;
     if kind == "bind" {
         let inside = source.strip_prefix(SANDBOX_PREFIX).map(|inside| inside.trim_start_matches('/'));
         let is_plain = |path: &str| !path.is_empty() && path.split('/').all(|part| !matches!(part, "" | "." | ".."));
@@ -174,7 +185,12 @@ fn guest_mount(mount: MountEntry, sandbox: &ContainerId) -> Result<Mount, Foreig
             None => return Err(ForeignSource { destination }),
         }
     }
-    Ok(Mount { destination, options, source, kind })
+    Ok(Mount {
+        destination,
+        options,
+        source,
+        kind,
+    })
 }
 
 impl Rest {
@@ -184,21 +200,23 @@ impl Rest {
         let mut uses = Vec::new();
         for kind in NAMESPACES {
             let shared = kind != "mount" && self.namespaces.iter().any(|ns| ns.kind == kind && !ns.path.is_empty());
-            let path = if shared { Some(format!("/proc/{}/ns/{}", sandbox_pid?, kind)) } else { None };
+            let path = if shared {
+                Some(format!("/proc/{}/ns/{}", sandbox_pid?, kind))
+            } else {
+                None
+            };
             uses.push(NamespaceUse { kind, path });
         }
-        uses.push(NamespaceUse { kind: "cgroup", path: None });
+        uses.push(NamespaceUse {
+            kind: "cgroup",
+            path: None,
+        });
         Some(uses)
     }
 }
 
 /// The spec of a container's init.
-pub fn of_container(
-    action: &CreateContainer,
-    verdict: &ProcessVerdict,
-    rest: &Rest,
-    namespaces: &[NamespaceUse],
-) -> Value {
+pub fn of_container(action: &CreateContainer, verdict: &ProcessVerdict, rest: &Rest, namespaces: &[NamespaceUse]) -> Value {
     let (masked, readonly) = if action.privileged {
         (rest.masked.clone(), rest.readonly.clone())
     } else {
@@ -299,7 +317,13 @@ fn process(judged: &Judged<'_>, terminal: bool, rlimits: &[Rlimit], oom_score_ad
     let number = |id: &IdName| id.id.parse::<u32>().unwrap_or(u32::MAX);
     let groups = judged.groups.iter().map(number).collect::<Vec<_>>();
     let additional = groups.iter().skip(1).collect::<Vec<_>>();
-    let Capabilities { ambient, bounding, effective, inheritable, permitted } = &judged.verdict.capabilities;
+    let Capabilities {
+        ambient,
+        bounding,
+        effective,
+        inheritable,
+        permitted,
+    } = &judged.verdict.capabilities;
     let mut process = json!({
         "terminal": terminal,
         "user": {
@@ -328,7 +352,12 @@ fn process(judged: &Judged<'_>, terminal: bool, rlimits: &[Rlimit], oom_score_ad
 }
 
 fn mount_json(mount: &Mount) -> Value {
-    let Mount { destination, options, source, kind } = mount;
+    let Mount {
+        destination,
+        options,
+        source,
+        kind,
+    } = mount;
     let mut json = json!({"destination": destination, "type": kind, "source": source});
     if let Some(options) = options {
         json["options"] = json!(options);

@@ -61,8 +61,10 @@ pub struct Identity {
 impl UserDatabase {
     /// Reads the files below `rootfs`; a missing file has no entries.
     pub fn read(rootfs: &str) -> Result<Self, UserError> {
-        let root = open(rootfs, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
-            .map_err(|errno| UserError::File { file: "root file system", cause: errno.into() })?;
+        let root = open(rootfs, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).map_err(|errno| UserError::File {
+            file: "root file system",
+            cause: errno.into(),
+        })?;
         let text = |file| read_in_root(&root, file).map_err(|cause| UserError::File { file, cause });
         Ok(Self::parse(&text("etc/passwd")?, &text("etc/group")?))
     }
@@ -70,30 +72,49 @@ impl UserDatabase {
     fn parse(passwd: &str, group: &str) -> Self {
         let users = passwd.lines().filter_map(|line| {
             let fields = line.split(':').collect::<Vec<_>>();
-            Some((fields.first()?.to_string(), fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?))
+            Some((
+                fields.first()?.to_string(),
+                fields.get(2)?.parse().ok()?,
+                fields.get(3)?.parse().ok()?,
+            ))
         });
         let groups = group.lines().filter_map(|line| {
             let fields = line.split(':').collect::<Vec<_>>();
             Some((fields.first()?.to_string(), fields.get(2)?.parse().ok()?))
         });
-        Self { users: users.collect(), groups: groups.collect() }
+        Self {
+            users: users.collect(),
+            groups: groups.collect(),
+        }
     }
 
     /// Whom a spec's user means.
     pub fn identify(&self, user: &User) -> Result<Identity, UserError> {
-        let (uid, gid) = if user.username.is_empty() { (user.uid, user.gid) } else { self.by_name(&user.username)? };
+        let (uid, gid) = if user.username.is_empty() {
+            (user.uid, user.gid)
+        } else {
+            self.by_name(&user.username)?
+        };
         let mut groups = vec![self.group(gid)?];
         for &gid in &user.additional_gids {
             groups.push(self.group(gid)?);
         }
-        Ok(Identity { user: self.user(uid)?, groups, umask: format!("{:04o}", user.umask.unwrap_or(UMASK)) })
+        Ok(Identity {
+            user: self.user(uid)?,
+            groups,
+            umask: format!("{:04o}", user.umask.unwrap_or(UMASK)),
+        })
     }
 
     /// `user[:group]`, each a name or a number.
     fn by_name(&self, text: &str) -> Result<(u32, u32), UserError> {
         let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
         let entry = match user.parse::<u32>() {
-            Ok(uid) => self.users.iter().find(|(_, id, _)| *id == uid).map_or((uid, 0), |&(_, uid, gid)| (uid, gid)),
+            Ok(uid) => self
+                .users
+                .iter()
+                .find(|(_, id, _)| *id == uid)
+                .map_or((uid, 0), |&(_, uid, gid)| (uid, gid)),
             Err(_) => {
                 let found = self.users.iter().find(|(name, _, _)| name == user);
                 found.map(|&(_, uid, gid)| (uid, gid)).ok_or(UserError::Unknown)?
@@ -121,7 +142,11 @@ impl UserDatabase {
 /// A number without an entry has an empty name, which no policy by name accepts; two entries have none that is right.
 fn unique<'a>(id: u32, mut names: impl Iterator<Item = &'a String>) -> Result<IdName, UserError> {
     let name = names.next().cloned().unwrap_or_default();
-    if names.any(|other| *other != name) { Err(UserError::Ambiguous(id)) } else { Ok(IdName::new(id, name)) }
+    if names.any(|other| *other != name) {
+        Err(UserError::Ambiguous(id))
+    } else {
+        Ok(IdName::new(id, name))
+    }
 }
 
 /// Reads a regular file; links are followed as a process in the container would.
@@ -157,17 +182,33 @@ mod tests {
     }
 
     fn named(username: &str) -> Result<(String, String), UserError> {
-        let identity = identify(User { username: username.to_owned(), ..User::default() })?;
+        let identity = identify(User {
+            username: username.to_owned(),
+            ..User::default()
+        })?;
         Ok((identity.user.id, identity.groups[0].id.clone()))
     }
 
     #[test]
     fn numbers_get_their_names() {
-        let identity = identify(User { uid: 101, gid: 102, additional_gids: vec![29, 5], ..User::default() }).unwrap();
+        let identity = identify(User {
+            uid: 101,
+            gid: 102,
+            additional_gids: vec![29, 5],
+            ..User::default()
+        })
+        .unwrap();
         assert_eq!(identity.user, IdName::new(101, "redis"));
-        assert_eq!(identity.groups, [IdName::new(102, "redis"), IdName::new(29, "audio"), IdName::new(5, "")]);
+        assert_eq!(
+            identity.groups,
+            [IdName::new(102, "redis"), IdName::new(29, "audio"), IdName::new(5, "")]
+        );
         assert_eq!(identity.umask, "0022");
-        let identity = identify(User { umask: Some(0o77), ..User::default() }).unwrap();
+        let identity = identify(User {
+            umask: Some(0o77),
+            ..User::default()
+        })
+        .unwrap();
         assert_eq!(identity.umask, "0077");
         assert!(matches!(identify(User { uid: 7, ..User::default() }), Err(UserError::Ambiguous(7))));
     }

@@ -63,11 +63,11 @@ impl Profile {
     /// Refuses what the guest cannot honour.
     pub fn check(&self) -> Result<(), DecodeError> {
         let notifies = |action: &str| action == "SCMP_ACT_NOTIFY";
-        if !self.listener_path.is_empty()
-            || notifies(&self.default_action)
-            || self.syscalls.iter().any(|call| notifies(&call.action))
-        {
-            return Err(DecodeError::Spec { field: "linux.seccomp", reason: "the guest has no listener for it" });
+        if !self.listener_path.is_empty() || notifies(&self.default_action) || self.syscalls.iter().any(|call| notifies(&call.action)) {
+            return Err(DecodeError::Spec {
+                field: "linux.seccomp",
+                reason: "the guest has no listener for it",
+            });
         }
         Ok(())
     }
@@ -113,13 +113,20 @@ mod tests {
     #[test]
     fn go_escapes_what_html_would_take_for_syntax() {
         let odd = profile(r#"{"defaultAction":"<&>"}"#);
-        assert_eq!(go_json_sha256(Some(&odd)), hex::encode(Sha256::digest(r#"{"defaultAction":"\u003c\u0026\u003e"}"#)));
+        assert_eq!(
+            go_json_sha256(Some(&odd)),
+            hex::encode(Sha256::digest(r#"{"defaultAction":"\u003c\u0026\u003e"}"#))
+        );
     }
 
     #[test]
     fn listeners_are_refused() {
         assert!(profile(r#"{"defaultAction":"SCMP_ACT_NOTIFY"}"#).check().is_err());
-        assert!(profile(r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/x"}"#).check().is_err());
+        assert!(
+            profile(r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/x"}"#)
+                .check()
+                .is_err()
+        );
         assert!(profile(r#"{"defaultAction":"SCMP_ACT_ALLOW"}"#).check().is_ok());
     }
 }

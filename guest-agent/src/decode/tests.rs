@@ -52,15 +52,27 @@ fn what_has_no_place_in_the_guest_is_refused() {
     assert_eq!(refused("process.cwd", json!("/a/../etc")), "process.cwd");
     assert_eq!(refused("process.user.umask", json!(0o1777)), "process.user.umask");
     assert_eq!(refused("hostname", json!("a/b")), "hostname");
-    assert_eq!(refused("mounts", json!([{"destination": "/x", "type": "ext4", "source": "/dev/vda"}])), "mounts.type");
-    assert_eq!(refused("mounts", json!([{"destination": "/a/../x", "type": "proc"}])), "mounts.destination");
+    assert_eq!(
+        refused("mounts", json!([{"destination": "/x", "type": "ext4", "source": "/dev/vda"}])),
+        "mounts.type"
+    );
+    assert_eq!(
+        refused("mounts", json!([{"destination": "/a/../x", "type": "proc"}])),
+        "mounts.destination"
+    );
     assert_eq!(refused("linux.sysctl", json!({"kernel.core_pattern": "|/bin/sh"})), "linux.sysctl");
     assert_eq!(refused("linux.sysctl", json!({"net.x/../../kernel": "1"})), "linux.sysctl");
-    assert_eq!(refused("linux.devices", json!([{"path": "/etc/passwd", "type": "c"}])), "linux.devices");
+    assert_eq!(
+        refused("linux.devices", json!([{"path": "/etc/passwd", "type": "c"}])),
+        "linux.devices"
+    );
     assert_eq!(refused("linux.maskedPaths", json!(["etc"])), "linux");
     assert!(with("linux.sysctl", json!({"net.ipv4.ip_forward": "1"})).is_ok());
     assert!(with("hooks", json!({"prestart": null})).is_ok());
-    assert!(matches!(with("process.args", json!(7)), Err(DecodeError::Json { field: "spec", .. })));
+    assert!(matches!(
+        with("process.args", json!(7)),
+        Err(DecodeError::Json { field: "spec", .. })
+    ));
 }
 
 #[test]
@@ -109,11 +121,17 @@ fn signals_have_numbers_from_1_to_64() {
 fn tokens_and_sizes_are_checked() {
     let mut request = Stdio::new();
     request.stdin_token = vec![1; 15];
-    assert!(matches!(stdio(Some(&request)), Err(DecodeError::Token { field: "stdin_token", .. })));
+    assert!(matches!(
+        stdio(Some(&request)),
+        Err(DecodeError::Token { field: "stdin_token", .. })
+    ));
     request.stdin_token = vec![1; 16];
     request.stderr_token = vec![2; 16];
     let plain = stdio(Some(&request)).unwrap();
-    assert_eq!((plain.stdin, plain.stderr), (Some(StreamToken([1; 16])), Some(StreamToken([2; 16]))));
+    assert_eq!(
+        (plain.stdin, plain.stderr),
+        (Some(StreamToken([1; 16])), Some(StreamToken([2; 16])))
+    );
     request.terminal = true;
     request.width = 80;
     let terminal = stdio(Some(&request)).unwrap();

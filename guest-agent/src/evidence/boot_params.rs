@@ -28,7 +28,10 @@ pub fn node(directory: &Path, wanted: u32) -> Result<Vec<u8>, EvidenceError> {
     }
     match found.pop() {
         Some(data) if found.is_empty() => Ok(data),
-        last => Err(EvidenceError::Nodes { node: wanted, count: found.len() + usize::from(last.is_some()) }),
+        last => Err(EvidenceError::Nodes {
+            node: wanted,
+            count: found.len() + usize::from(last.is_some()),
+        }),
     }
 }
 

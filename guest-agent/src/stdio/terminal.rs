@@ -27,7 +27,9 @@ impl Terminal {
     pub fn new(master: OwnedFd) -> io::Result<Self> {
         let flags = OFlag::from_bits_truncate(fcntl(&master, FcntlArg::F_GETFL)?);
         fcntl(&master, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-        Ok(Self { master: sys::register(master)? })
+        Ok(Self {
+            master: sys::register(master)?,
+        })
     }
 
     /// Sets the size, unless the caller does not know it.

@@ -28,7 +28,12 @@ async fn output_ends_after_the_last_writer_and_the_last_byte() {
     let (reader, mut writer) = io::pipe().unwrap();
     let mut second = writer.try_clone().unwrap();
     let (_running, exit) = running();
-    Pipes { stdin: None, outputs: vec![(reader, stream)] }.start(exit).unwrap();
+    Pipes {
+        stdin: None,
+        outputs: vec![(reader, stream)],
+    }
+    .start(exit)
+    .unwrap();
     let data = (0..500_000u32).flat_map(u32::to_le_bytes).collect::<Vec<_>>();
     let expected = data.clone();
     let process = std::thread::spawn(move || {
@@ -49,7 +54,12 @@ async fn a_lost_host_does_not_block_the_process() {
     drop(host);
     let (reader, mut writer) = io::pipe().unwrap();
     let (_running, exit) = running();
-    Pipes { stdin: None, outputs: vec![(reader, stream)] }.start(exit).unwrap();
+    Pipes {
+        stdin: None,
+        outputs: vec![(reader, stream)],
+    }
+    .start(exit)
+    .unwrap();
     let process = tokio::task::spawn_blocking(move || writer.write_all(&vec![0; 1 << 20]));
     process.await.unwrap().unwrap();
 }
@@ -59,7 +69,12 @@ async fn the_hosts_end_of_input_is_the_processes() {
     let (mut host, stream) = connection(3).await;
     let (mut reader, writer) = io::pipe().unwrap();
     let (_running, exit) = running();
-    Pipes { stdin: Some((stream, writer)), outputs: vec![] }.start(exit).unwrap();
+    Pipes {
+        stdin: Some((stream, writer)),
+        outputs: vec![],
+    }
+    .start(exit)
+    .unwrap();
     host.write_all(b"last words").await.unwrap();
     host.shutdown().await.unwrap();
     let read = tokio::task::spawn_blocking(move || {
@@ -74,7 +89,12 @@ async fn input_stops_when_the_process_has_ended() {
     let (mut host, stream) = connection(4).await;
     let (_reader, writer) = io::pipe().unwrap();
     let (running, exit) = running();
-    Pipes { stdin: Some((stream, writer)), outputs: vec![] }.start(exit).unwrap();
+    Pipes {
+        stdin: Some((stream, writer)),
+        outputs: vec![],
+    }
+    .start(exit)
+    .unwrap();
     running.send_replace(Some(Exit { status: 0, at_ns: 0 }));
     assert_eq!(host.read(&mut [0]).await.unwrap(), 0, "the agent has closed the connection");
 }
@@ -87,7 +107,15 @@ async fn a_terminal_carries_both_ways_and_ends_with_its_last_process() {
     let terminal = Arc::new(Terminal::new(pair.master).unwrap());
     terminal.resize(TerminalSize { columns: 132, rows: 43 }).unwrap();
     let (_running, exit) = running();
-    start_terminal(&terminal, HostStreams { stdin: Some(stdin), stdout: Some(out), stderr: None }, exit);
+    start_terminal(
+        &terminal,
+        HostStreams {
+            stdin: Some(stdin),
+            stdout: Some(out),
+            stderr: None,
+        },
+        exit,
+    );
     host_in.write_all(b"typed\n").await.unwrap();
     let mut slave = std::fs::File::from(pair.slave);
     let slave = tokio::task::spawn_blocking(move || {

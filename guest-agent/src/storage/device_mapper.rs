@@ -107,7 +107,11 @@ impl Mapped {
     /// Makes the device without a table.
     pub fn create(name: &str) -> Result<Self, MapperError> {
         let answer = call(Command::Create, "create", name, 0, None)?;
-        Ok(Self { name: name.to_owned(), number: device_number(u64_at(&answer, at::DEV)), present: true })
+        Ok(Self {
+            name: name.to_owned(),
+            number: device_number(u64_at(&answer, at::DEV)),
+            present: true,
+        })
     }
 
     /// Loads a table; it takes effect with [`Self::activate`].
@@ -162,17 +166,18 @@ impl Drop for Mapped {
 fn device_number(encoded: u64) -> DeviceNumber {
     let major = (encoded & 0xfff00) >> 8;
     let minor = (encoded & 0xff) | ((encoded >> 12) & 0xfff00);
-    DeviceNumber { major: major as u32, minor: minor as u32 }
+    DeviceNumber {
+        major: major as u32,
+        minor: minor as u32,
+    }
 }
 
-fn call(
-    command: Command,
-    verb: &'static str,
-    name: &str,
-    flags: u32,
-    table: Option<&Table>,
-) -> Result<Vec<u8>, MapperError> {
-    let failed = |cause| MapperError { command: verb, name: name.to_owned(), cause };
+fn call(command: Command, verb: &'static str, name: &str, flags: u32, table: Option<&Table>) -> Result<Vec<u8>, MapperError> {
+    let failed = |cause| MapperError {
+        command: verb,
+        name: name.to_owned(),
+        cause,
+    };
     let mut buffer = request(name, flags, table).ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
     let control = OpenOptions::new().read(true).write(true).open(CONTROL).map_err(failed)?;
     let result = ioctl(&control, command, &mut buffer).map_err(failed);
@@ -192,7 +197,10 @@ fn request(name: &str, flags: u32, table: Option<&Table>) -> Option<Vec<u8>> {
     put_u32(&mut buffer, at::DATA_START, HEADER_BYTES as u32);
     put_u32(&mut buffer, at::FLAGS, flags);
     put_text(&mut buffer, at::NAME, name, NAME_BYTES)?;
-    if let Some(Table { sectors, kind, parameters, .. }) = table {
+    if let Some(Table {
+        sectors, kind, parameters, ..
+    }) = table
+    {
         put_u32(&mut buffer, at::TARGET_COUNT, 1);
         buffer[HEADER_BYTES + 8..HEADER_BYTES + 16].copy_from_slice(&sectors.to_le_bytes());
         let parameters_at = HEADER_BYTES + TARGET_BYTES;
@@ -233,7 +241,6 @@ fn ioctl(control: &File, command: Command, buffer: &mut [u8]) -> io::Result<()> 
     Ok(())
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -261,7 +268,13 @@ mod tests {
     fn what_does_not_fit_is_refused() {
         assert!(request(&"n".repeat(NAME_BYTES), 0, None).is_none());
         assert!(request("a\0b", 0, None).is_none());
-        let table = |parameters| Table { sectors: 8, kind: "linear", parameters, read_only: false, secret: false };
+        let table = |parameters| Table {
+            sectors: 8,
+            kind: "linear",
+            parameters,
+            read_only: false,
+            secret: false,
+        };
         assert!(request("n", 0, Some(&table("p".repeat(BUFFER_BYTES)))).is_none());
         assert!(request("n", 0, Some(&table("p".repeat(3000)))).is_some());
     }

@@ -46,7 +46,11 @@ impl Disk {
             if name.starts_with("vd") && read_number(&uid) == Some(slot as u64) {
                 let number = fs::read_to_string(entry.path().join("dev"))?;
                 let number = parse_number(&number).ok_or(io::ErrorKind::InvalidData)?;
-                return Ok(Some(Self { name, number, sys: entry.path() }));
+                return Ok(Some(Self {
+                    name,
+                    number,
+                    sys: entry.path(),
+                }));
             }
         }
         Ok(None)
@@ -89,7 +93,10 @@ fn read_number(path: &Path) -> Option<u64> {
 
 fn parse_number(text: &str) -> Option<DeviceNumber> {
     let (major, minor) = text.trim().split_once(':')?;
-    Some(DeviceNumber { major: major.parse().ok()?, minor: minor.parse().ok()? })
+    Some(DeviceNumber {
+        major: major.parse().ok()?,
+        minor: minor.parse().ok()?,
+    })
 }
 
 #[cfg(test)]
@@ -122,7 +129,10 @@ mod tests {
         let layers = Disk::find_under(&block, Slot::Layers).unwrap().unwrap();
         assert_eq!(layers.path(), Path::new("/dev/vdb"));
         assert_eq!((layers.number().to_string(), layers.sectors().unwrap()), ("254:16".to_owned(), 16));
-        assert_eq!(Disk::find_under(&block, Slot::Scratch).unwrap().unwrap().path(), Path::new("/dev/vda"));
+        assert_eq!(
+            Disk::find_under(&block, Slot::Scratch).unwrap().unwrap().path(),
+            Path::new("/dev/vda")
+        );
         let root = sysfs(&[("vda", 1, 80)]);
         assert!(Disk::find_under(&root.path().join("block"), Slot::Layers).unwrap().is_none());
     }

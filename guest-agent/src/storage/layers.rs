@@ -59,13 +59,7 @@ pub struct Layers {
 
 impl Layers {
     /// Opens the device with the root hash of the permit and mounts it.
-    pub fn mount(
-        &mut self,
-        permit: Permit<'_, MountDevice>,
-        slot: u32,
-        disk: &Disk,
-        geometry: Geometry,
-    ) -> Result<(), StorageError> {
+    pub fn mount(&mut self, permit: Permit<'_, MountDevice>, slot: u32, disk: &Disk, geometry: Geometry) -> Result<(), StorageError> {
         let target = permit.action().target.clone();
         if self.by_slot.contains_key(&slot) {
             return Err(StorageError::Occupied(target));
@@ -75,16 +69,26 @@ impl Layers {
         }
         let available = disk.sectors().map_err(StorageError::io("reading the size of the layer disk"))?;
         if geometry.end_sector() > available {
-            return Err(StorageError::BeyondDisk { end: geometry.end_sector(), available });
+            return Err(StorageError::BeyondDisk {
+                end: geometry.end_sector(),
+                available,
+            });
         }
         let linear = Mapped::open(&format!("layer-{slot}-image"), &linear_table(disk.number(), &geometry))?;
         let root_hash = permit.action().device_hash.as_str();
         let verity = Mapped::open(&format!("layer-{slot}"), &verity_table(linear.number(), &geometry, root_hash))?;
         fs::create_dir_all(&target).map_err(StorageError::io("making a layer's mount point"))?;
         let flags = MsFlags::MS_RDONLY | MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
-        mount(Some(&verity.path()), target.as_str(), Some("ext4"), flags, Some("noload"))
-            .map_err(StorageError::io("mounting a layer"))?;
-        self.by_slot.insert(slot, Layer { mounted: true, verity, linear, users: 0 });
+        mount(Some(&verity.path()), target.as_str(), Some("ext4"), flags, Some("noload")).map_err(StorageError::io("mounting a layer"))?;
+        self.by_slot.insert(
+            slot,
+            Layer {
+                mounted: true,
+                verity,
+                linear,
+                users: 0,
+            },
+        );
         permit.commit();
         Ok(())
     }
@@ -172,10 +176,17 @@ mod tests {
 
     #[test]
     fn tables_fix_what_the_host_must_not_choose() {
-        let geometry = Geometry { first_sector: 4096, data_blocks: 523, total_blocks: 530 };
+        let geometry = Geometry {
+            first_sector: 4096,
+            data_blocks: 523,
+            total_blocks: 530,
+        };
         let disk = DeviceNumber { major: 254, minor: 0 };
         let linear = linear_table(disk, &geometry);
-        assert_eq!((linear.sectors, linear.parameters.as_str(), linear.read_only), (4240, "254:0 4096", true));
+        assert_eq!(
+            (linear.sectors, linear.parameters.as_str(), linear.read_only),
+            (4240, "254:0 4096", true)
+        );
         let verity = verity_table(DeviceNumber { major: 253, minor: 1 }, &geometry, &"ab".repeat(32));
         assert_eq!(verity.sectors, 4184);
         let expected = format!("1 253:1 253:1 4096 4096 523 524 sha256 {} {}", "ab".repeat(32), "0".repeat(64));

@@ -43,13 +43,12 @@ impl Overlays {
     }
 
     /// Mounts the layers of the permit.
-    pub fn mount(
-        &mut self,
-        permit: Permit<'_, MountOverlay>,
-        slots: Vec<u32>,
-        scratch: String,
-    ) -> Result<(), StorageError> {
-        let MountOverlay { container_id, layer_paths, target } = permit.action();
+    pub fn mount(&mut self, permit: Permit<'_, MountOverlay>, slots: Vec<u32>, scratch: String) -> Result<(), StorageError> {
+        let MountOverlay {
+            container_id,
+            layer_paths,
+            target,
+        } = permit.action();
         if self.by_container.contains_key(container_id) {
             return Err(StorageError::Occupied(target.clone()));
         }
@@ -58,9 +57,22 @@ impl Overlays {
         if layer_paths.is_empty() {
             fs::create_dir_all(NO_LAYERS).map_err(StorageError::io("making an empty layer"))?;
         }
-        mount(Some("overlay"), target.as_str(), Some("overlay"), MsFlags::empty(), Some(data.as_str()))
-            .map_err(StorageError::io("mounting a root file system"))?;
-        self.by_container.insert(container_id.clone(), Overlay { slots, scratch, mounted: true });
+        mount(
+            Some("overlay"),
+            target.as_str(),
+            Some("overlay"),
+            MsFlags::empty(),
+            Some(data.as_str()),
+        )
+        .map_err(StorageError::io("mounting a root file system"))?;
+        self.by_container.insert(
+            container_id.clone(),
+            Overlay {
+                slots,
+                scratch,
+                mounted: true,
+            },
+        );
         permit.commit();
         Ok(())
     }
@@ -70,8 +82,7 @@ impl Overlays {
         let target = permit.action().unmount_target.clone();
         let overlay = self.by_container.get_mut(id).ok_or_else(|| StorageError::Absent(target.clone()))?;
         if overlay.mounted {
-            umount2(target.as_str(), MntFlags::UMOUNT_NOFOLLOW)
-                .map_err(StorageError::io("unmounting a root file system"))?;
+            umount2(target.as_str(), MntFlags::UMOUNT_NOFOLLOW).map_err(StorageError::io("unmounting a root file system"))?;
             overlay.mounted = false;
         }
         let overlay = self.by_container.remove(id).ok_or(StorageError::Absent(target))?;
@@ -83,10 +94,15 @@ impl Overlays {
 /// Makes the upper and work directories under the directory of the permit.
 pub fn make_upper(permit: Permit<'_, ScratchMount>) -> Result<(), StorageError> {
     let directory = Path::new(&permit.action().target);
-    let parent = directory.parent().ok_or_else(|| StorageError::Absent(permit.action().target.clone()))?;
+    let parent = directory
+        .parent()
+        .ok_or_else(|| StorageError::Absent(permit.action().target.clone()))?;
     fs::create_dir_all(parent).map_err(StorageError::io("making the scratch directory"))?;
     // Not create_all: nothing of an earlier container may be there.
-    DirBuilder::new().mode(0o700).create(directory).map_err(StorageError::io("making a container's scratch directory"))?;
+    DirBuilder::new()
+        .mode(0o700)
+        .create(directory)
+        .map_err(StorageError::io("making a container's scratch directory"))?;
     for name in ["upper", "work"] {
         DirBuilder::new()
             .mode(0o755)
@@ -104,7 +120,11 @@ pub fn remove_upper(directory: &str) -> Result<(), StorageError> {
 
 /// Top layer first, in the policy and for overlayfs alike. Paths are the agent's own and hold no `:` or `,`.
 fn options(layers: &[String], scratch: &str) -> String {
-    let lower = if layers.is_empty() { NO_LAYERS.to_owned() } else { layers.join(":") };
+    let lower = if layers.is_empty() {
+        NO_LAYERS.to_owned()
+    } else {
+        layers.join(":")
+    };
     format!("lowerdir={lower},upperdir={scratch}/upper,workdir={scratch}/work,{OPTIONS}")
 }
 

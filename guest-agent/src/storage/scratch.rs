@@ -59,8 +59,14 @@ impl Scratch {
     /// Makes key, devices and file system, and mounts it where the permit says.
     pub fn mount(permit: Permit<'_, RwMountDevice>, sandbox: ContainerId, disk: &Disk) -> Result<Self, StorageError> {
         let action = permit.action();
-        let mut scratch =
-            Self { sandbox, encrypted: action.encrypted, mounted: false, crypt: None, integrity: None, users: 0 };
+        let mut scratch = Self {
+            sandbox,
+            encrypted: action.encrypted,
+            mounted: false,
+            crypt: None,
+            integrity: None,
+            users: 0,
+        };
         let sectors = disk.sectors().map_err(StorageError::io("reading the size of the scratch disk"))?;
         let (device, sectors) = if action.encrypted {
             let (integrity, sectors) = format_integrity(disk)?;
@@ -162,14 +168,22 @@ fn crypt_table(integrity: DeviceNumber, sectors: u64, key: &[u8; KEY_BYTES]) -> 
         }
     }
     parameters.push_str(&format!(" 0 {integrity} 0 2 integrity:{TAG_BYTES}:aead sector_size:{SECTOR_BYTES}"));
-    Table { sectors, kind: "crypt", parameters, read_only: false, secret: true }
+    Table {
+        sectors,
+        kind: "crypt",
+        parameters,
+        read_only: false,
+        secret: true,
+    }
 }
 
 fn make_file_system(device: &Path, bytes: u64) -> Result<(), StorageError> {
-    let file = OpenOptions::new().write(true).open(device).map_err(StorageError::io("opening the scratch device"))?;
+    let file = OpenOptions::new()
+        .write(true)
+        .open(device)
+        .map_err(StorageError::io("opening the scratch device"))?;
     let mut out = BufWriter::with_capacity(1 << 20, file);
-    layer::scratch::write_empty_ext4(&mut out, bytes)
-        .map_err(|_| StorageError::ScratchFormat("the empty ext4 cannot be written"))?;
+    layer::scratch::write_empty_ext4(&mut out, bytes).map_err(|_| StorageError::ScratchFormat("the empty ext4 cannot be written"))?;
     out.flush().map_err(StorageError::io("formatting the scratch disk"))
 }
 
@@ -181,7 +195,10 @@ mod tests {
     fn tables_are_as_the_targets_document_them() {
         let number = DeviceNumber { major: 254, minor: 16 };
         let integrity = integrity_table(number, 8);
-        assert_eq!(integrity.parameters, "254:16 0 48 D 3 journal_sectors:1 block_size:4096 fix_padding");
+        assert_eq!(
+            integrity.parameters,
+            "254:16 0 48 D 3 journal_sectors:1 block_size:4096 fix_padding"
+        );
         let crypt = crypt_table(number, 800, &[0xa5; KEY_BYTES]);
         let expected = format!(
             "capi:authenc(hmac(sha256),xts(aes))-random {} 0 254:16 0 2 integrity:48:aead sector_size:4096",

@@ -4,8 +4,19 @@ use super::*;
 use crate::{container::user::UserDatabase, decode::User};
 
 fn split_spec(spec: Value) -> Result<(CreateContainer, Rest), ForeignSource> {
-    let identity = UserDatabase::default().identify(&User { uid: 3, gid: 4, ..User::default() }).unwrap();
-    split(serde_json::from_value(spec).unwrap(), &ContainerId::new("c"), &ContainerId::new("s"), identity)
+    let identity = UserDatabase::default()
+        .identify(&User {
+            uid: 3,
+            gid: 4,
+            ..User::default()
+        })
+        .unwrap();
+    split(
+        serde_json::from_value(spec).unwrap(),
+        &ContainerId::new("c"),
+        &ContainerId::new("s"),
+        identity,
+    )
 }
 
 fn host_spec() -> Value {
@@ -21,8 +32,15 @@ fn host_spec() -> Value {
 }
 
 fn verdict() -> ProcessVerdict {
-    let capabilities = Capabilities { bounding: vec!["CAP_KILL".to_owned()], ..Capabilities::default() };
-    ProcessVerdict { env: vec!["B=2".to_owned()], capabilities, stdio: true }
+    let capabilities = Capabilities {
+        bounding: vec!["CAP_KILL".to_owned()],
+        ..Capabilities::default()
+    };
+    ProcessVerdict {
+        env: vec!["B=2".to_owned()],
+        capabilities,
+        stdio: true,
+    }
 }
 
 #[test]
@@ -32,7 +50,10 @@ fn the_verdict_takes_the_place_of_the_request() {
     let spec = of_container(&action, &verdict(), &rest, &namespaces);
     assert_eq!(spec["process"]["env"], json!(["B=2"]));
     assert_eq!(spec["process"]["capabilities"]["bounding"], json!(["CAP_KILL"]));
-    assert_eq!(spec["process"]["user"], json!({"uid": 3, "gid": 4, "umask": 0o22, "additionalGids": []}));
+    assert_eq!(
+        spec["process"]["user"],
+        json!({"uid": 3, "gid": 4, "umask": 0o22, "additionalGids": []})
+    );
     assert_eq!(spec["process"]["oomScoreAdj"], json!(-999));
     assert!(spec["process"].get("noNewPrivileges").is_none());
 }
@@ -73,7 +94,15 @@ fn binds_lead_into_the_sandbox_or_nowhere() {
     };
     let directory = paths::sandbox_mounts(&ContainerId::new("s"));
     assert_eq!(bind("sandbox:///tmp/a").unwrap(), format!("{directory}/tmp/a"));
-    for foreign in ["/etc", "sandbox://", "sandbox:///", "sandbox:///a/../..", "sandbox://a//b", "hugepages://2M/x", ""] {
+    for foreign in [
+        "/etc",
+        "sandbox://",
+        "sandbox:///",
+        "sandbox:///a/../..",
+        "sandbox://a//b",
+        "hugepages://2M/x",
+        "",
+    ] {
         assert!(bind(foreign).is_err(), "{foreign:?}");
     }
 }
@@ -83,7 +112,10 @@ fn an_exec_enters_the_containers_namespaces_and_keeps_its_profile() {
     let process: ProcessSpec = serde_json::from_value(host_spec()["process"].clone()).unwrap();
     let identity = UserDatabase::default().identify(&User::default()).unwrap();
     let (action, terminal, rlimits, oom) = exec_action(process, &ContainerId::new("c"), identity);
-    let profile = Profile { default_action: "SCMP_ACT_ALLOW".to_owned(), ..Profile::default() };
+    let profile = Profile {
+        default_action: "SCMP_ACT_ALLOW".to_owned(),
+        ..Profile::default()
+    };
     let spec = of_exec(&action, &verdict(), terminal, &rlimits, oom, 99, Some(&profile));
     assert_eq!(spec["linux"]["namespaces"][3], json!({"type": "mount", "path": "/proc/99/ns/mnt"}));
     assert_eq!(spec["linux"]["seccomp"], json!({"defaultAction": "SCMP_ACT_ALLOW"}));
