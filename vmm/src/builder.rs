@@ -1,7 +1,7 @@
 //! From a spec to a VM that waits at the gate: memory, VM, devices, kernel, tables, vCPUs, in that order.
 
 use crate::control::{self, Control, ControlError};
-use crate::descriptors::{DescriptorError, Inherited};
+use crate::descriptors::{BootFiles, Files};
 use crate::devices::board::{Board, BoardError, Surroundings};
 use crate::ending::EndLatch;
 use crate::event_loop::EventLoop;
@@ -10,18 +10,14 @@ use crate::kvm::{KvmError, KvmVm};
 use crate::memory::{self, Memory, MemoryError};
 use crate::vcpu::{self, ThreadError, VcpuError, VcpuThreads};
 use crate::vm::Vm;
-use std::fs::File;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use vm_spec::{Boot, Entry, LaunchPlan, PlanError, VmSpec};
+use vm_spec::{Entry, LaunchPlan, PlanError, VmSpec};
 
 /// Which part of the VM could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// A descriptor of the spec.
-    #[error(transparent)]
-    Descriptor(#[from] DescriptorError),
     /// Guest memory.
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -57,8 +53,8 @@ pub enum BuildError {
     Events(#[source] io::Error),
 }
 
-/// Builds the VM that `spec` describes, from files this process was started with. No vCPU runs yet.
-pub fn build(spec: &VmSpec, files: &mut Inherited) -> Result<Vm, BuildError> {
+/// Builds the VM that `spec` describes from the spec's files. No vCPU runs yet.
+pub fn build(spec: &VmSpec, files: Files) -> Result<Vm, BuildError> {
     let memory = memory::allocate(spec.memory)?;
     let kvm = KvmVm::new(&memory)?;
     let latch = Arc::new(EndLatch::new().map_err(BuildError::Events)?);
@@ -69,8 +65,8 @@ pub fn build(spec: &VmSpec, files: &mut Inherited) -> Result<Vm, BuildError> {
         events: &mut events,
         latch: &latch,
     };
-    let board = Board::new(spec, files, around)?;
-    let entry = load_guest(spec, files, &memory)?;
+    let board = Board::new(spec, files.devices, around)?;
+    let entry = load_guest(spec, files.boot, &memory)?;
     let vcpus = vcpu::create(&kvm, spec.vcpus, entry)?;
     let vcpus = Rc::new(VcpuThreads::start(vcpus, board.buses, latch.clone())?);
     let control = Control {
@@ -78,23 +74,21 @@ pub fn build(spec: &VmSpec, files: &mut Inherited) -> Result<Vm, BuildError> {
         layers: board.layers,
         latch: latch.clone(),
     };
-    control::serve(&mut events, files.take("control", spec.control)?, control)?;
+    control::serve(&mut events, files.control, control)?;
     Ok(Vm::new(events, vcpus, latch, kvm, memory))
 }
 
 /// Kernel and initrd go straight from their files to where the plan wants them; then the plan's own pages.
-fn load_guest(spec: &VmSpec, files: &mut Inherited, memory: &Memory) -> Result<Entry, BuildError> {
-    let Boot::Direct { kernel, initrd, .. } = &spec.boot;
-    let kernel_file = File::from(files.take("boot.direct.kernel", *kernel)?);
-    let kernel = ElfKernel::open(&kernel_file)?;
-    let initrd = initrd.map(|fd| files.take("boot.direct.initrd", fd)).transpose()?.map(File::from);
-    let initrd_bytes = initrd
+fn load_guest(spec: &VmSpec, files: BootFiles, memory: &Memory) -> Result<Entry, BuildError> {
+    let kernel = ElfKernel::open(&files.kernel)?;
+    let initrd_bytes = files
+        .initrd
         .as_ref()
         .map_or(Ok(0), |f| f.metadata().map(|m| m.len()))
         .map_err(BuildError::InitrdLength)?;
     let plan = LaunchPlan::direct(spec, kernel.layout(), initrd_bytes)?;
     kernel.load(memory)?;
-    if let (Some(range), Some(file)) = (plan.initrd, &initrd) {
+    if let (Some(range), Some(file)) = (plan.initrd, &files.initrd) {
         memory::read_file(memory, range, file, 0).map_err(BuildError::Initrd)?;
     }
     memory::write_pages(memory, &plan.pages)?;

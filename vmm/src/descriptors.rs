@@ -1,11 +1,14 @@
-//! File descriptors that come by number: those the spec names, and those that arrive with a control message.
+//! File descriptors that come by number: those the spec names, taken before anything else is opened, and those that
+//! arrive with a control message.
 #![expect(unsafe_code, reason = "a number becomes an owned descriptor")]
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use vm_spec::Fd;
+use std::os::unix::net::UnixListener;
+use vm_spec::{Boot, Fd, VmSpec};
 
 /// Standard input, output and error are the process's own.
 const FIRST_INHERITED: RawFd = 3;
@@ -31,9 +34,9 @@ pub struct Inherited {
 }
 
 impl Inherited {
-    /// Takes the descriptor that `field` of the spec names.
+    /// Takes the descriptor that `field` names.
     ///
-    /// Only `main` may own an `Inherited`, before anything else opens descriptors: what is open now was inherited.
+    /// Only `main` may own an `Inherited`, before any part of the VM opens descriptors: what is open now was inherited.
     pub fn take(&mut self, field: &'static str, Fd(number): Fd) -> Result<OwnedFd, DescriptorError> {
         if number < FIRST_INHERITED {
             return Err(DescriptorError::Standard(field, number));
@@ -47,6 +50,55 @@ impl Inherited {
         // SAFETY: the descriptor is open, was opened by whoever started this process and not by any part of it, and
         // `taken` makes sure that it is handed out once.
         Ok(unsafe { OwnedFd::from_raw_fd(number) })
+    }
+}
+
+/// Every file of a spec.
+#[derive(Debug)]
+pub struct Files {
+    /// What the guest boots from.
+    pub boot: BootFiles,
+    /// What devices need.
+    pub devices: DeviceFiles,
+    /// The control socket.
+    pub control: OwnedFd,
+}
+
+/// Files of `boot`.
+#[derive(Debug)]
+pub struct BootFiles {
+    /// ELF kernel.
+    pub kernel: File,
+    /// Initramfs.
+    pub initrd: Option<File>,
+}
+
+/// Files that devices are made of; absent where the spec has none.
+#[derive(Debug)]
+pub struct DeviceFiles {
+    /// Where the serial console is written.
+    pub console: Option<File>,
+    /// The scratch disk.
+    pub scratch: Option<File>,
+    /// The host side of the vsock device.
+    pub vsock: Option<UnixListener>,
+}
+
+impl Files {
+    /// Takes all of them.
+    pub fn take(spec: &VmSpec, inherited: &mut Inherited) -> Result<Self, DescriptorError> {
+        let mut optional = |field, fd: Option<Fd>| fd.map(|fd| inherited.take(field, fd)).transpose();
+        let Boot::Direct { kernel, initrd, .. } = &spec.boot;
+        let initrd = optional("boot.direct.initrd", *initrd)?.map(File::from);
+        let console = optional("console", spec.console)?.map(File::from);
+        let scratch = optional("scratch.file", spec.scratch.as_ref().map(|s| s.file))?.map(File::from);
+        let vsock = optional("vsock.listener", spec.vsock.as_ref().map(|v| v.listener))?.map(UnixListener::from);
+        let kernel = File::from(inherited.take("boot.direct.kernel", *kernel)?);
+        Ok(Self {
+            boot: BootFiles { kernel, initrd },
+            devices: DeviceFiles { console, scratch, vsock },
+            control: inherited.take("control", spec.control)?,
+        })
     }
 }
 

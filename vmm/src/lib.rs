@@ -1,5 +1,5 @@
 //! The parts of `casemate-vmm`: a program that runs one VM; a library too, so that tests and fuzzers reach its edges.
-#![warn(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod builder;
 pub mod control;

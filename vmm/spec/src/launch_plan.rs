@@ -219,7 +219,7 @@ fn place_initrd(bytes: u64, kernel_end: u64, low_ram: GpaRange) -> Result<Option
 
 /// Page directory entries that map the first GiB to itself.
 fn identity_map() -> [u64; 512] {
-    std::array::from_fn(|i| i as u64 * LARGE_PAGE_BYTES | LARGE_PAGE | PRESENT_WRITABLE)
+    std::array::from_fn(|i| (i as u64 * LARGE_PAGE_BYTES) | LARGE_PAGE | PRESENT_WRITABLE)
 }
 
 /// The last page below 1 MiB. Linux with EFI support and hardware-reduced ACPI restarts through EFI, and where there is

@@ -8,7 +8,7 @@ use super::virtio::mmio::{EmptySlot, MmioTransport, QUEUE_NOTIFY};
 use super::virtio::rng::Rng;
 use super::virtio::vsock::Vsock;
 use super::{BusDevice, BusError, SharedDevice};
-use crate::descriptors::{DescriptorError, Inherited};
+use crate::descriptors::DeviceFiles;
 use crate::ending::EndLatch;
 use crate::event_loop::EventLoop;
 use crate::kvm::{KvmError, KvmVm};
@@ -16,7 +16,6 @@ use crate::memory::Memory;
 use crate::vcpu::Buses;
 use std::fs::File;
 use std::io;
-use std::os::unix::net::UnixListener;
 use std::sync::{Arc, Mutex};
 use vm_spec::VmSpec;
 use vm_spec::layout::{
@@ -27,9 +26,6 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 /// Why a device is not in its place.
 #[derive(Debug, thiserror::Error)]
 pub enum BoardError {
-    /// A descriptor of the spec.
-    #[error(transparent)]
-    Descriptor(#[from] DescriptorError),
     /// KVM did not connect a line or a doorbell.
     #[error(transparent)]
     Kvm(#[from] KvmError),
@@ -66,24 +62,22 @@ pub struct Board {
 
 impl Board {
     /// Puts every device of `spec` in its place.
-    pub fn new(spec: &VmSpec, files: &mut Inherited, mut around: Surroundings<'_>) -> Result<Self, BoardError> {
+    pub fn new(spec: &VmSpec, files: DeviceFiles, mut around: Surroundings<'_>) -> Result<Self, BoardError> {
         let mut board = Self {
             buses: Buses::default(),
             layers: None,
         };
-        board.add_ports(spec, files, &around)?;
+        board.add_ports(files.console, &around)?;
         if spec.layers {
             let disk = Arc::new(Mutex::new(Block::new(Layers::new())));
             board.layers = Some(LayersHandle::new(disk.clone()));
             board.add_virtio(VirtioSlot::Layers, disk, &mut around)?;
         }
-        if let Some(scratch) = &spec.scratch {
-            let file = File::from(files.take("scratch.file", scratch.file)?);
+        if let Some(file) = files.scratch {
             let disk = Block::new(Scratch::new(file, Durability::Ephemeral)?);
             board.add_virtio(VirtioSlot::Scratch, Arc::new(Mutex::new(disk)), &mut around)?;
         }
-        if let Some(vsock) = &spec.vsock {
-            let listener = UnixListener::from(files.take("vsock.listener", vsock.listener)?);
+        if let Some(listener) = files.vsock {
             board.add_virtio(VirtioSlot::Vsock, Arc::new(Mutex::new(Vsock::new(listener)?)), &mut around)?;
         }
         if spec.rng {
@@ -94,10 +88,9 @@ impl Board {
     }
 
     /// Serial console, power and keyboard reset.
-    fn add_ports(&mut self, spec: &VmSpec, files: &mut Inherited, around: &Surroundings<'_>) -> Result<(), BoardError> {
-        let console = spec.console.map(|fd| files.take("console", fd)).transpose()?;
+    fn add_ports(&mut self, console: Option<File>, around: &Surroundings<'_>) -> Result<(), BoardError> {
         let line = interrupt_line(around.kvm, SERIAL_GSI)?;
-        let serial = Serial::new(line, console.map(File::from));
+        let serial = Serial::new(line, console);
         self.add_port(SERIAL_PORT, SERIAL_PORTS, serial)?;
         self.add_port(SLEEP_CONTROL_PORT, POWER_PORTS, Power(around.latch.clone()))?;
         self.add_port(KEYBOARD_PORT, 1, KeyboardReset(around.latch.clone()))

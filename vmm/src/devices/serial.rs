@@ -166,10 +166,15 @@ impl Console {
         }
     }
 
-    /// The console is for debugging: what cannot be written is lost and the guest goes on.
+    /// The console is for debugging: what cannot be written is lost and the guest goes on. A write that is interrupted
+    /// is not repeated: the signal means that this vCPU shall stop.
     fn flush(&mut self) {
         if let Some(output) = &mut self.output {
-            let _ = output.write(&self.line);
+            let mut rest = &self.line[..];
+            while !rest.is_empty() {
+                let Ok(written @ 1..) = output.write(rest) else { break };
+                rest = &rest[written..];
+            }
         }
         self.line.clear();
     }

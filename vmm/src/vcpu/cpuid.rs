@@ -49,7 +49,7 @@ pub fn for_vcpu(supported: &CpuId, id: u8, count: u8) -> Vec<kvm_cpuid_entry2> {
             EXTENDED_FEATURES if amd => {
                 leaf.ecx = with_bits(leaf.ecx, EXTENDED_ECX_MULTI, count > 1) & !EXTENDED_ECX_COUNTERS;
             }
-            SIZES if amd => leaf.ecx = count - 1 | id_bits(count) << 12,
+            SIZES if amd => leaf.ecx = (count - 1) | (id_bits(count) << 12),
             TOPOLOGY_AMD => (leaf.eax, leaf.ebx, leaf.ecx, leaf.edx) = (id, id, 0, 0),
             _ => {}
         }

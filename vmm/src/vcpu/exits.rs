@@ -47,6 +47,8 @@ fn count(counter: &AtomicU64) {
 /// Runs the guest on this thread until the gate ends.
 pub fn serve(vcpu: &mut VcpuFd, gate: &Gate, buses: &Buses, counters: &ExitCounters, latch: &EndLatch) {
     while let Some(pass) = gate.enter() {
+        // Tells the guest's watchdogs that time stood still; KVM refuses before the guest has set kvmclock up.
+        let _ = vcpu.kvmclock_ctrl();
         while pass.is_valid() {
             if let Some(ending) = turn(vcpu, buses, counters) {
                 latch.end(ending);

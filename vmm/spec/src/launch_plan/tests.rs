@@ -54,7 +54,7 @@ fn linux_finds_everything_from_the_zero_page() {
     assert_eq!(&page(&plan, CMDLINE)[..14], b"console=ttyS0\0");
     let initrd = plan.initrd.unwrap();
     assert_eq!((u32_at(zero, 0x218) as u64, u32_at(zero, 0x21c)), (initrd.start, 5_000_001));
-    assert!(initrd.end() <= 256 << 20 && initrd.start % PAGE_BYTES == 0 && (256 << 20) - initrd.end() < PAGE_BYTES);
+    assert!(initrd.end() <= 256 << 20 && initrd.start.is_multiple_of(PAGE_BYTES) && (256 << 20) - initrd.end() < PAGE_BYTES);
     assert_eq!(&page(&plan, u64_at(zero, 0x70))[..8], b"RSD PTR ");
     assert_eq!(zero[0x1e8], 3);
     assert_eq!((u64_at(zero, 0x2d0 + 40), u64_at(zero, 0x2d0 + 48)), (1 << 20, 255 << 20));

@@ -1,0 +1,343 @@
+//! The whole program on the machine's KVM, with guests of a few instructions: they run where Linux does not get through.
+
+mod guests;
+mod launcher;
+
+use launcher::{Control, Launcher};
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::os::unix::net::UnixListener;
+use std::process::{Child, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+use vm_spec::control::{Reply, Request, Stats};
+use vm_spec::{Fd, Tee};
+
+const VMM: &str = env!("CARGO_BIN_EXE_casemate-vmm");
+/// A guest that takes longer hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Where the guests are linked to run.
+const CODE: u64 = 0x10_0000;
+
+/// A started VM.
+struct Vm {
+    child: Child,
+    control: Control,
+    console: File,
+    stderr: File,
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn with(bytes: &[u8]) -> File {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(bytes).unwrap();
+    file
+}
+
+fn text(mut file: &File) -> String {
+    let mut bytes = Vec::new();
+    file.rewind().unwrap();
+    file.read_to_end(&mut bytes).unwrap();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// An ELF executable of one segment, with 1 MiB of zeros behind the code.
+fn elf(code: &[u8]) -> File {
+    let mut b = vec![0; 0x1000];
+    b[..8].copy_from_slice(b"\x7fELF\x02\x01\x01\0");
+    b[16..20].copy_from_slice(&[2, 0, 62, 0]);
+    b[24..32].copy_from_slice(&CODE.to_le_bytes());
+    b[32] = 64;
+    (b[54], b[56], b[64]) = (56, 1, 1);
+    for (at, value) in [(72, 0x1000), (88, CODE), (96, code.len() as u64), (104, 1 << 20)] {
+        b[at..at + 8].copy_from_slice(&u64::to_le_bytes(value));
+    }
+    b.extend_from_slice(code);
+    with(&b)
+}
+
+/// Whether this machine can run these tests at all; says so if not.
+fn has_kvm() -> bool {
+    let open = File::options().read(true).write(true).open("/dev/kvm");
+    if let Err(e) = &open {
+        eprintln!("SKIPPED: /dev/kvm cannot be opened here: {e}");
+    }
+    open.is_ok()
+}
+
+fn start(kernel: File, change: impl FnOnce(&mut Launcher)) -> Vm {
+    let console = tempfile::tempfile().unwrap();
+    let stderr = tempfile::tempfile().unwrap();
+    let mut launcher = Launcher::new(kernel, console.try_clone().unwrap().into()).unwrap();
+    change(&mut launcher);
+    let (child, control) = launcher.start(VMM, Stdio::from(stderr.try_clone().unwrap())).unwrap();
+    Vm {
+        child,
+        control,
+        console,
+        stderr,
+    }
+}
+
+impl Vm {
+    /// Exit code, console and standard error of a VM that ends by itself.
+    fn end(mut self) -> (Option<i32>, String, String) {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return (status.code(), text(&self.console), text(&self.stderr));
+            }
+            assert!(start.elapsed() < PATIENCE, "the VM hangs; console: {:?}", text(&self.console));
+            sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn wait_for_output(&self) {
+        let start = Instant::now();
+        while text(&self.console).is_empty() {
+            assert!(start.elapsed() < PATIENCE, "no output; stderr: {}", text(&self.stderr));
+            sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn ask(&self, request: Request) -> Reply {
+        self.control.ask(&request, &[]).unwrap()
+    }
+
+    fn stats(&self) -> Stats {
+        match self.ask(Request::Stats) {
+            Reply::Stats(stats) => stats,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn run(code: &[u8], change: impl FnOnce(&mut Launcher)) -> (Option<i32>, String, String) {
+    start(elf(code), change).end()
+}
+
+#[test]
+fn a_guest_prints_and_powers_off() {
+    if !has_kvm() {
+        return;
+    }
+    assert_eq!(run(guests::hello(), |_| ()), (Some(0), "hi\n".into(), String::new()));
+}
+
+#[test]
+fn each_way_to_end_has_its_exit_code() {
+    if !has_kvm() {
+        return;
+    }
+    let ends = |code: &[u8]| {
+        let (status, _, stderr) = run(code, |_| ());
+        (status, stderr)
+    };
+    let reset = "casemate-vmm: the guest asked for a reset; its console says why\n".to_string();
+    assert_eq!(ends(guests::reset()), (Some(3), reset.clone()));
+    assert_eq!(ends(guests::keyboard_reset()), (Some(3), reset));
+    let (status, stderr) = ends(guests::triple_fault());
+    assert_eq!(status, Some(4), "{stderr}");
+    let (status, stderr) = ends(guests::runs_away());
+    assert_eq!(status, Some(5), "{stderr}");
+    assert!(stderr.contains("internal error 1 at instruction address 0xd0000000"), "{stderr}");
+}
+
+#[test]
+fn the_guest_finds_what_the_boot_protocol_promises() {
+    if !has_kvm() {
+        return;
+    }
+    let (status, console, stderr) = run(guests::boot_params(), |vm| {
+        vm.cmdline("console=ttyS0 panic=-1");
+        vm.initrd(with(b"the initrd's bytes")).unwrap();
+    });
+    assert_eq!(
+        (status, console.as_str()),
+        (Some(0), "console=ttyS0 panic=-1\0the initrd's bytes"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn every_slot_says_what_is_in_it() {
+    if !has_kvm() {
+        return;
+    }
+    let socket = tempfile::tempdir().unwrap();
+    let vm = start(elf(guests::slots()), |vm| {
+        vm.spec.layers = true;
+        vm.scratch(with(&[0; 4096])).unwrap();
+        vm.vsock(UnixListener::bind(socket.path().join("vsock")).unwrap().into()).unwrap();
+        vm.spec.rng = true;
+    });
+    let mut console = vm.console.try_clone().unwrap();
+    assert_eq!(vm.end().0, Some(0));
+    let mut seen = Vec::new();
+    console.rewind().unwrap();
+    console.read_to_end(&mut seen).unwrap();
+    // Block 2, block 2, vsock 19, entropy 4, and four that are empty; then nobody.
+    assert_eq!(seen, b"virt22virt22virt2Cvirt24virt20virt20virt20virt20\xff\xff\xff\xff");
+}
+
+#[test]
+fn the_layer_disk_grows_over_the_control_socket() {
+    if !has_kvm() {
+        return;
+    }
+    let vm = start(elf(guests::asleep()), |vm| vm.spec.layers = true);
+    let layers = [with(&[1; 4096]), with(&[2; 8192])];
+    let appended = Reply::Appended {
+        first_sectors: vec![0, 8],
+        capacity: 24,
+    };
+    assert_eq!(vm.control.append(&layers).unwrap(), appended);
+    assert_eq!(vm.ask(Request::Stop), Reply::Done);
+    assert_eq!(vm.end().0, Some(0));
+}
+
+#[test]
+fn doorbells_ring_without_an_exit() {
+    if !has_kvm() {
+        return;
+    }
+    let vm = start(elf(guests::doorbell()), |vm| vm.spec.rng = true);
+    vm.wait_for_output();
+    assert_eq!(vm.stats().to_vmm["mmio"], 1, "only the queue that does not exist");
+    assert_eq!(vm.ask(Request::Stop), Reply::Done);
+    assert_eq!(vm.end().0, Some(0));
+}
+
+#[test]
+fn a_second_vcpu_starts_by_init_and_sipi() {
+    if !has_kvm() {
+        return;
+    }
+    let (status, console, stderr) = run(guests::smp(), |vm| vm.spec.vcpus = 2.try_into().unwrap());
+    assert_eq!((status, console.as_str()), (Some(0), "AB\n"), "{stderr}");
+}
+
+#[test]
+fn a_restart_through_real_mode_ends_the_vm() {
+    if !has_kvm() {
+        return;
+    }
+    assert_eq!(
+        run(guests::real_mode_restart(), |vm| vm.spec.vcpus = 2.try_into().unwrap()).0,
+        Some(3)
+    );
+}
+
+#[test]
+fn an_interrupt_line_reaches_the_guest_through_the_io_apic() {
+    if !has_kvm() {
+        return;
+    }
+    let (status, console, stderr) = run(guests::interrupt(), |_| ());
+    assert_eq!((status, console.as_str()), (Some(0), "2\n"), "{stderr}");
+}
+
+#[test]
+fn a_paused_guest_stands_still_and_goes_on() {
+    if !has_kvm() {
+        return;
+    }
+    let vm = start(elf(guests::busy()), |vm| vm.spec.vcpus = 3.try_into().unwrap());
+    vm.wait_for_output();
+    for _ in 0..3 {
+        assert_eq!(vm.ask(Request::Pause), Reply::Done);
+        let at_pause = vm.stats();
+        assert!(at_pause.exits > 0 && at_pause.kvm.contains_key("io_exits"));
+        sleep(Duration::from_millis(20));
+        assert_eq!(vm.stats().to_vmm["io"], at_pause.to_vmm["io"]);
+        assert_eq!(vm.ask(Request::Resume), Reply::Done);
+        let deadline = Instant::now() + PATIENCE;
+        while vm.stats().to_vmm["io"] <= at_pause.to_vmm["io"] {
+            assert!(Instant::now() < deadline, "the guest does not go on");
+        }
+    }
+    assert_eq!(vm.ask(Request::Pause), Reply::Done);
+    assert_eq!(vm.ask(Request::Stop), Reply::Done, "a paused VM stops too");
+    assert_eq!(vm.end().0, Some(0));
+}
+
+#[test]
+fn a_sleeping_guest_is_paused_and_stopped() {
+    if !has_kvm() {
+        return;
+    }
+    let vm = start(elf(guests::asleep()), |vm| vm.spec.vcpus = 2.try_into().unwrap());
+    vm.wait_for_output();
+    assert_eq!(vm.ask(Request::Pause), Reply::Done);
+    assert_eq!(vm.ask(Request::Resume), Reply::Done);
+    assert_eq!(vm.ask(Request::Stop), Reply::Done);
+    let (status, _, stderr) = vm.end();
+    assert_eq!((status, stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn what_cannot_be_built_is_said_in_one_line() {
+    if !has_kvm() {
+        return;
+    }
+    let refused = |kernel: File, change: fn(&mut Launcher)| {
+        let (status, _, stderr) = start(kernel, change).end();
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        (status, stderr)
+    };
+    let expect = |(status, stderr): (Option<i32>, String), code, words: &str| {
+        assert_eq!(status, Some(code), "{stderr}");
+        assert!(stderr.contains(words), "{stderr}");
+    };
+    expect(refused(with(&[0; 4096]), |_| ()), 2, "give the uncompressed `vmlinux`");
+    expect(
+        refused(elf(guests::hello()), |vm| vm.spec.control = Fd(999)),
+        1,
+        "`control` is descriptor 999, which is not open",
+    );
+    expect(
+        refused(elf(guests::hello()), |vm| vm.spec.control = vm.spec.console.unwrap()),
+        1,
+        "another field",
+    );
+    expect(
+        refused(elf(guests::hello()), |vm| vm.spec.tee = Tee::Snp),
+        2,
+        "cannot boot a kernel directly",
+    );
+    expect(
+        refused(elf(guests::hello()), |vm| vm.scratch(with(b"12345")).unwrap()),
+        2,
+        "scratch",
+    );
+    expect(
+        refused(elf(guests::hello()), |vm| vm.initrd(with(&[1; 127 << 20])).unwrap()),
+        2,
+        "give the guest more memory",
+    );
+}
+
+#[test]
+fn a_wrong_command_line_or_spec_is_a_usage_error() {
+    let run = |arguments: &[&str], stdin: &str| {
+        let output = std::process::Command::new(VMM)
+            .args(arguments)
+            .stdin(Stdio::from(with(stdin.as_bytes())))
+            .output()
+            .unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    for arguments in [&[][..], &["--spec-fd"], &["--spec-fd", "x"], &["--spec-fd", "3", "4"], &["--help"]] {
+        let (status, stderr) = run(arguments, "");
+        assert_eq!(status, Some(1));
+        assert!(stderr.contains("usage: casemate-vmm --spec-fd N"), "{stderr}");
+    }
+    let (status, stderr) = run(&["--spec-fd", "0"], "{}");
+    assert_eq!((status, stderr.contains("descriptors from 3 on")), (Some(1), true), "{stderr}");
+}

@@ -1,0 +1,295 @@
+//! Guests of a few instructions each, small enough for a KVM that emulates every one of them.
+//!
+//! Each is entered as the 64-bit boot protocol says, at 1 MiB, with the first GiB mapped to itself. Scratch addresses:
+//! 0x1000 flags, 0x2000 real-mode code, 0x3000 a page directory, 0x4000 an IDT, 0x5000 its descriptor, stack below 0x80000.
+
+use std::arch::{asm, global_asm};
+
+global_asm!(
+    r#"
+    .macro put char
+        mov dx, 0x3f8
+        mov al, \char
+        out dx, al
+    .endm
+    .macro write_port port, value
+        mov dx, \port
+        mov al, \value
+        out dx, al
+    .endm
+    .macro forever
+        9: hlt
+        jmp 9b
+    .endm
+    .macro power_off
+        write_port 0x600, 0x34
+        forever
+    .endm
+    /* 0xd0000000 (virtio slots) and 0xfec00000 (I/O APIC), 2 MiB each */
+    .macro map_devices
+        mov dword ptr [0xa018], 0x3003
+        mov dword ptr [0x3000 + 128 * 8], 0xd0000083
+        mov dword ptr [0x3000 + 502 * 8], 0xfec00083
+    .endm
+    .macro write_msr index, high, low
+        mov ecx, \index
+        mov edx, \high
+        mov eax, \low
+        wrmsr
+    .endm
+    .macro enable_x2apic
+        mov ecx, 0x1b
+        rdmsr
+        or eax, 0xc00
+        wrmsr
+    .endm
+    .macro print_eax
+        mov dx, 0x3f8
+        mov ecx, 4
+        8: out dx, al
+        shr eax, 8
+        dec ecx
+        jnz 8b
+    .endm
+
+    .pushsection .rodata.guests, "a"
+
+    .globl guest_hello, guest_hello_end
+    guest_hello:
+        put 'h'
+        put 'i'
+        put 10
+        power_off
+    guest_hello_end:
+
+    .globl guest_reset, guest_reset_end
+    guest_reset:
+        write_port 0x602, 1
+        forever
+    guest_reset_end:
+
+    .globl guest_keyboard_reset, guest_keyboard_reset_end
+    guest_keyboard_reset:
+        in al, 0x64
+        test al, 2
+        jnz guest_keyboard_reset
+        write_port 0x64, 0xfe
+        forever
+    guest_keyboard_reset_end:
+
+    .globl guest_triple_fault, guest_triple_fault_end
+    guest_triple_fault:
+        ud2
+    guest_triple_fault_end:
+
+    /* Nobody can execute from device registers. */
+    .globl guest_runs_away, guest_runs_away_end
+    guest_runs_away:
+        map_devices
+        mov eax, 0xd0000000
+        jmp rax
+    guest_runs_away_end:
+
+    /* Prints command line and initrd; checks the RSDP and the setup_data list. */
+    .globl guest_boot_params, guest_boot_params_end
+    guest_boot_params:
+        cmp dword ptr [rsi + 0x202], 0x53726448
+        jne 7f
+        mov rbx, [rsi + 0x70]
+        cmp dword ptr [rbx], 0x20445352
+        jne 7f
+        mov rbx, [rsi + 0x250]
+        cmp dword ptr [rbx + 8], 0x434d01
+        jne 7f
+        mov rbx, [rbx]
+        cmp dword ptr [rbx + 8], 0x434d02
+        jne 7f
+        mov dx, 0x3f8
+        mov ebx, [rsi + 0x228]
+        1: mov al, [rbx]
+        inc rbx
+        out dx, al
+        test al, al
+        jnz 1b
+        mov ebx, [rsi + 0x218]
+        mov ecx, [rsi + 0x21c]
+        2: mov al, [rbx]
+        inc rbx
+        out dx, al
+        dec ecx
+        jnz 2b
+        power_off
+        7: ud2
+    guest_boot_params_end:
+
+    /* Prints magic, version and device id ('0' added) of every slot, and four bytes that no device answers for. */
+    .globl guest_slots, guest_slots_end
+    guest_slots:
+        map_devices
+        mov ebx, 0xd0000000
+        1: mov eax, [rbx]
+        print_eax
+        mov eax, [rbx + 4]
+        add al, '0'
+        out dx, al
+        mov eax, [rbx + 8]
+        add al, '0'
+        out dx, al
+        add ebx, 0x1000
+        cmp ebx, 0xd0008000
+        jne 1b
+        mov eax, [rbx]
+        print_eax
+        power_off
+    guest_slots_end:
+
+    /* Rings the doorbell of queue 0 in slot 3 a hundred times, that of a queue that does not exist once. */
+    .globl guest_doorbell, guest_doorbell_end
+    guest_doorbell:
+        map_devices
+        mov ebx, 0xd0003050
+        mov ecx, 100
+        1: mov dword ptr [rbx], 0
+        dec ecx
+        jnz 1b
+        mov dword ptr [rbx], 77
+        put 'd'
+        put 10
+        forever
+    guest_doorbell_end:
+
+    /* Starts vCPU 1 by INIT and SIPI. */
+    .globl guest_smp, guest_smp_end
+    guest_smp:
+        lea rsi, [rip + 5f]
+        mov edi, 0x2000
+        mov ecx, 32
+        rep movsb
+        enable_x2apic
+        write_msr 0x830, 1, 0x4500
+        write_msr 0x830, 1, 0x4602
+        3: pause
+        cmp byte ptr [0x1000], 1
+        jne 3b
+        put 'B'
+        put 10
+        power_off
+        .code16
+        5: mov dx, 0x3f8
+        mov al, 'A'
+        out dx, al
+        mov byte ptr [0x1000], 1
+        4: hlt
+        jmp 4b
+        .code64
+        .zero 32
+    guest_smp_end:
+
+    /* Sends vCPU 1 to the page of the reset vector, in real mode. */
+    .globl guest_real_mode_restart, guest_real_mode_restart_end
+    guest_real_mode_restart:
+        enable_x2apic
+        write_msr 0x830, 1, 0x4500
+        write_msr 0x830, 1, 0x46ff
+        forever
+    guest_real_mode_restart_end:
+
+    /* Takes the serial port's interrupt through I/O APIC pin 4, vector 0x40. */
+    .globl guest_interrupt, guest_interrupt_end
+    guest_interrupt:
+        map_devices
+        mov esp, 0x80000
+        lea rax, [rip + 5f]
+        mov word ptr [0x4400], ax
+        mov word ptr [0x4402], 0x10
+        mov word ptr [0x4404], 0x8e00
+        shr rax, 16
+        mov word ptr [0x4406], ax
+        shr rax, 16
+        mov dword ptr [0x4408], eax
+        mov word ptr [0x5000], 0xfff
+        mov dword ptr [0x5002], 0x4000
+        lidt [0x5000]
+        enable_x2apic
+        write_msr 0x80f, 0, 0x1ff
+        mov ebx, 0xfec00000
+        mov dword ptr [rbx], 0x19
+        mov dword ptr [rbx + 16], 0
+        mov dword ptr [rbx], 0x18
+        mov dword ptr [rbx + 16], 0x40
+        sti
+        write_port 0x3f9, 2
+        3: pause
+        cmp byte ptr [0x1000], 1
+        jne 3b
+        put 10
+        power_off
+        5: mov dx, 0x3fa
+        in al, dx
+        and al, 0xf
+        add al, '0'
+        mov bl, al
+        write_port 0x3f9, 0
+        mov al, bl
+        mov dx, 0x3f8
+        out dx, al
+        mov byte ptr [0x1000], 1
+        write_msr 0x80b, 0, 0
+        iretq
+    guest_interrupt_end:
+
+    /* Exits as fast as it can. */
+    .globl guest_busy, guest_busy_end
+    guest_busy:
+        put 10
+        1: out 0x80, al
+        jmp 1b
+    guest_busy_end:
+
+    /* Sleeps for ever, deaf. */
+    .globl guest_asleep, guest_asleep_end
+    guest_asleep:
+        put 10
+        forever
+    guest_asleep_end:
+
+    .popsection
+    "#
+);
+
+macro_rules! guests {
+    ($($name:ident),*) => {
+        $(
+            #[doc = concat!("The code of `guest_", stringify!($name), "`.")]
+            pub fn $name() -> &'static [u8] {
+                let (start, end): (*const u8, usize);
+                // SAFETY: computes two addresses and touches no memory.
+                unsafe {
+                    asm!(
+                        concat!("lea {}, [rip + guest_", stringify!($name), "]"),
+                        concat!("lea {}, [rip + guest_", stringify!($name), "_end]"),
+                        out(reg) start, out(reg) end, options(nomem, nostack, preserves_flags)
+                    );
+                }
+                // SAFETY: both labels are in one read-only section of this program, the end behind the start.
+                unsafe { std::slice::from_raw_parts(start, end - start as usize) }
+            }
+        )*
+    };
+}
+
+guests!(
+    hello,
+    reset,
+    keyboard_reset,
+    triple_fault,
+    runs_away,
+    boot_params,
+    slots,
+    doorbell,
+    smp,
+    real_mode_restart,
+    interrupt,
+    busy,
+    asleep
+);

@@ -1,0 +1,145 @@
+//! Starts `casemate-vmm` as the shim does: opens files, lets descriptors be inherited, talks to the control socket.
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::socket::{
+    AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect, getsockname, listen, recv, sendmsg,
+    socket,
+};
+use std::error::Error;
+use std::fs::File;
+use std::io::{IoSlice, Seek, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use vm_spec::control::{Extent, MESSAGE_MAX_BYTES, Reply, Request};
+use vm_spec::{Boot, Fd, HostData, Scratch, Tee, VmSpec, Vsock};
+
+/// Any error will do here.
+pub type Outcome<T> = Result<T, Box<dyn Error>>;
+
+/// A VM to be started; fields that are not needed stay as [`Launcher::new`] left them.
+pub struct Launcher {
+    /// The spec so far.
+    pub spec: VmSpec,
+    inherited: Vec<OwnedFd>,
+    control: Control,
+}
+
+/// The way to a VM's control socket.
+#[derive(Clone)]
+pub struct Control(UnixAddr);
+
+impl Launcher {
+    /// A plain VM of one vCPU and 128 MiB that boots `kernel`, whose console is `console`, and that has no device.
+    pub fn new(kernel: File, console: OwnedFd) -> Outcome<Self> {
+        let listener = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+        bind(listener.as_raw_fd(), &UnixAddr::new_unnamed())?;
+        listen(&listener, Backlog::new(8)?)?;
+        let control = Control(getsockname(listener.as_raw_fd())?);
+        let mut inherited = Vec::new();
+        let spec = VmSpec {
+            vcpus: 1.try_into()?,
+            memory: 128.try_into()?,
+            boot: Boot::Direct {
+                kernel: inherit(&mut inherited, kernel)?,
+                kernel_sha256: HostData([0; 32]),
+                initrd: None,
+                initrd_sha256: HostData([0; 32]),
+                cmdline: String::new(),
+            },
+            tee: Tee::Plain,
+            host_data: HostData([0; 32]),
+            console: Some(inherit(&mut inherited, console)?),
+            control: inherit(&mut inherited, listener)?,
+            vsock: None,
+            layers: false,
+            scratch: None,
+            rng: false,
+        };
+        Ok(Self { spec, inherited, control })
+    }
+
+    /// Gives the kernel a command line.
+    pub fn cmdline(&mut self, text: &str) {
+        let Boot::Direct { cmdline, .. } = &mut self.spec.boot;
+        *cmdline = text.into();
+    }
+
+    /// Adds an initrd.
+    pub fn initrd(&mut self, file: File) -> Outcome<()> {
+        let fd = inherit(&mut self.inherited, file)?;
+        let Boot::Direct { initrd, .. } = &mut self.spec.boot;
+        *initrd = Some(fd);
+        Ok(())
+    }
+
+    /// Adds a scratch disk.
+    pub fn scratch(&mut self, file: File) -> Outcome<()> {
+        self.spec.scratch = Some(Scratch {
+            file: inherit(&mut self.inherited, file)?,
+        });
+        Ok(())
+    }
+
+    /// Adds a vsock device behind a listening socket.
+    pub fn vsock(&mut self, listener: OwnedFd) -> Outcome<()> {
+        self.spec.vsock = Some(Vsock {
+            listener: inherit(&mut self.inherited, listener)?,
+        });
+        Ok(())
+    }
+
+    /// Starts the program at `vmm`.
+    pub fn start(mut self, vmm: impl AsRef<Path>, stderr: Stdio) -> Outcome<(Child, Control)> {
+        let mut file = tempfile::tempfile()?;
+        file.write_all(&self.spec.to_json()?)?;
+        file.rewind()?;
+        let Fd(spec) = inherit(&mut self.inherited, file)?;
+        let child = Command::new(vmm.as_ref())
+            .arg("--spec-fd")
+            .arg(spec.to_string())
+            .stderr(stderr)
+            .spawn()?;
+        Ok((child, self.control))
+    }
+}
+
+/// Keeps a descriptor open across exec and tells its number. Tests that start VMs at the same time share the leak;
+/// it ends with the test process.
+fn inherit(inherited: &mut Vec<OwnedFd>, file: impl Into<OwnedFd>) -> Outcome<Fd> {
+    let file = file.into();
+    fcntl(file.as_fd(), FcntlArg::F_SETFD(FdFlag::empty()))?;
+    let number = Fd(file.as_raw_fd());
+    inherited.push(file);
+    Ok(number)
+}
+
+impl Control {
+    /// Sends one request with files beside it and waits for the reply.
+    pub fn ask(&self, request: &Request, files: &[File]) -> Outcome<Reply> {
+        let client = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+        connect(client.as_raw_fd(), &self.0)?;
+        let numbers: Vec<_> = files.iter().map(AsRawFd::as_raw_fd).collect();
+        let rights = [ControlMessage::ScmRights(&numbers)];
+        let beside = if files.is_empty() { &rights[..0] } else { &rights[..] };
+        let bytes = serde_json::to_vec(request)?;
+        sendmsg::<()>(client.as_raw_fd(), &[IoSlice::new(&bytes)], beside, MsgFlags::empty(), None)?;
+        let mut bytes = vec![0; MESSAGE_MAX_BYTES];
+        let length = recv(client.as_raw_fd(), &mut bytes, MsgFlags::empty())?;
+        Ok(serde_json::from_slice(&bytes[..length])?)
+    }
+
+    /// Appends whole files to the layer disk.
+    pub fn append(&self, files: &[File]) -> Outcome<Reply> {
+        let extents = files
+            .iter()
+            .map(|f| {
+                Ok(Extent {
+                    offset: 0,
+                    length: f.metadata()?.len(),
+                })
+            })
+            .collect::<Outcome<_>>()?;
+        self.ask(&Request::AppendExtents(extents), files)
+    }
+}
