@@ -40,7 +40,7 @@ pub struct Denied {
 
 impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.summary)?;
+        write!(f, "denied by policy: {}", self.summary)?;
         if self.decision.starts_with(plain::MARK_BEGIN) { write!(f, ". {}", self.decision) } else { Ok(()) }
     }
 }

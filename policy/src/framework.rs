@@ -14,16 +14,23 @@ pub(crate) const METADATA: &[&str] = &[
     "started",
 ];
 
-macro_rules! modules {
+/// File names of the modules, for error texts.
+pub(crate) const FRAMEWORK_FILE: &str = "framework.rego";
+pub(crate) const METADATA_FILE: &str = "metadata.rego";
+
+/// Places of the framework's state under `data.metadata`.
+pub(crate) const METADATA_MODULE: &str = include_str!("framework/metadata.rego");
+
+/// First line of the file of each rule, after its comment.
+const PACKAGE: &str = "package framework\n";
+
+macro_rules! rules {
     ($($name:literal),* $(,)?) => {
-        /// File name and text of each module.
-        pub(crate) const MODULES: &[(&str, &str)] = &[
-            $((concat!("framework/", $name, ".rego"), include_str!(concat!("framework/", $name, ".rego")))),*
-        ];
+        const RULES: &[&str] = &[$(include_str!(concat!("framework/", $name, ".rego"))),*];
     };
 }
 
-modules![
+rules![
     "capabilities",
     "containers",
     "create_container",
@@ -32,7 +39,6 @@ modules![
     "exec_in_container",
     "flags",
     "fragments",
-    "metadata",
     "mount_blockdev",
     "mount_device",
     "mount_overlay",
@@ -51,3 +57,15 @@ modules![
     "versions",
     "windows",
 ];
+
+/// All rules as one module.
+///
+/// regorus takes a package for evaluated as soon as one of its modules is, when a policy refers to the package as a
+/// whole (`import data.framework`): rules in further modules would then be undefined, and what they forbid allowed.
+pub(crate) fn module() -> String {
+    let rules = RULES.iter().map(|text| text.replacen(PACKAGE, "", 1));
+    std::iter::once(PACKAGE.to_owned()).chain(rules).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -78,9 +78,8 @@ impl Interpreter {
         engine.set_strict_builtin_errors(false);
         engine.set_execution_timer_config(ExecutionTimerConfig { limit: MAX_EVALUATION, check_interval: CLOCK_INTERVAL });
         engine.add_policy(POLICY_FILE.to_owned(), policy.to_owned()).map_err(compile)?;
-        for (name, text) in framework::MODULES {
-            engine.add_policy((*name).to_owned(), (*text).to_owned()).map_err(compile)?;
-        }
+        engine.add_policy(framework::FRAMEWORK_FILE.to_owned(), framework::module()).map_err(compile)?;
+        engine.add_policy(framework::METADATA_FILE.to_owned(), framework::METADATA_MODULE.to_owned()).map_err(compile)?;
 
         let mut base = crate::data::base_document();
         let metadata = base.as_object_mut().and_then(|base| base.remove("metadata")).unwrap_or_default();
@@ -102,6 +101,12 @@ impl Interpreter {
             Ok(_) => Ok(()),
             Err(error) => Err(compile(error)),
         }
+    }
+
+    /// Adds a module beside the policy.
+    #[cfg(test)]
+    pub(crate) fn add_module(&mut self, name: &str, text: &str) -> Result<(), PolicyError> {
+        self.engine.add_policy(name.to_owned(), text.to_owned()).map(|_| ()).map_err(compile)
     }
 
     /// Evaluates `rule` (a full path from `data`) with `input`; undefined is `Value::Undefined`.

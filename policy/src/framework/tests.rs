@@ -1,0 +1,51 @@
+//! Runs the `_test.rego` beside each rule: every rule whose name begins with `test_` must be true.
+
+use crate::interpreter::Interpreter;
+use regorus::Value;
+
+macro_rules! test_modules {
+    ($($name:literal),* $(,)?) => {
+        const TESTS: &[(&str, &str)] = &[$(($name, include_str!(concat!($name, "_test.rego")))),*];
+    };
+}
+
+test_modules![
+    "capabilities",
+    "containers",
+    "create_container",
+    "environment",
+    "exec_external",
+    "exec_in_container",
+    "flags",
+    "mount_device",
+    "mount_overlay",
+    "mounts",
+    "plan9",
+    "rw_mount_device",
+    "scratch",
+    "users",
+];
+
+fn names(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter(|line| line.starts_with("test_")).filter_map(|line| line.split([' ', ':']).next())
+}
+
+#[test]
+fn the_rules_hold() {
+    let mut failed = Vec::new();
+    let mut run = 0;
+    for (file, text) in TESTS {
+        let mut interpreter = Interpreter::new("package policy\n").unwrap();
+        interpreter.add_module("fixtures_test.rego", include_str!("fixtures_test.rego")).unwrap();
+        interpreter.add_module(file, text).unwrap();
+        for name in names(text) {
+            run += 1;
+            match interpreter.value(&format!("data.{file}_test.{name}"), Value::new_object()) {
+                Ok(Value::Bool(true)) => {}
+                other => failed.push(format!("{file}_test.rego {name}: {other:?}")),
+            }
+        }
+    }
+    assert!(failed.is_empty(), "{} of {run} failed:\n{}", failed.len(), failed.join("\n"));
+    assert!(run > 40, "only {run} tests were found");
+}
