@@ -4,6 +4,7 @@
 //! cannot read a report of the silicon serves nothing.
 
 mod boot_params;
+mod sev_guest;
 
 use std::path::Path;
 
@@ -29,9 +30,12 @@ pub enum EvidenceError {
     /// The host page's bytes are wrong.
     #[error("the host page is damaged")]
     HostPage(#[source] ReadError),
-    /// This build has no reader for the source that the manifest names.
-    #[error("the boot manifest says {0}, and this guest has no report to take host data from")]
-    NoReport(&'static str),
+    /// Reports of the VMM are not read here.
+    #[error("the boot manifest says simulated, and this guest takes host data from no report of the VMM")]
+    Simulated,
+    /// The silicon gives no report.
+    #[error("the boot manifest says snp, and there is no report")]
+    Snp(#[from] sev_guest::SevGuestError),
 }
 
 /// A source of host data.
@@ -56,8 +60,8 @@ fn from_nodes(directory: &Path) -> Result<[u8; 32], EvidenceError> {
             let page = boot_params::node(directory, SETUP_DATA_HOST_PAGE)?;
             Ok(HostPage::from_bytes(&page).map_err(EvidenceError::HostPage)?.host_data)
         }
-        Mode::Simulated => Err(EvidenceError::NoReport("simulated")),
-        Mode::Snp => Err(EvidenceError::NoReport("snp")),
+        Mode::Simulated => Err(EvidenceError::Simulated),
+        Mode::Snp => Ok(sev_guest::host_data()?),
     }
 }
 
@@ -101,12 +105,15 @@ mod tests {
 
     #[test]
     fn other_modes_never_fall_back_to_it() {
-        for mode in [Mode::Snp, Mode::Simulated] {
-            assert!(matches!(
-                with_nodes(&[manifest(mode), host_page()]),
-                Err(EvidenceError::NoReport(_))
-            ));
-        }
+        assert!(matches!(
+            with_nodes(&[manifest(Mode::Simulated), host_page()]),
+            Err(EvidenceError::Simulated)
+        ));
+        // No test runs in an SNP guest: there is no device.
+        assert!(matches!(
+            with_nodes(&[manifest(Mode::Snp), host_page()]),
+            Err(EvidenceError::Snp(_))
+        ));
     }
 
     #[test]

@@ -12,17 +12,21 @@ use nix::{
     sys::{
         prctl,
         reboot::{RebootMode, reboot},
+        resource::{Resource, setrlimit},
         signal::{SigSet, SigmaskHow, sigprocmask},
         stat::{Mode, umask},
         wait::{WaitStatus, waitpid},
     },
-    unistd::{Pid, chdir, chroot, sethostname, sync},
+    unistd::{Pid, chdir, chroot, sethostname},
 };
 
 use crate::{cgroup, sys};
 
 /// Name of the guest until its pod gives it one.
 const HOSTNAME: &str = "casemate";
+
+/// Descriptors of the agent: every stream takes two.
+const OPEN_FILES: u64 = 4 * agent_protocol::limits::OPEN_STREAMS as u64;
 
 /// A step of the preparation failed; the guest cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -97,7 +101,13 @@ pub fn prepare_guest() -> Result<(), InitError> {
     step("loading modules", modules::load_all(Path::new("/modules")))?;
     step("naming the host", sethostname(HOSTNAME))?;
     step("raising the loopback interface", sys::loopback_up())?;
-    step("readying cgroups", cgroup::prepare())
+    step("readying cgroups", cgroup::prepare())?;
+    // Every container may be ended for want of memory before the agent is.
+    step("shielding the agent", fs::write("/proc/self/oom_score_adj", "-1000"))?;
+    step(
+        "raising the limit of open files",
+        setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES),
+    )
 }
 
 /// Makes the root a mount of its own.
@@ -170,9 +180,10 @@ pub fn reap_until_exit(server: Pid) -> ExitCode {
     power_off()
 }
 
-/// Flushes and powers the machine off; returns only where that is not allowed.
+/// Powers the machine off; returns only where that is not allowed.
+///
+/// Nothing is flushed: the scratch disk's key ends with the guest, and no other disk was written to.
 pub fn power_off() -> ExitCode {
-    sync();
     match reboot(RebootMode::RB_POWER_OFF) {
         Ok(never) => match never {},
         Err(error) => {

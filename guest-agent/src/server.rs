@@ -65,7 +65,7 @@ async fn serve() -> Result<(), ServerError> {
     let reaper = Arc::new(Reaper::default());
     let reaping = tokio::spawn(reaper.clone().run());
     let stream_table = Arc::new(Streams::default());
-    let streaming = tokio::spawn(streams::serve(stream_table.clone(), listen(STREAM_PORT)?));
+    tokio::spawn(streams::serve(stream_table.clone(), listen(STREAM_PORT)?));
     let service = Service {
         sandbox: Sandbox::new(BootEvidence, reaper),
         streams: stream_table,
@@ -75,17 +75,10 @@ async fn serve() -> Result<(), ServerError> {
         .add_listener(control.into_ttrpc())
         .register_service(create_agent(Arc::new(service)));
     server.start().await.map_err(ServerError::Ttrpc)?;
-    tokio::select! {
-        ended = reaping => Err(ServerError::Reaper(flatten(ended))),
-        ended = streaming => Err(ServerError::Port { port: STREAM_PORT, cause: flatten(ended) }),
-    }
-}
-
-fn flatten(ended: Result<io::Result<()>, tokio::task::JoinError>) -> io::Error {
-    match ended {
-        Ok(Err(error)) => error,
-        Ok(Ok(())) => io::ErrorKind::UnexpectedEof.into(),
-        Err(panicked) => io::Error::other(panicked),
+    match reaping.await {
+        Ok(Err(error)) => Err(ServerError::Reaper(error)),
+        Ok(Ok(())) => Err(ServerError::Reaper(io::ErrorKind::UnexpectedEof.into())),
+        Err(panicked) => Err(ServerError::Reaper(io::Error::other(panicked))),
     }
 }
 
@@ -355,7 +348,7 @@ impl<E: Evidence + 'static> Agent for Service<E> {
         self.sandbox.containers.end_all();
         tokio::spawn(async {
             tokio::time::sleep(FAREWELL).await;
-            // PID 1 sees this process end, flushes and powers off.
+            // PID 1 sees this process end, powers off.
             process::exit(0);
         });
         Ok(PowerOffResponse::new())

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -16,6 +15,9 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     time::{sleep, timeout},
 };
+
+/// After a failed accept, before the next.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A request named a stream that did not come.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -180,12 +182,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Drop for Forget<'_, S> 
     }
 }
 
-/// Takes the host's stream connections until the listener breaks.
-pub async fn serve(streams: Arc<Streams<tokio_vsock::VsockStream>>, listener: agent_protocol::HostListener) -> io::Result<()> {
+/// Takes the host's stream connections for as long as the guest lives.
+pub async fn serve(streams: Arc<Streams<tokio_vsock::VsockStream>>, listener: agent_protocol::HostListener) {
     loop {
-        let connection = listener.accept().await?;
-        let streams = streams.clone();
-        tokio::spawn(async move { streams.arrive(connection).await });
+        match listener.accept().await {
+            Ok(connection) => {
+                let streams = streams.clone();
+                tokio::spawn(async move { streams.arrive(connection).await });
+            }
+            // Out of descriptors, for one: that passes.
+            Err(_) => sleep(PAUSE).await,
+        }
     }
 }
 

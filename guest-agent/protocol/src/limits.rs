@@ -51,5 +51,3 @@ pub const CAPACITY_DEADLINE: Duration = Duration::from_secs(20);
 pub const LAUNCHER_DEADLINE: Duration = Duration::from_secs(60);
 /// The processes of a container must be gone this long after SIGKILL.
 pub const KILL_DEADLINE: Duration = Duration::from_secs(10);
-/// What a container wrote must be taken by the host this long after its last writer closed, before a shutdown goes on.
-pub const DRAIN_DEADLINE: Duration = Duration::from_secs(10);

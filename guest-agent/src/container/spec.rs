@@ -340,13 +340,12 @@ fn process(judged: &Judged<'_>, terminal: bool, rlimits: &[Rlimit], oom_score_ad
             "inheritable": inheritable, "permitted": permitted,
         },
         "rlimits": rlimits,
+        // Said always, or the process would inherit the agent's.
+        "oomScoreAdj": oom_score_adj.unwrap_or(0).clamp(*OOM_SCORES.start(), *OOM_SCORES.end()),
     });
     // libcontainer takes false for a wish to load the profile late, when the right to load it is gone.
     if judged.no_new_privileges {
         process["noNewPrivileges"] = json!(true);
-    }
-    if let Some(score) = oom_score_adj {
-        process["oomScoreAdj"] = json!(score.clamp(*OOM_SCORES.start(), *OOM_SCORES.end()));
     }
     process
 }

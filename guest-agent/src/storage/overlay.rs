@@ -1,7 +1,7 @@
 //! Root file systems of containers: layers below, a directory of the scratch disk on top.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::{self, DirBuilder},
     os::unix::fs::DirBuilderExt,
     path::Path,
@@ -119,11 +119,20 @@ pub fn remove_upper(directory: &str) -> Result<(), StorageError> {
 }
 
 /// Top layer first, in the policy and for overlayfs alike. Paths are the agent's own and hold no `:` or `,`.
+///
+/// overlayfs refuses a directory that occurs twice, and images have empty layers twice. Only the upper one counts:
+/// whatever the lower one shows or hides, its equal above shows and hides as well.
 fn options(layers: &[String], scratch: &str) -> String {
-    let lower = if layers.is_empty() {
+    let mut seen = HashSet::new();
+    let distinct = layers
+        .iter()
+        .map(String::as_str)
+        .filter(|layer| seen.insert(*layer))
+        .collect::<Vec<_>>();
+    let lower = if distinct.is_empty() {
         NO_LAYERS.to_owned()
     } else {
-        layers.join(":")
+        distinct.join(":")
     };
     format!("lowerdir={lower},upperdir={scratch}/upper,workdir={scratch}/work,{OPTIONS}")
 }
@@ -144,9 +153,17 @@ mod tests {
     }
 
     #[test]
+    fn a_layer_that_comes_twice_counts_at_the_top() {
+        let layers = ["a", "b", "a", "c"].map(str::to_owned);
+        assert!(options(&layers, "/s").starts_with("lowerdir=a:b:c,"));
+    }
+
+    #[test]
     fn the_most_layers_fit_in_a_page() {
         let id = ContainerId::new("a");
-        let layers = vec![crate::paths::layer(LAYERS as u32); OVERLAY_LAYERS];
+        let layers = (0..OVERLAY_LAYERS)
+            .map(|n| crate::paths::layer((LAYERS - n) as u32))
+            .collect::<Vec<_>>();
         assert!(options(&layers, &crate::paths::scratch(&id, &id)).len() < 4096);
     }
 }
