@@ -73,7 +73,10 @@ pub struct IdName {
 impl IdName {
     /// Id `id` with the name `name`.
     pub fn new(id: u32, name: impl Into<String>) -> Self {
-        Self { id: id.to_string(), name: name.into() }
+        Self {
+            id: id.to_string(),
+            name: name.into(),
+        }
     }
 }
 

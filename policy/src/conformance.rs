@@ -104,7 +104,15 @@ pub fn replay(line: &str) -> Result<(), Failure> {
 }
 
 fn run(scenario: Scenario) -> Result<(), String> {
-    let Scenario { policy, policy_b64, enforcer, max_error_message_length, create, steps, .. } = scenario;
+    let Scenario {
+        policy,
+        policy_b64,
+        enforcer,
+        max_error_message_length,
+        create,
+        steps,
+        ..
+    } = scenario;
     let encoded = policy_b64.unwrap_or_else(|| STANDARD.encode(policy));
     let created = selection::select(&enforcer, &encoded);
     let enforcer = match (created, create.ok) {
@@ -113,7 +121,10 @@ fn run(scenario: Scenario) -> Result<(), String> {
         (Ok(_), false) => return Err(format!("create succeeded, want {:?}", create.error)),
         (Err(error), false) => return creation_error(&error, create.error.as_deref().unwrap_or_default()),
     };
-    let mut replay = Replay { counters: enforcer.counters(), enforcer };
+    let mut replay = Replay {
+        counters: enforcer.counters(),
+        enforcer,
+    };
     replay.steps(&steps, "step")
 }
 
@@ -123,7 +134,11 @@ fn creation_error(error: &selection::SelectionError, want: &str) -> Result<(), S
         selection::SelectionError::Policy(PolicyError::Compile(_)) => ("rego compilation failed".to_owned(), want),
         other => (other.to_string(), want),
     };
-    if want.contains(&got) { Ok(()) } else { Err(format!("create: {error}, want {want}")) }
+    if want.contains(&got) {
+        Ok(())
+    } else {
+        Err(format!("create: {error}, want {want}"))
+    }
 }
 
 struct Replay {
@@ -182,16 +197,30 @@ impl Replay {
             }
         }
         self.counters = now;
-        if delta == want.state_delta { Ok(()) } else { Err(format!("state changed by {delta:?}, want {:?}", want.state_delta)) }
+        if delta == want.state_delta {
+            Ok(())
+        } else {
+            Err(format!("state changed by {delta:?}, want {:?}", want.state_delta))
+        }
     }
 }
 
 /// Runs a request through the type the agent uses, where there is one. The outer error: the vector does not fit the type.
 fn request(enforcer: &mut Enforcer, step: &Step) -> Result<Result<Allowed, Denied>, String> {
     let process = |verdict: &ProcessVerdict| {
-        Some(Kept { env: Some(verdict.env.clone()), caps: capability_lists(&verdict.capabilities), stdio: Some(verdict.stdio) })
+        Some(Kept {
+            env: Some(verdict.env.clone()),
+            caps: capability_lists(&verdict.capabilities),
+            stdio: Some(verdict.stdio),
+        })
     };
-    let external = |verdict: &ExternalVerdict| Some(Kept { env: Some(verdict.env.clone()), caps: None, stdio: Some(verdict.stdio) });
+    let external = |verdict: &ExternalVerdict| {
+        Some(Kept {
+            env: Some(verdict.env.clone()),
+            caps: None,
+            stdio: Some(verdict.stdio),
+        })
+    };
     let nothing = |(): &()| None;
     match step.point.as_str() {
         "create_container" => typed::<action::CreateContainer>(enforcer, step, process),
@@ -236,7 +265,10 @@ fn typed<A: Action + DeserializeOwned>(
         return Err("the action's input differs from the vector's".to_owned());
     }
     Ok(enforcer.enforce(action).map(|permit| {
-        let allowed = Allowed { result: permit.answer().clone(), kept: kept(permit.verdict()) };
+        let allowed = Allowed {
+            result: permit.answer().clone(),
+            kept: kept(permit.verdict()),
+        };
         permit.commit();
         allowed
     }))
@@ -302,7 +334,11 @@ fn capability_lists(capabilities: &Capabilities) -> Option<BTreeMap<String, Vec<
 fn normal(result: &Map<String, Value>) -> Value {
     let unordered = ["env_list", "caps_list", "providers_to_keep", "allowed_ledgers"];
     let normalised = result.iter().map(|(key, value)| {
-        let value = if unordered.contains(&key.as_str()) { normal_lists(value.clone()) } else { value.clone() };
+        let value = if unordered.contains(&key.as_str()) {
+            normal_lists(value.clone())
+        } else {
+            value.clone()
+        };
         (key.clone(), value)
     });
     Value::Object(normalised.collect())
@@ -321,7 +357,11 @@ fn normal_lists(value: Value) -> Value {
 
 fn compare_denied(denied: &Denied, want: &Want) -> Result<(), String> {
     if let Some(error) = &want.error {
-        return if denied.decision() == error { Ok(()) } else { Err(format!("error {:?}, want {error:?}", denied.decision())) };
+        return if denied.decision() == error {
+            Ok(())
+        } else {
+            Err(format!("error {:?}, want {error:?}", denied.decision()))
+        };
     }
     let decision = extract_decision(denied.decision()).map_err(|error| error.to_string())?;
     let mut reasons = denied.reasons().to_vec();
@@ -335,7 +375,10 @@ fn compare_denied(denied: &Denied, want: &Want) -> Result<(), String> {
         return Err(format!("reason {}, want {text:?}", decision["reason"]));
     }
     if want.num_error_objects != decision["reason"]["error_objects"].as_array().map(Vec::len) {
-        return Err(format!("error objects {}, want {:?}", decision["reason"]["error_objects"], want.num_error_objects));
+        return Err(format!(
+            "error objects {}, want {:?}",
+            decision["reason"]["error_objects"], want.num_error_objects
+        ));
     }
     compare_policy_error(decision["policyError"].as_str(), want.policy_error.as_deref())
 }

@@ -14,7 +14,12 @@ pub fn base_document() -> Value {
 
 /// Names of the capability list `key` in the order of the base document.
 fn names(key: &str) -> Vec<String> {
-    base_document()[key].as_array().into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned)).collect()
+    base_document()[key]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|name| name.as_str().map(str::to_owned))
+        .collect()
 }
 
 /// The sets of a container that is not privileged and whose policy names none.
@@ -48,7 +53,14 @@ mod tests {
     #[test]
     fn the_base_document_has_every_key_the_framework_reads() {
         let base = base_document();
-        for key in ["defaultMounts", "privilegedMounts", "sandboxPrefix", "hugePagesPrefix", "plan9Prefix", "metadata"] {
+        for key in [
+            "defaultMounts",
+            "privilegedMounts",
+            "sandboxPrefix",
+            "hugePagesPrefix",
+            "plan9Prefix",
+            "metadata",
+        ] {
             assert!(!base[key].is_null(), "{key}");
         }
         assert_eq!(unprivileged_capabilities().bounding.len(), 14);

@@ -12,7 +12,8 @@ use crate::{data, plain};
 /// Reason given when the policy itself is at fault.
 const INVALID_POLICY: &str = "Security policy is not valid. Please check security policy or re-generate with tooling.";
 /// Reason given when the policy denies and does not say why.
-const NO_REASON: &str = "Security policy is either not valid or did not provide a reason for denial. Please check security policy or re-generate with tooling.";
+const NO_REASON: &str =
+    "Security policy is either not valid or did not provide a reason for denial. Please check security policy or re-generate with tooling.";
 /// Takes the place of an environment value.
 const REDACTED: &str = "<<redacted>>";
 
@@ -41,7 +42,11 @@ pub struct Denied {
 impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "denied by policy: {}", self.summary)?;
-        if self.decision.starts_with(plain::MARK_BEGIN) { write!(f, ". {}", self.decision) } else { Ok(()) }
+        if self.decision.starts_with(plain::MARK_BEGIN) {
+            write!(f, ". {}", self.decision)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -61,12 +66,21 @@ impl Denied {
             Reason::Invalid { input, policy_error } => {
                 let document =
                     json!({"decision": "deny", "input": redacted_input(input), "reason": INVALID_POLICY, "policyError": policy_error});
-                (Vec::new(), enclose(document, max_bytes), format!("the policy is not valid: {policy_error}"))
+                (
+                    Vec::new(),
+                    enclose(document, max_bytes),
+                    format!("the policy is not valid: {policy_error}"),
+                )
             }
             Reason::Refused(text) => (Vec::new(), text.clone(), text.clone()),
         };
         let summary = format!("{}: {cause} (rule {point})", plain::refusal(point, subject));
-        Self { point: point.to_owned(), summary, reasons, decision }
+        Self {
+            point: point.to_owned(),
+            summary,
+            reasons,
+            decision,
+        }
     }
 
     /// The enforcement point that denied.
@@ -91,7 +105,13 @@ impl Denied {
 }
 
 fn errors(reason: &Map<String, Value>) -> Vec<String> {
-    reason.get("errors").and_then(Value::as_array).into_iter().flatten().filter_map(|e| e.as_str().map(str::to_owned)).collect()
+    reason
+        .get("errors")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(|e| e.as_str().map(str::to_owned))
+        .collect()
 }
 
 /// The host may learn names of environment variables, not their values.
@@ -139,7 +159,10 @@ fn enclose(mut document: Value, max_bytes: usize) -> String {
     document["truncated"] = json!([]);
     for part in ["reason.error_objects", "input", "reason"] {
         let removed = match part.split_once('.') {
-            Some((parent, child)) => document.get_mut(parent).and_then(Value::as_object_mut).and_then(|parent| parent.remove(child)),
+            Some((parent, child)) => document
+                .get_mut(parent)
+                .and_then(Value::as_object_mut)
+                .and_then(|parent| parent.remove(child)),
             None => document.as_object_mut().and_then(|document| document.remove(part)),
         };
         if removed.is_none() {
@@ -157,7 +180,12 @@ fn enclose(mut document: Value, max_bytes: usize) -> String {
 }
 
 fn encode(document: &Value) -> String {
-    format!("{}{}{}", plain::MARK_BEGIN, STANDARD.encode(escape_json(&document.to_string())), plain::MARK_END)
+    format!(
+        "{}{}{}",
+        plain::MARK_BEGIN,
+        STANDARD.encode(escape_json(&document.to_string())),
+        plain::MARK_END
+    )
 }
 
 /// Compact JSON with the escapes of existing tools: no character that HTML or JavaScript would take for syntax.

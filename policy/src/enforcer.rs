@@ -51,7 +51,13 @@ impl Enforcer {
     pub fn new(policy: &str) -> Result<Self, PolicyError> {
         let mut interpreter = Interpreter::new(policy)?;
         let api = api_version(&mut interpreter);
-        Ok(Self { interpreter, api, stdio: BTreeMap::new(), max_decision_bytes: MAX_DECISION_BYTES, poisoned: false })
+        Ok(Self {
+            interpreter,
+            api,
+            stdio: BTreeMap::new(),
+            max_decision_bytes: MAX_DECISION_BYTES,
+            poisoned: false,
+        })
     }
 
     /// Sets how long the decision in a denial's text may get, in bytes; 0 is without limit.
@@ -70,7 +76,13 @@ impl Enforcer {
     pub fn enforce<A: Action>(&mut self, action: A) -> Result<Permit<'_, A>, Denied> {
         let before = self.memory();
         match self.judge(&action) {
-            Ok((answer, verdict)) => Ok(Permit { action, answer, verdict, enforcer: self, before: Some(before) }),
+            Ok((answer, verdict)) => Ok(Permit {
+                action,
+                answer,
+                verdict,
+                enforcer: self,
+                before: Some(before),
+            }),
             Err(reason) => Err(Denied::new(A::POINT, &action.subject(), reason, self.max_decision_bytes)),
         }
     }
@@ -81,25 +93,45 @@ impl Enforcer {
     /// # Errors
     /// As [`Self::enforce`].
     pub fn ask(&mut self, point: &str, input: Json) -> Result<Map<String, Json>, Denied> {
-        self.decide(point, input).map_err(|reason| Denied::new(point, &Subject::default(), reason, self.max_decision_bytes))
+        self.decide(point, input)
+            .map_err(|reason| Denied::new(point, &Subject::default(), reason, self.max_decision_bytes))
     }
 
     /// Begins a sequence of decisions that is kept or undone as a whole.
     pub fn transaction(&mut self) -> Transaction<'_> {
         let before = self.memory();
-        Transaction { enforcer: self, before: Some(before) }
+        Transaction {
+            enforcer: self,
+            before: Some(before),
+        }
     }
 
     fn judge<A: Action>(&mut self, action: &A) -> Result<(Map<String, Json>, A::Verdict), Reason> {
         let subject = action.subject();
         if subject.capabilities_needed && subject.capabilities.is_none() {
-            return Err(Reason::Refused("capabilities object provided by the UVM to the policy engine is nil".to_owned()));
+            return Err(Reason::Refused(
+                "capabilities object provided by the UVM to the policy engine is nil".to_owned(),
+            ));
         }
         let input = serde_json::to_value(action).map_err(|error| Reason::Refused(error.to_string()))?;
         let result = self.decide(A::POINT, input)?;
-        let container_stdio = subject.container.is_some_and(|id| self.stdio.get(id.as_hex()).copied().unwrap_or(false));
-        let verdict = A::Verdict::read(&Answer { result: &result, container_stdio }, &subject).map_err(Reason::Refused)?;
-        if let Subject { container: Some(container), decides_stdio: true, .. } = subject {
+        let container_stdio = subject
+            .container
+            .is_some_and(|id| self.stdio.get(id.as_hex()).copied().unwrap_or(false));
+        let verdict = A::Verdict::read(
+            &Answer {
+                result: &result,
+                container_stdio,
+            },
+            &subject,
+        )
+        .map_err(Reason::Refused)?;
+        if let Subject {
+            container: Some(container),
+            decides_stdio: true,
+            ..
+        } = subject
+        {
             self.stdio.insert(container.as_hex().to_owned(), verdict.stdio());
         }
         Ok((result, verdict))
@@ -115,8 +147,14 @@ impl Enforcer {
             Ok(result) => match result.get("allowed") {
                 Some(Json::Bool(true)) => Ok(result),
                 Some(Json::Bool(false)) => Err(self.explain(point, input)),
-                Some(_) => Err(Reason::Invalid { input, policy_error: "value for 'allowed' is not a boolean".to_owned() }),
-                None => Err(Reason::Invalid { input, policy_error: "unable to find value for key 'allowed'".to_owned() }),
+                Some(_) => Err(Reason::Invalid {
+                    input,
+                    policy_error: "value for 'allowed' is not a boolean".to_owned(),
+                }),
+                None => Err(Reason::Invalid {
+                    input,
+                    policy_error: "unable to find value for key 'allowed'".to_owned(),
+                }),
             },
         }
     }
@@ -142,8 +180,14 @@ impl Enforcer {
 
     /// Evaluates a rule and applies the metadata commands in its answer, whether it allows or not.
     fn query(&mut self, rule: &str, input: &Json) -> Result<Map<String, Json>, String> {
-        let mut answer = self.interpreter.object(rule, Value::from(input.clone())).map_err(|error| error.to_string())?;
-        let metadata = answer.as_object_mut().ok().and_then(|object| object.remove(&Value::from("metadata")));
+        let mut answer = self
+            .interpreter
+            .object(rule, Value::from(input.clone()))
+            .map_err(|error| error.to_string())?;
+        let metadata = answer
+            .as_object_mut()
+            .ok()
+            .and_then(|object| object.remove(&Value::from("metadata")));
         if let Some(metadata) = metadata {
             let commands = Command::read_all(&metadata).map_err(|error| error.to_string())?;
             let mut state = self.interpreter.state();
@@ -172,7 +216,11 @@ impl Enforcer {
     /// # Errors
     /// The base data could not be replaced; everything is denied from now on.
     pub fn extend_default_mounts(&mut self, mounts: &[Mount]) -> Result<(), PolicyError> {
-        let mounts = mounts.iter().filter_map(|mount| serde_json::to_value(mount).ok()).map(Value::from).collect();
+        let mounts = mounts
+            .iter()
+            .filter_map(|mount| serde_json::to_value(mount).ok())
+            .map(Value::from)
+            .collect();
         self.interpreter.extend_default_mounts(mounts).map_err(|error| {
             self.poisoned = true;
             PolicyError::Compile(error.to_string())
@@ -195,7 +243,10 @@ impl Enforcer {
     }
 
     fn memory(&self) -> Memory {
-        Memory { state: self.interpreter.state(), stdio: self.stdio.clone() }
+        Memory {
+            state: self.interpreter.state(),
+            stdio: self.stdio.clone(),
+        }
     }
 
     fn restore(&mut self, memory: Memory) {
@@ -213,9 +264,12 @@ impl Enforcer {
 
 /// Older policies call it `api_svn`.
 fn api_version(interpreter: &mut Interpreter) -> ApiVersion {
-    let declared = ["data.policy.api_version", "data.policy.api_svn"]
-        .iter()
-        .find_map(|rule| interpreter.value(rule, Value::new_object()).ok().filter(|value| *value != Value::Undefined));
+    let declared = ["data.policy.api_version", "data.policy.api_svn"].iter().find_map(|rule| {
+        interpreter
+            .value(rule, Value::new_object())
+            .ok()
+            .filter(|value| *value != Value::Undefined)
+    });
     match declared {
         None => ApiVersion::Missing,
         Some(Value::String(text)) => semver::Version::parse(&text).map_or(ApiVersion::NotSemver, ApiVersion::Declared),

@@ -47,7 +47,12 @@ pub fn explain(text: &str) -> Result<Explanation, DecisionError> {
     } else {
         lines.push("denied; the message was too long to say why".to_owned());
     }
-    let cut: Vec<_> = decision["truncated"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let cut: Vec<_> = decision["truncated"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
     if !cut.is_empty() {
         lines.push(format!("left out of the message: {}", cut.join(", ")));
     }
@@ -57,7 +62,11 @@ pub fn explain(text: &str) -> Result<Explanation, DecisionError> {
 fn denial(point: &str, input: &Value, reason: &Value) -> String {
     let container = input["containerID"].as_str().map(ContainerId::new);
     let target = input["target"].as_str().or_else(|| input["unmountTarget"].as_str());
-    let subject = Subject { container: container.as_ref(), target, ..Subject::default() };
+    let subject = Subject {
+        container: container.as_ref(),
+        target,
+        ..Subject::default()
+    };
     let causes = match reason.as_str() {
         Some(text) => text.to_owned(),
         None => plain::causes(point, input, &texts(&reason["errors"])),
@@ -66,7 +75,11 @@ fn denial(point: &str, input: &Value, reason: &Value) -> String {
 }
 
 fn texts(list: &Value) -> Vec<String> {
-    list.as_array().into_iter().flatten().filter_map(|text| text.as_str().map(str::to_owned)).collect()
+    list.as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|text| text.as_str().map(str::to_owned))
+        .collect()
 }
 
 /// What was asked for and what the objects that were considered would have allowed, for the fields that were refused.
@@ -80,12 +93,20 @@ fn alternatives(input: &Value, reason: &Value) -> Vec<String> {
             "invalid seccomp" => ("seccompProfileSHA256", "seccomp_profile_sha256"),
             _ => continue,
         };
-        let shown: BTreeSet<String> = objects.iter().filter_map(|object| object.get(allowed)).map(Value::to_string).collect();
+        let shown: BTreeSet<String> = objects
+            .iter()
+            .filter_map(|object| object.get(allowed))
+            .map(Value::to_string)
+            .collect();
         if !shown.is_empty() {
             let more = shown.len().saturating_sub(MAX_SHOWN);
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             let shown: Vec<_> = shown.into_iter().take(MAX_SHOWN).collect();
-            lines.push(format!("  asked for {allowed} {}, the policy allows {}{more}", input[asked], shown.join(" or ")));
+            lines.push(format!(
+                "  asked for {allowed} {}, the policy allows {}{more}",
+                input[asked],
+                shown.join(" or ")
+            ));
         }
     }
     lines
@@ -102,16 +123,24 @@ mod tests {
 
     #[test]
     fn a_denial_inside_other_text_is_explained() {
-        let action = UnmountDevice { unmount_target: "/run/mounts/scsi/m0".to_owned() };
+        let action = UnmountDevice {
+            unmount_target: "/run/mounts/scsi/m0".to_owned(),
+        };
         let denied = Enforcer::new(NO_DEVICES).unwrap().enforce(action).err().unwrap();
         let explained = explain(&format!("ctr: rpc error: {denied}: unknown")).unwrap();
         assert_eq!(explained.point.as_deref(), Some("unmount_device"));
-        assert!(explained.lines[0].contains("/run/mounts/scsi/m0 may not be unmounted"), "{explained}");
+        assert!(
+            explained.lines[0].contains("/run/mounts/scsi/m0 may not be unmounted"),
+            "{explained}"
+        );
     }
 
     #[test]
     fn other_text_is_an_error() {
         assert!(matches!(explain(OPEN_DOOR), Err(DecisionError::NoDecision(_))));
-        assert!(matches!(explain("policyDecision< AAA >policyDecision"), Err(DecisionError::Malformed(_))));
+        assert!(matches!(
+            explain("policyDecision< AAA >policyDecision"),
+            Err(DecisionError::Malformed(_))
+        ));
     }
 }

@@ -25,8 +25,15 @@ pub struct ContainerId {
 impl ContainerId {
     /// Takes the caller's id, whatever its form.
     pub fn new(caller: &str) -> Self {
-        let hex = if is_lower_hex_64(caller) { caller.to_owned() } else { hex::encode(Sha256::digest(caller.as_bytes())) };
-        Self { hex, caller: caller.to_owned() }
+        let hex = if is_lower_hex_64(caller) {
+            caller.to_owned()
+        } else {
+            hex::encode(Sha256::digest(caller.as_bytes()))
+        };
+        Self {
+            hex,
+            caller: caller.to_owned(),
+        }
     }
 
     /// The 64 hex digits, as used in guest paths and in the policy's input.

@@ -30,6 +30,9 @@ const POLICY_FILE: &str = "policy.rego";
 /// What regorus says of a rule nobody defined.
 const NO_SUCH_RULE: &str = "not a valid rule path";
 
+/// What regorus says, on evaluation, of names that nothing defines.
+const UNDEFINED_NAMES: &[&str] = &[" is unsafe", "could not find function"];
+
 /// Why a text cannot be a policy.
 #[derive(Debug, Error)]
 pub enum PolicyError {
@@ -76,10 +79,17 @@ impl Interpreter {
         });
         // A built-in that fails makes its expression undefined, as existing policies expect.
         engine.set_strict_builtin_errors(false);
-        engine.set_execution_timer_config(ExecutionTimerConfig { limit: MAX_EVALUATION, check_interval: CLOCK_INTERVAL });
+        engine.set_execution_timer_config(ExecutionTimerConfig {
+            limit: MAX_EVALUATION,
+            check_interval: CLOCK_INTERVAL,
+        });
         engine.add_policy(POLICY_FILE.to_owned(), policy.to_owned()).map_err(compile)?;
-        engine.add_policy(framework::FRAMEWORK_FILE.to_owned(), framework::module()).map_err(compile)?;
-        engine.add_policy(framework::METADATA_FILE.to_owned(), framework::METADATA_MODULE.to_owned()).map_err(compile)?;
+        engine
+            .add_policy(framework::FRAMEWORK_FILE.to_owned(), framework::module())
+            .map_err(compile)?;
+        engine
+            .add_policy(framework::METADATA_FILE.to_owned(), framework::METADATA_MODULE.to_owned())
+            .map_err(compile)?;
 
         let mut base = crate::data::base_document();
         let metadata = base.as_object_mut().and_then(|base| base.remove("metadata")).unwrap_or_default();
@@ -89,24 +99,33 @@ impl Interpreter {
 
         let shared = SharedState::new(Mutex::new(state.clone()));
         register_functions(&mut engine, &shared)?;
-        let mut interpreter = Self { engine, state: shared, base, published: state };
+        let mut interpreter = Self {
+            engine,
+            state: shared,
+            base,
+            published: state,
+        };
         interpreter.check()?;
         Ok(interpreter)
     }
 
-    /// Runs the analysis that regorus does before a first query, so that a policy it refuses never serves.
+    /// Evaluates the whole policy once, so that what other engines find when they compile never serves here either:
+    /// variables and functions that nothing defines. What depends on the input is left to the decisions.
     fn check(&mut self) -> Result<(), PolicyError> {
         self.engine.set_input(Value::new_object());
-        match self.engine.eval_rule("data.framework.version".to_owned()) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(compile(error)),
+        match self.engine.eval_query("data.policy".to_owned(), false) {
+            Err(error) if UNDEFINED_NAMES.iter().any(|mark| error.to_string().contains(mark)) => Err(compile(error)),
+            _ => Ok(()),
         }
     }
 
     /// Adds a module beside the policy.
     #[cfg(test)]
     pub(crate) fn add_module(&mut self, name: &str, text: &str) -> Result<(), PolicyError> {
-        self.engine.add_policy(name.to_owned(), text.to_owned()).map(|_| ()).map_err(compile)
+        self.engine
+            .add_policy(name.to_owned(), text.to_owned())
+            .map(|_| ())
+            .map_err(compile)
     }
 
     /// Evaluates `rule` (a full path from `data`) with `input`; undefined is `Value::Undefined`.
@@ -139,12 +158,20 @@ impl Interpreter {
     /// The engine does not take the data; what Rego sees then is undefined and nothing may be allowed any more.
     pub(crate) fn set_state(&mut self, state: State) -> Result<(), QueryError> {
         let own = |name: &str| !framework::METADATA.contains(&name);
-        let changed = state.names().chain(self.published.names()).any(|name| own(name) && !state.same(&self.published, name));
+        let changed = state
+            .names()
+            .chain(self.published.names())
+            .any(|name| own(name) && !state.same(&self.published, name));
         if changed {
-            let metadata: std::collections::BTreeMap<Value, Value> =
-                state.names().filter(|name| own(name)).map(|name| (Value::from(name), state.rego_value(name))).collect();
+            let metadata: std::collections::BTreeMap<Value, Value> = state
+                .names()
+                .filter(|name| own(name))
+                .map(|name| (Value::from(name), state.rego_value(name)))
+                .collect();
             let mut data = self.base.clone();
-            data.as_object_mut().map_err(evaluation)?.insert(Value::from("metadata"), Value::from(metadata));
+            data.as_object_mut()
+                .map_err(evaluation)?
+                .insert(Value::from("metadata"), Value::from(metadata));
             self.engine.clear_data();
             self.engine.add_data(data).map_err(evaluation)?;
             self.published = state.clone();
@@ -163,7 +190,13 @@ impl Interpreter {
             *list = Value::from(all);
         }
         let mut data = self.base.clone();
-        let own = self.engine.get_data().as_object().map_err(evaluation)?.get(&Value::from("metadata")).cloned();
+        let own = self
+            .engine
+            .get_data()
+            .as_object()
+            .map_err(evaluation)?
+            .get(&Value::from("metadata"))
+            .cloned();
         if let Some(own) = own {
             data.as_object_mut().map_err(evaluation)?.insert(Value::from("metadata"), own);
         }
@@ -183,26 +216,41 @@ fn evaluation(error: impl std::fmt::Display) -> QueryError {
 /// The functions the framework is written with, and `regex.match` with the meaning existing patterns have.
 fn register_functions(engine: &mut Engine, state: &SharedState) -> Result<(), PolicyError> {
     let served = Arc::clone(state);
-    engine.add_extension(
-        "casemate_state".to_owned(),
-        1,
-        Box::new(move |arguments: Vec<Value>| {
-            let name = arguments.first().and_then(|name| name.as_string().ok().cloned());
-            let state = served.lock().unwrap_or_else(PoisonError::into_inner);
-            Ok(name.map_or(Value::Undefined, |name| state.rego_value(&name)))
-        }),
-    )
-    .map_err(compile)?;
+    engine
+        .add_extension(
+            "casemate_state".to_owned(),
+            1,
+            Box::new(move |arguments: Vec<Value>| {
+                let name = arguments.first().and_then(|name| name.as_string().ok().cloned());
+                let state = served.lock().unwrap_or_else(PoisonError::into_inner);
+                Ok(name.map_or(Value::Undefined, |name| state.rego_value(&name)))
+            }),
+        )
+        .map_err(compile)?;
     let patterns = Arc::new(Mutex::new(Patterns::default()));
     let anchored = Arc::clone(&patterns);
-    engine.add_extension("casemate_matches".to_owned(), 2, Box::new(move |arguments| Ok(match_text(&anchored, &arguments, true)))).map_err(compile)?;
-    engine.add_extension("regex.match".to_owned(), 2, Box::new(move |arguments| Ok(match_text(&patterns, &arguments, false)))).map_err(compile)?;
+    engine
+        .add_extension(
+            "casemate_matches".to_owned(),
+            2,
+            Box::new(move |arguments| Ok(match_text(&anchored, &arguments, true))),
+        )
+        .map_err(compile)?;
+    engine
+        .add_extension(
+            "regex.match".to_owned(),
+            2,
+            Box::new(move |arguments| Ok(match_text(&patterns, &arguments, false))),
+        )
+        .map_err(compile)?;
     Ok(())
 }
 
 /// Pattern and text to true or false; undefined for what is no pattern or no text.
 fn match_text(patterns: &Mutex<Patterns>, arguments: &[Value], anchored: bool) -> Value {
-    let [Value::String(pattern), Value::String(text)] = arguments else { return Value::Undefined };
+    let [Value::String(pattern), Value::String(text)] = arguments else {
+        return Value::Undefined;
+    };
     let mut patterns = patterns.lock().unwrap_or_else(PoisonError::into_inner);
     match patterns.is_match(pattern, text, anchored) {
         Ok(matched) => Value::Bool(matched),

@@ -1,4 +1,43 @@
-//! Judges what a guest is asked to do.
+//! Judges what a guest is asked to do, by the policy its owner wrote and its hardware measured.
+//!
+//! # One request
+//!
+//! ```text
+//! agent: decode(request)?            host bytes → an action, e.g. CreateContainer
+//!        enforcer.enforce(action)?   ┐
+//!                                    │ 1 the action is serialised: it is the Rego input document
+//!                                    │ 2 data.policy.create_container is evaluated; the policy passes it on to
+//!                                    │   data.framework.create_container (framework/create_container.rego)
+//!                                    │ 3 defaults of the point are filled in (points.rs), metadata commands applied (state.rs)
+//!                                    │ 4 allowed: the verdict is read (verdict.rs) → Permit
+//!                                    ┘   denied: data.policy.reason is asked → Denied (denied.rs)
+//!        sandbox.create(permit)      act on permit.action() within permit.verdict(); then permit.commit()
+//! ```
+//! A permit borrows the enforcer, so acts are serial. Dropped without commit, it puts back what the policy remembers;
+//! if that ever fails, everything is denied from then on. Several decisions that belong together: [`Enforcer::transaction`].
+//!
+//! ```
+//! use policy::action::UnmountDevice;
+//! use policy::{Enforcer, OPEN_DOOR};
+//!
+//! let mut enforcer = Enforcer::new(OPEN_DOOR)?;
+//! let permit = enforcer.enforce(UnmountDevice { unmount_target: "/run/mounts/scsi/m0".into() })?;
+//! assert_eq!(permit.action().unmount_target, "/run/mounts/scsi/m0");
+//! permit.commit();
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Adding an enforcement point
+//!
+//! A file in `action/` (its input and its verdict), a file in `framework/` with its test beside it (the rule), a line in
+//! [`POINTS`] (since which API version, and what older policies get).
+//!
+//! # What always holds
+//!
+//! - A rule that is absent, errs or has the wrong shape denies, but for the documented defaults of older policies.
+//! - Nothing but [`Enforcer::enforce`] makes a [`Permit`].
+//! - Patterns mean what they mean in RE2; what RE2 refuses never matches.
+//! - No rule can reach the network, the clock or chance.
 
 #![forbid(unsafe_code)]
 

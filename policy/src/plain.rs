@@ -12,7 +12,10 @@ pub(crate) const MARK_END: &str = " >policyDecision";
 
 /// What may not be done, as the beginning of a sentence.
 pub(crate) fn refusal(point: &str, subject: &Subject<'_>) -> String {
-    let container = subject.container.map(|id| format!("container \"{id}\"")).unwrap_or_else(|| "the container".to_owned());
+    let container = subject
+        .container
+        .map(|id| format!("container \"{id}\""))
+        .unwrap_or_else(|| "the container".to_owned());
     let target = subject.target.unwrap_or("the requested path");
     match point {
         "mount_device" => format!("layer at {target} may not be mounted"),
@@ -45,7 +48,11 @@ pub(crate) fn refusal(point: &str, subject: &Subject<'_>) -> String {
 pub(crate) fn causes(point: &str, input: &Value, reasons: &[String]) -> String {
     // An exec entry of a policy has no user of its own, so these two are listed on every denied exec, whatever the cause.
     let noise = |reason: &str| point == "exec_in_container" && matches!(reason, "invalid user" | "invalid noNewPrivileges");
-    let telling: Vec<String> = reasons.iter().filter(|reason| !noise(reason)).map(|reason| cause(point, input, reason)).collect();
+    let telling: Vec<String> = reasons
+        .iter()
+        .filter(|reason| !noise(reason))
+        .map(|reason| cause(point, input, reason))
+        .collect();
     match (telling.is_empty(), reasons.is_empty()) {
         (false, _) => telling.join("; "),
         (true, false) => "user, privileges or another detail is not in the policy".to_owned(),
@@ -83,7 +90,8 @@ fn cause(point: &str, input: &Value, reason: &str) -> String {
         "target isn't allowed to receive the signal" => {
             format!("signal {} is not in the policy", input.get("signal").cloned().unwrap_or_default())
         }
-        "unencrypted scratch not allowed" | "unencrypted scratch not allowed, non-readonly mount request for SCSI disk must request encryption" => {
+        "unencrypted scratch not allowed"
+        | "unencrypted scratch not allowed, non-readonly mount request for SCSI disk must request encryption" => {
             "the policy demands an encrypted scratch disk".to_owned()
         }
         "framework_version is missing. Current version" => "the policy lacks framework_version".to_owned(),
@@ -113,6 +121,8 @@ pub fn extract_decision(text: &str) -> Result<Value, DecisionError> {
     let rest = text.get(begin..).unwrap_or("");
     let end = rest.rfind(MARK_END).ok_or_else(missing)?;
     let encoded = rest.get(..end).unwrap_or("");
-    let bytes = STANDARD.decode(encoded).map_err(|error| DecisionError::Malformed(error.to_string()))?;
+    let bytes = STANDARD
+        .decode(encoded)
+        .map_err(|error| DecisionError::Malformed(error.to_string()))?;
     serde_json::from_slice(&bytes).map_err(|error| DecisionError::Malformed(error.to_string()))
 }

@@ -30,7 +30,12 @@ pub struct Point {
 }
 
 const fn point(name: &'static str, since: (u64, u64, u64), older: OlderPolicy, defaults: &'static str) -> Point {
-    Point { name, since, older, defaults }
+    Point {
+        name,
+        since,
+        older,
+        defaults,
+    }
 }
 
 use OlderPolicy::{Allows, AsksFramework, Denies};
@@ -39,10 +44,20 @@ use OlderPolicy::{Allows, AsksFramework, Denies};
 pub const POINTS: &[Point] = &[
     point("mount_device", (0, 1, 0), Denies, "{}"),
     point("mount_overlay", (0, 1, 0), Denies, "{}"),
-    point("create_container", (0, 1, 0), Denies, r#"{"env_list":null,"allow_stdio_access":false}"#),
+    point(
+        "create_container",
+        (0, 1, 0),
+        Denies,
+        r#"{"env_list":null,"allow_stdio_access":false}"#,
+    ),
     point("unmount_device", (0, 2, 0), Allows, "{}"),
     point("exec_in_container", (0, 2, 0), Allows, r#"{"env_list":null}"#),
-    point("exec_external", (0, 3, 0), Allows, r#"{"env_list":null,"allow_stdio_access":false}"#),
+    point(
+        "exec_external",
+        (0, 3, 0),
+        Allows,
+        r#"{"env_list":null,"allow_stdio_access":false}"#,
+    ),
     point("shutdown_container", (0, 4, 0), Allows, "{}"),
     point("signal_container_process", (0, 5, 0), Allows, "{}"),
     point("plan9_mount", (0, 6, 0), Allows, "{}"),

@@ -94,7 +94,10 @@ fn compile(pattern: &str) -> Result<Regex, PatternError> {
     }
     let translated = translate::translate(pattern)?;
     // The rewritten pattern is valid; what is left to refuse is its size.
-    RegexBuilder::new(&translated).size_limit(MAX_COMPILED_BYTES).build().map_err(|_| PatternError::TooLarge)
+    RegexBuilder::new(&translated)
+        .size_limit(MAX_COMPILED_BYTES)
+        .build()
+        .map_err(|_| PatternError::TooLarge)
 }
 
 #[cfg(test)]

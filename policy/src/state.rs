@@ -35,9 +35,11 @@ impl Entry {
 
     fn to_rego(&self) -> Value {
         match self {
-            Entry::Map(map) => {
-                Value::from(map.iter().map(|(k, v)| (Value::from(k.as_str()), v.clone())).collect::<BTreeMap<Value, Value>>())
-            }
+            Entry::Map(map) => Value::from(
+                map.iter()
+                    .map(|(k, v)| (Value::from(k.as_str()), v.clone()))
+                    .collect::<BTreeMap<Value, Value>>(),
+            ),
             Entry::Set(list) => Value::from(list.clone()),
         }
     }
@@ -54,7 +56,12 @@ impl State {
     pub(crate) fn initial(metadata: &serde_json::Value) -> Self {
         let mut entries = BTreeMap::new();
         for (name, map) in metadata.as_object().into_iter().flatten() {
-            let map = map.as_object().into_iter().flatten().map(|(k, v)| (k.clone(), Value::from(v.clone()))).collect();
+            let map = map
+                .as_object()
+                .into_iter()
+                .flatten()
+                .map(|(k, v)| (k.clone(), Value::from(v.clone())))
+                .collect();
             entries.insert(name.clone(), Entry::Map(map));
         }
         Self { entries }
@@ -90,7 +97,10 @@ impl State {
                     for (issuer, value) in map {
                         for (feed, fragments) in value["feeds"].as_object().iter().flat_map(|feeds| feeds.iter()) {
                             let feed = feed.as_string().map_or_else(|_| feed.to_string(), |feed| feed.to_string());
-                            counters.insert(format!("issuers/{issuer}/{feed}"), fragments.as_array().map_or(0, |list| list.len()));
+                            counters.insert(
+                                format!("issuers/{issuer}/{feed}"),
+                                fragments.as_array().map_or(0, |list| list.len()),
+                            );
                         }
                     }
                 }
@@ -107,11 +117,19 @@ impl State {
 
     /// Applies one command after the other; a failure leaves the ones before it in place, as existing policies expect.
     pub(crate) fn apply(&mut self, commands: Vec<Command>) -> Result<(), MetadataError> {
-        commands.into_iter().try_for_each(|command| self.apply_one(command).map_err(MetadataError::Apply))
+        commands
+            .into_iter()
+            .try_for_each(|command| self.apply_one(command).map_err(MetadataError::Apply))
     }
 
     fn apply_one(&mut self, command: Command) -> Result<(), String> {
-        let Command { name, action, kind, key, value } = command;
+        let Command {
+            name,
+            action,
+            kind,
+            key,
+            value,
+        } = command;
         match (kind.as_str(), action.as_str()) {
             ("map", "add" | "update") => {
                 let map = self.map(&name)?;
@@ -152,7 +170,10 @@ impl State {
 }
 
 fn wrong_type(name: &str, wanted: &str, saved: &Entry) -> String {
-    format!("unable to get metadata: metadata {name} has the wrong type (wanted {wanted}, but saved type is {})", saved.go_name())
+    format!(
+        "unable to get metadata: metadata {name} has the wrong type (wanted {wanted}, but saved type is {})",
+        saved.go_name()
+    )
 }
 
 /// One change of the metadata, read from a policy's answer.
@@ -168,7 +189,11 @@ pub(crate) struct Command {
 impl Command {
     /// Reads the `metadata` array of an answer; all of it, before anything is applied.
     pub(crate) fn read_all(list: &Value) -> Result<Vec<Self>, MetadataError> {
-        list.as_array().map_err(|_| MetadataError::NotAnArray)?.iter().map(Self::read).collect()
+        list.as_array()
+            .map_err(|_| MetadataError::NotAnArray)?
+            .iter()
+            .map(Self::read)
+            .collect()
     }
 
     fn read(entry: &Value) -> Result<Self, MetadataError> {
@@ -190,7 +215,13 @@ impl Command {
         if key.is_none() && kind == "map" {
             return Err(MetadataError::Missing("key"));
         }
-        Ok(Self { name, action, kind, key: key.unwrap_or_default(), value: value.unwrap_or(Value::Undefined) })
+        Ok(Self {
+            name,
+            action,
+            kind,
+            key: key.unwrap_or_default(),
+            value: value.unwrap_or(Value::Undefined),
+        })
     }
 }
 
@@ -205,7 +236,11 @@ mod tests {
     #[test]
     fn add_update_and_remove_change_a_map() {
         let mut state = State::default();
-        apply(&mut state, r#"[{"name":"x","action":"add","key":"a","value":1},{"name":"x","action":"update","key":"a","value":2}]"#).unwrap();
+        apply(
+            &mut state,
+            r#"[{"name":"x","action":"add","key":"a","value":1},{"name":"x","action":"update","key":"a","value":2}]"#,
+        )
+        .unwrap();
         assert_eq!(state.rego_value("x").to_string(), r#"{"a":2}"#);
         apply(&mut state, r#"[{"name":"x","action":"remove","key":"a"}]"#).unwrap();
         assert_eq!(state.rego_value("x").to_string(), "{}");
@@ -228,7 +263,12 @@ mod tests {
         let add = r#"{"name":"x","type":"set","action":"add","value":[1]}"#;
         apply(&mut state, &format!("[{add},{add}]")).unwrap();
         assert_eq!(state.rego_value("x").to_string(), "[[1]]");
-        assert!(apply(&mut state, r#"[{"name":"x","action":"add","key":"k","value":1}]"#).unwrap_err().to_string().contains("wrong type"));
+        assert!(
+            apply(&mut state, r#"[{"name":"x","action":"add","key":"k","value":1}]"#)
+                .unwrap_err()
+                .to_string()
+                .contains("wrong type")
+        );
     }
 
     #[test]

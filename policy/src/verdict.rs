@@ -49,7 +49,11 @@ impl Verdict for ProcessVerdict {
     fn read(answer: &Answer<'_>, subject: &Subject<'_>) -> Result<Self, String> {
         let env = answer.kept_env(subject)?;
         let capabilities = answer.kept_capabilities(subject)?;
-        let stdio = if subject.decides_stdio { answer.boolean("allow_stdio_access")? } else { answer.container_stdio };
+        let stdio = if subject.decides_stdio {
+            answer.boolean("allow_stdio_access")?
+        } else {
+            answer.container_stdio
+        };
         Ok(Self { env, capabilities, stdio })
     }
 
@@ -69,7 +73,10 @@ pub struct ExternalVerdict {
 
 impl Verdict for ExternalVerdict {
     fn read(answer: &Answer<'_>, subject: &Subject<'_>) -> Result<Self, String> {
-        Ok(Self { env: answer.kept_env(subject)?, stdio: answer.boolean("allow_stdio_access")? })
+        Ok(Self {
+            env: answer.kept_env(subject)?,
+            stdio: answer.boolean("allow_stdio_access")?,
+        })
     }
 }
 
@@ -87,9 +94,10 @@ impl Answer<'_> {
         match self.result.get("env_list") {
             None | Some(Value::Null) => Ok(asked.to_vec()),
             Some(Value::Array(list)) => Ok(kept(asked, &strings(list, "members of env_list from policy must be strings")?)),
-            Some(other) => {
-                Err(format!("policy returned incorrect type for 'env_list', expected []interface{{}}, received {}", go_type(other)))
-            }
+            Some(other) => Err(format!(
+                "policy returned incorrect type for 'env_list', expected []interface{{}}, received {}",
+                go_type(other)
+            )),
         }
     }
 
@@ -106,10 +114,14 @@ impl Answer<'_> {
             }
         };
         let keep = |name: &str, asked: &[String]| match sets.get(name).unwrap_or(&Value::Null) {
-            Value::Array(list) => Ok(kept(asked, &strings(list, "members of capability sets from policy must be strings")?)),
-            other => {
-                Err(format!("capability sets of caps_list from policy must be an array of interface{{}}, received {}", go_type(other)))
-            }
+            Value::Array(list) => Ok(kept(
+                asked,
+                &strings(list, "members of capability sets from policy must be strings")?,
+            )),
+            other => Err(format!(
+                "capability sets of caps_list from policy must be an array of interface{{}}, received {}",
+                go_type(other)
+            )),
         };
         Ok(Capabilities {
             ambient: keep("ambient", &asked.ambient)?,
@@ -122,13 +134,19 @@ impl Answer<'_> {
 }
 
 fn strings<'a>(list: &'a [Value], complaint: &str) -> Result<BTreeSet<&'a str>, String> {
-    list.iter().map(|entry| entry.as_str().ok_or_else(|| format!("{complaint}, received {}", go_type(entry)))).collect()
+    list.iter()
+        .map(|entry| entry.as_str().ok_or_else(|| format!("{complaint}, received {}", go_type(entry))))
+        .collect()
 }
 
 /// What was asked for and is allowed, in the order it was asked, once each.
 fn kept(asked: &[String], allowed: &BTreeSet<&str>) -> Vec<String> {
     let mut seen = BTreeSet::new();
-    asked.iter().filter(|entry| allowed.contains(entry.as_str()) && seen.insert(entry.as_str())).cloned().collect()
+    asked
+        .iter()
+        .filter(|entry| allowed.contains(entry.as_str()) && seen.insert(entry.as_str()))
+        .cloned()
+        .collect()
 }
 
 /// Existing tools match on these messages, so types have the names they know.
@@ -150,10 +168,20 @@ mod tests {
 
     fn process(result: Value) -> Result<ProcessVerdict, String> {
         let env = ["B=2".to_owned(), "A=1".to_owned(), "B=2".to_owned()];
-        let subject = Subject { env: Some(&env), decides_stdio: true, ..Subject::default() };
+        let subject = Subject {
+            env: Some(&env),
+            decides_stdio: true,
+            ..Subject::default()
+        };
         let mut result = result.as_object().cloned().unwrap_or_default();
         result.entry("allow_stdio_access").or_insert(Value::Bool(true));
-        ProcessVerdict::read(&Answer { result: &result, container_stdio: true }, &subject)
+        ProcessVerdict::read(
+            &Answer {
+                result: &result,
+                container_stdio: true,
+            },
+            &subject,
+        )
     }
 
     #[test]
@@ -168,8 +196,18 @@ mod tests {
 
     #[test]
     fn wrong_types_are_named() {
-        assert_eq!(process(json!({"env_list": [1]})).unwrap_err(), "members of env_list from policy must be strings, received json.Number");
-        assert!(process(json!({"caps_list": {"ambient": []}})).unwrap_err().contains("received <nil>"));
-        assert_eq!(process(json!({"allow_stdio_access": 1})).unwrap_err(), "value for 'allow_stdio_access' is not a boolean");
+        assert_eq!(
+            process(json!({"env_list": [1]})).unwrap_err(),
+            "members of env_list from policy must be strings, received json.Number"
+        );
+        assert!(
+            process(json!({"caps_list": {"ambient": []}}))
+                .unwrap_err()
+                .contains("received <nil>")
+        );
+        assert_eq!(
+            process(json!({"allow_stdio_access": 1})).unwrap_err(),
+            "value for 'allow_stdio_access' is not a boolean"
+        );
     }
 }

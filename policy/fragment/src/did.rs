@@ -145,7 +145,10 @@ impl FromStr for DidX509 {
             return Err(DidError::TooLong);
         }
         let mut parts = text.split("::");
-        let authority = parts.next().and_then(|first| first.strip_prefix("did:x509:0:")).ok_or(DidError::Method)?;
+        let authority = parts
+            .next()
+            .and_then(|first| first.strip_prefix("did:x509:0:"))
+            .ok_or(DidError::Method)?;
         let (algorithm, fingerprint) = authority.split_once(':').ok_or(DidError::Fingerprint)?;
         let algorithm = match algorithm {
             "sha256" => FingerprintAlgorithm::Sha256,
@@ -161,7 +164,11 @@ impl FromStr for DidX509 {
         if conditions.is_empty() || conditions.len() > MAX_PARTS {
             return Err(DidError::Conditions);
         }
-        Ok(Self { algorithm, fingerprint, conditions })
+        Ok(Self {
+            algorithm,
+            fingerprint,
+            conditions,
+        })
     }
 }
 
@@ -188,12 +195,16 @@ fn condition(text: &str) -> Result<Condition, DidError> {
 
 /// A value that ends its condition.
 fn single<'a>(value: &'a str, condition: &str) -> Result<&'a str, DidError> {
-    if value.is_empty() || value.contains(':') { Err(DidError::Condition(condition.to_owned())) } else { Ok(value) }
+    if value.is_empty() || value.contains(':') {
+        Err(DidError::Condition(condition.to_owned()))
+    } else {
+        Ok(value)
+    }
 }
 
 fn subject(arguments: &str) -> Result<Condition, DidError> {
     let fields: Vec<&str> = arguments.split(':').take(2 * MAX_PARTS + 1).collect();
-    if fields.len() % 2 != 0 || fields.len() > 2 * MAX_PARTS {
+    if !fields.len().is_multiple_of(2) || fields.len() > 2 * MAX_PARTS {
         return Err(DidError::Subject("keys and values must come in pairs".to_owned()));
     }
     let mut seen = BTreeSet::new();
@@ -249,7 +260,11 @@ fn decoded(text: &str) -> Result<String, DidError> {
         bytes.push(match byte {
             b'+' => b' ',
             b'%' => {
-                let mut digit = || rest.next().and_then(|b| char::from(b).to_digit(16)).and_then(|d| u8::try_from(d).ok());
+                let mut digit = || {
+                    rest.next()
+                        .and_then(|b| char::from(b).to_digit(16))
+                        .and_then(|d| u8::try_from(d).ok())
+                };
                 let (high, low) = (digit().ok_or_else(wrong)?, digit().ok_or_else(wrong)?);
                 high << 4 | low
             }

@@ -177,7 +177,10 @@ pub struct IdName {
 
 impl Default for IdName {
     fn default() -> Self {
-        Self { strategy: Strategy::Any, rule: String::new() }
+        Self {
+            strategy: Strategy::Any,
+            rule: String::new(),
+        }
     }
 }
 

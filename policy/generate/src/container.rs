@@ -82,7 +82,10 @@ pub(crate) struct PolicyProcess {
 /// Fills in what the configuration leaves to the image and to defaults.
 pub(crate) fn resolve(container: &Container, place: &str, base_dir: &Path) -> Result<PolicyContainer, GenerateError> {
     let source = source::find(container, place, base_dir)?;
-    let field = |problem: String| GenerateError::Field { place: place.to_owned(), problem };
+    let field = |problem: String| GenerateError::Field {
+        place: place.to_owned(),
+        problem,
+    };
     let command = command(container, &source);
     if command.is_empty() {
         return Err(field("give a command: its image has neither ENTRYPOINT nor CMD".to_owned()));
@@ -140,7 +143,12 @@ fn command(container: &Container, source: &Source) -> Vec<String> {
     if !container.command.is_empty() {
         return container.command.clone();
     }
-    [&source.image.entrypoint, &source.image.cmd].into_iter().flatten().flatten().cloned().collect()
+    [&source.image.entrypoint, &source.image.cmd]
+        .into_iter()
+        .flatten()
+        .flatten()
+        .cloned()
+        .collect()
 }
 
 fn working_dir(container: &Container, source: &Source) -> String {
@@ -164,13 +172,21 @@ fn env_rules(container: &Container, source: &Source) -> Result<Vec<PolicyEnvRule
             Strategy::Re2 => check_pattern(rule)?,
             other => return Err(format!("env_rule {rule:?}: strategy {} is for users and groups", other.as_str())),
         }
-        rules.push(PolicyEnvRule { pattern: rule.clone(), strategy: strategy.as_str(), required: *required });
+        rules.push(PolicyEnvRule {
+            pattern: rule.clone(),
+            strategy: strategy.as_str(),
+            required: *required,
+        });
     }
     Ok(rules)
 }
 
 fn exactly(entry: &str, required: bool) -> PolicyEnvRule {
-    PolicyEnvRule { pattern: entry.to_owned(), strategy: Strategy::String.as_str(), required }
+    PolicyEnvRule {
+        pattern: entry.to_owned(),
+        strategy: Strategy::String.as_str(),
+        required,
+    }
 }
 
 fn check_pattern(pattern: &str) -> Result<(), String> {
@@ -178,23 +194,38 @@ fn check_pattern(pattern: &str) -> Result<(), String> {
 }
 
 fn mount(mount: &Mount) -> Result<PolicyMount, String> {
-    let Mount { host_path, container_path, readonly } = mount;
+    let Mount {
+        host_path,
+        container_path,
+        readonly,
+    } = mount;
     if container_path.is_empty() {
         return Err(format!("mount of {host_path:?} has no container_path"));
     }
     check_pattern(host_path)?;
     let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| host_path.starts_with(prefix));
-    let propagation = if starts(&["sandbox://", "hugepages://"]) { "rshared" } else { "rprivate" };
+    let propagation = if starts(&["sandbox://", "hugepages://"]) {
+        "rshared"
+    } else {
+        "rprivate"
+    };
     Ok(PolicyMount {
         destination: container_path.clone(),
         options: vec!["rbind", propagation, if *readonly { "ro" } else { "rw" }],
         source: host_path.clone(),
-        kind: if starts(&["sandbox://", "hugepages://", "plan9://"]) { "bind" } else { "none" },
+        kind: if starts(&["sandbox://", "hugepages://", "plan9://"]) {
+            "bind"
+        } else {
+            "none"
+        },
     })
 }
 
 fn exec_process(process: &ExecProcess) -> PolicyExecProcess {
-    PolicyExecProcess { command: process.command.clone(), signals: process.signals.clone() }
+    PolicyExecProcess {
+        command: process.command.clone(),
+        signals: process.signals.clone(),
+    }
 }
 
 fn configured_user(user: &User) -> Result<PolicyUser, String> {
@@ -204,33 +235,55 @@ fn configured_user(user: &User) -> Result<PolicyUser, String> {
             Strategy::Re2 => check_pattern(rule)?,
             Strategy::Any | Strategy::Id | Strategy::Name => {}
         }
-        Ok(PolicyIdName { pattern: rule.clone(), strategy: strategy.as_str() })
+        Ok(PolicyIdName {
+            pattern: rule.clone(),
+            strategy: strategy.as_str(),
+        })
     };
     Ok(PolicyUser {
         user_idname: id_name(&user.user_idname)?,
         group_idnames: user.group_idname.iter().map(id_name).collect::<Result<_, _>>()?,
-        umask: if user.umask.is_empty() { DEFAULT_UMASK.to_owned() } else { user.umask.clone() },
+        umask: if user.umask.is_empty() {
+            DEFAULT_UMASK.to_owned()
+        } else {
+            user.umask.clone()
+        },
     })
 }
 
 /// The image's USER: nobody said means anybody; digits mean the id, anything else the name.
 fn image_user(user: &str) -> PolicyUser {
-    let any = || PolicyIdName { pattern: String::new(), strategy: Strategy::Any.as_str() };
+    let any = || PolicyIdName {
+        pattern: String::new(),
+        strategy: Strategy::Any.as_str(),
+    };
     let id_name = |text: &str| {
         let numeric = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
         let strategy = if numeric { Strategy::Id } else { Strategy::Name };
-        PolicyIdName { pattern: text.to_owned(), strategy: strategy.as_str() }
+        PolicyIdName {
+            pattern: text.to_owned(),
+            strategy: strategy.as_str(),
+        }
     };
     let (user_idname, group) = match user.split_once(':') {
         _ if user.is_empty() => (any(), any()),
         None => (id_name(user), any()),
         Some((user, group)) => (id_name(user), id_name(group)),
     };
-    PolicyUser { user_idname, group_idnames: vec![group], umask: DEFAULT_UMASK.to_owned() }
+    PolicyUser {
+        user_idname,
+        group_idnames: vec![group],
+        umask: DEFAULT_UMASK.to_owned(),
+    }
 }
 
 fn seccomp(container: &Container, place: &str, base_dir: &Path) -> Result<String, GenerateError> {
-    let Some(path) = &container.seccomp_profile_path else { return Ok(String::new()) };
+    let Some(path) = &container.seccomp_profile_path else {
+        return Ok(String::new());
+    };
     let profile = source::read(&base_dir.join(path), MAX_SECCOMP_BYTES)?;
-    policy::seccomp_digest(&profile).map_err(|source| GenerateError::Seccomp { place: place.to_owned(), source })
+    policy::seccomp_digest(&profile).map_err(|source| GenerateError::Seccomp {
+        place: place.to_owned(),
+        source,
+    })
 }

@@ -35,9 +35,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-pub use config::{
-    Auth, Capabilities, Config, Container, EnvRule, ExecProcess, ExternalProcess, Fragment, IdName, Mount, Strategy, User,
-};
+pub use config::{Auth, Capabilities, Config, Container, EnvRule, ExecProcess, ExternalProcess, Fragment, IdName, Mount, Strategy, User};
 
 /// Largest configuration in bytes.
 pub const MAX_CONFIG_BYTES: u64 = 4 << 20;

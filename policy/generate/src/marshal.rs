@@ -90,14 +90,20 @@ fn container(container: &PolicyContainer) -> String {
         ("exec_processes", json(&container.exec_processes)),
         ("signals", json(&container.signals)),
         ("user", user(&container.user)),
-        ("capabilities", container.capabilities.as_ref().map_or_else(|| "null".to_owned(), capabilities)),
+        (
+            "capabilities",
+            container.capabilities.as_ref().map_or_else(|| "null".to_owned(), capabilities),
+        ),
         ("seccomp_profile_sha256", json(&container.seccomp_profile_sha256)),
         ("allow_elevated", container.allow_elevated.to_string()),
         ("working_dir", json(&container.working_dir)),
         ("allow_stdio_access", container.allow_stdio_access.to_string()),
         ("no_new_privileges", container.no_new_privileges.to_string()),
     ];
-    let fields: String = fields.iter().map(|(name, value)| format!("        \"{name}\": {value},\n")).collect();
+    let fields: String = fields
+        .iter()
+        .map(|(name, value)| format!("        \"{name}\": {value},\n"))
+        .collect();
     format!("{{\n{fields}    }}")
 }
 
@@ -118,7 +124,10 @@ fn capabilities(sets: &Capabilities) -> String {
         ("permitted", &sets.permitted),
         ("ambient", &sets.ambient),
     ];
-    let sets: String = sets.iter().map(|(name, set)| format!("            \"{name}\": {},\n", json(set))).collect();
+    let sets: String = sets
+        .iter()
+        .map(|(name, set)| format!("            \"{name}\": {},\n", json(set)))
+        .collect();
     format!("{{\n{sets}        }}")
 }
 

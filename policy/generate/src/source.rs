@@ -20,18 +20,30 @@ pub(crate) struct Source {
 
 /// Finds a container's layers and its image's defaults.
 pub(crate) fn find(container: &Container, place: &str, base_dir: &Path) -> Result<Source, GenerateError> {
-    let field = |problem: &str| GenerateError::Field { place: place.to_owned(), problem: problem.to_owned() };
+    let field = |problem: &str| GenerateError::Field {
+        place: place.to_owned(),
+        problem: problem.to_owned(),
+    };
     match (&container.image, container.layer_files.is_empty(), container.layers.is_empty()) {
         (Some(directory), true, true) => from_layout(&base_dir.join(directory), container.image_tag.as_deref(), place),
         (None, false, true) => {
-            let layers = container.layer_files.iter().map(|path| Ok(hash(&base_dir.join(path))?.root_hash.to_string()));
-            Ok(Source { layers: layers.collect::<Result<_, GenerateError>>()?, image: ImageConfig::default() })
+            let layers = container
+                .layer_files
+                .iter()
+                .map(|path| Ok(hash(&base_dir.join(path))?.root_hash.to_string()));
+            Ok(Source {
+                layers: layers.collect::<Result<_, GenerateError>>()?,
+                image: ImageConfig::default(),
+            })
         }
         (None, true, false) => {
             if let Some(wrong) = container.layers.iter().find(|hash| hash.parse::<layer::RootHash>().is_err()) {
                 return Err(field(&format!("layer {wrong:?} is not a root hash of 64 lower-case hex digits")));
             }
-            Ok(Source { layers: container.layers.clone(), image: ImageConfig::default() })
+            Ok(Source {
+                layers: container.layers.clone(),
+                image: ImageConfig::default(),
+            })
         }
         (None, true, true) => Err(field("give its layers: image (an OCI layout directory), layer_files or layers")),
         _ => Err(field("give only one of image, layer_files and layers")),
@@ -39,8 +51,10 @@ pub(crate) fn find(container: &Container, place: &str, base_dir: &Path) -> Resul
 }
 
 fn from_layout(directory: &Path, tag: Option<&str>, place: &str) -> Result<Source, GenerateError> {
-    let image =
-        OciLayout::new(directory).image(tag).map_err(|source| GenerateError::Image { place: place.to_owned(), source })?;
+    let image = OciLayout::new(directory).image(tag).map_err(|source| GenerateError::Image {
+        place: place.to_owned(),
+        source,
+    })?;
     let mut layers = Vec::with_capacity(image.layers.len());
     for (path, diff_id) in image.layers.iter().zip(&image.diff_ids) {
         let converted = hash(path)?;
@@ -49,22 +63,37 @@ fn from_layout(directory: &Path, tag: Option<&str>, place: &str) -> Result<Sourc
         }
         layers.push(converted.root_hash.to_string());
     }
-    Ok(Source { layers, image: image.config })
+    Ok(Source {
+        layers,
+        image: image.config,
+    })
 }
 
 fn hash(path: &Path) -> Result<layer::Converted, GenerateError> {
-    let file = File::open(path).map_err(|source| GenerateError::Read { path: path.to_owned(), source })?;
-    layer::hash(file, &layer::Limits::default()).map_err(|source| GenerateError::Layer { path: path.to_owned(), source })
+    let file = File::open(path).map_err(|source| GenerateError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    layer::hash(file, &layer::Limits::default()).map_err(|source| GenerateError::Layer {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// Reads a whole file of at most `max_bytes`.
 pub(crate) fn read(path: &Path, max_bytes: u64) -> Result<Vec<u8>, GenerateError> {
-    let error = |source| GenerateError::Read { path: PathBuf::from(path), source };
+    let error = |source| GenerateError::Read {
+        path: PathBuf::from(path),
+        source,
+    };
     let file = File::open(path).map_err(error)?;
     let mut bytes = Vec::new();
     file.take(max_bytes + 1).read_to_end(&mut bytes).map_err(error)?;
     if bytes.len() as u64 > max_bytes {
-        return Err(error(std::io::Error::new(std::io::ErrorKind::FileTooLarge, format!("larger than {max_bytes} bytes"))));
+        return Err(error(std::io::Error::new(
+            std::io::ErrorKind::FileTooLarge,
+            format!("larger than {max_bytes} bytes"),
+        )));
     }
     Ok(bytes)
 }

@@ -11,7 +11,10 @@ fn text(config: &str) -> Result<String, GenerateError> {
 
 #[test]
 fn every_default_is_filled_in() {
-    let text = text(&format!("[[container]]\nlayers = [\"{LAYER_A}\", \"{LAYER_B}\"]\ncommand = [\"sh\", \"-c\", \"a<b\"]\n")).unwrap();
+    let text = text(&format!(
+        "[[container]]\nlayers = [\"{LAYER_A}\", \"{LAYER_B}\"]\ncommand = [\"sh\", \"-c\", \"a<b\"]\n"
+    ))
+    .unwrap();
     let expected = format!(
         r#"containers := [
     {{
@@ -37,7 +40,10 @@ fn every_default_is_filled_in() {
         "command": ["/pause"],
 "#
     );
-    assert!(text.starts_with("package policy\n\napi_version := \"0.12.0\"\nframework_version := \"0.5.0\"\n\ncontainers"), "{text}");
+    assert!(
+        text.starts_with("package policy\n\napi_version := \"0.12.0\"\nframework_version := \"0.5.0\"\n\ncontainers"),
+        "{text}"
+    );
     assert!(text.contains(&expected), "{text}");
     assert!(text.ends_with("reason := data.framework.reason\n"));
 }
@@ -46,7 +52,11 @@ fn every_default_is_filled_in() {
 fn every_point_of_the_table_has_its_line() {
     let text = text(&format!("[[container]]\nlayers = [\"{LAYER_A}\"]\ncommand = [\"sh\"]\n")).unwrap();
     for point in policy::POINTS {
-        assert!(text.contains(&format!("\n{0} := data.framework.{0}\n", point.name)) || point.name == "mount_cims", "{}", point.name);
+        assert!(
+            text.contains(&format!("\n{0} := data.framework.{0}\n", point.name)) || point.name == "mount_cims",
+            "{}",
+            point.name
+        );
     }
 }
 
@@ -64,8 +74,14 @@ fn mounts_become_constraints() {
          [[container.mount]]\nhost_path = \"/srv\"\ncontainer_path = \"/srv\"\n"
     ))
     .unwrap();
-    assert!(text.contains(r#"{"destination":"/x","options":["rbind","rshared","ro"],"source":"sandbox:///tmp/x","type":"bind"}"#), "{text}");
-    assert!(text.contains(r#"{"destination":"/srv","options":["rbind","rprivate","rw"],"source":"/srv","type":"none"}"#), "{text}");
+    assert!(
+        text.contains(r#"{"destination":"/x","options":["rbind","rshared","ro"],"source":"sandbox:///tmp/x","type":"bind"}"#),
+        "{text}"
+    );
+    assert!(
+        text.contains(r#"{"destination":"/srv","options":["rbind","rprivate","rw"],"source":"/srv","type":"none"}"#),
+        "{text}"
+    );
 }
 
 #[test]
@@ -76,9 +92,18 @@ fn what_cannot_be_meant_is_refused() {
         (container.clone(), "give a command"),
         ("[[container]]\ncommand = [\"sh\"]\n".to_owned(), "give its layers"),
         (format!("{container}image = \"x\"\n"), "only one of"),
-        ("[[container]]\nlayers = [\"AA\"]\ncommand = [\"sh\"]\n".to_owned(), "not a root hash"),
-        (format!("{container}command = [\"sh\"]\n[[container.env_rule]]\nstrategy = \"re2\"\nrule = \"a**\"\n"), "nested repetition"),
-        (format!("{container}command = [\"sh\"]\n[[container.env_rule]]\nstrategy = \"any\"\n"), "for users and groups"),
+        (
+            "[[container]]\nlayers = [\"AA\"]\ncommand = [\"sh\"]\n".to_owned(),
+            "not a root hash",
+        ),
+        (
+            format!("{container}command = [\"sh\"]\n[[container.env_rule]]\nstrategy = \"re2\"\nrule = \"a**\"\n"),
+            "nested repetition",
+        ),
+        (
+            format!("{container}command = [\"sh\"]\n[[container.env_rule]]\nstrategy = \"any\"\n"),
+            "for users and groups",
+        ),
         (format!("allow_all = true\n{container}"), "Invalid policy for open-door enforcer"),
     ] {
         let error = text(&config).unwrap_err();
@@ -99,9 +124,15 @@ fn an_image_brings_layers_and_defaults() {
     let config = "[[container]]\nimage = \"app\"\nimage_name = \"app:1\"\n";
     let text = generate(&Config::from_toml(config).unwrap(), directory.path()).unwrap();
     assert!(text.contains(r#""command": ["/bin/app","--serve"]"#), "{text}");
-    assert!(text.contains(r#"[{"pattern":"A=1","strategy":"string","required":true},{"pattern":"TERM=xterm""#), "{text}");
+    assert!(
+        text.contains(r#"[{"pattern":"A=1","strategy":"string","required":true},{"pattern":"TERM=xterm""#),
+        "{text}"
+    );
     assert!(text.contains(r#""user_idname": {"pattern":"1000","strategy":"id"}"#), "{text}");
-    assert!(text.contains(r#""group_idnames": [{"pattern":"staff","strategy":"name"}]"#), "{text}");
+    assert!(
+        text.contains(r#""group_idnames": [{"pattern":"staff","strategy":"name"}]"#),
+        "{text}"
+    );
     assert!(text.contains(r#""working_dir": "/srv""#), "{text}");
 
     // A layer that is not the one the image names is found out.

@@ -22,6 +22,9 @@ impl Action for ExecExternal {
     type Verdict = ExternalVerdict;
 
     fn subject(&self) -> Subject<'_> {
-        Subject { env: Some(&self.env_list), ..Subject::default() }
+        Subject {
+            env: Some(&self.env_list),
+            ..Subject::default()
+        }
     }
 }

@@ -17,7 +17,10 @@ impl Action for MountBlockdev {
     type Verdict = ();
 
     fn subject(&self) -> Subject<'_> {
-        Subject { target: Some(&self.target), ..Subject::default() }
+        Subject {
+            target: Some(&self.target),
+            ..Subject::default()
+        }
     }
 }
 
@@ -34,6 +37,9 @@ impl Action for UnmountBlockdev {
     type Verdict = ();
 
     fn subject(&self) -> Subject<'_> {
-        Subject { target: Some(&self.unmount_target), ..Subject::default() }
+        Subject {
+            target: Some(&self.unmount_target),
+            ..Subject::default()
+        }
     }
 }

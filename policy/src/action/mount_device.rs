@@ -22,7 +22,11 @@ pub struct MountDevice {
 impl MountDevice {
     /// The device with `device_hash`, to be mounted at `target`.
     pub fn new(target: impl Into<String>, device_hash: RootHash) -> Self {
-        Self { target: target.into(), device_hash, mount_path_regex: LAYER_MOUNT_POINTS.to_owned() }
+        Self {
+            target: target.into(),
+            device_hash,
+            mount_path_regex: LAYER_MOUNT_POINTS.to_owned(),
+        }
     }
 }
 
@@ -31,7 +35,10 @@ impl Action for MountDevice {
     type Verdict = ();
 
     fn subject(&self) -> Subject<'_> {
-        Subject { target: Some(&self.target), ..Subject::default() }
+        Subject {
+            target: Some(&self.target),
+            ..Subject::default()
+        }
     }
 }
 
@@ -48,6 +55,9 @@ impl Action for UnmountDevice {
     type Verdict = ();
 
     fn subject(&self) -> Subject<'_> {
-        Subject { target: Some(&self.unmount_target), ..Subject::default() }
+        Subject {
+            target: Some(&self.unmount_target),
+            ..Subject::default()
+        }
     }
 }

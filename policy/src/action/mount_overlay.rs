@@ -24,7 +24,11 @@ impl Action for MountOverlay {
     type Verdict = ();
 
     fn subject(&self) -> Subject<'_> {
-        Subject { container: Some(&self.container_id), target: Some(&self.target), ..Subject::default() }
+        Subject {
+            container: Some(&self.container_id),
+            target: Some(&self.target),
+            ..Subject::default()
+        }
     }
 }
 
@@ -41,6 +45,9 @@ impl Action for UnmountOverlay {
     type Verdict = ();
 
     fn subject(&self) -> Subject<'_> {
-        Subject { target: Some(&self.unmount_target), ..Subject::default() }
+        Subject {
+            target: Some(&self.unmount_target),
+            ..Subject::default()
+        }
     }
 }

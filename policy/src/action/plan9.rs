@@ -22,7 +22,11 @@ pub struct Plan9Mount {
 impl Plan9Mount {
     /// A share to be mounted at `target`.
     pub fn new(target: impl Into<String>) -> Self {
-        Self { root_prefix: ROOT_PREFIX.to_owned(), mount_path_prefix: MOUNT_PATH_PREFIX.to_owned(), target: target.into() }
+        Self {
+            root_prefix: ROOT_PREFIX.to_owned(),
+            mount_path_prefix: MOUNT_PATH_PREFIX.to_owned(),
+            target: target.into(),
+        }
     }
 }
 
@@ -31,7 +35,10 @@ impl Action for Plan9Mount {
     type Verdict = ();
 
     fn subject(&self) -> Subject<'_> {
-        Subject { target: Some(&self.target), ..Subject::default() }
+        Subject {
+            target: Some(&self.target),
+            ..Subject::default()
+        }
     }
 }
 
@@ -48,6 +55,9 @@ impl Action for Plan9Unmount {
     type Verdict = ();
 
     fn subject(&self) -> Subject<'_> {
-        Subject { target: Some(&self.unmount_target), ..Subject::default() }
+        Subject {
+            target: Some(&self.unmount_target),
+            ..Subject::default()
+        }
     }
 }

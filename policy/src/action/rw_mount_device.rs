@@ -40,7 +40,10 @@ impl Action for RwMountDevice {
     type Verdict = ();
 
     fn subject(&self) -> Subject<'_> {
-        Subject { target: Some(&self.target), ..Subject::default() }
+        Subject {
+            target: Some(&self.target),
+            ..Subject::default()
+        }
     }
 }
 
@@ -57,6 +60,9 @@ impl Action for RwUnmountDevice {
     type Verdict = ();
 
     fn subject(&self) -> Subject<'_> {
-        Subject { target: Some(&self.unmount_target), ..Subject::default() }
+        Subject {
+            target: Some(&self.unmount_target),
+            ..Subject::default()
+        }
     }
 }

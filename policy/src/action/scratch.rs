@@ -19,7 +19,10 @@ impl Action for ScratchMount {
     type Verdict = ();
 
     fn subject(&self) -> Subject<'_> {
-        Subject { target: Some(&self.target), ..Subject::default() }
+        Subject {
+            target: Some(&self.target),
+            ..Subject::default()
+        }
     }
 }
 
@@ -36,6 +39,9 @@ impl Action for ScratchUnmount {
     type Verdict = ();
 
     fn subject(&self) -> Subject<'_> {
-        Subject { target: Some(&self.unmount_target), ..Subject::default() }
+        Subject {
+            target: Some(&self.unmount_target),
+            ..Subject::default()
+        }
     }
 }

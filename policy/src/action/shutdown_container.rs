@@ -19,6 +19,9 @@ impl Action for ShutdownContainer {
     type Verdict = ();
 
     fn subject(&self) -> Subject<'_> {
-        Subject { container: Some(&self.container_id), ..Subject::default() }
+        Subject {
+            container: Some(&self.container_id),
+            ..Subject::default()
+        }
     }
 }

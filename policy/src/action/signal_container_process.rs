@@ -25,6 +25,9 @@ impl Action for SignalContainerProcess {
     type Verdict = ();
 
     fn subject(&self) -> Subject<'_> {
-        Subject { container: Some(&self.container_id), ..Subject::default() }
+        Subject {
+            container: Some(&self.container_id),
+            ..Subject::default()
+        }
     }
 }

@@ -12,7 +12,14 @@ fn denied(input: Value, reason: Value, max_bytes: usize) -> Denied {
 fn html_and_line_separators_are_escaped_and_survive() {
     let text = "<a> & \u{2028}\u{2029} \"q\"";
     let denied = denied(json!({"x": text}), json!({"errors": []}), 0);
-    let document = STANDARD.decode(denied.decision().trim_start_matches(plain::MARK_BEGIN).trim_end_matches(plain::MARK_END)).unwrap();
+    let document = STANDARD
+        .decode(
+            denied
+                .decision()
+                .trim_start_matches(plain::MARK_BEGIN)
+                .trim_end_matches(plain::MARK_END),
+        )
+        .unwrap();
     let document = String::from_utf8(document).unwrap();
     assert!(document.contains(r"\u003ca\u003e \u0026 \u2028\u2029"), "{document}");
     assert_eq!(extract_decision(denied.decision()).unwrap()["input"]["x"], text);
@@ -39,12 +46,23 @@ fn parts_are_left_out_in_turn_until_it_fits() {
 fn values_of_the_environment_do_not_leave_the_guest() {
     let denied = denied(json!({"envList": ["A=secret", "B", "C=x=y"]}), json!({}), 0);
     let decision = extract_decision(denied.decision()).unwrap();
-    assert_eq!(decision["input"]["envList"], json!(["A=<<redacted>>", "B=<<redacted>>", "C=<<redacted>>"]));
+    assert_eq!(
+        decision["input"]["envList"],
+        json!(["A=<<redacted>>", "B=<<redacted>>", "C=<<redacted>>"])
+    );
 }
 
 #[test]
 fn a_policy_without_a_reason_says_so() {
-    let denied = Denied::new("x", &Subject::default(), Reason::Denied { input: json!({}), reason: None }, 0);
+    let denied = Denied::new(
+        "x",
+        &Subject::default(),
+        Reason::Denied {
+            input: json!({}),
+            reason: None,
+        },
+        0,
+    );
     assert_eq!(extract_decision(denied.decision()).unwrap()["reason"], NO_REASON);
     assert_eq!(denied.summary(), "x is not allowed: the policy does not allow it (rule x)");
 }

@@ -12,7 +12,10 @@ const LAYER: [u8; 32] = [0xab; 32];
 
 /// A policy of one container with one layer, its rules passed to the framework.
 fn policy(extra: &str) -> String {
-    let rules: String = crate::POINTS.iter().map(|point| format!("{0} := data.framework.{0}\n", point.name)).collect();
+    let rules: String = crate::POINTS
+        .iter()
+        .map(|point| format!("{0} := data.framework.{0}\n", point.name))
+        .collect();
     format!(
         r#"package policy
 api_version := "0.12.0"
@@ -121,11 +124,24 @@ fn a_container_lives_its_whole_life() {
         arg_list: Some(vec!["redis-cli".to_owned(), "ping".to_owned()]),
     };
     enforcer.enforce(signal(15, false)).unwrap().commit();
-    assert_eq!(denied(&mut enforcer, signal(9, false)).reasons(), ["target isn't allowed to receive the signal"]);
+    assert_eq!(
+        denied(&mut enforcer, signal(9, false)).reasons(),
+        ["target isn't allowed to receive the signal"]
+    );
     enforcer.enforce(signal(9, true)).unwrap().commit();
     enforcer.enforce(ShutdownContainer { container_id: id() }).unwrap().commit();
-    enforcer.enforce(UnmountOverlay { unmount_target: overlay().target }).unwrap().commit();
-    enforcer.enforce(UnmountDevice { unmount_target: "/run/mounts/scsi/m0".to_owned() }).unwrap().commit();
+    enforcer
+        .enforce(UnmountOverlay {
+            unmount_target: overlay().target,
+        })
+        .unwrap()
+        .commit();
+    enforcer
+        .enforce(UnmountDevice {
+            unmount_target: "/run/mounts/scsi/m0".to_owned(),
+        })
+        .unwrap()
+        .commit();
 }
 
 #[test]
@@ -134,22 +150,34 @@ fn denials_say_what_is_wrong_in_plain_words() {
     enforcer.enforce(mount_layer()).unwrap().commit();
     enforcer.enforce(overlay()).unwrap().commit();
     let other = denied(&mut enforcer, create(&["sh"], &["PATH=/bin"]));
-    assert_eq!(other.summary(), "container \"nginx\" may not start: command is not in the policy (rule create_container)");
+    assert_eq!(
+        other.summary(),
+        "container \"nginx\" may not start: command is not in the policy (rule create_container)"
+    );
     assert!(other.to_string().starts_with(other.summary()));
     assert!(other.to_string().ends_with(" >policyDecision"));
     assert_eq!(other.reasons(), ["invalid command"]);
 
     let secret = denied(&mut enforcer, create(&["redis-server"], &["PATH=/bin", "SECRET=xyzzy"]));
-    assert!(secret.summary().contains("environment variable SECRET is not in the policy"), "{secret}");
+    assert!(
+        secret.summary().contains("environment variable SECRET is not in the policy"),
+        "{secret}"
+    );
     let decision = extract_decision(&secret.to_string()).unwrap();
-    assert_eq!(decision["input"]["envList"], serde_json::json!(["PATH=<<redacted>>", "SECRET=<<redacted>>"]));
+    assert_eq!(
+        decision["input"]["envList"],
+        serde_json::json!(["PATH=<<redacted>>", "SECRET=<<redacted>>"])
+    );
     assert_eq!(decision["input"]["capabilities"], "[unprivileged]");
 
     let changed = denied(&mut enforcer, MountDevice::new("/run/mounts/scsi/m1", RootHash::new(&[1; 32])));
     assert!(changed.summary().contains("layer hash 0101"), "{changed}");
     start_only(&mut enforcer);
     let unlisted = denied(&mut enforcer, exec(&["sh"]));
-    assert_eq!(unlisted.summary(), "process may not start in container \"nginx\": command is not in the policy (rule exec_in_container)");
+    assert_eq!(
+        unlisted.summary(),
+        "process may not start in container \"nginx\": command is not in the policy (rule exec_in_container)"
+    );
 }
 
 fn start_only(enforcer: &mut Enforcer) {
@@ -166,7 +194,10 @@ fn a_dropped_permit_leaves_no_trace() {
     assert_eq!(enforcer.memory().state, before.state);
     assert!(enforcer.stdio.is_empty());
     start_only(&mut enforcer);
-    assert_eq!(denied(&mut enforcer, create(&["redis-server"], &["PATH=/bin"])).reasons(), ["container already started"]);
+    assert_eq!(
+        denied(&mut enforcer, create(&["redis-server"], &["PATH=/bin"])).reasons(),
+        ["container already started"]
+    );
 }
 
 #[test]
@@ -175,12 +206,24 @@ fn a_dropped_transaction_undoes_committed_permits() {
     enforcer.enforce(mount_layer()).unwrap().commit();
     let before = enforcer.memory().state;
     let mut transaction = enforcer.transaction();
-    transaction.enforce(ScratchMount { target: "/scratch".to_owned(), encrypted: true }).unwrap().commit();
+    transaction
+        .enforce(ScratchMount {
+            target: "/scratch".to_owned(),
+            encrypted: true,
+        })
+        .unwrap()
+        .commit();
     transaction.enforce(overlay()).unwrap().commit();
     drop(transaction);
     assert_eq!(enforcer.memory().state, before);
     let mut transaction = enforcer.transaction();
-    transaction.enforce(ScratchMount { target: "/scratch".to_owned(), encrypted: true }).unwrap().commit();
+    transaction
+        .enforce(ScratchMount {
+            target: "/scratch".to_owned(),
+            encrypted: true,
+        })
+        .unwrap()
+        .commit();
     transaction.commit();
     assert_ne!(enforcer.memory().state, before);
 }
@@ -191,11 +234,22 @@ fn a_rule_that_is_absent_errs_or_has_the_wrong_shape_denies() {
         ("", "rule for unmount_device is missing from policy"),
         ("unmount_device := true", "unable to load results object from Rego query"),
         ("unmount_device := {\"allowed\": 1}", "value for 'allowed' is not a boolean"),
-        ("unmount_device := {\"allowed\": true, \"metadata\": {}}", "error loading metadata array: invalid type"),
-        ("unmount_device := {\"allowed\": true} if input.unmountTarget\nunmount_device := {\"allowed\": false} if true", ""),
+        (
+            "unmount_device := {\"allowed\": true, \"metadata\": {}}",
+            "error loading metadata array: invalid type",
+        ),
+        (
+            "unmount_device := {\"allowed\": true} if input.unmountTarget\nunmount_device := {\"allowed\": false} if true",
+            "",
+        ),
     ] {
         let mut enforcer = Enforcer::new(&format!("package policy\napi_version := \"0.12.0\"\n{rule}\n")).unwrap();
-        let denied = denied(&mut enforcer, UnmountDevice { unmount_target: "/m".to_owned() });
+        let denied = denied(
+            &mut enforcer,
+            UnmountDevice {
+                unmount_target: "/m".to_owned(),
+            },
+        );
         let decision = extract_decision(&denied.to_string()).unwrap();
         let policy_error = decision["policyError"].as_str().unwrap();
         assert!(error.is_empty() || policy_error == error, "{rule}: {policy_error}");
@@ -205,7 +259,12 @@ fn a_rule_that_is_absent_errs_or_has_the_wrong_shape_denies() {
 #[test]
 fn an_older_policy_gets_the_defaults_of_its_time() {
     let mut enforcer = Enforcer::new("package policy\napi_version := \"0.1.0\"\n").unwrap();
-    enforcer.enforce(UnmountDevice { unmount_target: "/m".to_owned() }).unwrap().commit();
+    enforcer
+        .enforce(UnmountDevice {
+            unmount_target: "/m".to_owned(),
+        })
+        .unwrap()
+        .commit();
     assert!(enforcer.enforce(mount_layer()).is_err());
 }
 
@@ -215,7 +274,9 @@ fn a_policy_remembers_under_names_of_its_own() {
         unmount_device := {\"allowed\": true, \"metadata\": [{\"name\": \"odd name\", \"action\": \"add\", \"key\": \"k\", \"value\": 1}]} \
         if not data.metadata[\"odd name\"].k\n";
     let mut enforcer = Enforcer::new(text).unwrap();
-    let unmount = || UnmountDevice { unmount_target: "/m".to_owned() };
+    let unmount = || UnmountDevice {
+        unmount_target: "/m".to_owned(),
+    };
     drop(enforcer.enforce(unmount()).unwrap());
     enforcer.enforce(unmount()).unwrap().commit();
     assert!(enforcer.enforce(unmount()).is_err(), "remembered");
@@ -238,16 +299,34 @@ fn the_open_door_of_the_wire_is_the_same_text() {
 #[test]
 fn missing_capabilities_are_refused_before_the_policy_is_asked() {
     let mut enforcer = Enforcer::new(OPEN_DOOR).unwrap();
-    let denied = denied(&mut enforcer, CreateContainer { capabilities: None, ..create(&["sh"], &[]) });
-    assert_eq!(denied.decision(), "capabilities object provided by the UVM to the policy engine is nil");
+    let denied = denied(
+        &mut enforcer,
+        CreateContainer {
+            capabilities: None,
+            ..create(&["sh"], &[])
+        },
+    );
+    assert_eq!(
+        denied.decision(),
+        "capabilities object provided by the UVM to the policy engine is nil"
+    );
 }
 
 #[test]
 fn what_is_no_policy_does_not_load() {
-    for text in ["", "{\"allow_all\":true}", "package policy\nx = y { true }\n", "package policy\nallow if {\n"] {
+    for text in [
+        "",
+        "{\"allow_all\":true}",
+        "package policy\nx = y { true }\n",
+        "package policy\nallow if {\n",
+        "package policy\nx := {\"a\": y}\n",
+    ] {
         assert!(Enforcer::new(text).is_err(), "{text:?}");
     }
-    assert!(matches!(Enforcer::new(&" ".repeat(crate::MAX_POLICY_BYTES + 1)), Err(PolicyError::TooLarge(_))));
+    assert!(matches!(
+        Enforcer::new(&" ".repeat(crate::MAX_POLICY_BYTES + 1)),
+        Err(PolicyError::TooLarge(_))
+    ));
 }
 
 #[test]
@@ -272,22 +351,33 @@ fn an_enforcer_can_move_between_threads() {
 /// A policy that imports the whole package must not change what its rules say.
 #[test]
 fn an_imported_framework_decides_the_same() {
-    let text = policy("").replace("package policy\n", "package policy\nimport data.framework\n").replace("data.framework.", "framework.");
+    let text = policy("")
+        .replace("package policy\n", "package policy\nimport data.framework\n")
+        .replace("data.framework.", "framework.");
     let mut enforcer = Enforcer::new(&text).unwrap();
     start(&mut enforcer);
     assert_eq!(denied(&mut enforcer, mount_layer()).reasons(), ["device already mounted at path"]);
-    assert_eq!(denied(&mut enforcer, create(&["redis-server"], &["PATH=/bin"])).reasons(), ["container already started"]);
+    assert_eq!(
+        denied(&mut enforcer, create(&["redis-server"], &["PATH=/bin"])).reasons(),
+        ["container already started"]
+    );
     enforcer.enforce(exec(&["redis-cli", "ping"])).unwrap().commit();
 }
 
 #[test]
 fn capabilities_are_cut_down_only_where_the_policy_says_so() {
-    let more = || Capabilities { ambient: vec!["CAP_SYS_ADMIN".to_owned()], ..data::unprivileged_capabilities() };
+    let more = || Capabilities {
+        ambient: vec!["CAP_SYS_ADMIN".to_owned()],
+        ..data::unprivileged_capabilities()
+    };
     for (extra, allowed) in [("", false), ("allow_capability_dropping := true", true)] {
         let mut enforcer = Enforcer::new(&policy(extra)).unwrap();
         enforcer.enforce(mount_layer()).unwrap().commit();
         enforcer.enforce(overlay()).unwrap().commit();
-        let asked = CreateContainer { capabilities: Some(more()), ..create(&["redis-server"], &["PATH=/bin"]) };
+        let asked = CreateContainer {
+            capabilities: Some(more()),
+            ..create(&["redis-server"], &["PATH=/bin"])
+        };
         match enforcer.enforce(asked) {
             Ok(permit) => {
                 assert!(allowed);
@@ -340,9 +430,10 @@ fn run(enforcer: &mut Enforcer, request: &Request, commit: bool) -> bool {
     match request {
         Request::Layer(n) => settle(enforcer.enforce(MountDevice::new(layer(n), RootHash::new(&LAYER))), commit),
         Request::Overlay => settle(enforcer.enforce(overlay()), commit),
-        Request::Create(right) => {
-            settle(enforcer.enforce(create(&[if *right { "redis-server" } else { "sh" }], &["PATH=/bin"])), commit)
-        }
+        Request::Create(right) => settle(
+            enforcer.enforce(create(&[if *right { "redis-server" } else { "sh" }], &["PATH=/bin"])),
+            commit,
+        ),
         Request::Exec(right) => settle(enforcer.enforce(exec(&["redis-cli", if *right { "ping" } else { "x" }])), commit),
         Request::Shutdown => settle(enforcer.enforce(ShutdownContainer { container_id: id() }), commit),
         Request::Unmount(n) => settle(enforcer.enforce(UnmountDevice { unmount_target: layer(n) }), commit),

@@ -27,7 +27,9 @@ test_modules![
 ];
 
 fn names(text: &str) -> impl Iterator<Item = &str> {
-    text.lines().filter(|line| line.starts_with("test_")).filter_map(|line| line.split([' ', ':']).next())
+    text.lines()
+        .filter(|line| line.starts_with("test_"))
+        .filter_map(|line| line.split([' ', ':']).next())
 }
 
 #[test]
@@ -36,7 +38,9 @@ fn the_rules_hold() {
     let mut run = 0;
     for (file, text) in TESTS {
         let mut interpreter = Interpreter::new("package policy\n").unwrap();
-        interpreter.add_module("fixtures_test.rego", include_str!("fixtures_test.rego")).unwrap();
+        interpreter
+            .add_module("fixtures_test.rego", include_str!("fixtures_test.rego"))
+            .unwrap();
         interpreter.add_module(file, text).unwrap();
         for name in names(text) {
             run += 1;

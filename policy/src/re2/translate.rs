@@ -37,7 +37,10 @@ struct Translator<'a> {
 
 /// Rewrites `pattern`.
 pub(super) fn translate(pattern: &str) -> Result<String, PatternError> {
-    let mut translator = Translator { rest: pattern.chars(), out: String::with_capacity(pattern.len() * 2) };
+    let mut translator = Translator {
+        rest: pattern.chars(),
+        out: String::with_capacity(pattern.len() * 2),
+    };
     translator.sequence(0)?;
     Ok(translator.out)
 }
@@ -121,7 +124,9 @@ impl Translator<'_> {
 
     /// `{n}`, `{n,}` or `{n,m}`; anything else is a brace.
     fn counter(&mut self, last: Last, most: &mut u32) -> Result<Last, PatternError> {
-        let Some((text, min, max)) = counter_text(self.rest.as_str()) else { return Ok(self.literal('{')) };
+        let Some((text, min, max)) = counter_text(self.rest.as_str()) else {
+            return Ok(self.literal('{'));
+        };
         let (min, max) = (min.ok_or(PatternError::RepeatCount)?, max.ok_or(PatternError::RepeatCount)?);
         let bounded = max.unwrap_or(min);
         if min > MAX_REPEAT || bounded > MAX_REPEAT || bounded < min {
@@ -168,7 +173,12 @@ impl Translator<'_> {
             }
         };
         // A flag given twice, or on and off, is the last that was said; `regex` wants each once.
-        let unique = |flags: &str, but: &str| ['i', 'm', 's', 'U'].into_iter().filter(|f| flags.contains(*f) && !but.contains(*f)).collect();
+        let unique = |flags: &str, but: &str| {
+            ['i', 'm', 's', 'U']
+                .into_iter()
+                .filter(|f| flags.contains(*f) && !but.contains(*f))
+                .collect()
+        };
         let (on, off): (String, String) = (unique(&on, &off), unique(&off, ""));
         let minus = if off.is_empty() { "" } else { "-" };
         match (alone, on.is_empty() && off.is_empty()) {
@@ -362,7 +372,9 @@ impl Translator<'_> {
     fn octal(&mut self, first: char) -> Result<char, PatternError> {
         let mut value = first.to_digit(8).unwrap_or(0);
         for _ in 0..2 {
-            let Some(digit) = self.peek().and_then(|c| c.to_digit(8)) else { break };
+            let Some(digit) = self.peek().and_then(|c| c.to_digit(8)) else {
+                break;
+            };
             self.rest.next();
             value = value * 8 + digit;
         }
@@ -400,7 +412,11 @@ fn counter_text(text: &str) -> Option<(&str, Option<u32>, Option<Option<u32>>)> 
 }
 
 fn push_literal(out: &mut String, c: char) {
-    if c.is_ascii_alphanumeric() || !c.is_ascii() { out.push(c) } else { push_code(out, c) }
+    if c.is_ascii_alphanumeric() || !c.is_ascii() {
+        out.push(c)
+    } else {
+        push_code(out, c)
+    }
 }
 
 fn push_code(out: &mut String, c: char) {

@@ -41,8 +41,14 @@ fn the_fingerprint_has_the_length_of_its_algorithm() {
 fn what_is_not_the_syntax_is_refused() {
     assert_eq!(parse(""), Err(DidError::Conditions));
     assert_eq!(parse(&"::eku:1.2".repeat(33)), Err(DidError::Conditions));
-    assert_eq!(parse("::subject:CN"), Err(DidError::Subject("keys and values must come in pairs".to_owned())));
-    assert_eq!(parse("::subject:CN:a:CN:b"), Err(DidError::Subject("key \"CN\" is given twice".to_owned())));
+    assert_eq!(
+        parse("::subject:CN"),
+        Err(DidError::Subject("keys and values must come in pairs".to_owned()))
+    );
+    assert_eq!(
+        parse("::subject:CN:a:CN:b"),
+        Err(DidError::Subject("key \"CN\" is given twice".to_owned()))
+    );
     assert_eq!(parse("::subject:ST:a"), Err(DidError::Subject("unknown key \"ST\"".to_owned())));
     assert_eq!(parse("::san:other:a"), Err(DidError::San("other".to_owned())));
     assert_eq!(parse("::san:dns:a:b"), Err(DidError::Condition("san:dns:a:b".to_owned())));
