@@ -67,13 +67,13 @@ pub fn tell(nonce: &str) -> Result<()> {
         .exec(&["redis-cli", "ping"])
         .signals(&[9, 15])
         .generate()?;
-    println!("{}", policy.text());
+    println!("made from\n\n{}\nthe policy\n\n{}", policy.config(), policy.text());
     println!("digest, which becomes the guest's HOST_DATA: {}", policy.digest());
 
     title("2. ctr run under it");
     let nonce_option = format!("NONCE={nonce}");
     let redis = || lab.container(REDIS).under(&policy).option("--env", &nonce_option);
-    let container = redis().command(COMMAND);
+    let container = redis().named("redis").command(COMMAND);
     let id = container.id().to_owned();
     let mut running = container.start_in_foreground()?;
     let words = running.first_lines(2, SERVER_DEADLINE)?;
@@ -87,7 +87,12 @@ pub fn tell(nonce: &str) -> Result<()> {
             .context("cannot read /proc/version")?
             .trim_end()
     );
-    println!("{}", Ended::of(&["casemate", "stats", &id])?.exits_with(0)?.text());
+    let stats = Ended::of(&["casemate", "stats", &id])?.exits_with(0)?.text();
+    let exits = stats
+        .lines()
+        .find_map(|line| line.strip_prefix("exits "))
+        .context("casemate stats counts no exits")?;
+    println!("  exits from the guest that KVM has counted so far: {}", exits.trim());
 
     title("3. redis-cli ping, by exec");
     let mut n = 0;
@@ -99,9 +104,13 @@ pub fn tell(nonce: &str) -> Result<()> {
     })?;
 
     title("4. Denied");
-    denied("another command", redis().command(["sh", "-c", "cat /etc/shadow"]).run()?)?;
+    denied(
+        "another command",
+        redis().named("another-command").command(["sh", "-c", "cat /etc/shadow"]).run()?,
+    )?;
     let changed = lab
         .container(REDIS_CHANGED)
+        .named("changed-layer")
         .under(&policy)
         .option("--env", &nonce_option)
         .command(COMMAND);
@@ -127,9 +136,20 @@ fn denied(what: &str, ended: Ended) -> Result<()> {
     if ended.status == 0 {
         bail!("{what} was not denied; it said: {}", ended.said());
     }
-    println!("\n  {what}:\n    {}\n", ended.said().trim().replace('\n', "\n    "));
-    ended.mentions("denied")?;
+    println!("\n  {what}:\n    {}\n", without_blob(ended.said().trim()));
+    ended.mentions(" may not ")?.mentions("policyDecision<")?;
     Ok(())
+}
+
+/// A denial as a person reads it; the decision in base64 is for `casemate policy explain`.
+fn without_blob(text: &str) -> String {
+    match text
+        .split_once("policyDecision<")
+        .and_then(|(plain, rest)| Some((plain, rest.split_once('>')?)))
+    {
+        Some((plain, (blob, rest))) => format!("{plain}policyDecision< {} characters of base64 >{rest}", blob.trim().len()),
+        None => text.to_owned(),
+    }
 }
 
 fn title(text: &str) {

@@ -34,6 +34,12 @@ impl Container {
         }
     }
 
+    /// With an id of its own.
+    pub fn named(mut self, id: &str) -> Self {
+        self.id = id.to_owned();
+        self
+    }
+
     /// Another command than the image's.
     pub fn command<const N: usize>(mut self, words: [&str; N]) -> Self {
         self.command = words.map(str::to_owned).to_vec();

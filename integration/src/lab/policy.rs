@@ -12,6 +12,7 @@ pub const IMAGES: &str = "/job/images";
 
 /// A policy's text and where it lies.
 pub struct Policy {
+    config: String,
     text: String,
     digest: String,
 }
@@ -35,6 +36,11 @@ impl Policy {
             execs: Vec::new(),
             signals: Vec::new(),
         }
+    }
+
+    /// The configuration it was made from.
+    pub fn config(&self) -> &str {
+        &self.config
     }
 
     /// The Rego text.
@@ -80,9 +86,13 @@ impl Wanted {
 
     /// Has the policy written and its digest computed.
     pub fn generate(&self) -> Result<Policy> {
-        let dir = tempfile::tempdir().context("cannot create a directory for the policy")?;
+        let dir = tempfile::Builder::new()
+            .prefix("policy-")
+            .tempdir_in("/job")
+            .context("cannot create a directory for the policy")?;
         let config = dir.path().join("policy.toml");
-        std::fs::write(&config, self.to_toml()?).context("cannot write the policy's configuration")?;
+        let toml = self.to_toml()?;
+        std::fs::write(&config, &toml).context("cannot write the policy's configuration")?;
         let file = dir.path().join("policy.rego");
         let words = [
             "casemate",
@@ -96,7 +106,11 @@ impl Wanted {
         Ended::of(&words)?.exits_with(0)?;
         let digest = Ended::of(&["casemate", "policy", "digest", path(&file)?])?.exits_with(0)?.text();
         let text = std::fs::read_to_string(&file).context("cannot read the policy")?;
-        Ok(Policy { text, digest })
+        Ok(Policy {
+            config: toml,
+            text,
+            digest,
+        })
     }
 
     /// The configuration in the form of the existing policy tool, the image by its layout on disk.

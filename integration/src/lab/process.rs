@@ -10,11 +10,15 @@ use std::sync::{
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// The longest any single program of a story may take. Below the harness's own patience, so that the story can tell.
-const DEADLINE: Duration = Duration::from_secs(90);
+/// The longest any single program of a story may take: emulation on a host under load is slow.
+const DEADLINE: Duration = Duration::from_secs(240);
+/// While it waits a story says so: a silent machine is taken for a hung one.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
-/// How much of an output is shown when it is not what was wanted, in bytes.
-const SHOWN_BYTES: usize = 3000;
+/// How much of an output is shown when it is not what was wanted: characters from its beginning and from its end.
+const SHOWN: usize = 1000;
+/// Characters of a line or word in a story's log.
+const LONG: usize = 160;
 
 /// A running program.
 pub struct Program {
@@ -111,7 +115,12 @@ impl Program {
     /// Waits for its end; a program that takes too long is killed, and that is an error.
     pub fn end(mut self) -> Result<Ended> {
         self.end_input();
+        let mut spoken = Instant::now();
         let status = loop {
+            if spoken.elapsed() > SIGN_OF_LIFE {
+                println!("    … for {:.0} s", self.started.elapsed().as_secs_f32());
+                spoken = Instant::now();
+            }
             if let Some(status) = self.child.try_wait().context("cannot wait for a program")? {
                 break status;
             }
@@ -119,11 +128,7 @@ impl Program {
                 let _ = self.child.kill();
                 let _ = self.child.wait();
                 let said = [self.stdout.end(), self.stderr.end()].concat();
-                bail!(
-                    "`{}` did not end within {DEADLINE:?}; it said: {}",
-                    self.words,
-                    crate::host::tail(&said, SHOWN_BYTES)
-                );
+                bail!("`{}` did not end within {DEADLINE:?}; it said: {}", self.words, shorten(&said));
             }
             std::thread::sleep(POLL);
         };
@@ -199,7 +204,7 @@ impl Ended {
     }
 
     fn shown(&self) -> String {
-        crate::host::tail(self.said().as_bytes(), SHOWN_BYTES)
+        shorten(&[&self.stdout[..], &self.stderr[..]].concat())
     }
 
     /// Up to two lines, for the story's log.
@@ -207,12 +212,8 @@ impl Ended {
         let (Ok(out), Ok(err)) = (std::str::from_utf8(&self.stdout), std::str::from_utf8(&self.stderr)) else {
             return format!("\n    | {} bytes", self.stdout.len() + self.stderr.len());
         };
-        let said = format!("{out}{err}");
-        let lines: Vec<&str> = said.lines().filter(|line| !line.is_empty()).collect();
-        let shown = lines
-            .iter()
-            .take(2)
-            .map(|line| format!("\n    | {}", crate::host::tail(line.as_bytes(), 400)));
+        let lines: Vec<&str> = out.lines().chain(err.lines()).filter(|line| !line.is_empty()).collect();
+        let shown = lines.iter().take(2).map(|line| format!("\n    | {}", cut(line)));
         let more = if lines.len() > 2 {
             format!("\n    | … {} lines in all", lines.len())
         } else {
@@ -222,15 +223,35 @@ impl Ended {
     }
 }
 
+/// The beginning of a line or word that may be a policy's base64.
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(LONG) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
+    }
+}
+
 /// A command line as one would type it; long words (policies) are cut.
 fn show(words: &[&str]) -> String {
-    const LONG: usize = 120;
-    let word = |word: &&str| match word.char_indices().nth(LONG) {
-        Some((at, _)) => format!("{}…", &word[..at]),
-        None if word.is_empty() || word.contains([' ', '\n', '$', ';']) => format!("'{word}'"),
-        None => (*word).to_owned(),
+    let word = |word: &&str| match cut(word) {
+        word if word.is_empty() || word.contains([' ', '\n', '$', ';']) => format!("'{word}'"),
+        word => word,
     };
     words.iter().map(word).collect::<Vec<_>>().join(" ")
+}
+
+/// The beginning and the end of what a program said; of binary data, its length.
+fn shorten(bytes: &[u8]) -> String {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return format!("{} bytes that are no text", bytes.len());
+    };
+    let count = text.chars().count();
+    if count <= 2 * SHOWN {
+        return text.to_owned();
+    }
+    let begin: String = text.chars().take(SHOWN).collect();
+    let end: String = text.chars().skip(count - SHOWN).collect();
+    format!("{begin} … {end}")
 }
 
 /// An output that is read while the program runs.
@@ -289,6 +310,6 @@ mod tests {
     #[test]
     fn long_words_are_cut() {
         assert_eq!(show(&["a b", "c"]), "'a b' c");
-        assert!(show(&[&"x".repeat(500)]).chars().count() < 130);
+        assert!(show(&[&"x".repeat(500)]).chars().count() <= LONG + 1);
     }
 }

@@ -47,7 +47,7 @@ pub(super) fn flipped_bit(lab: &Lab) -> Result<()> {
     let read = format!("sha256sum /{DATA_FILE}; echo status $?; echo the rest still works");
     let ended = lab.container(BUSYBOX).command(["sh", "-c", &read]).run()?.exits_with(0)?;
     ended
-        .mentions("I/O error")?
+        .mentions("Input/output error")?
         .mentions("status 1")?
         .mentions("the rest still works")?;
     lab.nothing_is_left()

@@ -14,9 +14,13 @@ fn policy(command: &[&str]) -> Result<Policy> {
     Policy::of(BUSYBOX).command(command).exec(&["date"]).signals(&[9, 15]).generate()
 }
 
-/// A denial says so in plain words and carries the decision.
+/// A denial says in plain words what may not happen and by which rule, and carries the decision for tools.
 fn is_denied(ended: Ended, rule: &str) -> Result<()> {
-    ended.fails()?.mentions("denied")?.mentions(rule)?;
+    ended
+        .fails()?
+        .mentions(" may not ")?
+        .mentions(&format!("(rule {rule})"))?
+        .mentions("policyDecision<")?;
     Ok(())
 }
 
@@ -35,7 +39,7 @@ pub(super) fn command(lab: &Lab) -> Result<()> {
     let policy = policy(&["echo", "allowed"])?;
     let ended = lab.container(BUSYBOX).under(&policy).command(["echo", "something else"]).run()?;
     ensure!(!ended.text().contains("something else"), "the denied command ran");
-    is_denied(ended, "command")?;
+    is_denied(ended, "create_container")?;
     lab.nothing_is_left()
 }
 

@@ -36,7 +36,7 @@ pub(super) fn exit_code(lab: &Lab) -> Result<()> {
         .command(["/no/such/program"])
         .run()?
         .fails()?
-        .mentions("no such file")?;
+        .mentions("/no/such/program")?;
     lab.nothing_is_left()
 }
 
