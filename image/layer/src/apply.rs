@@ -1,10 +1,10 @@
 //! The one pass: decompress, hash, read entries, put them into the image, append the tree.
 
-use crate::compression::Decompressed;
 use crate::digest::{DiffId, RootHash};
 use crate::error::{ConvertError, EntryError, EntryName};
 use crate::ext4::{Attributes, CleanPath, FileType, FsError, Writer};
 use crate::limits::Limits;
+use crate::stages::{self, Stream};
 use crate::tar::{Entry, Kind, TarReader};
 use crate::verity;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -28,10 +28,15 @@ pub struct Converted {
 
 /// Converts a layer. The image starts at the start of `output` and ends where the position is left.
 ///
-/// Equal tars give equal bytes, whatever their compression. `output` is only written to, mostly in order.
-pub fn convert<R: Read, W: Write + Seek>(input: R, output: &mut W, limits: &Limits) -> Result<Converted, ConvertError> {
-    let input = Decompressed::new(input).map_err(|source| ConvertError::Read { offset: 0, source })?;
-    let mut tar = TarReader::new(input, limits.max_tar_bytes);
+/// Equal tars give equal bytes, whatever their compression. `output` is only written to, mostly in order, and by the
+/// caller's thread; two more threads read, decompress and digest the input while it lasts.
+pub fn convert<R: Read + Send, W: Write + Seek>(input: R, output: &mut W, limits: &Limits) -> Result<Converted, ConvertError> {
+    let unstarted = |source| ConvertError::Read { offset: 0, source };
+    stages::run(input, |stream| build(stream, output, limits)).map_err(unstarted)?
+}
+
+fn build<W: Write + Seek>(stream: Stream, output: &mut W, limits: &Limits) -> Result<Converted, ConvertError> {
+    let mut tar = TarReader::new(stream, limits.max_tar_bytes);
     let mut image = Writer::new(output, limits).map_err(closing)?;
     let mut name = Vec::new();
     loop {
@@ -48,9 +53,7 @@ pub fn convert<R: Read, W: Write + Seek>(input: R, output: &mut W, limits: &Limi
             }
         }
     }
-    let diff_id = tar
-        .finish()
-        .map_err(|(error, offset)| ConvertError::from_tar(error, offset, &name))?;
+    let diff_id = tar.finish().map_err(|error| ConvertError::from_tar(error, tar.offset(), &name))?;
     let blocks = image.finish().map_err(closing)?;
     let (output, hasher, leaves) = blocks.finish().map_err(ConvertError::Write)?;
     let data_blocks = (leaves.len() / 32) as u64;
@@ -65,7 +68,7 @@ pub fn convert<R: Read, W: Write + Seek>(input: R, output: &mut W, limits: &Limi
 }
 
 /// Computes what [`convert`] would return, and keeps nothing of the image.
-pub fn hash<R: Read>(input: R, limits: &Limits) -> Result<Converted, ConvertError> {
+pub fn hash<R: Read + Send>(input: R, limits: &Limits) -> Result<Converted, ConvertError> {
     convert(input, &mut Discard { position: 0 }, limits)
 }
 

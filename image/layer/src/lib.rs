@@ -19,6 +19,7 @@ mod error;
 mod ext4;
 mod limits;
 pub mod scratch;
+mod stages;
 mod tar;
 mod verity;
 

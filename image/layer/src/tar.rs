@@ -18,11 +18,12 @@ mod sparse;
 use crate::digest::DiffId;
 use crate::error::EntryError;
 use crate::ext4::Time;
+use crate::stages::Stream;
 use header::RawHeader;
 use pax::Records;
 use source::{Source, SourceError};
 use sparse::SparseMap;
-use std::io::{self, Read};
+use std::io;
 use thiserror::Error;
 
 pub(crate) const TAR_BLOCK_BYTES: usize = 512;
@@ -118,8 +119,8 @@ pub(crate) enum Piece<'a> {
 }
 
 /// Reads entries one after the other.
-pub(crate) struct TarReader<R> {
-    source: Source<R>,
+pub(crate) struct TarReader {
+    source: Source,
     /// Bytes of the current entry that are still in the stream.
     remaining: u64,
     /// Bytes behind them up to the next tar block.
@@ -148,10 +149,10 @@ mod flag {
     }
 }
 
-impl<R: Read> TarReader<R> {
-    pub(crate) fn new(input: R, limit: u64) -> Self {
+impl TarReader {
+    pub(crate) fn new(stream: Stream, limit: u64) -> Self {
         TarReader {
-            source: Source::new(input, limit),
+            source: Source::new(stream, limit),
             remaining: 0,
             padding: 0,
             sparse: None,
@@ -164,14 +165,10 @@ impl<R: Read> TarReader<R> {
     }
 
     /// Reads what follows the archive's end and returns the digest of the whole stream.
-    pub(crate) fn finish(mut self) -> Result<DiffId, (TarError, u64)> {
-        loop {
-            match self.source.take(u64::MAX) {
-                Ok([]) => return Ok(self.source.digest()),
-                Ok(_) => {}
-                Err(error) => return Err((error.into(), self.source.offset())),
-            }
-        }
+    pub(crate) fn finish(&mut self) -> Result<DiffId, TarError> {
+        while !self.source.take(u64::MAX)?.is_empty() {}
+        let unended = || TarError::Read(io::ErrorKind::UnexpectedEof.into());
+        self.source.digest().ok_or_else(unended)
     }
 
     /// The next entry, or `None` at the end of the archive.

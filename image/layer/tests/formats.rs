@@ -152,12 +152,12 @@ fn every_dialect_of_sparse_files() {
     let stored = header("file", b'0', data.len() as u64, "");
 
     let in_header = patched(patched(header("file", b'S', 800, ""), 257, b"ustar  \0"), 345, &[0; 38]);
-    let in_header = patched(in_header, 386, b"00000011610\000000000144\000000021450\000000001274\0");
+    let in_header = patched(in_header, 386, b"00000011610\x0000000000144\x0000000021450\x0000000001274\0");
     let in_header = patched(in_header, 483, b"00000047040\0");
     assert_eq!(root(&Tarball::default().entry(&in_header, &data).end()), expected, "old GNU");
 
     let mut extension = [0; BLOCK];
-    extension[..24].copy_from_slice(b"00000021450\000000001274\0");
+    extension[..24].copy_from_slice(b"00000021450\x0000000001274\0");
     let extended = patched(patched(in_header, 410, &[0; 24]), 482, b"\x01");
     assert_eq!(
         root(&Tarball::default().entry(&extended, &[&extension, data.as_slice()].concat()).end()),

@@ -43,7 +43,7 @@ fn verity(test: &str, image: &Path, offset: u64, root: &RootHash) -> Option<bool
     Some(output.status.success())
 }
 
-fn written(layer: impl Read) -> (NamedTempFile, Converted) {
+fn written(layer: impl Read + Send) -> (NamedTempFile, Converted) {
     let mut image = NamedTempFile::new().expect("a temporary file");
     let converted = layer::convert(layer, image.as_file_mut(), &Limits::default()).expect("a good layer");
     (image, converted)
@@ -66,7 +66,7 @@ fn pad_inode_bitmaps(image: &Path) {
 }
 
 /// Both tools agree; changed bytes and a changed root do not get past veritysetup.
-fn agree(test: &str, layer: impl Read) {
+fn agree(test: &str, layer: impl Read + Send) {
     let (image, converted) = written(layer);
     let ext4_bytes = converted.data_blocks * BLOCK_BYTES as u64;
     if let Some(verified) = verity(test, image.path(), ext4_bytes, &converted.root_hash) {

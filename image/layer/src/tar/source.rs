@@ -1,11 +1,8 @@
-//! The decompressed stream: buffered, counted, limited, and hashed to its real end.
+//! The decompressed tar in small portions: counted, and held to a limit.
 
 use crate::digest::DiffId;
-use sha2::{Digest, Sha256};
-use std::io::{self, Read};
-
-/// Hashed at a time while still in the cache of the core that decompressed it.
-const BUFFER_BYTES: usize = 256 << 10;
+use crate::stages::Stream;
+use std::io;
 
 #[derive(Debug)]
 pub(super) enum SourceError {
@@ -13,25 +10,22 @@ pub(super) enum SourceError {
     TooLong { limit: u64 },
 }
 
-pub(super) struct Source<R> {
-    input: R,
-    digest: Sha256,
+pub(super) struct Source {
+    stream: Stream,
     buffer: Vec<u8>,
-    start: usize,
-    end: usize,
-    /// Bytes that the input has given.
+    /// Bytes of the buffer that were taken.
+    taken: usize,
+    /// Bytes that the stream has given.
     read: u64,
     limit: u64,
 }
 
-impl<R: Read> Source<R> {
-    pub(super) fn new(input: R, limit: u64) -> Self {
+impl Source {
+    pub(super) fn new(stream: Stream, limit: u64) -> Self {
         Source {
-            input,
-            digest: Sha256::new(),
-            buffer: vec![0; BUFFER_BYTES],
-            start: 0,
-            end: 0,
+            stream,
+            buffer: Vec::new(),
+            taken: 0,
             read: 0,
             limit,
         }
@@ -39,23 +33,27 @@ impl<R: Read> Source<R> {
 
     /// Bytes taken out so far.
     pub(super) fn offset(&self) -> u64 {
-        self.read - (self.end - self.start) as u64
+        self.read - (self.buffer.len() - self.taken) as u64
     }
 
-    /// Digest of all that was read.
-    pub(super) fn digest(self) -> DiffId {
-        DiffId(self.digest.finalize().into())
+    /// Digest of the stream, once [`Self::take`] has found its end.
+    pub(super) fn digest(&self) -> Option<DiffId> {
+        self.stream.digest()
     }
 
     /// At least one and at most `most` bytes; none only at the end of the stream.
     pub(super) fn take(&mut self, most: u64) -> Result<&[u8], SourceError> {
-        if self.start == self.end {
-            self.refill()?;
+        if self.taken == self.buffer.len() {
+            self.taken = 0;
+            self.buffer = self.stream.next(std::mem::take(&mut self.buffer)).map_err(SourceError::Read)?;
+            self.read += self.buffer.len() as u64;
+            if self.read > self.limit {
+                return Err(SourceError::TooLong { limit: self.limit });
+            }
         }
-        let length = most.min((self.end - self.start) as u64) as usize;
-        let taken = &self.buffer[self.start..self.start + length];
-        self.start += length;
-        Ok(taken)
+        let start = self.taken;
+        self.taken += most.min((self.buffer.len() - start) as u64) as usize;
+        Ok(&self.buffer[start..self.taken])
     }
 
     /// Fills `target` and returns how much of it; less only at the end of the stream.
@@ -82,25 +80,5 @@ impl<R: Read> Source<R> {
             }
         }
         Ok(skipped)
-    }
-
-    fn refill(&mut self) -> Result<(), SourceError> {
-        (self.start, self.end) = (0, 0);
-        let mut filled = 0;
-        while filled < self.buffer.len() {
-            match self.input.read(&mut self.buffer[filled..]) {
-                Ok(0) => break,
-                Ok(count) => filled += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(SourceError::Read(error)),
-            }
-        }
-        if self.read + filled as u64 > self.limit {
-            return Err(SourceError::TooLong { limit: self.limit });
-        }
-        self.digest.update(&self.buffer[..filled]);
-        self.end = filled;
-        self.read += filled as u64;
-        Ok(())
     }
 }

@@ -3,7 +3,6 @@
 use super::number::{parse_decimal, parse_numeric};
 use super::source::Source;
 use super::{HeaderError, MAX_SPECIAL_BYTES, Problem, TAR_BLOCK_BYTES};
-use std::io::Read;
 
 /// Most fragments of one file; as many as fit into the longest map in records.
 const MAX_FRAGMENTS: usize = MAX_SPECIAL_BYTES as usize / 16;
@@ -133,7 +132,7 @@ fn push(map: &mut Vec<Fragment>, fragment: Fragment) -> Result<(), HeaderError> 
 
 /// The map of format 1.0: lines with the count and that many pairs, in whole tar blocks at the start of the data.
 /// Returns how many bytes of the data it took.
-pub(super) fn map_in_data<R: Read>(source: &mut Source<R>, available: u64) -> Result<(Vec<Fragment>, u64), Problem> {
+pub(super) fn map_in_data(source: &mut Source, available: u64) -> Result<(Vec<Fragment>, u64), Problem> {
     let mut text = Vec::new();
     let mut lines = 0;
     let mut wanted = 1;

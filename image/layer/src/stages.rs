@@ -1,0 +1,208 @@
+//! Three stages at once: one thread reads and decompresses, one takes the tar's digest, the caller builds the image.
+//!
+//! ```text
+//!        input ──► decompress ──► digest ──► Stream ──► tar entries, ext4, leaves of the tree
+//!                      ▲                        │
+//!                      └── used-up buffers ─────┘    POOL_BUFFERS of them: the stages wait for each other
+//! ```
+
+use crate::compression::Decompressed;
+use crate::digest::DiffId;
+use sha2::{Digest, Sha256};
+use std::io::{self, Read};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+
+/// Large enough to make the hand-over cheap, small enough to stay in a cache.
+const BUFFER_BYTES: usize = 256 << 10;
+const POOL_BUFFERS: usize = 8;
+
+/// What a stage hands to the next one.
+enum Message {
+    /// Tar bytes, never none.
+    Data(Vec<u8>),
+    /// The input cannot be read or decompressed further.
+    Failed(io::Error),
+    /// The tar has ended, and this is its digest.
+    End(DiffId),
+}
+
+/// The decompressed tar as it arrives.
+pub(crate) struct Stream {
+    messages: Receiver<Message>,
+    used_up: Sender<Vec<u8>>,
+    digest: Option<DiffId>,
+}
+
+impl Stream {
+    /// Exchanges a buffer that was used up for the next one; an empty one at the end of the tar.
+    pub(crate) fn next(&mut self, used_up: Vec<u8>) -> io::Result<Vec<u8>> {
+        if self.digest.is_some() {
+            return Ok(Vec::new());
+        }
+        // Nobody takes buffers back once the input has ended.
+        let _ = self.used_up.send(used_up);
+        match self.messages.recv() {
+            Ok(Message::Data(data)) => Ok(data),
+            Ok(Message::Failed(error)) => Err(error),
+            Ok(Message::End(digest)) => {
+                self.digest = Some(digest);
+                Ok(Vec::new())
+            }
+            Err(_) => Err(io::Error::other("decompression ended before the input did")),
+        }
+    }
+
+    /// The digest of the whole tar, once it has been read to its end.
+    pub(crate) fn digest(&self) -> Option<DiffId> {
+        self.digest
+    }
+}
+
+/// Runs the first two stages while `act` consumes what they produce.
+pub(crate) fn run<R: Read + Send, T>(input: R, act: impl FnOnce(Stream) -> T) -> io::Result<T> {
+    thread::scope(|scope| {
+        let (used_up, empty) = channel();
+        let (raw, to_digest) = channel();
+        let (digested, messages) = channel();
+        for _ in 0..POOL_BUFFERS {
+            let _ = used_up.send(Vec::new());
+        }
+        let spawn = |name: &str| thread::Builder::new().name(format!("layer-{name}"));
+        let decompress = spawn("inflate").spawn_scoped(scope, move || {
+            if let Err(error) = decompress(input, &empty, &raw) {
+                let _ = raw.send(Message::Failed(error));
+            }
+        })?;
+        let digest = spawn("digest").spawn_scoped(scope, move || digest(&to_digest, &digested))?;
+        let result = act(Stream {
+            messages,
+            used_up,
+            digest: None,
+        });
+        // A panic in either has shown itself as an end before the end; it need not end the caller too.
+        let _ = (decompress.join(), digest.join());
+        Ok(result)
+    })
+}
+
+/// Fills buffers until the input ends or nobody listens any more.
+fn decompress(input: impl Read, empty: &Receiver<Vec<u8>>, out: &Sender<Message>) -> io::Result<()> {
+    let mut input = Decompressed::new(input)?;
+    while let Ok(mut buffer) = empty.recv() {
+        buffer.resize(BUFFER_BYTES, 0);
+        let mut filled = 0;
+        while filled < BUFFER_BYTES {
+            match input.read(&mut buffer[filled..]) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        buffer.truncate(filled);
+        if filled == 0 {
+            // The digest stage knows the digest, and puts it here.
+            let _ = out.send(Message::End(DiffId([0; 32])));
+            break;
+        }
+        if out.send(Message::Data(buffer)).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Passes everything on, and replaces the end by one with the digest.
+fn digest(input: &Receiver<Message>, out: &Sender<Message>) {
+    let mut digest = Sha256::new();
+    for message in input {
+        let message = match message {
+            Message::Data(data) => {
+                digest.update(&data);
+                Message::Data(data)
+            }
+            Message::End(_) => Message::End(DiffId(digest.finalize_reset().into())),
+            failed => failed,
+        };
+        if out.send(message).is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives `left` bytes, a few at a time, then does what `end` says.
+    struct Input {
+        left: usize,
+        end: fn() -> io::Result<usize>,
+    }
+
+    impl Read for Input {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let count = buffer.len().min(self.left).min(10_007);
+            self.left -= count;
+            buffer[..count].fill(7);
+            if count == 0 { (self.end)() } else { Ok(count) }
+        }
+    }
+
+    fn collect(mut stream: Stream) -> io::Result<(Vec<u8>, DiffId)> {
+        let mut all = Vec::new();
+        let mut buffer = Vec::new();
+        loop {
+            buffer = stream.next(buffer)?;
+            match stream.digest() {
+                Some(digest) => return Ok((all, digest)),
+                None => all.extend_from_slice(&buffer),
+            }
+        }
+    }
+
+    #[test]
+    fn what_goes_in_comes_out_with_its_digest() {
+        for left in [0, 1, BUFFER_BYTES, 20 * BUFFER_BYTES + 5] {
+            let (all, digest) = run(Input { left, end: || Ok(0) }, collect).unwrap().unwrap();
+            assert!(all == vec![7; left]);
+            assert_eq!(digest, DiffId(Sha256::digest(&all).into()));
+        }
+    }
+
+    #[test]
+    fn a_failure_and_a_panic_of_the_input_are_errors() {
+        let failed = run(
+            Input {
+                left: 1_000_000,
+                end: || Err(io::ErrorKind::TimedOut.into()),
+            },
+            collect,
+        )
+        .unwrap();
+        assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        let panicked = run(
+            Input {
+                left: 1_000_000,
+                end: || panic!("a decoder's bug"),
+            },
+            collect,
+        )
+        .unwrap();
+        assert_eq!(panicked.unwrap_err().kind(), io::ErrorKind::Other);
+    }
+
+    #[test]
+    fn a_consumer_that_stops_ends_an_endless_input() {
+        run(
+            Input {
+                left: usize::MAX,
+                end: || Ok(0),
+            },
+            |mut stream| stream.next(Vec::new()).map(drop),
+        )
+        .unwrap()
+        .unwrap();
+    }
+}
