@@ -98,6 +98,14 @@ impl Sandbox {
         }
     }
 
+    /// A sandbox whose VM was booted without an image.
+    #[cfg(test)]
+    pub fn booted(id: &str, vm: Arc<Vm>) -> Self {
+        let sandbox = Self::new("ns".into(), id.into(), String::new());
+        assert!(sandbox.enter(Phase::Booting) && sandbox.enter(Phase::Ready(vm)));
+        sandbox
+    }
+
     /// Its id.
     pub fn id(&self) -> &str {
         &self.id

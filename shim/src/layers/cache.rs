@@ -115,7 +115,7 @@ impl Cache {
     }
 
     /// Converts `blob`, unless somebody else has in the meantime; one conversion per diff id on the whole host.
-    pub fn make(&self, diff_id: &Digest, blob: impl Read) -> Result<CachedLayer, CacheError> {
+    pub fn make(&self, diff_id: &Digest, blob: impl Read + Send) -> Result<CachedLayer, CacheError> {
         let lock = self.lock(diff_id)?;
         let made = match self.get(diff_id) {
             Ok(Some(hit)) => Ok(hit),
@@ -145,7 +145,7 @@ impl Cache {
         }
     }
 
-    fn convert(&self, diff_id: &Digest, blob: impl Read) -> Result<CachedLayer, CacheError> {
+    fn convert(&self, diff_id: &Digest, blob: impl Read + Send) -> Result<CachedLayer, CacheError> {
         let started = std::time::Instant::now();
         let mut temporary = Temporary::new(self.path(diff_id, "converting"))?;
         let input = BufReader::with_capacity(BUFFER_BYTES, blob);

@@ -393,7 +393,12 @@ async fn wait(vm: &Vm, container: &str, exec: &str) -> Exit {
         exec_id: exec.to_owned(),
         ..Default::default()
     };
-    match vm.agent().wait_process(ttrpc::context::with_timeout(0), &request).await {
+    let answer = tokio::select! {
+        biased;
+        answer = vm.agent().wait_process(ttrpc::context::with_timeout(0), &request) => answer,
+        () = vm.ended() => Err(ttrpc::Error::RemoteClosed),
+    };
+    match answer {
         Ok(answer) => Exit::now(answer.exit_status),
         Err(ttrpc::Error::RpcStatus(status)) if !vm.has_ended() => {
             log::error!("the agent cannot tell the exit of {container}/{exec}: {}", status.message());
