@@ -200,8 +200,13 @@ impl Driver {
     /// Serves all events that are ready.
     pub fn turn(&mut self) {
         for _ in 0..8 {
-            self.events.turn(0).unwrap();
+            self.turn_once();
         }
+    }
+
+    /// Serves the events that are ready now, and none that they lead to.
+    pub fn turn_once(&mut self) {
+        self.events.turn(0).unwrap();
     }
 
     /// Fresh guest memory.

@@ -74,6 +74,11 @@ impl Ring {
         Ok(None)
     }
 
+    /// Ends the turn early; the event loop comes back for the rest.
+    pub fn yield_turn(&mut self) {
+        self.budget = 0;
+    }
+
     /// Puts the chain taken last back, to be popped again.
     pub fn unpop(&mut self) {
         self.queue.go_to_previous_position();

@@ -294,6 +294,26 @@ fn many_requests_are_served_by_one_notification() {
     assert_eq!(driver.completed(0), wanted);
 }
 
+#[test]
+fn a_long_queue_of_large_reads_is_served_in_turns() {
+    let (handle, device) = layers();
+    let mut driver = Driver::new(device);
+    driver.start(VERSION_1);
+    handle.append(vec![(file_of(&vec![3; 1 << 20]), 0, 1 << 20)]).unwrap();
+    let head = driver.place(&header(IN, 0));
+    let data = driver.allocate((1 << 20) + 1);
+    for _ in 0..10 {
+        driver.offer(0, &[readable(head, 16), writable(data, (1 << 20) + 1)]);
+    }
+    driver.write(0x50, 0);
+    let mut per_turn = Vec::new();
+    for _ in 0..4 {
+        driver.turn_once();
+        per_turn.push(driver.completed(0).len());
+    }
+    assert_eq!(per_turn, [4, 4, 2, 0]);
+}
+
 fn range(sector: u64, count: u32, flags: u32) -> Vec<u8> {
     [&sector.to_le_bytes()[..], &count.to_le_bytes(), &flags.to_le_bytes()].concat()
 }
