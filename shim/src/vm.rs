@@ -37,6 +37,8 @@ use vm_spec::{SpecError, control::Extent};
 pub const KILLED: u32 = 137;
 /// Pause between attempts to reach the agent while the guest boots.
 const CONNECT_PAUSE: Duration = Duration::from_millis(10);
+/// One attempt to reach the agent: a request that the guest lost before its driver was there is never answered.
+const CONNECT_ATTEMPT: Duration = Duration::from_secs(2);
 /// The agent must answer a power-off within this time.
 const POWER_OFF: Duration = Duration::from_secs(3);
 /// The VMM must have ended this long after the agent's answer.
@@ -216,21 +218,25 @@ impl Vm {
 /// Tries to reach the agent until it answers, the VMM ends, or the deadline is over.
 async fn reach_agent(vmm: &Vmm, vsock: &Path, deadline: Instant, limit: Duration, console: &Path) -> Result<AgentClient, VmError> {
     let mut last = None;
-    loop {
+    while Instant::now() < deadline {
+        let attempt = timeout_at(deadline.min(Instant::now() + CONNECT_ATTEMPT), agent_client(vsock));
         tokio::select! {
             biased;
             status = vmm.ended() => return Err(VmError::Died { status, console: last_lines(console) }),
-            outcome = timeout_at(deadline, agent_client(vsock)) => match outcome {
+            outcome = attempt => match outcome {
                 Ok(Ok(agent)) => return Ok(agent),
                 Ok(Err(error)) => last = Some(error),
-                Err(_) => {
-                    vmm.kill_and_wait().await;
-                    return Err(VmError::Timeout { limit, console: last_lines(console), source: last });
-                }
+                Err(_) => {}
             },
         }
         sleep(CONNECT_PAUSE).await;
     }
+    vmm.kill_and_wait().await;
+    Err(VmError::Timeout {
+        limit,
+        console: last_lines(console),
+        source: last,
+    })
 }
 
 /// The VMM's process. Dropping this kills it.
