@@ -12,3 +12,5 @@ error_objects := [process | some container in matching; some process in containe
 }
 
 error_objects := candidate_processes if input.rule == "exec_external"
+
+error_objects := candidate_fragments if input.rule == "load_fragment"

@@ -17,6 +17,7 @@ test_modules![
     "exec_external",
     "exec_in_container",
     "flags",
+    "fragments",
     "mount_device",
     "mount_overlay",
     "mounts",
