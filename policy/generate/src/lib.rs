@@ -53,7 +53,7 @@ pub enum GenerateError {
         source: std::io::Error,
     },
     /// The configuration is not TOML of the documented keys.
-    #[error("the configuration is not valid: {0}")]
+    #[error("the configuration is not valid")]
     Config(#[from] toml::de::Error),
     /// A container or process has a field that cannot be used.
     #[error("{place}: {problem}")]

@@ -107,7 +107,8 @@ fn what_cannot_be_meant_is_refused() {
         (format!("allow_all = true\n{container}"), "Invalid policy for open-door enforcer"),
     ] {
         let error = text(&config).unwrap_err();
-        assert!(error.to_string().contains(message), "{config}: {error}");
+        let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        assert!(format!("{error}: {cause}").contains(message), "{config}: {error}");
     }
 }
 

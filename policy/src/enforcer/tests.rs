@@ -154,7 +154,11 @@ fn denials_say_what_is_wrong_in_plain_words() {
         other.summary(),
         "container \"nginx\" may not start: command is not in the policy (rule create_container)"
     );
-    assert!(other.to_string().starts_with(&format!("denied by policy: {}. policyDecision< ", other.summary())));
+    assert!(
+        other
+            .to_string()
+            .starts_with(&format!("denied by policy: {}. policyDecision< ", other.summary()))
+    );
     assert!(other.to_string().ends_with(" >policyDecision"));
     assert_eq!(other.reasons(), ["invalid command"]);
 
