@@ -343,12 +343,14 @@ impl Containers {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let wants_terminal = spec["process"]["terminal"] == true;
-        if wants_terminal {
+        if spec["process"]["terminal"] == true {
             let Started { pid, exit, terminal } = launcher::launch(&self.reaper, verb, id, spec, ProcessEnds::null())?;
-            let terminal = terminal.ok_or(LauncherError::Answer)?;
-            let terminal = Arc::new(Terminal::new(terminal).map_err(ContainerError::Stdio)?);
-            terminal.resize(size.unwrap_or_default()).map_err(ContainerError::Stdio)?;
+            let terminal = terminal.ok_or_else(|| self.abandon(pid, LauncherError::Answer.into()))?;
+            let connected = Terminal::new(terminal).and_then(|terminal| {
+                terminal.resize(size.unwrap_or_default())?;
+                Ok(Arc::new(terminal))
+            });
+            let terminal = connected.map_err(|error| self.abandon(pid, ContainerError::Stdio(error)))?;
             stdio::start_terminal(&terminal, streams, exit.clone());
             return Ok(Process {
                 pid,
@@ -359,13 +361,21 @@ impl Containers {
         }
         let (ends, pipes) = stdio::pipes(streams, uid, gid).map_err(ContainerError::Stdio)?;
         let Started { pid, exit, .. } = launcher::launch(&self.reaper, verb, id, spec, ends)?;
-        pipes.start(exit.clone()).map_err(ContainerError::Stdio)?;
+        pipes
+            .start(exit.clone())
+            .map_err(|error| self.abandon(pid, ContainerError::Stdio(error)))?;
         Ok(Process {
             pid,
             args: Vec::new(),
             exit,
             terminal: None,
         })
+    }
+
+    /// Ends a process that was started and cannot be used.
+    fn abandon(&self, pid: Pid, error: ContainerError) -> ContainerError {
+        let _ = self.reaper.signal(pid, libc::SIGKILL);
+        error
     }
 
     /// Makes the sandbox's directories that the container mounts.
@@ -432,10 +442,15 @@ impl Containers {
     /// Forgets an exec process that has ended.
     pub fn delete_process(&self, id: &ContainerId, exec_id: &ProcessId) -> Result<(), ContainerError> {
         let container = self.get(id)?;
-        if *exec_id == ProcessId::Init || !container.process(exec_id)?.has_ended() {
+        let is = match exec_id {
+            ProcessId::Init => "to be shut down whole",
+            _ if container.process(exec_id)?.has_ended() => "stopped",
+            _ => "running",
+        };
+        if is != "stopped" {
             return Err(ContainerError::State {
                 container: id.clone(),
-                is: "running",
+                is,
                 needed: "stopped",
             });
         }

@@ -27,9 +27,13 @@ mod storage;
 mod streams;
 mod sys;
 
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
 
 fn main() -> ExitCode {
+    if process::id() != 1 {
+        eprintln!("casemate-agent is the init of a guest; it would take this machine apart");
+        return ExitCode::from(2);
+    }
     if let Err(error) = init::prepare_guest() {
         eprintln!("agent: {}", error::chain(&error));
         return init::power_off();

@@ -208,7 +208,8 @@ pub fn mount_rootfs(
         Err(denied) => Err(denied.into()),
     };
     if mounted.is_err() {
-        give_up_upper(storage, enforcer, scratch)?;
+        // If this fails as well, policy and disk agree on what is left; the error to tell is the first.
+        let _ = give_up_upper(storage, enforcer, scratch);
     }
     mounted
 }
