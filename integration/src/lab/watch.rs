@@ -1,6 +1,6 @@
 //! Carries the serial consoles of all VMs in L1 out to the harness while they grow: a hung L1 can no longer be asked for them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -22,10 +22,10 @@ pub fn consoles() -> std::io::Result<()> {
         let mut last = PathBuf::new();
         loop {
             for path in found() {
-                if !open.contains_key(&path) {
-                    if let Ok(file) = File::open(&path) {
-                        open.insert(path, file);
-                    }
+                if let Entry::Vacant(new) = open.entry(path)
+                    && let Ok(file) = File::open(new.key())
+                {
+                    new.insert(file);
                 }
             }
             for (path, file) in &mut open {
