@@ -34,8 +34,10 @@ while read -r verb rest <&3; do
     clock) date -s "@$rest" >/dev/null ;;
     unpack) tar xf /dev/vdb -C / ;;
     run) sh -c "$rest" </dev/null >&4 2>&4 ;;
-    # A terminal of its own with job control, for people and scripts.
-    shell) set -- $rest; stty -F /dev/hvc0 rows "$2" cols "$3"; setsid -cw env TERM="$1" bash -l </dev/hvc0 >/dev/hvc0 2>&1 ;;
+    # A terminal with job control, for people and scripts. script(1) puts a pty before it: ctr reads nothing from an hvc
+    # terminal, and that one forgets its size when nobody has it open.
+    shell) set -- $rest; export TERM="$1" ROWS="$2" COLS="$3"
+        setsid -cw sh -c 'stty rows $ROWS cols $COLS; exec script -qec "bash -l" /dev/null' </dev/hvc0 >/dev/hvc0 2>&1 ;;
     results) tar cf - -C /job/out . >"$results" ;;
     off) sync; echo o >/proc/sysrq-trigger; sleep 30 ;;
     *) false ;;
