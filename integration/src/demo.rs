@@ -121,10 +121,11 @@ pub fn tell(nonce: &str) -> Result<()> {
     )?;
 
     title("5. A clean stop, and what is left of it");
+    println!("on the host while it runs:\n{}", Traces::now()?.without(lab.before()));
     Ended::of(&["ctr", "task", "kill", "--signal", "SIGTERM", &id])?.exits_with(0)?;
     running.end()?.exits_with(0)?;
     lab.nothing_is_left()?;
-    println!("left on the host by sandboxes:\n{}", Traces::now()?.without(lab.before()));
+    println!("on the host now:\n{}", Traces::now()?.without(lab.before()));
     Ok(())
 }
 
