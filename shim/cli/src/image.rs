@@ -1,13 +1,17 @@
 //! `casemate image build`.
 
-use ::image::kernel::Kind;
 use ::image::Inputs;
+use ::image::kernel::Kind;
 use anyhow::Result;
 use std::path::Path;
 
 /// Builds the guest image from the programs in a directory and prints the manifest's digest.
 pub fn build(programs: &Path, output: &Path, kernel: Kind) -> Result<()> {
-    let inputs = Inputs { agent: programs.join("casemate-agent"), launcher: programs.join("casemate-launcher"), kernel };
+    let inputs = Inputs {
+        agent: programs.join("casemate-agent"),
+        launcher: programs.join("casemate-launcher"),
+        kernel,
+    };
     let manifest = ::image::build(&inputs, output)?;
     for artifact in [&manifest.kernel, &manifest.initrd] {
         eprintln!("    {:<15} {:>9} bytes  sha256 {}", artifact.file, artifact.bytes, artifact.sha256);

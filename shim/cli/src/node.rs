@@ -54,10 +54,16 @@ pub fn ps(json: bool) -> Result<()> {
         println!("{}", serde_json::to_string(&lines)?);
         return Ok(());
     }
-    println!("{:<12} {:<40} {:<8} {:>8} {:>8} {:>10}", "NAMESPACE", "SANDBOX", "STATUS", "VMM", "SHIM", "MEMORY");
+    println!(
+        "{:<12} {:<40} {:<8} {:>8} {:>8} {:>10}",
+        "NAMESPACE", "SANDBOX", "STATUS", "VMM", "SHIM", "MEMORY"
+    );
     for line in lines {
         let memory = format!("{} MiB", line.memory_kib / 1024);
-        println!("{:<12} {:<40} {:<8} {:>8} {:>8} {:>10}", line.namespace, line.id, line.status, line.vmm_pid, line.shim_pid, memory);
+        println!(
+            "{:<12} {:<40} {:<8} {:>8} {:>8} {:>10}",
+            line.namespace, line.id, line.status, line.vmm_pid, line.shim_pid, memory
+        );
     }
     Ok(())
 }
@@ -98,7 +104,9 @@ fn list(root: &Path) -> Result<Vec<Line>> {
     let mut lines = Vec::new();
     for directory in sandboxes(root)? {
         // A sandbox that boots or ends right now has no record.
-        let Ok(text) = fs::read(directory.join("state.json")) else { continue };
+        let Ok(text) = fs::read(directory.join("state.json")) else {
+            continue;
+        };
         let record: Record = serde_json::from_slice(&text).with_context(|| format!("{} is no record", directory.display()))?;
         let alive = start_time(record.vmm.pid) == Some(record.vmm.start_time);
         lines.push(Line {
@@ -181,7 +189,9 @@ fn start_time(pid: u32) -> Option<u64> {
 fn resident_kib(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|rest| rest.split_ascii_whitespace().next()).and_then(|kib| kib.parse().ok()).unwrap_or(0)
+    line.and_then(|rest| rest.split_ascii_whitespace().next())
+        .and_then(|kib| kib.parse().ok())
+        .unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -235,7 +245,10 @@ mod tests {
             let mut request = vec![0; MESSAGE_MAX_BYTES];
             let length = recv(client, &mut request, MsgFlags::empty()).unwrap();
             assert_eq!(serde_json::from_slice::<Request>(&request[..length]).unwrap(), Request::Stats);
-            let reply = Reply::Stats(Stats { exits: 42, ..Default::default() });
+            let reply = Reply::Stats(Stats {
+                exits: 42,
+                ..Default::default()
+            });
             send(client, &serde_json::to_vec(&reply).unwrap(), MsgFlags::empty()).unwrap();
             nix::unistd::close(client).unwrap();
         });

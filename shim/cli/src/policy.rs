@@ -40,7 +40,11 @@ pub fn digest(file: &Path) -> Result<()> {
 pub fn explain(text: &str) -> Result<()> {
     let mut input = String::new();
     let text = if text == "-" {
-        std::io::stdin().lock().take(MAX_TEXT_BYTES).read_to_string(&mut input).context("cannot read standard input")?;
+        std::io::stdin()
+            .lock()
+            .take(MAX_TEXT_BYTES)
+            .read_to_string(&mut input)
+            .context("cannot read standard input")?;
         &input
     } else {
         text
