@@ -20,6 +20,9 @@ help:
 
 # The testbed's own program needs no Debian package, so it can say and install what the rest needs.
 setup:
+	@command -v cc >/dev/null && test -e /usr/lib/x86_64-linux-gnu/libc.a || { \
+	  echo '==> apt-get install gcc libc6-dev (cargo needs a linker and the static C library)'; \
+	  apt-get -qq update && apt-get -qq install -y --no-install-recommends gcc libc6-dev; }
 	@echo '==> building the set-up program'
 	cargo build --release --quiet -p integration --bins
 	$(PROGRAMS)/testbed setup

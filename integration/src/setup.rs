@@ -62,6 +62,10 @@ const TOOLS: &[Tool] = &[
         package: "bc",
     },
     Tool {
+        program: "protoc",
+        package: "protobuf-compiler",
+    },
+    Tool {
         program: "veritysetup",
         package: "cryptsetup-bin",
     },
