@@ -18,14 +18,8 @@ help:
 	@echo 'make image     the guest image (KERNEL=debian: packaged kernel, no compiler needed)'
 	@echo 'make install   programs to /usr/local/bin, guest image to /usr/local/share/casemate'
 
-# The testbed's own program needs no Debian package, so it can say and install what the rest needs.
 setup:
-	@command -v cc >/dev/null && test -e /usr/lib/x86_64-linux-gnu/libc.a || { \
-	  echo '==> apt-get install gcc libc6-dev (cargo needs a linker and the static C library)'; \
-	  apt-get -qq update && apt-get -qq install -y --no-install-recommends gcc libc6-dev; }
-	@echo '==> building the set-up program'
-	cargo build --release --quiet -p integration --bins
-	$(PROGRAMS)/testbed setup
+	@integration/setup.sh
 
 build: setup
 	@echo '==> building the programs'

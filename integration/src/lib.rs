@@ -1,6 +1,6 @@
 //! The harness: a test machine (L1) with a /dev/kvm that works, the stories told in it, the demo, and the images they use.
 //!
-//! Two programs share this library: `testbed` on the developer's machine ([`l1`], [`runner`], [`shell`], [`setup`]) and
+//! Two programs share this library: `testbed` on the developer's machine ([`l1`], [`runner`], [`shell`]) and
 //! `story` inside L1 ([`lab`], [`stories`], [`demo`]). Nothing of the product depends on it.
 #![forbid(unsafe_code)]
 
@@ -14,7 +14,6 @@ pub mod lab;
 mod layer_tar;
 pub mod oci;
 pub mod runner;
-pub mod setup;
 pub mod shell;
 pub mod stories;
 pub mod suites;

@@ -216,7 +216,9 @@ pub fn table(suites: &[Suite]) -> String {
         total += suite.counts;
         took += suite.took;
     }
-    text + &row("total", total, took)
+    text += &row("total", total, took);
+    // The plain line that any CI can read.
+    text + &format!("\n{} passed, {} failed, {} skipped\n", total.passed, total.failed, total.skipped)
 }
 
 fn row(name: &str, counts: Counts, took: Duration) -> String {
@@ -262,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_ends_with_the_total() {
+    fn the_table_ends_with_the_total_as_a_row_and_as_a_sentence() {
         let counts = Counts {
             passed: 2,
             failed: 1,
@@ -276,7 +278,9 @@ mod tests {
         };
         let text = table(&[suite]);
         assert!(text.contains("x: skipped: why"), "{text}");
-        let last: Vec<&str> = text.lines().last().unwrap().split_ascii_whitespace().collect();
-        assert_eq!(last, ["total", "2", "1", "3", "5"]);
+        let lines: Vec<&str> = text.lines().collect();
+        let [.., row, "", sentence] = lines[..] else { panic!("{text}") };
+        assert_eq!(row.split_ascii_whitespace().collect::<Vec<_>>(), ["total", "2", "1", "3", "5"]);
+        assert_eq!(sentence, "2 passed, 1 failed, 3 skipped");
     }
 }

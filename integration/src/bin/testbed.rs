@@ -1,4 +1,4 @@
-//! The testbed's command line: sets the host up, builds L1 and the images, tells stories, opens a prompt.
+//! The testbed's command line: builds L1 and the images, tells stories, opens a prompt.
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
@@ -7,7 +7,7 @@ use integration::{
     job::{Build, Job},
     l1::{Suite, accel, build, snapshot},
     runner::{self, Task},
-    setup, shell,
+    shell,
     stories::{self, Runtime},
     suites,
     summary::{self, Summary},
@@ -25,12 +25,6 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Install the Debian packages that build and tests need, saying which
-    Setup {
-        /// Only say what is missing
-        #[arg(long)]
-        check: bool,
-    },
     /// Build the machine's disk, kernel and initrd (cached)
     Build {
         /// Debian suite
@@ -109,8 +103,6 @@ fn main() -> ExitCode {
 
 fn act(verb: Verb) -> Result<ExitCode> {
     match verb {
-        Verb::Setup { check: true } => setup::check()?,
-        Verb::Setup { check: false } => setup::install()?,
         Verb::Build { suite } => println!("{}", build::obtain(suite)?.disk().display()),
         Verb::Image => {
             for file in images::obtain()?.files {

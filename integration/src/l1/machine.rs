@@ -331,3 +331,9 @@ fn qemu(start: &Start<'_>, dir: &Path, sockets: &Path) -> Command {
     }
     q
 }
+
+/// First line of `qemu-system-x86_64 --version`; snapshots are good for exactly this build.
+pub fn qemu_version() -> Result<String> {
+    let text = host::run(Command::new("qemu-system-x86_64").arg("--version"))?;
+    Ok(text.lines().next().unwrap_or_default().to_owned())
+}

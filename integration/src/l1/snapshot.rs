@@ -5,7 +5,7 @@ use super::{
     build::Image,
     machine::{JOB_DISK_BYTES, Limits, Machine, Memory, Start},
 };
-use crate::{host, job::Job, setup};
+use crate::{host, job::Job};
 use anyhow::{Context, Result, bail};
 use image::{cache, progress::Step};
 use std::path::{Path, PathBuf};
@@ -77,7 +77,7 @@ impl Testbed {
 pub fn base(image: &Image, accel: &Accel) -> Result<PathBuf> {
     let key = cache::key(&[
         image.key.as_bytes(),
-        setup::qemu_version()?.as_bytes(),
+        super::machine::qemu_version()?.as_bytes(),
         JOB_DISK_BYTES.to_string().as_bytes(),
     ]);
     let dir = host::cache_dir("l1")?.join(format!("base-{}-{key}", image.suite.name()));

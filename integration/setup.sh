@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# What the host must have installed, and installing it: nothing is changed without a line that says so.
+# `setup.sh` installs what is missing; `setup.sh --check` only names it. A script, because cargo itself needs some of it.
+set -euo pipefail
+
+# The oldest QEMU whose emulated SVM and snapshots the testbed was measured with; bookworm's own is 7.2.
+qemu_major=10
+backports=/etc/apt/sources.list.d/casemate-backports.sources
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+
+# A program or a file (by a path that is there when the package is), and the Debian package that brings it.
+needs=(
+  # cargo's linker and the libraries of static programs
+  gcc:gcc ld:binutils
+  /usr/lib/x86_64-linux-gnu/libc.a:libc6-dev
+  /usr/lib/x86_64-linux-gnu/libseccomp.a:libseccomp-dev
+  protoc:protobuf-compiler
+  # the guest kernel
+  make:make flex:flex bison:bison bc:bc cpio:cpio xz:xz-utils
+  /usr/include/gelf.h:libelf-dev
+  /usr/include/openssl/opensslv.h:libssl-dev
+  # the test machines
+  mmdebstrap:mmdebstrap mke2fs:e2fsprogs depmod:kmod zstd:zstd "$keyring:debian-archive-keyring"
+  # independent checks of what we wrote
+  veritysetup:cryptsetup-bin
+)
+
+die() { echo "set-up: $*" >&2; exit 1; }
+
+missing=()
+for need in "${needs[@]}"; do
+  thing=${need%:*}
+  case $thing in
+    /*) [[ -e $thing ]] ;;
+    *) PATH=$PATH:/usr/sbin:/sbin command -v "$thing" >/dev/null ;;
+  esac || missing+=("${need##*:}")
+done
+
+qemu_is_new_enough() {
+  local version
+  version=$(qemu-system-x86_64 --version 2>/dev/null | sed -n 's/.*version \([0-9]*\).*/\1/p;q') || return 1
+  [[ -n $version ]] && ((version >= qemu_major))
+}
+qemu_is_new_enough || missing+=(qemu-system-x86)
+
+if ((${#missing[@]} == 0)); then
+  echo 'set-up: every Debian package is there'
+  exit 0
+fi
+[[ ${1:-} != --check ]] || die "missing Debian packages: ${missing[*]} (QEMU: $qemu_major or newer); \`make setup\` installs them"
+command -v apt-get >/dev/null || die "missing: ${missing[*]}; it knows how to install them on Debian only"
+((EUID == 0)) || die "missing Debian packages: ${missing[*]}; run \`make setup\` as root to install them"
+
+export DEBIAN_FRONTEND=noninteractive
+apt-get -qq update
+suite=()
+codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+if [[ " ${missing[*]} " == *" qemu-system-x86 "* && $codename == bookworm ]]; then
+  suite=(-t bookworm-backports)
+  if [[ ! -e $backports ]]; then
+    mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' "Codename: $codename" | head -n 1)
+    [[ -n $mirror ]] || die "apt knows no mirror of $codename"
+    echo "set-up: writes $backports (bookworm-backports of $mirror, for QEMU $qemu_major); delete it to undo"
+    printf '%s\n' "# Added by Casemate's set-up: QEMU $qemu_major for the testbed comes from bookworm-backports." \
+      'Types: deb' "URIs: $mirror" 'Suites: bookworm-backports' 'Components: main' "Signed-By: $keyring" >"$backports"
+  fi
+  apt-get -qq update
+fi
+echo "set-up: apt-get install ${suite[*]} ${missing[*]}"
+apt-get -qq -y --no-install-recommends install "${suite[@]}" "${missing[@]}" </dev/null
+exec "$0" --check
