@@ -1,6 +1,7 @@
 //! The agent's door to system calls that have no safe wrapper; `unsafe` stands here and in `storage::device_mapper`.
 
 use std::{
+    fs::File,
     io,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
 };
@@ -11,7 +12,7 @@ use nix::{
     sys::socket::{AddressFamily, SockFlag, SockType, socket},
     unistd::{ForkResult, Pid, fork},
 };
-use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, unix::AsyncFd};
 
 /// Copies this process; the parent gets the child's pid, the child nothing.
 ///
@@ -75,6 +76,12 @@ pub fn first_received(numbers: &[RawFd]) -> Option<OwnedFd> {
 pub fn register(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: the value owns its descriptor, which is neither replaced nor closed before the value is dropped.
     Ok(unsafe { AsyncFd::register(descriptor) }?)
+}
+
+/// As [`register`], for a file of a cgroup, which tells a change as exceptional data (cgroup-v2.rst, "Basic Operations").
+pub fn register_for_changes(file: File) -> io::Result<AsyncFd<File>> {
+    // SAFETY: as in `register`.
+    Ok(unsafe { AsyncFd::register_with_interest(file, Interest::PRIORITY) }?)
 }
 
 /// Fills `bytes` from the kernel's generator, waiting until that is seeded.
