@@ -35,6 +35,22 @@ pub fn kill(pid: Pid, number: i32) -> Result<(), Errno> {
     Errno::result(unsafe { libc::kill(pid.as_raw(), number) }).map(drop)
 }
 
+/// Collects one child that has ended, with its exit code or 128 + signal; nothing if all still run.
+///
+/// Not nix's: that one has no real-time signals, and loses a child that was ended by one.
+pub fn reap() -> Result<Option<(Pid, u32)>, Errno> {
+    let mut status = 0;
+    // SAFETY: waitpid writes one int, which lives for the call.
+    let pid = Errno::result(unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) })?;
+    let code = if libc::WIFEXITED(status) {
+        libc::WEXITSTATUS(status)
+    } else {
+        // Stopped or continued children are not asked for.
+        128 + libc::WTERMSIG(status)
+    };
+    Ok((pid != 0).then(|| (Pid::from_raw(pid), code as u32)))
+}
+
 /// Brings the loopback interface up.
 pub fn loopback_up() -> io::Result<()> {
     let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;

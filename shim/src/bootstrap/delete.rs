@@ -45,7 +45,9 @@ pub fn delete(args: &Args) -> Result<(), BootstrapError> {
 /// Ends the VM and removes its directory; gives the VMM's process id, 0 when there was none.
 fn clean_up(args: &Args, bundle: &Path, group: &Group) -> Result<u32, BootstrapError> {
     Args::check_group(&group.id)?;
-    let path = match noted_state(bundle) {
+    let own = Path::new(&args.namespace).join(&group.id);
+    // A note that names something else would have that removed.
+    let path = match noted_state(bundle).filter(|path| path.ends_with(&own)) {
         Some(path) => path,
         // Nothing was booted for this bundle, or it is half gone: the place where most sandboxes are.
         None => StateDir::path(&Config::load_default()?.state_dir, &args.namespace, &group.id),
