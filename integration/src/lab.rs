@@ -1,15 +1,19 @@
 //! What a story has at hand inside L1: containers by `ctr`, policies by `casemate`, VMs by hand, and the traces they leave.
 
 mod container;
+mod fifo;
 mod policy;
 mod process;
+mod tasks;
 pub mod traces;
 pub mod vm;
 pub mod watch;
 
 pub use container::{Container, Running, is_running};
+pub use fifo::{Fifo, Reading};
 pub use policy::{IMAGES, Policy};
 pub use process::{Ended, Program};
+pub use tasks::{Answer, Events, Stdio, Tasks};
 pub use traces::Traces;
 
 use crate::stories::Runtime;
