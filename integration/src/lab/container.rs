@@ -3,6 +3,7 @@
 use super::{Ended, Policy, Program};
 use crate::stories::Runtime;
 use anyhow::{Result, ensure};
+use std::io::PipeWriter;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A container to be run.
@@ -83,6 +84,19 @@ impl Container {
         }
         program.end_input();
         Ok(program)
+    }
+
+    /// Runs it in the foreground, with its standard output into a pipe that is the caller's to read.
+    pub fn start_into(self, output: PipeWriter) -> Result<Program> {
+        let mut program = Program::start_into(&self.words(&["--rm"]), output)?;
+        program.end_input();
+        Ok(program)
+    }
+
+    /// Starts it in the background, its output to where `uri` leads.
+    pub fn start_logging(self, uri: &str) -> Result<Running> {
+        Ended::of(&self.words(&["--detach", "--log-uri", uri]))?.exits_with(0)?;
+        Ok(Running { id: self.id })
     }
 
     /// Starts it in the background.

@@ -16,6 +16,8 @@ const STATE: &[&str] = &[
 ];
 /// How deep [`STATE`] is listed.
 const DEPTH: usize = 4;
+/// Where cgroups lie. Those of the first level are namespaces of containerd, which runc makes and leaves.
+const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// Traces at one moment, sorted by kind.
 #[derive(Debug, Default)]
@@ -26,6 +28,8 @@ pub struct Traces {
     pub mounts: BTreeSet<String>,
     /// Sockets, and other files of running sandboxes.
     pub sockets: BTreeSet<String>,
+    /// Cgroups of containers and VMs.
+    pub cgroups: BTreeSet<String>,
     /// Containers and tasks that containerd knows.
     pub containers: BTreeSet<String>,
 }
@@ -41,6 +45,7 @@ impl Traces {
             processes: processes()?,
             mounts: mounts()?,
             sockets,
+            cgroups: cgroups(),
             containers: containers()?,
         })
     }
@@ -52,6 +57,7 @@ impl Traces {
             processes: minus(self.processes, &before.processes),
             mounts: minus(self.mounts, &before.mounts),
             sockets: minus(self.sockets, &before.sockets),
+            cgroups: minus(self.cgroups, &before.cgroups),
             containers: minus(self.containers, &before.containers),
         }
     }
@@ -61,11 +67,12 @@ impl Traces {
         self.kinds().iter().all(|(_, found)| found.is_empty())
     }
 
-    fn kinds(&self) -> [(&'static str, &BTreeSet<String>); 4] {
+    fn kinds(&self) -> [(&'static str, &BTreeSet<String>); 5] {
         [
             ("processes", &self.processes),
             ("mounts", &self.mounts),
             ("sockets and state", &self.sockets),
+            ("cgroups", &self.cgroups),
             ("containers", &self.containers),
         ]
     }
@@ -110,6 +117,19 @@ fn processes() -> Result<BTreeSet<String>> {
 fn mounts() -> Result<BTreeSet<String>> {
     let text = std::fs::read_to_string("/proc/self/mountinfo").context("cannot list mounts")?;
     Ok(text.lines().filter_map(|line| line.split(' ').nth(4)).map(str::to_owned).collect())
+}
+
+fn cgroups() -> BTreeSet<String> {
+    let below = |dir: &Path| -> Vec<_> {
+        let entries = std::fs::read_dir(dir).into_iter().flatten().filter_map(|entry| entry.ok());
+        entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+    };
+    let namespaces = below(Path::new(CGROUPS));
+    namespaces
+        .iter()
+        .flat_map(|namespace| below(namespace))
+        .map(|path| path.display().to_string())
+        .collect()
 }
 
 fn containers() -> Result<BTreeSet<String>> {
