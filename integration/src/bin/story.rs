@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use clap::Parser;
 use integration::{
-    demo, images,
+    bench, demo, images,
     lab::{Ended, IMAGES, Lab, watch},
     stories::{ALL, Outcome, Report, Runtime, Skip, Story},
 };
@@ -39,6 +39,11 @@ enum Arguments {
         #[arg(long, value_enum)]
         runtime: Runtime,
     },
+    /// Run one benchmark and write its figures
+    Bench {
+        /// Its name
+        name: String,
+    },
     /// Give the demo
     Demo {
         /// Must come back from inside
@@ -51,6 +56,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse() {
         Arguments::Prepare => prepare(),
         Arguments::Tell { name, runtime } => tell(&name, runtime),
+        Arguments::Bench { name } => bench::measure(&name),
         Arguments::Demo { nonce } => watch::consoles().context("cannot watch consoles").and_then(|()| demo::tell(&nonce)),
     };
     match result {
