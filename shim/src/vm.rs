@@ -130,6 +130,7 @@ impl Vm {
             image,
         };
         let (child, program) = spawn::vmm(config, request.policy.digest, parts)?;
+        crate::phase::reached("vmm");
         let Some(pid) = child.id() else {
             return Err(VmError::Spawn(program, io::ErrorKind::NotFound.into()));
         };
@@ -141,6 +142,7 @@ impl Vm {
         let control = Control::new(state.reachable("control.sock"));
         let vsock = state.reachable("vsock.sock");
         let agent = reach_agent(&vmm, &vsock, deadline, config.boot_timeout(), &console).await?;
+        crate::phase::reached("agent");
         Ok(Self {
             vmm,
             agent,
