@@ -1,10 +1,10 @@
 //! containerd's Tasks service: what `ctr` cannot say, and the codes of its answers.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use containerd_client::services::v1::{
     CloseIoRequest, CreateTaskRequest, DeleteProcessRequest, DeleteTaskRequest, ExecProcessRequest, GetContainerRequest, GetRequest,
-    KillRequest, ListPidsRequest, MetricsRequest, PauseTaskRequest, ResizePtyRequest, ResumeTaskRequest, StartRequest, SubscribeRequest,
-    UpdateTaskRequest, WaitRequest,
+    KillRequest, ListPidsRequest, MetricsRequest, PauseTaskRequest, PublishRequest, ResizePtyRequest, ResumeTaskRequest, StartRequest,
+    SubscribeRequest, UpdateTaskRequest, WaitRequest,
     containers_client::ContainersClient,
     events_client::EventsClient,
     snapshots::{MountsRequest, snapshots_client::SnapshotsClient},
@@ -14,8 +14,11 @@ use containerd_client::types::v1::Status;
 use containerd_shim_protos::cgroups_v2::metrics::Metrics;
 use protobuf::Message;
 use std::future::Future;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering},
+};
+use std::time::{Duration, Instant};
 use tokio::{runtime::Runtime, task::JoinHandle};
 use tonic::{Code, Request, transport::Channel};
 
@@ -23,6 +26,9 @@ const SOCKET: &str = "/run/containerd/containerd.sock";
 const NAMESPACE: &str = "default";
 /// A call in an emulated machine; a VM may boot within it.
 const CALL_DEADLINE: Duration = Duration::from_secs(120);
+const POLL: Duration = Duration::from_millis(50);
+/// An event of our own: once it comes back, later ones will.
+const READY: &str = "/story/ready";
 const PROCESS_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
 const RESOURCES_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources";
 
@@ -294,23 +300,40 @@ impl Tasks {
             .transpose()
     }
 
-    /// Collects events of this namespace from now on.
+    /// Collects the events of tasks from now on.
     pub fn events(&self) -> Result<Events> {
         let events = Events::default();
         let seen = events.clone();
+        let subscribed = Arc::new(AtomicBool::new(false));
+        let first = Arc::clone(&subscribed);
         let mut client = EventsClient::new(self.channel.clone());
-        let all = SubscribeRequest { filters: Vec::new() };
-        let stream = self.call(async { client.subscribe(request(all)).await });
-        let mut stream = stream.context("containerd gives no events")?;
+        // Answered with the first event, so nobody waits for it here.
         self.runtime.spawn(async move {
+            let all = SubscribeRequest { filters: Vec::new() };
+            let Ok(stream) = client.subscribe(request(all)).await else { return };
+            let mut stream = stream.into_inner();
             while let Ok(Some(event)) = stream.message().await {
-                if event.namespace == NAMESPACE
+                if event.topic == READY {
+                    first.store(true, Ordering::Release);
+                } else if event.topic.starts_with("/tasks/")
                     && let Ok(mut topics) = seen.0.lock()
                 {
                     topics.push(event.topic);
                 }
             }
         });
+        let end = Instant::now() + CALL_DEADLINE;
+        while !subscribed.load(Ordering::Acquire) {
+            ensure!(Instant::now() < end, "containerd gives no events");
+            let mut ready = PublishRequest {
+                topic: READY.to_owned(),
+                ..Default::default()
+            };
+            ready.event.get_or_insert_default().type_url = "containerd.events.TaskStart".to_owned();
+            let mut client = EventsClient::new(self.channel.clone());
+            self.call(client.publish(request(ready))).context("containerd takes no event")?;
+            std::thread::sleep(POLL);
+        }
         Ok(events)
     }
 }

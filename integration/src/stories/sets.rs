@@ -41,6 +41,7 @@ const fn only(name: &'static str, minutes: u64) -> Long {
 const LONG: &[Long] = &[
     only("growth-sequential", 120),
     only("growth-parallel", 20),
+    only("gigabyte", 30),
     spread("vmm-killed-anywhere", 4, 20),
     spread("shim-killed-anywhere", 4, 20),
     spread("containerd-killed", 6, 20),

@@ -48,7 +48,7 @@ pub(super) fn flow_control(lab: &Lab) -> Result<()> {
         ..Stdio::default()
     };
     let tasks = Tasks::connect()?;
-    let words = "dd if=/dev/zero bs=64k count=80 2>/dev/null & dd if=/dev/zero bs=64k count=80 2>/dev/null >&2; wait; exit 6";
+    let words = "dd if=/dev/zero bs=64k count=80 2>/dev/null & dd if=/dev/zero bs=64k count=80 >&2 2>/dev/null; wait; exit 6";
     let id = started(lab, &tasks, words, &stdio)?;
     lab.until("the stream that is read", SOON, || (read.so_far().len() == 80 << 16).then_some(()))?;
     let status = tasks.state(&id, "").context("state")?.0;

@@ -177,7 +177,7 @@ pub(super) fn stats(lab: &Lab) -> Result<()> {
 }
 
 pub(super) fn oom(lab: &Lab) -> Result<()> {
-    let words = "dd if=/dev/zero of=/dev/null bs=200M count=1; echo went on with $?; exit 3";
+    let words = "dd if=/dev/zero of=/dev/null bs=100M count=1; echo went on with $?; exit 3";
     let limit = (32 << 20).to_string();
     let container = lab.container(BUSYBOX).command(["sh", "-c", words]).option("--memory-limit", &limit);
     let stdout = Fifo::new()?;
