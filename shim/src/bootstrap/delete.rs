@@ -4,7 +4,7 @@ use super::{Args, BootstrapError, address::Address};
 use crate::{
     bundle::{Bundle, Group, Role},
     config::Config,
-    vm::{KILLED, Record, StateDir},
+    vm::{KILLED, Record, StateDir, orphan},
 };
 use containerd_shim_protos::api::DeleteResponse;
 use protobuf::{Message, well_known_types::timestamp::Timestamp};
@@ -48,6 +48,8 @@ fn clean_up(args: &Args, group: &Group) -> Result<u32, BootstrapError> {
     let config = Config::load_default()?;
     let path = StateDir::path(&config.state_dir, &args.namespace, &group.id);
     let Some(record) = Record::load(&path)? else {
+        let cgroups_path = Bundle::read(&args.bundle_dir()?).map(|bundle| bundle.cgroups_path().to_owned());
+        orphan::end(&path, &cgroups_path.unwrap_or_default(), VMM_GONE);
         StateDir::remove_leftovers(&path)?;
         return Ok(0);
     };
