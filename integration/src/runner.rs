@@ -6,7 +6,7 @@ use crate::{
         machine::{CONSOLE, LIVE, Limits, Machine, RESULTS, Stuck, VMM_CONSOLE},
         snapshot::Testbed,
     },
-    lab::Scope,
+    lab::{Scope, Set},
     stories::{Outcome, Report, Runtime, Story, sets},
 };
 use anyhow::{Context, Result};
@@ -127,6 +127,9 @@ impl Teller<'_> {
     /// Tells one story; once more where the machine, not the story, got stuck.
     fn tell(&mut self, task: Task) -> Done {
         let started = Instant::now();
+        if task.scope.set == Set::Full {
+            eprintln!("begins  {}", task.title());
+        }
         let dir = self.out.join(task.directory());
         // What an earlier run left must not be taken for this one's.
         let _ = std::fs::remove_dir_all(&dir);
@@ -168,7 +171,7 @@ impl Teller<'_> {
 
     fn attempt(&mut self, task: Task, dir: &Path) -> Result<Report> {
         std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
-        let shares = sets::shares_machine(task.story);
+        let shares = sets::shares_machine(task.story, task.scope.set);
         let mut open = match self.open.take() {
             Some(open) if shares && open.told < PER_MACHINE => open,
             _ => self.fresh(dir)?,
