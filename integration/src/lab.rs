@@ -1,21 +1,25 @@
 //! What a story has at hand inside L1: containers by `ctr`, policies by `casemate`, VMs by hand, and the traces they leave.
 
 mod container;
+mod fifo;
 pub mod growth;
 mod listener;
 mod policy;
 mod process;
 pub mod scope;
+mod tasks;
 pub mod traces;
 pub mod victim;
 pub mod vm;
 pub mod watch;
 
 pub use container::{Container, Running, is_running};
+pub use fifo::{Fifo, Reading};
 pub use listener::{Event, Listener};
 pub use policy::{IMAGES, Policy};
 pub use process::{Ended, Program};
 pub use scope::{Dice, Scope, Set};
+pub use tasks::{Answer, Events, Stdio, Tasks};
 pub use traces::Traces;
 
 use crate::stories::Runtime;

@@ -10,6 +10,8 @@ mod growth;
 mod lifecycle;
 mod output;
 pub mod sets;
+mod streams;
+mod task;
 
 use crate::lab::Lab;
 use anyhow::Result;
@@ -194,6 +196,90 @@ pub const ALL: &[Story] = &[
         about: "the agent serves nothing before SetPolicy, and takes it once",
         runtimes: OURS,
         tell: agent::policy_first,
+    },
+    Story {
+        name: "task-codes",
+        about: "every Task call in every state, against one table of codes",
+        runtimes: BOTH,
+        tell: task::codes,
+    },
+    Story {
+        name: "terminal",
+        about: "a terminal has the size that it was given, before and after the start",
+        runtimes: BOTH,
+        tell: task::terminal,
+    },
+    Story {
+        name: "close-io",
+        about: "the announced end of input comes after all that was typed",
+        runtimes: BOTH,
+        tell: task::close_io,
+    },
+    Story {
+        name: "pause",
+        about: "a paused container uses no time, goes on, and can be killed",
+        runtimes: BOTH,
+        tell: task::pause,
+    },
+    Story {
+        name: "update",
+        about: "new limits on memory and processes hold",
+        runtimes: BOTH,
+        tell: task::update,
+    },
+    Story {
+        name: "stats",
+        about: "counters tell what a container uses, also by ctr task metrics",
+        runtimes: BOTH,
+        tell: task::stats,
+    },
+    Story {
+        name: "oom",
+        about: "a process too large is ended, and one event tells it",
+        runtimes: BOTH,
+        tell: task::oom,
+    },
+    Story {
+        name: "many-waiters",
+        about: "all who wait are told the same exit, early and late",
+        runtimes: BOTH,
+        tell: task::many_waiters,
+    },
+    Story {
+        name: "log-schemes",
+        about: "outputs go to a file and to a logging program",
+        runtimes: BOTH,
+        tell: task::log_schemes,
+    },
+    Story {
+        name: "containerd-restarted",
+        about: "containerd is killed and comes back: output, exit status and events are whole",
+        runtimes: BOTH,
+        tell: task::containerd_restarted,
+    },
+    Story {
+        name: "shim-killed",
+        about: "the shim is killed: its VM and its files are gone soon",
+        runtimes: OURS,
+        tell: task::shim_killed,
+    },
+    Story {
+        name: "flow-control",
+        about: "a stream that nobody reads holds up no other",
+        runtimes: BOTH,
+        tell: streams::flow_control,
+    },
+    Story {
+        name: "exit-before-end",
+        about: "an exit is told before the end of a stream that somebody still writes",
+        runtimes: BOTH,
+        tell: streams::exit_before_end,
+    },
+    Story {
+        name: "gigabyte",
+        about: "a gigabyte goes to a slow reader in bounded memory",
+        runtimes: BOTH,
+        tell: streams::gigabyte,
     },
     Story {
         name: "vmm-killed-anywhere",

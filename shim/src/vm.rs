@@ -13,6 +13,7 @@ mod state;
 
 pub use control::ControlError;
 pub use image::ImageError;
+pub use spawn::starting_alone;
 pub use state::{Record, StateDir, StateError};
 
 use crate::{config::Config, policy_text::PolicyText};
@@ -153,6 +154,11 @@ impl Vm {
     /// The VMM's process id: the live host process that stands for every init in it.
     pub fn pid(&self) -> u32 {
         self.vmm.pid
+    }
+
+    /// containerd namespace of its sandbox.
+    pub fn namespace(&self) -> &str {
+        self.state.namespace()
     }
 
     /// The agent; its calls fail once the VM has ended.

@@ -106,9 +106,19 @@ impl Container {
         Ok(Running { id: self.id })
     }
 
+    /// Has containerd make it, without a task.
+    pub fn made(self) -> Result<String> {
+        Ended::of(&self.words_of(&["container", "create"], &[]))?.exits_with(0)?;
+        Ok(self.id)
+    }
+
     fn words(&self, mode: &[&str]) -> Vec<String> {
-        let fixed = ["ctr", "run", "--runtime", self.runtime.name()];
-        let words = fixed.iter().chain(mode).map(|word| (*word).to_owned());
+        self.words_of(&["run"], mode)
+    }
+
+    fn words_of(&self, verb: &[&str], mode: &[&str]) -> Vec<String> {
+        let fixed = [&["ctr"], verb, &["--runtime", self.runtime.name()], mode].concat();
+        let words = fixed.iter().map(|word| (*word).to_owned());
         let named = [self.image.clone(), self.id.clone()];
         words
             .chain(self.options.iter().cloned())

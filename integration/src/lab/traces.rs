@@ -165,3 +165,27 @@ pub fn pids_of(program: &str) -> Result<Vec<i32>> {
         .filter_map(|(pid, _)| pid.parse().ok())
         .collect())
 }
+
+/// Process ids of running programs of exactly that name.
+pub fn pids_named(name: &str) -> Result<Vec<i32>> {
+    let entries = std::fs::read_dir("/proc").context("cannot list processes")?;
+    let runs = |dir: &Path| {
+        let stat = std::fs::read_to_string(dir.join("stat")).ok()?;
+        let (before, after) = stat.rsplit_once(')')?;
+        let (_, comm) = before.split_once('(')?;
+        Some(comm == name && !after.trim_start().starts_with('Z'))
+    };
+    Ok(entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|dir| runs(dir) == Some(true))
+        .filter_map(|dir| dir.file_name()?.to_str()?.parse().ok())
+        .collect())
+}
+
+/// Memory of a process, its share of what it shares included, in KiB.
+pub fn pss_kib(pid: i32) -> Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).context("cannot read a process's memory")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).context("there is no Pss")?;
+    let number = line.trim().trim_end_matches(" kB");
+    number.parse().with_context(|| format!("{number} is no number"))
+}

@@ -12,7 +12,7 @@ use std::{
     os::fd::{AsFd, AsRawFd, OwnedFd},
     path::PathBuf,
     process::Stdio,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 use tokio::process::{Child, Command};
 use vm_spec::{Boot, Fd, HostData, Scratch, VmSpec, Vsock};
@@ -22,6 +22,11 @@ const PROGRAM: &str = "casemate-vmm";
 
 /// Held while descriptors are open to a program being started.
 static STARTING: Mutex<()> = Mutex::new(());
+
+/// Keeps others from starting a program while this lives, as the VMM's files would be open to theirs.
+pub fn starting_alone() -> MutexGuard<'static, ()> {
+    STARTING.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Everything a VMM inherits besides its spec.
 pub struct Parts {
@@ -51,7 +56,7 @@ pub fn vmm(config: &Config, host_data: [u8; 32], parts: Parts) -> Result<(Child,
         parts.image.initrd.as_fd(),
     ];
     // Every other descriptor of this process closes on exec, and while these do not, nothing else is started.
-    let alone = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    let alone = starting_alone();
     for fd in inherited {
         fcntl(fd, F_SETFD(FdFlag::empty())).map_err(|e| VmError::Io("hand files to the VMM", e.into()))?;
     }

@@ -153,6 +153,11 @@ impl StateDir {
         }
     }
 
+    /// containerd namespace of the sandbox.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
     /// Path of the file `name`.
     pub fn path_of(&self, name: &str) -> PathBuf {
         self.path.join(name)
