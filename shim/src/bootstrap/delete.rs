@@ -53,7 +53,11 @@ fn clean_up(args: &Args, bundle: &Path, group: &Group) -> Result<u32, BootstrapE
         None => StateDir::path(&Config::load_default()?.state_dir, &args.namespace, &group.id),
     };
     let Some(record) = Record::load(&path)? else {
-        let cgroups_path = Bundle::read(&args.bundle_dir()?).map(|bundle| bundle.cgroups_path().to_owned());
+        // The others' shim may be about to boot and record their VM.
+        if group.id != args.id && Address::read(bundle).is_some_and(|address| address.answers()) {
+            return Ok(0);
+        }
+        let cgroups_path = Bundle::read(bundle).map(|bundle| bundle.cgroups_path().to_owned());
         orphan::end(&path, &cgroups_path.unwrap_or_default(), VMM_GONE);
         StateDir::remove_leftovers(&path)?;
         return Ok(0);
