@@ -272,7 +272,7 @@ fn read_report(dir: &Path) -> Result<Report> {
     serde_json::from_str(&text).context("the report is not what a story writes")
 }
 
-/// The ends of both consoles: L1's and those of the VMs in it.
+/// The ends of the story's output and of both consoles: L1's and those of the VMs in it.
 fn consoles(dir: &Path) -> String {
     let part = |title: &str, file: PathBuf| {
         let bytes = std::fs::read(&file).unwrap_or_default();
@@ -280,5 +280,10 @@ fn consoles(dir: &Path) -> String {
         let body = if text.trim().is_empty() { "(nothing)" } else { text.trim() };
         format!("--- {title} ({})\n{}\n", file.display(), body.replace('\r', ""))
     };
-    part("console of the VMs", dir.join(VMM_CONSOLE)) + &part("console of L1", dir.join(CONSOLE))
+    [
+        part("what the story printed", dir.join(LIVE)),
+        part("console of the VMs", dir.join(VMM_CONSOLE)),
+        part("console of L1", dir.join(CONSOLE)),
+    ]
+    .concat()
 }
