@@ -23,6 +23,8 @@ needs=(
   mmdebstrap:mmdebstrap mke2fs:e2fsprogs depmod:kmod zstd:zstd "$keyring:debian-archive-keyring"
   # independent checks of what we wrote
   veritysetup:cryptsetup-bin
+  # peers of the benchmarks
+  mkfs.erofs:erofs-utils openssl:openssl
 )
 
 die() { echo "set-up: $*" >&2; exit 1; }

@@ -4,6 +4,7 @@
 //! `story` inside L1 ([`lab`], [`stories`], [`demo`]). Nothing of the product depends on it.
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod debian;
 pub mod demo;
 pub mod host;

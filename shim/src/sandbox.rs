@@ -125,11 +125,14 @@ impl Sandbox {
     pub async fn prepare(&self, container: &str, bundle: &Bundle, config: Config) -> Result<Rootfs, Error> {
         let layers = async {
             let found = layers::of_container(&self.containerd, &self.namespace, container, &config.cache_dir).await;
+            crate::phase::reached("layers");
             found.map_err(Error::from)
         };
         // Both at once: whichever fails first ends the other.
         let (vm, layers) = tokio::try_join!(self.boot(bundle, &config), layers)?;
+        crate::phase::reached("sandbox");
         let mounted = self.mount(&vm, container, layers).await?;
+        crate::phase::reached("rootfs");
         Ok(Rootfs { vm, layers: mounted })
     }
 

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use clap::Parser;
 use integration::{
-    demo, images,
+    bench, demo, images,
     lab::{Ended, IMAGES, Lab, Scope, watch},
     stories::{ALL, Outcome, Report, Runtime, Skip, Story},
 };
@@ -43,6 +43,11 @@ enum Arguments {
         #[command(flatten)]
         scope: Scope,
     },
+    /// Run one benchmark and write its figures
+    Bench {
+        /// Its name
+        name: String,
+    },
     /// Give the demo
     Demo {
         /// Must come back from inside
@@ -55,6 +60,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse() {
         Arguments::Prepare => prepare(),
         Arguments::Tell { name, runtime, scope } => tell(&name, runtime, scope),
+        Arguments::Bench { name } => bench::measure(&name),
         Arguments::Demo { nonce } => watch::consoles().context("cannot watch consoles").and_then(|()| demo::tell(&nonce)),
     };
     match result {

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use integration::{
-    host, images,
+    bench, host, images,
     items::{self, Ran},
     job::{Build, Job},
     l1::{Suite, accel, build, snapshot},
@@ -86,6 +86,17 @@ enum Verb {
         #[command(flatten)]
         place: Place,
     },
+    /// Measure, each thing beside a peer: a table here, the same figures in bench.json
+    Bench {
+        #[command(flatten)]
+        place: Place,
+        /// Where the figures are written
+        #[arg(long, default_value = bench::JSON)]
+        json: PathBuf,
+        /// Names of benchmarks; none: all
+        #[arg(value_parser = clap::builder::PossibleValuesParser::new(bench::names()))]
+        benchmarks: Vec<String>,
+    },
     /// Open a prompt in the machine, with the build installed and the images imported
     Shell {
         #[command(flatten)]
@@ -164,6 +175,12 @@ fn act(verb: Verb) -> Result<ExitCode> {
             }
         }
         Verb::Demo { place } => return integration::demo::show(&testbed(&place, true)?, &place.out.join("demo")).map(status),
+        Verb::Bench { place, json, benchmarks } => {
+            let build = built(&place)?;
+            let report = bench::run(build, place.suite, &benchmarks, &place.out.join("bench"))?;
+            image::cache::write_whole(&json, &report.to_json()?)?;
+            print!("{}\n{} has the same figures\n", report.table(), json.display());
+        }
         Verb::Shell { place } => return shell::run(&testbed(&place, false)?, &place.out.join("shell")).map(status),
     }
     Ok(ExitCode::SUCCESS)
@@ -182,13 +199,26 @@ fn programs(place: &Place) -> Result<PathBuf> {
         .context("this program lies nowhere")
 }
 
-fn testbed(place: &Place, needs_build: bool) -> Result<snapshot::Testbed> {
+fn build_of(place: &Place) -> Result<Build> {
     let programs = programs(place)?;
     let guest = match &place.guest {
         Some(dir) => dir.clone(),
         None => host::cache_dir("guest")?,
     };
-    let build = Build { programs, guest };
+    Ok(Build { programs, guest })
+}
+
+/// The build, all of it.
+fn built(place: &Place) -> Result<Build> {
+    let build = build_of(place)?;
+    if let Some(missing) = build.missing().first() {
+        bail!("not built yet: {}", missing.display());
+    }
+    Ok(build)
+}
+
+fn testbed(place: &Place, needs_build: bool) -> Result<snapshot::Testbed> {
+    let build = build_of(place)?;
     let missing = build.missing();
     if !missing.is_empty() {
         let names: Vec<_> = missing.iter().map(|file| file.display().to_string()).collect();

@@ -29,6 +29,7 @@ const OPTIONS_TYPE: &str = "runtimeoptions.v1.Options";
 
 /// Creates a container; a failure leaves nothing, not even the VM if nobody else is in it.
 pub async fn create(tasks: &Arc<Tasks>, request: CreateTaskRequest) -> Result<CreateTaskResponse, Error> {
+    crate::phase::reached("create");
     valid_caller_id(&request.id).map_err(|_| Error::Invalid("the container id is not an identifier"))?;
     if !request.checkpoint.is_empty() {
         return Err(Error::Unimplemented("restoring a checkpoint"));
@@ -48,6 +49,7 @@ pub async fn create(tasks: &Arc<Tasks>, request: CreateTaskRequest) -> Result<Cr
     };
     let pid = container.vm().pid();
     tasks.containers.insert(container.clone());
+    crate::phase::reached("created");
     tasks.events.publish(TASK_CREATE_EVENT_TOPIC, &created(request, pid));
     process::watch(container.clone(), container.init.clone(), tasks.events.clone());
     Ok(CreateTaskResponse { pid, ..Default::default() })

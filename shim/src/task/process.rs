@@ -182,6 +182,7 @@ impl Process {
         self.change(ProcessState::Starting, ProcessState::Running);
         let container_id = container.id.clone();
         if self.exec_id.is_empty() {
+            crate::phase::reached("started");
             events.publish(
                 TASK_START_EVENT_TOPIC,
                 &TaskStart {
@@ -387,6 +388,7 @@ pub fn watch(container: Arc<Container>, process: Arc<Process>, events: Publisher
         }
         let _order = process.order.lock().await;
         if is_init {
+            crate::phase::reached("exited");
             let execs = container.execs();
             let ended = async {
                 for exec in execs
