@@ -2,6 +2,7 @@
 //!
 //! Nothing on disk names such a process, but the kernel knows whether anybody still holds the listening end of its
 //! control socket: while somebody does, that is the VMM, and a request to stop waits in the socket until it is read.
+//! `vm_spec::control::Client` would wait for its answer longer than containerd waits for `delete`.
 
 use super::cgroup;
 use nix::{
