@@ -6,7 +6,7 @@ use crate::{
         machine::{CONSOLE, LIVE, Limits, Machine, RESULTS, Stuck, VMM_CONSOLE},
         snapshot::Testbed,
     },
-    lab::Scope,
+    lab::{Scope, Set},
     stories::{Outcome, Report, Runtime, Story, sets},
 };
 use anyhow::{Context, Result};
@@ -127,6 +127,9 @@ impl Teller<'_> {
     /// Tells one story; once more where the machine, not the story, got stuck.
     fn tell(&mut self, task: Task) -> Done {
         let started = Instant::now();
+        if task.scope.set == Set::Full {
+            eprintln!("begins  {}", task.title());
+        }
         let dir = self.out.join(task.directory());
         // What an earlier run left must not be taken for this one's.
         let _ = std::fs::remove_dir_all(&dir);
@@ -168,7 +171,7 @@ impl Teller<'_> {
 
     fn attempt(&mut self, task: Task, dir: &Path) -> Result<Report> {
         std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
-        let shares = sets::shares_machine(task.story);
+        let shares = sets::shares_machine(task.story, task.scope.set);
         let mut open = match self.open.take() {
             Some(open) if shares && open.told < PER_MACHINE => open,
             _ => self.fresh(dir)?,
@@ -269,7 +272,7 @@ fn read_report(dir: &Path) -> Result<Report> {
     serde_json::from_str(&text).context("the report is not what a story writes")
 }
 
-/// The ends of both consoles: L1's and those of the VMs in it.
+/// The ends of the story's output and of both consoles: L1's and those of the VMs in it.
 fn consoles(dir: &Path) -> String {
     let part = |title: &str, file: PathBuf| {
         let bytes = std::fs::read(&file).unwrap_or_default();
@@ -277,5 +280,10 @@ fn consoles(dir: &Path) -> String {
         let body = if text.trim().is_empty() { "(nothing)" } else { text.trim() };
         format!("--- {title} ({})\n{}\n", file.display(), body.replace('\r', ""))
     };
-    part("console of the VMs", dir.join(VMM_CONSOLE)) + &part("console of L1", dir.join(CONSOLE))
+    [
+        part("what the story printed", dir.join(LIVE)),
+        part("console of the VMs", dir.join(VMM_CONSOLE)),
+        part("console of L1", dir.join(CONSOLE)),
+    ]
+    .concat()
 }

@@ -6,6 +6,7 @@
 mod cgroup;
 mod control;
 mod image;
+pub mod orphan;
 mod process;
 mod spawn;
 mod state;

@@ -1,6 +1,6 @@
 //! What a host has of things that must not become more with each container.
 
-use super::{Traces, victim::Victim};
+use super::{Traces, traces, victim::Victim};
 use anyhow::{Context, Result, ensure};
 use std::fmt;
 use std::path::Path;
@@ -42,16 +42,15 @@ impl Load {
         std::fs::write("/proc/sys/vm/drop_caches", "3").context("cannot drop caches")?;
         let traces = Traces::now()?;
         let containerd = Victim::Containerd.find("").context("containerd does not run")?;
-        let of_containerd = |name: &str| format!("/proc/{containerd}/{name}");
         Ok(Self {
             processes: count(Path::new("/proc"), |name| name.bytes().all(|b| b.is_ascii_digit()))?,
             // The first line is a heading.
             sockets: lines("/proc/net/unix")?.saturating_sub(1),
             mounts: traces.mounts.len(),
             cgroups: traces.cgroups.len(),
-            descriptors: count(Path::new(&of_containerd("fd")), |_| true)?,
+            descriptors: count(Path::new(&format!("/proc/{containerd}/fd")), |_| true)?,
             files: traces.sockets.len() + files_below(Path::new("/var/lib/casemate"))?,
-            containerd_kib: kib(&of_containerd("smaps_rollup"), "Pss:")?,
+            containerd_kib: traces::pss_kib(containerd)?,
             available_kib: kib("/proc/meminfo", "MemAvailable:")?,
         })
     }
@@ -111,7 +110,7 @@ fn lines(file: &str) -> Result<usize> {
     Ok(text.lines().count())
 }
 
-/// The number of a line such as `Pss:   1234 kB`.
+/// The number of a line such as `MemAvailable:   1234 kB`.
 fn kib(file: &str, name: &str) -> Result<u64> {
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {file}"))?;
     let value = text

@@ -2,7 +2,7 @@
 //!
 //! A story that is not in the table is short: it is told in both sets, whole, in one machine.
 
-use super::Story;
+use super::{Runtime, Story};
 use crate::lab::{Scope, Set};
 use std::time::Duration;
 
@@ -87,10 +87,15 @@ pub fn limit(story: &Story, set: Set) -> Duration {
     }
 }
 
-/// Whether other stories may be told in the same machine before and after: all short ones, as each makes sure at its
+/// Whether other stories may be told in the same machine before and after: all but long ones, as each makes sure at its
 /// end that it leaves nothing.
-pub fn shares_machine(story: &Story) -> bool {
-    long(story).is_none()
+pub fn shares_machine(story: &Story, set: Set) -> bool {
+    set == Set::Short || long(story).is_none()
+}
+
+/// Whether `make test` tells a story on this runtime and Debian. On runc it is the story that is tested: once is enough.
+pub fn is_told(runtime: Runtime, set: Set, debian: u32) -> bool {
+    set == Set::Full || runtime != Runtime::Runc || debian == 0
 }
 
 #[cfg(test)]

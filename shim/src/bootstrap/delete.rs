@@ -4,7 +4,7 @@ use super::{Args, BootstrapError, address::Address};
 use crate::{
     bundle::{Bundle, Group, Role, noted_state},
     config::Config,
-    vm::{KILLED, Record, StateDir},
+    vm::{KILLED, Record, StateDir, orphan},
 };
 use containerd_shim_protos::api::DeleteResponse;
 use protobuf::{Message, well_known_types::timestamp::Timestamp};
@@ -53,6 +53,12 @@ fn clean_up(args: &Args, bundle: &Path, group: &Group) -> Result<u32, BootstrapE
         None => StateDir::path(&Config::load_default()?.state_dir, &args.namespace, &group.id),
     };
     let Some(record) = Record::load(&path)? else {
+        // The others' shim may be about to boot and record their VM.
+        if group.id != args.id && Address::read(bundle).is_some_and(|address| address.answers()) {
+            return Ok(0);
+        }
+        let cgroups_path = Bundle::read(bundle).map(|bundle| bundle.cgroups_path().to_owned());
+        orphan::end(&path, &cgroups_path.unwrap_or_default(), VMM_GONE);
         StateDir::remove_leftovers(&path)?;
         return Ok(0);
     };

@@ -20,6 +20,12 @@ const ENDS_EVERY: u32 = 4;
 const LOG: &str = "/run/containerd.log";
 /// How long an act takes at most until containerd is killed under it, in multiples of what it takes undisturbed.
 const SPAN: f64 = 1.25;
+/// What containerd is killed under.
+const RUN: &str = "a run";
+const EXEC: &str = "an exec";
+const KILL: &str = "a kill";
+/// What an exec or a kill takes, as a part of what a run does.
+const SHORTER: f64 = 0.25;
 
 pub(in crate::stories) fn containerd_killed(lab: &Lab) -> Result<()> {
     let mut dice = lab.scope().dice();
@@ -49,7 +55,7 @@ fn this_round(lab: &Lab, containerd: &mut Containerd, one: &Running, dice: &mut 
         None
     };
     let (act, program) = acted(lab, one, dice, round)?;
-    let after = dice.moment(span);
+    let after = dice.moment(if act == RUN { span } else { span.mul_f64(SHORTER) });
     std::thread::sleep(after);
     println!("  containerd is killed {:.2} s into {act}", after.as_secs_f32());
     containerd.kill()?;
@@ -77,7 +83,7 @@ fn acted(lab: &Lab, one: &Running, dice: &mut Dice, round: u32) -> Result<(&'sta
     match dice.below(4) {
         0 => {
             let words = ["ctr", "task", "exec", "--exec-id", &exec_id, one.id(), "sleep", "1"];
-            Ok(("an exec", Program::start(&words, &[])?))
+            Ok((EXEC, Program::start(&words, &[])?))
         }
         1 => {
             let container = lab.container(BUSYBOX).command(["sleep", "1000"]);
@@ -85,9 +91,9 @@ fn acted(lab: &Lab, one: &Running, dice: &mut Dice, round: u32) -> Result<(&'sta
             let mut program = container.start_in_foreground()?;
             until_ready(lab, "the container runs", &mut program, || is_running(&id))?;
             Ended::of(&["ctr", "task", "kill", "--signal", "SIGKILL", &id])?;
-            Ok(("a kill", program))
+            Ok((KILL, program))
         }
-        _ => Ok(("a run", lab.container(BUSYBOX).command(["true"]).start_in_foreground()?)),
+        _ => Ok((RUN, lab.container(BUSYBOX).command(["true"]).start_in_foreground()?)),
     }
 }
 

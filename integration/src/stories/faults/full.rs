@@ -13,7 +13,8 @@ const RUN: &str = "/run";
 const CONFIG: &str = "/etc/casemate/config.toml";
 /// A scratch disk that is soon full, in MiB, and more than fits on it.
 const SCRATCH_MIB: u32 = 48;
-const FILL: &str = "dd if=/dev/zero of=/fill bs=65536 count=1024 && sync";
+/// With fsync: what only lies in the guest's memory has been written nowhere.
+const FILL: &str = "dd if=/dev/zero of=/fill bs=65536 count=1024 conv=fsync";
 const ROUNDS_SHORT: u32 = 2;
 const ROUNDS_FULL: u32 = 40;
 /// busybox's layer has about 2 MiB; beyond that there is room enough.
