@@ -63,8 +63,10 @@ pub fn pack(elf: &[u8]) -> Result<Vec<u8>> {
         let at = HEADER_BYTES + n * PROGRAM_HEADER_BYTES;
         packed[at + 8..at + 16].copy_from_slice(&(offset as u64).to_le_bytes());
         packed[at + 32..at + 40].copy_from_slice(&(bytes as u64).to_le_bytes());
-        // Offsets and addresses now agree modulo a page only.
-        packed[at + 48..at + 56].copy_from_slice(&(PAGE as u64).to_le_bytes());
+        // Offsets and addresses now agree modulo a page only. A note's alignment is that of its entries: loaders go by it.
+        if headers[n].kind == PT_LOAD {
+            packed[at + 48..at + 56].copy_from_slice(&(PAGE as u64).to_le_bytes());
+        }
     }
     Ok(packed)
 }
@@ -120,6 +122,7 @@ mod tests {
             header(n, 1, [(n as u64 + 1) << 20, *address, content.len() as u64, *memory]);
         }
         header(segments.len(), 4, [(1 << 20) + 2, segments[0].0 + 2, 2, 2]);
+        bytes[64 + segments.len() * 56 + 48] = 4;
         for (_, content, _) in segments {
             bytes.extend_from_slice(content);
             bytes.resize(bytes.len().next_multiple_of(1 << 20), 0);
@@ -155,6 +158,7 @@ mod tests {
         let after = pack(&before).unwrap();
         assert_eq!(load(&before), load(&after));
         assert_eq!(load(&after).1, b"de");
+        assert_eq!((after[64 + 48..][..2].to_vec(), after[64 + 3 * 56 + 48]), (vec![0, 0x10], 4));
         assert!(after.len() < 2 * PAGE + 70_007 + PAGE && before.len() > 3 << 20, "{}", after.len());
         assert_eq!(pack(&after).unwrap(), after);
     }
