@@ -18,8 +18,7 @@ const CONFORMANCE: &[(&str, &[&str])] = &[
         "layers",
         &["../shared/vectors/layers/layers.json", "image/layer/vectors/layers.json"],
     ),
-    // The cases without fragments; how many of the full file pass is held by a test of crate `policy`.
-    ("policy", &["policy/vectors/decisions.jsonl"]),
+    ("policy", &["../shared/vectors/policy.jsonl", "policy/vectors/decisions.jsonl"]),
 ];
 
 /// One suite's result.
