@@ -16,6 +16,7 @@ use tokio_vsock::VsockStream;
 use ttrpc::r#async::{Server, TtrpcContext};
 
 use crate::{
+    admission,
     container::{ContainerError, UserDatabase, exec_action, split},
     decode::{self, CreateOrder, ExecOrder, LayerOrder, SignalOrder, StdioPlan},
     error::RequestError,
@@ -73,7 +74,7 @@ async fn serve() -> Result<(), ServerError> {
     let control = listen(CONTROL_PORT)?;
     let mut server = Server::new()
         .add_listener(control.into_ttrpc())
-        .register_service(create_agent(Arc::new(service)));
+        .register_service(admission::limited(create_agent(Arc::new(service))));
     server.start().await.map_err(ServerError::Ttrpc)?;
     match reaping.await {
         Ok(Err(error)) => Err(ServerError::Reaper(error)),
@@ -258,7 +259,7 @@ impl<E: Evidence + 'static> Agent for Service<E> {
         let container = decode::container_id(&request.container_id).map_err(RequestError::from)?;
         let act = self.sandbox.judged(move |enforcer, storage, containers| {
             if containers.get(&container).is_ok() {
-                return Err(StorageError::InUse(paths::rootfs(&container)).into());
+                return Err(StorageError::InUse(storage::rootfs_of(&container)).into());
             }
             Ok(storage::unmount_rootfs(storage, enforcer, &container)?)
         });

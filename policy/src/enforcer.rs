@@ -67,6 +67,11 @@ impl Enforcer {
         self
     }
 
+    /// Whether nothing is allowed any more because what the policy remembers could not be put back.
+    pub fn is_poisoned(&self) -> bool {
+        self.poisoned
+    }
+
     /// Judges `action`.
     ///
     /// What the policy remembers changes at once; it is kept when the permit is committed, and put back when it is dropped.
