@@ -116,7 +116,8 @@ fn code(error: &RequestError) -> Code {
         RequestError::Storage(error) => match error {
             StorageError::Occupied(_) => Code::ALREADY_EXISTS,
             StorageError::Absent(_) => Code::NOT_FOUND,
-            StorageError::InUse(_) | StorageError::NoScratch | StorageError::TooMany(_) => Code::FAILED_PRECONDITION,
+            StorageError::InUse(_) | StorageError::NoScratch => Code::FAILED_PRECONDITION,
+            StorageError::TooMany(_) => Code::RESOURCE_EXHAUSTED,
             StorageError::BeyondDisk { .. } | StorageError::NoDisk(_) => Code::UNAVAILABLE,
             StorageError::Io { .. } | StorageError::Mapper { .. } | StorageError::ScratchFormat(_) | StorageError::NotUndone => {
                 Code::INTERNAL
@@ -125,11 +126,10 @@ fn code(error: &RequestError) -> Code {
         RequestError::Container(error) => match error {
             ContainerError::Unknown(_) | ContainerError::UnknownProcess { .. } => Code::NOT_FOUND,
             ContainerError::Exists(_) | ContainerError::ProcessExists { .. } => Code::ALREADY_EXISTS,
-            ContainerError::State { .. }
-            | ContainerError::NoRootfs(_)
-            | ContainerError::NoSandbox(_)
-            | ContainerError::TooMany(_)
-            | ContainerError::NoTerminal => Code::FAILED_PRECONDITION,
+            ContainerError::State { .. } | ContainerError::NoRootfs(_) | ContainerError::NoSandbox(_) | ContainerError::NoTerminal => {
+                Code::FAILED_PRECONDITION
+            }
+            ContainerError::TooMany(_) => Code::RESOURCE_EXHAUSTED,
             ContainerError::Ended(_) => Code::NOT_FOUND,
             ContainerError::Source(_) | ContainerError::NestedSource | ContainerError::User(_) => Code::INVALID_ARGUMENT,
             ContainerError::Launcher(LauncherError::Refused(_)) => Code::UNKNOWN,

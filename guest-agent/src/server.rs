@@ -146,6 +146,8 @@ impl<E: Evidence + 'static> Service<E> {
 
     async fn exec(&self, order: ExecOrder) -> Result<u32, RequestError> {
         self.sandbox.check_open()?;
+        // Nobody waits, for streams or for others, to learn that there is no such container.
+        self.sandbox.containers.get(&order.container)?;
         let streams = self.claim(&order.stdio).await?;
         let act = self.sandbox.judged(move |enforcer, _, containers| {
             let ExecOrder {
@@ -164,6 +166,8 @@ impl<E: Evidence + 'static> Service<E> {
     }
 
     async fn signal(&self, order: SignalOrder) -> Result<(), RequestError> {
+        self.sandbox.check_open()?;
+        self.sandbox.containers.get(&order.container)?;
         let act = self.sandbox.judged(move |enforcer, _, containers| {
             let SignalOrder {
                 container,
@@ -308,12 +312,25 @@ impl<E: Evidence + 'static> Agent for Service<E> {
 
     async fn shutdown_container(&self, _: &TtrpcContext, request: ShutdownContainerRequest) -> Answer<ShutdownContainerResponse> {
         let container_id = decode::container_id(&request.container_id).map_err(RequestError::from)?;
-        let act = self.sandbox.judged(move |enforcer, _, containers| {
-            containers.get(&container_id)?;
-            let permit = enforcer.enforce(ShutdownContainer { container_id })?;
-            Ok(containers.shutdown(permit)?)
-        });
-        act.await?;
+        self.sandbox.check_open().map_err(RequestError::from)?;
+        self.sandbox.containers.get(&container_id).map_err(RequestError::from)?;
+        // Judged to be ended and again to be taken away: processes that are slow to die hold no permit meanwhile.
+        for taken_away in [false, true] {
+            if taken_away {
+                self.sandbox.containers.ended(&container_id).await.map_err(RequestError::from)?;
+            }
+            let container_id = container_id.clone();
+            let act = self.sandbox.judged(move |enforcer, _, containers| {
+                containers.get(&container_id)?;
+                let permit = enforcer.enforce(ShutdownContainer { container_id })?;
+                Ok(if taken_away {
+                    containers.shutdown(permit)
+                } else {
+                    containers.end(permit)
+                }?)
+            });
+            act.await?;
+        }
         Ok(ShutdownContainerResponse::new())
     }
 

@@ -42,11 +42,11 @@ pub const PATH_BYTES: usize = 4095;
 pub const TEXT_BYTES: usize = 4096;
 /// Options of a mount.
 pub const MOUNT_OPTIONS: usize = 64;
-/// Supplementary groups of a process; containerd lists those of /etc/group, and each is one rule more to judge.
-pub const GROUPS: usize = 4096;
+/// Supplementary groups of a process; each is looked up in the container's files and judged.
+pub const GROUPS: usize = 1024;
 /// Resource limits of a process; the kernel knows 16.
 pub const RLIMITS: usize = 32;
-/// Names in one of a process's five capability sets; the kernel knows 41.
+/// Names in one of a process's five capability sets; the kernel knows 41. A policy may list one twice.
 pub const CAPABILITIES: usize = 128;
 /// Annotations of a container.
 pub const ANNOTATIONS: usize = 1024;
@@ -58,8 +58,10 @@ pub const DEVICES: usize = 256;
 pub const SYSCTLS: usize = 256;
 /// Masked or read-only paths of a container.
 pub const GUARDED_PATHS: usize = 1024;
-/// Rules of a seccomp profile, and names in one of them; containerd's default has some 500 names in all.
+/// Rules of a seccomp profile, and names in all of them; containerd's default has some 500 names in all.
 pub const SECCOMP_RULES: usize = 4096;
+/// Conditions of a seccomp rule: a system call has six arguments, and each may be bounded on both sides.
+pub const SECCOMP_CONDITIONS: usize = 12;
 /// Mounts of a container.
 pub const MOUNTS: usize = 256;
 /// Calls waiting for the end of a process, over all processes.
