@@ -18,6 +18,8 @@ mod error;
 mod evidence;
 mod gate;
 mod guest_dir;
+#[cfg(test)]
+mod hostile_traffic;
 mod init;
 mod launcher;
 mod paths;
