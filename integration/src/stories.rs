@@ -5,6 +5,7 @@
 mod agent;
 mod damage;
 mod denial;
+mod hostile_host;
 mod lifecycle;
 mod output;
 
@@ -191,6 +192,24 @@ pub const ALL: &[Story] = &[
         about: "the agent serves nothing before SetPolicy, and takes it once",
         runtimes: OURS,
         tell: agent::policy_first,
+    },
+    Story {
+        name: "no-vsock",
+        about: "a container cannot open AF_VSOCK",
+        runtimes: OURS,
+        tell: hostile_host::no_vsock,
+    },
+    Story {
+        name: "hostile-host",
+        about: "of 5 000 random, mutated and re-ordered requests to the agent none has an effect that the policy denies",
+        runtimes: OURS,
+        tell: |lab| hostile_host::hostile_host(lab, 5_000),
+    },
+    Story {
+        name: "hostile-host-full",
+        about: "the same with 100 000 requests",
+        runtimes: OURS,
+        tell: |lab| hostile_host::hostile_host(lab, 100_000),
     },
 ];
 
