@@ -64,7 +64,7 @@ pub fn limited(services: HashMap<String, Service>) -> HashMap<String, Service> {
 fn payload_bytes(method: &str) -> usize {
     match method {
         "SetPolicy" => POLICY_BYTES + REQUEST_FRAME_BYTES,
-        "CreateContainer" | "ExecProcess" => SPEC_BYTES + REQUEST_FRAME_BYTES,
+        "CreateContainer" | "ExecProcess" | "UpdateContainer" => SPEC_BYTES + REQUEST_FRAME_BYTES,
         _ => PLAIN_REQUEST_BYTES,
     }
 }
