@@ -119,7 +119,8 @@ impl Container {
     fn words_of(&self, verb: &[&str], mode: &[&str]) -> Vec<String> {
         let fixed = [&["ctr"], verb, &["--runtime", self.runtime.name()], mode].concat();
         let words = fixed.iter().map(|word| (*word).to_owned());
-        let named = [self.image.clone(), self.id.clone()];
+        // `ctr container create` takes flags from anywhere before this sign: the -c of a shell would be one of its own.
+        let named = ["--", &self.image, &self.id].map(str::to_owned);
         words
             .chain(self.options.iter().cloned())
             .chain(named)
