@@ -1,5 +1,10 @@
 //! The cgroup v2 tree: one cgroup for each container, below one for all.
 
+pub mod counters;
+pub mod freezer;
+pub mod limits;
+pub mod oom;
+
 use std::{
     fs,
     io::{self, ErrorKind},
@@ -59,6 +64,18 @@ pub fn wait_empty(id: &ContainerId, within: Duration) -> io::Result<bool> {
             return Ok(false);
         }
         thread::sleep(POLL);
+    }
+    Ok(true)
+}
+
+/// As [`wait_empty`], for a task that must not block.
+pub async fn emptied(id: &ContainerId, within: Duration) -> io::Result<bool> {
+    let deadline = Instant::now() + within;
+    while is_populated(id)? {
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        tokio::time::sleep(POLL).await;
     }
     Ok(true)
 }

@@ -9,6 +9,7 @@ pub mod debian;
 pub mod demo;
 pub mod host;
 pub mod images;
+pub mod items;
 pub mod job;
 pub mod l1;
 pub mod lab;

@@ -18,11 +18,12 @@ use crate::{
     error::Error,
     layers::{self, CachedLayer},
     policy_text::PolicyText,
-    vm::{BootRequest, Vm},
+    vm::{BootRequest, StateDir, Vm},
 };
 use agent_protocol::{MountScratchRequest, SetPolicyRequest};
 use rootfs::Mounted;
 use std::{
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -109,6 +110,11 @@ impl Sandbox {
     /// Its id.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Where its directory is.
+    pub fn state_path(&self, config: &Config) -> PathBuf {
+        StateDir::path(&config.state_dir, &self.namespace, &self.id)
     }
 
     /// Boots the VM if this is the first container, converts the image's layers meanwhile, and mounts the

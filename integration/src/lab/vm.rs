@@ -7,13 +7,13 @@ use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAdd
 use serde::Deserialize;
 use std::fs::File;
 use std::io::{Seek, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
-use vm_spec::control::{MESSAGE_MAX_BYTES, Reply, Request, Stats};
-use vm_spec::{Boot, Fd, HostData, Scratch, Tee, VmSpec, Vsock};
+use vm_spec::control::{Client, Extent, Reply, Request, Stats};
+use vm_spec::{Boot, Fd, HostData, Scratch, Tee, VmSpec, Vsock, Watchdog};
 
 const GUEST: &str = "/usr/local/share/casemate";
 const VMM: &str = "/usr/local/bin/casemate-vmm";
@@ -84,6 +84,8 @@ impl Vm {
             layers: true,
             scratch: Some(Scratch { file: fd(&scratch) }),
             rng: true,
+            identity: None,
+            watchdog: Watchdog::default(),
         };
         let mut spec_file = tempfile::tempfile().context("cannot create the spec's file")?;
         spec_file
@@ -117,6 +119,27 @@ impl Vm {
             };
             talk(client, || ttrpc::context::with_timeout(CALL_DEADLINE.as_nanos() as i64)).await
         })
+    }
+
+    /// The socket behind which the agent listens.
+    pub fn vsock(&self) -> &Path {
+        &self.vsock
+    }
+
+    /// What the guest has written to its console so far.
+    pub fn console(&self) -> Result<String> {
+        let bytes = std::fs::read(self.dir.join("console.log")).context("cannot read the console")?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Puts `file` on the layer disk; the first sector of its place.
+    pub fn append_layer(&self, file: &File) -> Result<u64> {
+        let length = file.metadata().context("cannot size a layer")?.len();
+        let request = Request::AppendExtents(vec![Extent { offset: 0, length }]);
+        match ask_with(&self.dir.join("control.sock"), &request, &[file.as_raw_fd()])? {
+            Reply::Appended { first_sectors, .. } => first_sectors.first().copied().context("the VMM tells no sector"),
+            other => bail!("the VMM answered an extent with {other:?}"),
+        }
     }
 
     /// Stops it by the control socket and removes its directory.
@@ -163,14 +186,13 @@ pub fn stats(socket: &Path) -> Result<Stats> {
 
 /// One request, one reply over a control socket.
 fn ask(socket: &Path, request: &Request) -> Result<Reply> {
-    let connection =
-        socket::socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).context("cannot create a socket")?;
-    socket::connect(connection.as_raw_fd(), &UnixAddr::new(socket)?).with_context(|| format!("cannot connect to {}", socket.display()))?;
-    let message = serde_json::to_vec(request).context("cannot write a request")?;
-    socket::send(connection.as_raw_fd(), &message, socket::MsgFlags::empty()).context("cannot send a request")?;
-    let mut reply = vec![0; MESSAGE_MAX_BYTES];
-    let length = socket::recv(connection.as_raw_fd(), &mut reply, socket::MsgFlags::empty()).context("the VMM did not answer")?;
-    serde_json::from_slice(&reply[..length]).context("the VMM's answer is not one")
+    ask_with(socket, request, &[])
+}
+
+/// The same, with descriptors beside the request.
+fn ask_with(socket: &Path, request: &Request, descriptors: &[RawFd]) -> Result<Reply> {
+    let client = Client::connect(socket).with_context(|| format!("cannot connect to {}", socket.display()))?;
+    client.ask(request, descriptors).context("the VMM did not answer")
 }
 
 fn listen_seqpacket(path: &Path) -> Result<OwnedFd> {
