@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 const VMM: &str = "/usr/local/bin/casemate-vmm";
 const KVM_COUNTERS: &str = "/sys/kernel/debug/kvm";
 const MEMORY_MIB: u32 = 128;
+/// The VMM's user and group: some other than root's, as the shim gives it.
+const VMM_ID: u32 = 200_000;
 const SCRATCH_BYTES: u64 = 64 << 20;
 /// A guest that says nothing for so long hangs: on a busy host a boot takes some seconds.
 const SPEAKS: Duration = Duration::from_secs(30);
@@ -263,6 +265,7 @@ fn casemate(devices: Devices, guest: &Guest<'_>, console: &OwnedFd, dir: &Path, 
         "control": inherit(listen_seqpacket(&dir.join("control"))?)?,
         "layers": devices.layers,
         "rng": devices.rng,
+        "identity": { "uid": VMM_ID, "gid": VMM_ID },
     });
     if devices.scratch {
         let file = tempfile::tempfile().context("cannot create the scratch disk")?;
