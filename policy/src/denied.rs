@@ -188,7 +188,7 @@ fn document(input: Value, reason: Value) -> Map<String, Value> {
 /// Puts the document between its marks; if that is longer than `max_bytes` (0: never), the least needed parts are left out in turn.
 fn enclose(document: Map<String, Value>, max_bytes: usize, objects_cut: bool) -> String {
     let mut document = Value::Object(document);
-    let mut parts = ["reason.error_objects", "input", "reason"].as_slice();
+    let mut parts: &[&str] = &["reason.error_objects", "input", "reason"];
     if objects_cut {
         parts = &parts[1..];
         document["truncated"] = json!(["reason.error_objects"]);
