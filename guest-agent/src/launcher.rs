@@ -5,9 +5,11 @@ use std::{
     os::fd::{AsRawFd, OwnedFd},
     os::unix::net::UnixStream,
     process::Command,
+    thread,
+    time::{Duration, Instant},
 };
 
-use agent_protocol::limits::LAUNCHER_DEADLINE;
+use agent_protocol::limits::{KILL_DEADLINE, LAUNCHER_DEADLINE};
 use nix::{
     sys::socket::{ControlMessageOwned, MsgFlags, recvmsg},
     unistd::Pid,
@@ -21,6 +23,8 @@ use crate::{
     sys,
 };
 
+/// Between two looks at a launcher that was killed.
+const POLL: Duration = Duration::from_millis(2);
 /// Longest error text taken from the launcher, in bytes.
 const ERROR_BYTES: u64 = 2048;
 
@@ -134,7 +138,7 @@ pub fn launch(
         .stdin(ends.stdin)
         .stdout(ends.stdout)
         .stderr(ends.stderr);
-    let (launcher, _) = reaper.spawn(&mut command, &theirs)?;
+    let (launcher, ended) = reaper.spawn(&mut command, &theirs)?;
     // Both hold the process's ends of its pipes, which must have no writer in the agent.
     drop(command);
     drop(theirs);
@@ -146,8 +150,9 @@ pub fn launch(
             terminal,
         }),
         Err(error) => {
-            // It may hang; what it made by then is the caller's to clear away.
+            // It may hang; what it made by then is the caller's to clear away, once it can make no more.
             let _ = reaper.signal(launcher, libc::SIGKILL);
+            wait_for(&ended);
             Err(match error {
                 Broken::Refused(words) => {
                     LauncherError::Refused(Cause::of(&words, spec["process"]["args"][0].as_str().unwrap_or_default()))
@@ -156,6 +161,14 @@ pub fn launch(
                 Broken::Io => LauncherError::Silent,
             })
         }
+    }
+}
+
+/// Waits for the end of a process that was killed, on a thread that may block.
+fn wait_for(ended: &ExitWatch) {
+    let deadline = Instant::now() + KILL_DEADLINE;
+    while ended.borrow().is_none() && Instant::now() < deadline {
+        thread::sleep(POLL);
     }
 }
 

@@ -64,6 +64,11 @@ impl Reaper {
         receiver
     }
 
+    /// Whether a process was entered and has not ended.
+    pub fn is_running(&self, pid: Pid) -> bool {
+        self.running().contains_key(&pid)
+    }
+
     /// Sends a signal (any number, real-time ones too) to a process that still runs; false if it has ended.
     pub fn signal(&self, pid: Pid, number: i32) -> io::Result<bool> {
         let running = self.running();

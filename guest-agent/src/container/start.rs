@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    fs,
     io::Write,
     os::unix::net::UnixStream,
     sync::{Arc, Mutex},
@@ -195,14 +196,24 @@ impl Containers {
         })
     }
 
-    /// What a launcher that fell silent has started by then cannot be told from the container's own processes: all end.
+    /// Ends what a launcher that gave no answer may have started by then, and nothing else of the container.
+    ///
+    /// The launcher has ended, so its child has become this process's own, which no other process of the container
+    /// is unless the reaper knows it: orphans inside go to the container's init.
     fn undo_exec(&self, id: &ContainerId, error: ContainerError) -> ContainerError {
-        match error {
-            ContainerError::Launcher(LauncherError::Silent | LauncherError::Answer) => {
-                cgroup::kill(id).map_or(ContainerError::NotUndone, |()| error)
-            }
-            other => other,
+        if !matches!(error, ContainerError::Launcher(LauncherError::Silent | LauncherError::Answer)) {
+            return error;
         }
+        let Ok(pids) = cgroup::processes(id) else {
+            return ContainerError::NotUndone;
+        };
+        for pid in pids.into_iter().map(Pid::from_raw) {
+            if parent_of(pid) == Some(Pid::this()) && !self.reaper.is_running(pid) {
+                // One that has just ended is what was wanted.
+                let _ = crate::sys::kill(pid, libc::SIGKILL);
+            }
+        }
+        error
     }
 
     /// Ends a process that was started and cannot be used.
@@ -229,6 +240,13 @@ impl Containers {
     }
 }
 
+/// The parent of a process, as `/proc/<pid>/stat` has it behind the name in brackets (proc_pid_stat(5)).
+fn parent_of(pid: Pid) -> Option<Pid> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(") ")?;
+    fields.split(' ').nth(1)?.parse().ok().map(Pid::from_raw)
+}
+
 /// User and group that the spec gives the process.
 fn owner(spec: &serde_json::Value) -> (Uid, Gid) {
     let number = |name: &str| {
@@ -248,6 +266,12 @@ fn is_inside(inner: &str, outer: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_has_a_parent() {
+        assert_eq!(parent_of(Pid::this()), Some(Pid::parent()));
+        assert_eq!(parent_of(Pid::from_raw(i32::MAX)), None);
+    }
 
     #[test]
     fn names_that_begin_alike_are_not_nested() {

@@ -24,6 +24,7 @@ pub struct Wanted {
     environment: Vec<String>,
     execs: Vec<Vec<String>>,
     signals: Vec<u32>,
+    properties: bool,
 }
 
 impl Policy {
@@ -35,6 +36,7 @@ impl Policy {
             environment: Vec::new(),
             execs: Vec::new(),
             signals: Vec::new(),
+            properties: false,
         }
     }
 
@@ -84,6 +86,12 @@ impl Wanted {
         self
     }
 
+    /// Its processes may be listed and its statistics read.
+    pub fn properties(mut self) -> Self {
+        self.properties = true;
+        self
+    }
+
     /// Has the policy written and its digest computed.
     pub fn generate(&self) -> Result<Policy> {
         let dir = tempfile::Builder::new()
@@ -117,7 +125,8 @@ impl Wanted {
     fn to_toml(&self) -> Result<String> {
         let layout = Path::new(IMAGES).join(images::file_name(&self.image).trim_end_matches(".tar"));
         let mut text = format!(
-            "[[container]]\nimage_name = {}\nimage = {}\n",
+            "allow_properties_access = {}\n[[container]]\nimage_name = {}\nimage = {}\n",
+            self.properties,
             quoted(&self.image),
             quoted(path(&layout)?)
         );

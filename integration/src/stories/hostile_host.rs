@@ -46,7 +46,7 @@ pub(super) fn hostile_host(lab: &Lab, requests: usize) -> Result<()> {
     let seed = std::env::var("CASEMATE_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed: u64 = seed.unwrap_or_else(|| u64::from(std::process::id()) << 32 | u64::from(since_epoch()));
     println!("  seed {seed} (CASEMATE_SEED repeats it)");
-    let policy = Policy::of(BUSYBOX).command(&COMMAND).exec(&PROBE).generate()?;
+    let policy = Policy::of(BUSYBOX).command(&COMMAND).exec(&PROBE).properties().generate()?;
     let layer = converted_layer()?;
     let vm = Vm::boot("hostile-host", policy.text().as_bytes())?;
     vm.converse(async |agent, context| {
