@@ -81,6 +81,14 @@ pub fn check_pattern(pattern: &str) -> Result<(), PatternError> {
     compile(&anchored(pattern)).map(|_| ())
 }
 
+/// Whether `pattern` matches `text` as rules of a policy are judged: anchored by [`check_pattern`]'s rule.
+///
+/// # Errors
+/// Says what RE2 refuses in the pattern.
+pub fn matches_pattern(pattern: &str, text: &str) -> Result<bool, PatternError> {
+    compile(&anchored(pattern)).map(|regex| regex.is_match(text))
+}
+
 /// Adds `^` and `$` where the text of the pattern lacks them. `a|b` becomes `^a|b$`, as existing policies are judged.
 fn anchored(pattern: &str) -> String {
     let start = if pattern.starts_with('^') { "" } else { "^" };
