@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build image demo test check install shell conformance clean-cache
+.PHONY: help setup build image demo test test-all bench fuzz check install shell conformance clean-cache
 
 PROGRAMS := target/x86_64-unknown-linux-gnu/release
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/casemate
@@ -13,8 +13,11 @@ export KERNEL
 help:
 	@echo 'make demo      a real container in a policy-guarded microVM, through stock containerd'
 	@echo 'make test      unit tests, properties, conformance, stories in the testbed (short enough for every commit)'
+	@echo 'make test-all  the same with every round of every fault, and a table: what must be shown, and what shows it'
+	@echo 'make bench     boot, run, exec, streams, block reads, memory: each beside a peer, and bench.json'
 	@echo 'make shell     a prompt in the testbed with this build installed'
 	@echo 'make check     formatting, lints, documentation, licences'
+	@echo 'make fuzz      the VMM against a hostile guest (TARGET=vsock SECONDS=600; all targets for a minute each)'
 	@echo 'make image     the guest image (KERNEL=debian: packaged kernel, no compiler needed)'
 	@echo 'make install   programs to /usr/local/bin, guest image to /usr/local/share/casemate'
 
@@ -34,6 +37,12 @@ demo: image
 test: image
 	$(PROGRAMS)/testbed test
 
+test-all: image
+	$(PROGRAMS)/testbed test-all
+
+bench: image
+	$(PROGRAMS)/testbed bench
+
 shell: image
 	@$(PROGRAMS)/testbed shell
 
@@ -42,6 +51,10 @@ check:
 	cargo clippy --release --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --release --workspace --no-deps --quiet
 	@if command -v cargo-deny >/dev/null; then cargo deny --log-level error check; else echo 'skipped: cargo-deny is not installed (cargo install cargo-deny)'; fi
+
+# TARGET=mmio|queue|block|vsock|control (all), SECONDS=60 for each
+fuzz: setup
+	@vmm/fuzz/run.sh "$(TARGET)" "$(SECONDS)"
 
 PREFIX ?= /usr/local
 install: image

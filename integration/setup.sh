@@ -23,6 +23,8 @@ needs=(
   mmdebstrap:mmdebstrap mke2fs:e2fsprogs depmod:kmod zstd:zstd "$keyring:debian-archive-keyring"
   # independent checks of what we wrote
   veritysetup:cryptsetup-bin
+  # peers of the benchmarks
+  mkfs.erofs:erofs-utils openssl:openssl
 )
 
 die() { echo "set-up: $*" >&2; exit 1; }
@@ -41,31 +43,43 @@ qemu_is_new_enough() {
   version=$(qemu-system-x86_64 --version 2>/dev/null | sed -n 's/.*version \([0-9]*\).*/\1/p;q') || return 1
   [[ -n $version ]] && ((version >= qemu_major))
 }
-qemu_is_new_enough || missing+=(qemu-system-x86)
+old_qemu=
+qemu_is_new_enough || old_qemu=qemu-system-x86
 
-if ((${#missing[@]} == 0)); then
+if ((${#missing[@]} == 0)) && [[ -z $old_qemu ]]; then
   echo 'set-up: every Debian package is there'
   exit 0
 fi
-[[ ${1:-} != --check ]] || die "missing Debian packages: ${missing[*]} (QEMU: $qemu_major or newer); \`make setup\` installs them"
-command -v apt-get >/dev/null || die "missing: ${missing[*]}; it knows how to install them on Debian only"
-((EUID == 0)) || die "missing Debian packages: ${missing[*]}; run \`make setup\` as root to install them"
+[[ ${1:-} != --check ]] || die "missing Debian packages: ${missing[*]} $old_qemu (QEMU: $qemu_major or newer); \`make setup\` installs them"
+command -v apt-get >/dev/null || die "missing: ${missing[*]} $old_qemu; it knows how to install them on Debian only"
+((EUID == 0)) || die "missing Debian packages: ${missing[*]} $old_qemu; run \`make setup\` as root to install them"
 
 export DEBIAN_FRONTEND=noninteractive
-apt-get -qq update
-suite=()
-codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
-if [[ " ${missing[*]} " == *" qemu-system-x86 "* && $codename == bookworm ]]; then
-  suite=(-t bookworm-backports)
-  if [[ ! -e $backports ]]; then
-    mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' "Codename: $codename" | head -n 1)
-    [[ -n $mirror ]] || die "apt knows no mirror of $codename"
-    echo "set-up: writes $backports (bookworm-backports of $mirror, for QEMU $qemu_major); delete it to undo"
-    printf '%s\n' "# Added by Casemate's set-up: QEMU $qemu_major for the testbed comes from bookworm-backports." \
-      'Types: deb' "URIs: $mirror" 'Suites: bookworm-backports' 'Components: main' "Signed-By: $keyring" >"$backports"
-  fi
+install_packages() { # [-t SUITE] PACKAGE…
+  echo "set-up: apt-get install $*"
+  apt-get -qq -y --no-install-recommends install "$@" </dev/null
+}
+
+# Only QEMU comes from backports; everything else from the suite the host follows.
+add_backports() {
+  local mirror
+  mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' "Codename: $codename" | head -n 1)
+  [[ -n $mirror ]] || die "apt knows no mirror of $codename"
+  echo "set-up: writes $backports (bookworm-backports of $mirror, for QEMU $qemu_major); delete it to undo"
+  printf '%s\n' "# Added by Casemate's set-up: QEMU $qemu_major for the testbed comes from bookworm-backports." \
+    'Types: deb' "URIs: $mirror" 'Suites: bookworm-backports' 'Components: main' "Signed-By: $keyring" >"$backports"
   apt-get -qq update
+}
+
+apt-get -qq update
+((${#missing[@]} == 0)) || install_packages "${missing[@]}"
+if [[ -n $old_qemu ]]; then
+  codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+  if [[ $codename == bookworm ]]; then
+    [[ -e $backports ]] || add_backports
+    install_packages -t bookworm-backports "$old_qemu"
+  else
+    install_packages "$old_qemu"
+  fi
 fi
-echo "set-up: apt-get install ${suite[*]} ${missing[*]}"
-apt-get -qq -y --no-install-recommends install "${suite[@]}" "${missing[@]}" </dev/null
 exec "$0" --check

@@ -1,5 +1,10 @@
 //! The cgroup v2 tree: one cgroup for each container, below one for all.
 
+pub mod counters;
+pub mod freezer;
+pub mod limits;
+pub mod oom;
+
 use std::{
     fs,
     io::{self, ErrorKind},

@@ -2,9 +2,11 @@
 
 mod oci;
 mod seccomp;
+mod task;
 
-pub use oci::{CapabilitySets, HostSpec, MountEntry, Namespace, ProcessSpec, Resources, Rlimit, User};
-pub use seccomp::{Profile, go_json_sha256};
+pub use oci::{CapabilitySets, Cpu, HostSpec, Memory, MountEntry, Namespace, Pids, ProcessSpec, Resources, Rlimit, User};
+pub use seccomp::{Profile, digest as seccomp_digest};
+pub use task::update;
 
 use agent_protocol::{
     CreateContainerRequest, ExecProcessRequest, IdError, MountLayerRequest, MountOverlayRequest, MountScratchRequest,

@@ -87,7 +87,7 @@ fn code(error: &RequestError) -> Code {
             ContainerError::Source(_) | ContainerError::NestedSource | ContainerError::User(_) => Code::INVALID_ARGUMENT,
             ContainerError::Launcher(LauncherError::Refused(_)) => Code::UNKNOWN,
             ContainerError::TerminalWithoutStdio => Code::PERMISSION_DENIED,
-            ContainerError::Busy(_) => Code::DEADLINE_EXCEEDED,
+            ContainerError::Busy(_) | ContainerError::Restless(_) => Code::DEADLINE_EXCEEDED,
             ContainerError::Launcher(_) | ContainerError::Io { .. } | ContainerError::Stdio(_) => Code::INTERNAL,
         },
         RequestError::Stream(_) => Code::UNAVAILABLE,

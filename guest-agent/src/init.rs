@@ -28,6 +28,9 @@ const HOSTNAME: &str = "casemate";
 /// Descriptors of the agent: every stream takes two.
 const OPEN_FILES: u64 = 4 * agent_protocol::limits::OPEN_STREAMS as u64;
 
+/// Console log level: errors and what is worse (`printk`(9) levels below 4), as with `quiet`.
+const KERNEL_ERRORS: &str = "4";
+
 /// A step of the preparation failed; the guest cannot go on.
 #[derive(Debug, thiserror::Error)]
 #[error("{step}")]
@@ -102,6 +105,11 @@ pub fn prepare_guest() -> Result<(), InitError> {
     step("naming the host", sethostname(HOSTNAME))?;
     step("raising the loopback interface", sys::loopback_up())?;
     step("readying cgroups", cgroup::prepare())?;
+    // The command line keeps the console shut while the kernel boots; from here on its errors are worth reading.
+    step(
+        "opening the console to kernel errors",
+        fs::write("/proc/sys/kernel/printk", KERNEL_ERRORS),
+    )?;
     // Every container may be ended for want of memory before the agent is.
     step("shielding the agent", fs::write("/proc/self/oom_score_adj", "-1000"))?;
     step(

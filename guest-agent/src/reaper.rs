@@ -16,7 +16,6 @@ use std::{
 use nix::{
     errno::Errno,
     fcntl::{FcntlArg, FdFlag, fcntl},
-    sys::wait::{WaitPidFlag, WaitStatus, waitpid},
     unistd::Pid,
 };
 use tokio::{
@@ -82,13 +81,10 @@ impl Reaper {
     fn reap(&self) {
         let mut running = self.running();
         loop {
-            let (pid, status) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) => (pid, code as u32),
-                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, 128 + signal as u32),
-                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return,
-                // Stopped or continued children are not asked for; an interrupted call is repeated.
-                Ok(_) | Err(Errno::EINTR) => continue,
-                Err(_) => return,
+            let (pid, status) = match crate::sys::reap() {
+                Ok(Some(ended)) => ended,
+                Err(Errno::EINTR) => continue,
+                Ok(None) | Err(_) => return,
             };
             // Others are orphans of containers, and nobody waits for them.
             if let Some(sender) = running.remove(&pid) {
@@ -153,6 +149,10 @@ mod tests {
 
         assert!(reaper.signal(sleeper, libc::SIGKILL).unwrap());
         assert_eq!(ended(killed).await.status, 128 + 9);
+        // A real-time signal, for which libraries have no name.
+        let (second, by_number) = shell("exec sleep 1000");
+        assert!(reaper.signal(second, 40).unwrap());
+        assert_eq!(ended(by_number).await.status, 128 + 40);
         assert!(!reaper.signal(sleeper, libc::SIGKILL).unwrap(), "its pid may be another's by now");
     }
 }

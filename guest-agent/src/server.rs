@@ -3,19 +3,26 @@
 use std::{io, process, sync::Arc, time::Duration};
 
 use agent_protocol::{
-    Agent, CONTROL_PORT, CreateContainerRequest, CreateContainerResponse, DeleteProcessRequest, DeleteProcessResponse, ExecProcessRequest,
-    ExecProcessResponse, GuestProcess, ListProcessesRequest, ListProcessesResponse, MountLayerRequest, MountLayerResponse,
-    MountOverlayRequest, MountOverlayResponse, MountScratchRequest, MountScratchResponse, PowerOffRequest, PowerOffResponse,
-    ResizeTerminalRequest, ResizeTerminalResponse, STREAM_PORT, SetPolicyRequest, SetPolicyResponse, ShutdownContainerRequest,
-    ShutdownContainerResponse, SignalProcessRequest, SignalProcessResponse, StartContainerRequest, StartContainerResponse, StreamToken,
-    UnmountLayerRequest, UnmountLayerResponse, UnmountOverlayRequest, UnmountOverlayResponse, UnmountScratchRequest,
-    UnmountScratchResponse, WaitProcessRequest, WaitProcessResponse, create_agent, limits::CAPACITY_DEADLINE,
+    Agent, BlockIo, CONTROL_PORT, ContainerStatsRequest, ContainerStatsResponse, CreateContainerRequest, CreateContainerResponse,
+    DeleteProcessRequest, DeleteProcessResponse, ExecProcessRequest, ExecProcessResponse, GuestProcess, ListProcessesRequest,
+    ListProcessesResponse, MountLayerRequest, MountLayerResponse, MountOverlayRequest, MountOverlayResponse, MountScratchRequest,
+    MountScratchResponse, PauseContainerRequest, PauseContainerResponse, PowerOffRequest, PowerOffResponse, ResizeTerminalRequest,
+    ResizeTerminalResponse, ResumeContainerRequest, ResumeContainerResponse, STREAM_PORT, SetPolicyRequest, SetPolicyResponse,
+    ShutdownContainerRequest, ShutdownContainerResponse, SignalProcessRequest, SignalProcessResponse, StartContainerRequest,
+    StartContainerResponse, StreamToken, UnmountLayerRequest, UnmountLayerResponse, UnmountOverlayRequest, UnmountOverlayResponse,
+    UnmountScratchRequest, UnmountScratchResponse, UpdateContainerRequest, UpdateContainerResponse, WaitOomRequest, WaitOomResponse,
+    WaitProcessRequest, WaitProcessResponse, create_agent, limits::CAPACITY_DEADLINE,
 };
-use policy::action::{MountDevice, RwMountDevice, RwUnmountDevice, ShutdownContainer, UnmountDevice};
+use policy::{
+    ContainerId,
+    action::{GetProperties, MountDevice, RwMountDevice, RwUnmountDevice, ShutdownContainer, UnmountDevice},
+};
+use tokio::sync::SemaphorePermit;
 use tokio_vsock::VsockStream;
 use ttrpc::r#async::{Server, TtrpcContext};
 
 use crate::{
+    cgroup::counters::Counters,
     container::{ContainerError, UserDatabase, exec_action, split},
     decode::{self, CreateOrder, ExecOrder, LayerOrder, SignalOrder, StdioPlan},
     error::RequestError,
@@ -177,13 +184,73 @@ impl<E: Evidence + 'static> Service<E> {
         act.await
     }
 
+    /// Asks the policy whether the container's properties may be read. The permit is given back before they are: a
+    /// reader of statistics must not keep others from acting.
+    async fn may_be_read(&self, container: &ContainerId) -> Result<(), RequestError> {
+        let container = container.clone();
+        let act = self.sandbox.judged(move |enforcer, _, containers| {
+            containers.get(&container)?;
+            enforcer.enforce(GetProperties {})?.commit();
+            Ok(())
+        });
+        act.await
+    }
+
+    async fn stats(&self, request: ContainerStatsRequest) -> Result<ContainerStatsResponse, RequestError> {
+        let container = decode::container_id(&request.container_id)?;
+        self.may_be_read(&container).await?;
+        let Counters { values, io } = self.sandbox.containers.counters(&container)?;
+        let io = io.into_iter().map(|io| BlockIo {
+            major: io.major,
+            minor: io.minor,
+            rbytes: io.rbytes,
+            wbytes: io.wbytes,
+            rios: io.rios,
+            wios: io.wios,
+            ..Default::default()
+        });
+        Ok(ContainerStatsResponse {
+            counters: values,
+            io: io.collect(),
+            ..Default::default()
+        })
+    }
+
+    async fn list(&self, request: ListProcessesRequest) -> Result<ListProcessesResponse, RequestError> {
+        let container = decode::container_id(&request.container_id)?;
+        self.may_be_read(&container).await?;
+        let processes = self.sandbox.containers.list(&container)?.into_iter();
+        let processes = processes.map(|(pid, exec_id)| GuestProcess {
+            pid,
+            exec_id,
+            ..Default::default()
+        });
+        Ok(ListProcessesResponse {
+            processes: processes.collect(),
+            ..Default::default()
+        })
+    }
+
+    async fn wait_oom(&self, request: WaitOomRequest) -> Result<WaitOomResponse, RequestError> {
+        self.sandbox.check_open()?;
+        let _room = self.room_to_wait()?;
+        let container = decode::container_id(&request.container_id)?;
+        let count = self.sandbox.containers.oom_beyond(&container, request.seen).await?;
+        Ok(WaitOomResponse {
+            kills: count.kills,
+            ended: count.is_last,
+            ..Default::default()
+        })
+    }
+
+    fn room_to_wait(&self) -> Result<SemaphorePermit<'_>, ContainerError> {
+        let room = self.sandbox.waiters.try_acquire();
+        room.map_err(|_| ContainerError::TooMany("waiting calls"))
+    }
+
     async fn wait(&self, request: WaitProcessRequest) -> Result<WaitProcessResponse, RequestError> {
         self.sandbox.check_open()?;
-        let _room = self
-            .sandbox
-            .waiters
-            .try_acquire()
-            .map_err(|_| ContainerError::TooMany("waiting calls"))?;
+        let _room = self.room_to_wait()?;
         let container = decode::container_id(&request.container_id)?;
         let process = decode::process_id(&request.exec_id)?;
         let exit = ended(self.sandbox.containers.exit_of(&container, &process)?).await;
@@ -327,20 +394,42 @@ impl<E: Evidence + 'static> Agent for Service<E> {
     }
 
     async fn list_processes(&self, _: &TtrpcContext, request: ListProcessesRequest) -> Answer<ListProcessesResponse> {
-        self.sandbox.check_open().map_err(RequestError::from)?;
+        Ok(self.list(request).await?)
+    }
+
+    async fn pause_container(&self, _: &TtrpcContext, request: PauseContainerRequest) -> Answer<PauseContainerResponse> {
         let container = decode::container_id(&request.container_id).map_err(RequestError::from)?;
-        let processes = self.sandbox.containers.list(&container).map_err(RequestError::from)?;
-        let mut response = ListProcessesResponse::new();
-        response.processes = processes
-            .into_iter()
-            .map(|(pid, exec_id)| {
-                let mut process = GuestProcess::new();
-                process.pid = pid;
-                process.exec_id = exec_id;
-                process
-            })
-            .collect();
-        Ok(response)
+        let act = self
+            .sandbox
+            .judged(move |_no_point, _, containers| Ok(containers.pause(&container)?));
+        act.await?;
+        Ok(PauseContainerResponse::new())
+    }
+
+    async fn resume_container(&self, _: &TtrpcContext, request: ResumeContainerRequest) -> Answer<ResumeContainerResponse> {
+        let container = decode::container_id(&request.container_id).map_err(RequestError::from)?;
+        let act = self
+            .sandbox
+            .judged(move |_no_point, _, containers| Ok(containers.resume(&container)?));
+        act.await?;
+        Ok(ResumeContainerResponse::new())
+    }
+
+    async fn update_container(&self, _: &TtrpcContext, request: UpdateContainerRequest) -> Answer<UpdateContainerResponse> {
+        let (container, limits) = decode::update(&request).map_err(RequestError::from)?;
+        let act = self
+            .sandbox
+            .judged(move |_no_point, _, containers| Ok(containers.update(&container, &limits)?));
+        act.await?;
+        Ok(UpdateContainerResponse::new())
+    }
+
+    async fn container_stats(&self, _: &TtrpcContext, request: ContainerStatsRequest) -> Answer<ContainerStatsResponse> {
+        Ok(self.stats(request).await?)
+    }
+
+    async fn wait_oom(&self, _: &TtrpcContext, request: WaitOomRequest) -> Answer<WaitOomResponse> {
+        Ok(self.wait_oom(request).await?)
     }
 
     async fn power_off(&self, _: &TtrpcContext, _: PowerOffRequest) -> Answer<PowerOffResponse> {

@@ -1,6 +1,7 @@
 //! The agent's door to system calls that have no safe wrapper; `unsafe` stands here and in `storage::device_mapper`.
 
 use std::{
+    fs::File,
     io,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
 };
@@ -11,7 +12,7 @@ use nix::{
     sys::socket::{AddressFamily, SockFlag, SockType, socket},
     unistd::{ForkResult, Pid, fork},
 };
-use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, unix::AsyncFd};
 
 /// Copies this process; the parent gets the child's pid, the child nothing.
 ///
@@ -32,6 +33,22 @@ pub fn fork_single_threaded() -> io::Result<Option<Pid>> {
 pub fn kill(pid: Pid, number: i32) -> Result<(), Errno> {
     // SAFETY: kill takes two numbers and touches no memory.
     Errno::result(unsafe { libc::kill(pid.as_raw(), number) }).map(drop)
+}
+
+/// Collects one child that has ended, with its exit code or 128 + signal; nothing if all still run.
+///
+/// Not nix's: that one has no real-time signals, and loses a child that was ended by one.
+pub fn reap() -> Result<Option<(Pid, u32)>, Errno> {
+    let mut status = 0;
+    // SAFETY: waitpid writes one int, which lives for the call.
+    let pid = Errno::result(unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) })?;
+    let code = if libc::WIFEXITED(status) {
+        libc::WEXITSTATUS(status)
+    } else {
+        // Stopped or continued children are not asked for.
+        128 + libc::WTERMSIG(status)
+    };
+    Ok((pid != 0).then(|| (Pid::from_raw(pid), code as u32)))
 }
 
 /// Brings the loopback interface up.
@@ -75,6 +92,12 @@ pub fn first_received(numbers: &[RawFd]) -> Option<OwnedFd> {
 pub fn register(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: the value owns its descriptor, which is neither replaced nor closed before the value is dropped.
     Ok(unsafe { AsyncFd::register(descriptor) }?)
+}
+
+/// As [`register`], for a file of a cgroup, which tells a change as exceptional data (cgroup-v2.rst, "Basic Operations").
+pub fn register_for_changes(file: File) -> io::Result<AsyncFd<File>> {
+    // SAFETY: as in `register`.
+    Ok(unsafe { AsyncFd::register_with_interest(file, Interest::PRIORITY) }?)
 }
 
 /// Fills `bytes` from the kernel's generator, waiting until that is seeded.

@@ -39,6 +39,21 @@ impl Builder {
         Ok(archive)
     }
 
+    /// An archive with one program in it, `/init`, and a file that nobody reads where `ballast` is not empty.
+    pub fn of_program(init: &[u8], ballast: &[u8]) -> Result<Self> {
+        let mut archive = Self {
+            bytes: Vec::new(),
+            inode: 0,
+        };
+        archive.directory("dev")?;
+        archive.entry("dev/console", 0o020_600, (5, 1), &[])?;
+        archive.entry("init", 0o100_755, (0, 0), init)?;
+        if !ballast.is_empty() {
+            archive.entry("ballast", 0o100_644, (0, 0), ballast)?;
+        }
+        Ok(archive)
+    }
+
     /// The finished archive.
     pub fn into_bytes(mut self) -> Vec<u8> {
         self.inode = 0;

@@ -1,5 +1,6 @@
 //! The guest kernel: built from Debian's source with our fragment, or Debian's packaged cloud kernel.
 
+mod pack;
 mod packaged;
 mod source;
 
@@ -30,7 +31,7 @@ impl std::str::FromStr for Kind {
 
 /// A kernel ready to boot.
 pub struct Kernel {
-    /// Stripped ELF kernel.
+    /// ELF kernel, without symbols.
     pub vmlinux: PathBuf,
     /// Modules in the order of loading; empty when all is built in.
     pub modules: Vec<PathBuf>,

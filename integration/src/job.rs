@@ -38,6 +38,11 @@ pub struct Job {
 impl Job {
     /// Packs the build (where it exists: runc's stories need none of it), the story runner and the images.
     pub fn pack(build: &Build, images: &Images, scratch: &Path) -> Result<Self> {
+        Self::pack_with(build, images, &[], scratch)
+    }
+
+    /// As [`Self::pack`], with further programs and files: where each is here, and its path in L1 without the leading slash.
+    pub fn pack_with(build: &Build, images: &Images, more: &[(PathBuf, String)], scratch: &Path) -> Result<Self> {
         std::fs::create_dir_all(scratch).with_context(|| format!("cannot create {}", scratch.display()))?;
         let disk = tempfile::Builder::new().prefix("job-").suffix(".tar").tempfile_in(scratch);
         let (file, disk) = disk
@@ -61,6 +66,9 @@ impl Job {
         for image in &images.files {
             let name = image.file_name().unwrap_or_default().to_string_lossy();
             add(&mut tar, image, &format!("job/images/{name}"), 0o644)?;
+        }
+        for (from, name) in more {
+            add(&mut tar, from, name, 0o755)?;
         }
         let file = tar.into_inner().context("cannot finish the job disk")?;
         let length = file.metadata().context("cannot measure the job disk")?.len();

@@ -1,15 +1,25 @@
 //! What a story has at hand inside L1: containers by `ctr`, policies by `casemate`, VMs by hand, and the traces they leave.
 
 mod container;
+mod fifo;
+pub mod growth;
+mod listener;
 mod policy;
 mod process;
+pub mod scope;
+mod tasks;
 pub mod traces;
+pub mod victim;
 pub mod vm;
 pub mod watch;
 
 pub use container::{Container, Running, is_running};
+pub use fifo::{Fifo, Reading};
+pub use listener::{Event, Listener};
 pub use policy::{IMAGES, Policy};
 pub use process::{Ended, Program};
+pub use scope::{Dice, Scope, Set};
+pub use tasks::{Answer, Events, Stdio, Tasks};
 pub use traces::Traces;
 
 use crate::stories::Runtime;
@@ -29,6 +39,7 @@ pub fn digest(policy: &[u8]) -> [u8; 32] {
 /// A story's surroundings.
 pub struct Lab {
     runtime: Runtime,
+    scope: Scope,
     before: Traces,
 }
 
@@ -37,8 +48,24 @@ impl Lab {
     pub fn enter(runtime: Runtime) -> Result<Self> {
         Ok(Self {
             runtime,
+            scope: Scope {
+                set: Set::Short,
+                part: 1,
+                parts: 1,
+                seed: 1,
+            },
             before: Traces::now()?,
         })
+    }
+
+    /// With another extent than the short set's.
+    pub fn within(self, scope: Scope) -> Self {
+        Self { scope, ..self }
+    }
+
+    /// How much of the story is told here.
+    pub fn scope(&self) -> &Scope {
+        &self.scope
     }
 
     /// The runtime under test.
@@ -58,9 +85,14 @@ impl Lab {
 
     /// No process, mount, socket, file or container is left that was not there at the beginning.
     pub fn nothing_is_left(&self) -> Result<()> {
+        self.nothing_is_left_but(&self.before)
+    }
+
+    /// As [`Self::nothing_is_left`], for a story in which something goes on.
+    pub fn nothing_is_left_but(&self, known: &Traces) -> Result<()> {
         let end = Instant::now() + GONE_DEADLINE;
         loop {
-            let left = Traces::now()?.without(&self.before);
+            let left = Traces::now()?.without(known);
             if left.is_empty() {
                 return Ok(());
             }

@@ -4,10 +4,12 @@
 //! `story` inside L1 ([`lab`], [`stories`], [`demo`]). Nothing of the product depends on it.
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod debian;
 pub mod demo;
 pub mod host;
 pub mod images;
+pub mod items;
 pub mod job;
 pub mod l1;
 pub mod lab;

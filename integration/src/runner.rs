@@ -3,27 +3,28 @@
 use crate::{
     host,
     l1::{
-        machine::{CONSOLE, Limits, Machine, RESULTS, Stuck, VMM_CONSOLE},
+        machine::{CONSOLE, LIVE, Limits, Machine, RESULTS, Stuck, VMM_CONSOLE},
         snapshot::Testbed,
     },
-    stories::{Outcome, Report, Runtime, Story},
+    lab::{Scope, Set},
+    stories::{Outcome, Report, Runtime, Story, sets},
 };
 use anyhow::{Context, Result};
 use std::collections::VecDeque;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// A story prints a line at each step; emulated or not, no step takes this long without one.
 const QUIET: Duration = Duration::from_secs(120);
-/// The longest story, several times over.
-const STORY: Duration = Duration::from_secs(900);
 /// Packing the results.
 const RESULTS_LIMIT: Limits = Limits {
     quiet: Duration::from_secs(30),
     total: Duration::from_secs(60),
 };
+/// Stories that one machine tells in a row at most.
+const PER_MACHINE: usize = 8;
 /// How much of a console is shown for a story that failed, in bytes.
 const SHOWN_BYTES: usize = 3000;
 /// Largest report that is read.
@@ -36,12 +37,23 @@ pub struct Task {
     pub story: &'static Story,
     /// What containerd is told to run it with.
     pub runtime: Runtime,
+    /// How much of it, and by which chance.
+    pub scope: Scope,
 }
 
 impl Task {
-    /// Such as `exit-code (runc)`.
+    /// Such as `exit-code (runc)`, or `vmm-killed-anywhere (casemate, 3 of 8)`.
     pub fn title(&self) -> String {
-        format!("{} ({})", self.story.name, self.runtime.short())
+        let Scope { part, parts, .. } = self.scope;
+        let of = if parts > 1 { format!(", {part} of {parts}") } else { String::new() };
+        format!("{} ({}{of})", self.story.name, self.runtime.short())
+    }
+
+    /// Its directory among the results.
+    fn directory(&self) -> String {
+        let Scope { part, parts, .. } = self.scope;
+        let of = if parts > 1 { format!("-{part}") } else { String::new() };
+        format!("{}-{}{of}", self.story.name, self.runtime.short())
     }
 }
 
@@ -62,10 +74,18 @@ pub fn tell_all(testbed: &Testbed, tasks: &[Task], at_once: usize, out: &Path, t
     let waiting = Mutex::new(tasks.iter().copied().enumerate().collect::<VecDeque<_>>());
     let done = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
-        for _ in 0..at_once.max(1) {
-            scope.spawn(|| {
-                while let Some((n, task)) = take(&waiting) {
-                    let result = tell(testbed, task, out);
+        for worker in 1..=at_once.max(1) {
+            let (waiting, done) = (&waiting, &done);
+            scope.spawn(move || {
+                let mut teller = Teller {
+                    testbed,
+                    out,
+                    worker,
+                    machines: 0,
+                    open: None,
+                };
+                while let Some((n, task)) = take(waiting) {
+                    let result = teller.tell(task);
                     told(&result);
                     if let Ok(mut done) = done.lock() {
                         done.push((n, result));
@@ -83,68 +103,161 @@ fn take(waiting: &Mutex<VecDeque<(usize, Task)>>) -> Option<(usize, Task)> {
     waiting.lock().ok()?.pop_front()
 }
 
-/// Tells one story; once more where the machine, not the story, got stuck.
-fn tell(testbed: &Testbed, task: Task, out: &Path) -> Done {
-    let started = Instant::now();
-    let dir = out.join(format!("{}-{}", task.story.name, task.runtime.short()));
-    let mut retried = false;
-    let report = loop {
-        let attempt = attempt(testbed, task, &dir);
-        match attempt {
-            Ok(report) => break report,
-            Err(error) => {
-                let hang = matches!(error.downcast_ref::<Stuck>(), Some(Stuck::Quiet(_) | Stuck::Limit(_)));
-                let message = format!("{error:#}\n{}", consoles(&dir));
-                if hang && !retried {
-                    retried = true;
-                    eprintln!("HANG  {} — cut off, told once more. {message}", task.title());
-                    continue;
-                }
-                break Report {
-                    outcome: Outcome::Failed,
-                    message,
-                    seconds: 0.0,
-                };
-            }
+/// Tells one story after another. Short ones share a machine while all is well: the first container in a fresh copy
+/// takes several times as long as the next.
+struct Teller<'a> {
+    testbed: &'a Testbed,
+    out: &'a Path,
+    worker: usize,
+    machines: usize,
+    open: Option<Open>,
+}
+
+/// A machine in which stories have been told.
+struct Open {
+    machine: Machine,
+    dir: PathBuf,
+    told: usize,
+}
+
+/// How long each of a machine's files was when a story began.
+type Lengths = [(&'static str, u64); 3];
+
+impl Teller<'_> {
+    /// Tells one story; once more where the machine, not the story, got stuck.
+    fn tell(&mut self, task: Task) -> Done {
+        let started = Instant::now();
+        if task.scope.set == Set::Full {
+            eprintln!("begins  {}", task.title());
         }
-    };
-    let report = match report.outcome {
-        Outcome::Failed if report.seconds > 0.0 => Report {
-            message: format!("{}\n{}", report.message, consoles(&dir)),
-            ..report
-        },
-        _ => report,
-    };
-    Done {
-        task,
-        report,
-        took: started.elapsed(),
-        retried,
+        let dir = self.out.join(task.directory());
+        // What an earlier run left must not be taken for this one's.
+        let _ = std::fs::remove_dir_all(&dir);
+        let mut retried = false;
+        let report = loop {
+            match self.attempt(task, &dir) {
+                Ok(report) => break report,
+                Err(error) => {
+                    let hang = matches!(error.downcast_ref::<Stuck>(), Some(Stuck::Quiet(_) | Stuck::Limit(_)));
+                    let message = format!("{error:#}\n{}", consoles(&dir));
+                    if hang && !retried {
+                        retried = true;
+                        eprintln!("HANG    {} — cut off, told once more. {message}", task.title());
+                        let _ = std::fs::rename(&dir, dir.with_extension("hung"));
+                        continue;
+                    }
+                    break Report {
+                        outcome: Outcome::Failed,
+                        message,
+                        seconds: 0.0,
+                    };
+                }
+            }
+        };
+        let report = match report.outcome {
+            Outcome::Failed if report.seconds > 0.0 => Report {
+                message: format!("{}\n{}", report.message, consoles(&dir)),
+                ..report
+            },
+            _ => report,
+        };
+        Done {
+            task,
+            report,
+            took: started.elapsed(),
+            retried,
+        }
+    }
+
+    fn attempt(&mut self, task: Task, dir: &Path) -> Result<Report> {
+        std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        let shares = sets::shares_machine(task.story, task.scope.set);
+        let mut open = match self.open.take() {
+            Some(open) if shares && open.told < PER_MACHINE => open,
+            _ => self.fresh(dir)?,
+        };
+        let before = open.lengths();
+        let results = open.length(RESULTS);
+        let told = open.tell(task, results, dir);
+        open.copy_since(before, dir);
+        // A machine in which anything went wrong is not used again.
+        let report = told?;
+        if shares && report.outcome != Outcome::Failed {
+            open.told += 1;
+            self.open = Some(open);
+        } else {
+            open.machine.off();
+        }
+        Ok(report)
+    }
+
+    fn fresh(&mut self, story_dir: &Path) -> Result<Open> {
+        self.machines += 1;
+        let dir = self.out.join(format!("machine-{}.{}", self.worker, self.machines));
+        let _ = std::fs::remove_dir_all(&dir);
+        let machine = self
+            .testbed
+            .machine(&dir)
+            .with_context(|| format!("the machine of {}, files in {}", story_dir.display(), dir.display()))?;
+        Ok(Open { machine, dir, told: 0 })
     }
 }
 
-fn attempt(testbed: &Testbed, task: Task, dir: &Path) -> Result<Report> {
-    // What an earlier run left must not be taken for this one's.
-    let _ = std::fs::remove_dir_all(dir);
-    let mut machine = testbed.machine(dir)?;
-    let line = format!("run /job/story tell {} --runtime {}", task.story.name, task.runtime.short());
-    machine.obey(
-        &line,
-        Limits {
-            quiet: QUIET,
-            total: STORY,
-        },
-        &mut |_| (),
-    )?;
-    collect(machine, dir)?;
-    read_report(dir)
+impl Open {
+    fn tell(&mut self, task: Task, results: u64, dir: &Path) -> Result<Report> {
+        let line = format!(
+            "run /job/story tell {} --runtime {} {}",
+            task.story.name,
+            task.runtime.short(),
+            task.scope.words()
+        );
+        self.machine.obey(
+            &line,
+            Limits {
+                quiet: QUIET,
+                total: sets::limit(task.story, task.scope.set),
+            },
+            &mut |_| (),
+        )?;
+        fetch(&mut self.machine, &self.dir, results, dir)?;
+        read_report(dir)
+    }
+
+    fn length(&self, name: &str) -> u64 {
+        std::fs::metadata(self.dir.join(name)).map_or(0, |file| file.len())
+    }
+
+    fn lengths(&self) -> Lengths {
+        [CONSOLE, LIVE, VMM_CONSOLE].map(|name| (name, self.length(name)))
+    }
+
+    /// Gives a story's directory what was written while it was told.
+    fn copy_since(&self, before: Lengths, dir: &Path) {
+        for (name, from) in before {
+            let copied = || -> std::io::Result<u64> {
+                let mut file = std::fs::File::open(self.dir.join(name))?;
+                file.seek(SeekFrom::Start(from))?;
+                std::io::copy(&mut file, &mut std::fs::File::create(dir.join(name))?)
+            };
+            if let Err(error) = copied() {
+                eprintln!("        {name} of {} is not kept: {error}", dir.display());
+            }
+        }
+    }
 }
 
 /// Fetches /job/out and switches the machine off.
 pub fn collect(mut machine: Machine, dir: &Path) -> Result<()> {
-    machine.obey("results", RESULTS_LIMIT, &mut |_| ()).context("packing the results")?;
+    fetch(&mut machine, dir, 0, dir)?;
     machine.off();
-    let results = std::fs::File::open(dir.join(RESULTS)).context("cannot open the results")?;
+    Ok(())
+}
+
+/// Fetches /job/out of the machine whose files are in `files` into `dir`; its results begin at `from`.
+fn fetch(machine: &mut Machine, files: &Path, from: u64, dir: &Path) -> Result<()> {
+    machine.obey("results", RESULTS_LIMIT, &mut |_| ()).context("packing the results")?;
+    let mut results = std::fs::File::open(files.join(RESULTS)).context("cannot open the results")?;
+    results.seek(SeekFrom::Start(from)).context("cannot read the results")?;
     tar::Archive::new(results)
         .unpack(dir.join("out"))
         .context("cannot unpack the results")
@@ -159,7 +272,7 @@ fn read_report(dir: &Path) -> Result<Report> {
     serde_json::from_str(&text).context("the report is not what a story writes")
 }
 
-/// The ends of both consoles: L1's and those of the VMs in it.
+/// The ends of the story's output and of both consoles: L1's and those of the VMs in it.
 fn consoles(dir: &Path) -> String {
     let part = |title: &str, file: PathBuf| {
         let bytes = std::fs::read(&file).unwrap_or_default();
@@ -167,5 +280,10 @@ fn consoles(dir: &Path) -> String {
         let body = if text.trim().is_empty() { "(nothing)" } else { text.trim() };
         format!("--- {title} ({})\n{}\n", file.display(), body.replace('\r', ""))
     };
-    part("console of the VMs", dir.join(VMM_CONSOLE)) + &part("console of L1", dir.join(CONSOLE))
+    [
+        part("what the story printed", dir.join(LIVE)),
+        part("console of the VMs", dir.join(VMM_CONSOLE)),
+        part("console of L1", dir.join(CONSOLE)),
+    ]
+    .concat()
 }

@@ -5,8 +5,13 @@
 mod agent;
 mod damage;
 mod denial;
+mod faults;
+mod growth;
 mod lifecycle;
 mod output;
+pub mod sets;
+mod streams;
+mod task;
 
 use crate::lab::Lab;
 use anyhow::Result;
@@ -191,6 +196,180 @@ pub const ALL: &[Story] = &[
         about: "the agent serves nothing before SetPolicy, and takes it once",
         runtimes: OURS,
         tell: agent::policy_first,
+    },
+    Story {
+        name: "task-codes",
+        about: "every Task call in every state, against one table of codes",
+        runtimes: BOTH,
+        tell: task::codes,
+    },
+    Story {
+        name: "terminal",
+        about: "a terminal has the size that it was given, before and after the start",
+        runtimes: BOTH,
+        tell: task::terminal,
+    },
+    Story {
+        name: "close-io",
+        about: "the announced end of input comes after all that was typed",
+        runtimes: BOTH,
+        tell: task::close_io,
+    },
+    Story {
+        name: "pause",
+        about: "a paused container uses no time, goes on, and can be killed",
+        runtimes: BOTH,
+        tell: task::pause,
+    },
+    Story {
+        name: "update",
+        about: "new limits on memory and processes hold",
+        runtimes: BOTH,
+        tell: task::update,
+    },
+    Story {
+        name: "stats",
+        about: "counters tell what a container uses, also by ctr task metrics",
+        runtimes: BOTH,
+        tell: task::stats,
+    },
+    Story {
+        name: "oom",
+        about: "a process too large is ended, and one event tells it",
+        runtimes: BOTH,
+        tell: task::oom,
+    },
+    Story {
+        name: "many-waiters",
+        about: "all who wait are told the same exit, early and late",
+        runtimes: BOTH,
+        tell: task::many_waiters,
+    },
+    Story {
+        name: "log-schemes",
+        about: "outputs go to a file and to a logging program",
+        runtimes: BOTH,
+        tell: task::log_schemes,
+    },
+    Story {
+        name: "containerd-restarted",
+        about: "containerd is killed and comes back: output, exit status and events are whole",
+        runtimes: BOTH,
+        tell: task::containerd_restarted,
+    },
+    Story {
+        name: "shim-killed",
+        about: "the shim is killed: its VM and its files are gone soon",
+        runtimes: OURS,
+        tell: task::shim_killed,
+    },
+    Story {
+        name: "flow-control",
+        about: "a stream that nobody reads holds up no other",
+        runtimes: BOTH,
+        tell: streams::flow_control,
+    },
+    Story {
+        name: "exit-before-end",
+        about: "an exit is told before the end of a stream that somebody still writes",
+        runtimes: BOTH,
+        tell: streams::exit_before_end,
+    },
+    Story {
+        name: "gigabyte",
+        about: "a gigabyte goes to a slow reader in bounded memory",
+        runtimes: BOTH,
+        tell: streams::gigabyte,
+    },
+    Story {
+        name: "vmm-killed-anywhere",
+        about: "VMMs are killed at random moments: 137 where the container had started, an error before, nothing left",
+        runtimes: OURS,
+        tell: faults::vmms_killed,
+    },
+    Story {
+        name: "shim-killed-anywhere",
+        about: "shims are killed at random moments: containerd tells 137, and `delete` leaves nothing",
+        runtimes: OURS,
+        tell: faults::shims_killed,
+    },
+    Story {
+        name: "containerd-killed",
+        about: "containerd is killed at random moments: what runs goes on, what ended meanwhile is told, nothing is left",
+        runtimes: OURS,
+        tell: faults::containerd_killed,
+    },
+    Story {
+        name: "exec-killed",
+        about: "what starts a further process is killed inside the guest: 137 or an error, and the container goes on",
+        runtimes: OURS,
+        tell: faults::execs_killed,
+    },
+    Story {
+        name: "start-starved",
+        about: "what starts a container is killed by the guest's kernel for lack of memory: 137 or an error, and the pod goes on",
+        runtimes: OURS,
+        tell: faults::starved_starts,
+    },
+    Story {
+        name: "scratch-full",
+        about: "a full scratch disk is an error to who writes, and room again when something is removed",
+        runtimes: OURS,
+        tell: faults::scratch_full,
+    },
+    Story {
+        name: "cache-full",
+        about: "a full disk under the layer cache and the scratch disk is a clear error, and no half layer stays",
+        runtimes: OURS,
+        tell: faults::cache_full,
+    },
+    Story {
+        name: "cache-read-only",
+        about: "a read-only layer cache is a clear error",
+        runtimes: OURS,
+        tell: faults::cache_read_only,
+    },
+    Story {
+        name: "run-full",
+        about: "a full /run is a clear error to a new container, and one that runs can still be ended",
+        runtimes: OURS,
+        tell: faults::run_full,
+    },
+    Story {
+        name: "clock-steps",
+        about: "the host's clock jumps a day ahead and back under running and booting containers",
+        runtimes: OURS,
+        tell: faults::clock_steps,
+    },
+    Story {
+        name: "slow-reader",
+        about: "a slow reader gets every byte, also those written just before the exit",
+        runtimes: OURS,
+        tell: faults::slow_reader,
+    },
+    Story {
+        name: "stuck-reader",
+        about: "a reader that never reads costs bounded memory; exec, kill and exit work beside it",
+        runtimes: OURS,
+        tell: faults::stuck_reader,
+    },
+    Story {
+        name: "full-log",
+        about: "a log file on a full disk loses what does not fit, and the container ends as it wants",
+        runtimes: OURS,
+        tell: faults::full_log,
+    },
+    Story {
+        name: "growth-sequential",
+        about: "200 containers one after another: no growth of processes, sockets, mounts, files or memory",
+        runtimes: OURS,
+        tell: growth::sequential,
+    },
+    Story {
+        name: "growth-parallel",
+        about: "10 containers at a time, three times: no growth",
+        runtimes: OURS,
+        tell: growth::parallel,
     },
 ];
 

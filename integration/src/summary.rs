@@ -60,6 +60,12 @@ impl Summary {
         }
     }
 
+    /// Names of the stories that were told to an end, good or bad.
+    pub fn told(&self) -> Vec<String> {
+        let told = self.done.iter().filter(|done| done.report.outcome != Outcome::Skipped);
+        told.map(|done| done.task.story.name.to_owned()).collect()
+    }
+
     /// A line for each story that did not simply pass.
     pub fn remarks(&self) -> Vec<String> {
         let worth_a_word = self

@@ -2,34 +2,50 @@
 
 use serde::{Deserialize, Serialize};
 
+use serde_json::{Map, Value};
+
+use crate::denied::Reason;
+use crate::enforcer::Enforcer;
 use crate::ids::ContainerId;
 use crate::verdict::Verdict;
 
+mod confine_container;
 mod create_container;
 mod exec_external;
 mod exec_in_container;
 mod flags;
+mod guest_network;
+mod load_fragment;
+mod load_transparency_trust_list;
 mod mount_blockdev;
 mod mount_device;
 mod mount_overlay;
 mod plan9;
+mod port_forward;
 mod rw_mount_device;
 mod scratch;
 mod shutdown_container;
 mod signal_container_process;
+mod windows;
 
+pub use confine_container::{ConfineContainer, Namespace, Rlimit};
 pub use create_container::{CreateContainer, Device};
 pub use exec_external::ExecExternal;
 pub use exec_in_container::ExecInContainer;
 pub use flags::{DumpStacks, GetProperties, HostNetwork, RuntimeLogging};
+pub use guest_network::{GuestNetwork, Route};
+pub use load_fragment::{FragmentVerdict, LoadFragment};
+pub use load_transparency_trust_list::{LoadTransparencyTrustList, TrustListVerdict};
 pub use mount_blockdev::{MountBlockdev, UnmountBlockdev};
 pub use mount_device::{MountDevice, UnmountDevice};
 pub use mount_overlay::{MountOverlay, UnmountOverlay};
 pub use plan9::{Plan9Mount, Plan9Unmount};
+pub use port_forward::PortForward;
 pub use rw_mount_device::{RwMountDevice, RwUnmountDevice};
 pub use scratch::{ScratchMount, ScratchUnmount};
 pub use shutdown_container::ShutdownContainer;
 pub use signal_container_process::SignalContainerProcess;
+pub use windows::{LogProvider, MountCims, ProvidersVerdict, RegistryChanges};
 
 /// One implementor per enforcement point; serialised, it is exactly the Rego input document of that point.
 pub trait Action: Serialize {
@@ -40,6 +56,14 @@ pub trait Action: Serialize {
     /// The parts of the action that the verdict and messages refer to.
     fn subject(&self) -> Subject<'_> {
         Subject::default()
+    }
+    /// Judges the action; one question for all but those that load something.
+    #[doc(hidden)]
+    fn judge(&self, enforcer: &mut Enforcer) -> Result<(Map<String, Value>, Self::Verdict), Reason>
+    where
+        Self: Sized,
+    {
+        enforcer.judge(self)
     }
 }
 

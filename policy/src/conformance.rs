@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-use crate::action::{self, Action, Capabilities};
+use crate::action::{self, Action, Capabilities, LoadFragment, LoadTransparencyTrustList};
 use crate::denied::Denied;
 use crate::enforcer::Enforcer;
 use crate::plain::extract_decision;
@@ -44,7 +44,16 @@ struct Step {
     args: Map<String, Value>,
     input: Option<Value>,
     #[serde(default)]
+    calls: Vec<Call>,
+    #[serde(default)]
     steps: Vec<Step>,
+    want: Want,
+}
+
+/// One question of a step that asks several.
+#[derive(Debug, Deserialize)]
+struct Call {
+    input: Value,
     want: Want,
 }
 
@@ -61,6 +70,7 @@ struct Want {
     keep: Option<Kept>,
     #[serde(default)]
     state_delta: BTreeMap<String, Option<usize>>,
+    module_active: Option<bool>,
 }
 
 /// What an allowed step left of the request.
@@ -76,6 +86,9 @@ struct Allowed {
     result: Map<String, Value>,
     kept: Option<Kept>,
 }
+
+/// What a step gives, with the answers to its questions where it asks several.
+type Outcome = (Result<Allowed, Denied>, Vec<Map<String, Value>>);
 
 /// Why a line did not replay.
 #[derive(Debug, Error)]
@@ -160,13 +173,38 @@ impl Replay {
     }
 
     fn request(&mut self, step: &Step) -> Result<(), String> {
-        match (request(&mut self.enforcer, step)?, step.want.allowed) {
+        let (outcome, answers) = match step.point.as_str() {
+            "load_fragment" => load_fragment(&mut self.enforcer, step)?,
+            "load_transparency_trust_list" => (load_trust_list(&mut self.enforcer, step)?, Vec::new()),
+            _ => (request(&mut self.enforcer, step)?, Vec::new()),
+        };
+        for (index, (answer, call)) in answers.iter().zip(&step.calls).enumerate() {
+            let result = call.want.result.clone().unwrap_or_default();
+            if call.want.allowed && normal(answer) != normal(&result) {
+                return Err(format!("answer {index} is {answer:?}, want {result:?}"));
+            }
+        }
+        match (outcome, step.want.allowed) {
             (Ok(allowed), true) => compare_allowed(&allowed, &step.want)?,
             (Err(denied), false) => compare_denied(&denied, &step.want)?,
             (Ok(allowed), false) => return Err(format!("allowed: {:?}", allowed.result)),
             (Err(denied), true) => return Err(format!("denied: {denied} {:?}", denied.reasons())),
         }
+        self.compare_active(step)?;
         self.compare_state(&step.want)
+    }
+
+    fn compare_active(&self, step: &Step) -> Result<(), String> {
+        let Some(want) = step.want.module_active else {
+            return Ok(());
+        };
+        let (issuer, feed) = (text(&step.args, "issuer"), text(&step.args, "feed"));
+        let active = self.enforcer.active_fragments().any(|(i, f, _)| (i, f) == (issuer, feed));
+        if active == want {
+            Ok(())
+        } else {
+            Err(format!("fragment in use: {active}, want {want}"))
+        }
     }
 
     fn extend_default_mounts(&mut self, step: &Step) -> Result<(), String> {
@@ -244,10 +282,114 @@ fn request(enforcer: &mut Enforcer, step: &Step) -> Result<Result<Allowed, Denie
         "dump_stacks" => typed::<action::DumpStacks>(enforcer, step, nothing),
         "runtime_logging" => typed::<action::RuntimeLogging>(enforcer, step, nothing),
         "host_network" => typed::<action::HostNetwork>(enforcer, step, nothing),
+        "mount_cims" => typed::<action::MountCims>(enforcer, step, nothing),
+        "registry_changes" => typed::<action::RegistryChanges>(enforcer, step, nothing),
+        "log_provider" => typed::<action::LogProvider>(enforcer, step, |verdict| {
+            Some(Kept {
+                env: Some(verdict.providers.clone()),
+                caps: None,
+                stdio: None,
+            })
+        }),
         point => {
             let input = step.input.clone().ok_or("the vector has no input")?;
             Ok(enforcer.ask(point, input).map(|result| Allowed { result, kept: None }))
         }
+    }
+}
+
+fn text<'a>(args: &'a Map<String, Value>, name: &str) -> &'a str {
+    args.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// A claimed receipt of a vector; its signature is as good as it says.
+#[derive(Debug, Deserialize)]
+struct Claim {
+    issuer: String,
+    kid: String,
+    valid: bool,
+}
+
+fn load_fragment(enforcer: &mut Enforcer, step: &Step) -> Result<Outcome, String> {
+    let claims: Vec<Claim> = match step.args.get("receipts") {
+        Some(claims) => serde_json::from_value(claims.clone()).map_err(|error| error.to_string())?,
+        None => Vec::new(),
+    };
+    let claims = claims.into_iter().map(|claim| (claim.issuer.clone(), claim));
+    let action = LoadFragment {
+        issuer: text(&step.args, "issuer").to_owned(),
+        feed: text(&step.args, "feed").to_owned(),
+        header_svn: step.args.get("header_svn").and_then(Value::as_i64),
+        text: text(&step.args, "rego").to_owned(),
+        receipts: enforcer.proven_receipts(claims, |claim, id, _| claim.valid && claim.kid == id),
+    };
+    if let Some(want) = &step.input {
+        same_input(&action, want)?;
+        let loaded = action.question(text_of(want, "namespace"), true);
+        if let Some(call) = step.calls.iter().skip(1).find(|call| call.input != loaded) {
+            return Err(format!("the second question is {loaded}, want {}", call.input));
+        }
+    }
+    let issued = step.calls.len();
+    match enforcer.enforce(action) {
+        Ok(permit) => {
+            let result = permit.answer().clone();
+            let answers = permit.verdict().answers.clone();
+            permit.commit();
+            if answers.len() != issued {
+                return Err(format!("asked {} questions, want {issued}", answers.len()));
+            }
+            Ok((Ok(Allowed { result, kept: None }), answers))
+        }
+        Err(denied) => Ok((Err(denied), Vec::new())),
+    }
+}
+
+fn load_trust_list(enforcer: &mut Enforcer, step: &Step) -> Result<Result<Allowed, Denied>, String> {
+    let input = step.input.as_ref().ok_or("the vector has no input")?;
+    let ttl: BTreeMap<String, BTreeMap<String, String>> = match step.args.get("ttl") {
+        Some(ttl) => serde_json::from_value(ttl.clone()).map_err(|error| error.to_string())?,
+        None => BTreeMap::new(),
+    };
+    let mut ledgers: BTreeMap<String, BTreeMap<String, Vec<u8>>> = ttl
+        .into_iter()
+        .map(|(ledger, keys)| (ledger, keys.into_iter().map(|(id, seed)| (id, seed.into_bytes())).collect()))
+        .collect();
+    for ledger in input["ledgers"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        ledgers.entry(ledger.to_owned()).or_default();
+    }
+    let action = LoadTransparencyTrustList {
+        issuer: text_of(input, "issuer").to_owned(),
+        subject: text_of(input, "subject").to_owned(),
+        svn: input["svn"].as_i64().ok_or("svn is no number")?,
+        ledgers,
+    };
+    same_input(&action, input)?;
+    Ok(enforcer.enforce(action).map(|permit| {
+        let result = permit.answer().clone();
+        permit.commit();
+        Allowed { result, kept: None }
+    }))
+}
+
+fn text_of<'a>(input: &'a Value, name: &str) -> &'a str {
+    input[name].as_str().unwrap_or_default()
+}
+
+/// Whether the action asks what the vector asks; names of ledgers come in any order.
+fn same_input<A: Action>(action: &A, want: &Value) -> Result<(), String> {
+    let got = serde_json::to_value(action).map_err(|error| error.to_string())?;
+    let sorted = |input: &Value| {
+        let mut input = input.clone();
+        if let Some(ledgers) = input.get_mut("ledgers").and_then(Value::as_array_mut) {
+            ledgers.sort_by_key(Value::to_string);
+        }
+        input
+    };
+    if sorted(&got) == sorted(want) {
+        Ok(())
+    } else {
+        Err(format!("the action's input is {got}, the vector's {want}"))
     }
 }
 

@@ -12,6 +12,11 @@ pub fn base_document() -> Value {
     serde_json::from_str(BASE).unwrap_or_default()
 }
 
+/// Whether the base document has `name` at its top, where no module may be.
+pub(crate) fn is_base_key(name: &str) -> bool {
+    base_document().get(name).is_some()
+}
+
 /// Names of the capability list `key` in the order of the base document.
 fn names(key: &str) -> Vec<String> {
     base_document()[key]

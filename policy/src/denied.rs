@@ -19,11 +19,23 @@ const REDACTED: &str = "<<redacted>>";
 
 /// Why an action was not allowed.
 #[derive(Debug, Clone)]
-pub(crate) enum Reason {
+pub enum Reason {
     /// The policy answered no; `reason` is what it says about it, if it says anything.
-    Denied { input: Value, reason: Option<Map<String, Value>> },
+    Denied {
+        /// The question, with the name of the rule.
+        input: Value,
+        /// The policy's `reason`.
+        reason: Option<Map<String, Value>>,
+        /// Whether its `error_objects` were left out, being far longer than any decision text.
+        objects_cut: bool,
+    },
     /// The policy gave no usable answer.
-    Invalid { input: Value, policy_error: String },
+    Invalid {
+        /// The question.
+        input: Value,
+        /// What is wrong with the answer.
+        policy_error: String,
+    },
     /// Refused outside the policy.
     Refused(String),
 }
@@ -50,29 +62,40 @@ impl fmt::Display for Denied {
     }
 }
 
+/// How a denial is written.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Style {
+    /// Longest decision text in bytes; 0 is without limit.
+    pub(crate) max_bytes: usize,
+    /// Whether the host may not read back the arguments of processes.
+    pub(crate) redact_arguments: bool,
+}
+
 impl Denied {
-    pub(crate) fn new(point: &str, subject: &Subject<'_>, reason: Reason, max_bytes: usize) -> Self {
-        let (reasons, decision, cause) = match &reason {
-            Reason::Denied { input, reason } => {
+    pub(crate) fn new(point: &str, subject: &Subject<'_>, reason: Reason, style: Style) -> Self {
+        let Style { max_bytes, redact_arguments } = style;
+        let (reasons, decision, cause) = match reason {
+            Reason::Denied {
+                input,
+                reason,
+                objects_cut,
+            } => {
                 let reasons = reason.as_ref().map(errors).unwrap_or_default();
-                let document = json!({
-                    "decision": "deny",
-                    "input": redacted_input(input),
-                    "reason": reason.clone().map_or_else(|| Value::from(NO_REASON), |reason| Value::Object(redacted_reason(reason))),
-                });
-                let cause = plain::causes(point, input, &reasons);
-                (reasons, enclose(document, max_bytes), cause)
+                let cause = plain::causes(point, &input, &reasons);
+                let reason = reason.map_or_else(|| Value::from(NO_REASON), |reason| Value::Object(redacted_reason(reason)));
+                let document = document(redacted_input(input, redact_arguments), reason);
+                (reasons, enclose(document, max_bytes, objects_cut), cause)
             }
             Reason::Invalid { input, policy_error } => {
-                let document =
-                    json!({"decision": "deny", "input": redacted_input(input), "reason": INVALID_POLICY, "policyError": policy_error});
+                let mut document = document(redacted_input(input, redact_arguments), Value::from(INVALID_POLICY));
+                document.insert("policyError".to_owned(), Value::from(policy_error.as_str()));
                 (
                     Vec::new(),
-                    enclose(document, max_bytes),
+                    enclose(document, max_bytes, false),
                     format!("the policy is not valid: {policy_error}"),
                 )
             }
-            Reason::Refused(text) => (Vec::new(), text.clone(), text.clone()),
+            Reason::Refused(text) => (Vec::new(), text.clone(), text),
         };
         let summary = format!("{}: {cause} (rule {point})", plain::refusal(point, subject));
         Self {
@@ -115,8 +138,12 @@ fn errors(reason: &Map<String, Value>) -> Vec<String> {
 }
 
 /// The host may learn names of environment variables, not their values.
-fn redacted_input(input: &Value) -> Value {
-    let mut input = input.clone();
+///
+/// Arguments can be secrets as well. The program's name stays; what existing tools show stays unless the policy is strict.
+fn redacted_input(mut input: Value, redact_arguments: bool) -> Value {
+    if let Some(list) = input.get_mut("argList").and_then(Value::as_array_mut).filter(|_| redact_arguments) {
+        list.iter_mut().skip(1).for_each(|argument| *argument = Value::from(REDACTED));
+    }
     if let Some(list) = input.get_mut("envList").and_then(Value::as_array_mut) {
         for entry in list {
             if let Some(text) = entry.as_str() {
@@ -150,33 +177,74 @@ fn shorten_capabilities(capabilities: &mut Value) {
     }
 }
 
+fn document(input: Value, reason: Value) -> Map<String, Value> {
+    let fields = [("decision", Value::from("deny")), ("input", input), ("reason", reason)];
+    fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
 /// Puts the document between its marks; if that is longer than `max_bytes` (0: never), the least needed parts are left out in turn.
-fn enclose(mut document: Value, max_bytes: usize) -> String {
-    let mut text = encode(&document);
-    if max_bytes == 0 || text.len() <= max_bytes {
-        return text;
+fn enclose(document: Map<String, Value>, max_bytes: usize, objects_cut: bool) -> String {
+    let mut document = Value::Object(document);
+    let mut parts = ["reason.error_objects", "input", "reason"].as_slice();
+    if objects_cut {
+        parts = &parts[1..];
+        document["truncated"] = json!(["reason.error_objects"]);
     }
-    document["truncated"] = json!([]);
-    for part in ["reason.error_objects", "input", "reason"] {
+    if max_bytes == 0 || fits(&document, max_bytes) {
+        let text = encode(&document);
+        if max_bytes == 0 || text.len() <= max_bytes {
+            return text;
+        }
+    }
+    if !objects_cut {
+        document["truncated"] = json!([]);
+    }
+    let mut text = None;
+    for part in parts {
         let removed = match part.split_once('.') {
             Some((parent, child)) => document
                 .get_mut(parent)
                 .and_then(Value::as_object_mut)
                 .and_then(|parent| parent.remove(child)),
-            None => document.as_object_mut().and_then(|document| document.remove(part)),
+            None => document.as_object_mut().and_then(|document| document.remove(*part)),
         };
         if removed.is_none() {
             continue;
         }
         if let Some(truncated) = document["truncated"].as_array_mut() {
-            truncated.push(Value::from(part));
+            truncated.push(Value::from(*part));
         }
-        text = encode(&document);
-        if text.len() <= max_bytes {
+        let shorter = encode(&document);
+        let short_enough = shorter.len() <= max_bytes;
+        text = Some(shorter);
+        if short_enough {
             break;
         }
     }
-    text
+    text.unwrap_or_else(|| encode(&document))
+}
+
+/// Bytes of JSON beyond which objects are not even converted: with lists of capabilities shortened, a container is at least a tenth
+/// as long as before.
+pub(crate) fn objects_are_cut(objects: &impl serde::Serialize, max_bytes: usize) -> bool {
+    max_bytes != 0 && !fits(objects, max_bytes.saturating_mul(32))
+}
+
+/// Whether the document's JSON is short enough to be worth encoding: the objects of a large policy are megabytes.
+fn fits(document: &impl serde::Serialize, max_bytes: usize) -> bool {
+    struct Counter {
+        left: usize,
+    }
+    impl std::io::Write for Counter {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.left = self.left.checked_sub(bytes.len()).ok_or(std::io::ErrorKind::FileTooLarge)?;
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    serde_json::to_writer(Counter { left: max_bytes }, document).is_ok()
 }
 
 fn encode(document: &Value) -> String {

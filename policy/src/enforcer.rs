@@ -1,16 +1,21 @@
 //! The judge: an action goes in, a permit that owns the action comes out, or a denial.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use regorus::Value;
 use serde_json::{Map, Value as Json};
 
 use crate::action::{Action, Mount, Subject};
-use crate::denied::{Denied, Reason};
+use crate::denied::{Denied, Reason, Style};
+use crate::fragment::Active;
 use crate::interpreter::{Interpreter, PolicyError, QueryError};
-use crate::points::Point;
+use crate::ledgers::Ledgers;
+use crate::points::{CASEMATE_VERSION, Point};
 use crate::state::{Command, State};
 use crate::verdict::{Answer, Verdict};
+
+mod loading;
 
 /// Longest decision in a denial's text: callers cut error messages short, and cut base64 cannot be read.
 pub const MAX_DECISION_BYTES: usize = 3072;
@@ -23,14 +28,26 @@ const POISONED: &str = "policy state could not be restored after an earlier erro
 pub(crate) struct Memory {
     state: State,
     /// By container, whether its later processes may use stdio.
-    stdio: BTreeMap<String, bool>,
+    stdio: Arc<BTreeMap<String, bool>>,
+    ledgers: Ledgers,
+    active: Arc<Vec<Active>>,
 }
 
 /// Owns a policy and everything it remembers. One per VM.
 pub struct Enforcer {
     interpreter: Interpreter,
     api: ApiVersion,
-    stdio: BTreeMap<String, bool>,
+    /// `casemate_version` of the policy.
+    own_version: ApiVersion,
+    /// The policy asks for the safer choice wherever it would change what existing policies get.
+    strict: bool,
+    /// By container, whether its later processes may use stdio.
+    stdio: Arc<BTreeMap<String, bool>>,
+    ledgers: Ledgers,
+    /// Fragments whose namespaces are in use.
+    active: Arc<Vec<Active>>,
+    /// Fragments that were loaded, in use or not.
+    loads: usize,
     max_decision_bytes: usize,
     poisoned: bool,
 }
@@ -50,11 +67,18 @@ impl Enforcer {
     /// The text is too large or no policy; nothing may be served under it.
     pub fn new(policy: &str) -> Result<Self, PolicyError> {
         let mut interpreter = Interpreter::new(policy)?;
-        let api = api_version(&mut interpreter);
+        let api = declared_version(&mut interpreter, &["data.policy.api_version", "data.policy.api_svn"]);
+        let own_version = declared_version(&mut interpreter, &["data.policy.casemate_version"]);
+        let strict = interpreter.strict();
         Ok(Self {
             interpreter,
             api,
-            stdio: BTreeMap::new(),
+            own_version,
+            strict,
+            stdio: Arc::default(),
+            ledgers: Ledgers::default(),
+            active: Arc::default(),
+            loads: 0,
             max_decision_bytes: MAX_DECISION_BYTES,
             poisoned: false,
         })
@@ -74,8 +98,9 @@ impl Enforcer {
     /// # Errors
     /// The policy denies, says nothing usable, or nothing is allowed any more.
     pub fn enforce<A: Action>(&mut self, action: A) -> Result<Permit<'_, A>, Denied> {
+        const { assert!(Point::is_listed(A::POINT), "the action's point is missing from the tables in points.rs") };
         let before = self.memory();
-        match self.judge(&action) {
+        match action.judge(self) {
             Ok((answer, verdict)) => Ok(Permit {
                 action,
                 answer,
@@ -83,7 +108,20 @@ impl Enforcer {
                 enforcer: self,
                 before: Some(before),
             }),
-            Err(reason) => Err(Denied::new(A::POINT, &action.subject(), reason, self.max_decision_bytes)),
+            Err(reason) => {
+                if self.strict {
+                    self.restore(before);
+                }
+                Err(Denied::new(A::POINT, &action.subject(), reason, self.style()))
+            }
+        }
+    }
+
+    /// How denials are written.
+    fn style(&self) -> Style {
+        Style {
+            max_bytes: self.max_decision_bytes,
+            redact_arguments: self.strict,
         }
     }
 
@@ -94,7 +132,7 @@ impl Enforcer {
     /// As [`Self::enforce`].
     pub fn ask(&mut self, point: &str, input: Json) -> Result<Map<String, Json>, Denied> {
         self.decide(point, input)
-            .map_err(|reason| Denied::new(point, &Subject::default(), reason, self.max_decision_bytes))
+            .map_err(|reason| Denied::new(point, &Subject::default(), reason, self.style()))
     }
 
     /// Begins a sequence of decisions that is kept or undone as a whole.
@@ -106,7 +144,7 @@ impl Enforcer {
         }
     }
 
-    fn judge<A: Action>(&mut self, action: &A) -> Result<(Map<String, Json>, A::Verdict), Reason> {
+    pub(crate) fn judge<A: Action>(&mut self, action: &A) -> Result<(Map<String, Json>, A::Verdict), Reason> {
         let subject = action.subject();
         if subject.capabilities_needed && subject.capabilities.is_none() {
             return Err(Reason::Refused(
@@ -132,7 +170,7 @@ impl Enforcer {
             ..
         } = subject
         {
-            self.stdio.insert(container.as_hex().to_owned(), verdict.stdio());
+            Arc::make_mut(&mut self.stdio).insert(container.as_hex().to_owned(), verdict.stdio());
         }
         Ok((result, verdict))
     }
@@ -161,6 +199,9 @@ impl Enforcer {
 
     /// The answer to `point` with its defaults, and whatever it commands to remember applied.
     fn result(&mut self, name: &str, input: &Json) -> Result<Map<String, Json>, String> {
+        if let Some(own) = Point::find_own(name) {
+            return self.own_result(own, input);
+        }
         let answer = self.query(&format!("data.policy.{name}"), input)?;
         let point = match (Point::find(name), &self.api) {
             (None, _) | (_, ApiVersion::NotSemver) => return Err(format!("enforcement point rule {name} does not exist")),
@@ -178,8 +219,42 @@ impl Enforcer {
         Ok(result)
     }
 
+    /// The answer to a point of our own: the policy's where it declares a `casemate_version` we know, else the fixed one.
+    fn own_result(&mut self, point: &Point, input: &Json) -> Result<Map<String, Json>, String> {
+        let declared = match &self.own_version {
+            ApiVersion::Missing => return Ok(point.default_results()),
+            ApiVersion::NotSemver => return Err("casemate_version of the policy is no semantic version".to_owned()),
+            ApiVersion::Declared(version) => version,
+        };
+        if semver::Version::parse(CASEMATE_VERSION).is_ok_and(|ours| *declared > ours) {
+            return Err(format!(
+                "casemate_version is ahead of the current version: {declared} is greater than {CASEMATE_VERSION}"
+            ));
+        }
+        if !point.available_in(declared) {
+            return Ok(Map::from_iter([("allowed".to_owned(), Json::from(false))]));
+        }
+        let answer = self.query(&format!("data.policy.{}", point.name), input)?;
+        if answer.is_empty() {
+            return Err(format!("rule for {} is missing from policy", point.name));
+        }
+        Ok(answer)
+    }
+
+    /// Whether the policy decides what `confine_container`, `guest_network` and `port_forward` ask. Where it does not, the guest forces
+    /// the OCI default masked and read-only paths and its own namespaces, and takes no rlimits and sysctls from the host.
+    pub fn judges_confinement(&self) -> bool {
+        self.own_version != ApiVersion::Missing
+    }
+
     /// Evaluates a rule and applies the metadata commands in its answer, whether it allows or not.
     fn query(&mut self, rule: &str, input: &Json) -> Result<Map<String, Json>, String> {
+        let answer = self.evaluate(rule, input)?;
+        json_object(&answer)
+    }
+
+    /// As [`Self::query`], in the interpreter's own form.
+    fn evaluate(&mut self, rule: &str, input: &Json) -> Result<Value, String> {
         let mut answer = self
             .interpreter
             .object(rule, Value::from(input.clone()))
@@ -195,10 +270,7 @@ impl Enforcer {
             self.replace_state(state).map_err(|error| error.to_string())?;
             applied.map_err(|error| error.to_string())?;
         }
-        match serde_json::to_value(&answer) {
-            Ok(Json::Object(object)) => Ok(object),
-            _ => Err(QueryError::NotAnObject.to_string()),
-        }
+        Ok(answer)
     }
 
     /// Asks the policy why it denied `point`.
@@ -207,8 +279,17 @@ impl Enforcer {
         if let Some(object) = input.as_object_mut() {
             object.insert("rule".to_owned(), Json::from(point));
         }
-        let reason = self.query("data.policy.reason", &input).ok().filter(|reason| !reason.is_empty());
-        Reason::Denied { input, reason }
+        let mut reason = self.evaluate("data.policy.reason", &input).unwrap_or(Value::Undefined);
+        let objects = Value::from("error_objects");
+        let objects_cut = crate::denied::objects_are_cut(&reason["error_objects"], self.max_decision_bytes);
+        if objects_cut && let Ok(reason) = reason.as_object_mut() {
+            reason.remove(&objects);
+        }
+        Reason::Denied {
+            input,
+            reason: json_object(&reason).ok().filter(|reason| !reason.is_empty()),
+            objects_cut,
+        }
     }
 
     /// Appends mounts that every container may have, such as those of the guest's network.
@@ -221,10 +302,9 @@ impl Enforcer {
             .filter_map(|mount| serde_json::to_value(mount).ok())
             .map(Value::from)
             .collect();
-        self.interpreter.extend_default_mounts(mounts).map_err(|error| {
-            self.poisoned = true;
-            PolicyError::Compile(error.to_string())
-        })
+        let extended = self.interpreter.extend_default_mounts(mounts);
+        self.poisoned |= matches!(extended, Err(PolicyError::Compile(_)));
+        extended
     }
 
     /// The state before a sequence of decisions that may be undone; see [`Self::undo`].
@@ -245,12 +325,21 @@ impl Enforcer {
     fn memory(&self) -> Memory {
         Memory {
             state: self.interpreter.state(),
-            stdio: self.stdio.clone(),
+            stdio: Arc::clone(&self.stdio),
+            ledgers: self.ledgers.clone(),
+            active: Arc::clone(&self.active),
         }
     }
 
     fn restore(&mut self, memory: Memory) {
         self.stdio = memory.stdio;
+        self.ledgers = memory.ledgers;
+        if self.active != memory.active {
+            let engine = self.interpreter.scratch(memory.active.iter(), None);
+            let entered = engine.map(|engine| self.interpreter.enter(engine));
+            self.poisoned |= !matches!(entered, Ok(Ok(_)));
+            self.active = memory.active;
+        }
         // A failure is remembered: from then on everything is denied.
         let _ = self.replace_state(memory.state);
     }
@@ -262,9 +351,16 @@ impl Enforcer {
     }
 }
 
-/// Older policies call it `api_svn`.
-fn api_version(interpreter: &mut Interpreter) -> ApiVersion {
-    let declared = ["data.policy.api_version", "data.policy.api_svn"].iter().find_map(|rule| {
+fn json_object(value: &Value) -> Result<Map<String, Json>, String> {
+    match serde_json::to_value(value) {
+        Ok(Json::Object(object)) => Ok(object),
+        _ => Err(QueryError::NotAnObject.to_string()),
+    }
+}
+
+/// The first of `rules` that is there: older policies call the API version `api_svn`.
+fn declared_version(interpreter: &mut Interpreter, rules: &[&str]) -> ApiVersion {
+    let declared = rules.iter().find_map(|rule| {
         interpreter
             .value(rule, Value::new_object())
             .ok()

@@ -3,7 +3,9 @@
 //! Nothing is cloned or parsed again between queries. The names of the metadata that the framework uses are served
 //! out of [`State`] by an extension function; only names of a policy's own making are put into `data`, and only when they change.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,8 +13,12 @@ use regorus::utils::limits::ExecutionTimerConfig;
 use regorus::{Engine, PolicyLengthConfig, Value};
 use thiserror::Error;
 
+use crate::fragment::Active;
 use crate::framework;
-use crate::re2::Patterns;
+use crate::matching::{self, SharedPatterns};
+use crate::patterns;
+use crate::re2::{PatternError, Patterns};
+use crate::source::{self, SourceError};
 use crate::state::State;
 
 /// Largest policy text in bytes.
@@ -22,11 +28,15 @@ const MAX_COLUMNS: NonZeroU32 = NonZeroU32::new(MAX_POLICY_BYTES as u32).unwrap(
 /// Most lines of a policy.
 const MAX_LINES: NonZeroUsize = NonZeroUsize::new(400_000).unwrap();
 /// Longest evaluation of one query, on a slow machine with the largest policy. A query cut off denies.
-const MAX_EVALUATION: Duration = Duration::from_secs(20);
+const MAX_EVALUATION: Duration = Duration::from_secs(10);
+/// Most mounts that every container may have, those of the base document included.
+pub(crate) const MAX_DEFAULT_MOUNTS: usize = 4096;
 /// Evaluation steps between two looks at the clock.
 const CLOCK_INTERVAL: NonZeroU32 = NonZeroU32::new(512).unwrap();
 /// File name of the policy in error texts.
 const POLICY_FILE: &str = "policy.rego";
+/// Where its rules are.
+const POLICY_PACKAGE: &str = "data.policy";
 /// What regorus says of a rule nobody defined.
 const NO_SUCH_RULE: &str = "not a valid rule path";
 
@@ -42,6 +52,17 @@ pub enum PolicyError {
     /// The text is not Rego of the dialect in use.
     #[error("error creating Rego policy: rego compilation failed: {0}")]
     Compile(String),
+    /// A pattern that cannot be given its meaning.
+    #[error("pattern {pattern:?} cannot be used: {error}")]
+    Pattern {
+        /// As the policy has it.
+        pattern: String,
+        /// What is wrong with it.
+        error: PatternError,
+    },
+    /// More mounts for every container than the engine keeps.
+    #[error("more than {MAX_DEFAULT_MOUNTS} default mounts")]
+    TooManyMounts,
 }
 
 /// Why a query gave no document. Its text is what a denial shows as `policyError`.
@@ -54,15 +75,24 @@ pub(crate) enum QueryError {
 }
 
 /// Shared with the extension function, which regorus owns.
-type SharedState = Arc<Mutex<State>>;
+pub(crate) type SharedState = Arc<Mutex<State>>;
+
+/// An engine and the state whose own names are in its data.
+pub(crate) struct Loaded {
+    engine: Engine,
+    published: State,
+}
 
 /// The engine, its base data and the state that Rego sees.
 pub(crate) struct Interpreter {
-    engine: Engine,
+    current: Loaded,
+    /// The policy and the framework without any fragment; never evaluated.
+    pristine: Engine,
     state: SharedState,
+    strict: bool,
+    /// Names of the metadata that rules read out of `state`; others have to be in the engine's data.
+    served: BTreeSet<String>,
     base: Value,
-    /// State whose own names are in the engine's data.
-    published: State,
 }
 
 impl Interpreter {
@@ -71,58 +101,79 @@ impl Interpreter {
         if policy.len() > MAX_POLICY_BYTES {
             return Err(PolicyError::TooLarge(policy.len()));
         }
-        let mut engine = Engine::new();
-        engine.set_policy_length_config(PolicyLengthConfig {
-            max_col: MAX_COLUMNS,
-            max_file_bytes: NonZeroUsize::new(MAX_POLICY_BYTES).unwrap_or(NonZeroUsize::MAX),
-            max_lines: MAX_LINES,
-        });
-        // A built-in that fails makes its expression undefined, as existing policies expect.
-        engine.set_strict_builtin_errors(false);
-        engine.set_execution_timer_config(ExecutionTimerConfig {
-            limit: MAX_EVALUATION,
-            check_interval: CLOCK_INTERVAL,
-        });
-        engine.add_policy(POLICY_FILE.to_owned(), policy.to_owned()).map_err(compile)?;
+        let mut engine = engine();
+        let source = source::read(policy)?;
+        guarded(|| engine.add_policy(POLICY_FILE.to_owned(), source.text).map_err(|error| error.to_string())).map_err(compile)?;
         engine
             .add_policy(framework::FRAMEWORK_FILE.to_owned(), framework::module())
             .map_err(compile)?;
+        let served: BTreeSet<String> = framework::METADATA.iter().map(|name| (*name).to_owned()).chain(source.metadata).collect();
         engine
-            .add_policy(framework::METADATA_FILE.to_owned(), framework::METADATA_MODULE.to_owned())
+            .add_policy(framework::METADATA_FILE.to_owned(), metadata_module(&served))
             .map_err(compile)?;
 
         let mut base = crate::data::base_document();
         let metadata = base.as_object_mut().and_then(|base| base.remove("metadata")).unwrap_or_default();
         let state = State::initial(&metadata);
-        let base = Value::from(base);
-        engine.add_data(base.clone()).map_err(compile)?;
-
         let shared = SharedState::new(Mutex::new(state.clone()));
-        register_functions(&mut engine, &shared)?;
-        let mut interpreter = Self {
-            engine,
+        let patterns = register_functions(&mut engine, &shared, source.constants)?;
+        let base = Value::from(base);
+        let pristine = engine.clone();
+        engine.add_data(base.clone()).map_err(compile)?;
+        check(&mut engine, POLICY_PACKAGE)?;
+        let strict = engine.eval_rule(format!("{POLICY_PACKAGE}.strict")).is_ok_and(|strict| strict == Value::Bool(true));
+        refuse_patterns(&mut engine, POLICY_PACKAGE, strict)?;
+        if strict {
+            patterns.lock().unwrap_or_else(PoisonError::into_inner).anchor_whole();
+        }
+        Ok(Self {
+            current: Loaded { engine, published: state },
+            pristine,
             state: shared,
+            strict,
+            served,
             base,
-            published: state,
-        };
-        interpreter.check()?;
-        Ok(interpreter)
+        })
     }
 
-    /// Evaluates the whole policy once, so that what other engines find when they compile never serves here either:
-    /// variables and functions that nothing defines. What depends on the input is left to the decisions.
-    fn check(&mut self) -> Result<(), PolicyError> {
-        self.engine.set_input(Value::new_object());
-        match self.engine.eval_query("data.policy".to_owned(), false) {
-            Err(error) if UNDEFINED_NAMES.iter().any(|mark| error.to_string().contains(mark)) => Err(compile(error)),
-            _ => Ok(()),
+    /// Whether the policy says `strict := true`: the safer choice wherever it would change what existing policies get.
+    pub(crate) fn strict(&self) -> bool {
+        self.strict
+    }
+
+    /// An engine like the one in use with these fragments instead, and everything in the package `checked` looked at.
+    pub(crate) fn scratch<'f>(&self, fragments: impl IntoIterator<Item = &'f Active>, checked: Option<&str>) -> Result<Loaded, PolicyError> {
+        let mut engine = self.pristine.clone();
+        for fragment in fragments {
+            // Constants stay in the text: it is evaluated when it is loaded and then hardly ever.
+            source::read(&fragment.text)?;
+            guarded(|| engine.add_policy(fragment.file(), fragment.text.clone()).map_err(|error| error.to_string())).map_err(compile)?;
         }
+        let published = self.state();
+        engine.add_data(self.data(&published).map_err(compile)?).map_err(compile)?;
+        if let Some(package) = checked {
+            let package = format!("data.{package}");
+            check(&mut engine, &package)?;
+            refuse_patterns(&mut engine, &package, self.strict)?;
+        }
+        Ok(Loaded { engine, published })
+    }
+
+    /// Puts another engine in use; gives back the one that was.
+    ///
+    /// # Errors
+    /// The engine does not take the state's data; nothing may be allowed any more.
+    pub(crate) fn enter(&mut self, loaded: Loaded) -> Result<Loaded, QueryError> {
+        let before = std::mem::replace(&mut self.current, loaded);
+        self.set_state(self.state())?;
+        Ok(before)
     }
 
     /// Adds a module beside the policy.
     #[cfg(test)]
     pub(crate) fn add_module(&mut self, name: &str, text: &str) -> Result<(), PolicyError> {
-        self.engine
+        self.current
+            .engine
             .add_policy(name.to_owned(), text.to_owned())
             .map(|_| ())
             .map_err(compile)
@@ -130,11 +181,12 @@ impl Interpreter {
 
     /// Evaluates `rule` (a full path from `data`) with `input`; undefined is `Value::Undefined`.
     pub(crate) fn value(&mut self, rule: &str, input: Value) -> Result<Value, QueryError> {
-        self.engine.set_input(input);
-        match self.engine.eval_rule(rule.to_owned()) {
+        let engine = &mut self.current.engine;
+        engine.set_input(input);
+        match guarded(|| engine.eval_rule(rule.to_owned()).map_err(|error| error.to_string())) {
             Ok(value) => Ok(value),
-            Err(error) if error.to_string() == NO_SUCH_RULE => Ok(Value::Undefined),
-            Err(error) => Err(QueryError::Evaluation(error.to_string())),
+            Err(error) if error == NO_SUCH_RULE => Ok(Value::Undefined),
+            Err(error) => Err(QueryError::Evaluation(error)),
         }
     }
 
@@ -157,55 +209,125 @@ impl Interpreter {
     /// # Errors
     /// The engine does not take the data; what Rego sees then is undefined and nothing may be allowed any more.
     pub(crate) fn set_state(&mut self, state: State) -> Result<(), QueryError> {
-        let own = |name: &str| !framework::METADATA.contains(&name);
+        let own = |name: &str| !self.served.contains(name);
+        let published = &self.current.published;
         let changed = state
             .names()
-            .chain(self.published.names())
-            .any(|name| own(name) && !state.same(&self.published, name));
+            .chain(published.names())
+            .any(|name| own(name) && !state.same(published, name));
         if changed {
-            let metadata: std::collections::BTreeMap<Value, Value> = state
-                .names()
-                .filter(|name| own(name))
-                .map(|name| (Value::from(name), state.rego_value(name)))
-                .collect();
-            let mut data = self.base.clone();
-            data.as_object_mut()
-                .map_err(evaluation)?
-                .insert(Value::from("metadata"), Value::from(metadata));
-            self.engine.clear_data();
-            self.engine.add_data(data).map_err(evaluation)?;
-            self.published = state.clone();
+            self.publish(&state)?;
         }
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
         Ok(())
     }
 
-    /// Appends to the default mounts of the base data.
-    pub(crate) fn extend_default_mounts(&mut self, mounts: Vec<Value>) -> Result<(), QueryError> {
-        let key = Value::from("defaultMounts");
-        let list = self.base.as_object_mut().map_err(evaluation)?.get_mut(&key);
-        if let Some(list) = list {
-            let mut all: Vec<Value> = list.as_array().map_err(evaluation)?.iter().cloned().collect();
-            all.extend(mounts);
-            *list = Value::from(all);
-        }
+    /// Gives the engine in use the base data and the state's own names.
+    fn publish(&mut self, state: &State) -> Result<(), QueryError> {
+        let data = self.data(state)?;
+        self.current.engine.clear_data();
+        self.current.engine.add_data(data).map_err(evaluation)?;
+        self.current.published = state.clone();
+        Ok(())
+    }
+
+    /// The base data with the metadata of names that the framework does not serve.
+    fn data(&self, state: &State) -> Result<Value, QueryError> {
+        let metadata: BTreeMap<Value, Value> = state
+            .names()
+            .filter(|name| !self.served.contains(*name))
+            .map(|name| (Value::from(name), state.rego_value(name)))
+            .collect();
         let mut data = self.base.clone();
-        let own = self
-            .engine
-            .get_data()
-            .as_object()
-            .map_err(evaluation)?
-            .get(&Value::from("metadata"))
-            .cloned();
-        if let Some(own) = own {
-            data.as_object_mut().map_err(evaluation)?.insert(Value::from("metadata"), own);
+        if !metadata.is_empty() {
+            let object = data.as_object_mut().map_err(evaluation)?;
+            object.insert(Value::from("metadata"), Value::from(metadata));
         }
-        self.engine.clear_data();
-        self.engine.add_data(data).map_err(evaluation)
+        Ok(data)
+    }
+
+    /// Appends to the default mounts of the base data what is not there yet.
+    ///
+    /// # Errors
+    /// There are too many; or the engine does not take the data, and nothing may be allowed any more.
+    pub(crate) fn extend_default_mounts(&mut self, mounts: Vec<Value>) -> Result<(), PolicyError> {
+        let key = Value::from("defaultMounts");
+        let base = self.base.as_object_mut().map_err(compile)?;
+        let list = base.get(&key).and_then(|list| list.as_array().ok());
+        let mut all: Vec<Value> = list.into_iter().flat_map(|list| list.iter().cloned()).collect();
+        for mount in mounts {
+            if !all.contains(&mount) {
+                all.push(mount);
+            }
+        }
+        if all.len() > MAX_DEFAULT_MOUNTS {
+            return Err(PolicyError::TooManyMounts);
+        }
+        base.insert(key, Value::from(all));
+        let state = self.state();
+        self.publish(&state).map_err(compile)
     }
 }
 
-fn compile(error: impl std::fmt::Display) -> PolicyError {
+/// Evaluates a whole package once, so that what other engines find when they compile never serves here either: variables and
+/// functions that nothing defines. What depends on the input is left to the decisions.
+fn check(engine: &mut Engine, package: &str) -> Result<(), PolicyError> {
+    engine.set_input(Value::new_object());
+    match guarded(|| engine.eval_query(package.to_owned(), false).map_err(|error| error.to_string())) {
+        Err(error) if UNDEFINED_NAMES.iter().any(|mark| error.contains(mark)) => Err(compile(error)),
+        _ => Ok(()),
+    }
+}
+
+/// A fault of the interpreter is an error like any other: it denies. Every evaluation starts from a clean state.
+fn guarded<T>(act: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    std::panic::catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|_| Err("the interpreter failed".to_owned()))
+}
+
+fn refuse_patterns(engine: &mut Engine, package: &str, strict: bool) -> Result<(), PolicyError> {
+    engine.set_input(Value::new_object());
+    let lists = patterns::LISTS.iter().map(|name| {
+        let list = engine.eval_rule(format!("{package}.{name}")).unwrap_or(Value::Undefined);
+        (Value::from(*name), list)
+    });
+    let lists: BTreeMap<Value, Value> = lists.filter(|(_, list)| *list != Value::Undefined).collect();
+    match patterns::first_unusable(&Value::from(lists), strict) {
+        None => Ok(()),
+        Some((pattern, error)) => Err(PolicyError::Pattern { pattern, error }),
+    }
+}
+
+/// The framework's metadata module, and a place for every other name.
+fn metadata_module(names: &BTreeSet<String>) -> String {
+    let others = names.iter().filter(|name| !framework::METADATA.contains(&name.as_str()));
+    let rules = others.map(|name| format!("\n{name} := casemate_state(\"{name}\")\n"));
+    std::iter::once(framework::METADATA_MODULE.to_owned()).chain(rules).collect()
+}
+
+impl From<SourceError> for PolicyError {
+    fn from(error: SourceError) -> Self {
+        Self::Compile(error.to_string())
+    }
+}
+
+/// An engine with our limits and nothing in it.
+pub(crate) fn engine() -> Engine {
+    let mut engine = Engine::new();
+    engine.set_policy_length_config(PolicyLengthConfig {
+        max_col: MAX_COLUMNS,
+        max_file_bytes: NonZeroUsize::new(MAX_POLICY_BYTES).unwrap_or(NonZeroUsize::MAX),
+        max_lines: MAX_LINES,
+    });
+    // A built-in that fails makes its expression undefined, as existing policies expect.
+    engine.set_strict_builtin_errors(false);
+    engine.set_execution_timer_config(ExecutionTimerConfig {
+        limit: MAX_EVALUATION,
+        check_interval: CLOCK_INTERVAL,
+    });
+    engine
+}
+
+pub(crate) fn compile(error: impl std::fmt::Display) -> PolicyError {
     PolicyError::Compile(error.to_string())
 }
 
@@ -214,7 +336,7 @@ fn evaluation(error: impl std::fmt::Display) -> QueryError {
 }
 
 /// The functions the framework is written with, and `regex.match` with the meaning existing patterns have.
-fn register_functions(engine: &mut Engine, state: &SharedState) -> Result<(), PolicyError> {
+pub(crate) fn register_functions(engine: &mut Engine, state: &SharedState, constants: Vec<Value>) -> Result<SharedPatterns, PolicyError> {
     let served = Arc::clone(state);
     engine
         .add_extension(
@@ -227,8 +349,21 @@ fn register_functions(engine: &mut Engine, state: &SharedState) -> Result<(), Po
             }),
         )
         .map_err(compile)?;
+    let constants = Arc::new(constants);
+    engine
+        .add_extension(
+            "casemate_constant".to_owned(),
+            1,
+            Box::new(move |arguments: Vec<Value>| {
+                let index = arguments.first().and_then(|index| index.as_u32().ok());
+                let value = index.and_then(|index| constants.get(usize::try_from(index).ok()?));
+                Ok(value.cloned().unwrap_or(Value::Undefined))
+            }),
+        )
+        .map_err(compile)?;
     let patterns = Arc::new(Mutex::new(Patterns::default()));
-    let anchored = Arc::clone(&patterns);
+    matching::register(engine, &patterns).map_err(compile)?;
+    let (anchored, free) = (Arc::clone(&patterns), Arc::clone(&patterns));
     engine
         .add_extension(
             "casemate_matches".to_owned(),
@@ -240,10 +375,10 @@ fn register_functions(engine: &mut Engine, state: &SharedState) -> Result<(), Po
         .add_extension(
             "regex.match".to_owned(),
             2,
-            Box::new(move |arguments| Ok(match_text(&patterns, &arguments, false))),
+            Box::new(move |arguments| Ok(match_text(&free, &arguments, false))),
         )
         .map_err(compile)?;
-    Ok(())
+    Ok(patterns)
 }
 
 /// Pattern and text to true or false; undefined for what is no pattern or no text.

@@ -39,7 +39,11 @@ pub(crate) fn refusal(point: &str, subject: &Subject<'_>) -> String {
         "host_network" => "the container may not use the guest's network".to_owned(),
         "scratch_mount" => format!("scratch directory {target} may not be used"),
         "scratch_unmount" => format!("scratch directory {target} may not be given up"),
-        "load_fragment" => "policy fragment may not be loaded".to_owned(),
+        "load_fragment" => format!("policy fragment for {target} may not be loaded"),
+        "load_transparency_trust_list" => format!("trust list for {target} may not be loaded"),
+        "confine_container" => format!("{container} may not run confined like this"),
+        "guest_network" => format!("network of {target} may not be configured like this"),
+        "port_forward" => format!("host may not connect to a port of {container}"),
         other => format!("{other} is not allowed"),
     }
 }

@@ -40,6 +40,17 @@ const fn point(name: &'static str, since: (u64, u64, u64), older: OlderPolicy, d
 
 use OlderPolicy::{Allows, AsksFramework, Denies};
 
+/// Version of the points that only policies with a `casemate_version` decide.
+pub const CASEMATE_VERSION: &str = "1.0.0";
+
+/// Points of our own, decided by policies that declare `casemate_version` (which takes the place of the API version here: such a
+/// policy has to have the rule). For others, what they get is fixed here, so that nothing changes for them.
+pub const OWN_POINTS: &[Point] = &[
+    point("confine_container", (1, 0, 0), Allows, "{}"),
+    point("guest_network", (1, 0, 0), Allows, "{}"),
+    point("port_forward", (1, 0, 0), Denies, "{}"),
+];
+
 /// Every point a policy can decide.
 pub const POINTS: &[Point] = &[
     point("mount_device", (0, 1, 0), Denies, "{}"),
@@ -86,6 +97,16 @@ impl Point {
         POINTS.iter().find(|point| point.name == name)
     }
 
+    /// Whether a table has the point; for checks while compiling.
+    pub(crate) const fn is_listed(name: &str) -> bool {
+        lists(POINTS, name) || lists(OWN_POINTS, name)
+    }
+
+    /// The point of our own called `name`.
+    pub fn find_own(name: &str) -> Option<&'static Point> {
+        OWN_POINTS.iter().find(|point| point.name == name)
+    }
+
     /// Whether a policy of API version `version` has to have the rule.
     pub fn available_in(&self, version: &semver::Version) -> bool {
         let (major, minor, patch) = self.since;
@@ -105,14 +126,40 @@ impl Point {
     }
 }
 
+const fn lists(points: &[Point], name: &str) -> bool {
+    let mut index = 0;
+    while index < points.len() {
+        if same(points[index].name.as_bytes(), name.as_bytes()) {
+            return true;
+        }
+        index += 1;
+    }
+    false
+}
+
+const fn same(one: &[u8], other: &[u8]) -> bool {
+    if one.len() != other.len() {
+        return false;
+    }
+    let mut index = 0;
+    while index < one.len() {
+        if one[index] != other[index] {
+            return false;
+        }
+        index += 1;
+    }
+    true
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn names_are_unique_and_defaults_are_objects() {
-        for (index, point) in POINTS.iter().enumerate() {
-            assert!(POINTS[..index].iter().all(|earlier| earlier.name != point.name), "{}", point.name);
+        let all: Vec<&Point> = POINTS.iter().chain(OWN_POINTS).collect();
+        for (index, point) in all.iter().enumerate() {
+            assert!(all[..index].iter().all(|earlier| earlier.name != point.name), "{}", point.name);
             assert!(serde_json::from_str::<Map<String, Value>>(point.defaults).is_ok(), "{}", point.name);
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use regorus::Value;
+use regorus::value::{Array, Object};
 use thiserror::Error;
 
 /// Why a metadata command of a policy could not be read or applied.
@@ -18,11 +19,11 @@ pub(crate) enum MetadataError {
     Apply(String),
 }
 
-/// A name of the metadata: a map from keys, or a list without duplicates.
+/// A name of the metadata: a map from keys, or a list without duplicates, as Rego sees it.
 #[derive(Debug, Clone, PartialEq)]
 enum Entry {
-    Map(BTreeMap<String, Value>),
-    Set(Vec<Value>),
+    Map(Value),
+    Set(Value),
 }
 
 impl Entry {
@@ -33,14 +34,17 @@ impl Entry {
         }
     }
 
+    /// Shared, not copied: this is asked for in every decision.
     fn to_rego(&self) -> Value {
         match self {
-            Entry::Map(map) => Value::from(
-                map.iter()
-                    .map(|(k, v)| (Value::from(k.as_str()), v.clone()))
-                    .collect::<BTreeMap<Value, Value>>(),
-            ),
-            Entry::Set(list) => Value::from(list.clone()),
+            Entry::Map(value) | Entry::Set(value) => value.clone(),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Entry::Map(value) => value.as_object().map_or(0, |map| map.len()),
+            Entry::Set(value) => value.as_array().map_or(0, |list| list.len()),
         }
     }
 }
@@ -54,16 +58,8 @@ pub(crate) struct State {
 impl State {
     /// The state before the first decision, from the base document's `metadata` (maps only).
     pub(crate) fn initial(metadata: &serde_json::Value) -> Self {
-        let mut entries = BTreeMap::new();
-        for (name, map) in metadata.as_object().into_iter().flatten() {
-            let map = map
-                .as_object()
-                .into_iter()
-                .flatten()
-                .map(|(k, v)| (k.clone(), Value::from(v.clone())))
-                .collect();
-            entries.insert(name.clone(), Entry::Map(map));
-        }
+        let maps = metadata.as_object().into_iter().flatten();
+        let entries = maps.map(|(name, map)| (name.clone(), Entry::Map(Value::from(map.clone())))).collect();
         Self { entries }
     }
 
@@ -89,26 +85,22 @@ impl State {
             match (name.as_str(), entry) {
                 ("operatingsystem", _) => {}
                 ("matches", Entry::Map(map)) => {
-                    for (id, candidates) in map {
-                        counters.insert(format!("matches/{id}"), candidates.as_array().map_or(0, |list| list.len()));
+                    for (id, candidates) in map.as_object().iter().flat_map(|map| map.iter()) {
+                        counters.insert(format!("matches/{}", text(id)), candidates.as_array().map_or(0, |list| list.len()));
                     }
                 }
                 ("issuers", Entry::Map(map)) => {
-                    for (issuer, value) in map {
+                    for (issuer, value) in map.as_object().iter().flat_map(|map| map.iter()) {
                         for (feed, fragments) in value["feeds"].as_object().iter().flat_map(|feeds| feeds.iter()) {
-                            let feed = feed.as_string().map_or_else(|_| feed.to_string(), |feed| feed.to_string());
                             counters.insert(
-                                format!("issuers/{issuer}/{feed}"),
+                                format!("issuers/{}/{}", text(issuer), text(feed)),
                                 fragments.as_array().map_or(0, |list| list.len()),
                             );
                         }
                     }
                 }
-                (_, Entry::Map(map)) => {
-                    counters.insert(name.clone(), map.len());
-                }
-                (_, Entry::Set(list)) => {
-                    counters.insert(name.clone(), list.len());
+                (_, entry) => {
+                    counters.insert(name.clone(), entry.len());
                 }
             }
         }
@@ -133,13 +125,14 @@ impl State {
         match (kind.as_str(), action.as_str()) {
             ("map", "add" | "update") => {
                 let map = self.map(&name)?;
-                if action == "add" && map.contains_key(&key) {
+                let rego_key = Value::from(key.as_str());
+                if action == "add" && map.contains_key(&rego_key) {
                     return Err(format!("cannot add metadata value, key {name}[{key}] already exists"));
                 }
-                map.insert(key, value);
+                map.insert(rego_key, value);
             }
             ("map", "remove") => {
-                self.map(&name)?.remove(&key);
+                self.map(&name)?.remove(&Value::from(key.as_str()));
             }
             ("set", "add") => {
                 let set = self.set(&name)?;
@@ -154,19 +147,26 @@ impl State {
         Ok(())
     }
 
-    fn map(&mut self, name: &str) -> Result<&mut BTreeMap<String, Value>, String> {
-        match self.entries.entry(name.to_owned()).or_insert_with(|| Entry::Map(BTreeMap::new())) {
-            Entry::Map(map) => Ok(map),
+    fn map(&mut self, name: &str) -> Result<&mut Object, String> {
+        let entry = self.entries.entry(name.to_owned()).or_insert_with(|| Entry::Map(Value::new_object()));
+        match entry {
+            Entry::Map(map) => map.as_object_mut().map_err(|error| error.to_string()),
             other => Err(wrong_type(name, "regopolicyinterpreter.regoMetadataMap", other)),
         }
     }
 
-    fn set(&mut self, name: &str) -> Result<&mut Vec<Value>, String> {
-        match self.entries.entry(name.to_owned()).or_insert_with(|| Entry::Set(Vec::new())) {
-            Entry::Set(set) => Ok(set),
+    fn set(&mut self, name: &str) -> Result<&mut Array, String> {
+        let entry = self.entries.entry(name.to_owned()).or_insert_with(|| Entry::Set(Value::new_array()));
+        match entry {
+            Entry::Set(set) => set.as_array_mut().map_err(|error| error.to_string()),
             other => Err(wrong_type(name, "regopolicyinterpreter.regoMetadataSet", other)),
         }
     }
+}
+
+/// A key of a map as text.
+fn text(key: &Value) -> String {
+    key.as_string().map_or_else(|_| key.to_string(), |text| text.to_string())
 }
 
 fn wrong_type(name: &str, wanted: &str, saved: &Entry) -> String {

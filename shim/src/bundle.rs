@@ -6,7 +6,13 @@
 use crate::policy_text::ANNOTATIONS;
 use agent_protocol::limits::{POLICY_BYTES, SPEC_BYTES};
 use serde::Deserialize;
-use std::{collections::BTreeMap, fs, io, path::Path};
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fs, io,
+    os::unix::ffi::{OsStrExt, OsStringExt},
+    path::{Path, PathBuf},
+};
 
 /// CRI: `sandbox` or `container`.
 const CRI_TYPE: &str = "io.kubernetes.cri.container-type";
@@ -29,6 +35,24 @@ struct Spec {
 #[serde(default, rename_all = "camelCase")]
 struct Linux {
     cgroups_path: String,
+}
+
+/// File in a bundle that names the sandbox's state directory: the configuration of a runtime's options is not known to
+/// the process that cleans up.
+const STATE_FILE: &str = "casemate-state";
+
+/// Notes in the bundle `dir` where the sandbox's state is.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn note_state(dir: &Path, state: &Path) -> io::Result<()> {
+    fs::write(dir.join(STATE_FILE), state.as_os_str().as_bytes())
+}
+
+/// What [`note_state`] noted in the bundle `dir`.
+pub fn noted_state(dir: &Path) -> Option<PathBuf> {
+    let path = fs::read(dir.join(STATE_FILE)).ok()?;
+    Some(PathBuf::from(OsString::from_vec(path))).filter(|path| path.is_absolute())
 }
 
 /// A container's bundle.
@@ -64,6 +88,9 @@ pub enum BundleError {
     /// `config.json` cannot be read.
     #[error("cannot read config.json of the bundle")]
     Read(#[source] io::Error),
+    /// The bundle cannot be written to.
+    #[error("cannot note the state's directory in the bundle")]
+    Note(#[source] io::Error),
     /// `config.json` is larger than any agent takes.
     #[error("config.json has {0} bytes; the agent takes {SPEC_BYTES} besides the policy")]
     Long(u64),
@@ -206,6 +233,14 @@ mod tests {
         assert!(matches!(Bundle::read(dir.path()), Err(BundleError::Read(_))));
         fs::write(dir.path().join("config.json"), "[1]").unwrap();
         assert!(matches!(Bundle::read(dir.path()), Err(BundleError::Json(_))));
+    }
+
+    #[test]
+    fn the_state_is_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(noted_state(dir.path()), None);
+        note_state(dir.path(), Path::new("/run/elsewhere/ns/web")).unwrap();
+        assert_eq!(noted_state(dir.path()), Some("/run/elsewhere/ns/web".into()));
     }
 
     #[test]

@@ -78,6 +78,9 @@ pub enum Error {
     /// A stream cannot be opened.
     #[error(transparent)]
     Stdio(#[from] StdioError),
+    /// An answer cannot be written.
+    #[error("cannot encode the answer")]
+    Encode(#[source] protobuf::Error),
     /// The agent refused or is gone.
     #[error("{doing}")]
     Agent {
@@ -109,7 +112,7 @@ impl Error {
             Self::Aborted => Code::CANCELLED,
             Self::Invalid(_) | Self::Bundle(_) | Self::Config(_) | Self::Policy(_) | Self::Stdio(_) => Code::INVALID_ARGUMENT,
             Self::Unimplemented(_) => Code::UNIMPLEMENTED,
-            Self::Layers(_) | Self::Vm(_) | Self::Control(_) => Code::INTERNAL,
+            Self::Layers(_) | Self::Vm(_) | Self::Control(_) | Self::Encode(_) => Code::INTERNAL,
             Self::Agent {
                 source: ttrpc::Error::RpcStatus(status),
                 ..

@@ -100,8 +100,9 @@ async fn send(address: &str, client: &mut Option<EventsClient>, envelope: Envelo
     loop {
         match attempt(address, client, &request).await {
             Ok(()) => return,
-            // containerd is there and does not want it: asking again would not help.
-            Err(ttrpc::Error::RpcStatus(status)) if status.code() != ttrpc::Code::DEADLINE_EXCEEDED => {
+            // containerd is there and does not want it: asking again would not help. One that is just coming up or going
+            // down says UNAVAILABLE.
+            Err(ttrpc::Error::RpcStatus(status)) if !matches!(status.code(), ttrpc::Code::DEADLINE_EXCEEDED | ttrpc::Code::UNAVAILABLE) => {
                 return log::warn!("containerd refused event {}: {}", request.envelope.topic, status.message());
             }
             Err(error) => {

@@ -11,6 +11,7 @@ mod error;
 mod events;
 mod layers;
 mod logging;
+mod phase;
 mod policy_text;
 mod sandbox;
 mod stdio;

@@ -18,11 +18,12 @@ use crate::{
     error::Error,
     layers::{self, CachedLayer},
     policy_text::PolicyText,
-    vm::{BootRequest, Vm},
+    vm::{BootRequest, StateDir, Vm},
 };
 use agent_protocol::{MountScratchRequest, SetPolicyRequest};
 use rootfs::Mounted;
 use std::{
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -111,6 +112,11 @@ impl Sandbox {
         &self.id
     }
 
+    /// Where its directory is.
+    pub fn state_path(&self, config: &Config) -> PathBuf {
+        StateDir::path(&config.state_dir, &self.namespace, &self.id)
+    }
+
     /// Boots the VM if this is the first container, converts the image's layers meanwhile, and mounts the
     /// container's root file system.
     ///
@@ -119,11 +125,14 @@ impl Sandbox {
     pub async fn prepare(&self, container: &str, bundle: &Bundle, config: Config) -> Result<Rootfs, Error> {
         let layers = async {
             let found = layers::of_container(&self.containerd, &self.namespace, container, &config.cache_dir).await;
+            crate::phase::reached("layers");
             found.map_err(Error::from)
         };
         // Both at once: whichever fails first ends the other.
         let (vm, layers) = tokio::try_join!(self.boot(bundle, &config), layers)?;
+        crate::phase::reached("sandbox");
         let mounted = self.mount(&vm, container, layers).await?;
+        crate::phase::reached("rootfs");
         Ok(Rootfs { vm, layers: mounted })
     }
 

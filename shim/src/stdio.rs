@@ -6,11 +6,14 @@
 //! - Input ends when the last client has closed it *and* `CloseIO` was called: until then the shim holds a write
 //!   end of its own, so that one client may detach and another attach.
 
+mod destination;
+mod logger;
 mod sink;
 
 use agent_protocol::{ConnectError, Stdio as AgentStdio, StreamToken, open_stream};
+use logger::Logger;
 use nix::libc::O_NONBLOCK;
-use sink::Sink;
+use sink::{Outputs, Sink};
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read},
@@ -34,18 +37,22 @@ const BUFFER_BYTES: usize = 64 * 1024;
 pub struct StdioPaths {
     /// FIFO that is read.
     pub stdin: String,
-    /// FIFO or `file://` that is written.
+    /// FIFO, `file://` or `binary://` that is written.
     pub stdout: String,
-    /// FIFO or `file://` that is written; unused with a terminal.
+    /// The same; unused with a terminal.
     pub stderr: String,
     /// Whether the process has a terminal.
     pub terminal: bool,
+    /// containerd namespace, which a logging program is told.
+    pub namespace: String,
+    /// Id of the container or exec, which a logging program is told.
+    pub id: String,
 }
 
 /// Why a stream cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StdioError {
-    /// A FIFO or file cannot be opened.
+    /// A FIFO or file cannot be opened, or a logging program not be started.
     #[error("cannot open {stream} at {path}")]
     Open {
         /// Which stream.
@@ -56,7 +63,7 @@ pub enum StdioError {
         source: io::Error,
     },
     /// A way of logging that is not known.
-    #[error("{stream} leads to {path}, whose scheme is neither a FIFO's path nor file://")]
+    #[error("{stream} leads to {path}, which is no FIFO's path, file:// nor, for both outputs, binary://")]
     Scheme {
         /// Which stream.
         stream: &'static str,
@@ -82,8 +89,10 @@ pub struct Streams {
     stdin_writer: Mutex<Option<File>>,
     copies: Vec<JoinHandle<()>>,
     stdin: Option<JoinHandle<()>>,
-    /// Number of outputs that the guest has not ended yet.
+    /// Number of outputs that the guest has not ended yet; a logging program counts until it has ended.
     open_outputs: watch::Receiver<usize>,
+    /// The program that reads the outputs; dropped after them.
+    _logger: Option<Logger>,
 }
 
 impl Streams {
@@ -97,25 +106,32 @@ impl Streams {
             ..Default::default()
         };
         let (open, open_outputs) = watch::channel(0);
+        let Outputs { stdout, stderr, logger } = Outputs::open(paths).await?;
         let mut streams = Self {
             stdin_writer: Mutex::new(None),
             copies: Vec::new(),
             stdin: None,
             open_outputs,
+            _logger: None,
         };
-        let outputs = [("stdout", &paths.stdout), ("stderr", &paths.stderr)];
-        for (stream, path) in outputs
-            .into_iter()
-            .filter(|(stream, path)| !path.is_empty() && (!paths.terminal || *stream == "stdout"))
-        {
-            let sink = Sink::open(stream, path)?;
-            let (token, connection) = connect(stream, vsock).await?;
-            match stream {
-                "stdout" => request.stdout_token = token.to_field(),
-                _ => request.stderr_token = token.to_field(),
+        if let Some((logger, ended)) = logger {
+            streams._logger = Some(logger);
+            let open = opened(&open);
+            tokio::spawn(async move {
+                let _ = ended.await;
+                drop(open);
+            });
+        }
+        let outputs = [
+            ("stdout", stdout, &mut request.stdout_token),
+            ("stderr", stderr, &mut request.stderr_token),
+        ];
+        for (stream, sink, field) in outputs {
+            if let Some(sink) = sink {
+                let (token, connection) = connect(stream, vsock).await?;
+                *field = token.to_field();
+                streams.copies.push(tokio::spawn(copy_out(connection, sink, opened(&open))));
             }
-            open.send_modify(|n| *n += 1);
-            streams.copies.push(tokio::spawn(copy_out(connection, sink, open.clone())));
         }
         if !paths.stdin.is_empty() {
             let (writer, reader) = open_stdin(&paths.stdin).map_err(open_error("stdin", &paths.stdin))?;
@@ -158,6 +174,20 @@ impl Drop for Streams {
     }
 }
 
+/// Counts as an open output for as long as it lives.
+struct Open(watch::Sender<usize>);
+
+fn opened(count: &watch::Sender<usize>) -> Open {
+    count.send_modify(|n| *n += 1);
+    Open(count.clone())
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.send_modify(|n| *n -= 1);
+    }
+}
+
 async fn connect(stream: &'static str, vsock: &Path) -> Result<(StreamToken, UnixStream), StdioError> {
     let token = random_token().map_err(StdioError::Token)?;
     let connection = open_stream(vsock, token)
@@ -187,7 +217,7 @@ fn open_stdin(path: &str) -> io::Result<(File, pipe::Receiver)> {
 }
 
 /// Guest → FIFO, until the guest has closed.
-async fn copy_out(mut connection: UnixStream, mut sink: Sink, open: watch::Sender<usize>) {
+async fn copy_out(mut connection: UnixStream, mut sink: Sink, open: Open) {
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
         match connection.read(&mut buffer).await {
@@ -196,8 +226,9 @@ async fn copy_out(mut connection: UnixStream, mut sink: Sink, open: watch::Sende
             Ok(n) => sink.write(&buffer[..n]).await,
         }
     }
+    // In this order: whoever sees that nothing is open any more finds the sink closed.
     drop(sink);
-    open.send_modify(|n| *n -= 1);
+    drop(open);
 }
 
 /// FIFO → guest, until end of file, which is passed on as a half-close.

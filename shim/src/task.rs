@@ -5,7 +5,10 @@
 
 mod container;
 mod create;
+mod freeze;
+mod oom;
 mod process;
+mod stats;
 
 use crate::{
     error::Error,
@@ -13,7 +16,9 @@ use crate::{
     sandbox::{Sandbox, agent_call},
     vm::KILLED,
 };
-use agent_protocol::{DeleteProcessRequest, ResizeTerminalRequest, SignalProcessRequest};
+use agent_protocol::{
+    ContainerStatsRequest, DeleteProcessRequest, ResizeTerminalRequest, SignalProcessRequest, UpdateContainerRequest, limits::SPEC_BYTES,
+};
 use async_trait::async_trait;
 use container::{Container, Containers};
 use containerd_shim_protos::{
@@ -155,7 +160,7 @@ impl Task for TaskService {
     async fn resize_pty(&self, _ctx: &TtrpcContext, request: ResizePtyRequest) -> ttrpc::Result<Empty> {
         let container = self.0.containers.get(&request.id)?;
         let process = container.process(&request.exec_id)?;
-        if process.keep_size(request.width, request.height) {
+        if process.keep_size(request.width, request.height)? {
             return Ok(Empty::new());
         }
         let resize = ResizeTerminalRequest {
@@ -206,28 +211,79 @@ impl Task for TaskService {
         Ok(Empty::new())
     }
 
-    async fn pause(&self, _ctx: &TtrpcContext, _request: PauseRequest) -> ttrpc::Result<Empty> {
-        Err(Error::Unimplemented("pause").into())
+    async fn pause(&self, _ctx: &TtrpcContext, request: PauseRequest) -> ttrpc::Result<Empty> {
+        let tasks = self.0.clone();
+        let work = async move {
+            let container = tasks.containers.get(&request.id)?;
+            freeze::pause(&container, &tasks.events).await?;
+            Ok(Empty::new())
+        };
+        detached(work).await
     }
 
-    async fn resume(&self, _ctx: &TtrpcContext, _request: ResumeRequest) -> ttrpc::Result<Empty> {
-        Err(Error::Unimplemented("resume").into())
+    async fn resume(&self, _ctx: &TtrpcContext, request: ResumeRequest) -> ttrpc::Result<Empty> {
+        let tasks = self.0.clone();
+        let work = async move {
+            let container = tasks.containers.get(&request.id)?;
+            freeze::resume(&container, &tasks.events).await?;
+            Ok(Empty::new())
+        };
+        detached(work).await
     }
 
     async fn checkpoint(&self, _ctx: &TtrpcContext, _request: CheckpointTaskRequest) -> ttrpc::Result<Empty> {
         Err(Error::Unimplemented("checkpoint").into())
     }
 
-    async fn update(&self, _ctx: &TtrpcContext, _request: UpdateTaskRequest) -> ttrpc::Result<Empty> {
-        Err(Error::Unimplemented("update").into())
+    async fn update(&self, _ctx: &TtrpcContext, request: UpdateTaskRequest) -> ttrpc::Result<Empty> {
+        let tasks = self.0.clone();
+        detached(async move { tasks.update(request).await }).await
     }
 
-    async fn stats(&self, _ctx: &TtrpcContext, _request: StatsRequest) -> ttrpc::Result<StatsResponse> {
-        Err(Error::Unimplemented("stats").into())
+    async fn stats(&self, _ctx: &TtrpcContext, request: StatsRequest) -> ttrpc::Result<StatsResponse> {
+        let container = self.0.containers.get(&request.id)?;
+        Ok(self.0.stats(&container).await?)
     }
 }
 
 impl Tasks {
+    /// Limits inside the guest; the document is the agent's to read.
+    async fn update(&self, request: UpdateTaskRequest) -> Result<Empty, Error> {
+        let container = self.containers.get(&request.id)?;
+        let state = container.init.state();
+        if state == ProcessState::Stopped {
+            return Err(Error::State {
+                call: "update",
+                state: state.name(),
+            });
+        }
+        let resources = request.resources.into_option().map(|any| any.value).unwrap_or_default();
+        if resources.is_empty() || resources.len() > SPEC_BYTES {
+            return Err(Error::Invalid("an update needs a document of resources"));
+        }
+        let update = UpdateContainerRequest {
+            container_id: request.id,
+            resources,
+            ..Default::default()
+        };
+        let updated = container.vm().agent().update_container(agent_call(), &update).await;
+        updated.map_err(Error::agent(format!("update container {}", container.id)))?;
+        Ok(Empty::new())
+    }
+
+    async fn stats(&self, container: &Container) -> Result<StatsResponse, Error> {
+        let request = ContainerStatsRequest {
+            container_id: container.id.clone(),
+            ..Default::default()
+        };
+        let counters = container.vm().agent().container_stats(agent_call(), &request).await;
+        let counters = counters.map_err(Error::agent(format!("read the counters of container {}", container.id)))?;
+        Ok(StatsResponse {
+            stats: Some(stats::metrics(&counters).map_err(Error::Encode)?).into(),
+            ..Default::default()
+        })
+    }
+
     async fn kill(&self, request: KillRequest) -> Result<Empty, Error> {
         let container = self.containers.get(&request.id)?;
         let process = container.process(&request.exec_id)?;

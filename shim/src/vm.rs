@@ -6,21 +6,25 @@
 mod cgroup;
 mod control;
 mod image;
+pub mod orphan;
 mod process;
 mod spawn;
 mod state;
 
 pub use control::ControlError;
 pub use image::ImageError;
+pub use spawn::starting_alone;
 pub use state::{Record, StateDir, StateError};
 
 use crate::{config::Config, policy_text::PolicyText};
 use agent_protocol::{AgentClient, ConnectError, PowerOffRequest, agent_client};
 use control::Control;
 use image::GuestImage;
+use nix::sys::signal::Signal;
 use std::{
     fs::File,
     io,
+    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::ExitStatus,
     sync::Arc,
@@ -128,7 +132,9 @@ impl Vm {
             scratch: scratch(config)?,
             image,
         };
-        let (child, program) = spawn::vmm(config, request.policy.digest, parts)?;
+        let identity = format!("{}/{}", request.namespace, request.id);
+        let (child, program) = spawn::vmm(config, request.policy.digest, &identity, parts)?;
+        crate::phase::reached("vmm");
         let Some(pid) = child.id() else {
             return Err(VmError::Spawn(program, io::ErrorKind::NotFound.into()));
         };
@@ -140,6 +146,7 @@ impl Vm {
         let control = Control::new(state.reachable("control.sock"));
         let vsock = state.reachable("vsock.sock");
         let agent = reach_agent(&vmm, &vsock, deadline, config.boot_timeout(), &console).await?;
+        crate::phase::reached("agent");
         Ok(Self {
             vmm,
             agent,
@@ -152,6 +159,11 @@ impl Vm {
     /// The VMM's process id: the live host process that stands for every init in it.
     pub fn pid(&self) -> u32 {
         self.vmm.pid
+    }
+
+    /// containerd namespace of its sandbox.
+    pub fn namespace(&self) -> &str {
+        self.state.namespace()
     }
 
     /// The agent; its calls fail once the VM has ended.
@@ -264,7 +276,7 @@ impl Vmm {
             };
             cgroup::remove(&cgroups);
             match &status {
-                Ok(status) => log::info!("VMM {pid} ended: {status}"),
+                Ok(status) => log::info!("VMM {pid} ended: {}", describe(*status)),
                 Err(error) => log::error!("cannot wait for VMM {pid}: {error}"),
             }
             sender.send_replace(Some(status.unwrap_or_default()));
@@ -277,7 +289,7 @@ impl Vmm {
         let mut exit = self.exit.clone();
         // The sender is dropped only after it has sent.
         match exit.wait_for(Option::is_some).await {
-            Ok(status) => status.map(|s| s.to_string()).unwrap_or_default(),
+            Ok(status) => status.map(describe).unwrap_or_default(),
             Err(_) => "unknown".to_owned(),
         }
     }
@@ -293,6 +305,15 @@ impl Vmm {
 impl Drop for Vmm {
     fn drop(&mut self) {
         self.kill.notify_one();
+    }
+}
+
+/// How a VMM ended. What its exit codes mean it has said itself, on the console; of its death by a signal it cannot speak.
+fn describe(status: ExitStatus) -> String {
+    if status.signal() == Some(Signal::SIGSYS as i32) {
+        format!("{status}: a thread of the VMM made a system call that its filter forbids, so its guest may have taken it over")
+    } else {
+        status.to_string()
     }
 }
 

@@ -14,7 +14,7 @@ use launcher::{Launcher, Outcome};
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use vm_spec::control::Request;
@@ -43,7 +43,7 @@ fn main() -> Outcome<()> {
     }
     vm.spec.layers = !layers.is_empty();
     let start = Instant::now();
-    let (mut child, control) = vm.start(vmm, Stdio::inherit())?;
+    let (mut child, control) = vm.start(Command::new(vmm), Stdio::inherit())?;
     if !layers.is_empty() {
         println!("boot: {:?}", control.append(&layers)?);
     }

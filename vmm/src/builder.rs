@@ -1,16 +1,20 @@
-//! From a spec to a VM that waits at the gate: memory, VM, devices, kernel, tables, vCPUs, in that order.
+//! From a spec to a VM that waits at the gate: jail, memory, VM, devices, kernel, tables, vCPUs, in that order.
 
 use crate::control::{self, Control, ControlError};
 use crate::descriptors::{BootFiles, Files};
 use crate::devices::board::{Board, BoardError, Surroundings};
 use crate::ending::EndLatch;
 use crate::event_loop::EventLoop;
+use crate::jail::{self, Inmate, JailError};
 use crate::kernel::{ElfKernel, KernelError};
-use crate::kvm::{KvmError, KvmVm};
+use crate::kvm::{self, KvmError, KvmVm};
 use crate::memory::{self, Memory, MemoryError};
-use crate::vcpu::{self, ThreadError, VcpuError, VcpuThreads};
+use crate::seccomp::Filters;
+use crate::vcpu::{self, ThreadError, ThreadSurroundings, VcpuError, VcpuThreads};
 use crate::vm::Vm;
+use crate::watchdog::Watchdog;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use vm_spec::{Entry, LaunchPlan, PlanError, VmSpec};
@@ -18,6 +22,9 @@ use vm_spec::{Entry, LaunchPlan, PlanError, VmSpec};
 /// Which part of the VM could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
+    /// The jail.
+    #[error("cannot give up privileges")]
+    Jail(#[from] JailError),
     /// Guest memory.
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -53,10 +60,13 @@ pub enum BuildError {
     Events(#[source] io::Error),
 }
 
-/// Builds the VM that `spec` describes from the spec's files. No vCPU runs yet.
-pub fn build(spec: &VmSpec, files: Files) -> Result<Vm, BuildError> {
+/// Builds the VM that `spec` describes from the spec's files, in a jail. No vCPU runs yet.
+pub fn build(spec: &VmSpec, files: Files, filters: Filters) -> Result<Vm, BuildError> {
+    let kvm = kvm::open()?;
+    jail::enter(&inmate(spec, &files.devices.written()))?;
     let memory = memory::allocate(spec.memory)?;
-    let kvm = KvmVm::new(&memory)?;
+    let kvm = KvmVm::new(kvm, &memory)?;
+    let watchdog = Arc::new(Watchdog::new(spec.watchdog));
     let latch = Arc::new(EndLatch::new().map_err(BuildError::Events)?);
     let mut events = EventLoop::new().map_err(BuildError::Events)?;
     let around = Surroundings {
@@ -64,18 +74,28 @@ pub fn build(spec: &VmSpec, files: Files) -> Result<Vm, BuildError> {
         kvm: &kvm,
         events: &mut events,
         latch: &latch,
+        watchdog: &watchdog,
     };
     let board = Board::new(spec, files.devices, around)?;
     let entry = load_guest(spec, files.boot, &memory)?;
     let vcpus = vcpu::create(&kvm, spec.vcpus, entry)?;
-    let vcpus = Rc::new(VcpuThreads::start(vcpus, board.buses, latch.clone())?);
-    let control = Control {
-        vcpus: vcpus.clone(),
-        layers: board.layers,
+    let around = ThreadSurroundings {
+        buses: board.buses,
         latch: latch.clone(),
+        watchdog,
+        filter: filters.vcpu,
     };
-    control::serve(&mut events, files.control, control)?;
-    Ok(Vm::new(events, vcpus, latch, kvm, memory))
+    let vcpus = Rc::new(VcpuThreads::start(vcpus, around)?);
+    control::serve(&mut events, files.control, Control::new(vcpus.clone(), board.layers, latch.clone()))?;
+    Ok(Vm::new(events, vcpus, latch, filters.main, kvm, memory))
+}
+
+fn inmate<'a>(spec: &VmSpec, written: &'a [BorrowedFd<'a>]) -> Inmate<'a> {
+    Inmate {
+        identity: spec.identity,
+        vcpus: spec.vcpus,
+        written,
+    }
 }
 
 /// Kernel and initrd go straight from their files to where the plan wants them; then the plan's own pages.

@@ -2,6 +2,7 @@
 
 mod wire;
 
+use crate::descriptors;
 use crate::devices::virtio::block::LayersHandle;
 use crate::ending::{EndLatch, Ending};
 use crate::event_loop::{EventLoop, EventSet, Token};
@@ -12,7 +13,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use vm_spec::control::{EXTENTS_PER_MESSAGE, Extent, Reply, Request};
+use vm_spec::control::{EXTENTS_PER_MESSAGE, Extent, Reply, Request, RunState};
 use wire::Received;
 
 /// Clients at a time: the shim, an operator's tools, and some to spare.
@@ -31,12 +32,10 @@ pub enum ControlError {
 
 /// What requests act on.
 pub struct Control {
-    /// Paused, resumed, counted.
-    pub vcpus: Rc<VcpuThreads>,
-    /// Grown.
-    pub layers: Option<LayersHandle>,
-    /// Ended.
-    pub latch: Arc<EndLatch>,
+    vcpus: Rc<VcpuThreads>,
+    layers: Option<LayersHandle>,
+    latch: Arc<EndLatch>,
+    state: Cell<RunState>,
 }
 
 /// Registers the listening socket with the loop.
@@ -48,7 +47,7 @@ pub fn serve(events: &mut EventLoop, listener: OwnedFd, control: Control) -> Res
     let fd = listener.as_raw_fd();
     let accept = move |events: &mut EventLoop, _: Token, _: EventSet| {
         // What cannot be accepted now is offered again, or its client has gone.
-        let Ok(client) = wire::accept(&listener) else { return };
+        let Ok(client) = descriptors::accept(&listener) else { return };
         if clients.get() < CLIENTS_MAX {
             // Fails where too many descriptors are watched; dropping the handler closes the connection.
             let _ = add_client(events, client, control.clone(), Connected::new(clients.clone()));
@@ -63,7 +62,7 @@ fn add_client(events: &mut EventLoop, client: OwnedFd, control: Rc<Control>, con
     let answer = move |events: &mut EventLoop, own: Token, _: EventSet| {
         let _counted = &connected;
         let goes_on = match wire::receive(&client) {
-            Ok(Some(packet)) => control.reply(&client, packet),
+            Ok(Some(packet)) => control.reply(events, &client, packet),
             Ok(None) => false,
             Err(e) => e.kind() == io::ErrorKind::WouldBlock,
         };
@@ -91,11 +90,21 @@ impl Drop for Connected {
 }
 
 impl Control {
+    /// Requests to a VM that is about to run: `vcpus` are paused and counted, `layers` grow, `latch` ends it.
+    pub fn new(vcpus: Rc<VcpuThreads>, layers: Option<LayersHandle>, latch: Arc<EndLatch>) -> Self {
+        Self {
+            vcpus,
+            layers,
+            latch,
+            state: Cell::new(RunState::Running),
+        }
+    }
+
     /// Answers one packet; `false` where the client does not take the answer.
-    fn reply(&self, client: &OwnedFd, packet: Received) -> bool {
+    fn reply(&self, events: &mut EventLoop, client: &OwnedFd, packet: Received) -> bool {
         let (reply, stops) = match wire::parse(&packet) {
             Ok(Request::Stop) => (Reply::Done, true),
-            Ok(request) => (self.act(request, packet.files).unwrap_or_else(Reply::Error), false),
+            Ok(request) => (self.act(events, request, packet.files).unwrap_or_else(Reply::Error), false),
             Err(reason) => (Reply::Error(reason), false),
         };
         let sent = wire::send_reply(client, &reply);
@@ -105,21 +114,33 @@ impl Control {
         sent.is_ok()
     }
 
-    fn act(&self, request: Request, files: Vec<OwnedFd>) -> Result<Reply, String> {
+    fn act(&self, events: &mut EventLoop, request: Request, files: Vec<OwnedFd>) -> Result<Reply, String> {
         if !matches!(request, Request::AppendExtents(_)) && !files.is_empty() {
             return Err("only append_extents takes file descriptors".into());
         }
         match request {
             Request::AppendExtents(extents) => self.append(extents, files),
             Request::Stats => self.vcpus.stats().map(Reply::Stats).map_err(|e| e.to_string()),
-            Request::Pause => self.vcpus.pause().map(|()| Reply::Done).map_err(|e| e.to_string()),
-            Request::Resume => {
-                self.vcpus.resume();
-                Ok(Reply::Done)
-            }
+            Request::Pause => self.pause(events).map(|()| Reply::Done),
+            Request::Resume => self.resume(events).map(|()| Reply::Done),
+            Request::State => Ok(Reply::State(self.state.get())),
             // Answered where the reply is sent.
             Request::Stop => Ok(Reply::Done),
         }
+    }
+
+    /// vCPUs first: once they are out, only this thread touches the guest's memory, and it will not.
+    fn pause(&self, events: &mut EventLoop) -> Result<(), String> {
+        self.vcpus.pause().map_err(|e| e.to_string())?;
+        self.state.set(RunState::Paused);
+        events.pause_devices().map_err(|e| format!("cannot stop the devices: {e}"))
+    }
+
+    fn resume(&self, events: &mut EventLoop) -> Result<(), String> {
+        events.resume_devices().map_err(|e| format!("cannot start the devices: {e}"))?;
+        self.state.set(RunState::Running);
+        self.vcpus.resume();
+        Ok(())
     }
 
     fn append(&self, extents: Vec<Extent>, files: Vec<OwnedFd>) -> Result<Reply, String> {

@@ -4,9 +4,11 @@
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::socket::{SockFlag, accept4};
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use vm_spec::{Boot, Fd, VmSpec};
 
@@ -25,6 +27,9 @@ pub enum DescriptorError {
     /// Not inherited.
     #[error("`{0}` is descriptor {1}, which is not open; it must be inherited without close-on-exec")]
     Closed(&'static str, RawFd, #[source] Errno),
+    /// Those the spec does not name.
+    #[error("cannot close the descriptors that the spec does not name; Linux 5.9 and later can")]
+    Others(#[source] Errno),
 }
 
 /// The descriptors this process was started with; each is handed out once.
@@ -50,6 +55,22 @@ impl Inherited {
         // SAFETY: the descriptor is open, was opened by whoever started this process and not by any part of it, and
         // `taken` makes sure that it is handed out once.
         Ok(unsafe { OwnedFd::from_raw_fd(number) })
+    }
+
+    /// Closes every descriptor from 3 on that was not taken: what whoever started this process forgot to close.
+    ///
+    /// As [`Inherited::take`], only before any part of the VM opens descriptors.
+    pub fn close_others(&self) -> Result<(), DescriptorError> {
+        let mut first = FIRST_INHERITED;
+        for taken in self.taken.iter().copied().chain([RawFd::MAX]) {
+            if first < taken {
+                // SAFETY: nobody owns these: whatever this process has opened so far was taken or is one of the first three.
+                let closed = unsafe { libc::syscall(libc::SYS_close_range, first, taken - 1, 0) };
+                Errno::result(closed).map_err(DescriptorError::Others)?;
+            }
+            first = taken.saturating_add(1);
+        }
+        Ok(())
     }
 }
 
@@ -84,6 +105,13 @@ pub struct DeviceFiles {
     pub vsock: Option<UnixListener>,
 }
 
+impl DeviceFiles {
+    /// Those that the VMM writes on behalf of the guest.
+    pub fn written(&self) -> Vec<BorrowedFd<'_>> {
+        self.console.iter().chain(&self.scratch).map(AsFd::as_fd).collect()
+    }
+}
+
 impl Files {
     /// Takes all of them.
     pub fn take(spec: &VmSpec, inherited: &mut Inherited) -> Result<Self, DescriptorError> {
@@ -100,6 +128,13 @@ impl Files {
             control: inherited.take("control", spec.control)?,
         })
     }
+}
+
+/// Takes one waiting client of a listening socket, in non-blocking mode.
+pub fn accept(listener: &impl AsRawFd) -> io::Result<OwnedFd> {
+    let client = accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK)?;
+    // SAFETY: the kernel has just made this descriptor for us; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(client) })
 }
 
 /// Owns the descriptors of a received `SCM_RIGHTS` message.

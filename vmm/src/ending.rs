@@ -17,6 +17,10 @@ pub enum Ending {
     TripleFault,
     /// KVM cannot run the guest any further, with its reason.
     Unrunnable(String),
+    /// The watchdog ended it.
+    Storm,
+    /// A part of the VMM failed, with its reason.
+    Faulty(String),
 }
 
 /// Holds the first [`Ending`] and wakes the main thread, which sees [`EndLatch::event`] readable.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::RawFd;
+use std::time::{Duration, Instant};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent};
 
 pub use vmm_sys_util::epoll::EventSet;
@@ -21,8 +22,12 @@ pub type Handler = Box<dyn FnMut(&mut EventLoop, Token, EventSet)>;
 
 struct Entry {
     fd: RawFd,
+    events: EventSet,
     /// Absent while the handler runs.
     handler: Option<Handler>,
+    /// Serves a device, so it is not called while devices are paused.
+    is_device: bool,
+    rests_until: Option<Instant>,
 }
 
 /// A single-threaded, level-triggered event loop.
@@ -33,6 +38,9 @@ pub struct EventLoop {
     entries: BTreeMap<Token, Entry>,
     next: u64,
     stopped: bool,
+    devices_paused: bool,
+    /// Handlers that rest, usually none.
+    resting: Vec<Token>,
 }
 
 impl EventLoop {
@@ -43,6 +51,8 @@ impl EventLoop {
             entries: BTreeMap::new(),
             next: 0,
             stopped: false,
+            devices_paused: false,
+            resting: Vec::new(),
         })
     }
 
@@ -51,26 +61,91 @@ impl EventLoop {
     /// The descriptor must stay open until the handler is dropped or removed. Fails where epoll refuses the
     /// descriptor and with `QuotaExceeded` where too many are watched.
     pub fn add(&mut self, fd: RawFd, events: EventSet, handler: Handler) -> io::Result<Token> {
+        self.insert(fd, events, handler, false)
+    }
+
+    /// As [`EventLoop::add`], for a handler that serves a device: it is not called while devices are paused. Its
+    /// descriptor must be of a kind that has no hang-up, such as an eventfd or an epoll set.
+    pub fn add_device(&mut self, fd: RawFd, events: EventSet, handler: Handler) -> io::Result<Token> {
+        self.insert(fd, events, handler, true)
+    }
+
+    fn insert(&mut self, fd: RawFd, events: EventSet, handler: Handler, is_device: bool) -> io::Result<Token> {
         if self.entries.len() >= MAX_HANDLERS {
             return Err(io::Error::from(io::ErrorKind::QuotaExceeded));
         }
         let token = Token(self.next);
-        self.epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(events, token.0))?;
+        let entry = Entry {
+            fd,
+            events,
+            handler: Some(handler),
+            is_device,
+            rests_until: None,
+        };
+        self.epoll.ctl(
+            ControlOperation::Add,
+            fd,
+            EpollEvent::new(entry.wanted(self.devices_paused), token.0),
+        )?;
         self.next += 1;
-        self.entries.insert(
-            token,
-            Entry {
-                fd,
-                handler: Some(handler),
-            },
-        );
+        self.entries.insert(token, entry);
         Ok(token)
     }
 
-    /// Changes the events that a handler waits for.
-    pub fn modify(&mut self, token: Token, events: EventSet) -> io::Result<()> {
+    /// Does not call a handler for `time`, whatever is ready; what is ready then is served then.
+    pub fn rest(&mut self, token: Token, time: Duration) -> io::Result<()> {
+        let entry = self.entries.get_mut(&token).ok_or(io::ErrorKind::NotFound)?;
+        if entry.rests_until.replace(Instant::now() + time).is_none() {
+            self.resting.push(token);
+        }
+        self.listen(token)
+    }
+
+    /// Calls no device's handler until [`EventLoop::resume_devices`]: what is ready then is served then.
+    pub fn pause_devices(&mut self) -> io::Result<()> {
+        self.set_devices_paused(true)
+    }
+
+    /// Calls devices' handlers again.
+    pub fn resume_devices(&mut self) -> io::Result<()> {
+        self.set_devices_paused(false)
+    }
+
+    fn set_devices_paused(&mut self, paused: bool) -> io::Result<()> {
+        self.devices_paused = paused;
+        let devices: Vec<Token> = self.entries.iter().filter(|(_, e)| e.is_device).map(|(token, _)| *token).collect();
+        devices.into_iter().try_for_each(|token| self.listen(token))
+    }
+
+    /// Tells the kernel what a handler waits for now.
+    fn listen(&self, token: Token) -> io::Result<()> {
         let entry = self.entries.get(&token).ok_or(io::ErrorKind::NotFound)?;
-        self.epoll.ctl(ControlOperation::Modify, entry.fd, EpollEvent::new(events, token.0))
+        let wanted = EpollEvent::new(entry.wanted(self.devices_paused), token.0);
+        self.epoll.ctl(ControlOperation::Modify, entry.fd, wanted)
+    }
+
+    /// Wakes handlers that have rested; gives the milliseconds until the next one has, at most `timeout_ms` (-1: for ever).
+    fn wake(&mut self, timeout_ms: i32) -> io::Result<i32> {
+        if self.resting.is_empty() {
+            return Ok(timeout_ms);
+        }
+        let now = Instant::now();
+        let mut timeout_ms = timeout_ms;
+        for token in std::mem::take(&mut self.resting) {
+            let Some(entry) = self.entries.get_mut(&token) else { continue };
+            match entry.rests_until.filter(|until| *until > now) {
+                Some(until) => {
+                    let rest = i32::try_from((until - now).as_millis()).unwrap_or(i32::MAX - 1) + 1;
+                    timeout_ms = if timeout_ms < 0 { rest } else { rest.min(timeout_ms) };
+                    self.resting.push(token);
+                }
+                None => {
+                    entry.rests_until = None;
+                    self.listen(token)?;
+                }
+            }
+        }
+        Ok(timeout_ms)
     }
 
     /// Forgets a handler and drops it; one that is running is dropped when it returns.
@@ -96,6 +171,7 @@ impl EventLoop {
 
     /// Serves what is ready, after waiting at most `timeout_ms` for it (-1: for ever).
     pub fn turn(&mut self, timeout_ms: i32) -> io::Result<()> {
+        let timeout_ms = self.wake(timeout_ms)?;
         let mut events = [EpollEvent::default(); EVENTS_PER_WAIT];
         let count = match self.epoll.wait(timeout_ms, &mut events) {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(()),
@@ -110,14 +186,33 @@ impl EventLoop {
         Ok(())
     }
 
-    /// An event whose handler was removed earlier in the same turn is dropped: tokens are never reused.
+    /// An event whose handler was removed, or is not to be called since, earlier in the same turn is dropped: tokens are
+    /// never reused, and what is ready is offered again.
     fn dispatch(&mut self, token: Token, events: EventSet) {
+        let paused = self.devices_paused;
+        if self.entries.get(&token).is_none_or(|e| e.is_silent(paused)) {
+            return;
+        }
         let Some(mut handler) = self.entries.get_mut(&token).and_then(|e| e.handler.take()) else {
             return;
         };
         handler(self, token, events);
         if let Some(entry) = self.entries.get_mut(&token) {
             entry.handler = Some(handler);
+        }
+    }
+}
+
+impl Entry {
+    fn is_silent(&self, devices_paused: bool) -> bool {
+        self.rests_until.is_some() || (self.is_device && devices_paused)
+    }
+
+    fn wanted(&self, devices_paused: bool) -> EventSet {
+        if self.is_silent(devices_paused) {
+            EventSet::empty()
+        } else {
+            self.events
         }
     }
 }
@@ -217,27 +312,53 @@ mod tests {
         assert_eq!(events.entries.len(), 1);
     }
 
-    #[test]
-    fn modify_silences_and_wakes_a_handler() {
+    /// A loop, the token of a handler whose descriptor stays ready, and the number of its calls.
+    fn counting(add: fn(&mut EventLoop, RawFd, EventSet, Handler) -> io::Result<Token>) -> (EventLoop, Token, Rc<RefCell<u32>>) {
         let mut events = EventLoop::new().unwrap();
         let calls = Rc::new(RefCell::new(0));
         let (event, count) = (ready(), calls.clone());
-        let token = events
-            .add(
-                event.as_raw_fd(),
-                EventSet::empty(),
-                Box::new(move |_, _, _| {
-                    let _keep = &event;
-                    *count.borrow_mut() += 1
-                }),
-            )
-            .unwrap();
+        let fd = event.as_raw_fd();
+        let handler = move |_: &mut EventLoop, _: Token, _: EventSet| {
+            let _keep = &event;
+            *count.borrow_mut() += 1;
+        };
+        let token = add(&mut events, fd, EventSet::IN, Box::new(handler)).unwrap();
+        (events, token, calls)
+    }
+
+    #[test]
+    fn a_resting_handler_is_called_when_its_time_is_over() {
+        let (mut events, token, calls) = counting(EventLoop::add);
+        events.rest(token, Duration::from_millis(20)).unwrap();
         events.turn(0).unwrap();
         assert_eq!(*calls.borrow(), 0);
-        events.modify(token, EventSet::IN).unwrap();
+        let start = Instant::now();
+        while *calls.borrow() == 0 {
+            events.turn(-1).unwrap();
+        }
+        assert!(start.elapsed() >= Duration::from_millis(19));
+        events.rest(token, Duration::from_secs(600)).unwrap();
+        events.remove(token);
+        events.turn(0).unwrap();
+        assert!(events.resting.is_empty());
+    }
+
+    #[test]
+    fn paused_devices_are_served_later_and_others_now() {
+        let (mut events, token, calls) = counting(EventLoop::add_device);
+        events.pause_devices().unwrap();
+        events.turn(0).unwrap();
+        assert_eq!(*calls.borrow(), 0);
+        // Resting and paused: both have to end.
+        events.rest(token, Duration::ZERO).unwrap();
+        events.turn(0).unwrap();
+        assert_eq!(*calls.borrow(), 0);
+        events.resume_devices().unwrap();
         events.turn(0).unwrap();
         assert_eq!(*calls.borrow(), 1);
-        events.remove(token);
-        assert_eq!(events.modify(token, EventSet::IN).unwrap_err().kind(), io::ErrorKind::NotFound);
+        let (mut events, _, calls) = counting(EventLoop::add);
+        events.pause_devices().unwrap();
+        events.turn(0).unwrap();
+        assert_eq!(*calls.borrow(), 1);
     }
 }

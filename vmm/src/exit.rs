@@ -9,11 +9,14 @@
 //! | 4 | triple fault in the guest |
 //! | 5 | KVM could not run the guest any further |
 //! | 6 | a fault in the VMM itself |
+//! | 7 | the guest kept the VMM busy without end, and the spec says to end it then |
 //!
-//! A signal (137 in a shell for SIGKILL) means that the host ended the process.
+//! SIGSYS (159 in a shell) means that a thread made a system call that its filter forbids; the kernel's log names it.
+//! Another signal (137 for SIGKILL) means that the host ended the process.
 
 use crate::builder::BuildError;
 use crate::ending::Ending;
+use crate::seccomp::FilterError;
 use crate::vm::RunError;
 use std::process::ExitCode;
 
@@ -23,6 +26,9 @@ pub enum Failure {
     /// Before anything of the VM exists.
     #[error("{0}")]
     Usage(String),
+    /// While compiling system call filters.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
     /// While building it.
     #[error("cannot build the VM")]
     Build(#[from] BuildError),
@@ -37,6 +43,8 @@ pub fn report(result: Result<Ending, Failure>) -> ExitCode {
         Ok(Ending::PowerOff | Ending::Stopped) => return ExitCode::SUCCESS,
         Ok(Ending::Reset) => (3, "the guest asked for a reset; its console says why".into()),
         Ok(Ending::TripleFault) => (4, "triple fault in the guest; its console says how far it came".into()),
+        Ok(Ending::Storm) => (7, "the guest exits without end and without getting anything done".into()),
+        Ok(Ending::Faulty(why)) => (6, why),
         Ok(Ending::Unrunnable(why)) => (5, format!("KVM cannot run the guest any further: {why}")),
         Err(failure) => (failure_code(&failure), with_causes(&failure)),
     };
@@ -48,7 +56,7 @@ fn failure_code(failure: &Failure) -> u8 {
     match failure {
         Failure::Usage(_) => 1,
         Failure::Build(_) => 2,
-        Failure::Run(_) => 6,
+        Failure::Filter(_) | Failure::Run(_) => 6,
     }
 }
 

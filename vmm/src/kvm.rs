@@ -3,11 +3,13 @@
 
 use crate::memory::{self, Memory};
 use kvm_bindings::{
-    CpuId, KVM_API_VERSION, KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQCHIP_IOAPIC, KVM_MAX_CPUID_ENTRIES, KvmIrqRouting, kvm_irq_routing_entry,
-    kvm_irq_routing_irqchip, kvm_userspace_memory_region,
+    CpuId, KVM_API_VERSION, KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQCHIP_IOAPIC, KVM_MAX_CPUID_ENTRIES, KVM_MEM_READONLY, KvmIrqRouting,
+    kvm_irq_routing_entry, kvm_irq_routing_irqchip, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, VcpuFd, VmFd};
-use vm_spec::layout::{IO_APIC_PINS, KVM_TSS};
+use std::cell::OnceCell;
+use vm_memory::{Bytes, GuestAddress};
+use vm_spec::layout::{IO_APIC_PINS, KVM_TSS, PAGE_BYTES};
 use vmm_sys_util::errno;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -20,6 +22,9 @@ const NEEDED: [(Cap, &str); 6] = [
     (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
     (Cap::TscDeadlineTimer, "KVM_CAP_TSC_DEADLINE_TIMER"),
 ];
+
+/// Memory slots of [`KvmVm::show`]; RAM has two from zero on.
+const FIRST_SHOWN_SLOT: u32 = 8;
 
 /// What KVM refused.
 #[derive(Debug, thiserror::Error)]
@@ -53,19 +58,26 @@ fn refused(what: &'static str) -> impl FnOnce(errno::Error) -> KvmError {
 pub struct KvmVm {
     kvm: Kvm,
     vm: VmFd,
+    /// The page of [`KvmVm::show`], unmapped after the VM is gone.
+    shown: OnceCell<Memory>,
+}
+
+/// Opens /dev/kvm and checks that it is what this VMM needs.
+pub fn open() -> Result<Kvm, KvmError> {
+    let kvm = Kvm::new().map_err(KvmError::Open)?;
+    let version = kvm.get_api_version();
+    if version != KVM_API_VERSION as i32 {
+        return Err(KvmError::Api(version));
+    }
+    match NEEDED.iter().find(|(cap, _)| !kvm.check_extension(*cap)) {
+        Some((_, name)) => Err(KvmError::Lacks(name)),
+        None => Ok(kvm),
+    }
 }
 
 impl KvmVm {
     /// Creates the VM, gives it its memory, and puts local APICs and an I/O APIC in place.
-    pub fn new(memory: &Memory) -> Result<Self, KvmError> {
-        let kvm = Kvm::new().map_err(KvmError::Open)?;
-        let version = kvm.get_api_version();
-        if version != KVM_API_VERSION as i32 {
-            return Err(KvmError::Api(version));
-        }
-        if let Some((_, name)) = NEEDED.iter().find(|(cap, _)| !kvm.check_extension(*cap)) {
-            return Err(KvmError::Lacks(name));
-        }
+    pub fn new(kvm: Kvm, memory: &Memory) -> Result<Self, KvmError> {
         let vm = kvm.create_vm().map_err(refused("create a VM"))?;
         for (slot, (range, host)) in (0..).zip(memory::mappings(memory)) {
             let region = kvm_userspace_memory_region {
@@ -81,7 +93,11 @@ impl KvmVm {
         }
         vm.set_tss_address(KVM_TSS as usize).map_err(refused("take the TSS address"))?;
         vm.create_irq_chip().map_err(refused("create the interrupt controllers"))?;
-        let this = Self { kvm, vm };
+        let this = Self {
+            kvm,
+            vm,
+            shown: OnceCell::new(),
+        };
         this.route_lines()?;
         Ok(this)
     }
@@ -105,6 +121,37 @@ impl KvmVm {
             .collect();
         let routing = KvmIrqRouting::from_entries(&entries).map_err(|_| refused("route interrupts")(errno::Error::new(libc::E2BIG)))?;
         self.vm.set_gsi_routing(&routing).map_err(refused("route interrupts"))
+    }
+
+    /// Lets the guest read `bytes`, at most a page and zeros behind them, at each of `addresses` without an exit to the VMM.
+    /// Writes exit as before. Does nothing where KVM cannot do this, and nothing the second time.
+    pub fn show(&self, bytes: &[u8], addresses: &[u64]) -> Result<(), KvmError> {
+        if !self.kvm.check_extension(Cap::ReadonlyMem) {
+            return Ok(());
+        }
+        let no_memory = |_| refused("show a page")(errno::Error::new(libc::ENOMEM));
+        let page = Memory::from_ranges(&[(GuestAddress(0), PAGE_BYTES as usize)]).map_err(no_memory)?;
+        page.write_slice(bytes, GuestAddress(0))
+            .map_err(|_| refused("show a page")(errno::Error::new(libc::EINVAL)))?;
+        if self.shown.set(page).is_err() {
+            return Ok(());
+        }
+        let hosts = self.shown.get().into_iter().flat_map(memory::mappings);
+        for (_, host) in hosts {
+            for (slot, address) in (FIRST_SHOWN_SLOT..).zip(addresses) {
+                let region = kvm_userspace_memory_region {
+                    slot,
+                    flags: KVM_MEM_READONLY,
+                    guest_phys_addr: *address,
+                    memory_size: PAGE_BYTES,
+                    userspace_addr: host,
+                };
+                // SAFETY: the mapping is a page at `host` and stays until `shown` is dropped, after the VM; slot numbers and
+                // addresses are apart from those of RAM.
+                unsafe { self.vm.set_user_memory_region(region) }.map_err(refused("show a page"))?;
+            }
+        }
+        Ok(())
     }
 
     /// Lets writes to `event` pull the line `gsi`.

@@ -7,7 +7,7 @@ mod registers;
 mod threads;
 
 pub use exits::Buses;
-pub use threads::{ThreadError, VcpuThreads};
+pub use threads::{Surroundings as ThreadSurroundings, ThreadError, VcpuThreads};
 
 use crate::kvm::{KvmError, KvmVm};
 use kvm_bindings::CpuId;

@@ -4,6 +4,7 @@ use crate::ending::{EndLatch, Ending};
 use crate::event_loop::{EventLoop, EventSet, Token};
 use crate::kvm::KvmVm;
 use crate::memory::Memory;
+use crate::seccomp::{Filter, FilterError};
 use crate::vcpu::{ThreadError, VcpuThreads};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -16,6 +17,9 @@ pub enum RunError {
     /// epoll failed.
     #[error("the event loop failed")]
     Events(#[source] io::Error),
+    /// The kernel refused the system call filter.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
     /// A vCPU thread is stuck.
     #[error(transparent)]
     Threads(#[from] ThreadError),
@@ -26,18 +30,20 @@ pub struct Vm {
     events: EventLoop,
     vcpus: Rc<VcpuThreads>,
     latch: Arc<EndLatch>,
+    filter: Filter,
     /// KVM forgets the guest's memory before the memory goes.
     _kvm: KvmVm,
     _memory: Memory,
 }
 
 impl Vm {
-    /// Puts the parts together; the vCPUs are paused.
-    pub fn new(events: EventLoop, vcpus: Rc<VcpuThreads>, latch: Arc<EndLatch>, kvm: KvmVm, memory: Memory) -> Self {
+    /// Puts the parts together; the vCPUs are paused. `filter` is for the thread that will run the VM.
+    pub fn new(events: EventLoop, vcpus: Rc<VcpuThreads>, latch: Arc<EndLatch>, filter: Filter, kvm: KvmVm, memory: Memory) -> Self {
         Self {
             events,
             vcpus,
             latch,
+            filter,
             _kvm: kvm,
             _memory: memory,
         }
@@ -49,6 +55,8 @@ impl Vm {
         self.events
             .add(self.latch.event().as_raw_fd(), EventSet::IN, Box::new(stop))
             .map_err(RunError::Events)?;
+        // vCPU threads have put themselves under theirs before they wait at the gate.
+        self.filter.install()?;
         self.vcpus.resume();
         let served = self.events.run();
         self.vcpus.end()?;

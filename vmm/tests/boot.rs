@@ -1,23 +1,23 @@
 //! The whole program on the machine's KVM, with guests of a few instructions: they run where Linux does not get through.
 
+mod elf;
 mod guests;
+mod jail;
 mod launcher;
 
 use launcher::{Control, Launcher};
 use std::fs::File;
 use std::io::{Read, Seek, Write};
-use std::os::unix::net::UnixListener;
-use std::process::{Child, Stdio};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use vm_spec::control::{Reply, Request, Stats};
-use vm_spec::{Fd, Tee};
+use vm_spec::control::{Reply, Request, RunState, Stats};
+use vm_spec::{Fd, Tee, Watchdog};
 
 const VMM: &str = env!("CARGO_BIN_EXE_casemate-vmm");
 /// A guest that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Where the guests are linked to run.
-const CODE: u64 = 0x10_0000;
 
 /// A started VM.
 struct Vm {
@@ -47,19 +47,8 @@ fn text(mut file: &File) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// An ELF executable of one segment, with 1 MiB of zeros behind the code.
 fn elf(code: &[u8]) -> File {
-    let mut b = vec![0; 0x1000];
-    b[..8].copy_from_slice(b"\x7fELF\x02\x01\x01\0");
-    b[16..20].copy_from_slice(&[2, 0, 62, 0]);
-    b[24..32].copy_from_slice(&CODE.to_le_bytes());
-    b[32] = 64;
-    (b[54], b[56], b[64]) = (56, 1, 1);
-    for (at, value) in [(72, 0x1000), (88, CODE), (96, code.len() as u64), (104, 1 << 20)] {
-        b[at..at + 8].copy_from_slice(&u64::to_le_bytes(value));
-    }
-    b.extend_from_slice(code);
-    with(&b)
+    with(&elf::executable(code))
 }
 
 /// Whether this machine can run these tests at all; says so if not.
@@ -72,11 +61,16 @@ fn has_kvm() -> bool {
 }
 
 fn start(kernel: File, change: impl FnOnce(&mut Launcher)) -> Vm {
+    start_as(Command::new(VMM), kernel, change)
+}
+
+/// As [`start`], with a command that ends in the VMM.
+fn start_as(program: Command, kernel: File, change: impl FnOnce(&mut Launcher)) -> Vm {
     let console = tempfile::tempfile().unwrap();
     let stderr = tempfile::tempfile().unwrap();
     let mut launcher = Launcher::new(kernel, console.try_clone().unwrap().into()).unwrap();
     change(&mut launcher);
-    let (child, control) = launcher.start(VMM, Stdio::from(stderr.try_clone().unwrap())).unwrap();
+    let (child, control) = launcher.start(program, Stdio::from(stderr.try_clone().unwrap())).unwrap();
     Vm {
         child,
         control,
@@ -144,7 +138,7 @@ fn each_way_to_end_has_its_exit_code() {
     assert_eq!(ends(guests::keyboard_reset()), (Some(3), reset));
     let (status, stderr) = ends(guests::triple_fault());
     assert_eq!(status, Some(4), "{stderr}");
-    let (status, stderr) = ends(guests::runs_away());
+    let (status, _, stderr) = run(guests::runs_away(), |vm| vm.spec.layers = true);
     assert_eq!(status, Some(5), "{stderr}");
     assert!(stderr.contains("internal error 1 at instruction address 0xd0000000"), "{stderr}");
 }
@@ -268,6 +262,46 @@ fn a_paused_guest_stands_still_and_goes_on() {
 }
 
 #[test]
+fn a_paused_vm_serves_no_device_until_it_is_resumed() {
+    if !has_kvm() {
+        return;
+    }
+    let socket = tempfile::tempdir().unwrap();
+    let path = socket.path().join("vsock");
+    let vm = start(elf(guests::asleep()), |vm| {
+        vm.vsock(UnixListener::bind(&path).unwrap().into()).unwrap();
+    });
+    vm.wait_for_output();
+    assert_eq!(vm.ask(Request::State), Reply::State(RunState::Running));
+    assert_eq!(vm.ask(Request::Pause), Reply::Done);
+    assert_eq!(vm.ask(Request::State), Reply::State(RunState::Paused));
+    // A client whose line makes no sense is closed as soon as the device is served.
+    let mut client = UnixStream::connect(&path).unwrap();
+    client.write_all(b"nonsense\n").unwrap();
+    client.set_nonblocking(true).unwrap();
+    for _ in 0..3 {
+        assert_eq!(vm.ask(Request::State), Reply::State(RunState::Paused));
+        assert_eq!(client.read(&mut [0]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    }
+    assert_eq!(vm.ask(Request::Resume), Reply::Done);
+    client.set_nonblocking(false).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    assert_eq!(vm.ask(Request::Stop), Reply::Done);
+    assert_eq!(vm.end().0, Some(0));
+}
+
+#[test]
+fn a_guest_that_only_exits_is_ended_where_the_spec_says_so() {
+    if !has_kvm() {
+        return;
+    }
+    let (status, _, stderr) = run(guests::busy(), |vm| vm.spec.watchdog = Watchdog::End);
+    assert_eq!(status, Some(7), "{stderr}");
+    assert!(stderr.contains("exits without end"), "{stderr}");
+}
+
+#[test]
 fn a_sleeping_guest_is_paused_and_stopped() {
     if !has_kvm() {
         return;
@@ -326,7 +360,7 @@ fn what_cannot_be_built_is_said_in_one_line() {
 #[test]
 fn a_wrong_command_line_or_spec_is_a_usage_error() {
     let run = |arguments: &[&str], stdin: &str| {
-        let output = std::process::Command::new(VMM)
+        let output = Command::new(VMM)
             .args(arguments)
             .stdin(Stdio::from(with(stdin.as_bytes())))
             .output()

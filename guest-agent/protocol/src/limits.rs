@@ -27,6 +27,10 @@ pub const ARGS: usize = 4096;
 pub const MOUNTS: usize = 256;
 /// Calls waiting for the end of a process, over all processes.
 pub const WAITERS: usize = 4096;
+/// Counters in one answer to `ContainerStats`; Linux 6.12 has about 100.
+pub const COUNTERS: usize = 1024;
+/// Block devices in one answer to `ContainerStats`.
+pub const BLOCK_DEVICES: usize = 64;
 /// Rows or columns of a terminal.
 pub const TERMINAL_CELLS: u32 = 0xffff;
 
@@ -51,3 +55,5 @@ pub const CAPACITY_DEADLINE: Duration = Duration::from_secs(20);
 pub const LAUNCHER_DEADLINE: Duration = Duration::from_secs(60);
 /// The processes of a container must be gone this long after SIGKILL.
 pub const KILL_DEADLINE: Duration = Duration::from_secs(10);
+/// Every process of a container must stand still this long after it was told to.
+pub const FREEZE_DEADLINE: Duration = Duration::from_secs(5);

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::user::Identity;
 use crate::{
-    decode::{HostSpec, MountEntry, Namespace, ProcessSpec, Profile, Resources, Rlimit, go_json_sha256},
+    decode::{HostSpec, MountEntry, Namespace, ProcessSpec, Profile, Resources, Rlimit, seccomp_digest},
     paths,
 };
 
@@ -96,7 +96,7 @@ pub fn split(
         linux,
         ..
     } = spec;
-    let seccomp_profile_sha256 = go_json_sha256(linux.seccomp.as_ref());
+    let seccomp_profile_sha256 = seccomp_digest(linux.seccomp.as_ref());
     let mounts = mounts
         .into_iter()
         .map(|mount| guest_mount(mount, sandbox))
@@ -134,7 +134,7 @@ pub fn split(
         terminal: process.terminal,
         rlimits: process.rlimits,
         oom_score_adj: process.oom_score_adj,
-        resources: linux.resources,
+        resources: linux.resources.map(without_swap),
         sysctl: linux.sysctl,
         masked: linux.masked_paths,
         readonly: linux.readonly_paths,
@@ -158,6 +158,14 @@ pub fn exec_action(process: ProcessSpec, container: &ContainerId, identity: Iden
         capabilities: process.capabilities.map(capabilities),
     };
     (action, process.terminal, process.rlimits, process.oom_score_adj)
+}
+
+/// The guest has no swap, so every bound on it holds, and no file to write one into.
+fn without_swap(mut resources: Resources) -> Resources {
+    if let Some(memory) = &mut resources.memory {
+        memory.swap = None;
+    }
+    resources
 }
 
 fn capabilities(sets: crate::decode::CapabilitySets) -> Capabilities {

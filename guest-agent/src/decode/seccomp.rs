@@ -1,7 +1,6 @@
-//! The seccomp profile of a spec, and its digest as policies carry it.
+//! The seccomp profile of a spec.
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::DecodeError;
 
@@ -73,19 +72,12 @@ impl Profile {
     }
 }
 
-/// SHA-256 in hex of the profile's JSON as Go writes it; empty without a profile.
-pub fn go_json_sha256(profile: Option<&Profile>) -> String {
+/// SHA-256 in hex of the profile as policies carry it; empty without a profile.
+pub fn digest(profile: Option<&Profile>) -> String {
     let Some(profile) = profile else { return String::new() };
-    // Strings and numbers only: this cannot fail. An empty document would match no policy.
-    let text = serde_json::to_string(profile).unwrap_or_default();
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => escaped.push_str(&format!("\\u{:04x}", character as u32)),
-            other => escaped.push(other),
-        }
-    }
-    hex::encode(Sha256::digest(escaped))
+    // A profile is a document of the right shape, so neither step fails; if one did, the text is no digest of anything.
+    let document = serde_json::to_vec(profile).unwrap_or_default();
+    policy::seccomp_digest(&document).unwrap_or_else(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -97,26 +89,12 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_written_in_the_order_of_the_go_structure() {
-        let shuffled = r#"{"syscalls":[{"args":[{"op":"SCMP_CMP_EQ","value":40,"index":0}],"action":"SCMP_ACT_ERRNO",
+    fn the_digest_is_that_of_the_hosts_document() {
+        let document = r#"{"syscalls":[{"args":[{"op":"SCMP_CMP_EQ","value":40,"index":0}],"action":"SCMP_ACT_ERRNO",
             "names":["socket"],"errnoRet":1}],"flags":null,"architectures":["SCMP_ARCH_X86_64"],"defaultAction":"SCMP_ACT_ALLOW"}"#;
-        let text = r#"{"defaultAction":"SCMP_ACT_ALLOW","architectures":["SCMP_ARCH_X86_64"],"syscalls":[{"names":["socket"],"action":"SCMP_ACT_ERRNO","errnoRet":1,"args":[{"index":0,"value":40,"op":"SCMP_CMP_EQ"}]}]}"#;
-        assert_eq!(serde_json::to_string(&profile(shuffled)).unwrap(), text);
-        assert_eq!(go_json_sha256(Some(&profile(shuffled))), hex::encode(Sha256::digest(text)));
-    }
-
-    #[test]
-    fn no_profile_has_no_digest() {
-        assert_eq!(go_json_sha256(None), "");
-    }
-
-    #[test]
-    fn go_escapes_what_html_would_take_for_syntax() {
-        let odd = profile(r#"{"defaultAction":"<&>"}"#);
-        assert_eq!(
-            go_json_sha256(Some(&odd)),
-            hex::encode(Sha256::digest(r#"{"defaultAction":"\u003c\u0026\u003e"}"#))
-        );
+        let expected = policy::seccomp_digest(document.as_bytes()).unwrap();
+        assert_eq!(digest(Some(&profile(document))), expected);
+        assert_eq!(digest(None), "");
     }
 
     #[test]

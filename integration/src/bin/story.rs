@@ -3,8 +3,8 @@
 use anyhow::{Context, Result};
 use clap::Parser;
 use integration::{
-    demo, images,
-    lab::{Ended, IMAGES, Lab, watch},
+    bench, demo, images,
+    lab::{Ended, IMAGES, Lab, Scope, watch},
     stories::{ALL, Outcome, Report, Runtime, Skip, Story},
 };
 use std::path::Path;
@@ -13,6 +13,8 @@ use std::time::Instant;
 
 /// The harness fetches this directory.
 const OUT: &str = "/job/out";
+/// Converted layers and what a story configured: none of it is the next story's.
+const PRIVATE: &[&str] = &["/var/lib/casemate/layers", "/var/lib/casemate/scratch", "/etc/casemate/config.toml"];
 const GREETING: &str = "\
 PS1='casemate-l1# '
 bind 'set enable-bracketed-paste off'
@@ -38,6 +40,13 @@ enum Arguments {
         /// The runtime
         #[arg(long, value_enum)]
         runtime: Runtime,
+        #[command(flatten)]
+        scope: Scope,
+    },
+    /// Run one benchmark and write its figures
+    Bench {
+        /// Its name
+        name: String,
     },
     /// Give the demo
     Demo {
@@ -50,7 +59,8 @@ enum Arguments {
 fn main() -> ExitCode {
     let result = match Arguments::parse() {
         Arguments::Prepare => prepare(),
-        Arguments::Tell { name, runtime } => tell(&name, runtime),
+        Arguments::Tell { name, runtime, scope } => tell(&name, runtime, scope),
+        Arguments::Bench { name } => bench::measure(&name),
         Arguments::Demo { nonce } => watch::consoles().context("cannot watch consoles").and_then(|()| demo::tell(&nonce)),
     };
     match result {
@@ -76,15 +86,16 @@ fn prepare() -> Result<()> {
     std::fs::write("/root/.bash_profile", GREETING).context("cannot write the greeting")
 }
 
-fn tell(name: &str, runtime: Runtime) -> Result<()> {
+fn tell(name: &str, runtime: Runtime, scope: Scope) -> Result<()> {
     let story = ALL
         .iter()
         .find(|story| story.name == name)
         .with_context(|| format!("no story is called {name}"))?;
+    clean()?;
     watch::consoles().context("cannot watch consoles")?;
     println!("{}: {} ({})", story.name, story.about, runtime.name());
     let started = Instant::now();
-    let (outcome, message) = judge(story, runtime);
+    let (outcome, message) = judge(story, runtime, scope);
     let report = Report {
         outcome,
         message,
@@ -101,8 +112,27 @@ fn tell(name: &str, runtime: Runtime) -> Result<()> {
     .context("cannot write the report")
 }
 
-fn judge(story: &Story, runtime: Runtime) -> (Outcome, String) {
-    let result = Lab::enter(runtime).and_then(|lab| (story.tell)(&lab));
+/// Takes away what a story told before in this machine may have left on purpose.
+fn clean() -> Result<()> {
+    for path in [OUT].iter().chain(PRIVATE) {
+        let path = Path::new(path);
+        let removed = if path.is_dir() {
+            std::fs::remove_dir_all(path)
+        } else {
+            std::fs::remove_file(path)
+        };
+        match removed {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot remove {}", path.display()));
+            }
+            _ => {}
+        }
+    }
+    std::fs::create_dir_all(OUT).context("cannot make the directory of results")
+}
+
+fn judge(story: &Story, runtime: Runtime, scope: Scope) -> (Outcome, String) {
+    let result = Lab::enter(runtime).and_then(|lab| (story.tell)(&lab.within(scope)));
     match result {
         Ok(()) => (Outcome::Passed, String::new()),
         Err(error) if error.is::<Skip>() => (Outcome::Skipped, error.to_string()),

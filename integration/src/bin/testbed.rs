@@ -3,12 +3,14 @@
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use integration::{
-    host, images,
+    bench, host, images,
+    items::{self, Ran},
     job::{Build, Job},
     l1::{Suite, accel, build, snapshot},
+    lab::Set,
     runner::{self, Task},
     shell,
-    stories::{self, Runtime},
+    stories::{self, Runtime, sets},
     suites,
     summary::{self, Summary},
 };
@@ -50,6 +52,8 @@ enum Verb {
         /// Only on this runtime
         #[arg(long, value_enum)]
         runtime: Option<Runtime>,
+        #[command(flatten)]
+        extent: Extent,
         /// Names of stories (`testbed stories` lists them); none: all
         stories: Vec<String>,
     },
@@ -60,6 +64,20 @@ enum Verb {
         /// Machines at once
         #[arg(long, default_value_t = 2)]
         jobs: usize,
+        /// What chance in the stories depends on; default: another one each time
+        #[arg(long)]
+        seed: Option<u64>,
+    },
+    /// As `test`, with every round of every story, and a table of what must be shown and which stories show it
+    TestAll {
+        #[command(flatten)]
+        place: Place,
+        /// Machines at once
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
+        /// What chance in the stories depends on; default: another one each time
+        #[arg(long)]
+        seed: Option<u64>,
     },
     /// List the stories
     Stories,
@@ -68,11 +86,36 @@ enum Verb {
         #[command(flatten)]
         place: Place,
     },
+    /// Measure, each thing beside a peer: a table here, the same figures in bench.json
+    Bench {
+        #[command(flatten)]
+        place: Place,
+        /// Where the figures are written
+        #[arg(long, default_value = bench::JSON)]
+        json: PathBuf,
+        /// Names of benchmarks; none: all
+        #[arg(value_parser = clap::builder::PossibleValuesParser::new(bench::names()))]
+        benchmarks: Vec<String>,
+    },
     /// Open a prompt in the machine, with the build installed and the images imported
     Shell {
         #[command(flatten)]
         place: Place,
     },
+}
+
+// No `///` here: clap would take it for the command's own description.
+#[derive(Clone, Copy, clap::Args)]
+struct Extent {
+    /// A few rounds of each, or all
+    #[arg(long, value_enum, default_value = "short")]
+    set: Set,
+    /// Only this part of stories that several machines share
+    #[arg(long)]
+    part: Option<u32>,
+    /// What chance in the stories depends on; default: another one each time
+    #[arg(long)]
+    seed: Option<u64>,
 }
 
 #[derive(Clone, clap::Args)]
@@ -120,9 +163,11 @@ fn act(verb: Verb) -> Result<ExitCode> {
             place,
             jobs,
             runtime,
+            extent,
             stories,
-        } => return run(&place, jobs, runtime, &stories),
-        Verb::Test { place, jobs } => return test(&place, jobs),
+        } => return run(&place, jobs, runtime, extent, &stories),
+        Verb::Test { place, jobs, seed } => return test(&place, jobs, Set::Short, seed),
+        Verb::TestAll { place, jobs, seed } => return test(&place, jobs, Set::Full, seed),
         Verb::Stories => {
             for story in stories::ALL {
                 let runtimes: Vec<_> = story.runtimes.iter().map(|r| r.short()).collect();
@@ -130,6 +175,12 @@ fn act(verb: Verb) -> Result<ExitCode> {
             }
         }
         Verb::Demo { place } => return integration::demo::show(&testbed(&place, true)?, &place.out.join("demo")).map(status),
+        Verb::Bench { place, json, benchmarks } => {
+            let build = built(&place)?;
+            let report = bench::run(build, place.suite, &benchmarks, &place.out.join("bench"))?;
+            image::cache::write_whole(&json, &report.to_json()?)?;
+            print!("{}\n{} has the same figures\n", report.table(), json.display());
+        }
         Verb::Shell { place } => return shell::run(&testbed(&place, false)?, &place.out.join("shell")).map(status),
     }
     Ok(ExitCode::SUCCESS)
@@ -148,13 +199,26 @@ fn programs(place: &Place) -> Result<PathBuf> {
         .context("this program lies nowhere")
 }
 
-fn testbed(place: &Place, needs_build: bool) -> Result<snapshot::Testbed> {
+fn build_of(place: &Place) -> Result<Build> {
     let programs = programs(place)?;
     let guest = match &place.guest {
         Some(dir) => dir.clone(),
         None => host::cache_dir("guest")?,
     };
-    let build = Build { programs, guest };
+    Ok(Build { programs, guest })
+}
+
+/// The build, all of it.
+fn built(place: &Place) -> Result<Build> {
+    let build = build_of(place)?;
+    if let Some(missing) = build.missing().first() {
+        bail!("not built yet: {}", missing.display());
+    }
+    Ok(build)
+}
+
+fn testbed(place: &Place, needs_build: bool) -> Result<snapshot::Testbed> {
+    let build = build_of(place)?;
     let missing = build.missing();
     if !missing.is_empty() {
         let names: Vec<_> = missing.iter().map(|file| file.display().to_string()).collect();
@@ -171,16 +235,19 @@ fn testbed(place: &Place, needs_build: bool) -> Result<snapshot::Testbed> {
     snapshot::Testbed::prepare(image, accel, job)
 }
 
-fn run(place: &Place, jobs: usize, runtime: Option<Runtime>, names: &[String]) -> Result<ExitCode> {
+fn run(place: &Place, jobs: usize, runtime: Option<Runtime>, extent: Extent, names: &[String]) -> Result<ExitCode> {
     for name in names {
         if !stories::ALL.iter().any(|story| story.name == *name) {
             bail!("no story is called {name}; `testbed stories` lists them");
         }
     }
     let wanted = |task: &Task| {
-        runtime.is_none_or(|wanted| wanted == task.runtime) && (names.is_empty() || names.iter().any(|n| task.story.name == *n))
+        runtime.is_none_or(|wanted| wanted == task.runtime)
+            && extent.part.is_none_or(|part| part == task.scope.part)
+            && (names.is_empty() || names.iter().any(|n| task.story.name == *n))
     };
-    let summary = tell(place, jobs, wanted)?;
+    let seed = chance(extent.seed)?;
+    let summary = tell(place, jobs, extent.set, seed, wanted)?;
     print!("{}", summary.table());
     Ok(if summary.counts().failed == 0 {
         ExitCode::SUCCESS
@@ -189,11 +256,34 @@ fn run(place: &Place, jobs: usize, runtime: Option<Runtime>, names: &[String]) -
     })
 }
 
-fn tell(place: &Place, jobs: usize, wanted: impl Fn(&Task) -> bool) -> Result<Summary> {
-    let tasks = stories::ALL
-        .iter()
-        .flat_map(|story| story.runtimes.iter().map(move |&runtime| Task { story, runtime }));
-    let tasks: Vec<Task> = tasks.filter(wanted).collect();
+/// The seed that was asked for, or a new one.
+fn chance(seed: Option<u64>) -> Result<u64> {
+    let seed = match seed {
+        Some(seed) => seed,
+        None => {
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+            now.context("the clock is before 1970")?.as_secs()
+        }
+    };
+    eprintln!("    chance in the stories: --seed {seed}");
+    Ok(seed)
+}
+
+/// Debians that stories are told on; parts of a story that they share are numbered in this order.
+const DEBIANS: [Suite; sets::DEBIANS as usize] = [Suite::Bookworm, Suite::Trixie];
+
+fn tell(place: &Place, jobs: usize, set: Set, seed: u64, wanted: impl Fn(&Task) -> bool) -> Result<Summary> {
+    let debian = DEBIANS.iter().position(|suite| *suite == place.suite).unwrap_or_default() as u32;
+    let tasks = stories::ALL.iter().flat_map(|story| {
+        let runtimes = story.runtimes.iter();
+        runtimes.flat_map(move |&runtime| {
+            let scopes = sets::scopes(story, set, debian, seed).into_iter();
+            scopes.map(move |scope| Task { story, runtime, scope })
+        })
+    });
+    let mut tasks: Vec<Task> = tasks.filter(wanted).collect();
+    // What may take longest begins first, so that no machine works alone at the end.
+    tasks.sort_by_key(|task| std::cmp::Reverse(sets::limit(task.story, set)));
     let started = Instant::now();
     let testbed = testbed(place, tasks.iter().any(|task| task.runtime == Runtime::Casemate))?;
     let suite = place.suite.name();
@@ -204,15 +294,30 @@ fn tell(place: &Place, jobs: usize, wanted: impl Fn(&Task) -> bool) -> Result<Su
 }
 
 /// Every suite; a suite that breaks does not keep the next from running.
-fn test(place: &Place, jobs: usize) -> Result<ExitCode> {
-    let mut suites = vec![suites::unit_tests(&place.out)?];
-    suites.extend(suites::conformance(&programs(place)?, &place.out)?);
-    for suite in [Suite::Bookworm, Suite::Trixie] {
+fn test(place: &Place, jobs: usize, set: Set, seed: Option<u64>) -> Result<ExitCode> {
+    let seed = chance(seed)?;
+    let mut ran = Ran::default();
+    let tests = suites::unit_tests(&place.out)?;
+    ran.tests.extend(tests.ran().iter().cloned());
+    let mut suites = vec![tests];
+    let replayed = suites::conformance(&programs(place)?, &place.out)?;
+    ran.conformance
+        .extend(replayed.iter().flat_map(|suite| suite.ran().iter().cloned()));
+    suites.extend(replayed);
+    for (debian, suite) in (0..).zip(DEBIANS) {
         eprintln!("==> stories on {}", suite.name());
-        suites.push(match tell(&Place { suite, ..place.clone() }, jobs, |_| true) {
+        let place = Place { suite, ..place.clone() };
+        let told = match tell(&place, jobs, set, seed, |task| sets::is_told(task.runtime, set, debian)) {
             Ok(summary) => suites::Suite::of_stories(&summary),
             Err(error) => suites::Suite::broken(&format!("stories on {}", suite.name()), &error),
-        });
+        };
+        ran.stories.extend(told.ran().iter().cloned());
+        suites.push(told);
+    }
+    if set == Set::Full {
+        let (table, counts) = items::table(&ran)?;
+        print!("{table}");
+        suites.push(suites::Suite::of_items(counts));
     }
     print!("{}", suites::table(&suites));
     Ok(if suites::any_failed(&suites) {

@@ -284,7 +284,16 @@ fn qemu(start: &Start<'_>, dir: &Path, sockets: &Path) -> Command {
     match start.accel {
         Accel::Kvm => q.args(["-accel", "kvm", "-cpu", "host"]),
         Accel::Tcg(_) => q.args(["-accel", "tcg,thread=multi", "-cpu", TCG_CPU]),
+        Accel::Counted => q.args(["-accel", "tcg,thread=single", "-cpu", TCG_CPU]).args([
+            "-icount",
+            "shift=1,sleep=off",
+            "-seed",
+            "1",
+            "-rtc",
+            "base=2026-01-01,clock=vm",
+        ]),
     };
+    let processors = if *start.accel == Accel::Counted { "1" } else { "2" };
     let file = |share: &str, path: &Path| {
         format!(
             "memory-backend-file,id=m,size={MEMORY_MIB}M,mem-path={},share={share}",
@@ -304,7 +313,7 @@ fn qemu(start: &Start<'_>, dir: &Path, sockets: &Path) -> Command {
         "-m",
         &MEMORY_MIB.to_string(),
         "-smp",
-        "2",
+        processors,
     ]);
     q.args(["-display", "none", "-no-reboot", "-nodefaults", "-serial", "stdio"]);
     q.args(["-qmp", &format!("unix:{}/qmp,server=on,wait=off", sockets.display())]);

@@ -34,7 +34,7 @@ impl Testbed {
     pub fn prepare(image: Image, accel: Accel, job: Job) -> Result<Self> {
         let prepared = match accel {
             Accel::Kvm => None,
-            Accel::Tcg(_) => Some(prepared(&image, &accel, &job)?),
+            Accel::Tcg(_) | Accel::Counted => Some(prepared(&image, &accel, &job)?),
         };
         Ok(Self {
             image,
@@ -80,7 +80,8 @@ pub fn base(image: &Image, accel: &Accel) -> Result<PathBuf> {
         super::machine::qemu_version()?.as_bytes(),
         JOB_DISK_BYTES.to_string().as_bytes(),
     ]);
-    let dir = host::cache_dir("l1")?.join(format!("base-{}-{key}", image.suite.name()));
+    let kind = if *accel == Accel::Counted { "base-counted" } else { "base" };
+    let dir = host::cache_dir("l1")?.join(format!("{kind}-{}-{key}", image.suite.name()));
     if dir.join("dev").exists() {
         return Ok(dir);
     }
@@ -113,7 +114,8 @@ fn prepared(image: &Image, accel: &Accel, job: &Job) -> Result<PathBuf> {
     let base_name = base.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let key = cache::key(&[base_name.as_bytes(), job.digest().as_bytes()]);
     let cache = host::cache_dir("l1")?;
-    let prefix = format!("prepared-{}-", image.suite.name());
+    let kind = if *accel == Accel::Counted { "prepared-counted" } else { "prepared" };
+    let prefix = format!("{kind}-{}-", image.suite.name());
     let dir = cache.join(format!("{prefix}{key}"));
     if dir.join("dev").exists() {
         return Ok(dir);

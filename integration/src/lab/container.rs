@@ -3,6 +3,7 @@
 use super::{Ended, Policy, Program};
 use crate::stories::Runtime;
 use anyhow::{Result, ensure};
+use std::io::PipeWriter;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A container to be run.
@@ -85,6 +86,19 @@ impl Container {
         Ok(program)
     }
 
+    /// Runs it in the foreground, with its standard output into a pipe that is the caller's to read.
+    pub fn start_into(self, output: PipeWriter) -> Result<Program> {
+        let mut program = Program::start_into(&self.words(&["--rm"]), output)?;
+        program.end_input();
+        Ok(program)
+    }
+
+    /// Starts it in the background, its output to where `uri` leads.
+    pub fn start_logging(self, uri: &str) -> Result<Running> {
+        Ended::of(&self.words(&["--detach", "--log-uri", uri]))?.exits_with(0)?;
+        Ok(Running { id: self.id })
+    }
+
     /// Starts it in the background.
     pub fn start(self) -> Result<Running> {
         // Without FIFOs nobody has to read: the container's output goes nowhere.
@@ -92,9 +106,19 @@ impl Container {
         Ok(Running { id: self.id })
     }
 
+    /// Has containerd make it, without a task.
+    pub fn made(self) -> Result<String> {
+        Ended::of(&self.words_of(&["container", "create"], &[]))?.exits_with(0)?;
+        Ok(self.id)
+    }
+
     fn words(&self, mode: &[&str]) -> Vec<String> {
-        let fixed = ["ctr", "run", "--runtime", self.runtime.name()];
-        let words = fixed.iter().chain(mode).map(|word| (*word).to_owned());
+        self.words_of(&["run"], mode)
+    }
+
+    fn words_of(&self, verb: &[&str], mode: &[&str]) -> Vec<String> {
+        let fixed = [&["ctr"], verb, &["--runtime", self.runtime.name()], mode].concat();
+        let words = fixed.iter().map(|word| (*word).to_owned());
         let named = [self.image.clone(), self.id.clone()];
         words
             .chain(self.options.iter().cloned())

@@ -1,7 +1,7 @@
 //! A program that is started with input and a time limit, and what it said.
 
 use anyhow::{Context, Result, bail};
-use std::io::{Read, Write};
+use std::io::{PipeWriter, Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::{
     Arc, Mutex,
@@ -47,6 +47,15 @@ pub struct Ended {
 impl Program {
     /// Starts a program and types `stdin` into it; its input ends with [`Self::end_input`] or when it is waited for.
     pub fn start<S: AsRef<str>>(words: &[S], stdin: &[u8]) -> Result<Self> {
+        Self::spawn(words, stdin, Stdio::piped())
+    }
+
+    /// As [`Self::start`], with standard output into a pipe that is read by the caller, or not.
+    pub fn start_into<S: AsRef<str>>(words: &[S], output: PipeWriter) -> Result<Self> {
+        Self::spawn(words, &[], output.into())
+    }
+
+    fn spawn<S: AsRef<str>>(words: &[S], stdin: &[u8], output: Stdio) -> Result<Self> {
         let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
         let (program, arguments) = words.split_first().context("no program was named")?;
         let shown = show(&words);
@@ -54,11 +63,14 @@ impl Program {
         let mut child = Command::new(program)
             .args(arguments)
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
+            .stdout(output)
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("cannot start {program}"))?;
-        let stdout = Stream::of(child.stdout.take().context("no standard output")?);
+        let stdout = match child.stdout.take() {
+            Some(stdout) => Stream::of(stdout),
+            None => Stream::of(std::io::empty()),
+        };
         let stderr = Stream::of(child.stderr.take().context("no standard error")?);
         let mut input = child.stdin.take().context("no standard input")?;
         let stdin = stdin.to_vec();
@@ -110,6 +122,22 @@ impl Program {
             }
             std::thread::sleep(POLL);
         }
+    }
+
+    /// What it has printed so far.
+    pub fn stdout_so_far(&self) -> String {
+        String::from_utf8_lossy(&self.stdout.so_far()).into_owned()
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait().context("cannot wait for a program")?.is_some())
+    }
+
+    /// Ends it by force; what it said does not matter.
+    pub fn stop(mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 
     /// Waits for its end; a program that takes too long is killed, and that is an error.

@@ -16,6 +16,8 @@ const STATE: &[&str] = &[
 ];
 /// How deep [`STATE`] is listed.
 const DEPTH: usize = 4;
+/// Where cgroups lie. Those of the first level are namespaces of containerd, which runc makes and leaves.
+const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// Traces at one moment, sorted by kind.
 #[derive(Debug, Default)]
@@ -26,6 +28,8 @@ pub struct Traces {
     pub mounts: BTreeSet<String>,
     /// Sockets, and other files of running sandboxes.
     pub sockets: BTreeSet<String>,
+    /// Cgroups of containers and VMs.
+    pub cgroups: BTreeSet<String>,
     /// Containers and tasks that containerd knows.
     pub containers: BTreeSet<String>,
 }
@@ -41,6 +45,7 @@ impl Traces {
             processes: processes()?,
             mounts: mounts()?,
             sockets,
+            cgroups: cgroups(),
             containers: containers()?,
         })
     }
@@ -52,6 +57,7 @@ impl Traces {
             processes: minus(self.processes, &before.processes),
             mounts: minus(self.mounts, &before.mounts),
             sockets: minus(self.sockets, &before.sockets),
+            cgroups: minus(self.cgroups, &before.cgroups),
             containers: minus(self.containers, &before.containers),
         }
     }
@@ -61,11 +67,12 @@ impl Traces {
         self.kinds().iter().all(|(_, found)| found.is_empty())
     }
 
-    fn kinds(&self) -> [(&'static str, &BTreeSet<String>); 4] {
+    fn kinds(&self) -> [(&'static str, &BTreeSet<String>); 5] {
         [
             ("processes", &self.processes),
             ("mounts", &self.mounts),
             ("sockets and state", &self.sockets),
+            ("cgroups", &self.cgroups),
             ("containers", &self.containers),
         ]
     }
@@ -112,6 +119,19 @@ fn mounts() -> Result<BTreeSet<String>> {
     Ok(text.lines().filter_map(|line| line.split(' ').nth(4)).map(str::to_owned).collect())
 }
 
+fn cgroups() -> BTreeSet<String> {
+    let below = |dir: &Path| -> Vec<_> {
+        let entries = std::fs::read_dir(dir).into_iter().flatten().filter_map(|entry| entry.ok());
+        entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+    };
+    let namespaces = below(Path::new(CGROUPS));
+    namespaces
+        .iter()
+        .flat_map(|namespace| below(namespace))
+        .map(|path| path.display().to_string())
+        .collect()
+}
+
 fn containers() -> Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     for kind in ["container", "task"] {
@@ -144,4 +164,28 @@ pub fn pids_of(program: &str) -> Result<Vec<i32>> {
         .filter(|(_, rest)| rest.split(' ').next() == Some(program))
         .filter_map(|(pid, _)| pid.parse().ok())
         .collect())
+}
+
+/// Process ids of running programs of exactly that name.
+pub fn pids_named(name: &str) -> Result<Vec<i32>> {
+    let entries = std::fs::read_dir("/proc").context("cannot list processes")?;
+    let runs = |dir: &Path| {
+        let stat = std::fs::read_to_string(dir.join("stat")).ok()?;
+        let (before, after) = stat.rsplit_once(')')?;
+        let (_, comm) = before.split_once('(')?;
+        Some(comm == name && !after.trim_start().starts_with('Z'))
+    };
+    Ok(entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|dir| runs(dir) == Some(true))
+        .filter_map(|dir| dir.file_name()?.to_str()?.parse().ok())
+        .collect())
+}
+
+/// Memory of a process, its share of what it shares included, in KiB.
+pub fn pss_kib(pid: i32) -> Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).context("cannot read a process's memory")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).context("there is no Pss")?;
+    let number = line.trim().trim_end_matches(" kB");
+    number.parse().with_context(|| format!("{number} is no number"))
 }

@@ -12,8 +12,8 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
-use vm_spec::control::{MESSAGE_MAX_BYTES, Reply, Request, Stats};
-use vm_spec::{Boot, Fd, HostData, Scratch, Tee, VmSpec, Vsock};
+use vm_spec::control::{Client, Reply, Request, Stats};
+use vm_spec::{Boot, Fd, HostData, Scratch, Tee, VmSpec, Vsock, Watchdog};
 
 const GUEST: &str = "/usr/local/share/casemate";
 const VMM: &str = "/usr/local/bin/casemate-vmm";
@@ -84,6 +84,8 @@ impl Vm {
             layers: true,
             scratch: Some(Scratch { file: fd(&scratch) }),
             rng: true,
+            identity: None,
+            watchdog: Watchdog::default(),
         };
         let mut spec_file = tempfile::tempfile().context("cannot create the spec's file")?;
         spec_file
@@ -163,14 +165,8 @@ pub fn stats(socket: &Path) -> Result<Stats> {
 
 /// One request, one reply over a control socket.
 fn ask(socket: &Path, request: &Request) -> Result<Reply> {
-    let connection =
-        socket::socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).context("cannot create a socket")?;
-    socket::connect(connection.as_raw_fd(), &UnixAddr::new(socket)?).with_context(|| format!("cannot connect to {}", socket.display()))?;
-    let message = serde_json::to_vec(request).context("cannot write a request")?;
-    socket::send(connection.as_raw_fd(), &message, socket::MsgFlags::empty()).context("cannot send a request")?;
-    let mut reply = vec![0; MESSAGE_MAX_BYTES];
-    let length = socket::recv(connection.as_raw_fd(), &mut reply, socket::MsgFlags::empty()).context("the VMM did not answer")?;
-    serde_json::from_slice(&reply[..length]).context("the VMM's answer is not one")
+    let client = Client::connect(socket).with_context(|| format!("cannot connect to {}", socket.display()))?;
+    client.request(request).context("the VMM did not answer")
 }
 
 fn listen_seqpacket(path: &Path) -> Result<OwnedFd> {

@@ -4,8 +4,16 @@ use super::*;
 use crate::extract_decision;
 
 fn denied(input: Value, reason: Value, max_bytes: usize) -> Denied {
-    let reason = reason.as_object().cloned();
-    Denied::new("create_container", &Subject::default(), Reason::Denied { input, reason }, max_bytes)
+    let reason = Reason::Denied {
+        input,
+        reason: reason.as_object().cloned(),
+        objects_cut: false,
+    };
+    let style = Style {
+        max_bytes,
+        ..Style::default()
+    };
+    Denied::new("create_container", &Subject::default(), reason, style)
 }
 
 #[test]
@@ -60,9 +68,26 @@ fn a_policy_without_a_reason_says_so() {
         Reason::Denied {
             input: json!({}),
             reason: None,
+            objects_cut: false,
         },
-        0,
+        Style::default(),
     );
     assert_eq!(extract_decision(denied.decision()).unwrap()["reason"], NO_REASON);
     assert_eq!(denied.summary(), "x is not allowed: the policy does not allow it (rule x)");
+}
+
+#[test]
+fn a_strict_policy_hides_arguments() {
+    let reason = Reason::Denied {
+        input: json!({"argList": ["app", "--password=x"]}),
+        reason: None,
+        objects_cut: false,
+    };
+    let style = Style {
+        redact_arguments: true,
+        ..Style::default()
+    };
+    let denied = Denied::new("x", &Subject::default(), reason, style);
+    let document = extract_decision(denied.decision()).unwrap();
+    assert_eq!(document["input"]["argList"], json!(["app", REDACTED]));
 }

@@ -463,3 +463,65 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_strict_policy_remembers_nothing_of_what_it_denies() {
+    let lenient = "package policy\napi_version := \"0.12.0\"\nget_properties := {\"allowed\": false, \
+        \"metadata\": [{\"name\": \"seen\", \"action\": \"update\", \"key\": \"k\", \"value\": 1}]}\n";
+    let mut enforcer = Enforcer::new(lenient).unwrap();
+    assert!(enforcer.enforce(crate::action::GetProperties {}).is_err());
+    assert_eq!(enforcer.counters().get("seen"), Some(&1));
+    let mut enforcer = Enforcer::new(&format!("{lenient}strict := true\n")).unwrap();
+    assert!(enforcer.enforce(crate::action::GetProperties {}).is_err());
+    assert_eq!(enforcer.counters().get("seen"), None);
+}
+
+#[test]
+fn points_of_our_own_are_judged_only_under_policies_that_say_so() {
+    let forward = || crate::action::PortForward {
+        container_id: id(),
+        port: 80,
+    };
+    let network = || crate::action::GuestNetwork {
+        interface: "eth0".to_owned(),
+        addresses: vec!["10.0.0.2/24".to_owned()],
+        routes: Vec::new(),
+        nameservers: Vec::new(),
+    };
+    let mut silent = enforcer();
+    assert!(!silent.judges_confinement());
+    silent.enforce(network()).unwrap().commit();
+    assert!(silent.enforce(forward()).is_err());
+    let mut missing = Enforcer::new(&policy("casemate_version := \"1.0.0\"")).unwrap();
+    assert!(missing.judges_confinement());
+    let denied = denied(&mut missing, network());
+    assert!(denied.to_string().contains("rule for guest_network is missing"), "{denied}");
+    let networks = "casemate_version := \"1.0.0\"\nguest_network := data.framework.guest_network\n\
+        networks := [{\"addresses\": [{\"pattern\": \"10.0.0.2/24\", \"strategy\": \"string\"}]}]";
+    let mut judged = Enforcer::new(&policy(networks)).unwrap();
+    judged.enforce(network()).unwrap().commit();
+    let other = crate::action::GuestNetwork {
+        addresses: vec!["10.0.0.3/24".to_owned()],
+        ..network()
+    };
+    let denied = judged.enforce(other).err().expect("denied");
+    assert_eq!(denied.reasons(), ["invalid addresses"]);
+    let mut ahead = Enforcer::new(&policy("casemate_version := \"2.0.0\"")).unwrap();
+    assert!(ahead.enforce(network()).is_err());
+}
+
+#[test]
+fn patterns_that_cannot_keep_their_meaning_are_named_at_load() {
+    let text = policy("").replace("NONCE=[0-9a-f]+", r"NONCE=\\Bx");
+    let error = Enforcer::new(&text).err().expect("refused").to_string();
+    assert!(error.contains(r#"NONCE=\\Bx"#), "{error}");
+    let refused_by_re2 = policy("").replace("NONCE=[0-9a-f]+", "NONCE=(");
+    assert!(Enforcer::new(&refused_by_re2).is_ok(), "it never matches, as existing policies expect");
+    let strict = policy("strict := true").replace("NONCE=[0-9a-f]+", "NONCE=(");
+    assert!(Enforcer::new(&strict).is_err());
+}
+
+#[test]
+fn functions_without_end_do_not_load() {
+    assert!(Enforcer::new(&policy("f(x) := f(x)\nx := f(1)")).is_err());
+}

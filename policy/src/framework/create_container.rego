@@ -23,27 +23,22 @@ create_container := {
 }
 
 # Narrowing in three steps: what stands in the policy as it is asked for, then environment, then capabilities.
-create_by_process := [container |
-	some container in matching
-	create_process_fits(container)
-	container.seccomp_profile_sha256 == input.seccompProfileSHA256
-]
+create_by_process := casemate_where(create_process_fitting, "seccomp_profile_sha256", input.seccompProfileSHA256)
 
-create_process_fits(container) if {
-	container.command == input.argList
-	container.working_dir == input.workingDir
-	no_new_privileges_fits(container.no_new_privileges)
-	privileged_fits(container)
-	user_fits(container.user)
-	mounts_fit(container)
-}
+create_process_fitting := casemate_mounts_fitting(
+	[container |
+		some container in users_fitting(by_command_and_directory)
+		no_new_privileges_fits(container.no_new_privileges)
+		privileged_fits(container)
+	],
+	special_mounts, mount_places,
+)
+
+by_command_and_directory := casemate_where(casemate_where(matching_or_none, "command", input.argList), "working_dir", input.workingDir)
 
 create_env := kept_env(create_by_process)
 
-create_by_env := [container |
-	some container in create_by_process
-	env_fits(container.env_rules, create_env)
-]
+create_by_env := env_fitting(create_by_process, create_env)
 
 create_capabilities := kept_capabilities(create_by_env, input.privileged)
 
@@ -72,10 +67,7 @@ errors contains "invalid command" if {
 	not some_command_fits
 }
 
-some_command_fits if {
-	some container in matching
-	container.command == input.argList
-}
+some_command_fits if count(casemate_where(matching, "command", input.argList)) > 0
 
 errors contains sprintf("invalid env list: %s", [concat(",", unknown)]) if {
 	input.rule == "create_container"
@@ -90,17 +82,15 @@ matching_or_none := matching
 errors contains "missing required environment variable" if {
 	input.rule == "create_container"
 	not container_started
-	some container in create_by_process
-	not env_complete(container.env_rules, input.envList)
+	env_incomplete(create_by_process)
 }
 
 errors contains "invalid env list" if {
 	input.rule == "create_container"
 	containers := matching
+	count(create_process_fitting) == count(containers)
 	every container in containers {
-		create_process_fits(container)
-		some entry in input.envList
-		not env_known(container.env_rules, entry)
+		count(unknown_env([container])) > 0
 	}
 }
 
@@ -109,29 +99,17 @@ errors contains "invalid working directory" if {
 	not some_working_dir_fits
 }
 
-some_working_dir_fits if {
-	some container in matching
-	container.working_dir == input.workingDir
-}
+some_working_dir_fits if count(casemate_where(matching, "working_dir", input.workingDir)) > 0
 
 errors contains sprintf("invalid mount list: %s", [concat(",", unknown)]) if {
 	input.rule == "create_container"
-	unknown := [mount.destination |
-		some mount in input.mounts
-		not some_mount_allowed(mount)
-	]
+	unknown := [mount.destination | some mount in refused_mounts]
 	count(unknown) > 0
 }
 
-some_mount_allowed(mount) if {
-	count(matching) > 0
-	default_mount(mount)
-}
+refused_mounts := input.mounts if count(matching_or_none) == 0
 
-some_mount_allowed(mount) if {
-	some container in matching
-	mount_allowed(container, mount)
-}
+refused_mounts := casemate_mounts_refused(matching, special_mounts, mount_places) if count(matching_or_none) > 0
 
 errors contains "invalid noNewPrivileges" if {
 	input.rule == "create_container"
@@ -148,20 +126,14 @@ errors contains "invalid user" if {
 	not some_user_fits
 }
 
-some_user_fits if {
-	some container in matching
-	user_fits(container.user)
-}
+some_user_fits if count(users_fitting(matching)) > 0
 
 errors contains "invalid seccomp" if {
 	input.rule == "create_container"
 	not some_seccomp_fits
 }
 
-some_seccomp_fits if {
-	some container in matching
-	container.seccomp_profile_sha256 == input.seccompProfileSHA256
-}
+some_seccomp_fits if count(casemate_where(matching, "seccomp_profile_sha256", input.seccompProfileSHA256)) > 0
 
 errors contains "devices not supported" if {
 	input.rule == "create_container"
@@ -180,15 +152,8 @@ create_capabilities_fit if count(create_by_capabilities) > 0
 errors contains "containers only distinguishable by capabilties" if {
 	input.rule == "create_container"
 	dropping_capabilities
-	possible := [container |
-		some container in matching
-		create_process_fits(container)
-	]
-	env := kept_env(possible)
-	count(largest_capabilities([container |
-		some container in possible
-		env_fits(container.env_rules, env)
-	], input.privileged)) > 1
+	env := kept_env(create_process_fitting)
+	count(largest_capabilities(env_fitting(create_process_fitting, env), input.privileged)) > 1
 }
 
 errors contains "containers only distinguishable by allow_stdio_access" if {

@@ -1,72 +1,20 @@
 # Environment variables: which may be there, which must be there, which are dropped.
+#
+# A rule accepts an entry whose whole text fits `pattern`, or whose name and value (split at the first "=") fit `name` and `value`;
+# the strategies are `string` (equal) and `re2` (matched from start to end).
 package framework
 
 # The one largest subset of the request that some of the objects (containers or processes) can agree on.
 kept_env(_) := input.envList if not data.policy.allow_environment_variable_dropping
 
-kept_env(objects) := kept if {
-	data.policy.allow_environment_variable_dropping
-	subsets := [subset |
-		some object in objects
-		subset := {entry |
-			some entry in input.envList
-			env_known(object.env_rules, entry)
-		}
-	]
-	most := max([count(subset) | some subset in subsets])
-	largest := {subset | some subset in subsets; count(subset) == most}
-	count(largest) == 1
-	some subset in largest
-	kept := [entry | some entry in subset]
-}
+kept_env(objects) := casemate_env_kept(objects, input.envList) if data.policy.allow_environment_variable_dropping
 
-env_fits(rules, entries) if {
-	env_complete(rules, entries)
-	every entry in entries {
-		env_known(rules, entry)
-	}
-}
+# Objects that know every entry and whose required rules each accept one.
+env_fitting(objects, entries) := casemate_env_fitting(objects, entries)
 
-# Every required variable is there.
-env_complete(rules, entries) if {
-	every rule in rules {
-		env_rule_satisfied(rule, entries)
-	}
-}
-
-env_rule_satisfied(rule, _) if not rule.required
-
-env_rule_satisfied(rule, entries) if {
-	rule.required
-	some entry in entries
-	env_rule_accepts(rule, entry)
-}
-
-env_known(rules, entry) if {
-	some rule in rules
-	env_rule_accepts(rule, entry)
-}
-
-env_rule_accepts(rule, entry) if env_text_accepts(rule.strategy, rule.pattern, entry)
-
-env_rule_accepts(rule, entry) if {
-	position := indexof(entry, "=")
-	position >= 0
-	env_text_accepts(rule.name_strategy, rule.name, substring(entry, 0, position))
-	env_text_accepts(rule.value_strategy, rule.value, substring(entry, position + 1, -1))
-}
-
-env_text_accepts("string", pattern, text) if pattern == text
-
-env_text_accepts("re2", pattern, text) if casemate_matches(pattern, text)
+env_known(rules, entry) if count(casemate_env_unknown([{"env_rules": rules}], [entry])) == 0
 
 # Names of the variables that none of the objects knows, in the order of the request.
-unknown_env(objects) := [split(entry, "=")[0] |
-	some entry in input.envList
-	not env_known_to_some(objects, entry)
-]
+unknown_env(objects) := casemate_env_unknown(objects, input.envList)
 
-env_known_to_some(objects, entry) if {
-	some object in objects
-	env_known(object.env_rules, entry)
-}
+env_incomplete(objects) if casemate_env_incomplete(objects, input.envList)

@@ -29,31 +29,23 @@ policy_processes := [] if {
 	not data.policy.external_processes
 }
 
-policy_processes := [upgraded |
-	some process in data.policy.external_processes
-	upgraded := {
-		"command": process.command,
-		"env_rules": process.env_rules,
-		"working_dir": process.working_dir,
-		"allow_stdio_access": process.allow_stdio_access,
-	}
-] if {
+policy_processes := [upgraded_process(process) | some process in data.policy.external_processes] if {
 	policy_age < 0
 	data.policy.external_processes
 }
 
-external_by_process := [process |
-	some process in candidate_processes
-	process.command == input.argList
-	process.working_dir == input.workingDir
-]
+upgraded_process(process) := {
+	"command": process.command,
+	"env_rules": process.env_rules,
+	"working_dir": process.working_dir,
+	"allow_stdio_access": process.allow_stdio_access,
+}
+
+external_by_process := casemate_where(casemate_where(candidate_processes, "command", input.argList), "working_dir", input.workingDir)
 
 external_env := kept_env(external_by_process)
 
-external_by_env := [process |
-	some process in external_by_process
-	env_fits(process.env_rules, external_env)
-]
+external_by_env := env_fitting(external_by_process, external_env)
 
 errors contains "invalid command" if {
 	input.rule == "exec_external"
@@ -73,8 +65,7 @@ errors contains sprintf("invalid env list: %s", [concat(",", unknown)]) if {
 
 errors contains "missing required environment variable" if {
 	input.rule == "exec_external"
-	some process in external_by_process
-	not env_complete(process.env_rules, input.envList)
+	env_incomplete(external_by_process)
 }
 
 errors contains "invalid working directory" if {

@@ -31,10 +31,7 @@ exec_command_listed(container) if {
 
 exec_env := kept_env(exec_by_process)
 
-exec_by_env := [container |
-	some container in exec_by_process
-	env_fits(container.env_rules, exec_env)
-]
+exec_by_env := env_fitting(exec_by_process, exec_env)
 
 default started_privileged := false
 
@@ -71,8 +68,7 @@ errors contains sprintf("invalid env list: %s", [concat(",", unknown)]) if {
 errors contains "missing required environment variable" if {
 	input.rule == "exec_in_container"
 	container_started
-	some container in exec_by_process
-	not env_complete(container.env_rules, input.envList)
+	env_incomplete(exec_by_process)
 }
 
 errors contains "invalid working directory" if {

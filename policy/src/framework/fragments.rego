@@ -1,32 +1,19 @@
-# Signed additions to a policy: who may sign which, from which version on, and with whose receipts.
+# Fragments a policy and its loaded fragments name, and what a fragment's text brings with it.
 package framework
-
-default load_fragment := {"allowed": false}
-
-# The question before the text is looked at: is this issuer's feed expected?
-load_fragment := {"allowed": true, "parameters": expected_parameters} if {
-	not input.fragment_loaded
-	some candidate in expected_fragments
-	header_svn_fits(candidate)
-	count(missing_receipts(candidate)) == 0
-}
 
 default policy_fragments := []
 
 policy_fragments := data.policy.fragments if policy_age == 0
 
-policy_fragments := [upgraded |
-	some fragment in data.policy.fragments
-	upgraded := {
-		"issuer": fragment.issuer,
-		"feed": fragment.feed,
-		"minimum_svn": fragment.minimum_svn,
-		"includes": fragment.includes,
-		"required_receipts": object.get(fragment, "required_receipts", []),
-		"parameters": object.get(fragment, "parameters", {}),
-	}
-] if {
-	policy_age < 0
+policy_fragments := [upgraded_fragment(fragment) | some fragment in data.policy.fragments] if policy_age < 0
+
+upgraded_fragment(fragment) := {
+	"issuer": fragment.issuer,
+	"feed": fragment.feed,
+	"minimum_svn": fragment.minimum_svn,
+	"includes": fragment.includes,
+	"required_receipts": object.get(fragment, "required_receipts", []),
+	"parameters": object.get(fragment, "parameters", {}),
 }
 
 candidate_fragments := array.concat(policy_fragments, [fragment |
@@ -40,64 +27,57 @@ expected_fragments := [fragment |
 	fragment.feed == input.feed
 ]
 
-# Those that loaded fragments gave come first.
-expected_parameters := array.concat(
-	[given.parameters |
-		some given in data.metadata.fragment_parameters
-		given.issuer == input.issuer
-		given.feed == input.feed
-	],
-	[fragment.parameters |
-		some fragment in policy_fragments
-		fragment.issuer == input.issuer
-		fragment.feed == input.feed
-	],
-)
-
-header_svn_fits(_) if not input.has_header_svn
-
-header_svn_fits(candidate) if {
-	input.has_header_svn
-	svn_reaches(input.header_svn, candidate.minimum_svn)
+# The fragment's own version decides how its objects are brought up to date.
+fragment_version := declared if {
+	declared := data[input.namespace].framework_version
+} else := declared if {
+	declared := data[input.namespace].framework_svn
 }
 
-missing_receipts(candidate) := {required |
-	some required in object.get(candidate, "required_receipts", [])
-	not receipt_fits(required)
+fragment_age := semver.compare(fragment_version, version)
+
+# Everything that can be included, by name.
+fragment_objects := {
+	"containers": fragment_containers,
+	"fragments": fragment_fragments,
+	"external_processes": fragment_external_processes,
+	"transparency_trust_lists": fragment_list_since_0_5_0("transparency_trust_lists"),
+	"platform_rules": fragment_list_since_0_5_0("platform_rules"),
+} if {
+	fragment_age <= 0
 }
 
-receipt_fits("*") if count(input.receipts) > 0
+declared_in_fragment(name) := found if {
+	found := data[input.namespace][name]
+} else := []
 
-receipt_fits(required) if {
-	some receipt in input.receipts
-	receipt.issuer == required
+fragment_containers := declared_in_fragment("containers") if fragment_age == 0
+
+fragment_containers := [upgraded_container(container, fragment_version) | some container in declared_in_fragment("containers")] if {
+	fragment_age < 0
 }
 
-receipt_fits(required) if {
-	startswith(required, "TTL:")
-	some receipt in input.receipts
-	substring(required, 4, -1) in receipt.ttl_subjects
+fragment_fragments := declared_in_fragment("fragments") if fragment_age == 0
+
+fragment_fragments := [upgraded_fragment(fragment) | some fragment in declared_in_fragment("fragments")] if fragment_age < 0
+
+fragment_external_processes := declared_in_fragment("external_processes") if fragment_age == 0
+
+fragment_external_processes := [upgraded_process(process) | some process in declared_in_fragment("external_processes")] if {
+	fragment_age < 0
 }
 
-errors contains "invalid fragment issuer" if {
-	input.rule == "load_fragment"
-	not some_fragment_issuer_fits
+# Both came with 0.5.0; what an older fragment calls so means something else.
+fragment_list_since_0_5_0(name) := declared_in_fragment(name) if semver.compare(fragment_version, "0.5.0") >= 0
+
+fragment_list_since_0_5_0(_) := [] if semver.compare(fragment_version, "0.5.0") < 0
+
+included_objects(candidate) := {name: fragment_objects[name] |
+	some name in candidate.includes
+	fragment_objects[name]
 }
 
-some_fragment_issuer_fits if {
-	some fragment in candidate_fragments
-	fragment.issuer == input.issuer
-}
+# Security version numbers are whole numbers, or semantic versions in old policies; the two never compare.
+svn_reaches(svn, minimum) if semver.compare(svn, minimum) >= 0
 
-errors contains "invalid fragment feed" if {
-	input.rule == "load_fragment"
-	some_fragment_issuer_fits
-	count(expected_fragments) == 0
-}
-
-errors contains sprintf("missing receipt from %s", [missing]) if {
-	input.rule == "load_fragment"
-	not input.fragment_loaded
-	some candidate in expected_fragments
-	some missing in missing_receipts(candidate)
-}
+svn_reaches(svn, minimum) if to_number(svn) >= to_number(minimum)

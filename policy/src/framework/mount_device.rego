@@ -12,11 +12,11 @@ mount_device := {
 	mount_point_valid
 }
 
-layer_listed if data.policy.containers[_].layers[_] == input.deviceHash
+layer_listed if casemate_layer_listed(data.policy.containers, input.deviceHash)
 
 layer_listed if {
 	some loaded in loaded_fragments
-	loaded.containers[_].layers[_] == input.deviceHash
+	casemate_layer_listed(loaded.containers, input.deviceHash)
 }
 
 mount_point_taken if data.metadata.devices[input.target]

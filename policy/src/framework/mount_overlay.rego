@@ -15,11 +15,9 @@ mount_overlay := {
 	count(overlay_matches) > 0
 }
 
-overlay_matches := [container |
-	count(mounted_layers) == count(input.layerPaths)
-	some container in candidate_containers
-	container.layers == mounted_layers
-]
+default overlay_matches := []
+
+overlay_matches := casemate_where(candidate_containers, "layers", mounted_layers) if count(mounted_layers) == count(input.layerPaths)
 
 # Policies list the bottom layer first.
 mounted_layers := array.reverse([hash |

@@ -1,19 +1,32 @@
 # Mounts of a container: those of its own list, those every container may have.
+#
+# A mount fits one of a list that has its type, destination and options (in any order), and its source: equal, or below the
+# directory that a prefix stands for (the rest is a pattern), or a directory shared with this very container.
 package framework
+
+mount_places := {
+	"sandbox_prefix": data.sandboxPrefix,
+	"sandbox_dir": object.get(input, "sandboxDir", null),
+	"huge_pages_prefix": data.hugePagesPrefix,
+	"huge_pages_dir": object.get(input, "hugePagesDir", null),
+	"plan9_prefix": data.plan9Prefix,
+	"shared": shared_directories,
+	"container": object.get(input, "containerID", null),
+	"privileged": data.privilegedMounts,
+}
+
+default shared_directories := {}
+
+shared_directories := data.metadata.p9mounts
 
 # What only the container's own list can allow.
 special_mounts := [mount |
-	some mount in input.mounts
-	not default_mount(mount)
+	some mount in casemate_mounts_refused([{"mounts": data.defaultMounts}], input.mounts, mount_places)
+	not writable_sysfs_of_the_pod(mount)
 ]
 
-default_mount(mount) if {
-	some constraint in data.defaultMounts
-	mount_fits(constraint, mount)
-}
-
 # The pod's own container may have /sys writable.
-default_mount(mount) if {
+writable_sysfs_of_the_pod(mount) if {
 	input.isSandboxContainer
 	mount.type == "sysfs"
 	mount.source == "sysfs"
@@ -21,44 +34,6 @@ default_mount(mount) if {
 	same_members(mount.options, ["nosuid", "noexec", "nodev", "rw"])
 }
 
-mounts_fit(container) if {
-	every mount in special_mounts {
-		mount_allowed(container, mount)
-	}
-}
+mounts_fit(container) if count(casemate_mounts_fitting([container], special_mounts, mount_places)) > 0
 
-mount_allowed(container, mount) if {
-	some constraint in container.mounts
-	mount_fits(constraint, mount)
-}
-
-mount_allowed(container, mount) if {
-	container.allow_elevated
-	some constraint in data.privilegedMounts
-	mount_fits(constraint, mount)
-}
-
-mount_fits(constraint, mount) if {
-	mount.type == constraint.type
-	mount.destination != ""
-	mount.destination == constraint.destination
-	same_members(mount.options, constraint.options)
-	mount_source_fits(constraint.source, mount.source)
-}
-
-mount_source_fits(allowed, source) if allowed == source
-
-mount_source_fits(allowed, source) if {
-	startswith(allowed, data.sandboxPrefix)
-	casemate_matches(replace(allowed, data.sandboxPrefix, input.sandboxDir), source)
-}
-
-mount_source_fits(allowed, source) if {
-	startswith(allowed, data.hugePagesPrefix)
-	casemate_matches(replace(allowed, data.hugePagesPrefix, input.hugePagesDir), source)
-}
-
-mount_source_fits(allowed, source) if {
-	startswith(allowed, data.plan9Prefix)
-	data.metadata.p9mounts[source] == input.containerID
-}
+mount_fits(constraint, mount) if count(casemate_mounts_refused([{"mounts": [constraint]}], [mount], mount_places)) == 0

@@ -11,21 +11,33 @@ macro_rules! test_modules {
 
 test_modules![
     "capabilities",
+    "confine_container",
     "containers",
     "create_container",
     "environment",
     "exec_external",
     "exec_in_container",
     "flags",
-    "fragments",
+    "guest_network",
+    "load_fragment",
     "mount_device",
     "mount_overlay",
     "mounts",
     "plan9",
+    "port_forward",
     "rw_mount_device",
     "scratch",
     "users",
 ];
+
+#[test]
+fn every_point_of_the_tables_has_a_rule() {
+    let module = super::module();
+    for point in crate::POINTS.iter().chain(crate::OWN_POINTS) {
+        let default = format!("\ndefault {} := ", point.name);
+        assert!(module.contains(&default), "no rule for {} among the files of framework.rs", point.name);
+    }
+}
 
 fn names(text: &str) -> impl Iterator<Item = &str> {
     text.lines()

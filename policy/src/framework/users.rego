@@ -1,31 +1,11 @@
 # Who a process runs as.
 package framework
 
-user_fits(user) if {
-	user.umask == input.umask
-	id_name_fits(user.user_idname, input.user)
-	every group in input.groups {
-		some allowed in user.group_idnames
-		id_name_fits(allowed, group)
-	}
-}
+# Those whose umask is the one asked for, whose user fits, and one of whose groups each group fits. Strategies: `any`; `id` and
+# `name` (equal); `re2` (the name, matched from start to end).
+users_fitting(containers) := casemate_users_fitting(containers, input.user, input.groups, input.umask)
 
-id_name_fits(allowed, _) if allowed.strategy == "any"
-
-id_name_fits(allowed, asked) if {
-	allowed.strategy == "id"
-	allowed.pattern == asked.id
-}
-
-id_name_fits(allowed, asked) if {
-	allowed.strategy == "name"
-	allowed.pattern == asked.name
-}
-
-id_name_fits(allowed, asked) if {
-	allowed.strategy == "re2"
-	casemate_matches(allowed.pattern, asked.name)
-}
+user_fits(user) if count(users_fitting([{"user": user}])) > 0
 
 no_new_privileges_fits(demanded) if demanded == false
 

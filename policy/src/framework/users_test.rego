@@ -16,13 +16,17 @@ test_user_groups_and_umask if {
 	not fits({"umask": "0000"})
 }
 
+accepts(allowed, asked) if {
+	framework.user_fits({"umask": "0022", "user_idname": allowed, "group_idnames": []}) with input as {"user": asked, "groups": [], "umask": "0022"}
+}
+
 test_strategies if {
 	asked := {"id": "5", "name": "svc-a"}
-	framework.id_name_fits({"pattern": "", "strategy": "any"}, asked)
-	framework.id_name_fits({"pattern": "5", "strategy": "id"}, asked)
-	framework.id_name_fits({"pattern": "svc-a", "strategy": "name"}, asked)
-	framework.id_name_fits({"pattern": "svc-.", "strategy": "re2"}, asked)
-	not framework.id_name_fits({"pattern": "svc", "strategy": "re2"}, asked)
-	not framework.id_name_fits({"pattern": "svc-a", "strategy": "id"}, asked)
-	not framework.id_name_fits({"pattern": "5", "strategy": "bogus"}, asked)
+	accepts({"pattern": "", "strategy": "any"}, asked)
+	accepts({"pattern": "5", "strategy": "id"}, asked)
+	accepts({"pattern": "svc-a", "strategy": "name"}, asked)
+	accepts({"pattern": "svc-.", "strategy": "re2"}, asked)
+	not accepts({"pattern": "svc", "strategy": "re2"}, asked)
+	not accepts({"pattern": "svc-a", "strategy": "id"}, asked)
+	not accepts({"pattern": "5", "strategy": "bogus"}, asked)
 }

@@ -57,7 +57,7 @@ fn what_re2_refuses_is_refused() {
         (r"\y", PatternError::Escape),
         (r"\Z", PatternError::Escape),
         (r"\C", PatternError::Escape),
-        (r"\B", PatternError::Escape),
+        (r"\B", PatternError::NoEqual),
         ("a\\", PatternError::Escape),
         ("[b-a]", PatternError::Class),
         ("[[:nope:]]", PatternError::Class),

@@ -202,6 +202,7 @@ impl Translator<'_> {
             'A' => r"\A",
             'z' => r"\z",
             'b' => r"(?-u:\b)",
+            'B' => return Err(PatternError::NoEqual),
             'Q' => {
                 self.rest.next();
                 return Ok(self.quoted(last));

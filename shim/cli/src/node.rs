@@ -3,21 +3,17 @@
 //! A sandbox's directory, `/run/casemate/<namespace>/<id>`, holds the shim's record and the VMM's control socket.
 
 use anyhow::{Context, Result, bail};
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, send, setsockopt, socket, sockopt};
-use nix::sys::time::TimeVal;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use vm_spec::control::{MESSAGE_MAX_BYTES, Reply, Request, Stats};
+use vm_spec::control::{Client, Reply, Request, Stats};
 
 /// Where shims keep their sandboxes, unless the node's configuration says otherwise.
 const STATE_DIR: &str = "/run/casemate";
 /// The node's configuration.
 const CONFIG: &str = "/etc/casemate/config.toml";
-/// Seconds within which a VMM must answer.
-const ANSWER_SECONDS: i64 = 5;
 
 /// The part of the shim's record that is shown.
 #[derive(Deserialize)]
@@ -78,6 +74,14 @@ pub fn stats(id: &str, json: bool) -> Result<()> {
     println!("{:<40} {:>14}", "exits", stats.exits);
     for (name, count) in &stats.to_vmm {
         println!("{:<40} {count:>14}", format!("to the VMM: {name}"));
+    }
+    let watchdog = &stats.watchdog;
+    for (name, count) in [
+        ("storms", watchdog.storms),
+        ("throttled exits", watchdog.throttled),
+        ("silenced doorbells", watchdog.silenced),
+    ] {
+        println!("{:<40} {count:>14}", format!("watchdog: {name}"));
     }
     for (name, count) in stats.kvm.iter().filter(|(_, count)| **count != 0) {
         println!("{:<40} {count:>14}", format!("kvm: {name}"));
@@ -159,24 +163,11 @@ fn ask(directory: &Path) -> Result<Stats> {
     let handle = File::open(directory).with_context(|| format!("cannot open {}", directory.display()))?;
     // By descriptor: a socket's path ends at 107 bytes, ids may be longer.
     let path = PathBuf::from(format!("/proc/self/fd/{}/control.sock", handle.as_raw_fd()));
-    let request = serde_json::to_vec(&Request::Stats)?;
-    let answer = exchange(&path, &request).context("the VMM does not answer")?;
-    match serde_json::from_slice(&answer).context("the VMM's answer is not valid")? {
+    let client = Client::connect(&path).context("the VMM cannot be asked")?;
+    match client.request(&Request::Stats).context("the VMM does not answer")? {
         Reply::Stats(stats) => Ok(stats),
-        Reply::Error(reason) => bail!("the VMM refused: {reason}"),
         other => bail!("the VMM gave another answer: {other:?}"),
     }
-}
-
-fn exchange(path: &Path, message: &[u8]) -> nix::Result<Vec<u8>> {
-    let socket = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
-    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(ANSWER_SECONDS, 0))?;
-    connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
-    send(socket.as_raw_fd(), message, MsgFlags::MSG_NOSIGNAL)?;
-    let mut answer = vec![0; MESSAGE_MAX_BYTES];
-    let length = recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty())?;
-    answer.truncate(length);
-    Ok(answer)
 }
 
 /// Field 22 of `/proc/<pid>/stat` (proc(5)); the name before it may hold spaces and parentheses.
@@ -234,7 +225,8 @@ mod tests {
 
     #[test]
     fn counters_come_over_the_control_socket() {
-        use nix::sys::socket::{Backlog, accept, bind, listen};
+        use nix::sys::socket::{AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, accept, bind, listen, recv, send, socket};
+        use vm_spec::control::MESSAGE_MAX_BYTES;
         let root = tempfile::tempdir().unwrap();
         let directory = sandbox(root.path(), "default", "web", 1);
         let listener = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();

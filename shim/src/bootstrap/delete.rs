@@ -2,9 +2,9 @@
 
 use super::{Args, BootstrapError, address::Address};
 use crate::{
-    bundle::{Bundle, Group, Role},
+    bundle::{Bundle, Group, Role, noted_state},
     config::Config,
-    vm::{KILLED, Record, StateDir},
+    vm::{KILLED, Record, StateDir, orphan},
 };
 use containerd_shim_protos::api::DeleteResponse;
 use protobuf::{Message, well_known_types::timestamp::Timestamp};
@@ -28,7 +28,7 @@ pub fn delete(args: &Args) -> Result<(), BootstrapError> {
         id: args.id.clone(),
         role: Role::Alone,
     });
-    let pid = clean_up(args, &group)?;
+    let pid = clean_up(args, &bundle, &group)?;
     remove_dead_socket(&bundle);
     let response = DeleteResponse {
         pid,
@@ -43,17 +43,28 @@ pub fn delete(args: &Args) -> Result<(), BootstrapError> {
 }
 
 /// Ends the VM and removes its directory; gives the VMM's process id, 0 when there was none.
-fn clean_up(args: &Args, group: &Group) -> Result<u32, BootstrapError> {
+fn clean_up(args: &Args, bundle: &Path, group: &Group) -> Result<u32, BootstrapError> {
     Args::check_group(&group.id)?;
-    let config = Config::load_default()?;
-    let path = StateDir::path(&config.state_dir, &args.namespace, &group.id);
+    let own = Path::new(&args.namespace).join(&group.id);
+    // A note that names something else would have that removed.
+    let path = match noted_state(bundle).filter(|path| path.ends_with(&own)) {
+        Some(path) => path,
+        // Nothing was booted for this bundle, or it is half gone: the place where most sandboxes are.
+        None => StateDir::path(&Config::load_default()?.state_dir, &args.namespace, &group.id),
+    };
     let Some(record) = Record::load(&path)? else {
+        // The others' shim may be about to boot and record their VM.
+        if group.id != args.id && Address::read(bundle).is_some_and(|address| address.answers()) {
+            return Ok(0);
+        }
+        let cgroups_path = Bundle::read(bundle).map(|bundle| bundle.cgroups_path().to_owned());
+        orphan::end(&path, &cgroups_path.unwrap_or_default(), VMM_GONE);
         StateDir::remove_leftovers(&path)?;
         return Ok(0);
     };
-    // containerd may ask for one member while the pod's shim still serves the others.
-    let pod_lives = group.role == Role::Member && record.shim.is_alive();
-    if !pod_lives {
+    // containerd may ask for one member while the shim still serves the others.
+    let others_live = group.id != args.id && record.shim.is_alive();
+    if !others_live {
         record.vmm.kill_and_wait(VMM_GONE);
         record.remove_cgroups();
         StateDir::remove_leftovers(&path)?;

@@ -6,7 +6,20 @@ use protobuf::{Message, well_known_types::any::Any};
 use std::io::{self, Write};
 
 /// OCI runtime features as the specification's `features.md` has them: what containers of this runtime can ask for.
-const FEATURES: &str = r#"{"ociVersionMin":"1.0.0","ociVersionMax":"1.2.0","linux":{"namespaces":["cgroup","ipc","mount","pid","uts"],"cgroup":{"v1":false,"v2":true,"systemd":false},"seccomp":{"enabled":true},"apparmor":{"enabled":false},"selinux":{"enabled":false}}}"#;
+///
+/// containerd and CRI read from it whether they may ask for user namespaces, idmapped and recursively read-only mounts
+/// (none of them), and which seccomp actions are known. Hooks are refused by the guest, so none is listed.
+const FEATURES: &str = r#"{
+"ociVersionMin":"1.0.0","ociVersionMax":"1.2.0","hooks":[],
+"mountOptions":["async","atime","bind","defaults","dev","diratime","dirsync","exec","iversion","lazytime","loud","mand","noatime","nodev","nodiratime","noexec","nolazytime","nomand","norelatime","nostrictatime","nosuid","private","rbind","relatime","remount","ro","rprivate","rshared","rslave","rw","shared","slave","strictatime","suid","sync"],
+"linux":{"namespaces":["cgroup","ipc","mount","network","pid","uts"],
+"cgroup":{"v1":false,"v2":true,"systemd":false,"systemdUser":false,"rdma":false},
+"seccomp":{"enabled":true,
+"actions":["SCMP_ACT_ALLOW","SCMP_ACT_ERRNO","SCMP_ACT_KILL","SCMP_ACT_KILL_PROCESS","SCMP_ACT_KILL_THREAD","SCMP_ACT_LOG","SCMP_ACT_TRACE","SCMP_ACT_TRAP"],
+"operators":["SCMP_CMP_EQ","SCMP_CMP_GE","SCMP_CMP_GT","SCMP_CMP_LE","SCMP_CMP_LT","SCMP_CMP_MASKED_EQ","SCMP_CMP_NE"],
+"archs":["SCMP_ARCH_X32","SCMP_ARCH_X86","SCMP_ARCH_X86_64"]},
+"apparmor":{"enabled":false},"selinux":{"enabled":false},"intelRdt":{"enabled":false},
+"mountExtensions":{"idmap":{"enabled":false}}}}"#;
 /// Type under which containerd decodes [`FEATURES`].
 const FEATURES_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/features/Features";
 
@@ -60,5 +73,10 @@ mod tests {
         assert_eq!(info.name, RUNTIME_NAME);
         let features: serde_json::Value = serde_json::from_slice(&info.features.value).unwrap();
         assert_eq!(features["linux"]["cgroup"]["v2"], true);
+        // What CRI would otherwise ask for: user namespaces, recursively read-only mounts.
+        let lists = |list: &serde_json::Value, word: &str| list.as_array().unwrap().iter().any(|entry| entry == word);
+        assert!(!lists(&features["linux"]["namespaces"], "user"));
+        assert!(!lists(&features["mountOptions"], "rro"));
+        assert_eq!(features["linux"]["mountExtensions"]["idmap"]["enabled"], false);
     }
 }

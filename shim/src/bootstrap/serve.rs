@@ -75,6 +75,7 @@ async fn run(args: Args, listener: UnixListener) -> Result<(), BootstrapError> {
     let listener = tokio::net::UnixListener::from_std(listener).map_err(|e| BootstrapError::Io("watch the listener", e))?;
     let mut server = Server::new().add_listener(listener.into()).register_service(both_names(&service));
     server.start().await.map_err(BootstrapError::Server)?;
+    crate::phase::reached("serving");
     log::info!("serving sandbox {} in namespace {}", group.id, args.namespace);
 
     finished.notified().await;

@@ -1,51 +1,94 @@
-//! Where an output goes: a FIFO that a client reads, or a file that is appended to.
+//! Where outputs go: a FIFO that a client reads, a file that is appended to, or a program's pipe.
 
-use super::{StdioError, open_error};
-use std::{fs::OpenOptions, io};
+use super::{
+    StdioError, StdioPaths,
+    destination::Destination,
+    logger::{Logger, Started},
+    open_error,
+};
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, PipeWriter},
+    os::fd::OwnedFd,
+    path::Path,
+};
 use tokio::{
     fs::File,
     io::AsyncWriteExt,
     net::unix::pipe::{self, Sender},
+    task::JoinHandle,
 };
-
-/// The scheme of plain log files, as in `ctr run --log-uri file:///var/log/web`.
-const FILE_SCHEME: &str = "file://";
 
 /// An opened output.
 pub enum Sink {
-    /// A client's FIFO.
-    Fifo(Sender),
+    /// A client's FIFO, or a program's pipe.
+    Pipe(Sender),
     /// A log file.
     File(File),
     /// Nobody takes it any more.
     Closed,
 }
 
+/// The outputs of a process.
+pub struct Outputs {
+    /// Standard output, or the terminal.
+    pub stdout: Option<Sink>,
+    /// Standard error; with a terminal there is none.
+    pub stderr: Option<Sink>,
+    /// The program that reads both, and its end.
+    pub logger: Option<(Logger, JoinHandle<()>)>,
+}
+
+impl Outputs {
+    /// Opens what `paths` names, without waiting for a reader.
+    pub async fn open(paths: &StdioPaths) -> Result<Self, StdioError> {
+        let wanted = |path: &str| (!path.is_empty()).then(|| path.to_owned());
+        let stdout = wanted(&paths.stdout);
+        let stderr = wanted(&paths.stderr).filter(|_| !paths.terminal);
+        if let Some(uri) = &stdout
+            && let Some(Destination::Program { path, arguments }) = Destination::parse(uri)
+        {
+            let failed = open_error("stdout", uri);
+            let started = Logger::start(&path, &arguments, &paths.namespace, &paths.id).await;
+            return Self::of_program(started.map_err(failed)?, stderr.is_some()).map_err(open_error("stdout", uri));
+        }
+        Ok(Self {
+            stdout: stdout.map(|path| Sink::open("stdout", &path)).transpose()?,
+            stderr: stderr.map(|path| Sink::open("stderr", &path)).transpose()?,
+            logger: None,
+        })
+    }
+
+    /// One program takes both, as containerd has it; what the process does not have ends at once.
+    fn of_program(started: Started, with_stderr: bool) -> io::Result<Self> {
+        let sink = |writer: PipeWriter| Sender::from_owned_fd(OwnedFd::from(writer)).map(Sink::Pipe);
+        Ok(Self {
+            stdout: Some(sink(started.stdout)?),
+            stderr: with_stderr.then(|| sink(started.stderr)).transpose()?,
+            logger: Some((started.logger, started.ended)),
+        })
+    }
+}
+
 impl Sink {
-    /// Opens `path` without waiting for a reader.
-    pub fn open(stream: &'static str, path: &str) -> Result<Self, StdioError> {
-        if let Some(file) = path.strip_prefix(FILE_SCHEME) {
-            let file = OpenOptions::new()
-                .create(true)
-                .append(true)
-                .open(file)
-                .map_err(open_error(stream, path))?;
-            return Ok(Self::File(File::from_std(file)));
-        }
-        if path.contains("://") {
-            return Err(StdioError::Scheme {
+    fn open(stream: &'static str, uri: &str) -> Result<Self, StdioError> {
+        match Destination::parse(uri) {
+            Some(Destination::Fifo(path)) => {
+                let fifo = pipe::OpenOptions::new().read_write(true).open_sender(path);
+                fifo.map(Self::Pipe).map_err(open_error(stream, uri))
+            }
+            Some(Destination::File(path)) => log_file(&path).map_err(open_error(stream, uri)),
+            Some(Destination::Program { .. }) | None => Err(StdioError::Scheme {
                 stream,
-                path: path.to_owned(),
-            });
+                path: uri.to_owned(),
+            }),
         }
-        let fifo = pipe::OpenOptions::new().read_write(true).open_sender(path);
-        fifo.map(Self::Fifo).map_err(open_error(stream, path))
     }
 
     /// Writes all of `bytes`, waiting while the reader is slow.
     pub async fn write(&mut self, bytes: &[u8]) {
         let written: io::Result<()> = match self {
-            Self::Fifo(fifo) => fifo.write_all(bytes).await,
+            Self::Pipe(pipe) => pipe.write_all(bytes).await,
             Self::File(file) => match file.write_all(bytes).await {
                 Ok(()) => file.flush().await,
                 failed => failed,
@@ -57,4 +100,13 @@ impl Sink {
             *self = Self::Closed;
         }
     }
+}
+
+/// Opened as containerd's own shim does it, its directory included.
+fn log_file(path: &Path) -> io::Result<Sink> {
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    let file = OpenOptions::new().create(true).append(true).open(path)?;
+    Ok(Sink::File(File::from_std(file)))
 }

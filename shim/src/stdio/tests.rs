@@ -150,9 +150,57 @@ async fn files_are_appended_to_and_other_schemes_refused() {
     assert_eq!(std::fs::read_to_string(&log).unwrap(), "old\nnew\n");
 
     let other = StdioPaths {
-        stdout: "binary:///bin/true".into(),
+        stdout: "npipe:///log".into(),
         ..Default::default()
     };
     let refused = Streams::open(&other, &guest.dir.path().join("vsock.sock")).await;
     assert!(matches!(refused, Err(StdioError::Scheme { .. })));
+}
+
+/// Writes what a logging program is given into `dir`.
+fn logging_program(dir: &Path) -> String {
+    let script = dir.join("logger");
+    let text = format!(
+        "#!/bin/sh\necho \"$CONTAINER_NAMESPACE $CONTAINER_ID $*\" >{0}/said\nexec 5>&-\n/bin/cat <&3 >{0}/out\n/bin/cat <&4 >{0}/err\n",
+        dir.display()
+    );
+    std::fs::write(&script, text).unwrap();
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    format!("binary://{}?key=value&flag", script.display())
+}
+
+#[tokio::test]
+async fn a_logging_program_gets_both_outputs_and_is_waited_for() {
+    let guest = Guest::start();
+    let uri = logging_program(guest.dir.path());
+    let paths = StdioPaths {
+        stdout: uri.clone(),
+        stderr: uri,
+        namespace: "ns".into(),
+        id: "web".into(),
+        ..Default::default()
+    };
+    let (streams, request) = guest.open(paths).await;
+    let mut out = guest.take(&request.stdout_token).await;
+    let mut err = guest.take(&request.stderr_token).await;
+    out.write_all(b"to out").await.unwrap();
+    err.write_all(b"to err").await.unwrap();
+    drop((out, err));
+    assert!(streams.drained(SOON).await);
+    let read = |name: &str| std::fs::read_to_string(guest.dir.path().join(name)).unwrap();
+    assert_eq!(
+        (read("said").as_str(), read("out").as_str(), read("err").as_str()),
+        ("ns web key value flag \n", "to out", "to err")
+    );
+}
+
+#[tokio::test]
+async fn a_logging_program_that_does_not_exist_is_an_error() {
+    let guest = Guest::start();
+    let paths = StdioPaths {
+        stdout: "binary:///no/such/logger".into(),
+        ..Default::default()
+    };
+    let refused = Streams::open(&paths, &guest.dir.path().join("vsock.sock")).await;
+    assert!(matches!(refused, Err(StdioError::Open { .. })));
 }

@@ -62,13 +62,13 @@ impl Container {
     /// Registers a further process, to be started later.
     ///
     /// # Errors
-    /// When the id is taken or no id, or the container has ended.
+    /// When the id is taken or no id, or the container has ended or stands still.
     pub fn add_exec(&self, request: ExecProcessRequest) -> Result<(), Error> {
         valid_caller_id(&request.exec_id).map_err(|_| Error::Invalid("the exec id is not an identifier"))?;
-        if self.init.state() == ProcessState::Stopped {
+        if let state @ (ProcessState::Stopped | ProcessState::Paused) = self.init.state() {
             return Err(Error::State {
                 call: "exec in",
-                state: ProcessState::Stopped.name(),
+                state: state.name(),
             });
         }
         let document = request.spec.into_option().map(|spec| spec.value).unwrap_or_default();
@@ -77,6 +77,8 @@ impl Container {
             stdout: request.stdout,
             stderr: request.stderr,
             terminal: request.terminal,
+            namespace: self.vm().namespace().to_owned(),
+            id: request.exec_id.clone(),
         };
         let mut execs = lock(&self.execs);
         if execs.contains_key(&request.exec_id) {

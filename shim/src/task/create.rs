@@ -6,7 +6,7 @@ use super::{
     process::{self, Process},
 };
 use crate::{
-    bundle::Bundle,
+    bundle::{Bundle, BundleError, note_state},
     config::Config,
     error::Error,
     sandbox::{Rootfs, agent_call},
@@ -29,6 +29,7 @@ const OPTIONS_TYPE: &str = "runtimeoptions.v1.Options";
 
 /// Creates a container; a failure leaves nothing, not even the VM if nobody else is in it.
 pub async fn create(tasks: &Arc<Tasks>, request: CreateTaskRequest) -> Result<CreateTaskResponse, Error> {
+    crate::phase::reached("create");
     valid_caller_id(&request.id).map_err(|_| Error::Invalid("the container id is not an identifier"))?;
     if !request.checkpoint.is_empty() {
         return Err(Error::Unimplemented("restoring a checkpoint"));
@@ -48,6 +49,7 @@ pub async fn create(tasks: &Arc<Tasks>, request: CreateTaskRequest) -> Result<Cr
     };
     let pid = container.vm().pid();
     tasks.containers.insert(container.clone());
+    crate::phase::reached("created");
     tasks.events.publish(TASK_CREATE_EVENT_TOPIC, &created(request, pid));
     process::watch(container.clone(), container.init.clone(), tasks.events.clone());
     Ok(CreateTaskResponse { pid, ..Default::default() })
@@ -61,6 +63,8 @@ async fn build(tasks: &Tasks, request: &CreateTaskRequest) -> Result<Arc<Contain
     };
     let config = config.with_annotations(bundle.annotations())?;
     let spec = bundle.for_agent()?;
+    // Before anything is booted: whatever becomes of this process, its clean-up finds the VM.
+    note_state(Path::new(&request.bundle), &tasks.sandbox.state_path(&config)).map_err(BundleError::Note)?;
     let rootfs = tasks.sandbox.prepare(&request.id, &bundle, config).await?;
     match make(tasks, request, spec, &rootfs).await {
         Ok(init) => Ok(Arc::new(Container::new(
@@ -85,6 +89,8 @@ async fn make(tasks: &Tasks, request: &CreateTaskRequest, spec: Vec<u8>, rootfs:
         stdout: request.stdout.clone(),
         stderr: request.stderr.clone(),
         terminal: request.terminal,
+        namespace: rootfs.vm.namespace().to_owned(),
+        id: request.id.clone(),
     };
     let (streams, stdio) = Streams::open(&paths, rootfs.vm.vsock()).await?;
     let create = CreateContainerRequest {

@@ -1,11 +1,19 @@
 //! One process: an init or an exec, from its registration to its exit.
 //!
 //! ```text
-//! Created ── start ──► Running ── exit ──► Stopped
-//!    └──────── killed before its start ──────▲
+//!              start               exit
+//! Created ──────────────► Running ──────────► Stopped
+//!    │              pause │   ▲ resume          ▲ ▲
+//!    │                    ▼   │      killed     │ │
+//!    │                    Paused ───────────────┘ │
+//!    └──────── killed before its start ───────────┘
 //! ```
+//! Only an init is ever paused; its execs stand still with it.
 
-use super::container::{Container, lock};
+use super::{
+    container::{Container, lock},
+    oom,
+};
 use crate::{
     error::Error,
     events::Publisher,
@@ -31,6 +39,8 @@ use tokio::{sync::watch, time::timeout};
 const EXIT_DRAIN: Duration = Duration::from_secs(1);
 /// Execs die with the init; their exits are told first, unless they take longer than this.
 const EXECS_END: Duration = Duration::from_secs(2);
+/// What the guest counted of processes ended for want of memory is told before the exit, unless it takes longer.
+const OOM_TOLD: Duration = Duration::from_secs(2);
 /// Exit status where none can be known, as containerd has it.
 const UNKNOWN: u32 = 255;
 
@@ -43,6 +53,8 @@ pub enum ProcessState {
     Starting,
     /// Started.
     Running,
+    /// Started, and stands still.
+    Paused,
     /// Ended.
     Stopped,
 }
@@ -54,6 +66,7 @@ impl ProcessState {
             Self::Created => "created",
             Self::Starting => "starting",
             Self::Running => "running",
+            Self::Paused => "paused",
             Self::Stopped => "stopped",
         }
     }
@@ -169,6 +182,7 @@ impl Process {
         self.change(ProcessState::Starting, ProcessState::Running);
         let container_id = container.id.clone();
         if self.exec_id.is_empty() {
+            crate::phase::reached("started");
             events.publish(
                 TASK_START_EVENT_TOPIC,
                 &TaskStart {
@@ -233,8 +247,13 @@ impl Process {
         Ok(pid)
     }
 
+    /// Waits for its turn among those that change what containerd is told of this process.
+    pub async fn in_order(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.order.lock().await
+    }
+
     /// Moves from `from` to `to`; false when it is not in `from`.
-    fn change(&self, from: ProcessState, to: ProcessState) -> bool {
+    pub fn change(&self, from: ProcessState, to: ProcessState) -> bool {
         let mut changing = lock(&self.changing);
         let fits = changing.state == from;
         if fits {
@@ -311,21 +330,33 @@ impl Process {
         }
     }
 
-    /// Keeps a terminal size for the start of an exec; false when it runs and the agent must be asked.
-    pub fn keep_size(&self, width: u32, height: u32) -> bool {
+    /// Takes a terminal size where the guest need not be asked: for an exec not yet started, and where there is no
+    /// terminal; false when it must be.
+    ///
+    /// # Errors
+    /// When the process has ended.
+    pub fn keep_size(&self, width: u32, height: u32) -> Result<bool, Error> {
         let mut changing = lock(&self.changing);
-        let keep = changing.state == ProcessState::Created && !self.exec_id.is_empty();
-        if keep {
+        if changing.state == ProcessState::Stopped {
+            return Err(Error::State {
+                call: "resize the terminal of",
+                state: changing.state.name(),
+            });
+        }
+        let waits = changing.state == ProcessState::Created && !self.exec_id.is_empty();
+        if waits {
             changing.size = (width, height);
         }
-        keep
+        Ok(waits || !self.paths.terminal)
     }
 
     /// The answer to `State`.
     pub fn describe(&self, container: &Container) -> StateResponse {
         let status = match self.state() {
             ProcessState::Created | ProcessState::Starting => Status::CREATED,
+            ProcessState::Running if container.init.state() == ProcessState::Paused => Status::PAUSED,
             ProcessState::Running => Status::RUNNING,
+            ProcessState::Paused => Status::PAUSED,
             ProcessState::Stopped => Status::STOPPED,
         };
         let exit = self.exit.borrow().clone();
@@ -348,10 +379,16 @@ impl Process {
 
 /// Waits for the process's end in a task of its own and tells it.
 pub fn watch(container: Arc<Container>, process: Arc<Process>, events: Publisher) {
+    let is_init = process.exec_id.is_empty();
+    let oom = is_init.then(|| tokio::spawn(oom::tell(container.clone(), events.clone())));
     tokio::spawn(async move {
         let exit = wait(container.vm(), &container.id, &process.exec_id).await;
+        if let Some(oom) = oom {
+            let _ = timeout(OOM_TOLD, oom).await;
+        }
         let _order = process.order.lock().await;
-        if process.exec_id.is_empty() {
+        if is_init {
+            crate::phase::reached("exited");
             let execs = container.execs();
             let ended = async {
                 for exec in execs
@@ -368,11 +405,7 @@ pub fn watch(container: Arc<Container>, process: Arc<Process>, events: Publisher
             streams.end_stdin();
             streams.drained(EXIT_DRAIN).await;
         }
-        let id = if process.exec_id.is_empty() {
-            container.id.clone()
-        } else {
-            process.exec_id.clone()
-        };
+        let id = if is_init { container.id.clone() } else { process.exec_id.clone() };
         let event = TaskExit {
             container_id: container.id.clone(),
             id,

@@ -14,6 +14,7 @@ use containerd_shim_protos::{
     shim_async::{Events, create_events},
 };
 use futures_util::stream;
+use protobuf::well_known_types::any::Any;
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Mutex};
 use tempfile::TempDir;
 use tokio::{
@@ -28,10 +29,13 @@ use ttrpc::{
 };
 
 const SOON: Duration = Duration::from_secs(5);
+const LIMITS: &[u8] = br#"{"pids":{"limit":7}}"#;
 
 /// What the agent of a test does, and what it was asked.
 struct Guest {
     exits: watch::Sender<Vec<(String, u32)>>,
+    /// Processes ended for want of memory.
+    ooms: watch::Sender<u64>,
     calls: Mutex<Vec<String>>,
     denied: Mutex<Vec<&'static str>>,
     vmm: Mutex<Option<u32>>,
@@ -95,6 +99,43 @@ impl agent::Agent for Guest {
         let known = exits.wait_for(|exits| of(exits).is_some()).await.unwrap();
         Ok(agent::WaitProcessResponse {
             exit_status: of(&known).unwrap(),
+            ..Default::default()
+        })
+    }
+
+    async fn pause_container(&self, _: &TtrpcContext, _: agent::PauseContainerRequest) -> ttrpc::Result<agent::PauseContainerResponse> {
+        self.judge("pause").map(|()| agent::PauseContainerResponse::new())
+    }
+
+    async fn resume_container(&self, _: &TtrpcContext, _: agent::ResumeContainerRequest) -> ttrpc::Result<agent::ResumeContainerResponse> {
+        self.judge("resume").map(|()| agent::ResumeContainerResponse::new())
+    }
+
+    async fn update_container(&self, _: &TtrpcContext, request: UpdateContainerRequest) -> ttrpc::Result<agent::UpdateContainerResponse> {
+        self.judge("update")?;
+        assert_eq!(request.resources, LIMITS);
+        Ok(agent::UpdateContainerResponse::new())
+    }
+
+    async fn container_stats(&self, _: &TtrpcContext, _: ContainerStatsRequest) -> ttrpc::Result<agent::ContainerStatsResponse> {
+        self.judge("stats")?;
+        Ok(agent::ContainerStatsResponse {
+            counters: [("pids.current".to_owned(), 3)].into(),
+            ..Default::default()
+        })
+    }
+
+    async fn wait_oom(&self, _: &TtrpcContext, request: agent::WaitOomRequest) -> ttrpc::Result<agent::WaitOomResponse> {
+        let mut ooms = self.ooms.subscribe();
+        let mut exits = self.exits.subscribe();
+        tokio::select! {
+            biased;
+            _ = ooms.wait_for(|kills| *kills > request.seen) => {}
+            _ = exits.wait_for(|exits| exits.iter().any(|(exec, _)| exec.is_empty())) => {}
+        }
+        Ok(agent::WaitOomResponse {
+            kills: *ooms.borrow(),
+            ended: self.exits.borrow().iter().any(|(exec, _)| exec.is_empty()),
             ..Default::default()
         })
     }
@@ -164,6 +205,7 @@ impl World {
         let (exits, _) = watch::channel(Vec::new());
         let guest = Arc::new(Guest {
             exits,
+            ooms: watch::channel(0).0,
             calls: Mutex::default(),
             denied: Mutex::default(),
             vmm: Mutex::default(),
@@ -281,6 +323,46 @@ impl World {
             ..Default::default()
         };
         code(self.service.state(&context(), request).await).map(|r| r.status.unwrap())
+    }
+
+    async fn pause(&self) -> Result<(), Code> {
+        let request = PauseRequest {
+            id: "web".into(),
+            ..Default::default()
+        };
+        code(self.service.pause(&context(), request).await).map(drop)
+    }
+
+    async fn resume(&self) -> Result<(), Code> {
+        let request = ResumeRequest {
+            id: "web".into(),
+            ..Default::default()
+        };
+        code(self.service.resume(&context(), request).await).map(drop)
+    }
+
+    async fn update(&self, resources: &[u8]) -> Result<(), Code> {
+        let resources = Any {
+            value: resources.to_vec(),
+            ..Default::default()
+        };
+        let request = UpdateTaskRequest {
+            id: "web".into(),
+            resources: Some(resources).into(),
+            ..Default::default()
+        };
+        code(self.service.update(&context(), request).await).map(drop)
+    }
+
+    async fn resize(&self, exec: &str) -> Result<(), Code> {
+        let request = ResizePtyRequest {
+            id: "web".into(),
+            exec_id: exec.into(),
+            width: 80,
+            height: 24,
+            ..Default::default()
+        };
+        code(self.service.resize_pty(&context(), request).await).map(drop)
     }
 
     async fn shutdown(&self) {
@@ -481,13 +563,15 @@ async fn unknown_ids_and_unknown_calls() {
     };
     let answer = world.service.connect(&context(), connect).await.unwrap();
     assert_eq!((answer.shim_pid, answer.task_pid), (std::process::id(), 0));
+    let checkpoint = world.service.checkpoint(&context(), CheckpointTaskRequest::new()).await;
+    assert_eq!(code(checkpoint).err(), Some(Code::UNIMPLEMENTED));
     assert_eq!(
         code(world.service.pause(&context(), PauseRequest::new()).await).err(),
-        Some(Code::UNIMPLEMENTED)
+        Some(Code::NOT_FOUND)
     );
     assert_eq!(
         code(world.service.stats(&context(), StatsRequest::new()).await).err(),
-        Some(Code::UNIMPLEMENTED)
+        Some(Code::NOT_FOUND)
     );
     let again = CreateTaskRequest {
         id: "web".into(),
@@ -506,4 +590,79 @@ async fn unknown_ids_and_unknown_calls() {
         code(world.service.create(&context(), escape).await).err(),
         Some(Code::INVALID_ARGUMENT)
     );
+}
+
+#[tokio::test]
+async fn a_paused_container_takes_no_exec_and_goes_on() {
+    let world = World::new().await;
+    assert_eq!(world.pause().await, Err(Code::FAILED_PRECONDITION));
+    world.start("").await.unwrap();
+    world.exec("e").await.unwrap();
+    world.start("e").await.unwrap();
+    world.exec("late").await.unwrap();
+    assert_eq!(world.resume().await, Err(Code::FAILED_PRECONDITION));
+    world.pause().await.unwrap();
+    assert_eq!(world.pause().await, Err(Code::FAILED_PRECONDITION));
+    assert_eq!(world.status("").await, Ok(Status::PAUSED));
+    assert_eq!(world.status("e").await, Ok(Status::PAUSED));
+    assert_eq!(world.exec("new").await, Err(Code::FAILED_PRECONDITION));
+    assert_eq!(world.start("late").await, Err(Code::FAILED_PRECONDITION));
+    assert_eq!(world.delete("").await, Err(Code::FAILED_PRECONDITION));
+    world.resume().await.unwrap();
+    assert_eq!(world.status("").await, Ok(Status::RUNNING));
+    assert_eq!(world.status("e").await, Ok(Status::RUNNING));
+    // Killed while it stands still.
+    world.pause().await.unwrap();
+    world.kill("e", 9).await.unwrap();
+    world.kill("", 9).await.unwrap();
+    assert_eq!(world.wait("").await, Ok(KILLED));
+    assert_eq!(world.status("").await, Ok(Status::STOPPED));
+    assert_eq!(world.resume().await, Err(Code::FAILED_PRECONDITION));
+    let events = world.events().await;
+    let told = events
+        .iter()
+        .filter(|topic| topic.starts_with("/tasks/pau") || topic.starts_with("/tasks/res"));
+    assert_eq!(told.collect::<Vec<_>>(), ["/tasks/paused", "/tasks/resumed", "/tasks/paused"]);
+}
+
+#[tokio::test]
+async fn limits_and_counters_pass_through() {
+    let world = World::new().await;
+    world.update(LIMITS).await.unwrap();
+    world.start("").await.unwrap();
+    world.update(LIMITS).await.unwrap();
+    assert_eq!(world.update(b"").await, Err(Code::INVALID_ARGUMENT));
+    let request = StatsRequest {
+        id: "web".into(),
+        ..Default::default()
+    };
+    let stats = world.service.stats(&context(), request).await.unwrap().stats.unwrap();
+    assert_eq!(stats.type_url, "io.containerd.cgroups.v2.Metrics");
+    world.guest.exit("", 0);
+    world.wait("").await.unwrap();
+    assert_eq!(world.update(LIMITS).await, Err(Code::FAILED_PRECONDITION));
+}
+
+#[tokio::test]
+async fn without_a_terminal_there_is_nothing_to_resize() {
+    let world = World::new().await;
+    world.start("").await.unwrap();
+    assert_eq!(world.resize("").await, Ok(()));
+    assert!(!world.guest.asked("resize"));
+    assert_eq!(world.resize("nobody").await, Err(Code::NOT_FOUND));
+    world.guest.exit("", 0);
+    world.wait("").await.unwrap();
+    assert_eq!(world.resize("").await, Err(Code::FAILED_PRECONDITION));
+}
+
+#[tokio::test]
+async fn every_process_that_memory_ended_is_told_before_the_exit() {
+    let world = World::new().await;
+    world.start("").await.unwrap();
+    world.guest.ooms.send_modify(|kills| *kills += 1);
+    world.guest.ooms.send_modify(|kills| *kills += 2);
+    world.guest.exit("", KILLED);
+    assert_eq!(world.wait("").await, Ok(KILLED));
+    let events = world.events().await;
+    assert_eq!(events, ["/tasks/start", "/tasks/oom", "/tasks/oom", "/tasks/oom", "/tasks/exit"]);
 }

@@ -6,6 +6,7 @@
 use std::{
     fs, io,
     path::{Component, Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 /// Where cgroup file systems are mounted.
@@ -13,19 +14,13 @@ const ROOT: &str = "/sys/fs/cgroup";
 /// Controllers of cgroup v1 that account for a VM.
 const V1_CONTROLLERS: [&str; 4] = ["memory", "cpu", "pids", "blkio"];
 
+/// Pause between attempts to remove a leaf whose last process is ending.
+const POLL: Duration = Duration::from_millis(5);
+
 /// Moves `pid` into the leaf that `cgroups_path` names; gives the directories made for it.
 pub fn place(cgroups_path: &str, pid: u32) -> Vec<PathBuf> {
-    let Some(path) = relative(cgroups_path) else {
-        return Vec::new();
-    };
-    let roots = roots();
-    let leaves: Vec<_> = roots
-        .iter()
-        .map(|root| root.join(&path))
-        .filter(|leaf| leaf.parent().is_some_and(Path::is_dir))
-        .collect();
     let mut made = Vec::new();
-    for leaf in leaves {
+    for leaf in leaves(cgroups_path) {
         match enter(&leaf, pid) {
             Ok(()) => made.push(leaf),
             Err(error) => log::warn!("VMM {pid} stays outside of cgroup {}: {error}", leaf.display()),
@@ -37,6 +32,13 @@ pub fn place(cgroups_path: &str, pid: u32) -> Vec<PathBuf> {
     made
 }
 
+/// The leaf that `cgroups_path` names, in each hierarchy that has its parent.
+pub fn leaves(cgroups_path: &str) -> Vec<PathBuf> {
+    let path = relative(cgroups_path);
+    let leaves = path.iter().flat_map(|path| roots().into_iter().map(move |root| root.join(path)));
+    leaves.filter(|leaf| leaf.parent().is_some_and(Path::is_dir)).collect()
+}
+
 /// Removes the leaves; they are empty once the VMM has ended.
 pub fn remove(leaves: &[PathBuf]) {
     for leaf in leaves {
@@ -46,6 +48,17 @@ pub fn remove(leaves: &[PathBuf]) {
             log::warn!("cgroup {} stays: {error}", leaf.display());
         }
     }
+}
+
+/// Removes the leaves of a VMM that was just killed and is not our child: its threads leave one after another, and
+/// until the last has left, a leaf is busy. At most `limit` is waited.
+pub fn remove_within(leaves: &[PathBuf], limit: Duration) {
+    let deadline = Instant::now() + limit;
+    let busy = |leaf: &PathBuf| fs::remove_dir(leaf).is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy);
+    while leaves.iter().filter(|leaf| busy(leaf)).count() > 0 && Instant::now() < deadline {
+        std::thread::sleep(POLL);
+    }
+    remove(leaves);
 }
 
 fn enter(leaf: &Path, pid: u32) -> io::Result<()> {

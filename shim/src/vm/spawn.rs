@@ -5,23 +5,36 @@ use crate::config::Config;
 use nix::{
     fcntl::{F_SETFD, FdFlag, fcntl},
     sys::memfd::{MFdFlags, memfd_create},
+    unistd::geteuid,
 };
+use sha2::{Digest, Sha256};
 use std::{
     fs::File,
     io::{Seek, Write},
     os::fd::{AsFd, AsRawFd, OwnedFd},
     path::PathBuf,
     process::Stdio,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 use tokio::process::{Child, Command};
-use vm_spec::{Boot, Fd, HostData, Scratch, VmSpec, Vsock};
+use vm_spec::{Boot, Fd, HostData, Identity, Scratch, UnprivilegedId, VmSpec, Vsock, Watchdog};
 
 /// Name of the VMM's program.
 const PROGRAM: &str = "casemate-vmm";
 
+/// First user and group id of VMMs. 0x7000_0000 to 0x77ff_ffff lies between systemd's container ids and its foreign
+/// ids (systemd's "Users, Groups, UIDs and GIDs"), and below 2^31, where some programs take ids for negative.
+const FIRST_ID: u32 = 0x7000_0000;
+/// Bits of a digest that pick one of them.
+const ID_BITS: u32 = 27;
+
 /// Held while descriptors are open to a program being started.
 static STARTING: Mutex<()> = Mutex::new(());
+
+/// Keeps others from starting a program while this lives, as the VMM's files would be open to theirs.
+pub fn starting_alone() -> MutexGuard<'static, ()> {
+    STARTING.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Everything a VMM inherits besides its spec.
 pub struct Parts {
@@ -37,9 +50,9 @@ pub struct Parts {
     pub image: GuestImage,
 }
 
-/// Starts a VMM; `host_data` is the digest of the policy.
-pub fn vmm(config: &Config, host_data: [u8; 32], parts: Parts) -> Result<(Child, PathBuf), VmError> {
-    let spec = spec(config, host_data, &parts);
+/// Starts a VMM; `host_data` is the digest of the policy, `owner` names the sandbox on this host.
+pub fn vmm(config: &Config, host_data: [u8; 32], owner: &str, parts: Parts) -> Result<(Child, PathBuf), VmError> {
+    let spec = spec(config, host_data, identity(owner)?, &parts);
     let spec_file = memfd(&spec.to_json()?)?;
     let inherited = [
         spec_file.as_fd(),
@@ -51,7 +64,7 @@ pub fn vmm(config: &Config, host_data: [u8; 32], parts: Parts) -> Result<(Child,
         parts.image.initrd.as_fd(),
     ];
     // Every other descriptor of this process closes on exec, and while these do not, nothing else is started.
-    let alone = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    let alone = starting_alone();
     for fd in inherited {
         fcntl(fd, F_SETFD(FdFlag::empty())).map_err(|e| VmError::Io("hand files to the VMM", e.into()))?;
     }
@@ -75,7 +88,19 @@ pub fn vmm(config: &Config, host_data: [u8; 32], parts: Parts) -> Result<(Child,
     }
 }
 
-fn spec(config: &Config, host_data: [u8; 32], parts: &Parts) -> VmSpec {
+/// A user and group of the VMM's own, so that one guest that takes its VMM over cannot signal or trace another's. Two
+/// sandboxes may meet by chance, at a thousand of them one time in 270, and only share what one user shares then.
+/// A shim that is not root cannot give ids away: its VMM stays the same user.
+fn identity(owner: &str) -> Result<Option<Identity>, VmError> {
+    if !geteuid().is_root() {
+        return Ok(None);
+    }
+    let [a, b, c, d, ..]: [u8; 32] = Sha256::digest(owner).into();
+    let own = UnprivilegedId::try_from(FIRST_ID | u32::from_le_bytes([a, b, c, d]) >> (u32::BITS - ID_BITS))?;
+    Ok(Some(Identity { uid: own, gid: own }))
+}
+
+fn spec(config: &Config, host_data: [u8; 32], identity: Option<Identity>, parts: &Parts) -> VmSpec {
     let fd = |file: &dyn AsRawFd| Fd(file.as_raw_fd());
     VmSpec {
         vcpus: config.vcpus,
@@ -97,6 +122,8 @@ fn spec(config: &Config, host_data: [u8; 32], parts: &Parts) -> VmSpec {
         layers: true,
         scratch: Some(Scratch { file: fd(&parts.scratch) }),
         rng: true,
+        identity,
+        watchdog: Watchdog::Throttle,
     }
 }
 
@@ -122,4 +149,22 @@ fn program(config: &Config) -> PathBuf {
         .and_then(|shim| shim.parent().map(|dir| dir.join(PROGRAM)))
         .filter(|beside| beside.exists())
         .unwrap_or_else(|| PathBuf::from(PROGRAM))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_sandbox_has_ids_of_its_own_in_the_range() {
+        if !geteuid().is_root() {
+            return assert_eq!(identity("default/web").unwrap(), None);
+        }
+        let of = |owner| identity(owner).unwrap().unwrap();
+        let web = of("default/web");
+        assert_eq!(web, of("default/web"));
+        assert_ne!(web, of("k8s.io/web"));
+        assert_eq!(u32::from(web.uid) >> ID_BITS, FIRST_ID >> ID_BITS);
+        assert_eq!(web.uid, web.gid);
+    }
 }

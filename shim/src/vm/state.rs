@@ -11,6 +11,7 @@ use std::{
         unix::{fs::DirBuilderExt, net::UnixListener},
     },
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// Longest path of a unix socket: `sun_path` without its terminator (unix(7)).
@@ -19,6 +20,8 @@ const SOCKET_PATH_MAX: usize = 107;
 const CONTROL_BACKLOG: i32 = 8;
 /// How much of a console is read for an error message, in bytes.
 const CONSOLE_END_BYTES: u64 = 8 * 1024;
+/// The threads of a killed VMM have left its cgroups after this time; leaves room within containerd's five seconds.
+const CGROUPS_EMPTY: Duration = Duration::from_secs(1);
 /// Longest record, in bytes.
 const RECORD_MAX_BYTES: u64 = 64 * 1024;
 
@@ -85,9 +88,9 @@ impl Record {
         serde_json::from_slice(&text).map(Some).map_err(|e| StateError::Record(path, e))
     }
 
-    /// Removes the cgroups that were made for the VMM.
+    /// Removes the cgroups that were made for the VMM, once it has been killed.
     pub fn remove_cgroups(&self) {
-        cgroup::remove(&self.cgroups);
+        cgroup::remove_within(&self.cgroups, CGROUPS_EMPTY);
     }
 }
 
@@ -148,6 +151,11 @@ impl StateDir {
                 Ok(())
             }
         }
+    }
+
+    /// containerd namespace of the sandbox.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
     }
 
     /// Path of the file `name`.

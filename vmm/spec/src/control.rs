@@ -1,6 +1,11 @@
 //! The control socket's messages: one JSON document per `SOCK_SEQPACKET` packet, files beside it by `SCM_RIGHTS`.
 //!
 //! A client connects, sends a [`Request`], reads a [`Reply`], and may go on. Several clients may be connected.
+//! [`Client`] is such a client.
+
+mod client;
+
+pub use client::{Client, ClientError};
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -20,10 +25,13 @@ pub enum Request {
     Stats,
     /// Ends the VM at once, as if its power cord were drawn; the VMM exits with code 0 after the reply.
     Stop,
-    /// Halts all vCPUs until [`Request::Resume`].
+    /// Takes every vCPU out of the guest and stops every device until [`Request::Resume`]. What the guest or the host's
+    /// side of a device asks for meanwhile is served then.
     Pause,
-    /// Lets the vCPUs run again.
+    /// Lets vCPUs and devices run again.
     Resume,
+    /// Whether the VM is paused.
+    State,
 }
 
 /// A part of a file that backs a part of the layer disk.
@@ -49,10 +57,22 @@ pub enum Reply {
     },
     /// Answer to [`Request::Stats`].
     Stats(Stats),
+    /// Answer to [`Request::State`].
+    State(RunState),
     /// Done (stop, pause, resume).
     Done,
     /// Refused, with the reason.
     Error(String),
+}
+
+/// Whether the guest runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunState {
+    /// vCPUs may be in the guest, devices are served.
+    Running,
+    /// No vCPU is in the guest, none of its exits is being served, and no device touches its memory.
+    Paused,
 }
 
 /// Counters of one VM since its start.
@@ -65,4 +85,19 @@ pub struct Stats {
     pub kvm: BTreeMap<String, u64>,
     /// Exits that reached the VMM, by reason (`io`, `mmio`, …).
     pub to_vmm: BTreeMap<String, u64>,
+    /// What the watchdog has seen.
+    #[serde(default)]
+    pub watchdog: WatchdogStats,
+}
+
+/// What the watchdog has seen ([`crate::Watchdog`]); all zero for an honest guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WatchdogStats {
+    /// Times that a vCPU began to exit fast and without progress.
+    pub storms: u64,
+    /// Exits of such vCPUs that were slowed down.
+    pub throttled: u64,
+    /// Times that a doorbell was not listened to for a moment because it had rung too often for nothing.
+    pub silenced: u64,
 }

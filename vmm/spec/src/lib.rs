@@ -10,4 +10,6 @@ mod spec;
 
 pub use launch_plan::{Entry, GDT_ENTRIES, Kernel, LaunchPlan, Page, PageKind, PlanError};
 
-pub use spec::{Boot, Fd, HostData, MemoryMib, SPEC_MAX_BYTES, Scratch, SpecError, Tee, Vcpus, VmSpec, Vsock};
+pub use spec::{
+    Boot, Fd, HostData, Identity, MemoryMib, SPEC_MAX_BYTES, Scratch, SpecError, Tee, UnprivilegedId, Vcpus, VmSpec, Vsock, Watchdog,
+};

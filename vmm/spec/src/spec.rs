@@ -36,6 +36,57 @@ pub struct VmSpec {
     /// Whether the entropy device is present.
     #[serde(default)]
     pub rng: bool,
+    /// Whom the VMM becomes once it has its files; absent: it stays who it is.
+    #[serde(default)]
+    pub identity: Option<Identity>,
+    /// What happens to a guest that keeps the VMM busy without getting anything done.
+    #[serde(default)]
+    pub watchdog: Watchdog,
+}
+
+/// User and group of a VMM: its own, so that no two VMMs can signal or trace each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// Real, effective and saved user id.
+    pub uid: UnprivilegedId,
+    /// Real, effective and saved group id; supplementary groups are dropped.
+    pub gid: UnprivilegedId,
+}
+
+/// A user or group id other than root's and other than -1, which means "unchanged" to the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct UnprivilegedId(u32);
+
+impl TryFrom<u32> for UnprivilegedId {
+    type Error = SpecError;
+    fn try_from(n: u32) -> Result<Self, SpecError> {
+        if n == 0 || n == u32::MAX {
+            Err(SpecError::Privileged(n))
+        } else {
+            Ok(Self(n))
+        }
+    }
+}
+
+impl From<UnprivilegedId> for u32 {
+    fn from(id: UnprivilegedId) -> u32 {
+        id.0
+    }
+}
+
+/// What the VMM does about a guest that exits to it without end and without progress.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Watchdog {
+    /// Nothing but counting it.
+    Report,
+    /// Slows the vCPU down to about a thousand such exits a second.
+    #[default]
+    Throttle,
+    /// Ends the VM.
+    End,
 }
 
 /// How the guest is entered.
@@ -182,6 +233,9 @@ pub enum SpecError {
     /// Outside 64 MiB to 1 TiB.
     #[error("{0} MiB of memory asked for; 64 to 1048576 are possible")]
     Memory(u32),
+    /// Root's id, or none.
+    #[error("the VMM cannot become user or group {0}; ids from 1 to 4294967294 are possible")]
+    Privileged(u32),
     /// Not 64 hex digits.
     #[error("a digest must be 64 hex digits")]
     Hash,
@@ -205,5 +259,24 @@ impl VmSpec {
     /// Writes the JSON form.
     pub fn to_json(&self) -> Result<Vec<u8>, SpecError> {
         serde_json::to_vec(self).map_err(SpecError::Json)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_is_no_identity() {
+        let parse = |text| serde_json::from_str::<Identity>(text);
+        assert!(parse(r#"{"uid":1,"gid":4294967294}"#).is_ok());
+        for wrong in [
+            r#"{"uid":0,"gid":1}"#,
+            r#"{"uid":1,"gid":0}"#,
+            r#"{"uid":4294967295,"gid":1}"#,
+            r#"{"uid":1}"#,
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::devices::virtio::block::{Block, Layers};
-use crate::vcpu::Buses;
+use crate::seccomp::{Filter, VCPU};
+use crate::vcpu::{Buses, ThreadSurroundings};
 use nix::sys::socket::{
     AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect, getsockname, listen, recv, sendmsg,
     socket,
@@ -16,6 +17,16 @@ struct Server {
     events: EventLoop,
     latch: Arc<EndLatch>,
     address: UnixAddr,
+}
+
+fn no_vcpus(latch: &Arc<EndLatch>) -> Rc<VcpuThreads> {
+    let around = ThreadSurroundings {
+        buses: Buses::default(),
+        latch: latch.clone(),
+        watchdog: Arc::default(),
+        filter: Filter::allowing(VCPU).unwrap(),
+    };
+    Rc::new(VcpuThreads::start(Vec::new(), around).unwrap())
 }
 
 fn unix(kind: SockType) -> OwnedFd {
@@ -34,20 +45,11 @@ fn listener() -> (OwnedFd, UnixAddr) {
 impl Server {
     fn new(layers: bool) -> Self {
         let latch = Arc::new(EndLatch::new().unwrap());
-        let vcpus = Rc::new(VcpuThreads::start(Vec::new(), Buses::default(), latch.clone()).unwrap());
+        let vcpus = no_vcpus(&latch);
         let layers = layers.then(|| LayersHandle::new(Arc::new(Mutex::new(Block::new(Layers::new())))));
         let (listener, address) = listener();
         let mut events = EventLoop::new().unwrap();
-        serve(
-            &mut events,
-            listener,
-            Control {
-                vcpus,
-                layers,
-                latch: latch.clone(),
-            },
-        )
-        .unwrap();
+        serve(&mut events, listener, Control::new(vcpus, layers, latch.clone())).unwrap();
         Self { events, latch, address }
     }
 
@@ -95,9 +97,14 @@ fn a_client_asks_many_things_on_one_connection() {
         server.ask(&client, &Request::Stats, &[]),
         Reply::Stats(Stats { exits: 0, .. })
     ));
-    assert_eq!(server.ask(&client, &Request::Pause, &[]), Reply::Done);
-    assert_eq!(server.ask(&client, &Request::Pause, &[]), Reply::Done);
+    let state = |server: &mut Server| server.ask(&client, &Request::State, &[]);
+    assert_eq!(state(&mut server), Reply::State(RunState::Running));
+    for _ in 0..2 {
+        assert_eq!(server.ask(&client, &Request::Pause, &[]), Reply::Done);
+        assert_eq!(state(&mut server), Reply::State(RunState::Paused));
+    }
     assert_eq!(server.ask(&client, &Request::Resume, &[]), Reply::Done);
+    assert_eq!(state(&mut server), Reply::State(RunState::Running));
     assert!(server.latch.ending().is_none());
     assert_eq!(server.ask(&client, &Request::Stop, &[]), Reply::Done);
     assert_eq!(server.latch.ending(), Some(&Ending::Stopped));
@@ -152,6 +159,9 @@ fn what_cannot_be_is_refused_with_a_reason_and_the_connection_stays() {
     assert!(none.starts_with("not a request"), "{none}");
     let long = reason(server.raw(&client, &vec![b' '; MESSAGE_MAX_BYTES + 1], &[]).unwrap());
     assert!(long.starts_with("a message has at most"), "{long}");
+    let many: Vec<_> = (0..=EXTENTS_PER_MESSAGE).map(|_| layer(1)).collect();
+    let many = reason(server.ask(&client, &Request::Stats, &many));
+    assert!(many.starts_with("a message has at most"), "{many}");
     assert_eq!(server.ask(&client, &Request::Resume, &[]), Reply::Done);
     let mut bare = Server::new(false);
     let client = bare.client();
@@ -178,12 +188,7 @@ fn only_so_many_clients_are_held() {
 fn only_a_listening_seqpacket_socket_will_do() {
     let control = || {
         let latch = Arc::new(EndLatch::new().unwrap());
-        let vcpus = Rc::new(VcpuThreads::start(Vec::new(), Buses::default(), latch.clone()).unwrap());
-        Control {
-            vcpus,
-            layers: None,
-            latch,
-        }
+        Control::new(no_vcpus(&latch), None, latch)
     };
     let mut events = EventLoop::new().unwrap();
     for wrong in [unix(SockType::SeqPacket), unix(SockType::Stream), layer(1).into()] {

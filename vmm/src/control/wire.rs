@@ -1,10 +1,14 @@
 //! Packets of the control socket: accepting, receiving with descriptors, parsing, sending.
 
 use crate::descriptors;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockFlag, SockType, accept4, getsockopt, recvmsg, send, sockopt};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockType, getsockopt, recvmsg, send, sockopt};
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use vm_spec::control::{EXTENTS_PER_MESSAGE, MESSAGE_MAX_BYTES, Reply, Request};
+
+/// Most descriptors that Linux lets a packet carry (`SCM_MAX_FD`). There is room for all of them: those that find none
+/// would be lost to us and stay open.
+const DESCRIPTORS_MAX: usize = 253;
 
 /// One packet as it came.
 pub struct Received {
@@ -20,16 +24,10 @@ pub fn is_seqpacket_listener(socket: &OwnedFd) -> bool {
     getsockopt(socket, sockopt::SockType) == Ok(SockType::SeqPacket) && getsockopt(socket, sockopt::AcceptConn) == Ok(true)
 }
 
-/// Takes one waiting client.
-pub fn accept(listener: &OwnedFd) -> io::Result<OwnedFd> {
-    let client = accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK)?;
-    Ok(descriptors::received(vec![client]).remove(0))
-}
-
 /// Takes one packet; `None` when the client has gone.
 pub fn receive(client: &OwnedFd) -> io::Result<Option<Received>> {
     let mut bytes = vec![0; MESSAGE_MAX_BYTES];
-    let mut space = nix::cmsg_space!([RawFd; EXTENTS_PER_MESSAGE]);
+    let mut space = nix::cmsg_space!([RawFd; DESCRIPTORS_MAX]);
     let mut slices = [IoSliceMut::new(&mut bytes)];
     let message = recvmsg::<()>(client.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
     let mut files = Vec::new();
@@ -46,7 +44,7 @@ pub fn receive(client: &OwnedFd) -> io::Result<Option<Received>> {
 
 /// The request in a packet, or why there is none.
 pub fn parse(packet: &Received) -> Result<Request, String> {
-    if packet.truncated {
+    if packet.truncated || packet.files.len() > EXTENTS_PER_MESSAGE {
         return Err(format!(
             "a message has at most {MESSAGE_MAX_BYTES} bytes and {EXTENTS_PER_MESSAGE} file descriptors"
         ));

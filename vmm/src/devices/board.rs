@@ -14,6 +14,7 @@ use crate::event_loop::EventLoop;
 use crate::kvm::{KvmError, KvmVm};
 use crate::memory::Memory;
 use crate::vcpu::Buses;
+use crate::watchdog::Watchdog;
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -50,6 +51,8 @@ pub struct Surroundings<'a> {
     pub events: &'a mut EventLoop,
     /// Ends the VM.
     pub latch: &'a Arc<EndLatch>,
+    /// Hears of what devices get done.
+    pub watchdog: &'a Arc<Watchdog>,
 }
 
 /// All devices, and what grows at run time.
@@ -83,14 +86,14 @@ impl Board {
         if spec.rng {
             board.add_virtio(VirtioSlot::Rng, Arc::new(Mutex::new(Rng::new())), &mut around)?;
         }
-        board.fill_empty_slots()?;
+        board.fill_empty_slots(around.kvm)?;
         Ok(board)
     }
 
     /// Serial console, power and keyboard reset.
     fn add_ports(&mut self, console: Option<File>, around: &Surroundings<'_>) -> Result<(), BoardError> {
         let line = interrupt_line(around.kvm, SERIAL_GSI)?;
-        let serial = Serial::new(line, console);
+        let serial = Serial::new(line, console, around.watchdog.clone());
         self.add_port(SERIAL_PORT, SERIAL_PORTS, serial)?;
         self.add_port(SLEEP_CONTROL_PORT, POWER_PORTS, Power(around.latch.clone()))?;
         self.add_port(KEYBOARD_PORT, 1, KeyboardReset(around.latch.clone()))
@@ -102,7 +105,7 @@ impl Board {
 
     fn add_virtio(&mut self, slot: VirtioSlot, device: SharedVirtioDevice, around: &mut Surroundings<'_>) -> Result<(), BoardError> {
         let line = interrupt_line(around.kvm, slot.gsi())?;
-        let transport = MmioTransport::new(around.memory.clone(), line, device)?;
+        let transport = MmioTransport::new(around.memory.clone(), line, device, around.watchdog.clone())?;
         for index in 0..transport.queue_count() {
             around
                 .kvm
@@ -115,15 +118,15 @@ impl Board {
         Ok(())
     }
 
-    /// Linux probes every slot of the ACPI tables: those without a device say so.
-    fn fill_empty_slots(&mut self) -> Result<(), BoardError> {
+    /// Linux probes every slot of the ACPI tables: those without a device say so, without three exits each.
+    fn fill_empty_slots(&mut self, kvm: &KvmVm) -> Result<(), BoardError> {
         let empty: SharedDevice = Arc::new(Mutex::new(EmptySlot));
-        for base in (0..VIRTIO_SLOTS).map(slot_base) {
-            if !self.buses.mmio.answers(base) {
-                self.buses.mmio.insert(base, VIRTIO_SLOT_BYTES, empty.clone())?;
-            }
+        let all = (0..VIRTIO_SLOTS).map(slot_base);
+        let free: Vec<u64> = all.filter(|base| !self.buses.mmio.answers(*base)).collect();
+        for base in &free {
+            self.buses.mmio.insert(*base, VIRTIO_SLOT_BYTES, empty.clone())?;
         }
-        Ok(())
+        Ok(kvm.show(&EmptySlot::registers(), &free)?)
     }
 }
 

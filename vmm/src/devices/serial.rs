@@ -3,8 +3,10 @@
 //! Register names and bits: TL16C550C data sheet; `include/uapi/linux/serial_reg.h`.
 
 use super::BusDevice;
+use crate::watchdog::Watchdog;
 use std::fs::File;
 use std::io::Write;
+use std::sync::Arc;
 use vmm_sys_util::eventfd::EventFd;
 
 /// Most bytes a guest can write to the console in its life: a console log must not fill the host's disk.
@@ -39,6 +41,7 @@ const MSR_CONNECTED: u8 = 1 << 7 | 1 << 5 | 1 << 4;
 /// See the module's head. The guest's bytes go to a file, line by line.
 pub struct Serial {
     interrupt: EventFd,
+    watchdog: Arc<Watchdog>,
     console: Console,
     ier: u8,
     fifos: bool,
@@ -51,12 +54,14 @@ pub struct Serial {
 }
 
 impl Serial {
-    /// `interrupt` is the irqfd of the console's line; without an `output` everything is discarded.
+    /// `interrupt` is the irqfd of the console's line; without an `output` everything is discarded. `watchdog` hears of
+    /// each byte that is taken.
     ///
     /// A write that would block (a full pipe whose descriptor is non-blocking) loses the line, never time.
-    pub fn new(interrupt: EventFd, output: Option<File>) -> Self {
+    pub fn new(interrupt: EventFd, output: Option<File>, watchdog: Arc<Watchdog>) -> Self {
         Self {
             interrupt,
+            watchdog,
             console: Console {
                 output,
                 line: Vec::with_capacity(LINE_BYTES),
@@ -112,8 +117,8 @@ impl Serial {
         match offset {
             DATA | IER if self.divisor_is_open() => self.divisor[offset as usize] = value,
             DATA => {
-                if self.mcr & MCR_LOOP == 0 {
-                    self.console.put(value);
+                if self.mcr & MCR_LOOP == 0 && self.console.put(value) {
+                    self.watchdog.worked(1);
                 }
                 self.transmitter_is_empty();
             }
@@ -152,11 +157,15 @@ struct Console {
 }
 
 impl Console {
-    fn put(&mut self, byte: u8) {
-        if self.left == 0 || self.output.is_none() {
-            return;
+    /// `false` where the limit is reached. Where there is no output bytes count all the same.
+    fn put(&mut self, byte: u8) -> bool {
+        if self.left == 0 {
+            return false;
         }
         self.left -= 1;
+        if self.output.is_none() {
+            return true;
+        }
         self.line.push(byte);
         if self.left == 0 {
             self.line.extend_from_slice(CUT_OFF);
@@ -164,6 +173,7 @@ impl Console {
         if byte == b'\n' || self.line.len() >= LINE_BYTES || self.left == 0 {
             self.flush();
         }
+        true
     }
 
     /// The console is for debugging: what cannot be written is lost and the guest goes on. A write that is interrupted

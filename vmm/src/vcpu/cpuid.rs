@@ -8,6 +8,7 @@ const CACHES_INTEL: u32 = 4;
 const PERFORMANCE_MONITORING: u32 = 0xa;
 const TOPOLOGY: u32 = 0xb;
 const TOPOLOGY_V2: u32 = 0x1f;
+const KVM_FEATURES: u32 = 0x4000_0001;
 const EXTENDED_FEATURES: u32 = 0x8000_0001;
 const SIZES: u32 = 0x8000_0008;
 const CACHES_AMD: u32 = 0x8000_001d;
@@ -19,6 +20,10 @@ const PERFORMANCE_MONITORING_AMD: u32 = 0x8000_0022;
 const FEATURES_ECX: u32 = 1 << 21 | 1 << 24 | 1 << 31;
 /// Leaf 1 EDX: more than one logical processor.
 const FEATURES_EDX_MULTI: u32 = 1 << 28;
+/// Leaf 0x4000_0001 EAX: asynchronous page faults and both ways to tell of them. A guest that is told "page not present"
+/// sleeps until it is told of the page's arrival, and KVM has lost such news more than once (Cloud Hypervisor 2277,
+/// Firecracker 3043: a vCPU that spins or sleeps for ever). They pay off only where the host swaps guests out.
+const KVM_ASYNC_PAGE_FAULTS: u32 = 1 << 4 | 1 << 10 | 1 << 14;
 /// Leaf 0x8000_0001 ECX: legacy multi-core (AMD).
 const EXTENDED_ECX_MULTI: u32 = 1 << 1;
 /// Leaf 0x8000_0001 ECX: performance counters of core, north bridge and L3.
@@ -49,6 +54,7 @@ pub fn for_vcpu(supported: &CpuId, id: u8, count: u8) -> Vec<kvm_cpuid_entry2> {
             EXTENDED_FEATURES if amd => {
                 leaf.ecx = with_bits(leaf.ecx, EXTENDED_ECX_MULTI, count > 1) & !EXTENDED_ECX_COUNTERS;
             }
+            KVM_FEATURES => leaf.eax &= !KVM_ASYNC_PAGE_FAULTS,
             SIZES if amd => leaf.ecx = (count - 1) | (id_bits(count) << 12),
             TOPOLOGY_AMD => (leaf.eax, leaf.ebx, leaf.ecx, leaf.edx) = (id, id, 0, 0),
             _ => {}
@@ -121,6 +127,7 @@ mod tests {
             leaf(0x8000_001d, 3, [0x0003_c163, 0, 0, 0]),
             leaf(0x8000_001e, 0, [0x15, 0x10a, 3, 0]),
             leaf(0x4000_0000, 0, [0x4000_0001, 1, 2, 3]),
+            leaf(0x4000_0001, 0, [0x0100_7efb, 0, 0, 0]),
         ])
         .unwrap()
     }
@@ -152,5 +159,6 @@ mod tests {
         assert!(leaves.iter().all(|l| l.function != 0xa && l.edx != 0x15));
         assert_eq!(of(0, 1, 0x8000_0001, 0)[2], 1 << 22, "no counters, no siblings");
         assert_eq!(of(0, 1, 0x4000_0000, 0), [0x4000_0001, 1, 2, 3], "KVM's own leaves stay");
+        assert_eq!(of(0, 1, 0x4000_0001, 0)[0], 0x0100_3aeb, "but for asynchronous page faults");
     }
 }

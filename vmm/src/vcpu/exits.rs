@@ -1,13 +1,17 @@
 //! What happens when the guest exits to the VMM: the loop of one vCPU thread, and the counters of its exits.
 
 use super::gate::Gate;
+use super::threads::Surroundings;
 use crate::devices::{MmioBus, PioBus};
-use crate::ending::{EndLatch, Ending};
+use crate::ending::Ending;
 use crate::kvm;
+use crate::watchdog::{ExitMeter, THROTTLE, Verdict};
 use kvm_bindings::{KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::sleep;
+use std::time::Instant;
 
 /// Both address spaces of devices, shared by all vCPUs.
 #[derive(Default)]
@@ -45,12 +49,22 @@ fn count(counter: &AtomicU64) {
 }
 
 /// Runs the guest on this thread until the gate ends.
-pub fn serve(vcpu: &mut VcpuFd, gate: &Gate, buses: &Buses, counters: &ExitCounters, latch: &EndLatch) {
+pub fn serve(vcpu: &mut VcpuFd, gate: &Gate, around: &Surroundings, counters: &ExitCounters) {
+    let Surroundings {
+        buses, latch, watchdog, ..
+    } = around;
+    let mut meter = ExitMeter::new(Instant::now());
     while let Some(pass) = gate.enter() {
         // Tells the guest's watchdogs that time stood still; KVM refuses before the guest has set kvmclock up.
         let _ = vcpu.kvmclock_ctrl();
         while pass.is_valid() {
-            if let Some(ending) = turn(vcpu, buses, counters) {
+            let mut ending = turn(vcpu, buses, counters);
+            match meter.exit(watchdog, Instant::now) {
+                Verdict::Go => {}
+                Verdict::Wait => sleep(THROTTLE),
+                Verdict::End => ending = ending.or(Some(Ending::Storm)),
+            }
+            if let Some(ending) = ending {
                 latch.end(ending);
                 // The main thread joins us; until then this vCPU has nothing left to run.
                 break;

@@ -3,7 +3,9 @@
 use super::exits::{Buses, ExitCounters, serve};
 use super::gate::{Gate, Stuck};
 use crate::ending::{EndLatch, Ending};
+use crate::seccomp::Filter;
 use crate::stats::VcpuStats;
+use crate::watchdog::Watchdog;
 use kvm_ioctls::VcpuFd;
 use std::collections::BTreeMap;
 use std::io;
@@ -33,10 +35,23 @@ pub enum ThreadError {
     Stuck(#[from] Stuck),
 }
 
+/// What every vCPU thread has around it.
+pub struct Surroundings {
+    /// Devices.
+    pub buses: Buses,
+    /// Ends the VM.
+    pub latch: Arc<EndLatch>,
+    /// Looks at exits.
+    pub watchdog: Arc<Watchdog>,
+    /// What the threads may ask of the kernel.
+    pub filter: Filter,
+}
+
 /// All vCPU threads of the VM. They start paused.
 pub struct VcpuThreads {
     gate: Arc<Gate>,
     counters: Arc<ExitCounters>,
+    watchdog: Arc<Watchdog>,
     stats: Vec<VcpuStats>,
     handles: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -46,25 +61,29 @@ extern "C" fn on_kick(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_v
 
 impl VcpuThreads {
     /// Starts a thread per vCPU, behind a shut gate.
-    pub fn start(vcpus: Vec<VcpuFd>, buses: Buses, latch: Arc<EndLatch>) -> Result<Self, ThreadError> {
+    pub fn start(vcpus: Vec<VcpuFd>, around: Surroundings) -> Result<Self, ThreadError> {
         register_signal_handler(SIGRTMIN(), on_kick).map_err(ThreadError::Signal)?;
         let stats = vcpus
             .iter()
             .map(VcpuStats::open)
             .collect::<Result<_, _>>()
             .map_err(ThreadError::Stats)?;
-        let (gate, counters, buses) = (Arc::new(Gate::new()), Arc::new(ExitCounters::default()), Arc::new(buses));
+        let around = Arc::new(around);
         let this = Self {
-            gate,
-            counters,
+            gate: Arc::new(Gate::new()),
+            counters: Arc::default(),
+            watchdog: around.watchdog.clone(),
             stats,
             handles: Mutex::default(),
         };
         for (id, mut vcpu) in vcpus.into_iter().enumerate() {
-            let (gate, counters, buses, latch) = (this.gate.clone(), this.counters.clone(), buses.clone(), latch.clone());
+            let (gate, counters, around) = (this.gate.clone(), this.counters.clone(), around.clone());
             let run = move || {
-                let _last_word = LastWord(&latch);
-                serve(&mut vcpu, &gate, &buses, &counters, &latch);
+                let _last_word = LastWord(&around.latch);
+                match around.filter.install() {
+                    Ok(()) => serve(&mut vcpu, &gate, &around, &counters),
+                    Err(e) => around.latch.end(Ending::Faulty(e.to_string())),
+                }
             };
             let handle = Builder::new().name(format!("vcpu{id}")).stack_size(STACK_BYTES).spawn(run);
             match handle {
@@ -83,9 +102,10 @@ impl VcpuThreads {
         self.gate.open();
     }
 
-    /// Returns when no vCPU is in the guest and none of its exits is being served.
+    /// Returns when no vCPU is in the guest and none of its exits is being served. If one does not stop, all run on.
     pub fn pause(&self) -> Result<(), ThreadError> {
-        Ok(self.gate.shut(|| self.kick())?)
+        self.gate.shut(|| self.kick()).inspect_err(|_| self.gate.open())?;
+        Ok(())
     }
 
     /// Takes every vCPU out of the guest for good and joins the threads.
@@ -106,6 +126,7 @@ impl VcpuThreads {
             exits: kvm.get("exits").copied().unwrap_or_default(),
             kvm,
             to_vmm: self.counters.by_name(),
+            watchdog: self.watchdog.stats(),
         })
     }
 

@@ -1,18 +1,14 @@
 //! Starts `casemate-vmm` as the shim does: opens files, lets descriptors be inherited, talks to the control socket.
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::socket::{
-    AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect, getsockname, listen, recv, sendmsg,
-    socket,
-};
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, getsockname, listen, socket};
 use std::error::Error;
 use std::fs::File;
-use std::io::{IoSlice, Seek, Write};
+use std::io::{Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use vm_spec::control::{Extent, MESSAGE_MAX_BYTES, Reply, Request};
-use vm_spec::{Boot, Fd, HostData, Scratch, Tee, VmSpec, Vsock};
+use vm_spec::control::{Client, Extent, Reply, Request};
+use vm_spec::{Boot, Fd, HostData, Scratch, Tee, VmSpec, Vsock, Watchdog};
 
 /// Any error will do here.
 pub type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -55,6 +51,8 @@ impl Launcher {
             layers: false,
             scratch: None,
             rng: false,
+            identity: None,
+            watchdog: Watchdog::default(),
         };
         Ok(Self { spec, inherited, control })
     }
@@ -89,17 +87,13 @@ impl Launcher {
         Ok(())
     }
 
-    /// Starts the program at `vmm`.
-    pub fn start(mut self, vmm: impl AsRef<Path>, stderr: Stdio) -> Outcome<(Child, Control)> {
+    /// Starts the VMM; the spec becomes its last arguments.
+    pub fn start(mut self, mut vmm: Command, stderr: Stdio) -> Outcome<(Child, Control)> {
         let mut file = tempfile::tempfile()?;
         file.write_all(&self.spec.to_json()?)?;
         file.rewind()?;
         let Fd(spec) = inherit(&mut self.inherited, file)?;
-        let child = Command::new(vmm.as_ref())
-            .arg("--spec-fd")
-            .arg(spec.to_string())
-            .stderr(stderr)
-            .spawn()?;
+        let child = vmm.arg("--spec-fd").arg(spec.to_string()).stderr(stderr).spawn()?;
         Ok((child, self.control))
     }
 }
@@ -117,16 +111,7 @@ fn inherit(inherited: &mut Vec<OwnedFd>, file: impl Into<OwnedFd>) -> Outcome<Fd
 impl Control {
     /// Sends one request with files beside it and waits for the reply.
     pub fn ask(&self, request: &Request, files: &[File]) -> Outcome<Reply> {
-        let client = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
-        connect(client.as_raw_fd(), &self.0)?;
-        let numbers: Vec<_> = files.iter().map(AsRawFd::as_raw_fd).collect();
-        let rights = [ControlMessage::ScmRights(&numbers)];
-        let beside = if files.is_empty() { &rights[..0] } else { &rights[..] };
-        let bytes = serde_json::to_vec(request)?;
-        sendmsg::<()>(client.as_raw_fd(), &[IoSlice::new(&bytes)], beside, MsgFlags::empty(), None)?;
-        let mut bytes = vec![0; MESSAGE_MAX_BYTES];
-        let length = recv(client.as_raw_fd(), &mut bytes, MsgFlags::empty())?;
-        Ok(serde_json::from_slice(&bytes[..length])?)
+        Ok(Client::connect_to(&self.0)?.ask(request, files)?)
     }
 
     /// Appends whole files to the layer disk.

@@ -8,7 +8,7 @@ use vmm_sys_util::eventfd::EFD_NONBLOCK;
 fn serial() -> (Serial, File) {
     let file = tempfile::tempfile().unwrap();
     (
-        Serial::new(EventFd::new(EFD_NONBLOCK).unwrap(), Some(file.try_clone().unwrap())),
+        Serial::new(EventFd::new(EFD_NONBLOCK).unwrap(), Some(file.try_clone().unwrap()), Arc::default()),
         file,
     )
 }
@@ -95,7 +95,7 @@ fn the_console_is_bounded() {
 proptest! {
     #[test]
     fn survives_any_access(accesses: Vec<(bool, u64, Vec<u8>)>) {
-        let mut serial = Serial::new(EventFd::new(EFD_NONBLOCK).unwrap(), None);
+        let mut serial = Serial::new(EventFd::new(EFD_NONBLOCK).unwrap(), None, Arc::default());
         for (write, offset, mut data) in accesses {
             let offset = offset % 16;
             if write { serial.write(offset, &data) } else { serial.read(offset, &mut data) }

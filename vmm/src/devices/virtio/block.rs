@@ -30,6 +30,8 @@ const SEGMENTS_MAX: u32 = QUEUE_SIZE as u32 - 2;
 const SIGNAL_BYTES: usize = 1 << 20;
 /// Bytes moved before the other descriptors of the event loop get their turn: I/O is synchronous.
 const TURN_BYTES: usize = 4 << 20;
+/// What a range to discard or to zero counts for: it moves nothing, but changes the host's file system.
+const RANGE_COST: usize = TURN_BYTES / 64;
 /// Length of `struct virtio_blk_config` as far as we fill it (virtio 1.2, 5.2.4).
 const CONFIG_BYTES: usize = 60;
 
@@ -147,8 +149,10 @@ impl<D: Disk> VirtioDevice for Block<D> {
             while let Some(chain) = ring.pop(memory)? {
                 let head = chain.head;
                 let bytes = chain.readable.len() + chain.writable.len();
-                (unsignalled, moved) = (unsignalled + bytes, moved + bytes);
-                let written = execute(&self.disk, *features, chain);
+                let (written, ranges) = execute(&self.disk, *features, chain);
+                // A refused request of any length moves nothing.
+                let bytes = bytes.min(request::MAX_TRANSFER_BYTES);
+                (unsignalled, moved) = (unsignalled + bytes, moved + bytes + ranges * RANGE_COST);
                 ring.push_used(memory, head, written)?;
                 if unsignalled >= SIGNAL_BYTES {
                     unsignalled = 0;
@@ -167,8 +171,8 @@ impl<D: Disk> VirtioDevice for Block<D> {
 }
 
 /// Carries one request out and writes its status byte, the last writable byte of the chain. Returns the number of
-/// writable bytes; a chain without room for a status is answered with none.
-pub fn execute(disk: &impl Disk, features: u64, chain: Chain<'_>) -> u32 {
+/// writable bytes, and of ranges it named; a chain without room for a status is answered with none.
+pub fn execute(disk: &impl Disk, features: u64, chain: Chain<'_>) -> (u32, usize) {
     let Chain {
         mut readable,
         writable: mut status,
@@ -176,19 +180,23 @@ pub fn execute(disk: &impl Disk, features: u64, chain: Chain<'_>) -> u32 {
     } = chain;
     let total = u32::try_from(status.len()).unwrap_or(u32::MAX);
     let Ok(data) = status.split_to(status.len().saturating_sub(1)) else {
-        return 0;
+        return (0, 0);
     };
-    let outcome = answer(disk, features, &mut readable, data).err().unwrap_or(Status::Ok);
+    let mut named = 0;
+    let outcome = answer(disk, features, &mut readable, data, &mut named).err().unwrap_or(Status::Ok);
     match status.write_all(&[outcome as u8]) {
-        Ok(()) => total,
-        Err(_) => 0,
+        Ok(()) => (total, named),
+        Err(_) => (0, named),
     }
 }
 
-fn answer(disk: &impl Disk, features: u64, readable: &mut Buffers<'_>, mut writable: Buffers<'_>) -> Result<(), Status> {
+fn answer(disk: &impl Disk, features: u64, readable: &mut Buffers<'_>, mut writable: Buffers<'_>, named: &mut usize) -> Result<(), Status> {
     let mut header = [0; request::HEADER_BYTES];
     readable.read_exact(&mut header).map_err(|_| Status::IoError)?;
     let request = Request::parse(Header::parse(&header), readable.len(), writable.len(), disk.capacity(), features)?;
+    if let Request::Discard { ranges } | Request::WriteZeroes { ranges } = request {
+        *named = ranges;
+    }
     match request {
         Request::Read { offset } => disk.read(offset, writable).map_err(status_of),
         Request::Write { offset } => disk.write(offset, std::mem::take(readable)).map_err(status_of),

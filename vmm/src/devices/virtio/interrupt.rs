@@ -1,5 +1,7 @@
 //! The interrupt of one virtio device: status bits that the guest reads and acknowledges, and the line to KVM.
 
+use crate::watchdog::Watchdog;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -12,18 +14,25 @@ const CONFIG_CHANGED: u32 = 2;
 #[derive(Debug)]
 pub struct Interrupt {
     line: EventFd,
+    watchdog: Arc<Watchdog>,
     status: AtomicU32,
     needs_reset: AtomicBool,
 }
 
 impl Interrupt {
-    /// `line` is the eventfd that KVM turns into the device's interrupt (`KVM_IRQFD`).
-    pub fn new(line: EventFd) -> Self {
+    /// `line` is the eventfd that KVM turns into the device's interrupt (`KVM_IRQFD`); `watchdog` hears of the device's work.
+    pub fn new(line: EventFd, watchdog: Arc<Watchdog>) -> Self {
         Self {
             line,
+            watchdog,
             status: AtomicU32::new(0),
             needs_reset: AtomicBool::new(false),
         }
+    }
+
+    /// The device has served `chains` well-formed chains.
+    pub fn worked(&self, chains: u64) {
+        self.watchdog.worked(chains);
     }
 
     /// Tells the driver of used buffers.

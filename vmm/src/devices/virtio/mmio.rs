@@ -11,6 +11,7 @@
 use super::{Activation, Interrupt, Memory, Ring, SharedVirtioDevice, lock};
 use crate::devices::BusDevice;
 use crate::event_loop::{EventLoop, EventSet};
+use crate::watchdog::{FRUITLESS_RINGS, SILENCE, Watchdog};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -104,6 +105,7 @@ pub struct MmioTransport {
     memory: Memory,
     device: SharedVirtioDevice,
     interrupt: Arc<Interrupt>,
+    watchdog: Arc<Watchdog>,
     device_type: u32,
     offered: u64,
     kicks: Vec<EventFd>,
@@ -116,9 +118,9 @@ pub struct MmioTransport {
 }
 
 impl MmioTransport {
-    /// Puts `device` behind a register block; `irq` is the eventfd that KVM turns into the slot's interrupt.
-    /// Fails where the process can have no more descriptors.
-    pub fn new(memory: Memory, irq: EventFd, device: SharedVirtioDevice) -> io::Result<Self> {
+    /// Puts `device` behind a register block; `irq` is the eventfd that KVM turns into the slot's interrupt, `watchdog`
+    /// tells doorbells that lead to work from others. Fails where the process can have no more descriptors.
+    pub fn new(memory: Memory, irq: EventFd, device: SharedVirtioDevice, watchdog: Arc<Watchdog>) -> io::Result<Self> {
         let (device_type, features, sizes) = {
             let device = lock(&device);
             (device.device_type(), device.features(), device.queue_sizes())
@@ -130,7 +132,8 @@ impl MmioTransport {
         Ok(Self {
             memory,
             device,
-            interrupt: Arc::new(Interrupt::new(irq)),
+            interrupt: Arc::new(Interrupt::new(irq, watchdog.clone())),
+            watchdog,
             device_type,
             offered: features | 1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_EVENT_IDX | 1 << VIRTIO_RING_F_INDIRECT_DESC,
             kicks,
@@ -164,15 +167,24 @@ impl MmioTransport {
     pub fn attach(&self, events: &mut EventLoop) -> io::Result<()> {
         for (index, kick) in self.kicks.iter().enumerate() {
             let (kick, device, interrupt) = (kick.try_clone()?, self.device.clone(), self.interrupt.clone());
+            let (watchdog, mut fruitless) = (self.watchdog.clone(), 0);
             let fd = kick.as_raw_fd();
-            let serve = move |_: &mut EventLoop, _, _| {
+            let serve = move |events: &mut EventLoop, own, _| {
                 // An error means that somebody has drained the counter; the queue tells what there is to do.
                 let _ = kick.read();
+                let before = watchdog.work();
                 if lock(&device).process_queue(index).is_err() {
                     interrupt.needs_reset();
                 }
+                fruitless = if watchdog.work() == before { fruitless + 1 } else { 0 };
+                if fruitless >= FRUITLESS_RINGS {
+                    fruitless = 0;
+                    watchdog.silenced();
+                    // Fails only for a handler that was removed.
+                    let _ = events.rest(own, SILENCE);
+                }
             };
-            events.add(fd, EventSet::IN, Box::new(serve))?;
+            events.add_device(fd, EventSet::IN, Box::new(serve))?;
         }
         let host_events = lock(&self.device).host_events();
         if let Some(fd) = host_events {
@@ -182,7 +194,7 @@ impl MmioTransport {
                     interrupt.needs_reset();
                 }
             };
-            events.add(fd, EventSet::IN, Box::new(serve))?;
+            events.add_device(fd, EventSet::IN, Box::new(serve))?;
         }
         Ok(())
     }
@@ -363,6 +375,17 @@ impl BusDevice for MmioTransport {
 
 /// A slot without a device: device ID 0 makes drivers leave it alone (virtio 1.2, 4.2.2).
 pub struct EmptySlot;
+
+impl EmptySlot {
+    /// Its first registers; all others are zero.
+    pub fn registers() -> [u8; 16] {
+        let mut bytes = [0; 16];
+        for (register, bytes) in (0..).step_by(4).zip(bytes.chunks_exact_mut(4)) {
+            Self.read(register, bytes);
+        }
+        bytes
+    }
+}
 
 impl BusDevice for EmptySlot {
     fn read(&mut self, offset: u64, data: &mut [u8]) {

@@ -7,6 +7,7 @@ use super::mmio::MmioTransport;
 use super::{Memory, SharedVirtioDevice};
 use crate::devices::BusDevice;
 use crate::event_loop::EventLoop;
+use std::sync::Arc;
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -101,7 +102,7 @@ impl Driver {
     pub fn new(device: SharedVirtioDevice) -> Self {
         let memory = Memory::from_ranges(&REGIONS.map(|(a, l)| (GuestAddress(a), l))).unwrap();
         let interrupts = EventFd::new(EFD_NONBLOCK).unwrap();
-        let transport = MmioTransport::new(memory.clone(), interrupts.try_clone().unwrap(), device).unwrap();
+        let transport = MmioTransport::new(memory.clone(), interrupts.try_clone().unwrap(), device, Arc::default()).unwrap();
         let mut events = EventLoop::new().unwrap();
         transport.attach(&mut events).unwrap();
         Self {

@@ -32,6 +32,8 @@ pub struct Ring {
     budget: u16,
     /// Chains were returned since the driver was last told, or would have been if it wanted to know.
     returned: bool,
+    /// Well-formed chains returned since the watchdog last heard.
+    served: u64,
 }
 
 impl Ring {
@@ -42,6 +44,7 @@ impl Ring {
             kick,
             budget: 0,
             returned: false,
+            served: 0,
         }
     }
 
@@ -68,7 +71,7 @@ impl Ring {
             let head = chain.head_index();
             match gather(memory, chain, self.queue.size()) {
                 Some((readable, writable)) => return Ok(Some(Chain { head, readable, writable })),
-                None => self.push_used(memory, head, 0)?,
+                None => self.give_back(memory, head, 0)?,
             }
         }
         Ok(None)
@@ -87,6 +90,11 @@ impl Ring {
 
     /// Returns a chain with `len` bytes written.
     pub fn push_used(&mut self, memory: &Memory, head: u16, len: u32) -> Result<(), RingError> {
+        self.served += 1;
+        self.give_back(memory, head, len)
+    }
+
+    fn give_back(&mut self, memory: &Memory, head: u16, len: u32) -> Result<(), RingError> {
         self.queue.add_used(memory, head, len)?;
         self.returned = true;
         Ok(())
@@ -94,6 +102,7 @@ impl Ring {
 
     /// Interrupts the driver if buffers were returned since the last time and it wants to know.
     pub fn signal(&mut self, memory: &Memory, interrupt: &Interrupt) -> Result<(), RingError> {
+        interrupt.worked(std::mem::take(&mut self.served));
         if std::mem::take(&mut self.returned) && self.queue.needs_notification(memory)? {
             interrupt.used();
         }
@@ -142,3 +151,6 @@ fn gather<'m>(memory: &'m Memory, chain: DescriptorChain<&'m Memory>, limit: u16
     }
     complete.then_some((readable, writable))
 }
+
+#[cfg(test)]
+mod tests;

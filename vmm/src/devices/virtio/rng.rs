@@ -1,4 +1,8 @@
 //! virtio-rng (virtio 1.2, 5.4): the host's entropy, a bounded amount per request.
+#![expect(
+    unsafe_code,
+    reason = "getrandom(2): crates look for it with dlsym or open /dev/random, a static program in a jail has neither"
+)]
 
 use super::{Activation, RingError, VirtioDevice};
 use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
@@ -56,7 +60,7 @@ impl VirtioDevice for Rng {
             while let Some(mut chain) = ring.pop(memory)? {
                 let wanted = &mut entropy[..chain.writable.len().min(MAX_REQUEST_BYTES)];
                 // With no entropy the request is answered empty: the driver asks again.
-                let filled = getrandom::fill(wanted).is_ok() && chain.writable.write_all(wanted).is_ok();
+                let filled = fill(wanted) && chain.writable.write_all(wanted).is_ok();
                 let len = if filled { wanted.len() as u32 } else { 0 };
                 ring.push_used(memory, chain.head, len)?;
             }
@@ -66,6 +70,14 @@ impl VirtioDevice for Rng {
             }
         }
     }
+}
+
+/// Fills `bytes` with the kernel's random bytes; `false` where it has none.
+fn fill(bytes: &mut [u8]) -> bool {
+    // SAFETY: the kernel writes at most `bytes.len()` bytes to where `bytes` lies.
+    let count = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    // Interrupted it may give less (getrandom(2): never below 256 bytes), which is as good as nothing.
+    usize::try_from(count).is_ok_and(|count| count == bytes.len())
 }
 
 #[cfg(test)]

@@ -11,6 +11,9 @@ pub const SECTOR_BYTES: u64 = 512;
 pub const HEADER_BYTES: usize = 16;
 /// `sector`, `num_sectors`, `flags` of a discard or write-zeroes request.
 pub const RANGE_BYTES: usize = 16;
+/// Most bytes that one request may move: four times what Linux asks for, and no more than one turn of the event loop should
+/// take. Descriptors of a request may name the same memory again and again, so the guest's memory is no limit.
+pub const MAX_TRANSFER_BYTES: usize = 16 << 20;
 /// Most ranges in one discard or write-zeroes request.
 pub const MAX_RANGES: u32 = 16;
 /// Longest range in one discard or write-zeroes request: 1 GiB, so that one request does not stop the device for long.
@@ -147,6 +150,9 @@ impl Range {
 
 /// Data comes in whole sectors.
 fn data_offset(sector: u64, length: usize, capacity: u64) -> Result<u64, Status> {
+    if length > MAX_TRANSFER_BYTES {
+        return Err(Status::IoError);
+    }
     let length = length as u64;
     if !length.is_multiple_of(SECTOR_BYTES) {
         return Err(Status::IoError);
@@ -205,6 +211,13 @@ mod tests {
         for (sector, len) in [(8, 512), (7, 1024), (u64::MAX, 512), (u64::MAX / 512 + 1, 512), (0, 511), (0, 4608)] {
             assert_eq!(read(sector, len), Err(Status::IoError), "{sector} {len}");
         }
+    }
+
+    #[test]
+    fn one_request_moves_a_bounded_number_of_bytes() {
+        let read = |len| Request::parse(Header { kind: 0, sector: 0 }, 0, len, u64::MAX, 0);
+        assert_eq!(read(MAX_TRANSFER_BYTES), Ok(Request::Read { offset: 0 }));
+        assert_eq!(read(MAX_TRANSFER_BYTES + 512), Err(Status::IoError));
     }
 
     #[test]

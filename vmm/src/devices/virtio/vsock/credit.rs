@@ -92,6 +92,51 @@ mod tests {
         assert_eq!(credit.available(), 0);
     }
 
+    /// Values around every edge of the arithmetic: zero, the buffer, its update threshold, half and the whole of the range.
+    fn edges() -> impl Iterator<Item = u32> + Clone {
+        let middles = [0, UPDATE_BYTES, RECEIVE_BUFFER_BYTES, 2 * RECEIVE_BUFFER_BYTES, 1 << 31];
+        middles
+            .into_iter()
+            .flat_map(|middle: u32| (-2i32..=2).map(move |d| middle.wrapping_add_signed(d)))
+    }
+
+    #[test]
+    fn sending_never_exceeds_what_the_peer_has_room_for_wherever_the_counters_wrap() {
+        for (sent, flying, alloc) in edges().flat_map(|s| edges().flat_map(move |f| edges().map(move |a| (s, f, a)))) {
+            let mut credit = SendCredit {
+                sent: Wrapping(sent),
+                ..SendCredit::default()
+            };
+            // The peer has forwarded all but `flying` of what was sent.
+            credit.update(alloc, sent.wrapping_sub(flying));
+            let room = u64::from(alloc).saturating_sub(flying.into());
+            assert_eq!(u64::from(credit.available()), room, "{sent} {flying} {alloc}");
+            credit.consume(credit.available());
+            assert_eq!(credit.available(), 0);
+        }
+    }
+
+    #[test]
+    fn receiving_takes_exactly_what_fits_wherever_the_counters_wrap() {
+        for (start, held, count) in edges().flat_map(|s| edges().flat_map(move |h| edges().map(move |c| (s, h, c)))) {
+            let mut credit = ReceiveCredit {
+                received: Wrapping(start),
+                forwarded: Wrapping(start),
+                told: Wrapping(start),
+            };
+            assert_eq!(credit.accept(held), held <= RECEIVE_BUFFER_BYTES);
+            let held = if held <= RECEIVE_BUFFER_BYTES { held } else { 0 };
+            let fits = u64::from(held) + u64::from(count) <= RECEIVE_BUFFER_BYTES.into();
+            assert_eq!(credit.accept(count), fits, "{start} {held} {count}");
+            let held = if fits { held + count } else { held };
+            assert_eq!(credit.held(), held);
+            credit.forward(held);
+            assert_eq!((credit.held(), credit.is_update_due()), (0, held >= UPDATE_BYTES));
+            assert_eq!(credit.tell(), start.wrapping_add(held));
+            assert!(!credit.is_update_due());
+        }
+    }
+
     proptest! {
         /// A model of both ends with unbounded counters, started near the wrap.
         #[test]

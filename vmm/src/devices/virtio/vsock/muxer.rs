@@ -7,6 +7,7 @@ use super::GUEST_CID;
 use super::connection::{Connection, Key};
 use super::handshake::{Handshake, Progress};
 use super::packet::{HEADER_BYTES, HOST_CID, Header, OP_REQUEST, OP_RST, TYPE_STREAM};
+use crate::descriptors;
 use crate::devices::virtio::Buffers;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io;
@@ -210,8 +211,8 @@ impl Muxer {
 
     fn accept(&mut self, now: Instant) {
         for _ in 0..ACCEPTS_PER_TURN {
-            let stream = match self.listener.accept() {
-                Ok((stream, _)) => stream,
+            let stream = match descriptors::accept(&self.listener) {
+                Ok(client) => UnixStream::from(client),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(_) => {
@@ -221,7 +222,7 @@ impl Muxer {
                 }
             };
             // A client too many sees its connection closed.
-            if self.handshakes.len() + self.connections.len() >= MAX_CONNECTIONS || stream.set_nonblocking(true).is_err() {
+            if self.handshakes.len() + self.connections.len() >= MAX_CONNECTIONS {
                 continue;
             }
             let token = self.next_handshake;

@@ -32,11 +32,6 @@ allowed_ledgers := input.ledgers if "*" in listed_ledgers
 
 allowed_ledgers := [ledger | some ledger in input.ledgers; ledger in listed_ledgers] if not "*" in listed_ledgers
 
-# Security version numbers are whole numbers, or semantic versions in old policies; the two never compare.
-svn_reaches(svn, minimum) if semver.compare(svn, minimum) >= 0
-
-svn_reaches(svn, minimum) if to_number(svn) >= to_number(minimum)
-
 errors contains "no TTL candidate matches the provided TTL's issuer, subject and svn" if {
 	input.rule == "load_transparency_trust_list"
 	count(trust_list_candidates) == 0

@@ -1,0 +1,245 @@
+//! Containers and processes come into being: what a permit allows, through the launcher.
+
+use std::{
+    collections::HashMap,
+    fs,
+    io::Write,
+    os::unix::net::UnixStream,
+    sync::{Arc, Mutex},
+};
+
+use agent_protocol::limits::PROCESSES;
+use nix::unistd::{Gid, Pid, Uid};
+use policy::{
+    ContainerId, Permit,
+    action::{CreateContainer, ExecInContainer},
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{Container, ContainerError, Containers, Phase, Process, Rest, State, UserDatabase, io_error, lock, spec};
+use crate::{
+    decode::{ProcessId, Rlimit, TerminalSize},
+    launcher::{self, LauncherError, Started, Verb},
+    paths,
+    stdio::{self, HostStreams, ProcessEnds, Terminal},
+};
+
+/// What libcontainer's init waits to read before it executes the program.
+const START_NOTICE: &[u8] = b"start container";
+
+impl Containers {
+    /// Makes the container of the permit, its init waiting for [`Self::start`]; the init's pid comes back.
+    pub fn create<S>(
+        &self,
+        permit: Permit<'_, CreateContainer>,
+        rest: Rest,
+        users: UserDatabase,
+        sandbox: &ContainerId,
+        size: Option<TerminalSize>,
+        streams: HostStreams<S>,
+    ) -> Result<Pid, ContainerError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let id = permit.action().container_id.clone();
+        self.check_free(&id)?;
+        let sandbox_pid = self.get(sandbox).and_then(|container| container.running_init()).ok();
+        let namespaces = rest
+            .namespaces(sandbox_pid.map(Pid::as_raw))
+            .ok_or_else(|| ContainerError::NoSandbox(sandbox.clone()))?;
+        self.make_sources(permit.action())?;
+        let spec = spec::of_container(permit.action(), permit.verdict(), &rest, &namespaces);
+        let streams = if permit.verdict().stdio { streams } else { HostStreams::none() };
+        let owner = owner(&spec);
+        let process = self.launch(Verb::Create, &id, &spec, owner, size, streams).inspect_err(|_| {
+            // Whatever came into being of the container goes again; the error to tell is the first.
+            let _ = self.clear(&id);
+        })?;
+        let process = Process {
+            args: permit.action().arg_list.clone(),
+            ..process
+        };
+        let pid = process.pid;
+        let processes = HashMap::from([(ProcessId::Init, Arc::new(process))]);
+        let state = Mutex::new(State {
+            phase: Phase::Created,
+            processes,
+        });
+        let container = Container {
+            id: id.clone(),
+            seccomp: rest.seccomp,
+            users,
+            state,
+        };
+        lock(&self.table).insert(id, Arc::new(container));
+        permit.commit();
+        Ok(pid)
+    }
+
+    /// Lets the init of a created container go.
+    pub fn start(&self, id: &ContainerId) -> Result<(), ContainerError> {
+        let container = self.get(id)?;
+        container.init_in(Phase::Created)?;
+        {
+            let mut state = lock(&container.state);
+            // Somebody else may have been faster since.
+            if state.phase != Phase::Created {
+                return Err(ContainerError::State {
+                    container: id.clone(),
+                    is: state.phase.name(),
+                    needed: Phase::Created.name(),
+                });
+            }
+            state.phase = Phase::Running;
+        }
+        UnixStream::connect(paths::runtime_state(id).join("notify.sock"))
+            .and_then(|mut socket| socket.write_all(START_NOTICE))
+            .map_err(io_error("starting the container"))
+    }
+
+    /// Starts the process of the permit in a running container.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a part of one order, already taken apart for its judgement"
+    )]
+    pub fn exec<S>(
+        &self,
+        permit: Permit<'_, ExecInContainer>,
+        exec_id: String,
+        terminal: bool,
+        rlimits: Vec<Rlimit>,
+        oom_score_adj: Option<i32>,
+        size: Option<TerminalSize>,
+        streams: HostStreams<S>,
+    ) -> Result<Pid, ContainerError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let action = permit.action();
+        let container = self.get(&action.container_id)?;
+        let process_id = ProcessId::Exec(exec_id);
+        self.check_exec(&container, &process_id)?;
+        let init = container.running_init()?;
+        if terminal && !permit.verdict().stdio {
+            return Err(ContainerError::TerminalWithoutStdio);
+        }
+        let streams = if permit.verdict().stdio { streams } else { HostStreams::none() };
+        let seccomp = container.seccomp.as_ref();
+        let spec = spec::of_exec(action, permit.verdict(), terminal, &rlimits, oom_score_adj, init.as_raw(), seccomp);
+        let process = self.launch(Verb::Exec, &container.id, &spec, owner(&spec), size, streams)?;
+        let process = Process {
+            args: action.arg_list.clone(),
+            ..process
+        };
+        let pid = process.pid;
+        lock(&container.state).processes.insert(process_id, Arc::new(process));
+        permit.commit();
+        Ok(pid)
+    }
+
+    fn check_exec(&self, container: &Container, id: &ProcessId) -> Result<(), ContainerError> {
+        let state = lock(&container.state);
+        if state.processes.contains_key(id) {
+            Err(ContainerError::ProcessExists {
+                container: container.id.clone(),
+                process: id.clone(),
+            })
+        } else if state.processes.len() >= PROCESSES {
+            Err(ContainerError::TooMany("processes in the container"))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn launch<S>(
+        &self,
+        verb: Verb,
+        id: &ContainerId,
+        spec: &serde_json::Value,
+        (uid, gid): (Uid, Gid),
+        size: Option<TerminalSize>,
+        streams: HostStreams<S>,
+    ) -> Result<Process, ContainerError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        if spec["process"]["terminal"] == true {
+            let Started { pid, exit, terminal } = launcher::launch(&self.reaper, verb, id, spec, ProcessEnds::null())?;
+            let terminal = terminal.ok_or_else(|| self.abandon(pid, LauncherError::Answer.into()))?;
+            let connected = Terminal::new(terminal).and_then(|terminal| {
+                terminal.resize(size.unwrap_or_default())?;
+                Ok(Arc::new(terminal))
+            });
+            let terminal = connected.map_err(|error| self.abandon(pid, ContainerError::Stdio(error)))?;
+            stdio::start_terminal(&terminal, streams, exit.clone());
+            return Ok(Process {
+                pid,
+                args: Vec::new(),
+                exit,
+                terminal: Some(terminal),
+            });
+        }
+        let (ends, pipes) = stdio::pipes(streams, uid, gid).map_err(ContainerError::Stdio)?;
+        let Started { pid, exit, .. } = launcher::launch(&self.reaper, verb, id, spec, ends)?;
+        pipes
+            .start(exit.clone())
+            .map_err(|error| self.abandon(pid, ContainerError::Stdio(error)))?;
+        Ok(Process {
+            pid,
+            args: Vec::new(),
+            exit,
+            terminal: None,
+        })
+    }
+
+    /// Ends a process that was started and cannot be used.
+    fn abandon(&self, pid: Pid, error: ContainerError) -> ContainerError {
+        let _ = self.reaper.signal(pid, libc::SIGKILL);
+        error
+    }
+
+    /// Makes the sandbox's directories that the container mounts.
+    ///
+    /// No source may lie in another: a container that has the outer one could put a link in the inner one's way.
+    fn make_sources(&self, action: &CreateContainer) -> Result<(), ContainerError> {
+        let mut exposed = lock(&self.exposed);
+        let sources = action.mounts.iter().filter(|mount| mount.kind == "bind").map(|mount| &mount.source);
+        for source in sources {
+            let nested = |other: &String| is_inside(source, other) || is_inside(other, source);
+            if exposed.iter().any(nested) {
+                return Err(ContainerError::NestedSource);
+            }
+            fs::create_dir_all(source).map_err(io_error("making a directory of the sandbox"))?;
+            exposed.insert(source.clone());
+        }
+        Ok(())
+    }
+}
+
+/// User and group that the spec gives the process.
+fn owner(spec: &serde_json::Value) -> (Uid, Gid) {
+    let number = |name: &str| {
+        spec["process"]["user"][name]
+            .as_u64()
+            .and_then(|n| u32::try_from(n).ok())
+            .unwrap_or(0)
+    };
+    (Uid::from_raw(number("uid")), Gid::from_raw(number("gid")))
+}
+
+/// Whether `inner` lies strictly below `outer`.
+fn is_inside(inner: &str, outer: &str) -> bool {
+    inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_begin_alike_are_not_nested() {
+        assert!(is_inside("/a/b", "/a"));
+        assert!(!is_inside("/ab", "/a"));
+        assert!(!is_inside("/a", "/a"));
+    }
+}

@@ -1,0 +1,198 @@
+//! `make bench`: what things cost, each beside a peer in the same run.
+//!
+//! Each benchmark is a file below; those that need a KVM run in a machine of their own by the instruction clock (one processor,
+//! 2 ns an instruction, whatever else the host does), the others on the host. A benchmark that fails or hangs becomes a row that
+//! says so. Nothing here is asserted anywhere: figures are read by people.
+
+mod answer;
+mod boot;
+mod convert;
+mod ctr;
+mod exec;
+mod footprint;
+mod guest;
+mod probe;
+pub mod report;
+mod run;
+mod streams;
+mod tools;
+mod verity;
+
+use crate::{
+    images,
+    job::{Build, Job},
+    l1::{
+        Suite,
+        accel::Accel,
+        build,
+        machine::{Limits, Stuck},
+        snapshot::Testbed,
+    },
+    runner,
+};
+use anyhow::{Context, Result};
+use report::{Report, Row};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The installed guest in L1.
+const GUEST: &str = "/usr/local/share/casemate";
+const KERNEL: &str = "/usr/local/share/casemate/vmlinux";
+const INITRAMFS: &str = "/usr/local/share/casemate/initramfs.cpio";
+/// Where a benchmark in L1 leaves its rows.
+const ROWS: &str = "rows.json";
+const OUT: &str = "/job/out";
+/// In `bench.json`'s directory.
+pub const JSON: &str = "bench.json";
+/// A machine by the instruction clock hangs now and then: cut off, and measured once more.
+const LIMITS: Limits = Limits {
+    quiet: Duration::from_secs(90),
+    total: Duration::from_secs(240),
+};
+
+/// A benchmark and where it runs.
+struct Benchmark {
+    name: &'static str,
+    title: &'static str,
+    place: Place,
+}
+
+enum Place {
+    /// In L1, by the instruction clock.
+    Machine(fn() -> Result<Vec<Row>>),
+    /// Here.
+    Host(fn(&Path) -> Result<Vec<Row>>),
+}
+
+const ALL: &[Benchmark] = &[
+    Benchmark {
+        name: "boot",
+        title: "boot: exec → /init, 1 vCPU, 128 MiB, the same ELF kernel and 16 KiB initramfs (instruction clock)",
+        place: Place::Machine(boot::measure),
+    },
+    Benchmark {
+        name: "answer",
+        title: "exec → the agent's first answer, 1 vCPU, 256 MiB, every device (instruction clock)",
+        place: Place::Machine(answer::measure),
+    },
+    Benchmark {
+        name: "run",
+        title: "ctr run --rm … true (instruction clock)",
+        place: Place::Machine(run::measure),
+    },
+    Benchmark {
+        name: "exec",
+        title: "ctr task exec … true (instruction clock)",
+        place: Place::Machine(exec::measure),
+    },
+    Benchmark {
+        name: "streams",
+        title: "stdio of a container (instruction clock)",
+        place: Place::Machine(streams::measure),
+    },
+    Benchmark {
+        name: "verity",
+        title: "reading a file of an image, block hashes checked (instruction clock)",
+        place: Place::Machine(verity::measure),
+    },
+    Benchmark {
+        name: "footprint",
+        title: "memory of an idle container's processes on the host, proportional share",
+        place: Place::Machine(footprint::measure),
+    },
+    Benchmark {
+        name: "convert",
+        title: "a tree of files made into a block image with hashes (this host's clock)",
+        place: Place::Host(convert::measure),
+    },
+];
+
+/// Names of all benchmarks.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    ALL.iter().map(|benchmark| benchmark.name)
+}
+
+/// On the developer's machine: measures `wanted` (all, where it is empty) with the programs and the guest of `build`.
+pub fn run(build: Build, suite: Suite, wanted: &[String], out: &Path) -> Result<Report> {
+    let started = Instant::now();
+    let chosen = || {
+        ALL.iter()
+            .filter(|benchmark| wanted.is_empty() || wanted.iter().any(|name| name == benchmark.name))
+    };
+    let programs = build.programs.clone();
+    let testbed = match chosen().any(|benchmark| matches!(benchmark.place, Place::Machine(_))) {
+        true => Some(testbed(&build, suite, out)),
+        false => None,
+    };
+    let mut rows = Vec::new();
+    for benchmark in chosen() {
+        eprintln!("==> {}", benchmark.title);
+        let measured = match (&benchmark.place, &testbed) {
+            (Place::Host(measure), _) => measure(&programs),
+            (Place::Machine(_), Some(Ok(testbed))) => in_machine(testbed, benchmark.name, &out.join(benchmark.name)),
+            (Place::Machine(_), Some(Err(error))) => Err(anyhow::anyhow!("there is no machine: {error:#}")),
+            (Place::Machine(_), None) => unreachable!("a machine is made for the benchmarks that need one"),
+        };
+        let measured = measured.unwrap_or_else(|error| vec![Row::failed(benchmark.name, &error)]);
+        rows.extend(measured.into_iter().map(|row| Row {
+            benchmark: benchmark.title.to_owned(),
+            ..row
+        }));
+    }
+    let machine = format!("Debian {} by the instruction clock", suite.name());
+    Report::new(machine, started.elapsed().as_secs_f64(), rows)
+}
+
+fn testbed(build: &Build, suite: Suite, out: &Path) -> Result<Testbed> {
+    let image = build::obtain(suite)?;
+    let images = images::obtain()?;
+    let mut more = tools::bundle()?;
+    more.push((verity::image()?, verity::IMAGE_IN_JOB.to_owned()));
+    let job = Job::pack_with(build, &images, &more, out)?;
+    Testbed::prepare(image, Accel::Counted, job)
+}
+
+/// One benchmark in a fresh machine; once more where the machine got stuck.
+fn in_machine(testbed: &Testbed, name: &str, dir: &Path) -> Result<Vec<Row>> {
+    let attempt = || -> Result<Vec<Row>> {
+        let _ = std::fs::remove_dir_all(dir);
+        let mut machine = testbed.machine(dir)?;
+        let mut said = std::io::stderr();
+        let status = machine.obey(&format!("run /job/story bench {name}"), LIMITS, &mut |bytes| {
+            // Progress only: a closed terminal is no reason to stop.
+            let _ = said.write_all(bytes);
+        })?;
+        anyhow::ensure!(status == 0, "it ended with {status}; what it said is in {}", dir.display());
+        runner::collect(machine, dir)?;
+        let text = std::fs::read(dir.join("out").join(ROWS)).context("it left no figures")?;
+        serde_json::from_slice(&text).context("its figures are damaged")
+    };
+    match attempt() {
+        Err(error) if matches!(error.downcast_ref(), Some(Stuck::Quiet(_) | Stuck::Limit(_))) => {
+            eprintln!("    {name}: {error:#}; once more");
+            attempt()
+        }
+        measured => measured,
+    }
+}
+
+/// In L1: measures and leaves the rows for the harness.
+pub fn measure(name: &str) -> Result<()> {
+    let benchmark = ALL.iter().find(|benchmark| benchmark.name == name);
+    let Some(Place::Machine(measure)) = benchmark.map(|benchmark| &benchmark.place) else {
+        anyhow::bail!("no benchmark of the machine is called {name}");
+    };
+    let rows = measure()?;
+    let text = serde_json::to_vec(&rows).context("cannot write JSON")?;
+    std::fs::write(Path::new(OUT).join(ROWS), text).context("cannot write the figures")
+}
+
+/// The installed guest's kernel command line, for every VMM.
+fn cmdline() -> Result<String> {
+    let path = PathBuf::from(GUEST).join("manifest.json");
+    let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let manifest: serde_json::Value = serde_json::from_slice(&text).context("the guest image's manifest is not JSON")?;
+    let cmdline = manifest["cmdline"].as_str().context("the manifest names no command line")?;
+    Ok(cmdline.to_owned())
+}

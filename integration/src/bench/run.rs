@@ -1,0 +1,142 @@
+//! `ctr run --rm … true` beside runc's, and where our part of it goes.
+
+use super::ctr::{ctr, in_turns, run_words, timed};
+use super::report::{Row, median};
+use crate::images::BUSYBOX;
+use crate::stories::Runtime;
+use anyhow::{Context, Result, ensure};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Rounds; the first is dropped: it converts the layers, as any first use of an image does.
+const ROUNDS: usize = 5;
+const PHASE_ROUNDS: usize = 3;
+/// containerd's log while it runs with `--log-level debug`, in which its shims say what they have reached.
+const LOG: &str = "/run/containerd-debug.log";
+const ANSWERS: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(100);
+/// Word of the shim's line (`shim/src/phase.rs`).
+const REACHED: &str = "reached ";
+/// What the shim reaches, in order, and what the time until then was spent on. Layers are found while the VM boots.
+const PHASES: [(&str, &str); 9] = [
+    ("serving", "containerd and shim start"),
+    ("create", "containerd asks for the container"),
+    ("vmm", "VM: spec, files, VMM started"),
+    ("agent", "VM and kernel until the agent answers"),
+    ("sandbox", "agent: policy and scratch disk"),
+    ("rootfs", "agent: layers and overlay"),
+    ("created", "container: created"),
+    ("started", "container: started"),
+    ("exited", "container: its life"),
+];
+
+/// All rows.
+pub fn measure() -> Result<Vec<Row>> {
+    let [ours, theirs] = in_turns(ROUNDS, |runtime, round| {
+        let id = format!("run-{round}");
+        Ok(timed(&mut ctr(&run_words(runtime, &["--rm"], BUSYBOX, &id, &["true"])))?.0)
+    })?;
+    let total = Row::of("ctr run", ours, "s").beside("runc", theirs).target("≤ 1.2 × runc");
+    let mut rows = vec![total];
+    match phases() {
+        Ok(phases) => rows.extend(phases),
+        Err(error) => rows.push(Row::failed("phases", &error)),
+    }
+    Ok(rows)
+}
+
+fn phases() -> Result<Vec<Row>> {
+    restart_containerd()?;
+    let mut spans: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
+    for round in 0..PHASE_ROUNDS {
+        let id = format!("phase-{round}");
+        let begun = now()?;
+        timed(&mut ctr(&run_words(Runtime::Casemate, &["--rm"], BUSYBOX, &id, &["true"])))?;
+        let ended = now()?;
+        let log = std::fs::read_to_string(LOG).context("cannot read containerd's log")?;
+        let reached = reached(&log, begun);
+        let mut before = begun;
+        for (n, (name, _)) in PHASES.iter().enumerate() {
+            let at = *reached
+                .get(*name)
+                .with_context(|| format!("the shim's log does not say when it reached {name:?}"))?;
+            spans.entry(n).or_default().push(at - before);
+            before = at;
+        }
+        spans.entry(PHASES.len()).or_default().push(ended - before);
+        if let Some(at) = reached.get("layers") {
+            spans.entry(PHASES.len() + 1).or_default().push(at - reached["create"]);
+        }
+    }
+    let names = PHASES
+        .iter()
+        .map(|(_, what)| *what)
+        .chain(["the end: power off, clean up", "layers found (beside the boot)"]);
+    Ok(names
+        .zip(spans.values())
+        .filter_map(|(name, seconds)| Some(Row::of(name, median(seconds)?, "s")))
+        .collect())
+}
+
+/// When each point was last reached after `begun`, by the wall clock.
+fn reached(log: &str, begun: f64) -> BTreeMap<String, f64> {
+    let lines = log.lines().filter_map(|line| line.split_once(REACHED));
+    let points = lines.filter_map(|(_, rest)| {
+        let mut words = rest.split_ascii_whitespace();
+        let (name, at) = (words.next()?, words.next()?.trim_matches('"').parse::<f64>().ok()?);
+        (at >= begun).then(|| (name.to_owned(), at))
+    });
+    points.collect()
+}
+
+/// containerd passes `-debug` to shims only when it logs at that level itself.
+fn restart_containerd() -> Result<()> {
+    let pid = timed(Command::new("pidof").arg("containerd"))?.1;
+    let pid = String::from_utf8_lossy(&pid).trim().to_owned();
+    timed(Command::new("kill").arg(&pid))?;
+    let end = Instant::now() + ANSWERS;
+    while std::path::Path::new("/proc").join(&pid).exists() {
+        ensure!(Instant::now() < end, "containerd does not end");
+        sleep(POLL);
+    }
+    let log = File::create(LOG).context("cannot create containerd's log")?;
+    // It outlives this program with the machine.
+    drop(
+        Command::new("containerd")
+            .args(["--log-level", "debug"])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().context("cannot share containerd's log")?)
+            .stderr(log)
+            .spawn()
+            .context("cannot start containerd")?,
+    );
+    while timed(Command::new("ctr").arg("version")).is_err() {
+        ensure!(Instant::now() < end, "containerd does not come back");
+        sleep(POLL);
+    }
+    Ok(())
+}
+
+fn now() -> Result<f64> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
+    Ok(now.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn points_are_found_in_containerds_log() {
+        let log = "time=\"…\" level=debug msg=\"reached serving 10.5\" runtime=casemate\nlevel=info msg=\"other\"\n\
+                   level=debug msg=\"reached create 11.25\" runtime=casemate\nlevel=debug msg=\"reached create 4.0\" runtime=casemate\n";
+        let points = reached(log, 10.0);
+        assert_eq!(
+            points.into_iter().collect::<Vec<_>>(),
+            [("create".to_owned(), 11.25), ("serving".to_owned(), 10.5)]
+        );
+    }
+}

@@ -1,0 +1,156 @@
+//! Reading a file of an image with every block's hash checked: in a container, beside the same file on the same layer image
+//! through a loop device and dm-verity on L1 itself.
+
+use super::ctr::{ctr, run_words, timed};
+use super::report::Row;
+use super::tools;
+use crate::{host, images, layer_tar::LayerTar, oci, stories::Runtime};
+use anyhow::{Context, Result};
+use image::cache;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+const MIB: usize = 32;
+const REFERENCE: &str = "docker.io/casemate/bench:1";
+const FILE: &str = "bench-data";
+/// The image's layout in the job, and the layer's tar in it, uncompressed.
+pub const IMAGE_IN_JOB: &str = "job/bench-image.tar";
+const WORK: &str = "/tmp/verity";
+const MAPPED: &str = "bench-verity";
+/// Counts changes of the image's recipe.
+const RECIPE: &str = "1";
+
+/// On the host: an image of busybox and one large file, from the cache or built.
+pub fn image() -> Result<PathBuf> {
+    let dir = host::cache_dir("images")?;
+    let path = dir.join(format!("bench-{}.tar", cache::key(&[RECIPE.as_bytes(), &MIB.to_le_bytes()])));
+    if !path.exists() {
+        let busybox = busybox()?;
+        let mut layer = LayerTar::default();
+        for directory in ["bin", "dev", "etc", "proc", "sys"] {
+            layer.directory(directory, 0o755)?;
+        }
+        layer.file("bin/busybox", 0o755, &busybox)?;
+        layer.file(FILE, 0o644, &noise())?;
+        let layer = oci::Layer::from_tar(&layer.finish()?)?;
+        let image = oci::Image {
+            reference: REFERENCE,
+            layers: &[layer],
+            command: &["/bin/busybox", "true"],
+            environment: &[images::PATH],
+        };
+        cache::write_whole(&path, &image.to_layout_tar()?)?;
+    }
+    Ok(path)
+}
+
+/// The program, out of the stories' image.
+fn busybox() -> Result<Vec<u8>> {
+    let dir = tempfile::tempdir().context("cannot create a directory")?;
+    let images = images::obtain()?.files;
+    let image = images
+        .iter()
+        .find(|file| file.ends_with(images::file_name(images::BUSYBOX)))
+        .context("there is no image of busybox")?;
+    host::run(Command::new("tar").arg("xf").arg(image).arg("-C").arg(dir.path()))?;
+    let blobs = std::fs::read_dir(dir.path().join("blobs/sha256")).context("the image has no blobs")?;
+    let blobs = blobs.filter_map(|entry| entry.ok()).map(|entry| entry.path());
+    let layer = blobs
+        .max_by_key(|path| path.metadata().map_or(0, |m| m.len()))
+        .context("the image has no layer")?;
+    host::run(
+        Command::new("tar")
+            .arg("xzf")
+            .arg(layer)
+            .arg("-C")
+            .arg(dir.path())
+            .arg("bin/busybox"),
+    )?;
+    std::fs::read(dir.path().join("bin/busybox")).context("cannot read busybox")
+}
+
+/// Bytes that no block repeats (xorshift64; Marsaglia 2003).
+fn noise() -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let words = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    });
+    words.take((MIB << 20) / 8).flatten().collect()
+}
+
+/// In L1: the row.
+pub fn measure() -> Result<Vec<Row>> {
+    timed(Command::new("ctr").args(["image", "import", &format!("/{IMAGE_IN_JOB}")]))?;
+    let file = format!("/{FILE}");
+    let words = |id: &str| {
+        let source = format!("if={file}");
+        let command = ["/bin/busybox", "dd", &source, "of=/dev/null", "bs=1M"];
+        run_words(Runtime::Casemate, &["--rm"], REFERENCE, id, &command)
+    };
+    // The first run converts the layer, every run reads it for the first time in its guest.
+    timed(&mut ctr(&words("warm")))?;
+    let ours = rate(&timed(&mut ctr(&words("cold")))?.1)?;
+    println!("in a container: {ours:.1} MiB/s");
+    let theirs = on_l1()?;
+    println!("on L1: {theirs:.1} MiB/s");
+    Ok(vec![
+        Row::of("cold read in a container", ours, "MiB/s").beside("loop + dm-verity on L1", theirs),
+    ])
+}
+
+/// What busybox' dd says last: `… copied, 0.123 seconds, 260.2MB/s`.
+fn rate(said: &[u8]) -> Result<f64> {
+    let text = String::from_utf8_lossy(said);
+    let seconds = text.split("copied, ").nth(1).and_then(|rest| rest.split_ascii_whitespace().next());
+    let seconds: f64 = seconds
+        .and_then(|word| word.parse().ok())
+        .with_context(|| format!("dd did not say how long it took: {text}"))?;
+    Ok(MIB as f64 / seconds)
+}
+
+fn on_l1() -> Result<f64> {
+    let work = Path::new(WORK);
+    std::fs::create_dir_all(work.join("layout")).context("cannot create a directory")?;
+    let run = |program: &str, arguments: &[&str]| timed(Command::new(program).args(arguments).current_dir(work)).map(|(_, said)| said);
+    run("tar", &["xf", &format!("/{IMAGE_IN_JOB}"), "-C", "layout"])?;
+    // The layer is the largest blob of the layout.
+    let blobs = std::fs::read_dir(work.join("layout/blobs/sha256")).context("the image has no blobs")?;
+    let blobs = blobs.filter_map(|entry| entry.ok()).map(|entry| entry.path());
+    let layer = blobs
+        .max_by_key(|path| path.metadata().map_or(0, |m| m.len()))
+        .context("the image has no layer")?;
+    run("casemate", &["layer", "convert", &layer.to_string_lossy(), "layer.ext4"])?;
+    run("modprobe", &["dm_verity"])?;
+    let mut format = tools::command("veritysetup");
+    let said = timed(format.args(["format", "layer.ext4", "hashes"]).current_dir(work))?.1;
+    let text = String::from_utf8_lossy(&said);
+    let root = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Root hash:"))
+        .with_context(|| format!("veritysetup named no root hash: {text}"))?
+        .trim();
+    let mut open = tools::command("veritysetup");
+    timed(open.args(["open", "layer.ext4", MAPPED, "hashes", root]).current_dir(work))?;
+    std::fs::create_dir_all(work.join("mnt")).context("cannot create a directory")?;
+    run("mount", &["-t", "ext4", "-o", "ro,noload", &format!("/dev/mapper/{MAPPED}"), "mnt"])?;
+    std::fs::write("/proc/sys/vm/drop_caches", "3").context("cannot drop caches")?;
+    let started = Instant::now();
+    run("busybox", &["dd", &format!("if=mnt/{FILE}"), "of=/dev/null", "bs=1M"])?;
+    Ok(MIB as f64 / started.elapsed().as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dd_says_how_long_it_took() {
+        let said = b"32+0 records in\n32+0 records out\n33554432 bytes (32.0MB) copied, 0.500000 seconds, 64.0MB/s\n";
+        assert_eq!(rate(said).unwrap(), 64.0);
+        assert!(rate(b"dd: no such file").is_err());
+    }
+}

@@ -1,0 +1,116 @@
+//! A FIFO that a story reads or writes as a client of containerd does.
+
+use anyhow::{Context, Result, bail};
+use nix::{
+    fcntl::{FcntlArg, OFlag, fcntl},
+    sys::stat::Mode,
+    unistd::mkfifo,
+};
+use std::fs::{File, OpenOptions};
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+const POLL: Duration = Duration::from_millis(20);
+
+/// A FIFO in a directory of its own, which goes with it.
+pub struct Fifo {
+    dir: TempDir,
+}
+
+/// What arrives in a FIFO.
+pub struct Reading {
+    so_far: Arc<Mutex<Vec<u8>>>,
+    thread: JoinHandle<std::io::Result<()>>,
+}
+
+impl Fifo {
+    /// Makes one.
+    pub fn new() -> Result<Self> {
+        let dir = tempfile::tempdir().context("cannot create a directory for a FIFO")?;
+        let fifo = Self { dir };
+        mkfifo(&fifo.file(), Mode::S_IRUSR | Mode::S_IWUSR).context("cannot create a FIFO")?;
+        Ok(fifo)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.dir.path().join("fifo")
+    }
+
+    /// Its path.
+    pub fn path(&self) -> String {
+        self.file().display().to_string()
+    }
+
+    /// Its reading end, open before any writer; it ends when the last writer has closed.
+    pub fn reader(&self) -> Result<File> {
+        let open = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(self.file());
+        let file = open.context("cannot open a FIFO")?;
+        fcntl(&file, FcntlArg::F_SETFL(OFlag::empty())).context("cannot make a FIFO wait")?;
+        Ok(file)
+    }
+
+    /// Its writing end; waits for a reader.
+    pub fn writer(&self) -> Result<File> {
+        OpenOptions::new().write(true).open(self.file()).context("cannot open a FIFO")
+    }
+
+    /// Reads it to its end in the background. Its first writer must be there.
+    pub fn read(&self) -> Result<Reading> {
+        Ok(Reading::of(self.reader()?))
+    }
+}
+
+impl Reading {
+    /// Reads `file` to its end in the background.
+    pub fn of(mut file: File) -> Self {
+        let so_far = Arc::new(Mutex::new(Vec::new()));
+        let shared = Arc::clone(&so_far);
+        let thread = std::thread::spawn(move || {
+            let mut bytes = [0; 64 * 1024];
+            loop {
+                let count = file.read(&mut bytes)?;
+                if count == 0 {
+                    return Ok(());
+                }
+                if let Ok(mut all) = shared.lock() {
+                    all.extend_from_slice(&bytes[..count]);
+                }
+            }
+        });
+        Self { so_far, thread }
+    }
+
+    /// What has come so far.
+    pub fn so_far(&self) -> Vec<u8> {
+        self.so_far.lock().map(|all| all.clone()).unwrap_or_default()
+    }
+
+    /// Whether its end has come.
+    pub fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Everything up to its end.
+    pub fn end(self, limit: Duration) -> Result<Vec<u8>> {
+        let end = Instant::now() + limit;
+        while !self.thread.is_finished() {
+            if Instant::now() > end {
+                bail!("a FIFO did not end within {limit:?}; it brought {} bytes", self.so_far().len());
+            }
+            std::thread::sleep(POLL);
+        }
+        match self.thread.join() {
+            Ok(result) => result.context("cannot read a FIFO")?,
+            Err(_) => bail!("a reader panicked"),
+        }
+        self.so_far
+            .lock()
+            .map(|all| all.clone())
+            .map_err(|_| anyhow::anyhow!("a reader panicked"))
+    }
+}

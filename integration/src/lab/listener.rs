@@ -1,0 +1,104 @@
+//! What containerd tells everybody who listens: `ctr events`.
+
+use super::{Ended, Program};
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use std::time::{Duration, Instant};
+
+/// A listener is there once it hears; asking again costs nothing.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+const LISTENS_WITHIN: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(100);
+/// Told when a label of a namespace changes, which nobody else here does.
+const SIGN: &str = "/namespaces/update";
+
+/// A running listener.
+pub struct Listener(Program);
+
+/// An event of a task, as far as stories look at it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Event {
+    /// Such as `/tasks/exit`.
+    #[serde(skip)]
+    pub topic: String,
+    /// The container.
+    #[serde(default)]
+    pub container_id: String,
+    /// The process: the container's id again, or an exec's.
+    #[serde(default)]
+    pub id: String,
+    /// Of an exit; 0 is left out.
+    #[serde(default)]
+    pub exit_status: u32,
+}
+
+impl Listener {
+    /// Starts to listen; returns as soon as nothing is missed any more.
+    pub fn listen() -> Result<Self> {
+        let program = Program::start(&["ctr", "events"], &[])?;
+        let end = Instant::now() + LISTENS_WITHIN;
+        for n in 0.. {
+            Ended::of(&["ctr", "namespaces", "label", "default", &format!("casemate.listener={n}")])?.exits_with(0)?;
+            let again = Instant::now() + ASK_AGAIN;
+            while Instant::now() < again {
+                if program.stdout_so_far().contains(SIGN) {
+                    return Ok(Self(program));
+                }
+                std::thread::sleep(POLL);
+            }
+            if Instant::now() > end {
+                bail!("`ctr events` hears nothing");
+            }
+        }
+        bail!("`ctr events` hears nothing")
+    }
+
+    /// Everything heard so far of one container, in order.
+    pub fn of(&self, container: &str) -> Result<Vec<Event>> {
+        let text = self.0.stdout_so_far();
+        // The last line may still be arriving.
+        let whole = text.rsplit_once('\n').map_or("", |(lines, _)| lines);
+        let events: Result<Vec<_>> = whole.lines().filter_map(parse).collect();
+        Ok(events?.into_iter().filter(|event| event.container_id == container).collect())
+    }
+
+    /// Ends the listener.
+    pub fn stop(self) {
+        self.0.stop();
+    }
+}
+
+/// `2026-01-01 00:00:00.0 +0000 UTC default /tasks/exit {"container_id":"x",…}`; other topics than tasks' are left out.
+fn parse(line: &str) -> Option<Result<Event>> {
+    let (before, json) = line.split_once(" {")?;
+    let topic = before.rsplit(' ').next().filter(|topic| topic.starts_with("/tasks/"))?;
+    let event = serde_json::from_str::<Event>(&format!("{{{json}")).with_context(|| format!("not an event: {line}"));
+    Some(event.map(|event| Event {
+        topic: topic.to_owned(),
+        ..event
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exits_are_read_from_what_ctr_prints() {
+        let line = "2026-11-22 17:30:28.1 +0000 UTC default /tasks/exit \
+                    {\"container_id\":\"a\",\"id\":\"b\",\"pid\":7,\"exit_status\":137,\"exited_at\":\"2026-11-22T17:30:28Z\"}";
+        let event = parse(line).unwrap().unwrap();
+        assert_eq!(
+            event,
+            Event {
+                topic: "/tasks/exit".into(),
+                container_id: "a".into(),
+                id: "b".into(),
+                exit_status: 137,
+            }
+        );
+        assert!(parse("2026 +0000 UTC default /namespaces/update {\"name\":\"default\"}").is_none());
+        assert!(parse("a line of something else").is_none());
+        assert!(parse("x /tasks/exit {broken").unwrap().is_err());
+    }
+}

@@ -1,0 +1,62 @@
+//! What goes wrong on a host goes wrong for one container, is told with the right status, and leaves nothing behind.
+
+mod clock;
+mod containerd;
+mod full;
+mod kill;
+mod launcher;
+mod readers;
+
+pub(super) use clock::clock_steps;
+pub(super) use containerd::containerd_killed;
+pub(super) use full::{cache_full, cache_read_only, run_full, scratch_full};
+pub(super) use kill::{shims_killed, vmms_killed};
+pub(super) use launcher::{execs_killed, starved_starts};
+pub(super) use readers::{full_log, slow_reader, stuck_reader};
+
+use crate::lab::{Ended, Lab, Program};
+use anyhow::{Context, Result};
+use std::time::Duration;
+
+/// How long anything that was asked for may take until it shows.
+const SHOWS_WITHIN: Duration = Duration::from_secs(60);
+/// cgroup of the namespace: with it in place a VMM gets a cgroup of its own, as in a pod.
+const NAMESPACE_CGROUP: &str = "/sys/fs/cgroup/default";
+/// How often a container that is still ending is asked to go.
+const REMOVALS: usize = 20;
+
+/// Gives VMMs a parent cgroup.
+fn with_cgroups() -> Result<()> {
+    std::fs::create_dir_all(NAMESPACE_CGROUP).context("cannot make the namespace's cgroup")
+}
+
+/// Takes containerd's record of what a broken `ctr` left; everything else must have gone by itself.
+fn forget_containers(but: &[&str]) -> Result<()> {
+    for n in 0.. {
+        let known = Ended::of(&["ctr", "container", "list", "-q"])?.exits_with(0)?.text();
+        let left: Vec<&str> = known.lines().filter(|id| !but.contains(id)).collect();
+        if left.is_empty() {
+            break;
+        }
+        anyhow::ensure!(n < REMOVALS, "containers cannot be removed: {left:?}");
+        for id in left {
+            Ended::of(&["ctr", "task", "delete", "--force", id])?;
+            Ended::of(&["ctr", "container", "delete", id])?;
+        }
+    }
+    Ok(())
+}
+
+/// Waits until a program has ended or `ready`; false if it has ended.
+fn until_ready(lab: &Lab, what: &str, program: &mut Program, mut ready: impl FnMut() -> bool) -> Result<bool> {
+    lab.until(what, SHOWS_WITHIN, || {
+        if ready() {
+            return Some(Ok(true));
+        }
+        match program.has_ended() {
+            Ok(false) => None,
+            Ok(true) => Some(Ok(false)),
+            Err(error) => Some(Err(error)),
+        }
+    })?
+}

@@ -1,0 +1,42 @@
+//! A host's clock that jumps: nothing ends early, nothing waits for ever.
+
+use super::{SHOWS_WITHIN, until_ready};
+use crate::{images::BUSYBOX, lab::Lab};
+use anyhow::{Context, Result};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+const DAY: i64 = 24 * 60 * 60;
+
+pub(in crate::stories) fn clock_steps(lab: &Lab) -> Result<()> {
+    for step in [DAY, -2 * DAY, DAY] {
+        // Under a container that runs.
+        let container = lab.container(BUSYBOX).command(["sleep", "100000"]).start()?;
+        shift(step)?;
+        container.exec("after", ["echo", "here"])?.exits_with(0)?.prints("here")?;
+        container.signal("SIGKILL")?;
+        lab.until("the container stops", SHOWS_WITHIN, || {
+            container.status().ok().filter(|status| status == "STOPPED")
+        })?;
+        container.delete_with(137)?;
+        shift(-step)?;
+        // Under one that boots.
+        let mut booting = lab
+            .container(BUSYBOX)
+            .command(["sh", "-c", "echo booted; exit 4"])
+            .start_in_foreground()?;
+        until_ready(lab, "a VM", &mut booting, || {
+            crate::lab::traces::pids_of("casemate-vmm").is_ok_and(|pids| !pids.is_empty())
+        })?;
+        shift(step)?;
+        booting.end()?.exits_with(4)?.prints("booted")?;
+        lab.nothing_is_left()?;
+    }
+    Ok(())
+}
+
+fn shift(seconds: i64) -> Result<()> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
+    let then = now.as_secs().checked_add_signed(seconds).context("the clock cannot go there")?;
+    crate::lab::Ended::of(&["date", "-s", &format!("@{then}")])?.exits_with(0)?;
+    Ok(())
+}

@@ -1,0 +1,131 @@
+//! SIGKILL to containerd at random moments: what runs goes on, what ends meanwhile is told later, what was being made goes.
+
+use super::{SHOWS_WITHIN, forget_containers, until_ready};
+use crate::{
+    images::BUSYBOX,
+    lab::{
+        Dice, Ended, Lab, Program, Running, Traces, is_running,
+        victim::{Victim, kill_now},
+    },
+};
+use anyhow::{Context, Result, ensure};
+use std::fs::File;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const SHORT: u32 = 2;
+const FULL: u32 = 200;
+/// Every so many rounds a container ends while containerd is away.
+const ENDS_EVERY: u32 = 4;
+const LOG: &str = "/run/containerd.log";
+/// How long an act takes at most until containerd is killed under it, in multiples of what it takes undisturbed.
+const SPAN: f64 = 1.25;
+/// What containerd is killed under.
+const RUN: &str = "a run";
+const EXEC: &str = "an exec";
+const KILL: &str = "a kill";
+/// What an exec or a kill takes, as a part of what a run does.
+const SHORTER: f64 = 0.25;
+
+pub(in crate::stories) fn containerd_killed(lab: &Lab) -> Result<()> {
+    let mut dice = lab.scope().dice();
+    let mut containerd = Containerd(None);
+    let started = Instant::now();
+    lab.container(BUSYBOX).command(["true"]).run()?.exits_with(0)?;
+    let span = started.elapsed().mul_f64(SPAN);
+    let one = lab.container(BUSYBOX).named("stays").command(["sleep", "100000"]).start()?;
+    let known = Traces::now()?;
+    for round in 0..lab.scope().rounds(SHORT, FULL) {
+        this_round(lab, &mut containerd, &one, &mut dice, span, round).with_context(|| format!("round {round}"))?;
+        lab.nothing_is_left_but(&known).with_context(|| format!("after round {round}"))?;
+    }
+    one.signal("SIGKILL")?;
+    lab.until("the container stops", SHOWS_WITHIN, || {
+        one.status().ok().filter(|status| status == "STOPPED")
+    })?;
+    one.delete_with(137)?;
+    lab.nothing_is_left()
+}
+
+fn this_round(lab: &Lab, containerd: &mut Containerd, one: &Running, dice: &mut Dice, span: Duration, round: u32) -> Result<()> {
+    let ending = round % ENDS_EVERY == 0;
+    let meanwhile = if ending {
+        Some(lab.container(BUSYBOX).command(["sh", "-c", "sleep 4; exit 7"]).start()?)
+    } else {
+        None
+    };
+    let (act, program) = acted(lab, one, dice, round)?;
+    let after = dice.moment(if act == RUN { span } else { span.mul_f64(SHORTER) });
+    std::thread::sleep(after);
+    println!("  containerd is killed {:.2} s into {act}", after.as_secs_f32());
+    containerd.kill()?;
+    // With containerd gone no ctr can succeed any more; one that had succeeded before says so.
+    program.end()?;
+    containerd.start(lab)?;
+    ensure!(one.status()? == "RUNNING", "the container that stays is {:?}", one.status()?);
+    one.exec(&format!("after-{round}"), ["echo", "here"])?
+        .exits_with(0)?
+        .prints("here")?;
+    let mut known = vec![one.id().to_owned()];
+    if let Some(container) = meanwhile {
+        lab.until("the container that ended meanwhile is stopped", SHOWS_WITHIN, || {
+            container.status().ok().filter(|status| status == "STOPPED")
+        })?;
+        known.push(container.id().to_owned());
+        container.delete_with(7)?;
+    }
+    forget_containers(&known.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// Starts something for containerd to die under.
+fn acted(lab: &Lab, one: &Running, dice: &mut Dice, round: u32) -> Result<(&'static str, Program)> {
+    let exec_id = format!("during-{round}");
+    match dice.below(4) {
+        0 => {
+            let words = ["ctr", "task", "exec", "--exec-id", &exec_id, one.id(), "sleep", "1"];
+            Ok((EXEC, Program::start(&words, &[])?))
+        }
+        1 => {
+            let container = lab.container(BUSYBOX).command(["sleep", "1000"]);
+            let id = container.id().to_owned();
+            let mut program = container.start_in_foreground()?;
+            until_ready(lab, "the container runs", &mut program, || is_running(&id))?;
+            Ended::of(&["ctr", "task", "kill", "--signal", "SIGKILL", &id])?;
+            Ok((KILL, program))
+        }
+        _ => Ok((RUN, lab.container(BUSYBOX).command(["true"]).start_in_foreground()?)),
+    }
+}
+
+/// The containerd of this machine; the first one is a child of L1's init, later ones are ours.
+struct Containerd(Option<Child>);
+
+impl Containerd {
+    fn kill(&mut self) -> Result<()> {
+        let pid = Victim::Containerd.find("").context("containerd does not run")?;
+        kill_now(pid)?;
+        if let Some(mut child) = self.0.take() {
+            child.wait().context("cannot wait for containerd")?;
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, lab: &Lab) -> Result<()> {
+        lab.until("the killed containerd is gone", SHOWS_WITHIN, || {
+            Victim::Containerd.find("").is_none().then_some(())
+        })?;
+        let log = File::options()
+            .append(true)
+            .create(true)
+            .open(LOG)
+            .context("cannot open containerd's log")?;
+        let errors = log.try_clone().context("cannot share containerd's log")?;
+        let mut command = Command::new("setsid");
+        command.arg("containerd").stdin(Stdio::null()).stdout(log).stderr(errors);
+        self.0 = Some(command.spawn().context("cannot start containerd")?);
+        lab.until("containerd answers", SHOWS_WITHIN, || {
+            let asked = Command::new("ctr").arg("version").output().ok()?;
+            asked.status.success().then_some(())
+        })
+    }
+}

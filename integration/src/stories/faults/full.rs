@@ -1,0 +1,186 @@
+//! Disks that are full or read-only: what needs them fails with the reason, what does not goes on, and room helps.
+
+use super::{SHOWS_WITHIN, forget_containers};
+use crate::{
+    images::BUSYBOX,
+    lab::{Ended, Lab, Running, Traces},
+};
+use anyhow::{Context, Result, ensure};
+use std::path::Path;
+
+const CACHE: &str = "/var/lib/casemate";
+const RUN: &str = "/run";
+const CONFIG: &str = "/etc/casemate/config.toml";
+/// A scratch disk that is soon full, in MiB, and more than fits on it.
+const SCRATCH_MIB: u32 = 48;
+/// With fsync: what only lies in the guest's memory has been written nowhere.
+const FILL: &str = "dd if=/dev/zero of=/fill bs=65536 count=1024 conv=fsync";
+const ROUNDS_SHORT: u32 = 2;
+const ROUNDS_FULL: u32 = 40;
+/// busybox's layer has about 2 MiB; beyond that there is room enough.
+const CACHE_SLACK_KIB: usize = 3072;
+/// A bundle, a record, a console: a few pages each.
+const RUN_SLACK_KIB: usize = 160;
+const NO_SPACE: [&str; 2] = ["No space left on device", "no space left on device"];
+const READ_ONLY: [&str; 2] = ["Read-only file system", "read-only file system"];
+
+pub(in crate::stories) fn scratch_full(lab: &Lab) -> Result<()> {
+    std::fs::write(CONFIG, format!("scratch_mib = {SCRATCH_MIB}\n")).context("cannot write the configuration")?;
+    let container = lab.container(BUSYBOX).command(["sleep", "100000"]).start()?;
+    for n in 0..2 {
+        says(&container.exec(&format!("fill-{n}"), ["sh", "-c", FILL])?.fails()?, &NO_SPACE)?;
+        // Nothing is lost but what did not fit, and room that is given back is room.
+        container
+            .exec(&format!("full-{n}"), ["echo", "here"])?
+            .exits_with(0)?
+            .prints("here")?;
+        container
+            .exec(
+                &format!("free-{n}"),
+                ["sh", "-c", "rm /fill && echo small >/small && sync && cat /small"],
+            )?
+            .exits_with(0)?
+            .prints("small")?;
+    }
+    stop(lab, container)?;
+    std::fs::remove_file(CONFIG).context("cannot remove the configuration")?;
+    lab.nothing_is_left()
+}
+
+pub(in crate::stories) fn cache_full(lab: &Lab) -> Result<()> {
+    let mut dice = lab.scope().dice();
+    for _ in 0..lab.scope().rounds(ROUNDS_SHORT, ROUNDS_FULL) {
+        let slack = dice.below(CACHE_SLACK_KIB);
+        let squeezed = Squeezed::leaving(CACHE, slack)?;
+        runs_or_says(lab, &NO_SPACE)?;
+        drop(squeezed);
+        forget_containers(&[])?;
+        lab.nothing_is_left()?;
+        no_half_layers()?;
+        let _ = std::fs::remove_dir_all(Path::new(CACHE).join("layers"));
+    }
+    // Full after the start: the guest's own disk cannot grow any more.
+    let container = lab.container(BUSYBOX).command(["sleep", "100000"]).start()?;
+    let squeezed = Squeezed::leaving(CACHE, 0)?;
+    container.exec("write", ["sh", "-c", FILL])?.fails()?;
+    container.exec("still", ["echo", "here"])?.exits_with(0)?.prints("here")?;
+    stop(lab, container)?;
+    drop(squeezed);
+    lab.nothing_is_left()?;
+    lab.container(BUSYBOX)
+        .command(["echo", "room"])
+        .run()?
+        .exits_with(0)?
+        .prints("room")?;
+    lab.nothing_is_left()
+}
+
+pub(in crate::stories) fn cache_read_only(lab: &Lab) -> Result<()> {
+    // Once without the layer in the cache, once with it.
+    for _ in 0..2 {
+        remount(CACHE, "ro")?;
+        let result = lab.container(BUSYBOX).command(["echo", "ran"]).run();
+        remount(CACHE, "rw")?;
+        says(&result?.fails()?, &READ_ONLY)?;
+        forget_containers(&[])?;
+        lab.nothing_is_left()?;
+        lab.container(BUSYBOX)
+            .command(["echo", "room"])
+            .run()?
+            .exits_with(0)?
+            .prints("room")?;
+        no_half_layers()?;
+    }
+    lab.nothing_is_left()
+}
+
+pub(in crate::stories) fn run_full(lab: &Lab) -> Result<()> {
+    let mut dice = lab.scope().dice();
+    let container = lab.container(BUSYBOX).command(["sleep", "100000"]).start()?;
+    let known = Traces::now()?;
+    for _ in 0..lab.scope().rounds(ROUNDS_SHORT, ROUNDS_FULL) {
+        let squeezed = Squeezed::leaving(RUN, dice.below(RUN_SLACK_KIB))?;
+        runs_or_says(lab, &NO_SPACE)?;
+        drop(squeezed);
+        forget_containers(&[container.id()])?;
+        lab.nothing_is_left_but(&known)?;
+    }
+    // A container that runs can be ended without a byte to write to.
+    let squeezed = Squeezed::leaving(RUN, 0)?;
+    stop(lab, container)?;
+    drop(squeezed);
+    lab.nothing_is_left()?;
+    lab.container(BUSYBOX)
+        .command(["echo", "room"])
+        .run()?
+        .exits_with(0)?
+        .prints("room")?;
+    lab.nothing_is_left()
+}
+
+fn stop(lab: &Lab, container: Running) -> Result<()> {
+    container.signal("SIGKILL")?;
+    lab.until("the container stops", SHOWS_WITHIN, || {
+        container.status().ok().filter(|status| status == "STOPPED")
+    })?;
+    container.delete_with(137)
+}
+
+/// A container either runs as always, or does not and says why.
+fn runs_or_says(lab: &Lab, reasons: &[&str]) -> Result<()> {
+    let ended = lab.container(BUSYBOX).command(["echo", "ran"]).run()?;
+    match ended.status {
+        0 => ended.prints("ran").map(drop),
+        _ => says(&ended, reasons),
+    }
+}
+
+fn says(ended: &Ended, reasons: &[&str]) -> Result<()> {
+    let said = ended.said();
+    ensure!(
+        reasons.iter().any(|reason| said.contains(reason)),
+        "`{}` does not mention {:?}; it said: {said}",
+        ended.words,
+        reasons[0]
+    );
+    Ok(())
+}
+
+/// A layer is in the cache whole or not at all, and its lock is gone.
+fn no_half_layers() -> Result<()> {
+    let entries = std::fs::read_dir(Path::new(CACHE).join("layers")).into_iter().flatten();
+    let names: Vec<String> = entries
+        .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
+        .collect();
+    let whole = |name: &String| match name.rsplit_once('.') {
+        Some((stem, "ext4" | "json")) => names.contains(&format!("{stem}.ext4")) && names.contains(&format!("{stem}.json")),
+        _ => false,
+    };
+    ensure!(names.iter().all(whole), "half of a layer is in the cache: {names:?}");
+    Ok(())
+}
+
+fn remount(path: &str, options: &str) -> Result<()> {
+    Ended::of(&["mount", "-o", &format!("remount,{options}"), path])?.exits_with(0)?;
+    Ok(())
+}
+
+/// A tmpfs with hardly any room, until this is dropped.
+struct Squeezed(&'static str);
+
+impl Squeezed {
+    fn leaving(path: &'static str, kib: usize) -> Result<Self> {
+        let now = nix::sys::statvfs::statvfs(path).with_context(|| format!("cannot measure {path}"))?;
+        let used = (now.blocks() - now.blocks_free()) * now.fragment_size() / 1024;
+        remount(path, &format!("size={}k", used + kib as u64))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Squeezed {
+    fn drop(&mut self) {
+        if let Err(error) = remount(self.0, "size=50%") {
+            println!("  {} stays small: {error:#}", self.0);
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! SIGKILL to the guest's launcher while it starts a container or a further process.
+//!
+//! Nobody outside the guest can send it, and nobody should: there is no hook for it. What really kills a launcher
+//! comes from inside. (1) The process that becomes an exec is the launcher's own child, and lies in the container's
+//! pid namespace before it is the caller's program; a container whose init kills whatever it sees hits it there.
+//! (2) The process that becomes a container's init lies in the container's cgroup from its first moment; with too
+//! little memory the guest's kernel kills it on its way, further on the more it was given.
+
+use super::{SHOWS_WITHIN, forget_containers};
+use crate::{
+    images::BUSYBOX,
+    lab::{Lab, Running, Traces},
+};
+use anyhow::{Context, Result, ensure};
+
+const EXECS_SHORT: u32 = 4;
+const EXECS_FULL: u32 = 100;
+const STARTS_SHORT: u32 = 3;
+const STARTS_FULL: u32 = 100;
+/// Kills everybody else it can see, at moments that its shell's random numbers choose, until it is told to stop.
+const KILLER: &str = "trap 'exec sleep 100000' TERM; RANDOM=$0; \
+    while :; do busybox usleep $((RANDOM * 20)); kill -9 -1; done";
+/// From too little for anything to enough for everything, in bytes.
+const LEAST: f64 = 32.0 * 1024.0;
+const MOST: f64 = 768.0 * 1024.0;
+
+pub(in crate::stories) fn execs_killed(lab: &Lab) -> Result<()> {
+    let mut dice = lab.scope().dice();
+    let seed = dice.below(30_000).to_string();
+    let container = lab.container(BUSYBOX).command(["sh", "-c", KILLER, &seed]).start()?;
+    for n in 0..lab.scope().rounds(EXECS_SHORT, EXECS_FULL) {
+        let ended = container.exec(&format!("exec-{n}"), ["sleep", "1000"])?;
+        // Killed as the program that was asked for, or on the way to it: then the agent says so.
+        ensure!(ended.status != 0, "an exec that was killed ended with 0");
+        ensure!(
+            ended.status == 137 || ended.said().contains("exec"),
+            "exec {n} ended with {} and no reason: {}",
+            ended.status,
+            ended.said()
+        );
+        ensure!(container.status()? == "RUNNING", "exec {n} ended the container");
+    }
+    container.signal("SIGTERM")?;
+    // What was killed on its way has left nobody: the shell, the two of this pipe's, and this exec's.
+    let ended = lab.until("an exec that nobody kills", SHOWS_WITHIN, || {
+        container
+            .exec("look", ["sh", "-c", "echo /proc/[0-9]*"])
+            .ok()
+            .filter(|ended| ended.status == 0)
+    })?;
+    let seen = ended.text().split_ascii_whitespace().count();
+    ensure!(seen <= 3, "processes are left in the container: {}", ended.text());
+    ends(lab, container)?;
+    lab.nothing_is_left()
+}
+
+pub(in crate::stories) fn starved_starts(lab: &Lab) -> Result<()> {
+    let mut dice = lab.scope().dice();
+    let pod = lab
+        .container(BUSYBOX)
+        .named("pod")
+        .option("--annotation", "io.kubernetes.cri.container-type=sandbox")
+        .command(["sleep", "100000"])
+        .start()?;
+    let known = Traces::now()?;
+    for n in 0..lab.scope().rounds(STARTS_SHORT, STARTS_FULL) {
+        let bytes = dice.magnitude(LEAST, MOST) as u64;
+        let ended = lab
+            .container(BUSYBOX)
+            .option("--annotation", "io.kubernetes.cri.container-type=container")
+            .option("--annotation", "io.kubernetes.cri.sandbox-id=pod")
+            .option("--memory-limit", &bytes.to_string())
+            .command(["echo", "enough"])
+            .run()?;
+        match ended.status {
+            0 => ensure!(ended.text() == "enough", "with {bytes} bytes: {}", ended.said()),
+            137 => {}
+            _ => ensure!(!ended.said().is_empty(), "with {bytes} bytes it fails without a reason"),
+        }
+        forget_containers(&["pod"])?;
+        lab.nothing_is_left_but(&known)
+            .with_context(|| format!("start {n} with {bytes} bytes"))?;
+    }
+    // The pod is as good as new: its first container runs, another one starts.
+    pod.exec("still", ["echo", "here"])?.exits_with(0)?.prints("here")?;
+    lab.container(BUSYBOX)
+        .option("--annotation", "io.kubernetes.cri.container-type=container")
+        .option("--annotation", "io.kubernetes.cri.sandbox-id=pod")
+        .command(["echo", "new"])
+        .run()?
+        .exits_with(0)?
+        .prints("new")?;
+    ends(lab, pod)?;
+    lab.nothing_is_left()
+}
+
+fn ends(lab: &Lab, container: Running) -> Result<()> {
+    container.signal("SIGKILL")?;
+    lab.until("the container stops", SHOWS_WITHIN, || {
+        container.status().ok().filter(|status| status == "STOPPED")
+    })?;
+    container.delete_with(137)
+}

@@ -1,0 +1,100 @@
+//! Readers of output that are slow, that never read, or whose disk is full: they slow or lose their own stream only.
+
+use super::{SHOWS_WITHIN, until_ready};
+use crate::{
+    images::BUSYBOX,
+    lab::{Ended, Lab, is_running, victim::Victim},
+};
+use anyhow::{Context, Result, ensure};
+use std::io::{PipeReader, Read};
+use std::thread::sleep;
+use std::time::Duration;
+
+/// Written by the container; much more than all pipes and windows on the way hold together.
+const BYTES: usize = 2 << 20;
+/// The slow reader's pace; what is under way when the container has ended takes it longer than the shim waits.
+const SIP_BYTES: usize = 16 * 1024;
+const SIP_PAUSE: Duration = Duration::from_millis(60);
+/// Chance for a stream without a reader to pile up somewhere.
+const STUCK_FOR: Duration = Duration::from_secs(5);
+/// It may not pile up: what shim and VMM may grow meanwhile.
+const GROWTH_KIB: u64 = 8 * 1024;
+const LOG_DIR: &str = "/job/log";
+const LOG_KIB: u64 = 64;
+
+pub(in crate::stories) fn slow_reader(lab: &Lab) -> Result<()> {
+    let (reader, writer) = std::io::pipe().context("cannot make a pipe")?;
+    let script = format!("head -c {BYTES} /dev/zero; exit 5");
+    let program = lab.container(BUSYBOX).command(["sh", "-c", &script]).start_into(writer)?;
+    let count = sip(reader)?;
+    program.end()?.exits_with(5)?;
+    ensure!(count == BYTES, "{count} bytes arrived, not {BYTES}");
+    lab.nothing_is_left()
+}
+
+fn sip(mut reader: PipeReader) -> Result<usize> {
+    let mut buffer = vec![0; SIP_BYTES];
+    let mut count = 0;
+    while let n @ 1.. = reader.read(&mut buffer).context("cannot read")? {
+        count += n;
+        sleep(SIP_PAUSE);
+    }
+    Ok(count)
+}
+
+pub(in crate::stories) fn stuck_reader(lab: &Lab) -> Result<()> {
+    let (mut reader, writer) = std::io::pipe().context("cannot make a pipe")?;
+    let container = lab.container(BUSYBOX).command(["cat", "/dev/zero"]);
+    let id = container.id().to_owned();
+    let mut program = container.start_into(writer)?;
+    until_ready(lab, "the container", &mut program, || is_running(&id))?;
+    let size = || -> Result<u64> { Ok(resident_kib(Victim::Shim, &id)? + resident_kib(Victim::Vmm, &id)?) };
+    // The first bytes fill what may be filled.
+    sleep(STUCK_FOR);
+    let before = size()?;
+    sleep(STUCK_FOR);
+    let after = size()?;
+    println!("  shim and VMM: {before} KiB, then {after} KiB");
+    ensure!(after <= before + GROWTH_KIB, "shim and VMM grew from {before} to {after} KiB");
+    // Other streams flow.
+    Ended::of(&["ctr", "task", "exec", "--exec-id", "beside", &id, "echo", "here"])?
+        .exits_with(0)?
+        .prints("here")?;
+    Ended::of(&["ctr", "task", "kill", "--signal", "SIGKILL", &id])?.exits_with(0)?;
+    lab.until("the exit is told", SHOWS_WITHIN, || (!is_running(&id)).then_some(()))?;
+    // ctr itself has to get rid of what it holds.
+    let drain = std::thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
+    program.end()?.exits_with(137)?;
+    drain
+        .join()
+        .map_err(|_| anyhow::anyhow!("a thread panicked"))?
+        .context("cannot read")?;
+    lab.nothing_is_left()
+}
+
+fn resident_kib(victim: Victim, id: &str) -> Result<u64> {
+    let pid = victim.find(id).with_context(|| format!("no {victim:?}"))?;
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).context("cannot read a process's status")?;
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:")?.split_ascii_whitespace().next());
+    value.and_then(|digits| digits.parse().ok()).context("a process without RssAnon")
+}
+
+pub(in crate::stories) fn full_log(lab: &Lab) -> Result<()> {
+    std::fs::create_dir_all(LOG_DIR).context("cannot make the log's directory")?;
+    Ended::of(&["mount", "-t", "tmpfs", "-o", &format!("size={LOG_KIB}k"), "tmpfs", LOG_DIR])?.exits_with(0)?;
+    let script = format!("head -c {BYTES} /dev/zero; echo done >&2; exit 3");
+    let container = lab
+        .container(BUSYBOX)
+        .command(["sh", "-c", &script])
+        .start_logging(&format!("file://{LOG_DIR}/log"))?;
+    lab.until("the container stops", SHOWS_WITHIN, || {
+        container.status().ok().filter(|status| status == "STOPPED")
+    })?;
+    container.delete_with(3)?;
+    let length = std::fs::metadata(format!("{LOG_DIR}/log")).context("there is no log")?.len();
+    ensure!(length > 0 && length <= LOG_KIB * 1024, "{length} bytes are in the log");
+    Ended::of(&["umount", LOG_DIR])?.exits_with(0)?;
+    lab.nothing_is_left()
+}

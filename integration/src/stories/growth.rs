@@ -1,0 +1,68 @@
+//! Many containers, one after another and all at once: afterwards the host has no more of anything than before.
+
+use crate::{
+    images::BUSYBOX,
+    lab::{Lab, growth::Load},
+};
+use anyhow::{Context, Result};
+
+const SEQUENTIAL_SHORT: u32 = 4;
+const SEQUENTIAL: u32 = 200;
+/// After this part of the runs everything that is made once has been made.
+const SETTLED: u32 = 10;
+const PARALLEL: u32 = 10;
+const PARALLEL_ROUNDS: u32 = 3;
+/// MiB; ten of them fit into L1 beside all else.
+const SMALL: &str = "io.casemate.memory=128";
+
+pub(super) fn sequential(lab: &Lab) -> Result<()> {
+    let runs = lab.scope().rounds(SEQUENTIAL_SHORT, SEQUENTIAL);
+    let settled = (runs / SETTLED).max(1);
+    let mut before = None;
+    for n in 1..=runs {
+        println!("  run {n} of {runs}");
+        let word = format!("run {n}");
+        lab.container(BUSYBOX)
+            .command(["echo", &word])
+            .run()?
+            .exits_with(0)?
+            .prints(&word)?;
+        if n == settled {
+            lab.nothing_is_left()?;
+            let load = Load::now()?;
+            println!("  after run {n}: {load}");
+            before = Some(load);
+        }
+    }
+    lab.nothing_is_left()?;
+    let after = Load::now()?;
+    println!("  after run {runs}: {after}");
+    after.has_not_grown_since(&before.context("nothing was counted")?, u64::from(runs - settled))
+}
+
+pub(super) fn parallel(lab: &Lab) -> Result<()> {
+    let mut before = None;
+    for n in 1..=PARALLEL_ROUNDS {
+        let words: Vec<String> = (0..PARALLEL).map(|m| format!("run {n}.{m}")).collect();
+        let programs: Result<Vec<_>> = words
+            .iter()
+            .map(|word| {
+                lab.container(BUSYBOX)
+                    .option("--annotation", SMALL)
+                    .command(["echo", word])
+                    .start_in_foreground()
+            })
+            .collect();
+        for (program, word) in programs?.into_iter().zip(&words) {
+            program.end()?.exits_with(0)?.prints(word)?;
+        }
+        lab.nothing_is_left()?;
+        let load = Load::now()?;
+        println!("  after {} runs: {load}", n * PARALLEL);
+        match &before {
+            None => before = Some(load),
+            Some(before) => load.has_not_grown_since(before, u64::from((n - 1) * PARALLEL))?,
+        }
+    }
+    Ok(())
+}

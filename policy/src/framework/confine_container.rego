@@ -1,0 +1,121 @@
+# What keeps a container apart: judged under policies that declare casemate_version. What a container of the policy does not list,
+# it gets the strictest way: the OCI default paths hidden and read-only, namespaces of its own but for the pod's network, ipc and
+# uts, no rlimits, no sysctls.
+package framework
+
+default confine_container := {"allowed": false}
+
+confine_container := {
+	"allowed": true,
+	"metadata": [{"name": "matches", "action": "update", "key": input.containerID, "value": confined}],
+} if {
+	not container_started
+	count(confined) > 0
+}
+
+confined := [container |
+	some container in matching
+	paths_hidden(container)
+	paths_read_only(container)
+	namespaces_fit(container)
+	rlimits_fit(container)
+	sysctls_fit(container)
+]
+
+default_masked_paths := [
+	"/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats",
+	"/proc/sched_debug", "/proc/scsi", "/sys/firmware",
+]
+
+default_readonly_paths := ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
+
+# May be shared with the pod; every other namespace is the container's own.
+default_pod_namespaces := ["network", "ipc", "uts"]
+
+own_namespaces := {"pid", "mount", "cgroup"}
+
+# More may be hidden than the policy demands, never less.
+paths_hidden(container) if {
+	every path in object.get(container, "masked_paths", default_masked_paths) {
+		path in input.maskedPaths
+	}
+}
+
+paths_read_only(container) if {
+	every path in object.get(container, "readonly_paths", default_readonly_paths) {
+		path in array.concat(input.readonlyPaths, input.maskedPaths)
+	}
+}
+
+# Each namespace is new or the pod's, and none is left out: a process stays in the guest's where its spec names none.
+namespaces_fit(container) if {
+	shared := {kind | some kind in object.get(container, "pod_namespaces", default_pod_namespaces)}
+	every namespace in input.namespaces {
+		namespace_fits(namespace, shared)
+	}
+	kinds := {namespace.type | some namespace in input.namespaces}
+	every kind in (own_namespaces | {"network", "ipc", "uts"}) {
+		kind in kinds
+	}
+}
+
+namespace_fits(namespace, _) if namespace.path == ""
+
+namespace_fits(namespace, shared) if {
+	namespace.path == "pod"
+	namespace.type in shared
+}
+
+rlimits_fit(container) if {
+	every limit in input.rlimits {
+		rlimit_listed(container, limit)
+	}
+}
+
+rlimit_listed(container, limit) if {
+	some listed in object.get(container, "rlimits", [])
+	listed.type == limit.type
+	limit.hard <= listed.hard
+	limit.soft <= listed.soft
+}
+
+sysctls_fit(container) if {
+	every name, value in input.sysctls {
+		container.sysctls[name] == value
+	}
+}
+
+errors contains "container already started" if {
+	input.rule == "confine_container"
+	container_started
+}
+
+errors contains "no overlay is mounted for the container" if {
+	input.rule == "confine_container"
+	not matching
+}
+
+errors contains "invalid masked paths" if {
+	input.rule == "confine_container"
+	count([container | some container in matching; paths_hidden(container)]) == 0
+}
+
+errors contains "invalid read-only paths" if {
+	input.rule == "confine_container"
+	count([container | some container in matching; paths_read_only(container)]) == 0
+}
+
+errors contains "invalid namespaces" if {
+	input.rule == "confine_container"
+	count([container | some container in matching; namespaces_fit(container)]) == 0
+}
+
+errors contains "invalid rlimits" if {
+	input.rule == "confine_container"
+	count([container | some container in matching; rlimits_fit(container)]) == 0
+}
+
+errors contains "invalid sysctls" if {
+	input.rule == "confine_container"
+	count([container | some container in matching; sysctls_fit(container)]) == 0
+}

@@ -1,0 +1,61 @@
+package confine_container_test
+
+import data.fixtures
+import data.framework
+
+request := {
+	"containerID": fixtures.id,
+	"maskedPaths": framework.default_masked_paths,
+	"readonlyPaths": framework.default_readonly_paths,
+	"namespaces": [
+		{"type": "pid", "path": ""},
+		{"type": "mount", "path": ""},
+		{"type": "cgroup", "path": ""},
+		{"type": "network", "path": "pod"},
+		{"type": "ipc", "path": "pod"},
+		{"type": "uts", "path": ""},
+	],
+	"rlimits": [],
+	"sysctls": {},
+}
+
+allowed(change, listed) if {
+	framework.confine_container.allowed with input as object.union(request, change)
+		with data.metadata.matches as {fixtures.id: [object.union(fixtures.container, listed)]}
+}
+
+errors(change, listed) := found if {
+	found := framework.errors with input as object.union(object.union(request, change), {"rule": "confine_container"})
+		with data.policy.framework_version as "0.5.0"
+		with data.metadata.matches as {fixtures.id: [object.union(fixtures.container, listed)]}
+}
+
+test_the_strictest_confinement if {
+	allowed({}, {})
+	allowed({"maskedPaths": array.concat(framework.default_masked_paths, ["/more"])}, {})
+}
+
+test_nothing_is_uncovered if {
+	not allowed({"maskedPaths": []}, {})
+	allowed({"maskedPaths": []}, {"masked_paths": []})
+	not allowed({"readonlyPaths": []}, {})
+	errors({"maskedPaths": []}, {}) == {"invalid masked paths"}
+}
+
+test_namespaces_are_new_or_the_pod_s if {
+	without := [namespace | some namespace in request.namespaces; namespace.type != "pid"]
+	not allowed({"namespaces": without}, {})
+	not allowed({"namespaces": array.concat(without, [{"type": "pid", "path": "/proc/1/ns/pid"}])}, {})
+	not allowed({"namespaces": array.concat(without, [{"type": "pid", "path": "pod"}])}, {})
+	allowed({"namespaces": array.concat(without, [{"type": "pid", "path": "pod"}])}, {"pod_namespaces": ["network", "ipc", "pid"]})
+}
+
+test_limits_and_parameters_are_listed if {
+	limit := {"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}
+	not allowed({"rlimits": [limit]}, {})
+	allowed({"rlimits": [limit]}, {"rlimits": [{"type": "RLIMIT_NOFILE", "hard": 2048, "soft": 1024}]})
+	not allowed({"rlimits": [limit]}, {"rlimits": [{"type": "RLIMIT_NOFILE", "hard": 512, "soft": 512}]})
+	not allowed({"sysctls": {"net.core.somaxconn": "9"}}, {})
+	allowed({"sysctls": {"net.core.somaxconn": "9"}}, {"sysctls": {"net.core.somaxconn": "9"}})
+	errors({"sysctls": {"a": "1"}, "rlimits": [limit]}, {}) == {"invalid sysctls", "invalid rlimits"}
+}

@@ -1,0 +1,202 @@
+# Signed additions to a policy: who may sign which, from which version on, and with whose receipts.
+package framework
+
+default load_fragment := {"allowed": false}
+
+# The question before the text is looked at: is this issuer's feed expected?
+load_fragment := {"allowed": true, "parameters": expected_parameters} if {
+	not input.fragment_loaded
+	some candidate in expected_fragments
+	header_svn_fits(candidate)
+	count(missing_receipts(candidate)) == 0
+}
+
+# The question with the text at hand. Entries for the same issuer and feed that would take different things from it conflict.
+load_fragment := {"allowed": true, "add_module": includes_namespace(candidate), "metadata": array.concat([issuer_update], given_parameters)} if {
+	input.fragment_loaded
+	some candidate in expected_fragments
+	fragment_svn_fits(candidate)
+	header_matches_fragment
+	issuer_update := {
+		"name": "issuers",
+		"action": "update",
+		"key": input.issuer,
+		"value": {"feeds": object.union(loaded_feeds, {input.feed: array.concat([included_objects(candidate)], loaded_under_feed)})},
+	}
+	fragment_objects
+}
+
+includes_namespace(candidate) if "namespace" in candidate.includes
+
+includes_namespace(candidate) := false if not "namespace" in candidate.includes
+
+default loaded_feeds := {}
+
+loaded_feeds := data.metadata.issuers[input.issuer].feeds
+
+default loaded_under_feed := []
+
+loaded_under_feed := data.metadata.issuers[input.issuer].feeds[input.feed]
+
+# What this fragment wants later fragments to be loaded with.
+given_parameters := [command |
+	some fragment in declared_in_fragment("fragments")
+	parameters := fragment.parameters
+	command := {
+		"name": "fragment_parameters",
+		"type": "set",
+		"action": "add",
+		"value": {"issuer": fragment.issuer, "feed": fragment.feed, "parameters": parameters},
+	}
+]
+
+# Those that loaded fragments gave come first.
+expected_parameters := array.concat(
+	[given.parameters |
+		some given in data.metadata.fragment_parameters
+		given.issuer == input.issuer
+		given.feed == input.feed
+	],
+	[fragment.parameters |
+		some fragment in policy_fragments
+		fragment.issuer == input.issuer
+		fragment.feed == input.feed
+	],
+)
+
+header_svn_fits(_) if not input.has_header_svn
+
+header_svn_fits(candidate) if {
+	input.has_header_svn
+	svn_reaches(input.header_svn, candidate.minimum_svn)
+}
+
+# A text may leave its version to the header; `false` is no version.
+fragment_states_svn if data[input.namespace].svn
+
+fragment_svn_fits(candidate) if {
+	fragment_states_svn
+	svn_reaches(data[input.namespace].svn, candidate.minimum_svn)
+}
+
+fragment_svn_fits(candidate) if {
+	not fragment_states_svn
+	input.has_header_svn
+	svn_reaches(input.header_svn, candidate.minimum_svn)
+}
+
+header_matches_fragment if not input.has_header_svn
+
+header_matches_fragment if not fragment_states_svn
+
+header_matches_fragment if {
+	input.has_header_svn
+	to_number(input.header_svn) == to_number(data[input.namespace].svn)
+}
+
+missing_receipts(candidate) := {required |
+	some required in object.get(candidate, "required_receipts", [])
+	not receipt_fits(required)
+}
+
+receipt_fits("*") if count(input.receipts) > 0
+
+receipt_fits(required) if {
+	some receipt in input.receipts
+	receipt.issuer == required
+}
+
+receipt_fits(required) if {
+	startswith(required, "TTL:")
+	some receipt in input.receipts
+	substring(required, 4, -1) in receipt.ttl_subjects
+}
+
+errors contains "invalid fragment issuer" if {
+	input.rule == "load_fragment"
+	not some_fragment_issuer_fits
+}
+
+some_fragment_issuer_fits if {
+	some fragment in candidate_fragments
+	fragment.issuer == input.issuer
+}
+
+errors contains "invalid fragment feed" if {
+	input.rule == "load_fragment"
+	some_fragment_issuer_fits
+	count(expected_fragments) == 0
+}
+
+errors contains sprintf("missing receipt from %s", [missing]) if {
+	input.rule == "load_fragment"
+	not input.fragment_loaded
+	some candidate in expected_fragments
+	some missing in missing_receipts(candidate)
+}
+
+errors contains "fragment svn is below the specified minimum" if {
+	input.rule == "load_fragment"
+	input.fragment_loaded
+	count(expected_fragments) > 0
+	not some_fragment_svn_differs_in_type
+	not some_fragment_svn_fits
+}
+
+some_fragment_svn_fits if {
+	some candidate in expected_fragments
+	fragment_svn_fits(candidate)
+}
+
+errors contains "fragment svn and the specified minimum are different types" if {
+	input.rule == "load_fragment"
+	input.fragment_loaded
+	some_fragment_svn_differs_in_type
+}
+
+some_fragment_svn_differs_in_type if {
+	some candidate in expected_fragments
+	svn_types_differ(data[input.namespace].svn, candidate.minimum_svn)
+}
+
+some_fragment_svn_differs_in_type if {
+	input.has_header_svn
+	some candidate in expected_fragments
+	svn_types_differ(input.header_svn, candidate.minimum_svn)
+}
+
+svn_types_differ(svn, minimum) if {
+	svn != false
+	is_number(to_number(svn))
+	semver.is_valid(minimum)
+}
+
+svn_types_differ(svn, minimum) if {
+	semver.is_valid(svn)
+	is_number(to_number(minimum))
+}
+
+errors contains sprintf("svn in header %v does not match svn in fragment rego %v", [input.header_svn, data[input.namespace].svn]) if {
+	input.rule == "load_fragment"
+	input.fragment_loaded
+	not header_matches_fragment
+}
+
+errors contains "missing fragment svn in either header or rego payload" if {
+	input.rule == "load_fragment"
+	input.fragment_loaded
+	not input.has_header_svn
+	not fragment_states_svn
+}
+
+errors contains sprintf("fragment framework_version is missing. Current version: %s", [version]) if {
+	input.rule == "load_fragment"
+	input.fragment_loaded
+	not fragment_version
+}
+
+errors contains sprintf("fragment framework_version is ahead of the current version: %s is greater than %s", [fragment_version, version]) if {
+	input.rule == "load_fragment"
+	input.fragment_loaded
+	fragment_age > 0
+}

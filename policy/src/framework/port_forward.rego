@@ -1,0 +1,25 @@
+# A connection of the host to a port: judged under policies that declare casemate_version, by the list `forwarded_ports` of the
+# container.
+package framework
+
+default port_forward := {"allowed": false}
+
+port_forward := {"allowed": true} if {
+	container_started
+	port_listed
+}
+
+port_listed if {
+	some container in matching
+	input.port in object.get(container, "forwarded_ports", [])
+}
+
+errors contains "container not started" if {
+	input.rule == "port_forward"
+	not container_started
+}
+
+errors contains sprintf("port %v may not be forwarded", [input.port]) if {
+	input.rule == "port_forward"
+	not port_listed
+}

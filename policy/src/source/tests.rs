@@ -1,0 +1,70 @@
+use super::*;
+
+const LIST: &str = r#"[
+    {"command": ["a", "b\u003c"], "n": [9, 15], "none": null, "raw": `x\y`, "yes": true},
+    # a comment with "quotes" and [
+    {"command": ["ccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc"]},
+]"#;
+
+#[test]
+fn a_constant_becomes_a_value_and_lines_keep_their_numbers() {
+    let text = format!("package policy\n\ncontainers := {LIST}\n\nlast := 1\n");
+    let source = read(&text).unwrap();
+    assert_eq!(source.text, "package policy\n\ncontainers := casemate_constant(0)\n\n\n\n\n\nlast := 1\n");
+    assert_eq!(source.constants[0][0]["command"][1], Value::from("b<"));
+    assert_eq!(source.constants[0][0]["raw"], Value::from(r"x\y"));
+    assert_eq!(source.constants[0][1]["command"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn what_is_no_constant_or_no_whole_rule_stays() {
+    for text in [
+        format!("package p\nx := {} if input.a\n", LIST),
+        format!("package p\nx := {}\nelse := 1\n", LIST),
+        format!("package p\ny if {{\nx := {}\n}}\n", LIST),
+        format!("package p\n  x := {}\n", LIST),
+        format!("package p\ny if\nx := {}\n", LIST),
+        format!("package p\nx := {}\n", LIST.replace("null", "input.x")),
+        format!("package p\nx := {}\n", LIST.replace("15", "1.5")),
+        format!("package p\nx := {}\n", LIST.replace("\"n\"", "\"command\"")),
+        format!("package p\nx := {}[0]\n", LIST),
+        "package p\nx := [1, 2]\n".to_owned(),
+    ] {
+        assert_eq!(read(&text).unwrap().text, text);
+    }
+}
+
+#[test]
+fn no_policy_reaches_out() {
+    let refused = read("package p\n\nx if http.send({\"url\": \"http://h\"})\n").unwrap_err();
+    assert_eq!(refused.to_string(), "line 3: http.send is not available to policies");
+    assert!(read("package p\nx := rand.intn(\"s\", 5)\n").is_err());
+    // The same words in a string, a comment or as the policy's own are nothing.
+    assert!(read("package p\nx := \"http.send(\" # time.now_ns()\n").is_ok());
+    assert!(read("package p\nimport data.time\nx := time.mine(1)\n").is_ok());
+}
+
+#[test]
+fn what_does_not_end_or_nests_without_end_is_refused() {
+    assert_eq!(read("package p\nx := \"no end\n").unwrap_err().to_string(), "line 2: unterminated string or unbalanced bracket");
+    assert!(read("package p\nx := [1\n").is_err());
+    assert!(read("package p\nx := 1]\n").is_err());
+    for piece in ["-", "+1", "[0]", ".a", "|{1}"] {
+        assert!(read(&format!("package p\nx := y{}\n", piece.repeat(10_000))).is_err(), "{piece}");
+    }
+}
+
+#[test]
+fn functions_that_never_end_are_refused() {
+    assert!(read("package p\nf(x) := f(x)\n").is_err());
+    assert!(read("package p\nf(x) := y if {\n y := g(x)\n}\ng(x) := data.p.f(x)\n").is_err());
+    assert!(read("package p\nimport data.p as me\nf(x) := me.f(x)\n").is_err());
+    assert!(read("package p\nf(x) := g(x)\ng(x) := x\ny := f(g(1))\n").is_ok());
+    assert!(read("package p\nget(x) := object.get(x, 1, 2)\nf(x) := data.framework.f(x)\n").is_ok());
+}
+
+#[test]
+fn names_of_the_metadata_are_found() {
+    let source = read("package p\na := data.metadata.mine[x]\nb := data.metadata[\"yours\"]\n").unwrap();
+    assert_eq!(source.metadata.into_iter().collect::<Vec<_>>(), ["mine", "yours"]);
+}

@@ -1,0 +1,94 @@
+//! Rego text cut into tokens, as far as telling code from strings and comments needs it.
+
+/// A piece of code and where it begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Token<'a> {
+    /// A name, with the names behind its dots.
+    Path(&'a str, usize),
+    /// A string literal with its quotes or backquotes.
+    Text(&'a str, usize),
+    /// Digits and what may stand between them.
+    Number(&'a str, usize),
+    Open(u8, usize),
+    Close(u8, usize),
+    /// The end of a line; `outside`: of every bracket.
+    Newline {
+        outside: bool,
+    },
+    Other(u8, usize),
+}
+
+/// All tokens but blanks and comments.
+///
+/// # Errors
+/// Where a string begins that does not end, or a bracket is that has no other.
+pub(super) fn tokens(text: &str) -> Result<Vec<Token<'_>>, usize> {
+    let bytes = text.as_bytes();
+    let mut tokens = Vec::with_capacity(text.len() / 8);
+    let mut open = Vec::new();
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        let start = at;
+        at += 1;
+        let piece = |end: usize| text.get(start..end).ok_or(start);
+        let rest = bytes.get(at..).unwrap_or_default();
+        let token = match byte {
+            b' ' | b'\t' | b'\r' => continue,
+            b'\n' => Token::Newline { outside: open.is_empty() },
+            b'#' => {
+                at += rest.iter().take_while(|b| **b != b'\n').count();
+                continue;
+            }
+            b'"' => {
+                at = end_of_string(bytes, at).ok_or(start)?;
+                Token::Text(piece(at)?, start)
+            }
+            b'`' => {
+                at += rest.iter().position(|b| *b == b'`').ok_or(start)? + 1;
+                Token::Text(piece(at)?, start)
+            }
+            b'(' | b'[' | b'{' => {
+                open.push(start);
+                Token::Open(byte, start)
+            }
+            b')' | b']' | b'}' => {
+                open.pop().ok_or(start)?;
+                Token::Close(byte, start)
+            }
+            b'0'..=b'9' => {
+                at += rest.iter().take_while(|b| b.is_ascii_alphanumeric() || **b == b'.').count();
+                Token::Number(piece(at)?, start)
+            }
+            b'a'..=b'z' | b'A'..=b'Z' | b'_' => {
+                at = end_of_path(bytes, at);
+                Token::Path(piece(at)?, start)
+            }
+            other => Token::Other(other, start),
+        };
+        tokens.push(token);
+    }
+    open.first().map_or(Ok(tokens), |start| Err(*start))
+}
+
+/// Past the closing quote; a string ends on its line.
+fn end_of_string(bytes: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        match bytes.get(at)? {
+            b'"' => return Some(at + 1),
+            b'\\' => at += 2,
+            b'\n' => return None,
+            _ => at += 1,
+        }
+    }
+}
+
+fn end_of_path(bytes: &[u8], mut at: usize) -> usize {
+    let letter = |at: usize| bytes.get(at).is_some_and(|b| b.is_ascii_alphabetic() || *b == b'_');
+    loop {
+        match bytes.get(at) {
+            Some(b) if b.is_ascii_alphanumeric() || *b == b'_' => at += 1,
+            Some(b'.') if letter(at + 1) => at += 1,
+            _ => return at,
+        }
+    }
+}

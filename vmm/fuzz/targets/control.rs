@@ -1,0 +1,89 @@
+//! Packets of any content, and messages of nearly the right one, with any number of files beside them.
+#![no_main]
+
+use casemate_vmm::control::{Control, serve};
+use casemate_vmm::devices::virtio::block::{Block, Layers, LayersHandle};
+use casemate_vmm::ending::EndLatch;
+use casemate_vmm::event_loop::EventLoop;
+use casemate_vmm::seccomp::{Filter, VCPU};
+use casemate_vmm::vcpu::{Buses, ThreadSurroundings, VcpuThreads};
+use casemate_vmm_fuzz::steps;
+use libfuzzer_sys::fuzz_target;
+use nix::sys::socket::{
+    AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect, getsockname, listen, recv, sendmsg,
+    socket,
+};
+use std::fs::File;
+use std::io::IoSlice;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::{Arc, LazyLock, Mutex};
+use vm_spec::control::{Extent, MESSAGE_MAX_BYTES, Reply, Request};
+
+static FILE: LazyLock<File> = LazyLock::new(|| {
+    let file = tempfile::tempfile().expect("a file");
+    file.set_len(64 << 10).expect("its length");
+    file
+});
+
+fn seqpacket() -> OwnedFd {
+    socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).expect("a socket")
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let listener = seqpacket();
+    bind(listener.as_raw_fd(), &UnixAddr::new_unnamed()).expect("an address");
+    listen(&listener, Backlog::new(4).expect("a backlog")).expect("a listener");
+    let address: UnixAddr = getsockname(listener.as_raw_fd()).expect("its address");
+    let latch = Arc::new(EndLatch::new().expect("a latch"));
+    let around = ThreadSurroundings {
+        buses: Buses::default(),
+        latch: latch.clone(),
+        watchdog: Arc::default(),
+        filter: Filter::allowing(VCPU).expect("a filter"),
+    };
+    let vcpus = Rc::new(VcpuThreads::start(Vec::new(), around).expect("no threads"));
+    let layers = LayersHandle::new(Arc::new(Mutex::new(Block::new(Layers::new()))));
+    let mut events = EventLoop::new().expect("an event loop");
+    serve(&mut events, listener, Control::new(vcpus, Some(layers), latch.clone())).expect("a listening socket");
+    let client = seqpacket();
+    connect(client.as_raw_fd(), &address).expect("the VMM listens");
+    events.turn(0).expect("epoll works");
+
+    let mut answer = vec![0; MESSAGE_MAX_BYTES];
+    steps(bytes, |input| {
+        let mut message = match input.int_in_range(0..=6u8)? {
+            0 => input.bytes(input.len().min(200))?.to_vec(),
+            1 => {
+                let extents = (0..input.int_in_range(0..=18u8)?)
+                    .map(|_| {
+                        Ok(Extent {
+                            offset: input.int_in_range(0..=20u64)? * 2048,
+                            length: input.int_in_range(0..=20u64)? * 2048,
+                        })
+                    })
+                    .collect::<libfuzzer_sys::arbitrary::Result<_>>()?;
+                serde_json::to_vec(&Request::AppendExtents(extents)).expect("JSON")
+            }
+            n => {
+                let plain = [Request::Stats, Request::Stop, Request::Pause, Request::Resume, Request::State];
+                serde_json::to_vec(&plain[usize::from(n) - 2]).expect("JSON")
+            }
+        };
+        if input.ratio(1, 4)? && !message.is_empty() {
+            let at = input.choose_index(message.len())?;
+            message[at] = input.arbitrary()?;
+        }
+        if message.is_empty() {
+            return Ok(());
+        }
+        let numbers = vec![FILE.as_raw_fd(); input.int_in_range(0..=18usize)?];
+        let rights = [ControlMessage::ScmRights(&numbers)];
+        let beside = if numbers.is_empty() { &rights[..0] } else { &rights[..] };
+        sendmsg::<()>(client.as_raw_fd(), &[IoSlice::new(&message)], beside, MsgFlags::MSG_NOSIGNAL, None).expect("the VMM reads");
+        events.turn(0).expect("epoll works");
+        let length = recv(client.as_raw_fd(), &mut answer, MsgFlags::MSG_DONTWAIT).expect("every packet is answered");
+        serde_json::from_slice::<Reply>(&answer[..length]).expect("with a reply");
+        Ok(())
+    });
+});

@@ -1,0 +1,55 @@
+//! Accesses of every width and place to the board's ports and registers, by a driver that keeps no rule.
+#![no_main]
+
+use casemate_vmm::devices::power::{KeyboardReset, Power};
+use casemate_vmm::devices::serial::Serial;
+use casemate_vmm::devices::virtio::block::{Block, Layers};
+use casemate_vmm::devices::virtio::mmio::{EmptySlot, MmioTransport, SLOT_BYTES};
+use casemate_vmm::devices::virtio::rng::Rng;
+use casemate_vmm::devices::virtio::{Memory, SharedVirtioDevice};
+use casemate_vmm::devices::{Bus, SharedDevice};
+use casemate_vmm::ending::EndLatch;
+use casemate_vmm::event_loop::EventLoop;
+use casemate_vmm_fuzz::steps;
+use libfuzzer_sys::fuzz_target;
+use std::sync::{Arc, Mutex};
+use vm_memory::GuestAddress;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+fn event() -> EventFd {
+    EventFd::new(EFD_NONBLOCK).expect("an eventfd")
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let memory = Memory::from_ranges(&[(GuestAddress(0), 0x1_0000)]).expect("memory");
+    let (mut bus, mut events) = (Bus::default(), EventLoop::new().expect("an event loop"));
+    let latch = Arc::new(EndLatch::new().expect("a latch"));
+    let devices: [SharedVirtioDevice; 2] = [Arc::new(Mutex::new(Rng::new())), Arc::new(Mutex::new(Block::new(Layers::new())))];
+    for (base, device) in (0u64..).step_by(SLOT_BYTES as usize).zip(devices) {
+        let transport = MmioTransport::new(memory.clone(), event(), device, Arc::default()).expect("a transport");
+        transport.attach(&mut events).expect("handlers");
+        bus.insert(base, SLOT_BYTES, Arc::new(Mutex::new(transport))).expect("a place");
+    }
+    let others: [SharedDevice; 4] = [
+        Arc::new(Mutex::new(EmptySlot)),
+        Arc::new(Mutex::new(Serial::new(event(), None, Arc::default()))),
+        Arc::new(Mutex::new(Power(latch.clone()))),
+        Arc::new(Mutex::new(KeyboardReset(latch))),
+    ];
+    for (base, device) in (0x400u64..).step_by(8).zip(others) {
+        bus.insert(base, 8, device).expect("a place");
+    }
+    steps(bytes, |input| {
+        let (address, width) = (input.int_in_range(0..=0x420u64)?, input.int_in_range(1..=8usize)?);
+        let mut data: [u8; 8] = [0; 8];
+        if input.arbitrary()? {
+            bus.read(address, &mut data[..width]);
+        } else {
+            let length = width.min(input.len());
+            data[..length].copy_from_slice(input.bytes(length)?);
+            bus.write(address, &data[..width]);
+        }
+        events.turn(0).expect("epoll works");
+        Ok(())
+    });
+});

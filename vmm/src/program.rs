@@ -1,0 +1,51 @@
+//! The program: from a command line to how the VM ended.
+
+use crate::builder;
+use crate::descriptors::{Files, Inherited};
+use crate::ending::Ending;
+use crate::exit::{self, Failure};
+use crate::seccomp::Filters;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
+use vm_spec::{Fd, SPEC_MAX_BYTES, VmSpec};
+
+const USAGE: &str = "usage: casemate-vmm --spec-fd N, where N is an inherited descriptor from which the VM's spec is read";
+
+/// Runs the VM that `arguments` (without the program's name) lead to, each thread under its filter.
+///
+/// It takes the process for itself: to be called once, from the main thread, before anything was opened or started.
+pub fn run(arguments: impl Iterator<Item = OsString>, filters: Filters) -> Result<Ending, Failure> {
+    let spec_fd = spec_fd(arguments)?;
+    let mut inherited = Inherited::default();
+    let spec = read_spec(spec_fd, &mut inherited)?;
+    let files = Files::take(&spec, &mut inherited).map_err(|e| wrong_spec(&e))?;
+    inherited.close_others().map_err(|e| wrong_spec(&e))?;
+    let vm = builder::build(&spec, files, filters)?;
+    Ok(vm.run()?)
+}
+
+fn spec_fd(mut arguments: impl Iterator<Item = OsString>) -> Result<Fd, Failure> {
+    match (arguments.next(), arguments.next(), arguments.next()) {
+        (Some(option), Some(number), None) if option == "--spec-fd" => number
+            .to_str()
+            .and_then(|n| n.parse().ok())
+            .map(Fd)
+            .ok_or_else(|| Failure::Usage(USAGE.into())),
+        _ => Err(Failure::Usage(USAGE.into())),
+    }
+}
+
+/// Reads the descriptor to its end, from where its offset is.
+fn read_spec(fd: Fd, inherited: &mut Inherited) -> Result<VmSpec, Failure> {
+    let file = File::from(inherited.take("--spec-fd", fd).map_err(|e| wrong_spec(&e))?);
+    let mut json = Vec::new();
+    file.take(SPEC_MAX_BYTES as u64 + 1)
+        .read_to_end(&mut json)
+        .map_err(|e| wrong_spec(&e))?;
+    VmSpec::from_json(&json).map_err(|e| wrong_spec(&e))
+}
+
+fn wrong_spec(error: &dyn std::error::Error) -> Failure {
+    Failure::Usage(format!("the VM's spec: {}", exit::with_causes(error)))
+}

@@ -1,0 +1,150 @@
+//! What a running VMM has left: ids, capabilities, namespaces, files, limits, and a filter on every thread.
+
+use super::{Vm, elf, guests, has_kvm, start_as, with};
+use std::collections::BTreeSet;
+use std::fs::{read_dir, read_link, read_to_string};
+use std::os::unix::net::UnixListener;
+use std::process::Command;
+use vm_spec::Identity;
+use vm_spec::control::{Reply, Request};
+
+const USER: u32 = 0x7000_1234;
+
+/// Lines `name: value` of a file in the VMM's directory of /proc.
+fn field(vm: &Vm, file: &str, name: &str) -> String {
+    let text = read_to_string(format!("/proc/{}/{file}", vm.child.id())).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+    line.split_ascii_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn is_root() -> bool {
+    let is_root = nix::unistd::geteuid().is_root();
+    if !is_root {
+        eprintln!("SKIPPED: the jail needs root");
+    }
+    is_root
+}
+
+fn asleep(program: Command, identity: Option<Identity>) -> Vm {
+    let socket = tempfile::tempdir().unwrap();
+    let vm = start_as(program, elf(guests::asleep()), |vm| {
+        vm.spec.identity = identity;
+        vm.spec.vcpus = 2.try_into().unwrap();
+        vm.spec.layers = true;
+        vm.spec.rng = true;
+        vm.scratch(with(&[0; 4096])).unwrap();
+        vm.vsock(UnixListener::bind(socket.path().join("vsock")).unwrap().into()).unwrap();
+    });
+    vm.wait_for_output();
+    vm
+}
+
+fn ends_well(vm: Vm) {
+    for request in [Request::Stats, Request::Pause, Request::Resume, Request::Stop] {
+        assert!(!matches!(vm.ask(request), Reply::Error(_)));
+    }
+    let (status, _, stderr) = vm.end();
+    assert_eq!((status, stderr.as_str()), (Some(0), ""));
+}
+
+fn assert_harmless(vm: &Vm) {
+    let threads = read_dir(format!("/proc/{}/task", vm.child.id())).unwrap();
+    let mut own = 0;
+    for thread in threads {
+        let status = |name| field(vm, &format!("task/{}/status", thread.as_ref().unwrap().file_name().display()), name);
+        // Threads that KVM starts in the VMM's name never return from the kernel.
+        if status("Name:").starts_with("kvm-") {
+            continue;
+        }
+        own += 1;
+        for set in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
+            assert_eq!(status(set), "0000000000000000", "{set}");
+        }
+        assert_eq!((status("NoNewPrivs:").as_str(), status("Seccomp:").as_str()), ("1", "2"));
+    }
+    assert_eq!(own, 3, "two vCPUs and the main thread");
+    assert_eq!(field(vm, "limits", "Max core file size"), "0 0 bytes");
+    let files: u64 = field(vm, "limits", "Max open files").split(' ').next().unwrap().parse().unwrap();
+    assert!(files <= 8192);
+}
+
+#[test]
+fn a_vmm_with_an_identity_has_nothing_left_of_the_host() {
+    if !has_kvm() || !is_root() {
+        return;
+    }
+    let own = USER.try_into().unwrap();
+    // A descriptor that the spec does not name.
+    let forgotten = std::fs::File::open("/etc/passwd").unwrap();
+    nix::fcntl::fcntl(&forgotten, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
+    let vm = asleep(Command::new(super::VMM), Some(Identity { uid: own, gid: own }));
+    assert_harmless(&vm);
+    let ids = format!("{USER} {USER} {USER} {USER}");
+    assert_eq!(field(&vm, "status", "Uid:"), ids);
+    assert_eq!(field(&vm, "status", "Gid:"), ids);
+    assert_eq!(field(&vm, "status", "Groups:"), "");
+    assert_eq!(field(&vm, "status", "CapBnd:"), "0000000000000000");
+    assert_eq!(field(&vm, "limits", "Max processes"), "20 20 processes");
+    let directory = format!("/proc/{}", vm.child.id());
+    for namespace in ["mnt", "net", "ipc", "uts"] {
+        let of = |process: &str| read_link(format!("{process}/ns/{namespace}")).unwrap();
+        assert_ne!(of(&directory), of("/proc/self"), "{namespace}");
+    }
+    assert_eq!(read_dir(format!("{directory}/root/")).unwrap().count(), 0);
+    assert_eq!(
+        field(&vm, "mountinfo", "").split(' ').count(),
+        10,
+        "one mount: {}",
+        field(&vm, "mountinfo", "")
+    );
+    assert_eq!(
+        read_to_string(format!("{directory}/net/dev")).unwrap().lines().count(),
+        3,
+        "two lines of heading, and lo"
+    );
+    let files: BTreeSet<String> = read_dir(format!("{directory}/fd"))
+        .unwrap()
+        .map(|fd| read_link(fd.unwrap().path()).unwrap().display().to_string())
+        .collect();
+    assert!(files.iter().all(|file| !file.contains("passwd")), "{files:?}");
+    ends_well(vm);
+}
+
+#[test]
+fn root_without_an_identity_keeps_its_id_and_nothing_else() {
+    if !has_kvm() || !is_root() {
+        return;
+    }
+    let vm = asleep(Command::new(super::VMM), None);
+    assert_harmless(&vm);
+    assert_eq!(field(&vm, "status", "CapBnd:"), "0000000000000000");
+    assert_eq!(read_dir(format!("/proc/{}/root/", vm.child.id())).unwrap().count(), 0);
+    ends_well(vm);
+}
+
+/// What was never held need not be dropped; what is asked for and cannot be had is an error.
+#[test]
+fn a_vmm_without_privileges_runs_and_cannot_become_another() {
+    if !has_kvm() || !is_root() {
+        return;
+    }
+    let powerless = || {
+        let mut command = Command::new("setpriv");
+        command.args(["--bounding-set=-all", "--inh-caps=-all", "--", super::VMM]);
+        command
+    };
+    let vm = asleep(powerless(), None);
+    assert_harmless(&vm);
+    assert!(
+        read_dir(format!("/proc/{}/root/", vm.child.id())).unwrap().count() > 0,
+        "the host's root"
+    );
+    ends_well(vm);
+    let other = USER.try_into().unwrap();
+    let (status, _, stderr) = start_as(powerless(), elf(guests::hello()), |vm| {
+        vm.spec.identity = Some(Identity { uid: other, gid: other })
+    })
+    .end();
+    assert_eq!(status, Some(2));
+    assert!(stderr.contains("leave `identity` out"), "{stderr}");
+}
