@@ -134,6 +134,15 @@ fn points(document: &Document, book: &mut Notebook<'_>) {
             }
         }
     }
+    // Points of our own are the policy's to decide as soon as it says so, and denied where it then has no rule.
+    if !document.get("casemate_version").is_null() {
+        for point in policy::OWN_POINTS.iter().filter(|point| !document.has_rule(point.name)) {
+            book.error(
+                point.name,
+                "no such rule, and casemate_version is declared: what it would judge is denied",
+            );
+        }
+    }
     let selective = ["containers", "external_processes", "fragments"]
         .iter()
         .any(|name| !document.list(name).is_empty());

@@ -20,6 +20,8 @@ const NO_SUCH_RULE: &str = "not a valid rule path";
 const OBJECTS: &[&str] = &[
     "api_version",
     "api_svn",
+    "casemate_version",
+    "strict",
     "framework_version",
     "framework_svn",
     "svn",
@@ -105,7 +107,8 @@ impl Document {
         if let Some(error) = first_error.filter(|_| document.objects.is_empty()) {
             return Err(syntax(&error));
         }
-        for point in policy::POINTS.iter().map(|point| point.name).chain(["reason"]) {
+        let points = policy::POINTS.iter().chain(policy::OWN_POINTS).map(|point| point.name);
+        for point in points.chain(["reason"]) {
             if engine.has_declared_rule_rooted_at(FILE, point).unwrap_or(false) {
                 document.rules.push(point.to_owned());
             }

@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use policy::Enforcer;
+use policy::action::LoadFragment;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use thiserror::Error;
@@ -103,7 +104,7 @@ pub fn simulate(
         let answer = match input["local_path"].as_str() {
             Some(path) if name == "load_fragment" => {
                 let text = fragment_text(index, path, base_dir)?;
-                load_fragment(&mut enforcer, &input, &text)
+                load_fragment(&mut enforcer, &input, text)
             }
             _ => enforcer.ask(&name, input),
         };
@@ -142,11 +143,66 @@ fn fragment_text(index: usize, path: &str, base_dir: &Path) -> Result<String, Si
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Loads a fragment as the guest does.
-fn load_fragment(enforcer: &mut Enforcer, input: &Value, _text: &str) -> Result<Map<String, Value>, policy::Denied> {
-    let mut input = input.clone();
-    if let Some(input) = input.as_object_mut() {
-        input.remove("local_path");
+/// Loads a fragment as the guest does. Who signed it, and which receipts hold, is taken from the request.
+fn load_fragment(enforcer: &mut Enforcer, input: &Value, text: String) -> Result<Map<String, Value>, policy::Denied> {
+    let named = |key: &str| input[key].as_str().unwrap_or_default().to_owned();
+    let receipts = input["receipts"].as_array().into_iter().flatten();
+    let claims: Vec<(String, ())> = receipts
+        .filter_map(|receipt| Some((receipt["issuer"].as_str()?.to_owned(), ())))
+        .collect();
+    let fragment = LoadFragment {
+        issuer: named("issuer"),
+        feed: named("feed"),
+        header_svn: input["header_svn"].as_i64(),
+        text,
+        receipts: enforcer.proven_receipts(claims, |(), _, _| true),
+    };
+    let permit = enforcer.enforce(fragment)?;
+    let answer = permit.answer().clone();
+    permit.commit();
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICY: &str = "package policy\napi_version := \"0.12.0\"\nframework_version := \"0.5.0\"\n\
+        fragments := [{\"issuer\":\"did:x\",\"feed\":\"f\",\"minimum_svn\":\"1\",\"includes\":[\"containers\"]}]\n\
+        load_fragment := data.framework.load_fragment\nmount_device := data.framework.mount_device\n\
+        unmount_device := data.framework.unmount_device\nreason := data.framework.reason\n";
+
+    #[test]
+    fn requests_are_judged_in_turn_and_fragments_are_loaded() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = crate::Config::from_toml(&format!("[[container]]\nlayers = [\"{}\"]\ncommand = [\"sh\"]\n", "ab".repeat(32))).unwrap();
+        let fragment = crate::generate_fragment(&config, "app", "1", Path::new("")).unwrap();
+        std::fs::write(directory.path().join("app.rego"), fragment).unwrap();
+        let mount = format!(
+            r#"{{"name": "mount_device", "input": {{"target": "/run/mounts/scsi/m0", "deviceHash": "{}", "mountPathRegex": "/run/mounts/scsi/m[0-9]+"}}}}"#,
+            "ab".repeat(32)
+        );
+        let load = |issuer: &str| {
+            format!(r#"{{"name": "load_fragment", "input": {{"issuer": "{issuer}", "feed": "f", "local_path": "app.rego"}}}}"#)
+        };
+        let commands = format!("[{mount}, {}, {}, {mount}, {mount}]", load("did:y"), load("did:x"));
+        let outcomes = simulate(POLICY, read_commands(&commands).unwrap(), &[], directory.path()).unwrap();
+        let allowed: Vec<bool> = outcomes.iter().map(|outcome| outcome.allowed).collect();
+        assert_eq!(allowed, [false, false, true, true, false], "{outcomes:#?}");
+        assert_eq!(outcomes[0].reasons, ["deviceHash not found"]);
+        assert_eq!(outcomes[1].reasons, ["invalid fragment issuer"]);
+        assert_eq!(outcomes[4].reasons, ["device already mounted at path"]);
     }
-    enforcer.ask("load_fragment", input)
+
+    #[test]
+    fn other_forms_are_refused() {
+        for text in ["{}", "[{\"name\": \"x\"}]", "[{\"name\": \"x\", \"input\": {}, \"more\": 1}]"] {
+            assert!(matches!(read_commands(text), Err(SimulateError::Commands(_))), "{text}");
+        }
+        let commands = read_commands(r#"[{"name": "load_fragment", "input": {"local_path": "none"}}]"#).unwrap();
+        assert!(matches!(
+            simulate(POLICY, commands, &[], Path::new("")),
+            Err(SimulateError::Fragment { index: 0, .. })
+        ));
+    }
 }
