@@ -123,19 +123,16 @@ pub fn explain(text: &str, policy: Option<&Document>) -> Result<Explanation, NoD
         reasons: &reasons,
         document: policy.unwrap_or(&empty),
     };
-    if let Some(rule) = &message.rule {
-        nearest(rule, &request, &message.decision["reason"]["error_objects"], &mut explanation);
-        let mut fields: Vec<String> = explanation.differences.iter().map(|difference| difference.field.clone()).collect();
-        let compared = !message.cut && !fields.is_empty();
-        fields.extend(
-            blamed(rule, &reasons, &explanation.sentence, compared)
-                .into_iter()
-                .map(str::to_owned),
-        );
-        for field in fields {
-            if !explanation.fields.contains(&field) {
-                explanation.fields.push(field);
-            }
+    // A message cut before its rule still has words of its sentence.
+    let rule = message.rule.as_deref().unwrap_or_default();
+    nearest(rule, &request, &message.decision["reason"]["error_objects"], &mut explanation);
+    let mut fields: Vec<String> = explanation.differences.iter().map(|difference| difference.field.clone()).collect();
+    let compared = !message.cut && !fields.is_empty();
+    let blamed = blamed(rule, &reasons, &explanation.sentence, compared);
+    fields.extend(blamed.into_iter().map(str::to_owned));
+    for field in fields {
+        if !explanation.fields.contains(&field) {
+            explanation.fields.push(field);
         }
     }
     let told = explanation.differences.len();
@@ -313,7 +310,7 @@ fn blamed(rule: &str, reasons: &[&str], sentence: &str, compared: bool) -> Vec<&
             "command is not in the policy",
             if rule == "exec_in_container" { "exec_processes" } else { "command" },
         ),
-        ("invalid env list", "environment variable", "env_rules"),
+        ("invalid env list", "environment", "env_rules"),
         ("missing required environment variable", "environment variable", "env_rules"),
         ("invalid working directory", "working directory", "working_dir"),
         ("invalid mount list", "mount at", "mounts"),

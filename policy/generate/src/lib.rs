@@ -44,6 +44,7 @@ mod config;
 mod container;
 mod document;
 mod explain;
+pub mod fuzz;
 mod inject;
 mod legacy;
 mod marshal;

@@ -167,7 +167,7 @@ fn write_policy(text: &str, output: Option<&Path>, base64: bool, json: bool) -> 
     }
     match output {
         Some(path) => {
-            let content = if base64 { &encoded } else { text };
+            let content = if base64 { encoded.as_str() } else { text };
             std::fs::write(path, content).with_context(|| format!("cannot write {}", path.display()))?;
             print(&digest)
         }
