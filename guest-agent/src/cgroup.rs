@@ -68,6 +68,18 @@ pub fn wait_empty(id: &ContainerId, within: Duration) -> io::Result<bool> {
     Ok(true)
 }
 
+/// As [`wait_empty`], for a task that must not block.
+pub async fn emptied(id: &ContainerId, within: Duration) -> io::Result<bool> {
+    let deadline = Instant::now() + within;
+    while is_populated(id)? {
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    Ok(true)
+}
+
 fn is_populated(id: &ContainerId) -> io::Result<bool> {
     match fs::read_to_string(directory(id).join("cgroup.events")) {
         Ok(events) => Ok(events.lines().any(|line| line == "populated 1")),

@@ -67,6 +67,8 @@ pub enum ContainerError {
     NoTerminal,
     #[error("exec in container of process that requires terminal access denied due to policy not allowing stdio access")]
     TerminalWithoutStdio,
+    #[error("a request failed, and what it had done could not be undone")]
+    NotUndone,
     #[error("processes of container \"{0}\" do not end")]
     Busy(ContainerId),
     #[error("processes of container \"{0}\" did not stand still within {FREEZE_DEADLINE:?}")]

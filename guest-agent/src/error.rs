@@ -1,5 +1,11 @@
-//! From the agent's errors to ttrpc status codes: the only place that knows them.
+//! From the agent's errors to ttrpc status codes and texts: the only place that knows what leaves the guest.
+//!
+//! A text names the enforcement point, the rule, or the field of the request, and what the host itself said. Causes
+//! that the kernel or a program of the guest gives stay inside: they tell of files that the host cannot see.
 
+use std::io::ErrorKind;
+
+use agent_protocol::limits::ACT_DEADLINE;
 use policy::Denied;
 use ttrpc::Code;
 
@@ -29,6 +35,22 @@ pub enum RequestError {
     Stream(#[from] ClaimError),
     #[error("the agent failed on this request")]
     Panicked,
+    #[error("the request did not end within {ACT_DEADLINE:?}")]
+    Stuck,
+    #[error("what the policy remembers could not be put back")]
+    Undone,
+}
+
+impl RequestError {
+    /// Whether the guest may differ from what the policy remembers of it.
+    pub fn leaves_doubt(&self) -> bool {
+        match self {
+            Self::Panicked | Self::Stuck | Self::Undone => true,
+            Self::Storage(error) => matches!(error, StorageError::NotUndone),
+            Self::Container(error) => matches!(error, ContainerError::NotUndone),
+            Self::Decode(_) | Self::Gate(_) | Self::Denied(_) | Self::Stream(_) => false,
+        }
+    }
 }
 
 impl From<StepError> for RequestError {
@@ -40,7 +62,30 @@ impl From<StepError> for RequestError {
     }
 }
 
-/// An error and its causes on one line.
+/// What the host is told.
+pub fn wire_text(error: &RequestError) -> String {
+    match error {
+        // These causes are of our own making and name numbers of the request.
+        RequestError::Decode(error) => chain(error),
+        // The policy is the host's own text.
+        RequestError::Gate(error @ GateError::Policy(_)) => chain(error),
+        RequestError::Gate(error @ GateError::Evidence(why)) => format!("{error}: {why}"),
+        RequestError::Storage(StorageError::Io { step, cause }) => lacking(&format!("{step} failed"), cause),
+        RequestError::Container(ContainerError::Io { step, cause }) => lacking(&format!("{step} failed"), cause),
+        other => other.to_string(),
+    }
+}
+
+/// Of all causes only those are told that concern what the host gave the guest: room on a disk, and memory.
+fn lacking(text: &str, cause: &std::io::Error) -> String {
+    match cause.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => format!("{text}: there is no space left"),
+        ErrorKind::OutOfMemory => format!("{text}: there is no memory left"),
+        _ => text.to_owned(),
+    }
+}
+
+/// An error and its causes on one line, for the console before any host is served.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -54,7 +99,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 
 impl From<RequestError> for ttrpc::Error {
     fn from(error: RequestError) -> Self {
-        ttrpc::Error::RpcStatus(ttrpc::get_status(code(&error), chain(&error)))
+        ttrpc::Error::RpcStatus(ttrpc::get_status(code(&error), wire_text(&error)))
     }
 }
 
@@ -63,7 +108,7 @@ fn code(error: &RequestError) -> Code {
         RequestError::Decode(_) => Code::INVALID_ARGUMENT,
         RequestError::Denied(_) => Code::PERMISSION_DENIED,
         RequestError::Gate(error) => match error {
-            GateError::Closed | GateError::AlreadyOpen | GateError::Spent => Code::FAILED_PRECONDITION,
+            GateError::Closed | GateError::AlreadyOpen | GateError::Spent | GateError::Sealed => Code::FAILED_PRECONDITION,
             GateError::WrongDigest { .. } => Code::PERMISSION_DENIED,
             GateError::Policy(_) | GateError::Text => Code::INVALID_ARGUMENT,
             GateError::Evidence(_) => Code::UNAVAILABLE,
@@ -71,26 +116,83 @@ fn code(error: &RequestError) -> Code {
         RequestError::Storage(error) => match error {
             StorageError::Occupied(_) => Code::ALREADY_EXISTS,
             StorageError::Absent(_) => Code::NOT_FOUND,
-            StorageError::InUse(_) | StorageError::NoScratch | StorageError::TooMany(_) => Code::FAILED_PRECONDITION,
+            StorageError::InUse(_) | StorageError::NoScratch => Code::FAILED_PRECONDITION,
+            StorageError::TooMany(_) => Code::RESOURCE_EXHAUSTED,
             StorageError::BeyondDisk { .. } | StorageError::NoDisk(_) => Code::UNAVAILABLE,
-            StorageError::Io { .. } | StorageError::Mapper { .. } | StorageError::ScratchFormat(_) => Code::INTERNAL,
+            StorageError::Io { .. } | StorageError::Mapper { .. } | StorageError::ScratchFormat(_) | StorageError::NotUndone => {
+                Code::INTERNAL
+            }
         },
         RequestError::Container(error) => match error {
             ContainerError::Unknown(_) | ContainerError::UnknownProcess { .. } => Code::NOT_FOUND,
             ContainerError::Exists(_) | ContainerError::ProcessExists { .. } => Code::ALREADY_EXISTS,
-            ContainerError::State { .. }
-            | ContainerError::NoRootfs(_)
-            | ContainerError::NoSandbox(_)
-            | ContainerError::TooMany(_)
-            | ContainerError::NoTerminal => Code::FAILED_PRECONDITION,
+            ContainerError::State { .. } | ContainerError::NoRootfs(_) | ContainerError::NoSandbox(_) | ContainerError::NoTerminal => {
+                Code::FAILED_PRECONDITION
+            }
+            ContainerError::TooMany(_) => Code::RESOURCE_EXHAUSTED,
             ContainerError::Ended(_) => Code::NOT_FOUND,
             ContainerError::Source(_) | ContainerError::NestedSource | ContainerError::User(_) => Code::INVALID_ARGUMENT,
             ContainerError::Launcher(LauncherError::Refused(_)) => Code::UNKNOWN,
             ContainerError::TerminalWithoutStdio => Code::PERMISSION_DENIED,
             ContainerError::Busy(_) | ContainerError::Restless(_) => Code::DEADLINE_EXCEEDED,
-            ContainerError::Launcher(_) | ContainerError::Io { .. } | ContainerError::Stdio(_) => Code::INTERNAL,
+            ContainerError::Launcher(LauncherError::Silent) => Code::DEADLINE_EXCEEDED,
+            ContainerError::Launcher(_) | ContainerError::Io { .. } | ContainerError::Stdio(_) | ContainerError::NotUndone => {
+                Code::INTERNAL
+            }
         },
         RequestError::Stream(_) => Code::UNAVAILABLE,
-        RequestError::Panicked => Code::INTERNAL,
+        RequestError::Panicked | RequestError::Undone => Code::INTERNAL,
+        RequestError::Stuck => Code::DEADLINE_EXCEEDED,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{container::UserError, decode};
+    use std::io;
+
+    fn secret() -> io::Error {
+        io::Error::other("/run/gcs/c/secret")
+    }
+
+    #[test]
+    fn causes_of_the_guest_stay_inside() {
+        let errors = [
+            RequestError::Storage(StorageError::Io {
+                step: "mounting a layer",
+                cause: secret(),
+            }),
+            RequestError::Container(ContainerError::Io {
+                step: "starting the container",
+                cause: secret(),
+            }),
+            RequestError::Container(ContainerError::Stdio(secret())),
+            RequestError::Container(ContainerError::User(UserError::File {
+                file: "etc/passwd",
+                cause: secret(),
+            })),
+            RequestError::Container(ContainerError::Launcher(LauncherError::Io(secret()))),
+            RequestError::Gate(GateError::Evidence(crate::evidence::EvidenceError::BootParams(secret()))),
+        ];
+        for error in errors {
+            let text = wire_text(&error);
+            assert!(!text.contains("secret") && !text.contains("/run"), "{text}");
+            assert!(!error.leaves_doubt());
+        }
+    }
+
+    #[test]
+    fn what_the_host_can_mend_is_said() {
+        let full = StorageError::Io {
+            step: "making a container's upper directory",
+            cause: io::Error::from_raw_os_error(libc::ENOSPC),
+        };
+        assert_eq!(
+            wire_text(&full.into()),
+            "making a container's upper directory failed: there is no space left"
+        );
+        let id = decode::container_id(&"a".repeat(1000)).unwrap_err();
+        assert_eq!(wire_text(&id.into()), "container_id: the id has 1000 bytes, more than 128");
     }
 }

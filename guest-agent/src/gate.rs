@@ -25,6 +25,9 @@ pub enum GateError {
         /// Host data, in hex.
         expected: String,
     },
+    /// What happened in the guest and what the policy remembers may differ; see [`crate::sandbox`].
+    #[error("an earlier request could not be undone: this guest serves nothing any more")]
+    Sealed,
     /// Host data could not be had; there is no other source.
     #[error("host data cannot be read")]
     Evidence(#[from] EvidenceError),

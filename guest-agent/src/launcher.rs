@@ -32,10 +32,62 @@ pub enum LauncherError {
     Io(#[from] io::Error),
     /// It said why.
     #[error("the process cannot be started: {0}")]
-    Refused(String),
+    Refused(Cause),
     /// It said something else.
     #[error("the launcher gave no answer")]
     Answer,
+    /// It said nothing in time, or went away: what it has done by then is unknown.
+    #[error("the launcher did not answer within {LAUNCHER_DEADLINE:?}")]
+    Silent,
+}
+
+/// Why the launcher could not start a process. Its own words tell of the guest's files and stay inside; what the host
+/// may know is which of these they mean, and where a program is concerned, the name that the host gave it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Cause {
+    /// The words are runc's, by which clients tell 127 from other failures.
+    #[error("exec: {0:?}: executable file not found in $PATH")]
+    NotFound(String),
+    /// The program is a directory, or lacks the right to be executed.
+    #[error("exec: {0:?}: permission denied")]
+    NotExecutable(String),
+    /// The working directory cannot be entered.
+    #[error("process.cwd: the working directory cannot be entered")]
+    WorkingDirectory,
+    /// The host's seccomp profile cannot be loaded.
+    #[error("linux.seccomp: the profile cannot be loaded")]
+    Seccomp,
+    /// A mount of the spec does not work out.
+    #[error("mounts: one of them cannot be made")]
+    Mount,
+    /// A limit of the spec is refused.
+    #[error("linux.resources: a limit cannot be set")]
+    Resources,
+    /// Something else.
+    #[error("the guest cannot make it as its document says")]
+    Other,
+}
+
+impl Cause {
+    /// From the launcher's words. `program` is the first argument of the host's document.
+    fn of(words: &str, program: &str) -> Self {
+        let says = |parts: &[&str]| parts.iter().any(|part| words.contains(part));
+        if says(&["not found in $PATH", "PATH environment variable is not set"]) {
+            Self::NotFound(program.to_owned())
+        } else if says(&["does not have correct permissions", "check permissions for executable", "EACCES"]) {
+            Self::NotExecutable(program.to_owned())
+        } else if says(&["cwd", "chdir", "working directory"]) {
+            Self::WorkingDirectory
+        } else if says(&["seccomp"]) {
+            Self::Seccomp
+        } else if says(&["cgroup"]) {
+            Self::Resources
+        } else if says(&["mount", "rootfs"]) {
+            Self::Mount
+        } else {
+            Self::Other
+        }
+    }
 }
 
 /// What is to be done.
@@ -94,13 +146,35 @@ pub fn launch(
             terminal,
         }),
         Err(error) => {
-            reaper.signal(launcher, libc::SIGKILL)?;
-            Err(error)
+            // It may hang; what it made by then is the caller's to clear away.
+            let _ = reaper.signal(launcher, libc::SIGKILL);
+            Err(match error {
+                Broken::Refused(words) => {
+                    LauncherError::Refused(Cause::of(&words, spec["process"]["args"][0].as_str().unwrap_or_default()))
+                }
+                Broken::Answer => LauncherError::Answer,
+                Broken::Io => LauncherError::Silent,
+            })
         }
     }
 }
 
-fn converse(socket: &mut UnixStream, spec: &serde_json::Value) -> Result<(Pid, Option<OwnedFd>), LauncherError> {
+/// A conversation that ended without a process.
+#[derive(Debug)]
+enum Broken {
+    /// In the launcher's own words.
+    Refused(String),
+    Answer,
+    Io,
+}
+
+impl From<io::Error> for Broken {
+    fn from(_: io::Error) -> Self {
+        Self::Io
+    }
+}
+
+fn converse(socket: &mut UnixStream, spec: &serde_json::Value) -> Result<(Pid, Option<OwnedFd>), Broken> {
     let spec = serde_json::to_vec(spec).map_err(io::Error::from)?;
     let length = u32::try_from(spec.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     socket.write_all(&length.to_le_bytes())?;
@@ -108,7 +182,7 @@ fn converse(socket: &mut UnixStream, spec: &serde_json::Value) -> Result<(Pid, O
     answer(socket)
 }
 
-fn answer(socket: &mut UnixStream) -> Result<(Pid, Option<OwnedFd>), LauncherError> {
+fn answer(socket: &mut UnixStream) -> Result<(Pid, Option<OwnedFd>), Broken> {
     let mut first = [0; 5];
     let mut space = nix::cmsg_space!([libc::c_int; 1]);
     let (count, terminal) = {
@@ -127,15 +201,15 @@ fn answer(socket: &mut UnixStream) -> Result<(Pid, Option<OwnedFd>), LauncherErr
             let pid = i32::try_from(u32::from_le_bytes(pid))
                 .ok()
                 .filter(|&pid| pid > 1)
-                .ok_or(LauncherError::Answer)?;
+                .ok_or(Broken::Answer)?;
             Ok((Pid::from_raw(pid), terminal))
         }
         ([b'E', ..], 1..) => {
             let mut text = first[1..count].to_vec();
             socket.take(ERROR_BYTES).read_to_end(&mut text)?;
-            Err(LauncherError::Refused(String::from_utf8_lossy(&text).into_owned()))
+            Err(Broken::Refused(String::from_utf8_lossy(&text).into_owned()))
         }
-        _ => Err(LauncherError::Answer),
+        _ => Err(Broken::Answer),
     }
 }
 
@@ -145,7 +219,26 @@ mod tests {
     use nix::sys::socket::{ControlMessage, sendmsg};
     use std::io::IoSlice;
 
-    fn answer_to(bytes: &[u8]) -> Result<(Pid, Option<OwnedFd>), LauncherError> {
+    #[test]
+    fn the_launchers_words_stay_inside() {
+        let words = [
+            ("failed: executable 'nope' not found in $PATH", Cause::NotFound("nope".to_owned())),
+            (
+                "executable 'nope' at path '\"/etc\"' does not have correct permissions",
+                Cause::NotExecutable("nope".to_owned()),
+            ),
+            ("failed to set cwd: /run/gcs/c/secret", Cause::WorkingDirectory),
+            ("failed to prepare rootfs: /run/gcs/c/secret/rootfs: EINVAL", Cause::Mount),
+            ("secret", Cause::Other),
+        ];
+        for (words, cause) in words {
+            let found = Cause::of(words, "nope");
+            assert!(!found.to_string().contains("secret"));
+            assert_eq!(found, cause, "{words}");
+        }
+    }
+
+    fn answer_to(bytes: &[u8]) -> Result<(Pid, Option<OwnedFd>), Broken> {
         let (mut ours, mut launchers) = UnixStream::pair().unwrap();
         launchers.write_all(bytes).unwrap();
         drop(launchers);
@@ -155,12 +248,12 @@ mod tests {
     #[test]
     fn answers_are_pids_or_errors() {
         assert_eq!(answer_to(b"P\x02\x01\0\0").unwrap().0, Pid::from_raw(0x102));
-        let LauncherError::Refused(text) = answer_to(b"Eno such program").unwrap_err() else {
+        let Broken::Refused(text) = answer_to(b"Eno such program").unwrap_err() else {
             panic!()
         };
         assert_eq!(text, "no such program");
         for bad in [&b""[..], b"P", b"P\x01\0\0\0", b"P\0\0\0\0", b"P\0\0\0\x80", b"X"] {
-            assert!(matches!(answer_to(bad), Err(LauncherError::Answer)), "{bad:?}");
+            assert!(matches!(answer_to(bad), Err(Broken::Answer)), "{bad:?}");
         }
     }
 

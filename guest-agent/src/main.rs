@@ -10,12 +10,16 @@
 //! protobuf type goes further than `decode`, and nothing acts without a permit. Logs leave the trust boundary, so
 //! they hold ids, rule names and digests only.
 
+mod admission;
 mod cgroup;
 mod container;
 mod decode;
 mod error;
 mod evidence;
 mod gate;
+mod guest_dir;
+#[cfg(test)]
+mod hostile_traffic;
 mod init;
 mod launcher;
 mod paths;
@@ -34,6 +38,11 @@ fn main() -> ExitCode {
         eprintln!("casemate-agent is the init of a guest; it would take this machine apart");
         return ExitCode::from(2);
     }
+    // The console is the host's to read: a panic tells where it happened, not over what.
+    std::panic::set_hook(Box::new(|panic| match panic.location() {
+        Some(place) => eprintln!("agent: panicked at {place}"),
+        None => eprintln!("agent: panicked"),
+    }));
     if let Err(error) = init::prepare_guest() {
         eprintln!("agent: {}", error::chain(&error));
         return init::power_off();

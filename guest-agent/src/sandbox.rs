@@ -1,14 +1,25 @@
 //! The guest as a whole: gate, storage and containers, and how judged requests run on them.
+//!
+//! ```text
+//!           set_policy                  an act that cannot be undone, does not end, or panics
+//!   Closed ────────────► Open ──────────────────────────────────────────────────────────────────► Sealed
+//! ```
+//! A judged request runs alone: its permit borrows the enforcer. So it must end, and it must have happened wholly or not
+//! at all. One of which that cannot be said leaves the policy with a picture of the guest that may be wrong, and every
+//! later judgement would stand on it: the guest is sealed and answers nothing but that, for ever. What runs goes on, and
+//! calls that wait for its end are answered.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
 };
 
+use agent_protocol::limits::ACT_DEADLINE;
 use policy::Enforcer;
 use tokio::{
-    sync::{Mutex, Semaphore},
+    sync::{Mutex, Semaphore, watch},
     task::spawn_blocking,
+    time::timeout,
 };
 
 use crate::{
@@ -26,10 +37,60 @@ struct Guarded<E> {
     storage: Storage,
 }
 
+/// What is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Nothing but SetPolicy.
+    Closed,
+    /// What the policy allows.
+    Open,
+    /// Nothing, for ever.
+    Sealed,
+}
+
+/// Where the guest is; it never goes back.
+#[derive(Clone)]
+struct Stages(Arc<watch::Sender<Stage>>);
+
+impl Stages {
+    fn new() -> Self {
+        Self(Arc::new(watch::Sender::new(Stage::Closed)))
+    }
+
+    fn open(&self) {
+        self.0.send_if_modified(|stage| {
+            let opens = *stage == Stage::Closed;
+            if opens {
+                *stage = Stage::Open;
+            }
+            opens
+        });
+    }
+
+    fn seal(&self, why: &RequestError) {
+        eprintln!("agent: sealed: {}", crate::error::wire_text(why));
+        self.0.send_replace(Stage::Sealed);
+    }
+
+    fn check_open(&self) -> Result<(), GateError> {
+        match *self.0.borrow() {
+            Stage::Closed => Err(GateError::Closed),
+            Stage::Open => Ok(()),
+            Stage::Sealed => Err(GateError::Sealed),
+        }
+    }
+
+    /// Ends when the guest is sealed.
+    async fn sealed(&self) {
+        // The sender lives as long as `self`, so this ends in no other way.
+        let _ = self.0.subscribe().wait_for(|stage| *stage == Stage::Sealed).await;
+    }
+}
+
 /// The guest's state.
 pub struct Sandbox<E> {
     guarded: Arc<Mutex<Guarded<E>>>,
-    is_open: AtomicBool,
+    stages: Stages,
     /// Containers, which requests that no policy judges look up without waiting for others.
     pub containers: Arc<Containers>,
     /// Room for calls that wait for a process.
@@ -44,7 +105,7 @@ impl<E: Evidence + 'static> Sandbox<E> {
                 gate: Gate::Closed(evidence),
                 storage: Storage::default(),
             })),
-            is_open: AtomicBool::new(false),
+            stages: Stages::new(),
             containers: Arc::new(Containers::new(reaper)),
             waiters: Semaphore::new(agent_protocol::limits::WAITERS),
         }
@@ -52,13 +113,16 @@ impl<E: Evidence + 'static> Sandbox<E> {
 
     /// Opens the gate if `text` is the measured policy.
     pub async fn set_policy(&self, text: Vec<u8>) -> Result<[u8; 32], RequestError> {
+        if let Err(sealed @ GateError::Sealed) = self.check_open() {
+            return Err(sealed.into());
+        }
         let mut guarded = self.guarded.clone().lock_owned().await;
         let result = spawn_blocking(move || guarded.gate.set_policy(text))
             .await
             .map_err(|_| RequestError::Panicked)?;
         match &result {
             Ok(digest) => {
-                self.is_open.store(true, Ordering::Release);
+                self.stages.open();
                 eprintln!("agent: policy {} is in force", hex::encode(digest));
             }
             Err(error) => eprintln!("agent: {error}"),
@@ -68,11 +132,7 @@ impl<E: Evidence + 'static> Sandbox<E> {
 
     /// Whether requests that no policy judges are served.
     pub fn check_open(&self) -> Result<(), GateError> {
-        if self.is_open.load(Ordering::Acquire) {
-            Ok(())
-        } else {
-            Err(GateError::Closed)
-        }
+        self.stages.check_open()
     }
 
     /// Runs a judged request: alone, to its end even if the caller goes away, and on a thread that may block.
@@ -82,16 +142,153 @@ impl<E: Evidence + 'static> Sandbox<E> {
         F: FnOnce(&mut Enforcer, &mut Storage, &Containers) -> Result<T, RequestError> + Send + 'static,
     {
         self.check_open()?;
-        let mut guarded = self.guarded.clone().lock_owned().await;
+        let mut guarded = tokio::select! {
+            guarded = self.guarded.clone().lock_owned() => guarded,
+            () = self.stages.sealed() => return Err(GateError::Sealed.into()),
+        };
+        // The request before this one may have sealed the guest; it does so before it lets the next one in.
+        self.check_open()?;
         let containers = self.containers.clone();
-        let task = spawn_blocking(move || {
+        let stages = self.stages.clone();
+        let act = spawn_blocking(move || {
             let Guarded { gate, storage } = &mut *guarded;
-            request(gate.enforcer()?, storage, &containers)
+            let whole = catch_unwind(AssertUnwindSafe(|| request(gate.enforcer()?, storage, &containers)));
+            let result = whole.unwrap_or(Err(RequestError::Panicked));
+            match &result {
+                Err(error) if error.leaves_doubt() => stages.seal(error),
+                _ if gate.enforcer().is_ok_and(|enforcer| enforcer.is_poisoned()) => stages.seal(&RequestError::Undone),
+                _ => {}
+            }
+            result
         });
-        let result = task.await.map_err(|_| RequestError::Panicked)?;
+        let stages = self.stages.clone();
+        // In a task of its own, so that a caller who goes away does not take the watch over the deadline with it.
+        let watched = tokio::spawn(async move {
+            match timeout(ACT_DEADLINE, act).await {
+                Ok(ended) => ended.unwrap_or(Err(RequestError::Panicked)),
+                Err(_) => {
+                    stages.seal(&RequestError::Stuck);
+                    Err(RequestError::Stuck)
+                }
+            }
+        });
+        let result = watched.await.unwrap_or(Err(RequestError::Panicked));
         if let Err(RequestError::Denied(denied)) = &result {
             eprintln!("agent: denied by {}", denied.point());
         }
         result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{evidence::EvidenceError, storage::StorageError};
+    use policy::action::UnmountDevice;
+    use sha2::{Digest, Sha256};
+
+    struct OpenDoor;
+
+    impl Evidence for OpenDoor {
+        fn host_data(&self) -> Result<[u8; 32], EvidenceError> {
+            Ok(Sha256::digest(agent_protocol::OPEN_DOOR).into())
+        }
+    }
+
+    async fn open_sandbox() -> Sandbox<OpenDoor> {
+        let sandbox = Sandbox::new(OpenDoor, Arc::new(Reaper::default()));
+        sandbox.set_policy(agent_protocol::OPEN_DOOR.into()).await.unwrap();
+        sandbox
+    }
+
+    fn unmount() -> UnmountDevice {
+        UnmountDevice {
+            unmount_target: "/run/mounts/scsi/m0".to_owned(),
+        }
+    }
+
+    async fn is_sealed(sandbox: &Sandbox<OpenDoor>) -> bool {
+        let judged = sandbox.judged(|_, _, _| Ok(())).await;
+        let other = sandbox.check_open();
+        let policy = sandbox.set_policy(agent_protocol::OPEN_DOOR.into()).await;
+        match (judged, other, policy) {
+            (Err(RequestError::Gate(GateError::Sealed)), Err(GateError::Sealed), Err(RequestError::Gate(GateError::Sealed))) => true,
+            (Ok(()), Ok(()), Err(RequestError::Gate(GateError::AlreadyOpen))) => false,
+            other => panic!("half sealed: {other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_fails_and_was_undone_seals_nothing() {
+        let sandbox = open_sandbox().await;
+        let failed = sandbox
+            .judged(|enforcer, _, _| {
+                drop(enforcer.enforce(unmount())?);
+                Err::<(), _>(StorageError::NoScratch.into())
+            })
+            .await;
+        assert!(matches!(failed, Err(RequestError::Storage(StorageError::NoScratch))));
+        assert!(!is_sealed(&sandbox).await);
+    }
+
+    #[tokio::test]
+    async fn a_roll_back_that_fails_seals_the_guest() {
+        let sandbox = open_sandbox().await;
+        let failed = sandbox
+            .judged(|enforcer, _, _| {
+                drop(enforcer.enforce(unmount())?);
+                Err::<(), _>(StorageError::NotUndone.into())
+            })
+            .await;
+        assert!(matches!(failed, Err(RequestError::Storage(StorageError::NotUndone))));
+        assert!(is_sealed(&sandbox).await);
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_an_act_seals_the_guest() {
+        let sandbox = open_sandbox().await;
+        let failed = sandbox.judged(|_, _, _| -> Result<(), _> { panic!("on purpose") }).await;
+        assert!(matches!(failed, Err(RequestError::Panicked)));
+        assert!(is_sealed(&sandbox).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_act_that_does_not_end_seals_the_guest_and_holds_nobody_up() {
+        let sandbox = Arc::new(open_sandbox().await);
+        let (release, hold) = std::sync::mpsc::channel::<()>();
+        let stuck = tokio::spawn({
+            let sandbox = sandbox.clone();
+            async move { sandbox.judged(move |_, _, _| Ok(hold.recv().is_ok())).await }
+        });
+        // tokio does not move a paused clock while a blocking task runs.
+        tokio::task::yield_now().await;
+        let waiting = tokio::spawn({
+            let sandbox = sandbox.clone();
+            async move { sandbox.judged(|_, _, _| Ok(())).await }
+        });
+        tokio::task::yield_now().await;
+        tokio::time::advance(2 * ACT_DEADLINE).await;
+        assert!(matches!(stuck.await.unwrap(), Err(RequestError::Stuck)));
+        assert!(matches!(waiting.await.unwrap(), Err(RequestError::Gate(GateError::Sealed))));
+        assert!(matches!(
+            sandbox.judged(|_, _, _| Ok(())).await,
+            Err(RequestError::Gate(GateError::Sealed))
+        ));
+        release.send(()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn requests_wait_for_one_another_but_look_ups_do_not() {
+        let sandbox = Arc::new(open_sandbox().await);
+        let (release, hold) = std::sync::mpsc::channel::<()>();
+        let first = tokio::spawn({
+            let sandbox = sandbox.clone();
+            async move { sandbox.judged(move |_, _, _| Ok(hold.recv().is_ok())).await }
+        });
+        tokio::task::yield_now().await;
+        sandbox.check_open().unwrap();
+        assert!(sandbox.containers.get(&policy::ContainerId::new("nobody")).is_err());
+        release.send(()).unwrap();
+        assert!(first.await.unwrap().unwrap());
     }
 }

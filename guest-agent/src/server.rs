@@ -22,6 +22,7 @@ use tokio_vsock::VsockStream;
 use ttrpc::r#async::{Server, TtrpcContext};
 
 use crate::{
+    admission,
     cgroup::counters::Counters,
     container::{ContainerError, UserDatabase, exec_action, split},
     decode::{self, CreateOrder, ExecOrder, LayerOrder, SignalOrder, StdioPlan},
@@ -80,7 +81,7 @@ async fn serve() -> Result<(), ServerError> {
     let control = listen(CONTROL_PORT)?;
     let mut server = Server::new()
         .add_listener(control.into_ttrpc())
-        .register_service(create_agent(Arc::new(service)));
+        .register_service(admission::limited(create_agent(Arc::new(service))));
     server.start().await.map_err(ServerError::Ttrpc)?;
     match reaping.await {
         Ok(Err(error)) => Err(ServerError::Reaper(error)),
@@ -152,6 +153,8 @@ impl<E: Evidence + 'static> Service<E> {
 
     async fn exec(&self, order: ExecOrder) -> Result<u32, RequestError> {
         self.sandbox.check_open()?;
+        // Nobody waits, for streams or for others, to learn that there is no such container.
+        self.sandbox.containers.get(&order.container)?;
         let streams = self.claim(&order.stdio).await?;
         let act = self.sandbox.judged(move |enforcer, _, containers| {
             let ExecOrder {
@@ -170,6 +173,8 @@ impl<E: Evidence + 'static> Service<E> {
     }
 
     async fn signal(&self, order: SignalOrder) -> Result<(), RequestError> {
+        self.sandbox.check_open()?;
+        self.sandbox.containers.get(&order.container)?;
         let act = self.sandbox.judged(move |enforcer, _, containers| {
             let SignalOrder {
                 container,
@@ -325,7 +330,7 @@ impl<E: Evidence + 'static> Agent for Service<E> {
         let container = decode::container_id(&request.container_id).map_err(RequestError::from)?;
         let act = self.sandbox.judged(move |enforcer, storage, containers| {
             if containers.get(&container).is_ok() {
-                return Err(StorageError::InUse(paths::rootfs(&container)).into());
+                return Err(StorageError::InUse(storage::rootfs_of(&container)).into());
             }
             Ok(storage::unmount_rootfs(storage, enforcer, &container)?)
         });
@@ -374,12 +379,25 @@ impl<E: Evidence + 'static> Agent for Service<E> {
 
     async fn shutdown_container(&self, _: &TtrpcContext, request: ShutdownContainerRequest) -> Answer<ShutdownContainerResponse> {
         let container_id = decode::container_id(&request.container_id).map_err(RequestError::from)?;
-        let act = self.sandbox.judged(move |enforcer, _, containers| {
-            containers.get(&container_id)?;
-            let permit = enforcer.enforce(ShutdownContainer { container_id })?;
-            Ok(containers.shutdown(permit)?)
-        });
-        act.await?;
+        self.sandbox.check_open().map_err(RequestError::from)?;
+        self.sandbox.containers.get(&container_id).map_err(RequestError::from)?;
+        // Judged to be ended and again to be taken away: processes that are slow to die hold no permit meanwhile.
+        for taken_away in [false, true] {
+            if taken_away {
+                self.sandbox.containers.ended(&container_id).await.map_err(RequestError::from)?;
+            }
+            let container_id = container_id.clone();
+            let act = self.sandbox.judged(move |enforcer, _, containers| {
+                containers.get(&container_id)?;
+                let permit = enforcer.enforce(ShutdownContainer { container_id })?;
+                Ok(if taken_away {
+                    containers.shutdown(permit)
+                } else {
+                    containers.end(permit)
+                }?)
+            });
+            act.await?;
+        }
         Ok(ShutdownContainerResponse::new())
     }
 

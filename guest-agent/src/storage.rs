@@ -49,6 +49,9 @@ pub enum StorageError {
         /// Sectors that the disk has.
         available: u64,
     },
+    /// A step failed, and what had been done by then could not be undone.
+    #[error("a request failed, and what it had done could not be undone")]
+    NotUndone,
     /// Device-mapper refused.
     #[error("a block device cannot be set up")]
     Mapper(#[from] MapperError),
@@ -71,6 +74,19 @@ impl StorageError {
         move |cause| Self::Io { step, cause: cause.into() }
     }
 }
+
+/// How errors name a layer: by the host's own number.
+fn layer_of(slot: u32) -> String {
+    format!("layer {slot}")
+}
+
+/// How errors name a root file system: by the host's own id.
+pub fn rootfs_of(container: &ContainerId) -> String {
+    format!("the root file system of container \"{container}\"")
+}
+
+/// How errors name the scratch disk.
+const SCRATCH: &str = "the scratch disk";
 
 /// Everything that is mounted for containers.
 #[derive(Debug, Default)]
@@ -105,7 +121,7 @@ impl Storage {
     /// Formats and mounts the scratch disk.
     pub fn mount_scratch(&mut self, permit: Permit<'_, RwMountDevice>, sandbox: ContainerId) -> Result<(), StorageError> {
         if self.scratch.is_some() {
-            return Err(StorageError::Occupied(permit.action().target.clone()));
+            return Err(StorageError::Occupied(SCRATCH.to_owned()));
         }
         let disk = find(Slot::Scratch, "scratch")?;
         self.scratch = Some(Scratch::mount(permit, sandbox, &disk)?);
@@ -114,10 +130,9 @@ impl Storage {
 
     /// Takes the scratch disk down.
     pub fn unmount_scratch(&mut self, permit: Permit<'_, RwUnmountDevice>, sandbox: &ContainerId) -> Result<(), StorageError> {
-        let target = permit.action().unmount_target.clone();
         match &mut self.scratch {
             Some(scratch) if scratch.sandbox == *sandbox => scratch.unmount(permit)?,
-            _ => return Err(StorageError::Absent(target)),
+            _ => return Err(StorageError::Absent(SCRATCH.to_owned())),
         }
         self.scratch = None;
         Ok(())
@@ -207,11 +222,14 @@ pub fn mount_rootfs(
         Ok(permit) => storage.mount_overlay(permit, slots, scratch.clone()).map_err(StepError::from),
         Err(denied) => Err(denied.into()),
     };
-    if mounted.is_err() {
-        // If this fails as well, policy and disk agree on what is left; the error to tell is the first.
-        let _ = give_up_upper(storage, enforcer, scratch);
+    match mounted {
+        Ok(()) => Ok(()),
+        // The error to tell is the first, unless its traces stay.
+        Err(error) => match give_up_upper(storage, enforcer, scratch) {
+            Ok(()) => Err(error),
+            Err(_) => Err(StorageError::NotUndone.into()),
+        },
     }
-    mounted
 }
 
 /// Unmounts a container's root file system and takes away what it wrote.

@@ -7,6 +7,7 @@ mod damage;
 mod denial;
 mod faults;
 mod growth;
+mod hostile_host;
 mod lifecycle;
 mod output;
 pub mod sets;
@@ -370,6 +371,24 @@ pub const ALL: &[Story] = &[
         about: "10 containers at a time, three times: no growth",
         runtimes: OURS,
         tell: growth::parallel,
+    },
+    Story {
+        name: "no-vsock",
+        about: "a container cannot open AF_VSOCK",
+        runtimes: OURS,
+        tell: hostile_host::no_vsock,
+    },
+    Story {
+        name: "hostile-host",
+        about: "of 5 000 random, mutated and re-ordered requests to the agent none has an effect that the policy denies",
+        runtimes: OURS,
+        tell: |lab| hostile_host::hostile_host(lab, 5_000),
+    },
+    Story {
+        name: "hostile-host-full",
+        about: "the same with 100 000 requests",
+        runtimes: OURS,
+        tell: |lab| hostile_host::hostile_host(lab, 100_000),
     },
 ];
 

@@ -91,6 +91,11 @@ impl Enforcer {
         self
     }
 
+    /// Whether nothing is allowed any more because what the policy remembers could not be put back.
+    pub fn is_poisoned(&self) -> bool {
+        self.poisoned
+    }
+
     /// Judges `action`.
     ///
     /// What the policy remembers changes at once; it is kept when the permit is committed, and put back when it is dropped.
@@ -98,7 +103,12 @@ impl Enforcer {
     /// # Errors
     /// The policy denies, says nothing usable, or nothing is allowed any more.
     pub fn enforce<A: Action>(&mut self, action: A) -> Result<Permit<'_, A>, Denied> {
-        const { assert!(Point::is_listed(A::POINT), "the action's point is missing from the tables in points.rs") };
+        const {
+            assert!(
+                Point::is_listed(A::POINT),
+                "the action's point is missing from the tables in points.rs"
+            )
+        };
         let before = self.memory();
         match action.judge(self) {
             Ok((answer, verdict)) => Ok(Permit {

@@ -11,6 +11,7 @@
 
 mod connect;
 mod guest_id;
+pub mod hostile;
 pub mod limits;
 mod listen;
 mod open_door;

@@ -2,6 +2,17 @@
 
 use std::time::Duration;
 
+/// Connections on the control port at once. A shim has one; tools of the operator and a shim's successor come on top.
+pub const CONTROL_CONNECTIONS: usize = 16;
+/// Requests being served at once over all connections, calls that wait for a process aside (see [`WAITERS`]).
+pub const IN_FLIGHT: usize = 256;
+/// Payload of those requests in bytes: four of the largest.
+pub const IN_FLIGHT_BYTES: usize = 4 * MESSAGE_BYTES;
+/// A request that carries neither a policy nor a document, in bytes: 128 slots and two ids need less than 1 KiB.
+pub const PLAIN_REQUEST_BYTES: usize = 4 << 10;
+/// What surrounds the policy or the document of a request, in bytes: ids, tokens and tags.
+pub const REQUEST_FRAME_BYTES: usize = 4 << 10;
+
 /// Policy text in bytes. One ttrpc message carries it whole, and ttrpc ends at 4 MiB.
 pub const POLICY_BYTES: usize = 3 << 20;
 /// Any message in bytes: ttrpc's own constant, repeated here so that senders can check first.
@@ -23,6 +34,34 @@ pub const OVERLAY_LAYERS: usize = 128;
 pub const ENV_ENTRIES: usize = 4096;
 /// Arguments of a process.
 pub const ARGS: usize = 4096;
+/// One argument or environment entry in bytes: the kernel's `MAX_ARG_STRLEN`, 32 pages.
+pub const ARG_BYTES: usize = 128 << 10;
+/// A path in a document in bytes: the kernel's `PATH_MAX`, its NUL aside.
+pub const PATH_BYTES: usize = 4095;
+/// Any other text of a document in bytes: type, source or option of a mount, name or value of a sysctl, name of a user.
+pub const TEXT_BYTES: usize = 4096;
+/// Options of a mount.
+pub const MOUNT_OPTIONS: usize = 64;
+/// Supplementary groups of a process; each is looked up in the container's files and judged.
+pub const GROUPS: usize = 1024;
+/// Resource limits of a process; the kernel knows 16.
+pub const RLIMITS: usize = 32;
+/// Names in one of a process's five capability sets; the kernel knows 41. A policy may list one twice.
+pub const CAPABILITIES: usize = 128;
+/// Annotations of a container.
+pub const ANNOTATIONS: usize = 1024;
+/// Namespaces of a container; the kernel knows eight types.
+pub const NAMESPACES: usize = 16;
+/// Device nodes of a container.
+pub const DEVICES: usize = 256;
+/// sysctls of a container.
+pub const SYSCTLS: usize = 256;
+/// Masked or read-only paths of a container.
+pub const GUARDED_PATHS: usize = 1024;
+/// Rules of a seccomp profile, and names in all of them; containerd's default has some 500 names in all.
+pub const SECCOMP_RULES: usize = 4096;
+/// Conditions of a seccomp rule: a system call has six arguments, and each may be bounded on both sides.
+pub const SECCOMP_CONDITIONS: usize = 12;
 /// Mounts of a container.
 pub const MOUNTS: usize = 256;
 /// Calls waiting for the end of a process, over all processes.
@@ -51,9 +90,32 @@ pub const STREAM_DEADLINE: Duration = Duration::from_secs(10);
 pub const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// The read-only disk must have grown to hold an announced layer within this time.
 pub const CAPACITY_DEADLINE: Duration = Duration::from_secs(20);
-/// The launcher must have made, started or deleted a container within this time.
-pub const LAUNCHER_DEADLINE: Duration = Duration::from_secs(60);
+/// The launcher must have made a container or started a process within this time, or it is ended and its work undone.
+/// It needs 0.1 s, many times that under emulation.
+pub const LAUNCHER_DEADLINE: Duration = Duration::from_secs(30);
 /// The processes of a container must be gone this long after SIGKILL.
 pub const KILL_DEADLINE: Duration = Duration::from_secs(10);
 /// Every process of a container must stand still this long after it was told to.
 pub const FREEZE_DEADLINE: Duration = Duration::from_secs(5);
+/// Whatever is done under a permit must have ended by then: launcher and roll-back together, twice over. One that has not
+/// hangs in the kernel (on a disk that the host holds back, for one) and cannot be undone: the guest serves nothing any more.
+pub const ACT_DEADLINE: Duration = Duration::from_secs(80);
+/// Any request but a wait is answered by then, its wait for others before it included; the shim itself gives up at 120 s.
+pub const REQUEST_DEADLINE: Duration = Duration::from_secs(110);
+
+const _: () = {
+    assert!(
+        PLAIN_REQUEST_BYTES > OVERLAY_LAYERS * 5 + 2 * ID_BYTES + 64,
+        "the largest plain request fits"
+    );
+    assert!(POLICY_BYTES + REQUEST_FRAME_BYTES < MESSAGE_BYTES, "the largest policy fits");
+    assert!(
+        IN_FLIGHT_BYTES >= POLICY_BYTES + REQUEST_FRAME_BYTES,
+        "a lone request is always let in"
+    );
+    assert!(
+        ACT_DEADLINE.as_secs() >= 2 * (LAUNCHER_DEADLINE.as_secs() + KILL_DEADLINE.as_secs()),
+        "an act that ends by its own deadlines is not taken for a stuck one"
+    );
+    assert!(REQUEST_DEADLINE.as_secs() > ACT_DEADLINE.as_secs() + CAPACITY_DEADLINE.as_secs());
+};

@@ -146,6 +146,17 @@ impl Containers {
             .map_err(io_error("watching for want of memory"))
     }
 
+    /// Kills what runs of the permit's container, which stays: nothing is committed.
+    pub fn end(&self, permit: Permit<'_, ShutdownContainer>) -> Result<(), ContainerError> {
+        cgroup::kill(&permit.action().container_id).map_err(io_error("ending the container"))
+    }
+
+    /// Waits for the last process of a container that was killed.
+    pub async fn ended(&self, id: &ContainerId) -> Result<(), ContainerError> {
+        let is_empty = cgroup::emptied(id, KILL_DEADLINE).await.map_err(io_error("ending the container"))?;
+        is_empty.then_some(()).ok_or_else(|| ContainerError::Busy(id.clone()))
+    }
+
     /// Ends whatever still runs of the permit's container and forgets it.
     pub fn shutdown(&self, permit: Permit<'_, ShutdownContainer>) -> Result<(), ContainerError> {
         let id = permit.action().container_id.clone();

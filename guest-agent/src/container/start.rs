@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    fs,
     io::Write,
     os::unix::net::UnixStream,
     sync::{Arc, Mutex},
@@ -18,7 +17,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Container, ContainerError, Containers, Phase, Process, Rest, State, UserDatabase, io_error, lock, spec};
 use crate::{
+    cgroup,
     decode::{ProcessId, Rlimit, TerminalSize},
+    guest_dir::Directory,
     launcher::{self, LauncherError, Started, Verb},
     paths,
     stdio::{self, HostStreams, ProcessEnds, Terminal},
@@ -51,9 +52,9 @@ impl Containers {
         let spec = spec::of_container(permit.action(), permit.verdict(), &rest, &namespaces);
         let streams = if permit.verdict().stdio { streams } else { HostStreams::none() };
         let owner = owner(&spec);
-        let process = self.launch(Verb::Create, &id, &spec, owner, size, streams).inspect_err(|_| {
-            // Whatever came into being of the container goes again; the error to tell is the first.
-            let _ = self.clear(&id);
+        let process = self.launch(Verb::Create, &id, &spec, owner, size, streams).map_err(|error| {
+            // Whatever came into being of the container goes again; the error to tell is the first, unless its traces stay.
+            self.clear(&id).map_or(ContainerError::NotUndone, |()| error)
         })?;
         let process = Process {
             args: permit.action().arg_list.clone(),
@@ -126,7 +127,9 @@ impl Containers {
         let streams = if permit.verdict().stdio { streams } else { HostStreams::none() };
         let seccomp = container.seccomp.as_ref();
         let spec = spec::of_exec(action, permit.verdict(), terminal, &rlimits, oom_score_adj, init.as_raw(), seccomp);
-        let process = self.launch(Verb::Exec, &container.id, &spec, owner(&spec), size, streams)?;
+        let process = self
+            .launch(Verb::Exec, &container.id, &spec, owner(&spec), size, streams)
+            .map_err(|error| self.undo_exec(&container.id, error))?;
         let process = Process {
             args: action.arg_list.clone(),
             ..process
@@ -192,6 +195,16 @@ impl Containers {
         })
     }
 
+    /// What a launcher that fell silent has started by then cannot be told from the container's own processes: all end.
+    fn undo_exec(&self, id: &ContainerId, error: ContainerError) -> ContainerError {
+        match error {
+            ContainerError::Launcher(LauncherError::Silent | LauncherError::Answer) => {
+                cgroup::kill(id).map_or(ContainerError::NotUndone, |()| error)
+            }
+            other => other,
+        }
+    }
+
     /// Ends a process that was started and cannot be used.
     fn abandon(&self, pid: Pid, error: ContainerError) -> ContainerError {
         let _ = self.reaper.signal(pid, libc::SIGKILL);
@@ -209,7 +222,7 @@ impl Containers {
             if exposed.iter().any(nested) {
                 return Err(ContainerError::NestedSource);
             }
-            fs::create_dir_all(source).map_err(io_error("making a directory of the sandbox"))?;
+            Directory::make(source).map_err(io_error("making a directory of the sandbox"))?;
             exposed.insert(source.clone());
         }
         Ok(())

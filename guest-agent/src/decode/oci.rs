@@ -1,9 +1,15 @@
 //! What the agent takes from an OCI runtime spec (config.md and config-linux.md, 1.2). Whatever is not here is not
 //! used: host namespaces, device rules, cgroup paths, labels and hooks have no meaning in the guest.
+//!
+//! The document's length is bounded before it is parsed, its nesting by the types below (and by the parser, which ends at
+//! 128 levels, where a type is open). Every count and every text in it is bounded here.
 
 use std::collections::BTreeMap;
 
-use agent_protocol::limits::{ARGS, ENV_ENTRIES, MOUNTS};
+use agent_protocol::limits::{
+    ANNOTATIONS, ARG_BYTES, ARGS, CAPABILITIES, DEVICES as DEVICE_NODES, ENV_ENTRIES, GROUPS, GUARDED_PATHS, MOUNT_OPTIONS, MOUNTS,
+    NAMESPACES, PATH_BYTES, RLIMITS, SYSCTLS as SYSCTL_ENTRIES, TEXT_BYTES,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{DecodeError, seccomp::Profile};
@@ -204,13 +210,30 @@ fn refuse(field: &'static str, reason: &'static str) -> Result<(), DecodeError> 
     Err(DecodeError::Spec { field, reason })
 }
 
-fn has_nul<'a>(mut texts: impl Iterator<Item = &'a String>) -> bool {
-    texts.any(|text| text.bytes().any(|b| b == 0))
+/// Refuses more entries than the guest takes.
+fn at_most(field: &'static str, count: usize, most: usize) -> Result<(), DecodeError> {
+    if count > most {
+        return refuse(field, "there are too many");
+    }
+    Ok(())
+}
+
+/// Refuses a text that is too long or holds a NUL, which would end it early for the kernel.
+fn texts<'a>(field: &'static str, texts: impl IntoIterator<Item = &'a String>, most: usize) -> Result<(), DecodeError> {
+    for text in texts {
+        if text.len() > most {
+            return refuse(field, "one is too long");
+        }
+        if text.contains('\0') {
+            return refuse(field, "there is a NUL in it");
+        }
+    }
+    Ok(())
 }
 
 /// Absolute, and without a component that leads elsewhere.
 pub fn is_plain_path(path: &str) -> bool {
-    path.starts_with('/') && !path.contains('\0') && path.split('/').all(|part| part != ".." && part != ".")
+    path.starts_with('/') && path.len() <= PATH_BYTES && !path.contains('\0') && path.split('/').all(|part| part != ".." && part != ".")
 }
 
 impl HostSpec {
@@ -225,9 +248,8 @@ impl HostSpec {
         if self.hostname.len() > HOSTNAME_BYTES || !self.hostname.bytes().all(of_hostname) {
             return refuse("hostname", "it is not a host name");
         }
-        if self.mounts.len() > MOUNTS {
-            return refuse("mounts", "there are too many");
-        }
+        at_most("annotations", self.annotations.len(), ANNOTATIONS)?;
+        at_most("mounts", self.mounts.len(), MOUNTS)?;
         self.mounts.iter().try_for_each(MountEntry::check)?;
         self.linux.check()
     }
@@ -244,25 +266,30 @@ impl ProcessSpec {
         if self.args.is_empty() || self.args.len() > ARGS {
             return refuse("process.args", "there are none or too many");
         }
-        if self.env.len() > ENV_ENTRIES {
-            return refuse("process.env", "there are too many");
-        }
-        if has_nul(self.args.iter().chain(&self.env)) {
-            return refuse("process", "there is a NUL in an argument or in the environment");
-        }
+        texts("process.args", &self.args, ARG_BYTES)?;
+        at_most("process.env", self.env.len(), ENV_ENTRIES)?;
+        texts("process.env", &self.env, ARG_BYTES)?;
         if !is_plain_path(&self.cwd) {
             return refuse("process.cwd", "it is not a plain absolute path");
         }
         if self.user.umask.is_some_and(|umask| umask > 0o777) {
             return refuse("process.user.umask", "it is more than 0777");
         }
-        if self.user.additional_gids.len() > ARGS || has_nul([&self.user.username].into_iter()) {
-            return refuse("process.user", "there are too many groups, or a NUL in the name");
-        }
-        if self.rlimits.len() > 32 {
-            return refuse("process.rlimits", "there are too many");
+        at_most("process.user.additionalGids", self.user.additional_gids.len(), GROUPS)?;
+        texts("process.user.username", [&self.user.username], TEXT_BYTES)?;
+        at_most("process.rlimits", self.rlimits.len(), RLIMITS)?;
+        texts("process.rlimits", self.rlimits.iter().map(|limit| &limit.kind), TEXT_BYTES)?;
+        for set in self.capabilities.iter().flat_map(CapabilitySets::all) {
+            at_most("process.capabilities", set.len(), CAPABILITIES)?;
+            texts("process.capabilities", set, TEXT_BYTES)?;
         }
         Ok(())
+    }
+}
+
+impl CapabilitySets {
+    fn all(&self) -> [&Vec<String>; 5] {
+        [&self.bounding, &self.effective, &self.inheritable, &self.permitted, &self.ambient]
     }
 }
 
@@ -271,10 +298,9 @@ impl MountEntry {
         if !is_plain_path(&self.destination) {
             return refuse("mounts.destination", "it is not a plain absolute path");
         }
-        let options = self.options.iter().flatten();
-        if has_nul(options.chain([&self.source, &self.kind])) {
-            return refuse("mounts", "there is a NUL in source, type or options");
-        }
+        at_most("mounts.options", self.options.as_ref().map_or(0, Vec::len), MOUNT_OPTIONS)?;
+        texts("mounts.options", self.options.iter().flatten(), TEXT_BYTES)?;
+        texts("mounts.source", [&self.source], PATH_BYTES)?;
         if !FILE_SYSTEMS.contains(&self.kind.as_str()) {
             return refuse("mounts.type", "the guest does not mount this file system for containers");
         }
@@ -284,17 +310,23 @@ impl MountEntry {
 
 impl Linux {
     fn check(&self) -> Result<(), DecodeError> {
+        at_most("linux.sysctl", self.sysctl.len(), SYSCTL_ENTRIES)?;
+        texts("linux.sysctl", self.sysctl.keys().chain(self.sysctl.values()), TEXT_BYTES)?;
         for name in self.sysctl.keys() {
             let known = SYSCTLS.iter().any(|prefix| name.starts_with(prefix)) || SYSCTL_NAMES.contains(&name.as_str());
-            if !known || name.contains('/') || name.contains("..") || has_nul(self.sysctl.values()) {
+            if !known || name.contains('/') || name.contains("..") {
                 return refuse("linux.sysctl", "it does not belong to a namespace of the container");
             }
         }
+        at_most("linux.namespaces", self.namespaces.len(), NAMESPACES)?;
+        at_most("linux.devices", self.devices.len(), DEVICE_NODES)?;
         for device in &self.devices {
             if !is_plain_path(&device.path) || !device.path.starts_with(DEVICES) {
                 return refuse("linux.devices", "a path is not below /dev");
             }
         }
+        at_most("linux.maskedPaths", self.masked_paths.len(), GUARDED_PATHS)?;
+        at_most("linux.readonlyPaths", self.readonly_paths.len(), GUARDED_PATHS)?;
         let mut paths = self.masked_paths.iter().chain(&self.readonly_paths);
         if !paths.all(|path| is_plain_path(path)) {
             return refuse("linux", "a masked or read-only path is not a plain absolute path");

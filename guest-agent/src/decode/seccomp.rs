@@ -1,5 +1,6 @@
 //! The seccomp profile of a spec.
 
+use agent_protocol::limits::{SECCOMP_CONDITIONS, SECCOMP_RULES};
 use serde::{Deserialize, Serialize};
 
 use super::DecodeError;
@@ -61,6 +62,15 @@ fn null_is_empty<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(deserial
 impl Profile {
     /// Refuses what the guest cannot honour.
     pub fn check(&self) -> Result<(), DecodeError> {
+        let rules = &self.syscalls;
+        let names = rules.iter().flat_map(|rule| &rule.names).map(Vec::len).sum::<usize>();
+        let lists = rules.len() > SECCOMP_RULES || names > SECCOMP_RULES || self.architectures.len() > 32 || self.flags.len() > 32;
+        if lists || rules.iter().any(|rule| rule.args.len() > SECCOMP_CONDITIONS) {
+            return Err(DecodeError::Spec {
+                field: "linux.seccomp",
+                reason: "it is too long",
+            });
+        }
         let notifies = |action: &str| action == "SCMP_ACT_NOTIFY";
         if !self.listener_path.is_empty() || notifies(&self.default_action) || self.syscalls.iter().any(|call| notifies(&call.action)) {
             return Err(DecodeError::Spec {
@@ -95,6 +105,21 @@ mod tests {
         let expected = policy::seccomp_digest(document.as_bytes()).unwrap();
         assert_eq!(digest(Some(&profile(document))), expected);
         assert_eq!(digest(None), "");
+    }
+
+    #[test]
+    fn endless_profiles_are_refused() {
+        let rule = |names: usize, args: usize| Profile {
+            syscalls: vec![Syscall {
+                names: Some(vec!["read".to_owned(); names]),
+                args: vec![Argument::default(); args],
+                ..Syscall::default()
+            }],
+            ..Profile::default()
+        };
+        assert!(rule(SECCOMP_RULES, SECCOMP_CONDITIONS).check().is_ok());
+        assert!(rule(SECCOMP_RULES + 1, 0).check().is_err());
+        assert!(rule(1, SECCOMP_CONDITIONS + 1).check().is_err());
     }
 
     #[test]

@@ -47,7 +47,7 @@ fn what_has_no_place_in_the_guest_is_refused() {
     };
     assert_eq!(refused("hooks", json!({"prestart": [{"path": "/bin/sh"}]})), "hooks");
     assert_eq!(refused("process.args", json!([])), "process.args");
-    assert_eq!(refused("process.args", json!(["a\0b"])), "process");
+    assert_eq!(refused("process.args", json!(["a\0b"])), "process.args");
     assert_eq!(refused("process.cwd", json!("../etc")), "process.cwd");
     assert_eq!(refused("process.cwd", json!("/a/../etc")), "process.cwd");
     assert_eq!(refused("process.user.umask", json!(0o1777)), "process.user.umask");
@@ -73,6 +73,59 @@ fn what_has_no_place_in_the_guest_is_refused() {
         with("process.args", json!(7)),
         Err(DecodeError::Json { field: "spec", .. })
     ));
+}
+
+#[test]
+fn every_list_and_text_has_an_end() {
+    use agent_protocol::limits::*;
+    use serde_json::json;
+    let most = |path: &str, entry: serde_json::Value, count: usize| {
+        assert!(with(path, json!(vec![entry.clone(); count])).is_ok(), "{path}: {count} are allowed");
+        assert!(
+            matches!(with(path, json!(vec![entry; count + 1])), Err(DecodeError::Spec { .. })),
+            "{path}: more than {count}"
+        );
+    };
+    most("process.args", json!("a"), ARGS);
+    most("process.env", json!("A=1"), ENV_ENTRIES);
+    most("process.user.additionalGids", json!(7), GROUPS);
+    most("process.rlimits", json!({"type": "RLIMIT_CORE", "hard": 1, "soft": 1}), RLIMITS);
+    most("process.capabilities.bounding", json!("CAP_CHOWN"), CAPABILITIES);
+    most("mounts", json!({"destination": "/p", "type": "proc"}), MOUNTS);
+    most("linux.namespaces", json!({"type": "pid"}), NAMESPACES);
+    most("linux.devices", json!({"path": "/dev/x", "type": "c"}), DEVICES);
+    most("linux.maskedPaths", json!("/x"), GUARDED_PATHS);
+    most("linux.readonlyPaths", json!("/x"), GUARDED_PATHS);
+    let options = |count: usize| {
+        with(
+            "mounts",
+            json!([{"destination": "/p", "type": "proc", "options": vec!["ro"; count]}]),
+        )
+    };
+    assert!(options(MOUNT_OPTIONS).is_ok() && options(MOUNT_OPTIONS + 1).is_err());
+
+    let longest = |path: &str, bytes: usize, value: &dyn Fn(String) -> serde_json::Value| {
+        assert!(with(path, value("/".repeat(bytes))).is_ok(), "{path}: {bytes} bytes are allowed");
+        assert!(with(path, value("/".repeat(bytes + 1))).is_err(), "{path}: more than {bytes} bytes");
+    };
+    longest("process.cwd", PATH_BYTES, &|text| json!(text));
+    longest("process.args", ARG_BYTES, &|text| json!([text]));
+    longest("process.env", ARG_BYTES, &|text| json!([text]));
+    longest("process.user.username", TEXT_BYTES, &|text| json!(text));
+    longest("linux.sysctl", TEXT_BYTES, &|text| json!({"kernel.sem": text}));
+    longest(
+        "mounts",
+        PATH_BYTES,
+        &|text| json!([{"destination": "/p", "type": "proc", "source": text}]),
+    );
+}
+
+#[test]
+fn a_document_is_not_nested_without_end() {
+    let deep = format!(r#"{{"hooks":{{"a":{}"#, "[".repeat(100_000));
+    assert!(matches!(create(&deep), Err(DecodeError::Json { .. })));
+    let unknown = format!(r#"{{"unknown":{}"#, "[".repeat(100_000));
+    assert!(matches!(create(&unknown), Err(DecodeError::Json { .. })));
 }
 
 #[test]

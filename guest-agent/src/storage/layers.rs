@@ -1,6 +1,6 @@
 //! Read-only layers: a part of the layer disk under dm-verity, mounted as ext4.
 
-use std::{collections::HashMap, fs};
+use std::collections::HashMap;
 
 use agent_protocol::limits::LAYERS;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -11,10 +11,11 @@ use policy::{
 
 use super::{
     StorageError,
-    device_mapper::{DeviceNumber, Mapped, Table},
+    device_mapper::{DeviceNumber, Mapped, MapperError, Table},
     disk::Disk,
+    layer_of,
 };
-use crate::paths;
+use crate::{guest_dir::Directory, paths};
 
 /// Blocks of ext4 and of the hash tree, in bytes.
 const BLOCK_BYTES: u64 = 4096;
@@ -62,7 +63,7 @@ impl Layers {
     pub fn mount(&mut self, permit: Permit<'_, MountDevice>, slot: u32, disk: &Disk, geometry: Geometry) -> Result<(), StorageError> {
         let target = permit.action().target.clone();
         if self.by_slot.contains_key(&slot) {
-            return Err(StorageError::Occupied(target));
+            return Err(StorageError::Occupied(layer_of(slot)));
         }
         if self.by_slot.len() == LAYERS {
             return Err(StorageError::TooMany("layers"));
@@ -74,12 +75,12 @@ impl Layers {
                 available,
             });
         }
-        let linear = Mapped::open(&format!("layer-{slot}-image"), &linear_table(disk.number(), &geometry))?;
+        let mut linear = Mapped::open(&format!("layer-{slot}-image"), &linear_table(disk.number(), &geometry))?;
         let root_hash = permit.action().device_hash.as_str();
-        let verity = Mapped::open(&format!("layer-{slot}"), &verity_table(linear.number(), &geometry, root_hash))?;
-        fs::create_dir_all(&target).map_err(StorageError::io("making a layer's mount point"))?;
-        let flags = MsFlags::MS_RDONLY | MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
-        mount(Some(&verity.path()), target.as_str(), Some("ext4"), flags, Some("noload")).map_err(StorageError::io("mounting a layer"))?;
+        let verity = Mapped::open(&format!("layer-{slot}"), &verity_table(linear.number(), &geometry, root_hash));
+        let mut verity = undone_unless(verity, [&mut linear])?;
+        let mounted = mount_device(&verity, &target);
+        undone_unless(mounted, [&mut verity, &mut linear])?;
         self.by_slot.insert(
             slot,
             Layer {
@@ -96,9 +97,9 @@ impl Layers {
     /// Unmounts a layer and takes its devices down; after that the extent on the disk may be used for something else.
     pub fn unmount(&mut self, permit: Permit<'_, UnmountDevice>, slot: u32) -> Result<(), StorageError> {
         let target = permit.action().unmount_target.clone();
-        let layer = self.by_slot.get_mut(&slot).ok_or_else(|| StorageError::Absent(target.clone()))?;
+        let layer = self.by_slot.get_mut(&slot).ok_or_else(|| StorageError::Absent(layer_of(slot)))?;
         if layer.users > 0 {
-            return Err(StorageError::InUse(target));
+            return Err(StorageError::InUse(layer_of(slot)));
         }
         if layer.mounted {
             umount2(target.as_str(), MntFlags::UMOUNT_NOFOLLOW).map_err(StorageError::io("unmounting a layer"))?;
@@ -120,7 +121,7 @@ impl Layers {
                 let target = paths::layer(*slot);
                 match self.by_slot.get(slot) {
                     Some(layer) if layer.mounted => Ok(target),
-                    _ => Err(StorageError::Absent(target)),
+                    _ => Err(StorageError::Absent(layer_of(*slot))),
                 }
             })
             .collect()
@@ -143,6 +144,20 @@ impl Layers {
             }
         }
     }
+}
+
+fn mount_device(device: &Mapped, target: &str) -> Result<(), StorageError> {
+    let point = Directory::make(target).map_err(StorageError::io("making a layer's mount point"))?;
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
+    mount(Some(&device.path()), point.path().as_str(), Some("ext4"), flags, Some("noload")).map_err(StorageError::io("mounting a layer"))
+}
+
+/// Takes the devices of a failed step down, the upper one first; the error to tell is the step's, unless one stays.
+fn undone_unless<T, E: Into<StorageError>, const N: usize>(step: Result<T, E>, devices: [&mut Mapped; N]) -> Result<T, StorageError> {
+    step.map_err(|error| {
+        let removed = devices.into_iter().try_for_each(Mapped::remove);
+        removed.map_or_else(|_: MapperError| StorageError::NotUndone, |()| error.into())
+    })
 }
 
 fn linear_table(disk: DeviceNumber, geometry: &Geometry) -> Table {

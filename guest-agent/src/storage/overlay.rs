@@ -2,9 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs::{self, DirBuilder},
-    os::unix::fs::DirBuilderExt,
-    path::Path,
+    fs, io,
 };
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -13,7 +11,8 @@ use policy::{
     action::{MountOverlay, ScratchMount, UnmountOverlay},
 };
 
-use super::StorageError;
+use super::{StorageError, rootfs_of};
+use crate::guest_dir::{self, Directory};
 
 /// Features of overlayfs that would write more than names and contents into the upper directory.
 const OPTIONS: &str = "index=off,metacopy=off,redirect_dir=off,xino=off";
@@ -50,16 +49,17 @@ impl Overlays {
             target,
         } = permit.action();
         if self.by_container.contains_key(container_id) {
-            return Err(StorageError::Occupied(target.clone()));
+            return Err(StorageError::Occupied(rootfs_of(container_id)));
         }
-        fs::create_dir_all(target).map_err(StorageError::io("making a root file system's mount point"))?;
-        let data = options(layer_paths, &scratch);
+        let point = Directory::make(target).map_err(StorageError::io("making a root file system's mount point"))?;
+        let upper = Directory::open(&scratch).map_err(StorageError::io("opening a container's scratch directory"))?;
+        let data = options(layer_paths, &upper.path());
         if layer_paths.is_empty() {
             fs::create_dir_all(NO_LAYERS).map_err(StorageError::io("making an empty layer"))?;
         }
         mount(
             Some("overlay"),
-            target.as_str(),
+            point.path().as_str(),
             Some("overlay"),
             MsFlags::empty(),
             Some(data.as_str()),
@@ -80,34 +80,41 @@ impl Overlays {
     /// Unmounts a root file system; what it stood on comes back.
     pub fn unmount(&mut self, permit: Permit<'_, UnmountOverlay>, id: &ContainerId) -> Result<Overlay, StorageError> {
         let target = permit.action().unmount_target.clone();
-        let overlay = self.by_container.get_mut(id).ok_or_else(|| StorageError::Absent(target.clone()))?;
+        let overlay = self.by_container.get_mut(id).ok_or_else(|| StorageError::Absent(rootfs_of(id)))?;
         if overlay.mounted {
-            umount2(target.as_str(), MntFlags::UMOUNT_NOFOLLOW).map_err(StorageError::io("unmounting a root file system"))?;
+            unmount_point(&target).map_err(StorageError::io("unmounting a root file system"))?;
             overlay.mounted = false;
         }
-        let overlay = self.by_container.remove(id).ok_or(StorageError::Absent(target))?;
+        let overlay = self.by_container.remove(id).ok_or_else(|| StorageError::Absent(rootfs_of(id)))?;
         permit.commit();
         Ok(overlay)
     }
 }
 
+/// Unmounts what is mounted at `target`, whose parents are real directories.
+pub fn unmount_point(target: &str) -> io::Result<()> {
+    let (parent, name) = guest_dir::split(target)?;
+    let parent = Directory::open(parent)?;
+    Ok(umount2(format!("{}/{name}", parent.path()).as_str(), MntFlags::UMOUNT_NOFOLLOW)?)
+}
+
 /// Makes the upper and work directories under the directory of the permit.
 pub fn make_upper(permit: Permit<'_, ScratchMount>) -> Result<(), StorageError> {
-    let directory = Path::new(&permit.action().target);
-    let parent = directory
-        .parent()
-        .ok_or_else(|| StorageError::Absent(permit.action().target.clone()))?;
-    fs::create_dir_all(parent).map_err(StorageError::io("making the scratch directory"))?;
-    // Not create_all: nothing of an earlier container may be there.
-    DirBuilder::new()
-        .mode(0o700)
-        .create(directory)
+    let failed = StorageError::io("making a container's scratch directory");
+    let (parent, name) = guest_dir::split(&permit.action().target).map_err(failed)?;
+    let parent = Directory::make(parent).map_err(StorageError::io("making the scratch directory"))?;
+    // Not any that is there: nothing of an earlier container may be in it.
+    let made = parent
+        .make_new(name, 0o700)
         .map_err(StorageError::io("making a container's scratch directory"))?;
-    for name in ["upper", "work"] {
-        DirBuilder::new()
-            .mode(0o755)
-            .create(directory.join(name))
-            .map_err(StorageError::io("making a container's upper directory"))?;
+    let inner = ["upper", "work"]
+        .into_iter()
+        .try_for_each(|inner| made.make_new(inner, 0o755).map(drop));
+    if let Err(cause) = inner {
+        return Err(match parent.remove_all(name) {
+            Ok(()) => StorageError::io("making a container's upper directory")(cause),
+            Err(_) => StorageError::NotUndone,
+        });
     }
     permit.commit();
     Ok(())
@@ -115,10 +122,11 @@ pub fn make_upper(permit: Permit<'_, ScratchMount>) -> Result<(), StorageError> 
 
 /// Takes away what a container wrote.
 pub fn remove_upper(directory: &str) -> Result<(), StorageError> {
-    fs::remove_dir_all(directory).map_err(StorageError::io("removing a container's scratch directory"))
+    let removed = guest_dir::split(directory).and_then(|(parent, name)| Directory::open(parent)?.remove_all(name));
+    removed.map_err(StorageError::io("removing a container's scratch directory"))
 }
 
-/// Top layer first, in the policy and for overlayfs alike. Paths are the agent's own and hold no `:` or `,`.
+/// Top layer first, in the policy and for overlayfs alike. `scratch` is the directory with upper and work directory. Paths are the agent's own and hold no `:` or `,`.
 ///
 /// overlayfs refuses a directory that occurs twice, and images have empty layers twice. Only the upper one counts:
 /// whatever the lower one shows or hides, its equal above shows and hides as well.

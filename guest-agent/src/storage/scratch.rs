@@ -7,7 +7,7 @@
 //! those. dm-integrity runs without a journal (mode D), as nothing here outlives the VM.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::OpenOptions,
     io::{BufWriter, Write},
     os::unix::fs::OpenOptionsExt,
     path::Path,
@@ -15,7 +15,7 @@ use std::{
 
 use nix::{
     libc,
-    mount::{MntFlags, MsFlags, mount, umount2},
+    mount::{MsFlags, mount},
 };
 use policy::{
     ContainerId, Permit,
@@ -23,10 +23,12 @@ use policy::{
 };
 
 use super::{
-    StorageError,
+    SCRATCH, StorageError,
     device_mapper::{DeviceNumber, Mapped, Table},
     disk::Disk,
+    overlay::unmount_point,
 };
+use crate::guest_dir::Directory;
 
 /// AES-256-XTS takes 64 bytes, HMAC-SHA-256 takes 32.
 const KEY_BYTES: usize = 96;
@@ -80,9 +82,9 @@ impl Scratch {
             (disk.path(), sectors)
         };
         make_file_system(&device, sectors * 512)?;
-        fs::create_dir_all(&action.target).map_err(StorageError::io("making the scratch mount point"))?;
+        let point = Directory::make(&action.target).map_err(StorageError::io("making the scratch mount point"))?;
         let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOATIME;
-        mount(Some(&device), action.target.as_str(), Some("ext4"), flags, Some(MOUNT_OPTIONS))
+        mount(Some(&device), point.path().as_str(), Some("ext4"), flags, Some(MOUNT_OPTIONS))
             .map_err(StorageError::io("mounting the scratch disk"))?;
         scratch.mounted = true;
         permit.commit();
@@ -93,10 +95,10 @@ impl Scratch {
     pub fn unmount(&mut self, permit: Permit<'_, RwUnmountDevice>) -> Result<(), StorageError> {
         let target = permit.action().unmount_target.as_str();
         if self.users > 0 {
-            return Err(StorageError::InUse(target.to_owned()));
+            return Err(StorageError::InUse(SCRATCH.to_owned()));
         }
         if self.mounted {
-            umount2(target, MntFlags::UMOUNT_NOFOLLOW).map_err(StorageError::io("unmounting the scratch disk"))?;
+            unmount_point(target).map_err(StorageError::io("unmounting the scratch disk"))?;
             self.mounted = false;
         }
         if let Some(crypt) = &mut self.crypt {

@@ -7,12 +7,12 @@ use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAdd
 use serde::Deserialize;
 use std::fs::File;
 use std::io::{Seek, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
-use vm_spec::control::{Client, Reply, Request, Stats};
+use vm_spec::control::{Client, Extent, Reply, Request, Stats};
 use vm_spec::{Boot, Fd, HostData, Scratch, Tee, VmSpec, Vsock, Watchdog};
 
 const GUEST: &str = "/usr/local/share/casemate";
@@ -121,6 +121,27 @@ impl Vm {
         })
     }
 
+    /// The socket behind which the agent listens.
+    pub fn vsock(&self) -> &Path {
+        &self.vsock
+    }
+
+    /// What the guest has written to its console so far.
+    pub fn console(&self) -> Result<String> {
+        let bytes = std::fs::read(self.dir.join("console.log")).context("cannot read the console")?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Puts `file` on the layer disk; the first sector of its place.
+    pub fn append_layer(&self, file: &File) -> Result<u64> {
+        let length = file.metadata().context("cannot size a layer")?.len();
+        let request = Request::AppendExtents(vec![Extent { offset: 0, length }]);
+        match ask_with(&self.dir.join("control.sock"), &request, &[file.as_raw_fd()])? {
+            Reply::Appended { first_sectors, .. } => first_sectors.first().copied().context("the VMM tells no sector"),
+            other => bail!("the VMM answered an extent with {other:?}"),
+        }
+    }
+
     /// Stops it by the control socket and removes its directory.
     pub fn stop(mut self) -> Result<()> {
         match ask(&self.dir.join("control.sock"), &Request::Stop)? {
@@ -165,8 +186,13 @@ pub fn stats(socket: &Path) -> Result<Stats> {
 
 /// One request, one reply over a control socket.
 fn ask(socket: &Path, request: &Request) -> Result<Reply> {
+    ask_with(socket, request, &[])
+}
+
+/// The same, with descriptors beside the request.
+fn ask_with(socket: &Path, request: &Request, descriptors: &[RawFd]) -> Result<Reply> {
     let client = Client::connect(socket).with_context(|| format!("cannot connect to {}", socket.display()))?;
-    client.request(request).context("the VMM did not answer")
+    client.ask(request, descriptors).context("the VMM did not answer")
 }
 
 fn listen_seqpacket(path: &Path) -> Result<OwnedFd> {

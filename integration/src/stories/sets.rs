@@ -39,6 +39,7 @@ const fn only(name: &'static str, minutes: u64) -> Long {
 }
 
 const LONG: &[Long] = &[
+    only("hostile-host-full", 30),
     only("growth-sequential", 120),
     only("growth-parallel", 20),
     only("gigabyte", 30),

@@ -1,0 +1,195 @@
+//! Before any method: how long a request may be, how many there may be at once, and by when it is answered.
+//!
+//! ttrpc starts a task for every frame, so this runs before the next one is read: what is beyond a limit holds memory
+//! for no longer than its refusal takes. A method that panics is answered as well; its panic costs nobody else's request.
+
+use std::{collections::HashMap, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use agent_protocol::limits::{
+    IN_FLIGHT, IN_FLIGHT_BYTES, PLAIN_REQUEST_BYTES, POLICY_BYTES, REQUEST_DEADLINE, REQUEST_FRAME_BYTES, SPEC_BYTES,
+};
+use futures_util::FutureExt;
+use tokio::{sync::Semaphore, time::timeout};
+use ttrpc::{
+    Code,
+    r#async::{MethodHandler, Service, TtrpcContext},
+    proto::{Request, Response},
+};
+
+/// Methods that answer when something happens in the guest; the sandbox counts them apart.
+const WAITING: &str = "Wait";
+
+/// Room for the requests of all connections.
+struct Room {
+    requests: Semaphore,
+    bytes: Semaphore,
+}
+
+/// A method behind its limits.
+struct Admitted {
+    method: Box<dyn MethodHandler + Send + Sync>,
+    /// Longest payload.
+    bytes: usize,
+    /// `None` for a method that waits.
+    deadline: Option<Duration>,
+    room: Arc<Room>,
+}
+
+/// Puts the limits in front of every method.
+pub fn limited(services: HashMap<String, Service>) -> HashMap<String, Service> {
+    let room = Arc::new(Room {
+        requests: Semaphore::new(IN_FLIGHT),
+        bytes: Semaphore::new(IN_FLIGHT_BYTES),
+    });
+    let limited = |(name, service): (String, Service)| {
+        let methods = service.methods.into_iter().map(|(path, method)| {
+            let admitted = Admitted {
+                bytes: payload_bytes(&path),
+                deadline: (!path.starts_with(WAITING)).then_some(REQUEST_DEADLINE),
+                method,
+                room: room.clone(),
+            };
+            (path, Box::new(admitted) as Box<dyn MethodHandler + Send + Sync>)
+        });
+        let service = Service {
+            methods: methods.collect(),
+            streams: service.streams,
+        };
+        (name, service)
+    };
+    services.into_iter().map(limited).collect()
+}
+
+/// Longest payload of a method. Decoding can take a multiple of it, so each gets no more than it needs.
+fn payload_bytes(method: &str) -> usize {
+    match method {
+        "SetPolicy" => POLICY_BYTES + REQUEST_FRAME_BYTES,
+        "CreateContainer" | "ExecProcess" | "UpdateContainer" => SPEC_BYTES + REQUEST_FRAME_BYTES,
+        _ => PLAIN_REQUEST_BYTES,
+    }
+}
+
+fn refusal(code: Code, message: impl Into<String>) -> Response {
+    let mut response = Response::new();
+    response.set_status(ttrpc::get_status(code, message.into()));
+    response
+}
+
+impl Admitted {
+    async fn admit(&self, payload: usize, answer: impl Future<Output = ttrpc::Result<Response>> + Send) -> Response {
+        if payload > self.bytes {
+            let text = format!("the request has {payload} bytes, more than the {} of its method", self.bytes);
+            return refusal(Code::INVALID_ARGUMENT, text);
+        }
+        // A panic is told by the hook that main sets.
+        let answer = AssertUnwindSafe(answer).catch_unwind();
+        let Some(deadline) = self.deadline else {
+            return settled(answer.await.ok());
+        };
+        let request = self.room.requests.try_acquire();
+        let bytes = self.room.bytes.try_acquire_many(u32::try_from(payload).unwrap_or(u32::MAX));
+        let (Ok(_request), Ok(_bytes)) = (request, bytes) else {
+            return refusal(Code::RESOURCE_EXHAUSTED, "too many requests at once");
+        };
+        match timeout(deadline, answer).await {
+            Ok(answer) => settled(answer.ok()),
+            Err(_) => refusal(Code::DEADLINE_EXCEEDED, format!("no answer within {deadline:?}")),
+        }
+    }
+}
+
+/// The answer of a method; `None` if it panicked.
+fn settled(answer: Option<ttrpc::Result<Response>>) -> Response {
+    match answer {
+        Some(Ok(response)) => response,
+        // What a method itself refuses is a response; what is left is a payload that cannot be decoded.
+        Some(Err(_)) => refusal(Code::INVALID_ARGUMENT, "the request is not a message of its method"),
+        None => refusal(Code::INTERNAL, "the agent failed on this request"),
+    }
+}
+
+#[async_trait::async_trait]
+impl MethodHandler for Admitted {
+    async fn handler(&self, context: TtrpcContext, request: Request) -> ttrpc::Result<Response> {
+        let payload = request.payload.len();
+        Ok(self.admit(payload, self.method.handler(context, request)).await)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Unused;
+
+    #[async_trait::async_trait]
+    impl MethodHandler for Unused {
+        async fn handler(&self, _: TtrpcContext, _: Request) -> ttrpc::Result<Response> {
+            unreachable!("the tests bring their own answers")
+        }
+    }
+
+    /// `method` with room for `requests` requests of 10 bytes together.
+    fn admitted(method: &str, requests: usize) -> Admitted {
+        Admitted {
+            method: Box::new(Unused),
+            bytes: payload_bytes(method),
+            deadline: (!method.starts_with(WAITING)).then_some(REQUEST_DEADLINE),
+            room: Arc::new(Room {
+                requests: Semaphore::new(requests),
+                bytes: Semaphore::new(10),
+            }),
+        }
+    }
+
+    async fn fine() -> ttrpc::Result<Response> {
+        Ok(refusal(Code::OK, ""))
+    }
+
+    fn code(response: &Response) -> Code {
+        response.status().code()
+    }
+
+    #[tokio::test]
+    async fn a_request_has_its_methods_length() {
+        let plain = admitted("MountLayer", 1);
+        assert_eq!(code(&plain.admit(10, fine()).await), Code::OK);
+        assert_eq!(code(&plain.admit(PLAIN_REQUEST_BYTES + 1, fine()).await), Code::INVALID_ARGUMENT);
+        assert_eq!(payload_bytes("SetPolicy"), POLICY_BYTES + REQUEST_FRAME_BYTES);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_take_up_room_until_they_are_answered() {
+        let method = admitted("MountLayer", 1);
+        let stuck = method.admit(4, std::future::pending());
+        let second = async {
+            tokio::task::yield_now().await;
+            code(&method.admit(1, fine()).await)
+        };
+        let (stuck, second) = tokio::join!(stuck, second);
+        assert_eq!((code(&stuck), second), (Code::DEADLINE_EXCEEDED, Code::RESOURCE_EXHAUSTED));
+        assert_eq!(code(&method.admit(10, fine()).await), Code::OK, "the room is free again");
+        assert_eq!(code(&method.admit(11, fine()).await), Code::RESOURCE_EXHAUSTED, "too many bytes");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_takes_no_room_and_has_no_deadline() {
+        let method = admitted("WaitProcess", 0);
+        let late = async {
+            tokio::time::sleep(2 * REQUEST_DEADLINE).await;
+            fine().await
+        };
+        assert_eq!(code(&method.admit(1, late).await), Code::OK);
+    }
+
+    #[tokio::test]
+    async fn bad_payloads_and_panics_are_answered() {
+        let method = admitted("MountLayer", 1);
+        let bad = async { Err(ttrpc::Error::Others("tag 7 at byte 3 of secret".to_owned())) };
+        let answer = method.admit(1, bad).await;
+        assert_eq!(code(&answer), Code::INVALID_ARGUMENT);
+        assert!(!answer.status().message().contains("secret"));
+        let panics = async { panic!("on purpose") };
+        assert_eq!(code(&method.admit(1, panics).await), Code::INTERNAL);
+    }
+}

@@ -1,0 +1,164 @@
+//! Directories that an image, a container or the host can reach, opened without ever following a link.
+//!
+//! A scratch disk without encryption is the host's to write, and a container writes to the directories that it mounts.
+//! A link planted there would lead a mount of the agent to the guest's own files. So each such path is resolved once,
+//! below the root and through real directories only, and what follows works on the descriptor.
+
+use std::{
+    fs,
+    io::{self, ErrorKind},
+    os::fd::{AsRawFd, OwnedFd},
+    path::{Component, Path},
+};
+
+use nix::{
+    fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2},
+    sys::stat::{Mode, mkdirat},
+};
+
+/// Whatever is made on the way.
+const MODE: Mode = Mode::from_bits_truncate(0o755);
+
+/// An open directory.
+pub struct Directory(OwnedFd);
+
+impl Directory {
+    /// Opens an absolute path that exists.
+    ///
+    /// # Errors
+    /// A component is missing, a link, or no directory.
+    pub fn open(path: &str) -> io::Result<Self> {
+        let root = open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+        Self(root).below(relative(path)?)
+    }
+
+    /// Opens an absolute path and makes what is missing of it.
+    ///
+    /// # Errors
+    /// A component is a link or no directory, or cannot be made.
+    pub fn make(path: &str) -> io::Result<Self> {
+        let mut directory = Self::open("/")?;
+        for component in relative(path)?.components() {
+            let Component::Normal(name) = component else {
+                return Err(ErrorKind::InvalidInput.into());
+            };
+            match mkdirat(&directory.0, Path::new(name), MODE) {
+                Ok(()) | Err(nix::errno::Errno::EEXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+            directory = directory.below(Path::new(name))?;
+        }
+        Ok(directory)
+    }
+
+    /// Makes `name` in it, which must not exist, and opens it.
+    ///
+    /// # Errors
+    /// It exists, as whatever, or cannot be made.
+    pub fn make_new(&self, name: &str, mode: u32) -> io::Result<Self> {
+        mkdirat(&self.0, Path::new(name), Mode::from_bits_truncate(mode))?;
+        self.below(Path::new(name))
+    }
+
+    /// Removes `name` in it with all that it holds; links are removed, not followed.
+    ///
+    /// # Errors
+    /// Something cannot be removed.
+    pub fn remove_all(&self, name: &str) -> io::Result<()> {
+        fs::remove_dir_all(format!("{}/{name}", self.path()))
+    }
+
+    /// A path that the kernel takes for this very directory, for calls that know no descriptors.
+    pub fn path(&self) -> String {
+        format!("/proc/self/fd/{}", self.0.as_raw_fd())
+    }
+
+    fn below(&self, path: &Path) -> io::Result<Self> {
+        let how = OpenHow::new()
+            .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
+            .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        Ok(Self(openat2(&self.0, path, how)?))
+    }
+}
+
+/// The directory of an absolute path, and the last name in it.
+///
+/// # Errors
+/// The path has no last name.
+pub fn split(path: &str) -> io::Result<(&str, &str)> {
+    match path.rsplit_once('/') {
+        Some((parent, name)) if !name.is_empty() && name != ".." => Ok((if parent.is_empty() { "/" } else { parent }, name)),
+        _ => Err(ErrorKind::InvalidInput.into()),
+    }
+}
+
+fn relative(path: &str) -> io::Result<&Path> {
+    let below = path.strip_prefix('/').ok_or(ErrorKind::InvalidInput)?;
+    Ok(Path::new(if below.is_empty() { "." } else { below }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn base() -> (tempfile::TempDir, String) {
+        let base = tempfile::tempdir().unwrap();
+        // /tmp itself may be a link.
+        let path = base.path().canonicalize().unwrap().to_str().unwrap().to_owned();
+        (base, path)
+    }
+
+    #[test]
+    fn what_is_missing_is_made() {
+        let (_kept, base) = base();
+        let made = Directory::make(&format!("{base}/a/b")).unwrap();
+        fs::write(format!("{}/file", made.path()), "x").unwrap();
+        assert_eq!(fs::read_to_string(format!("{base}/a/b/file")).unwrap(), "x");
+        assert!(Directory::open(&format!("{base}/a/b")).is_ok());
+        assert!(Directory::open(&format!("{base}/a/c")).is_err());
+        assert!(Directory::open("relative").is_err());
+    }
+
+    #[test]
+    fn no_link_is_followed_anywhere() {
+        let (_kept, base) = base();
+        fs::create_dir_all(format!("{base}/guest/secret")).unwrap();
+        fs::create_dir(format!("{base}/scratch")).unwrap();
+        symlink("../guest", format!("{base}/scratch/inside")).unwrap();
+        symlink(format!("{base}/guest"), format!("{base}/scratch/outside")).unwrap();
+        for planted in ["inside", "outside", "inside/secret", "outside/secret", "inside/new"] {
+            assert!(Directory::open(&format!("{base}/scratch/{planted}")).is_err(), "{planted}");
+            assert!(Directory::make(&format!("{base}/scratch/{planted}")).is_err(), "{planted}");
+        }
+        assert!(
+            !Path::new(&format!("{base}/guest/new")).exists(),
+            "nothing was made behind the link"
+        );
+        let scratch = Directory::open(&format!("{base}/scratch")).unwrap();
+        assert!(scratch.make_new("inside", 0o700).is_err());
+        // The link itself goes.
+        scratch.remove_all("inside").unwrap();
+        assert!(Path::new(&format!("{base}/guest/secret")).exists());
+    }
+
+    #[test]
+    fn removal_does_not_leave_the_directory() {
+        let (_kept, base) = base();
+        fs::create_dir_all(format!("{base}/guest/secret")).unwrap();
+        let upper = Directory::make(&format!("{base}/scratch/c")).unwrap();
+        symlink(format!("{base}/guest"), format!("{}/link", upper.path())).unwrap();
+        Directory::open(&format!("{base}/scratch")).unwrap().remove_all("c").unwrap();
+        assert!(!Path::new(&format!("{base}/scratch/c")).exists());
+        assert!(Path::new(&format!("{base}/guest/secret")).exists());
+    }
+
+    #[test]
+    fn a_path_has_a_last_name() {
+        assert_eq!(split("/a/b").unwrap(), ("/a", "b"));
+        assert_eq!(split("/a").unwrap(), ("/", "a"));
+        for bad in ["", "/", "/a/", "/a/..", "a"] {
+            assert!(split(bad).is_err(), "{bad}");
+        }
+    }
+}

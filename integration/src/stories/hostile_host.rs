@@ -1,0 +1,396 @@
+//! A hostile host: whatever it sends, nothing happens in the guest that the policy denies, and the guest stays sound.
+
+mod wire;
+
+use crate::{
+    images::{self, BUSYBOX, PATH},
+    lab::{Ended, IMAGES, Lab, Policy, vm::Vm},
+    layer_tar::LayerTar,
+    oci,
+};
+use agent_protocol::{
+    AgentClient, CONTROL_PORT, CreateContainerRequest, DeleteProcessRequest, ExecProcessRequest, ListProcessesRequest, MountLayerRequest,
+    MountOverlayRequest, MountScratchRequest, STREAM_PORT, SetPolicyRequest, ShutdownContainerRequest, StartContainerRequest, Stdio,
+    StreamToken, UnmountLayerRequest, UnmountOverlayRequest, UnmountScratchRequest, WaitProcessRequest, connect,
+    hostile::{Stage, Traffic, World},
+    limits::CONTROL_CONNECTIONS,
+    open_stream,
+};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+use std::{fs::File, path::Path};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use ttrpc::Code;
+
+const CONTAINER: &str = "hostile-host-container";
+const COMMAND: [&str; 2] = ["sleep", "100000"];
+/// What it prints depends on the guest's mounts: device-mapper devices are seen from every container.
+const PROBE: [&str; 2] = ["ls", "/sys/block"];
+/// Dm devices of the world: image and verity of the layer, integrity and encryption of the scratch disk.
+const DEVICES: usize = 4;
+/// One request in so many is one that the policy itself must judge, which takes milliseconds, and emulated tens of them.
+const JUDGED_ONE_IN: usize = 150;
+/// ext4's superblock lies behind 1024 bytes; the count of blocks is its second number (Documentation/filesystems/ext4).
+const EXT4_BLOCKS_AT: usize = 1024 + 4;
+const BLOCK_BYTES: u64 = 4096;
+
+/// Calls of the agent that must succeed.
+struct Host<'a> {
+    vm: &'a Vm,
+    agent: AgentClient,
+    context: fn() -> ttrpc::context::Context,
+    probes: u8,
+}
+
+pub(super) fn hostile_host(lab: &Lab, requests: usize) -> Result<()> {
+    let seed = std::env::var("CASEMATE_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed: u64 = seed.unwrap_or_else(|| u64::from(std::process::id()) << 32 | u64::from(since_epoch()));
+    println!("  seed {seed} (CASEMATE_SEED repeats it)");
+    let policy = Policy::of(BUSYBOX).command(&COMMAND).exec(&PROBE).generate()?;
+    let layer = converted_layer()?;
+    let vm = Vm::boot("hostile-host", policy.text().as_bytes())?;
+    vm.converse(async |agent, context| {
+        let world = world(&vm, &layer)?;
+        let mut traffic = Traffic::new(seed, world.clone(), JUDGED_ONE_IN);
+        let mut host = Host {
+            vm: &vm,
+            agent,
+            context,
+            probes: 0,
+        };
+        for stage in [Stage::Closed, Stage::Open, Stage::Mounted, Stage::Running] {
+            host.advance(stage, &world, policy.text()).await?;
+            wire::storm(&vm, &mut traffic, stage, requests / 4).await?;
+            host.is_sound(stage).await?;
+            sound_console(&vm)?;
+        }
+        crowd(&vm).await?;
+        host.oversized().await?;
+        host.is_sound(Stage::Running).await?;
+        host.take_down().await
+    })?;
+    sound_console(&vm)?;
+    vm.stop()?;
+    lab.nothing_is_left()
+}
+
+fn since_epoch() -> u32 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |now| now.subsec_nanos() ^ now.as_secs() as u32)
+}
+
+fn sound_console(vm: &Vm) -> Result<()> {
+    let console = vm.console()?;
+    for word in ["panicked", "sealed", "BUG:", "Oops", "Call Trace", "Out of memory"] {
+        ensure!(!console.contains(word), "the guest's console says {word}:\n{console}");
+    }
+    Ok(())
+}
+
+/// Busybox's layer as the guest mounts it, its place on the disk still open.
+fn converted_layer() -> Result<(File, MountLayerRequest)> {
+    let layout = Path::new(IMAGES).join(images::file_name(BUSYBOX).trim_end_matches(".tar"));
+    let read = |path: &Path| -> Result<Value> {
+        let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        serde_json::from_slice(&bytes).with_context(|| format!("{} is not JSON", path.display()))
+    };
+    let blob = |descriptor: &Value| -> Result<std::path::PathBuf> {
+        let digest = descriptor["digest"].as_str().context("a descriptor without digest")?;
+        Ok(layout.join("blobs").join(digest.replace(':', "/")))
+    };
+    let manifest = read(&blob(&read(&layout.join("index.json"))?["manifests"][0])?)?;
+    let tar = blob(&manifest["layers"][0])?;
+    let path = Path::new("/job/hostile-host.ext4");
+    let words = [
+        "casemate",
+        "layer",
+        "convert",
+        tar.to_str().context("a path that is not UTF-8")?,
+        path.to_str().context("a path that is not UTF-8")?,
+    ];
+    let root_hash = Ended::of(&words)?.exits_with(0)?.text();
+    let root_hash = root_hash.lines().last().unwrap_or_default().trim();
+    let bytes = std::fs::read(path).context("cannot read the converted layer")?;
+    let blocks = bytes.get(EXT4_BLOCKS_AT..).and_then(|rest| rest.first_chunk()).copied();
+    let request = MountLayerRequest {
+        data_blocks: u32::from_le_bytes(blocks.context("the converted layer is no ext4")?).into(),
+        total_blocks: bytes.len() as u64 / BLOCK_BYTES,
+        root_hash: hex::decode(root_hash).with_context(|| format!("{root_hash} is no root hash"))?,
+        ..Default::default()
+    };
+    let file = File::open(path).context("cannot open the converted layer")?;
+    std::fs::remove_file(path).context("cannot remove the converted layer's name")?;
+    Ok((file, request))
+}
+
+fn world(vm: &Vm, (file, layer): &(File, MountLayerRequest)) -> Result<World> {
+    let layer = MountLayerRequest {
+        first_sector: vm.append_layer(file)?,
+        ..layer.clone()
+    };
+    // As containerd itself would write it.
+    let spec: Value = serde_json::from_str(&Ended::of(&["ctr", "oci", "spec"])?.exits_with(0)?.text()).context("ctr prints no spec")?;
+    let of = |command: &[&str]| {
+        let mut spec = spec.clone();
+        spec["process"]["args"] = json!(command);
+        spec["process"]["env"] = json!([PATH]);
+        spec["process"]["cwd"] = json!("/");
+        spec
+    };
+    Ok(World {
+        container: CONTAINER.to_owned(),
+        spec: of(&COMMAND).to_string().into_bytes(),
+        forbidden_spec: of(&["sh"]).to_string().into_bytes(),
+        forbidden_process: of(&["sh", "-c", "true"])["process"].to_string().into_bytes(),
+        layer,
+    })
+}
+
+impl Host<'_> {
+    /// Does what the policy allows, to get to `stage`.
+    async fn advance(&mut self, stage: Stage, world: &World, policy: &str) -> Result<()> {
+        let agent = &self.agent;
+        let container_id = CONTAINER.to_owned();
+        match stage {
+            Stage::Closed => {}
+            Stage::Open => {
+                let request = SetPolicyRequest {
+                    policy: policy.into(),
+                    ..Default::default()
+                };
+                agent.set_policy((self.context)(), &request).await.context("SetPolicy")?;
+            }
+            Stage::Mounted => {
+                agent.mount_layer((self.context)(), &world.layer).await.context("MountLayer")?;
+                let request = MountScratchRequest {
+                    sandbox_id: container_id.clone(),
+                    encrypted: true,
+                    ..Default::default()
+                };
+                agent.mount_scratch((self.context)(), &request).await.context("MountScratch")?;
+                let request = MountOverlayRequest {
+                    sandbox_id: container_id.clone(),
+                    container_id,
+                    layer_slots: vec![0],
+                    ..Default::default()
+                };
+                agent.mount_overlay((self.context)(), &request).await.context("MountOverlay")?;
+            }
+            Stage::Running => {
+                let request = CreateContainerRequest {
+                    container_id: container_id.clone(),
+                    sandbox_id: container_id.clone(),
+                    spec: world.spec.clone(),
+                    ..Default::default()
+                };
+                agent
+                    .create_container((self.context)(), &request)
+                    .await
+                    .context("CreateContainer")?;
+                let request = StartContainerRequest {
+                    container_id,
+                    ..Default::default()
+                };
+                agent.start_container((self.context)(), &request).await.context("StartContainer")?;
+            }
+        }
+        println!("  {stage:?}");
+        Ok(())
+    }
+
+    /// Nothing has come or gone that is not of `stage`, and the policy still judges as it should.
+    async fn is_sound(&mut self, stage: Stage) -> Result<()> {
+        let list = ListProcessesRequest {
+            container_id: CONTAINER.to_owned(),
+            ..Default::default()
+        };
+        let processes = self.agent.list_processes((self.context)(), &list).await;
+        if stage != Stage::Running {
+            ensure!(processes.is_err(), "there is a container at {stage:?}");
+            return Ok(());
+        }
+        let count = processes.context("ListProcesses")?.processes.len();
+        ensure!(count == 1, "there are {count} processes in the container instead of its init alone");
+        let seen = self.probe().await?;
+        let devices = seen.split_whitespace().filter(|name| name.starts_with("dm-")).count();
+        ensure!(
+            devices == DEVICES,
+            "the guest has {devices} dm devices instead of {DEVICES}:\n{seen}"
+        );
+        Ok(())
+    }
+
+    /// Runs the one process that the policy allows beside the init; what it prints.
+    async fn probe(&mut self) -> Result<String> {
+        self.probes += 1;
+        let token = StreamToken([self.probes; 16]);
+        let exec_id = format!("probe-{}", self.probes);
+        let mut stream = open_stream(self.vm.vsock(), token).await.context("opening a stream")?;
+        let spec: Value = serde_json::from_str(&Ended::of(&["ctr", "oci", "spec"])?.exits_with(0)?.text())?;
+        let mut process = spec["process"].clone();
+        process["args"] = json!(PROBE);
+        process["env"] = json!([PATH]);
+        process["cwd"] = json!("/");
+        let stdio = Stdio {
+            stdout_token: token.to_field(),
+            ..Default::default()
+        };
+        let request = ExecProcessRequest {
+            container_id: CONTAINER.to_owned(),
+            exec_id: exec_id.clone(),
+            process: process.to_string().into_bytes(),
+            stdio: Some(stdio).into(),
+            ..Default::default()
+        };
+        self.agent
+            .exec_process((self.context)(), &request)
+            .await
+            .context("the allowed exec")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.context("reading the exec's output")?;
+        let request = WaitProcessRequest {
+            container_id: CONTAINER.to_owned(),
+            exec_id: exec_id.clone(),
+            ..Default::default()
+        };
+        let exit = self.agent.wait_process((self.context)(), &request).await.context("WaitProcess")?;
+        ensure!(exit.exit_status == 0, "the allowed exec ended with {}", exit.exit_status);
+        let request = DeleteProcessRequest {
+            container_id: CONTAINER.to_owned(),
+            exec_id,
+            ..Default::default()
+        };
+        self.agent
+            .delete_process((self.context)(), &request)
+            .await
+            .context("DeleteProcess")?;
+        Ok(text)
+    }
+
+    /// Frames and payloads beyond their limits are refused, and the connection goes on.
+    async fn oversized(&self) -> Result<()> {
+        for bytes in [
+            agent_protocol::limits::MESSAGE_BYTES + 1,
+            agent_protocol::limits::POLICY_BYTES + (64 << 10),
+        ] {
+            let code = wire::oversized(self.vm, bytes).await?;
+            ensure!(
+                code == Code::INVALID_ARGUMENT,
+                "a request of {bytes} bytes was answered with {code:?}"
+            );
+        }
+        Ok(())
+    }
+
+    /// The world goes as it came: what the storm left of the policy's state is what it was.
+    async fn take_down(&self) -> Result<()> {
+        let agent = &self.agent;
+        let container_id = CONTAINER.to_owned();
+        let request = ShutdownContainerRequest {
+            container_id: container_id.clone(),
+            ..Default::default()
+        };
+        agent
+            .shutdown_container((self.context)(), &request)
+            .await
+            .context("ShutdownContainer")?;
+        let request = UnmountOverlayRequest {
+            container_id: container_id.clone(),
+            ..Default::default()
+        };
+        agent.unmount_overlay((self.context)(), &request).await.context("UnmountOverlay")?;
+        let request = UnmountScratchRequest {
+            sandbox_id: container_id,
+            ..Default::default()
+        };
+        agent.unmount_scratch((self.context)(), &request).await.context("UnmountScratch")?;
+        agent
+            .unmount_layer((self.context)(), &UnmountLayerRequest::new())
+            .await
+            .context("UnmountLayer")?;
+        println!("  taken down");
+        Ok(())
+    }
+}
+
+/// More connections than the agent takes, and streams that nobody names: those beyond the limit are closed, the rest goes on.
+async fn crowd(vm: &Vm) -> Result<()> {
+    let mut crowd = Vec::new();
+    for _ in 0..CONTROL_CONNECTIONS + 4 {
+        crowd.push(connect(vm.vsock(), CONTROL_PORT).await.context("connecting once more")?);
+    }
+    let mut refused = 0;
+    for connection in &mut crowd {
+        refused += usize::from(wire::is_refused(connection).await?);
+    }
+    // The story's own connection has a place, and one that was closed last may still have its.
+    ensure!(
+        refused >= 5 && refused < crowd.len(),
+        "of {} connections {refused} were closed, not those beyond {CONTROL_CONNECTIONS}",
+        crowd.len()
+    );
+    drop(crowd);
+    let mut streams = Vec::new();
+    for n in 0..40 {
+        // Half of them without a whole token.
+        let mut stream = connect(vm.vsock(), STREAM_PORT).await.context("opening a stream once more")?;
+        let token = [0x80 | n; StreamToken::BYTES];
+        let part = if n % 2 == 0 { &token[..] } else { &token[..5] };
+        if stream.write_all(part).await.is_err() {
+            bail!("a stream was closed at its token");
+        }
+        streams.push(stream);
+    }
+    Ok(())
+}
+
+/// A program that ends with the error number of `socket(family, SOCK_STREAM, 0)`, or with 253 (-3) if that gives descriptor 3.
+fn socket_program(family: u8) -> Vec<u8> {
+    const BASE: u64 = 0x40_0000;
+    // mov eax, 41; mov edi, family; mov esi, 1; xor edx, edx; syscall; neg eax; mov edi, eax; mov eax, 60; syscall
+    let code = [
+        0xb8, 41, 0, 0, 0, 0xbf, family, 0, 0, 0, 0xbe, 1, 0, 0, 0, 0x31, 0xd2, 0x0f, 0x05, 0xf7, 0xd8, 0x89, 0xc7, 0xb8, 60, 0, 0, 0,
+        0x0f, 0x05,
+    ];
+    let size = (64 + 56 + code.len()) as u64;
+    // elf(5): a header of 64 bytes, one loadable segment (56 bytes), the code.
+    let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
+    elf.resize(16, 0);
+    elf.extend([2, 0, 62, 0, 1, 0, 0, 0]);
+    for word in [BASE + 64 + 56, 64, 0] {
+        elf.extend(word.to_le_bytes());
+    }
+    elf.extend([0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    elf.extend([1, 0, 0, 0, 5, 0, 0, 0]);
+    for word in [0, BASE, BASE, size, size, 0x1000] {
+        elf.extend(word.to_le_bytes());
+    }
+    elf.extend(code);
+    elf
+}
+
+pub(super) fn no_vsock(lab: &Lab) -> Result<()> {
+    const IMAGE: &str = "docker.io/casemate/sockets:1";
+    let mut layer = LayerTar::default();
+    layer.file("vsock", 0o755, &socket_program(nix::libc::AF_VSOCK as u8))?;
+    layer.file("unix", 0o755, &socket_program(nix::libc::AF_UNIX as u8))?;
+    // Mount points of the default document.
+    for directory in ["proc", "dev", "sys", "run", "etc"] {
+        layer.directory(directory, 0o755)?;
+    }
+    let image = oci::Image {
+        reference: IMAGE,
+        layers: &[oci::Layer::from_tar(&layer.finish()?)?],
+        command: &["/vsock"],
+        environment: &[PATH],
+    };
+    let tar = "/job/sockets.tar";
+    std::fs::write(tar, image.to_layout_tar()?).context("cannot write the image")?;
+    Ended::of(&["ctr", "image", "import", tar])?.exits_with(0)?;
+    lab.container(IMAGE).command(["/unix"]).run()?.exits_with(253)?;
+    lab.container(IMAGE)
+        .command(["/vsock"])
+        .run()?
+        .exits_with(nix::libc::EAFNOSUPPORT)?;
+    lab.nothing_is_left()
+}
