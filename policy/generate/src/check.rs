@@ -57,6 +57,8 @@ impl fmt::Display for Finding {
 /// Findings about one place.
 pub(crate) struct Notebook<'a> {
     place: String,
+    /// The policy is strict: patterns are anchored with all their alternatives.
+    pub(crate) strict: bool,
     findings: &'a mut Vec<Finding>,
 }
 
@@ -83,7 +85,7 @@ impl Notebook<'_> {
 pub fn check(document: &Document) -> Vec<Finding> {
     let mut findings = Vec::new();
     let declared = framework_version(document);
-    at(document.package(), &mut findings, |book| {
+    at(document, document.package(), &mut findings, |book| {
         if document.package() == "policy" {
             points(document, book);
         } else if document.get("svn").is_null() {
@@ -93,18 +95,18 @@ pub fn check(document: &Document) -> Vec<Finding> {
     });
     let containers = document.list("containers");
     for (index, container) in containers.iter().enumerate() {
-        at(&format!("container {}", index + 1), &mut findings, |book| {
+        at(document, &format!("container {}", index + 1), &mut findings, |book| {
             container::look(container, declared.unwrap_or(FRAMEWORK), book);
             twins(containers, index, book);
         });
     }
     for (index, process) in document.list("external_processes").iter().enumerate() {
-        at(&format!("external process {}", index + 1), &mut findings, |book| {
+        at(document, &format!("external process {}", index + 1), &mut findings, |book| {
             container::look_process(process, book)
         });
     }
     for (index, fragment) in document.list("fragments").iter().enumerate() {
-        at(&format!("fragment {}", index + 1), &mut findings, |book| {
+        at(document, &format!("fragment {}", index + 1), &mut findings, |book| {
             look_fragment(fragment, book)
         });
     }
@@ -112,9 +114,10 @@ pub fn check(document: &Document) -> Vec<Finding> {
     findings
 }
 
-fn at(place: &str, findings: &mut Vec<Finding>, look: impl FnOnce(&mut Notebook<'_>)) {
+fn at(document: &Document, place: &str, findings: &mut Vec<Finding>, look: impl FnOnce(&mut Notebook<'_>)) {
     look(&mut Notebook {
         place: place.to_owned(),
+        strict: document.flag("strict"),
         findings,
     });
 }

@@ -8,7 +8,7 @@ use super::Notebook;
 pub(super) fn look(field: &str, pattern: &str, book: &mut Notebook<'_>) {
     if let Err(error) = check_pattern(pattern) {
         book.error(field, format!("pattern {pattern:?} never matches: {error}"));
-    } else if has_bare_alternation(pattern) {
+    } else if !book.strict && has_bare_alternation(pattern) {
         book.warning(
             field,
             format!("pattern {pattern:?} is anchored as a whole, its alternatives are not; write ({pattern})"),
