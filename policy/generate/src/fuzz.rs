@@ -46,7 +46,7 @@ mod tests {
 
         #[test]
         fn no_text_makes_a_reader_panic(text in ".{0,200}", bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            for bytes in [text.as_bytes(), &bytes] {
+            for bytes in [text.as_bytes(), bytes.as_slice()] {
                 configuration(bytes);
                 deny_message(bytes);
                 policy_text(bytes);
