@@ -148,13 +148,12 @@ fn understood(protected: &Header) -> Result<(), EnvelopeError> {
         Text(name) => matches!(name.as_str(), "iss" | "feed"),
         Assigned(_) => false,
     };
-    let labels = protected.crit.iter().map(|label| match label {
+    let all_known = protected.crit.iter().all(|label| match label {
         RegisteredLabelWithPrivate::Assigned(label) => known(&Assigned(*label)),
         RegisteredLabelWithPrivate::Text(name) => known(&Text(name.clone())),
         RegisteredLabelWithPrivate::PrivateUse(_) => false,
     });
-    labels
-        .fold(true, |all, known| all && known)
+    all_known
         .then_some(())
         .ok_or(EnvelopeError::Header("a critical header is not supported"))
 }

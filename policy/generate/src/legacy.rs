@@ -39,6 +39,9 @@ pub enum LegacyError {
         /// What is there.
         elements: usize,
     },
+    /// An environment rule that is compared in no known way.
+    #[error("env_rules: unknown strategy {0:?}")]
+    Strategy(String),
     /// Everything is allowed, and containers are listed.
     #[error("Invalid policy for open-door enforcer")]
     OpenDoor,
@@ -165,13 +168,16 @@ pub fn convert_legacy(json: &str) -> Result<String, LegacyError> {
 }
 
 fn container(legacy: LegacyContainer) -> Result<PolicyContainer, LegacyError> {
-    let env_rule = |rule: LegacyEnvRule| PolicyEnvRule::Whole {
-        pattern: rule.rule,
-        strategy: match rule.strategy.as_str() {
-            "re2" => "re2",
-            _ => "string",
-        },
-        required: rule.required,
+    let env_rule = |rule: LegacyEnvRule| {
+        Ok(PolicyEnvRule::Whole {
+            pattern: rule.rule,
+            strategy: match rule.strategy.as_str() {
+                "re2" => "re2",
+                "string" => "string",
+                _ => return Err(LegacyError::Strategy(rule.strategy)),
+            },
+            required: rule.required,
+        })
     };
     let mount = |mount: LegacyMount| {
         Ok(PolicyMount {
@@ -183,7 +189,12 @@ fn container(legacy: LegacyContainer) -> Result<PolicyContainer, LegacyError> {
     };
     Ok(PolicyContainer {
         command: legacy.command.into_list("command")?,
-        env_rules: legacy.env_rules.into_list("env_rules")?.into_iter().map(env_rule).collect(),
+        env_rules: legacy
+            .env_rules
+            .into_list("env_rules")?
+            .into_iter()
+            .map(env_rule)
+            .collect::<Result<_, LegacyError>>()?,
         layers: legacy.layers.into_list("layers")?,
         mounts: legacy
             .mounts
@@ -291,6 +302,8 @@ mod tests {
         assert!(matches!(convert_legacy(&gap), Err(LegacyError::Missing { list: "command", .. })));
         let length = LEGACY.replace("{\"length\":2", "{\"length\":3");
         assert!(matches!(convert_legacy(&length), Err(LegacyError::Length { list: "command", .. })));
+        let strategy = LEGACY.replace("re2", "glob");
+        assert!(matches!(convert_legacy(&strategy), Err(LegacyError::Strategy(_))));
         assert_eq!(convert_legacy(r#"{"allow_all":true}"#).unwrap(), policy::OPEN_DOOR);
         let both = LEGACY.replace("\"allow_all\":false", "\"allow_all\":true");
         assert!(matches!(convert_legacy(&both), Err(LegacyError::OpenDoor)));
