@@ -77,7 +77,7 @@ pub use interpreter::{MAX_POLICY_BYTES, PolicyError};
 pub use ledgers::{LedgerKey, ProvenReceipt};
 pub use plain::{DecisionError, extract_decision};
 pub use points::{API_VERSION, CASEMATE_VERSION, OWN_POINTS, OlderPolicy, POINTS, Point};
-pub use re2::{PatternError, check_pattern};
+pub use re2::{PatternError, check_pattern, matches_pattern};
 pub use seccomp::{SeccompError, seccomp_digest};
 pub use selection::{SelectionError, select};
 pub use verdict::{Answer, ExternalVerdict, ProcessVerdict, Verdict};

@@ -118,6 +118,14 @@ pub fn check_pattern(pattern: &str) -> Result<(), PatternError> {
     compile(&anchored(pattern)).map(|_| ())
 }
 
+/// Whether `pattern` matches `text` as rules of a policy are judged: anchored by [`check_pattern`]'s rule.
+///
+/// # Errors
+/// Says what RE2 refuses in the pattern.
+pub fn matches_pattern(pattern: &str, text: &str) -> Result<bool, PatternError> {
+    compile(&anchored(pattern)).map(|regex| regex.is_match(text))
+}
+
 /// As [`check_pattern`], without compiling patterns that are small in any case: a policy may have thousands.
 pub(crate) fn check_pattern_quickly(pattern: &str) -> Result<(), PatternError> {
     if pattern.len() > MAX_UNCHECKED_BYTES || pattern.contains(['{', '\\']) {

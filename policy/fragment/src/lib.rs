@@ -1,19 +1,43 @@
-//! Who signed a policy fragment: issuers as `did:x509`, feeds, and their syntax.
+//! Signed policy fragments: from a host's bytes to a text whose issuer and feed are proven.
 //!
-//! A fragment names its issuer and its feed in the protected header of its signature. The issuer is a `did:x509`: the
-//! fingerprint of a certificate authority and conditions that the signing certificate has to meet.
+//! ```text
+//! bytes ─► COSE_Sign1 (envelope) ─► x5chain verified (chain) ─► signature by its leaf (key)
+//!       ─► issuer, feed, svn of the protected header ─► the chain proves the issuer's did:x509 (did, resolve)
+//!       ─► Fragment { issuer, feed, svn, rego, receipts } | TrustList { … ledgers } | reference values
+//! ```
+//! Nothing here does I/O, knows the time or trusts a root of its own: what is proven is that the chain's owner signed, and the
+//! policy says which chains it wants by naming their DID. A receipt is verified with [`Receipt::verify`] and a key out of a
+//! [`TrustList`] that the policy accepted.
 //!
 //! ```
-//! use policy_fragment::{DidX509, Issuer};
+//! use policy_fragment::{BlobError, DidX509, Fragment, Issuer};
 //! let issuer = Issuer::new("did:x509:0:sha256:I5ni_nuWegx4NiLaeGabiz36bDUhDDiHEFl8HXMA_4o::subject:CN:Test%20Leaf").unwrap();
 //! let did: DidX509 = issuer.as_str().parse().unwrap();
 //! assert_eq!(did.conditions.len(), 1);
+//! assert!(matches!(Fragment::open(b"not COSE"), Err(BlobError::Envelope(_))));
 //! ```
 
 #![forbid(unsafe_code)]
 
+mod blob;
+mod chain;
 mod did;
+mod envelope;
 mod identity;
+mod key;
+mod ledger;
+mod media;
+mod resolve;
 
+pub use blob::{Blob, BlobError, Fragment, MAX_REGO_BYTES, TrustList, fuzz};
+pub use chain::{Chain, ChainError, MAX_CERTIFICATE_BYTES, MAX_CERTIFICATES};
 pub use did::{Condition, DidError, DidX509, FingerprintAlgorithm, Oid, SanKind, SubjectKey};
+pub use envelope::{Claims, Envelope, EnvelopeError, MAX_MESSAGE_BYTES};
 pub use identity::{Feed, IdentityError, Issuer};
+pub use key::{KeyError, PublicKey};
+pub use ledger::{LedgerKey, Receipt, ReceiptError, TrustListError, read_trust_list};
+pub use media::{MediaType, MediaTypeError};
+pub use resolve::ResolveError;
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
 //! The configuration file: keys of the reference tool with their meaning, and ours for where layers come from.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -34,6 +35,8 @@ pub struct Config {
     pub external_process: Vec<ExternalProcess>,
     /// Signed policy fragments that may be loaded.
     pub fragment: Vec<Fragment>,
+    /// What may run in a Windows guest; not together with `container`.
+    pub windows_container: Vec<WindowsContainer>,
 }
 
 /// One container. Its layers come from exactly one of `image`, `layer_files` and `layers`.
@@ -118,7 +121,7 @@ impl Strategy {
     }
 }
 
-/// An environment variable, compared as `NAME=value`.
+/// An environment variable: `rule` is compared with `NAME=value`, or `name` and `value` each with its part.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EnvRule {
@@ -128,6 +131,14 @@ pub struct EnvRule {
     pub rule: String,
     /// The process may not start without it.
     pub required: bool,
+    /// What the name is compared with; excludes `rule`.
+    pub name: Option<String>,
+    /// `string` or `re2`.
+    pub name_strategy: Strategy,
+    /// What the value is compared with.
+    pub value: String,
+    /// `string` or `re2`.
+    pub value_strategy: Strategy,
 }
 
 /// A mount.
@@ -224,9 +235,67 @@ pub struct Fragment {
     pub minimum_svn: String,
     /// What of it counts: `containers`, `fragments`, `external_processes`, `namespace`…
     pub include: Vec<String>,
+    /// Values for the fragment's parameters, by name.
+    pub parameters: BTreeMap<String, serde_json::Value>,
+}
+
+/// A container of a Windows guest. Its layers are given as hashes: no layer of Windows is converted here.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WindowsContainer {
+    /// Reference of the image; a name in messages.
+    pub image_name: Option<String>,
+    /// Credentials for `image_name`.
+    pub auth: Option<Auth>,
+    /// Layer hashes, bottom layer first.
+    pub layers: Vec<String>,
+    /// Hashes of the mounted image, as the guest measures it.
+    pub mounted_cim: Vec<String>,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Working directory.
+    pub working_dir: Option<String>,
+    /// Environment variables.
+    pub env_rule: Vec<EnvRule>,
+    /// Further processes that may be started in it.
+    pub exec_process: Vec<WindowsExecProcess>,
+    /// Signals its init may be sent, by name: `CtrlC`, `CtrlBreak`, `CtrlClose`, `CtrlLogOff`, `CtrlShutdown`.
+    pub signals: Vec<String>,
+    /// The host may be connected to stdin, stdout and stderr.
+    pub allow_stdio_access: bool,
+    /// Name of the user.
+    pub user: String,
+}
+
+/// A process that may be started in a running container of a Windows guest.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WindowsExecProcess {
+    /// The whole command line.
+    pub command: String,
+    /// Signals it may be sent, by name.
+    pub signals: Vec<String>,
 }
 
 impl Config {
+    /// Whether it names nothing that may run or be loaded.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.container.is_empty() && self.windows_container.is_empty() && self.external_process.is_empty() && self.fragment.is_empty()
+    }
+
+    /// Whether any flag is set.
+    pub(crate) fn has_flags(&self) -> bool {
+        self.allow_all
+            || self.allow_properties_access
+            || self.allow_dump_stacks
+            || self.allow_runtime_logging
+            || self.allow_hostnetwork
+            || self.allow_environment_variable_dropping
+            || self.allow_unencrypted_scratch
+            || self.allow_capability_dropping
+            || self.allow_log_provider_dropping
+    }
+
     /// Reads a configuration from TOML text.
     ///
     /// # Errors
@@ -235,7 +304,15 @@ impl Config {
         Ok(toml::from_str(text)?)
     }
 
-    /// Reads a configuration file.
+    /// Reads a configuration from JSON text of the same keys.
+    ///
+    /// # Errors
+    /// Not JSON, or a key that is not documented.
+    pub fn from_json(text: &str) -> Result<Self, GenerateError> {
+        Ok(serde_json::from_str(text)?)
+    }
+
+    /// Reads a configuration file: JSON if its name ends so, TOML else.
     ///
     /// # Errors
     /// The file cannot be read, is too large, or is no configuration.
@@ -245,6 +322,9 @@ impl Config {
             path: path.to_owned(),
             source: std::io::Error::new(std::io::ErrorKind::InvalidData, error),
         })?;
-        Self::from_toml(&text)
+        match path.extension().is_some_and(|extension| extension == "json") {
+            true => Self::from_json(&text),
+            false => Self::from_toml(&text),
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::GenerateError;
-use crate::config::{Capabilities, Container, EnvRule, ExecProcess, ExternalProcess, IdName, Mount, Strategy, User};
+use crate::config::{Capabilities, Container, EnvRule, ExecProcess, ExternalProcess, IdName, Mount, Strategy, User, WindowsContainer};
 use crate::source::{self, Source};
 
 /// Largest seccomp profile in bytes.
@@ -35,20 +35,45 @@ pub(crate) struct PolicyContainer {
     pub(crate) no_new_privileges: bool,
 }
 
+/// A container of a policy for Windows guests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PolicyWindowsContainer {
+    pub(crate) command: Vec<String>,
+    pub(crate) env_rules: Vec<PolicyEnvRule>,
+    pub(crate) layers: Vec<String>,
+    pub(crate) mounted_cim: Vec<String>,
+    pub(crate) exec_processes: Vec<(Vec<String>, Vec<String>)>,
+    pub(crate) signals: Vec<String>,
+    pub(crate) user: String,
+    pub(crate) working_dir: String,
+    pub(crate) allow_stdio_access: bool,
+}
+
+/// A rule on the whole entry, or on its name and its value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct PolicyEnvRule {
-    pub(crate) pattern: String,
-    pub(crate) strategy: &'static str,
-    pub(crate) required: bool,
+#[serde(untagged)]
+pub(crate) enum PolicyEnvRule {
+    Whole {
+        pattern: String,
+        strategy: &'static str,
+        required: bool,
+    },
+    Parts {
+        name: String,
+        name_strategy: &'static str,
+        value: String,
+        value_strategy: &'static str,
+        required: bool,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct PolicyMount {
     pub(crate) destination: String,
-    pub(crate) options: Vec<&'static str>,
+    pub(crate) options: Vec<String>,
     pub(crate) source: String,
     #[serde(rename = "type")]
-    pub(crate) kind: &'static str,
+    pub(crate) kind: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -161,28 +186,70 @@ fn working_dir(container: &Container, source: &Source) -> String {
 
 fn env_rules(container: &Container, source: &Source) -> Result<Vec<PolicyEnvRule>, String> {
     let mut rules: Vec<_> = source.image.env.iter().flatten().map(|entry| exactly(entry, true)).collect();
-    if rules.is_empty() {
-        // What container runtimes give to an image that says nothing.
+    if !source.has_image {
+        // No image says what the environment is; this is what container runtimes give then.
         rules.push(exactly(DEFAULT_PATH, false));
     }
     rules.push(exactly("TERM=xterm", false));
-    for EnvRule { strategy, rule, required } in &container.env_rule {
-        match strategy {
-            Strategy::String => {}
-            Strategy::Re2 => check_pattern(rule)?,
-            other => return Err(format!("env_rule {rule:?}: strategy {} is for users and groups", other.as_str())),
-        }
-        rules.push(PolicyEnvRule {
-            pattern: rule.clone(),
-            strategy: strategy.as_str(),
-            required: *required,
-        });
+    for rule in &container.env_rule {
+        rules.push(env_rule(rule)?);
     }
     Ok(rules)
 }
 
+fn env_rule(rule: &EnvRule) -> Result<PolicyEnvRule, String> {
+    let strategy = |strategy: Strategy, pattern: &str| {
+        match strategy {
+            Strategy::String => {}
+            Strategy::Re2 => check_pattern(pattern)?,
+            other => return Err(format!("env_rule {pattern:?}: strategy {} is for users and groups", other.as_str())),
+        }
+        Ok(strategy.as_str())
+    };
+    match &rule.name {
+        None if rule.value.is_empty() => Ok(PolicyEnvRule::Whole {
+            pattern: rule.rule.clone(),
+            strategy: strategy(rule.strategy, &rule.rule)?,
+            required: rule.required,
+        }),
+        Some(name) if rule.rule.is_empty() => Ok(PolicyEnvRule::Parts {
+            name: name.clone(),
+            name_strategy: strategy(rule.name_strategy, name)?,
+            value: rule.value.clone(),
+            value_strategy: strategy(rule.value_strategy, &rule.value)?,
+            required: rule.required,
+        }),
+        _ => Err("env_rule: give either rule, or name and value".to_owned()),
+    }
+}
+
+/// A container for a Windows guest.
+pub(crate) fn windows(container: &WindowsContainer) -> Result<PolicyWindowsContainer, String> {
+    if container.command.is_empty() {
+        return Err("give a command".to_owned());
+    }
+    if container.layers.is_empty() {
+        return Err("give its layers".to_owned());
+    }
+    Ok(PolicyWindowsContainer {
+        command: container.command.clone(),
+        env_rules: container.env_rule.iter().map(env_rule).collect::<Result<_, _>>()?,
+        layers: container.layers.clone(),
+        mounted_cim: container.mounted_cim.clone(),
+        exec_processes: container
+            .exec_process
+            .iter()
+            .map(|process| (vec![process.command.clone()], process.signals.clone()))
+            .collect(),
+        signals: container.signals.clone(),
+        user: container.user.clone(),
+        working_dir: container.working_dir.clone().unwrap_or_default(),
+        allow_stdio_access: container.allow_stdio_access,
+    })
+}
+
 fn exactly(entry: &str, required: bool) -> PolicyEnvRule {
-    PolicyEnvRule {
+    PolicyEnvRule::Whole {
         pattern: entry.to_owned(),
         strategy: Strategy::String.as_str(),
         required,
@@ -211,12 +278,13 @@ fn mount(mount: &Mount) -> Result<PolicyMount, String> {
     };
     Ok(PolicyMount {
         destination: container_path.clone(),
-        options: vec!["rbind", propagation, if *readonly { "ro" } else { "rw" }],
+        options: ["rbind", propagation, if *readonly { "ro" } else { "rw" }]
+            .map(str::to_owned)
+            .to_vec(),
         source: host_path.clone(),
-        kind: if starts(&["sandbox://", "hugepages://", "plan9://"]) {
-            "bind"
-        } else {
-            "none"
+        kind: match starts(&["sandbox://", "hugepages://", "plan9://"]) {
+            true => "bind".to_owned(),
+            false => "none".to_owned(),
         },
     })
 }
@@ -252,7 +320,7 @@ fn configured_user(user: &User) -> Result<PolicyUser, String> {
 }
 
 /// The image's USER: nobody said means anybody; digits mean the id, anything else the name.
-fn image_user(user: &str) -> PolicyUser {
+pub(crate) fn image_user(user: &str) -> PolicyUser {
     let any = || PolicyIdName {
         pattern: String::new(),
         strategy: Strategy::Any.as_str(),

@@ -7,6 +7,19 @@
 //! capabilities, exec processes and signals, and the pod's pause container. Its digest ([`policy::digest`]) is what
 //! host data must hold.
 //!
+//! What tools are built on, beside [`generate`]:
+//!
+//! | for | function |
+//! |---|---|
+//! | fragments | [`generate_fragment`], [`sign`], [`issuer_of`], [`injection`] |
+//! | looking a policy through | [`Document`], [`check()`], [`simulate()`], [`explain()`] |
+//! | a denial in an error text | [`explain()`], [`policy::extract_decision`] |
+//! | digests | [`policy::digest`], [`policy::seccomp_digest`], [`layer::hash`] |
+//! | what every container may have | [`policy::data`] |
+//! | users of a root file system | [`rootfs::identify`] |
+//! | the security context directory | [`context_files`] |
+//! | the JSON form of old | [`convert_legacy`], [`write_legacy`] |
+//!
 //! ```toml
 //! [[container]]
 //! image = "images/redis"            # an OCI layout directory, beside this file
@@ -26,16 +39,35 @@
 
 #![forbid(unsafe_code)]
 
+mod check;
 mod config;
 mod container;
+mod document;
+mod explain;
+pub mod fuzz;
+mod inject;
+mod legacy;
 mod marshal;
+pub mod rootfs;
+mod sign;
+mod simulate;
 mod source;
 
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-pub use config::{Auth, Capabilities, Config, Container, EnvRule, ExecProcess, ExternalProcess, Fragment, IdName, Mount, Strategy, User};
+pub use check::{Finding, Severity, check};
+pub use config::{
+    Auth, Capabilities, Config, Container, EnvRule, ExecProcess, ExternalProcess, Fragment, IdName, Mount, Strategy, User,
+    WindowsContainer, WindowsExecProcess,
+};
+pub use document::{Document, DocumentError};
+pub use explain::{Difference, Explanation, Nearest, NoDenial, explain};
+pub use inject::{CONTEXT_PREFIX, CONTEXT_VARIABLE, Context, context_files, injection};
+pub use legacy::{LegacyError, MAX_LEGACY_BYTES, convert_legacy, write_legacy};
+pub use sign::{FRAGMENT_TYPE, SignError, Signing, issuer_of, sign};
+pub use simulate::{Command, MAX_COMMANDS, MAX_COMMANDS_BYTES, Outcome, SimulateError, read_commands, simulate};
 
 /// Largest configuration in bytes.
 pub const MAX_CONFIG_BYTES: u64 = 4 << 20;
@@ -55,6 +87,9 @@ pub enum GenerateError {
     /// The configuration is not TOML of the documented keys.
     #[error("the configuration is not valid")]
     Config(#[from] toml::de::Error),
+    /// The configuration is not JSON of the documented keys.
+    #[error("the configuration is not valid")]
+    Json(#[from] serde_json::Error),
     /// A container or process has a field that cannot be used.
     #[error("{place}: {problem}")]
     Field {
@@ -110,20 +145,112 @@ pub enum GenerateError {
 /// A source cannot be read, a field cannot be used, or the result would not load.
 pub fn generate(config: &Config, base_dir: &Path) -> Result<String, GenerateError> {
     if config.allow_all {
-        if !config.container.is_empty() || !config.external_process.is_empty() || !config.fragment.is_empty() {
-            return Err(GenerateError::OpenDoor);
+        if config.is_empty() {
+            return Ok(policy::OPEN_DOOR.to_owned());
         }
-        return Ok(policy::OPEN_DOOR.to_owned());
+        return Err(GenerateError::OpenDoor);
     }
-    let mut containers = Vec::with_capacity(config.container.len() + 1);
-    for (index, container) in config.container.iter().enumerate() {
-        containers.push(container::resolve(container, &place(index, container), base_dir)?);
-    }
-    containers.push(container::pause());
-    let processes = config.external_process.iter().map(container::external).collect::<Vec<_>>();
-    let text = marshal::policy(config, &containers, &processes);
+    let resolved = Resolved::new(config, base_dir)?;
+    let text = marshal::policy(config, &resolved.objects(config));
     policy::Enforcer::new(&text)?;
     Ok(text)
+}
+
+/// Makes the text of a fragment, to be signed and loaded beside a policy that names its signer.
+///
+/// `namespace` is the package of the fragment, `svn` its security version: a number, in text.
+///
+/// # Errors
+/// As [`generate`]; a namespace that no fragment may have; a configuration with flags, which only a policy has.
+pub fn generate_fragment(config: &Config, namespace: &str, svn: &str, base_dir: &Path) -> Result<String, GenerateError> {
+    let field = |problem: &str| GenerateError::Field {
+        place: format!("fragment {namespace:?}"),
+        problem: problem.to_owned(),
+    };
+    let plain = namespace.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && !namespace.starts_with(|c: char| c.is_ascii_digit());
+    if namespace.is_empty() || !plain {
+        return Err(field("a namespace is letters, digits and underscores"));
+    }
+    if RESERVED_NAMESPACES.contains(&namespace) {
+        return Err(field("this namespace is reserved"));
+    }
+    if svn.parse::<u64>().is_err() && semver_like(svn).is_none() {
+        return Err(field("the security version is a number"));
+    }
+    if config.has_flags() {
+        return Err(field("flags are the policy's; a fragment has none"));
+    }
+    let resolved = Resolved::new(config, base_dir)?;
+    let text = marshal::fragment_text(namespace, svn, &resolved.objects(config));
+    Document::read(&text).map_err(|error| field(&error.to_string()))?;
+    Ok(text)
+}
+
+/// Packages that no fragment may take: the framework's and the policy's own, and the names of the base data.
+pub const RESERVED_NAMESPACES: &[&str] = &[
+    "framework",
+    "api",
+    "policy",
+    "metadata",
+    "defaultMounts",
+    "privilegedMounts",
+    "sandboxPrefix",
+    "hugePagesPrefix",
+    "plan9Prefix",
+    "defaultUnprivilegedCapabilities",
+    "defaultPrivilegedCapabilities",
+];
+
+/// Older fragments count with three numbers.
+fn semver_like(svn: &str) -> Option<()> {
+    let parts: Vec<_> = svn.split('.').map(str::parse::<u64>).collect::<Result<_, _>>().ok()?;
+    (parts.len() == 3).then_some(())
+}
+
+/// Everything of a configuration with its defaults filled in.
+struct Resolved {
+    containers: Vec<container::PolicyContainer>,
+    windows_containers: Vec<container::PolicyWindowsContainer>,
+    processes: Vec<container::PolicyProcess>,
+}
+
+impl Resolved {
+    fn new(config: &Config, base_dir: &Path) -> Result<Self, GenerateError> {
+        let mut containers = Vec::with_capacity(config.container.len() + 1);
+        for (index, container) in config.container.iter().enumerate() {
+            containers.push(container::resolve(container, &place(index, container), base_dir)?);
+        }
+        let mut windows_containers = Vec::with_capacity(config.windows_container.len());
+        for (index, container) in config.windows_container.iter().enumerate() {
+            let place = format!("windows_container {}", index + 1);
+            let resolved = container::windows(container).map_err(|problem| GenerateError::Field {
+                place: place.clone(),
+                problem,
+            })?;
+            if !config.container.is_empty() {
+                let problem = "a guest runs Linux or Windows; make two policies".to_owned();
+                return Err(GenerateError::Field { place, problem });
+            }
+            windows_containers.push(resolved);
+        }
+        if windows_containers.is_empty() {
+            containers.push(container::pause());
+        }
+        Ok(Self {
+            containers,
+            windows_containers,
+            processes: config.external_process.iter().map(container::external).collect(),
+        })
+    }
+
+    fn objects<'a>(&'a self, config: &'a Config) -> marshal::Objects<'a> {
+        marshal::Objects {
+            fragments: &config.fragment,
+            containers: &self.containers,
+            windows_containers: &self.windows_containers,
+            processes: &self.processes,
+        }
+    }
 }
 
 /// How messages call a container.

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::config::{Capabilities, Config, Fragment};
-use crate::container::{PolicyContainer, PolicyProcess, PolicyUser};
+use crate::container::{PolicyContainer, PolicyProcess, PolicyUser, PolicyWindowsContainer};
 
 /// API version that generated policies declare.
 const API_VERSION: &str = "0.12.0";
@@ -41,12 +41,38 @@ const POINTS: &[&str] = &[
     "host_network",
 ];
 
+/// What policies and fragments have in common.
+pub(crate) struct Objects<'a> {
+    pub(crate) fragments: &'a [Fragment],
+    pub(crate) containers: &'a [PolicyContainer],
+    pub(crate) windows_containers: &'a [PolicyWindowsContainer],
+    pub(crate) processes: &'a [PolicyProcess],
+}
+
+impl Objects<'_> {
+    fn write(&self, text: &mut String) {
+        list(text, "fragments", &self.fragments.iter().map(fragment).collect::<Vec<_>>());
+        let windows = self.windows_containers.iter().map(windows_container);
+        let containers = self.containers.iter().map(container).chain(windows);
+        list(text, "containers", &containers.collect::<Vec<_>>());
+        list(text, "external_processes", &self.processes.iter().map(json).collect::<Vec<_>>());
+    }
+}
+
+/// A fragment's text.
+pub(crate) fn fragment_text(namespace: &str, svn: &str, objects: &Objects<'_>) -> String {
+    let mut text = format!(
+        "package {namespace}\n\nsvn := {}\nframework_version := \"{FRAMEWORK_VERSION}\"\n\n",
+        json(svn)
+    );
+    objects.write(&mut text);
+    text
+}
+
 /// The whole policy.
-pub(crate) fn policy(config: &Config, containers: &[PolicyContainer], processes: &[PolicyProcess]) -> String {
+pub(crate) fn policy(config: &Config, objects: &Objects<'_>) -> String {
     let mut text = format!("package policy\n\napi_version := \"{API_VERSION}\"\nframework_version := \"{FRAMEWORK_VERSION}\"\n\n");
-    list(&mut text, "fragments", &config.fragment.iter().map(fragment).collect::<Vec<_>>());
-    list(&mut text, "containers", &containers.iter().map(container).collect::<Vec<_>>());
-    list(&mut text, "external_processes", &processes.iter().map(json).collect::<Vec<_>>());
+    objects.write(&mut text);
     for (flag, value) in [
         ("allow_properties_access", config.allow_properties_access),
         ("allow_dump_stacks", config.allow_dump_stacks),
@@ -100,6 +126,11 @@ fn container(container: &PolicyContainer) -> String {
         ("allow_stdio_access", container.allow_stdio_access.to_string()),
         ("no_new_privileges", container.no_new_privileges.to_string()),
     ];
+    object(&fields)
+}
+
+/// An element of a list, a field on each line.
+fn object(fields: &[(&str, String)]) -> String {
     let fields: String = fields
         .iter()
         .map(|(name, value)| format!("        \"{name}\": {value},\n"))
@@ -131,9 +162,32 @@ fn capabilities(sets: &Capabilities) -> String {
     format!("{{\n{sets}        }}")
 }
 
+fn windows_container(container: &PolicyWindowsContainer) -> String {
+    let processes = container.exec_processes.iter().map(|(command, signals)| {
+        let (command, signals) = (json(command), json(signals));
+        format!("{{\"command\":{command},\"signals\":{signals}}}")
+    });
+    let fields = [
+        ("command", json(&container.command)),
+        ("env_rules", json(&container.env_rules)),
+        ("layers", json(&container.layers)),
+        ("mounted_cim", json(&container.mounted_cim)),
+        ("exec_processes", format!("[{}]", processes.collect::<Vec<_>>().join(","))),
+        ("signals", json(&container.signals)),
+        ("user", json(&container.user)),
+        ("working_dir", json(&container.working_dir)),
+        ("allow_stdio_access", container.allow_stdio_access.to_string()),
+    ];
+    object(&fields)
+}
+
 fn fragment(fragment: &Fragment) -> String {
+    let parameters = match fragment.parameters.is_empty() {
+        true => String::new(),
+        false => format!(",\"parameters\":{}", json(&fragment.parameters)),
+    };
     format!(
-        "{{\"issuer\":{},\"feed\":{},\"minimum_svn\":{},\"includes\":{}}}",
+        "{{\"issuer\":{},\"feed\":{},\"minimum_svn\":{},\"includes\":{}{parameters}}}",
         json(&fragment.issuer),
         json(&fragment.feed),
         json(&fragment.minimum_svn),
@@ -147,3 +201,6 @@ fn json(value: &(impl Serialize + ?Sized)) -> String {
     let text = serde_json::to_string(value).unwrap_or_else(|_| Value::Null.to_string());
     policy::escape_json(&text)
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,8 @@ pub(crate) struct Source {
     pub(crate) layers: Vec<String>,
     /// Empty unless there is an image.
     pub(crate) image: ImageConfig,
+    /// Whether there is an image.
+    pub(crate) has_image: bool,
 }
 
 /// Finds a container's layers and its image's defaults.
@@ -33,7 +35,7 @@ pub(crate) fn find(container: &Container, place: &str, base_dir: &Path) -> Resul
                 .map(|path| Ok(hash(&base_dir.join(path))?.root_hash.to_string()));
             Ok(Source {
                 layers: layers.collect::<Result<_, GenerateError>>()?,
-                image: ImageConfig::default(),
+                ..Source::default()
             })
         }
         (None, true, false) => {
@@ -42,7 +44,7 @@ pub(crate) fn find(container: &Container, place: &str, base_dir: &Path) -> Resul
             }
             Ok(Source {
                 layers: container.layers.clone(),
-                image: ImageConfig::default(),
+                ..Source::default()
             })
         }
         (None, true, true) => Err(field("give its layers: image (an OCI layout directory), layer_files or layers")),
@@ -66,6 +68,7 @@ fn from_layout(directory: &Path, tag: Option<&str>, place: &str) -> Result<Sourc
     Ok(Source {
         layers,
         image: image.config,
+        has_image: true,
     })
 }
 

@@ -187,3 +187,81 @@ fn layer_digest(bytes: &[u8]) -> String {
     use sha2::{Digest, Sha256};
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[test]
+fn json_says_the_same_as_toml() {
+    let toml = format!("[[container]]\nlayers = [\"{LAYER_A}\"]\ncommand = [\"sh\"]\n");
+    let json = format!(r#"{{"container": [{{"layers": ["{LAYER_A}"], "command": ["sh"]}}]}}"#);
+    assert_eq!(Config::from_json(&json).unwrap(), Config::from_toml(&toml).unwrap());
+    assert!(matches!(Config::from_json(r#"{"comand": 1}"#), Err(GenerateError::Json(_))));
+}
+
+#[test]
+fn rules_on_name_and_value_and_parameters_are_written() {
+    let text = text(&format!(
+        "[[container]]\nlayers = [\"{LAYER_A}\"]\ncommand = [\"sh\"]\n\
+         [[container.env_rule]]\nname = \"A\"\nvalue = \"[0-9]+\"\nvalue_strategy = \"re2\"\nrequired = true\n\
+         [[fragment]]\nissuer = \"did:x509:x\"\nfeed = \"f\"\nminimum_svn = \"1\"\ninclude = [\"containers\"]\nparameters = {{ b = 1, a = \"<\" }}\n"
+    ))
+    .unwrap();
+    assert!(
+        text.contains(r#"{"name":"A","name_strategy":"string","value":"[0-9]+","value_strategy":"re2","required":true}"#),
+        "{text}"
+    );
+    assert!(
+        text.contains(
+            r#"    {"issuer":"did:x509:x","feed":"f","minimum_svn":"1","includes":["containers"],"parameters":{"a":"\u003c","b":1}},"#
+        ),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_fragment_has_its_namespace_and_version_and_no_flags() {
+    let config = Config::from_toml(&format!("[[container]]\nlayers = [\"{LAYER_A}\"]\ncommand = [\"sh\"]\n")).unwrap();
+    let text = generate_fragment(&config, "app", "1", Path::new("")).unwrap();
+    assert!(
+        text.starts_with("package app\n\nsvn := \"1\"\nframework_version := \"0.5.0\"\n\ncontainers := [\n    {\n"),
+        "{text}"
+    );
+    assert!(text.ends_with("    },\n]\n") && text.contains("\"/pause\""), "{text}");
+    for (namespace, svn) in [
+        ("policy", "1"),
+        ("defaultMounts", "1"),
+        ("a.b", "1"),
+        ("1a", "1"),
+        ("", "1"),
+        ("app", "one"),
+    ] {
+        assert!(
+            generate_fragment(&config, namespace, svn, Path::new("")).is_err(),
+            "{namespace} {svn}"
+        );
+    }
+    let flags = Config::from_toml("allow_dump_stacks = true\n").unwrap();
+    assert!(generate_fragment(&flags, "app", "1", Path::new("")).is_err());
+}
+
+#[test]
+fn a_windows_guest_gets_its_own_form_of_container() {
+    let windows = "[[windows_container]]\nlayers = [\"aa\"]\nmounted_cim = [\"bb\"]\ncommand = [\"cmd\", \"/c\", \"x\"]\nworking_dir = 'C:\\'\n\
+        user = \"ContainerUser\"\nsignals = [\"CtrlC\"]\n[[windows_container.exec_process]]\ncommand = \"cmd /c dir\"\nsignals = [\"CtrlC\"]\n";
+    let text = text(windows).unwrap();
+    let expected = r#"containers := [
+    {
+        "command": ["cmd","/c","x"],
+        "env_rules": [],
+        "layers": ["aa"],
+        "mounted_cim": ["bb"],
+        "exec_processes": [{"command":["cmd /c dir"],"signals":["CtrlC"]}],
+        "signals": ["CtrlC"],
+        "user": "ContainerUser",
+        "working_dir": "C:\\",
+        "allow_stdio_access": false,
+    },
+]
+"#;
+    assert!(text.contains(expected), "{text}");
+    let both = format!("{windows}[[container]]\nlayers = [\"{LAYER_A}\"]\ncommand = [\"sh\"]\n");
+    assert!(generate(&Config::from_toml(&both).unwrap(), Path::new("")).is_err());
+}

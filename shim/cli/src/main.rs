@@ -23,7 +23,8 @@ struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   casemate policy generate --config policy.toml > policy.rego
-  casemate policy digest policy.rego
+  casemate policy check policy.rego
+  ctr run … 2>&1 | casemate policy explain --policy policy.rego
   casemate layer hash layer.tar.gz
   casemate ps --json
 
@@ -31,9 +32,9 @@ Exit codes: 0 done, 1 a check failed, 2 wrong usage, 3 the command could not do 
 
 #[derive(Subcommand)]
 enum Command {
-    /// Write, digest and explain policies
+    /// Make, check, try and explain policies
     #[command(subcommand)]
-    Policy(Policy),
+    Policy(policy::Policy),
     /// Turn OCI layers into the verity images that policies name
     #[command(subcommand)]
     Layer(Layer),
@@ -58,33 +59,6 @@ enum Command {
         /// Print JSON
         #[arg(long)]
         json: bool,
-    },
-}
-
-#[derive(Subcommand)]
-enum Policy {
-    /// Make a policy from a TOML configuration; the policy goes to standard output
-    #[command(after_help = "Example:\n  casemate policy generate --config policy.toml > policy.rego")]
-    Generate {
-        /// The configuration
-        #[arg(long, short)]
-        config: PathBuf,
-        /// Write the policy here and print its digest instead
-        #[arg(long, short)]
-        output: Option<PathBuf>,
-    },
-    /// Print the SHA-256 of a policy, which is the guest's HOST_DATA
-    #[command(after_help = "Example:\n  casemate policy digest policy.rego")]
-    Digest {
-        /// The policy's Rego text
-        file: PathBuf,
-    },
-    /// Say in plain words why something was denied
-    #[command(after_help = "Example:\n  ctr run … 2>&1 | casemate policy explain")]
-    Explain {
-        /// The error text, or `-` for standard input
-        #[arg(default_value = "-")]
-        text: String,
     },
 }
 
@@ -153,9 +127,7 @@ fn main() -> ExitCode {
 /// `Ok(false)`: the command did its work and what it checked does not hold.
 fn run(command: Command) -> anyhow::Result<bool> {
     match command {
-        Command::Policy(Policy::Generate { config, output }) => policy::generate(&config, output.as_deref())?,
-        Command::Policy(Policy::Digest { file }) => policy::digest(&file)?,
-        Command::Policy(Policy::Explain { text }) => policy::explain(&text)?,
+        Command::Policy(command) => return policy::run(command),
         Command::Layer(Layer::Convert { input, output }) => layer::convert(&input, &output)?,
         Command::Layer(Layer::Hash { input }) => layer::hash(&input)?,
         Command::Conformance(Conformance::Layers { file }) => return Ok(conformance_layers::run(&file)?.1 == 0),

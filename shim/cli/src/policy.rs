@@ -1,54 +1,278 @@
-//! `casemate policy`: makes policies, digests them, and explains their denials.
+//! `casemate policy`: makes policies, looks them through, tries them, and explains their denials.
 
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
-use policy_generate::Config;
+use anyhow::{Context, Result, ensure};
+use clap::Subcommand;
+use policy_generate::{Config, Document, Finding, Severity};
+use serde_json::json;
+
+mod fragment;
 
 /// Longest error text that is searched for a denial, in bytes.
 const MAX_TEXT_BYTES: u64 = 16 << 20;
 
-/// Writes the policy of a configuration to `out` and prints its digest; without `out`, the policy goes to standard
-/// output and the digest to standard error.
-pub fn generate(config: &Path, out: Option<&Path>) -> Result<()> {
+/// What can be done with a policy.
+#[derive(Subcommand)]
+pub enum Policy {
+    /// Make a policy from a TOML or JSON configuration; the policy goes to standard output
+    #[command(after_help = "Examples:\n  casemate policy generate --config policy.toml > policy.rego\n  \
+        casemate policy generate --config policy.toml --output policy.rego    # prints the digest\n  \
+        casemate policy generate --config app.toml --fragment app --svn 1 > app.rego")]
+    Generate {
+        /// The configuration
+        #[arg(long, short)]
+        config: PathBuf,
+        /// Write the policy here and print its digest instead
+        #[arg(long, short)]
+        output: Option<PathBuf>,
+        /// Make a fragment with this namespace instead of a policy
+        #[arg(long, value_name = "NAMESPACE", requires = "svn")]
+        fragment: Option<String>,
+        /// Security version of the fragment
+        #[arg(long, requires = "fragment")]
+        svn: Option<String>,
+        /// Print the policy in base64, as annotations carry it
+        #[arg(long)]
+        base64: bool,
+        /// Print JSON: policy, base64 and digest
+        #[arg(long, conflicts_with_all = ["output", "base64"])]
+        json: bool,
+    },
+    /// Print the SHA-256 of a policy, which is the guest's HOST_DATA
+    #[command(after_help = "Example:\n  casemate policy digest policy.rego")]
+    Digest {
+        /// The policy's Rego text
+        file: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Find containers that can never match, missing fields and rules, and patterns that mean something else
+    #[command(after_help = "Example:\n  casemate policy check policy.rego\n\nExit code 1: there are errors; warnings alone give 0.")]
+    Check {
+        /// A policy or a fragment
+        file: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Judge requests out of a file, in turn, as a guest would
+    #[command(
+        after_help = "Example:\n  casemate policy simulate policy.rego commands.json\n\ncommands.json is an array of {\"name\": POINT, \
+            \"input\": DOCUMENT}; load_fragment takes the file of an unsigned fragment as input.local_path.\n\n\
+            Exit code 1: something was denied."
+    )]
+    Simulate {
+        /// The policy
+        policy: PathBuf,
+        /// The requests
+        commands: PathBuf,
+        /// JSON array of mounts that every container may have beside the usual ones
+        #[arg(long)]
+        default_mounts: Option<PathBuf>,
+        /// Show the policy's answers as well
+        #[arg(long)]
+        results: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say in plain words why something was denied, and what the policy would have allowed
+    #[command(after_help = "Examples:\n  ctr run … 2>&1 | casemate policy explain --policy policy.rego\n  \
+        kubectl describe pod web | casemate policy explain\n\nA message that is cut short is explained as far as it goes.")]
+    Explain {
+        /// The error text, or `-` for standard input
+        #[arg(default_value = "-")]
+        text: String,
+        /// The policy that denied
+        #[arg(long, short)]
+        policy: Option<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Convert a policy in the old JSON form to Rego, or back
+    #[command(after_help = "Examples:\n  casemate policy convert old.json > policy.rego\n  casemate policy convert --to-json policy.rego")]
+    Convert {
+        /// The policy
+        file: PathBuf,
+        /// From Rego to the old JSON form
+        #[arg(long)]
+        to_json: bool,
+    },
+    /// Sign, verify and inject fragments
+    #[command(subcommand)]
+    Fragment(fragment::Fragment),
+}
+
+/// Does what was asked. `Ok(false)`: what was checked does not hold.
+pub fn run(command: Policy) -> Result<bool> {
+    match command {
+        Policy::Generate {
+            config,
+            output,
+            fragment,
+            svn,
+            base64,
+            json,
+        } => {
+            let text = generate(&config, fragment.as_deref().zip(svn.as_deref()))?;
+            write_policy(&text, output.as_deref(), base64, json)?;
+        }
+        Policy::Digest { file, json } => {
+            let digest = hex::encode(::policy::digest(&read(&file)?));
+            print(&if json { json!({ "digest": digest }).to_string() } else { digest })?;
+        }
+        Policy::Check { file, json } => return check(&file, json),
+        Policy::Simulate {
+            policy,
+            commands,
+            default_mounts,
+            results,
+            json,
+        } => return simulate(&policy, &commands, default_mounts.as_deref(), results, json),
+        Policy::Explain { text, policy, json } => explain(&text, policy.as_deref(), json)?,
+        Policy::Convert { file, to_json } => {
+            let text = read(&file)?;
+            print(&match to_json {
+                true => policy_generate::write_legacy(&Document::read(&text)?)?,
+                false => policy_generate::convert_legacy(&text)?.trim_end().to_owned(),
+            })?;
+        }
+        Policy::Fragment(command) => return fragment::run(command),
+    }
+    Ok(true)
+}
+
+fn generate(config: &Path, fragment: Option<(&str, &str)>) -> Result<String> {
     let base_dir = config.parent().unwrap_or(Path::new(""));
-    let text = policy_generate::generate(&Config::from_file(config)?, base_dir)
-        .with_context(|| format!("cannot make a policy of {}", config.display()))?;
-    let digest = hex::encode(::policy::digest(&text));
-    match out {
+    let parsed = Config::from_file(config)?;
+    match fragment {
+        Some((namespace, svn)) => policy_generate::generate_fragment(&parsed, namespace, svn, base_dir),
+        None => policy_generate::generate(&parsed, base_dir),
+    }
+    .with_context(|| format!("cannot make a policy of {}", config.display()))
+}
+
+/// The text goes to `output` and its digest to standard output; without `output`, the text to standard output and the digest
+/// to standard error.
+fn write_policy(text: &str, output: Option<&Path>, base64: bool, json: bool) -> Result<()> {
+    use base64::Engine as _;
+    let digest = hex::encode(::policy::digest(text));
+    let encoded = base64::engine::general_purpose::STANDARD.encode(text);
+    if json {
+        return print(&json!({ "policy": text, "base64": encoded, "digest": digest }).to_string());
+    }
+    match output {
         Some(path) => {
-            std::fs::write(path, &text).with_context(|| format!("cannot write {}", path.display()))?;
-            println!("{digest}");
+            let content = if base64 { encoded.as_str() } else { text };
+            std::fs::write(path, content).with_context(|| format!("cannot write {}", path.display()))?;
+            print(&digest)
         }
         None => {
-            std::io::stdout().write_all(text.as_bytes()).context("cannot write the policy")?;
+            if base64 {
+                print(&encoded)?;
+            } else {
+                std::io::stdout().write_all(text.as_bytes()).context("cannot write the policy")?;
+            }
             eprintln!("{digest}");
+            Ok(())
         }
     }
-    Ok(())
 }
 
-/// Prints the SHA-256 of a policy text.
-pub fn digest(file: &Path) -> Result<()> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    println!("{}", hex::encode(::policy::digest(&text)));
-    Ok(())
-}
-
-/// Says in plain words why something was denied; `-` reads the error text from standard input.
-pub fn explain(text: &str) -> Result<()> {
-    let mut input = String::new();
-    let text = if text == "-" {
-        std::io::stdin()
-            .lock()
-            .take(MAX_TEXT_BYTES)
-            .read_to_string(&mut input)
-            .context("cannot read standard input")?;
-        &input
+fn check(file: &Path, json: bool) -> Result<bool> {
+    let text = read(file)?;
+    let document = Document::read(&text).with_context(|| format!("cannot check {}", file.display()))?;
+    let mut findings = policy_generate::check(&document);
+    if document.package() == "policy"
+        && let Err(error) = ::policy::Enforcer::new(&text)
+    {
+        findings.insert(
+            0,
+            Finding {
+                severity: Severity::Error,
+                place: "policy".to_owned(),
+                field: String::new(),
+                problem: format!("a guest would not start with it: {error}"),
+            },
+        );
+    }
+    let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
+    if json {
+        print(&json!({ "findings": findings, "errors": errors, "warnings": findings.len() - errors }).to_string())?;
     } else {
-        text
+        findings.iter().try_for_each(|finding| print(&finding.to_string()))?;
+        let containers = document.list("containers").len();
+        print(&format!(
+            "{containers} containers, {errors} errors, {} warnings",
+            findings.len() - errors
+        ))?;
+    }
+    Ok(errors == 0)
+}
+
+fn simulate(policy: &Path, commands: &Path, default_mounts: Option<&Path>, results: bool, json: bool) -> Result<bool> {
+    let requests = policy_generate::read_commands(&read(commands)?)?;
+    let mounts: Vec<::policy::action::Mount> = match default_mounts {
+        Some(path) => serde_json::from_str(&read(path)?).with_context(|| format!("{} is no array of mounts", path.display()))?,
+        None => Vec::new(),
     };
-    println!("{}", ::policy::explain(text)?);
-    Ok(())
+    let base_dir = commands.parent().unwrap_or(Path::new(""));
+    let outcomes = policy_generate::simulate(&read(policy)?, requests, &mounts, base_dir)?;
+    let denied = outcomes.iter().filter(|outcome| !outcome.allowed).count();
+    for outcome in outcomes.iter().filter(|_| !json) {
+        let reasons = outcome.reasons.join(", ");
+        match (&outcome.sentence, reasons.is_empty()) {
+            (None, _) => print(&format!("{} {}: ok", outcome.index, outcome.name))?,
+            (Some(sentence), true) => print(&format!("{} {}: not allowed: {sentence}", outcome.index, outcome.name))?,
+            (Some(_), false) => print(&format!("{} {}: not allowed: {reasons}", outcome.index, outcome.name))?,
+        }
+        if results && outcome.allowed {
+            print(&format!("  {}", json!(outcome.result)))?;
+        }
+    }
+    if json {
+        print(&json!({ "outcomes": outcomes, "denied": denied }).to_string())?;
+    } else {
+        print(&format!("{} allowed, {denied} not allowed", outcomes.len() - denied))?;
+    }
+    Ok(denied == 0)
+}
+
+fn explain(text: &str, policy: Option<&Path>, json: bool) -> Result<()> {
+    let mut input = Vec::new();
+    let text = if text == "-" {
+        let read = std::io::stdin().lock().take(MAX_TEXT_BYTES).read_to_end(&mut input);
+        read.context("cannot read standard input")?;
+        String::from_utf8_lossy(&input)
+    } else {
+        text.into()
+    };
+    let document = policy
+        .map(|path| Ok::<_, anyhow::Error>(Document::read(&read(path)?)?))
+        .transpose()?;
+    let explained = policy_generate::explain(&text, document.as_ref())?;
+    print(&if json {
+        json!(explained).to_string()
+    } else {
+        explained.to_string()
+    })
+}
+
+/// Reads a text file that is no larger than any policy or list of requests.
+fn read(path: &Path) -> Result<String> {
+    let describe = || format!("cannot read {}", path.display());
+    let mut text = String::new();
+    let file = std::fs::File::open(path).with_context(describe)?;
+    let most = policy_generate::MAX_COMMANDS_BYTES;
+    file.take(most + 1).read_to_string(&mut text).with_context(describe)?;
+    ensure!(text.len() as u64 <= most, "{} is larger than {most} bytes", path.display());
+    Ok(text)
+}
+
+fn print(line: &str) -> Result<()> {
+    writeln!(std::io::stdout(), "{line}").context("cannot write the answer")
 }

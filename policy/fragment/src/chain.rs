@@ -1,0 +1,245 @@
+//! A certificate chain: each certificate signed by the next, the last one the anchor that a DID has to name.
+//!
+//! As existing guests judge it: time plays no part but that every certificate is valid when the leaf expires, and any
+//! extended key usage will do. Stricter than they are: the chain is in order, a lone certificate is none, and name
+//! constraints are refused since nothing here would honour them.
+
+use rsa::pkcs1::RsaPssParams;
+use thiserror::Error;
+use x509_cert::Certificate;
+use x509_cert::der::oid::ObjectIdentifier;
+use x509_cert::der::{Decode, Encode};
+use x509_cert::ext::pkix::{BasicConstraints, KeyUsage, KeyUsages};
+use x509_cert::spki::AlgorithmIdentifierOwned;
+
+use crate::key::{Hash, KeyError, PublicKey, Scheme};
+
+/// Most certificates of a chain.
+pub const MAX_CERTIFICATES: usize = 100;
+/// Largest certificate in bytes.
+pub const MAX_CERTIFICATE_BYTES: usize = 64 << 10;
+
+const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
+const RSA_PSS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.10");
+const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
+const P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
+const P521: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.35");
+const NAME_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.30");
+
+/// Digest identifiers (RFC 5754).
+const HASHES: [(ObjectIdentifier, Hash); 3] = [
+    (ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.1"), Hash::Sha256),
+    (ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.2"), Hash::Sha384),
+    (ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.3"), Hash::Sha512),
+];
+
+/// Signature algorithms of certificates but RSASSA-PSS, which has its digest in its parameters. SHA-1 and MD5 are not among them.
+const SIGNATURES: [(ObjectIdentifier, Scheme, Hash); 6] = [
+    (ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2"), Scheme::EcdsaDer, Hash::Sha256),
+    (ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.3"), Scheme::EcdsaDer, Hash::Sha384),
+    (ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.4"), Scheme::EcdsaDer, Hash::Sha512),
+    (ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.11"), Scheme::Pkcs1, Hash::Sha256),
+    (ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.12"), Scheme::Pkcs1, Hash::Sha384),
+    (ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.13"), Scheme::Pkcs1, Hash::Sha512),
+];
+
+/// Extensions that may be critical: honoured here, or without bearing on a signature that is not a TLS server's.
+const UNDERSTOOD: [ObjectIdentifier; 4] = [
+    ObjectIdentifier::new_unwrap("2.5.29.15"), // key usage
+    ObjectIdentifier::new_unwrap("2.5.29.17"), // subject alternative name
+    ObjectIdentifier::new_unwrap("2.5.29.19"), // basic constraints
+    ObjectIdentifier::new_unwrap("2.5.29.37"), // extended key usage
+];
+
+/// Why certificates are no chain. Certificates are counted from the leaf, which is 0.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ChainError {
+    /// One certificate proves nothing of itself; more than a hundred are nobody's chain.
+    #[error("a chain has between 2 and {MAX_CERTIFICATES} certificates, not {0}")]
+    Length(usize),
+    /// Too large, or not X.509 in DER.
+    #[error("certificate {0} is malformed")]
+    Malformed(usize),
+    /// The public key is not usable.
+    #[error("certificate {0}")]
+    Key(usize, #[source] KeyError),
+    /// The signature algorithm is unknown or outdated.
+    #[error("certificate {0} is signed with an unsupported algorithm")]
+    Algorithm(usize),
+    /// Not signed by the next certificate.
+    #[error("certificate {0} is not signed by certificate {next}", next = .0 + 1)]
+    Signature(usize, #[source] KeyError),
+    /// Issued by somebody else.
+    #[error("certificate {0} does not name certificate {next} as its issuer", next = .0 + 1)]
+    Issuer(usize),
+    /// Not valid at the time the leaf expires.
+    #[error("certificate {0} is not valid when the leaf expires")]
+    Validity(usize),
+    /// An issuer that may not issue.
+    #[error("certificate {0} is no certificate authority, or not for a chain this long")]
+    Authority(usize),
+    /// A critical extension that nothing here honours.
+    #[error("certificate {0} has critical extension {1}, which is not supported")]
+    Critical(usize, String),
+    /// The leaf may not sign.
+    #[error("the leaf's key usage has neither digitalSignature nor keyAgreement")]
+    LeafUsage,
+}
+
+/// A verified chain, leaf first.
+#[derive(Debug, Clone)]
+pub struct Chain {
+    certificates: Vec<Certificate>,
+    der: Vec<Vec<u8>>,
+    leaf_key: PublicKey,
+}
+
+impl Chain {
+    /// Verifies certificates in DER form, leaf first.
+    ///
+    /// # Errors
+    /// They are not each signed by the next, or one is not what it has to be.
+    pub fn verify(der: &[Vec<u8>]) -> Result<Self, ChainError> {
+        if !(2..=MAX_CERTIFICATES).contains(&der.len()) {
+            return Err(ChainError::Length(der.len()));
+        }
+        let parse = |(index, bytes): (usize, &Vec<u8>)| {
+            let sized = bytes.len() <= MAX_CERTIFICATE_BYTES;
+            let parsed = sized.then(|| Certificate::from_der(bytes).ok()).flatten();
+            parsed.ok_or(ChainError::Malformed(index))
+        };
+        let certificates: Vec<Certificate> = der.iter().enumerate().map(parse).collect::<Result<_, _>>()?;
+        let keys: Vec<PublicKey> = certificates
+            .iter()
+            .enumerate()
+            .map(|(index, certificate)| public_key(certificate).map_err(|cause| ChainError::Key(index, cause)))
+            .collect::<Result<_, _>>()?;
+        let leaf = certificates.first().ok_or(ChainError::Length(0))?;
+        let expiry = leaf.tbs_certificate.validity.not_after.to_unix_duration();
+        for (index, certificate) in certificates.iter().enumerate() {
+            let validity = &certificate.tbs_certificate.validity;
+            if !(validity.not_before.to_unix_duration()..=validity.not_after.to_unix_duration()).contains(&expiry) {
+                return Err(ChainError::Validity(index));
+            }
+            extensions(certificate, index)?;
+            if index == 0 {
+                leaf_usage(certificate)?;
+            } else {
+                authority(certificate, index)?;
+            }
+            if let (Some(issuer), Some(key)) = (certificates.get(index + 1), keys.get(index + 1)) {
+                signed_by(certificate, index, issuer, key)?;
+            }
+        }
+        let leaf_key = keys.into_iter().next().ok_or(ChainError::Length(0))?;
+        Ok(Self {
+            certificates,
+            der: der.to_vec(),
+            leaf_key,
+        })
+    }
+
+    /// The signer's certificate.
+    pub fn leaf(&self) -> &Certificate {
+        // A chain has at least two certificates; indexing cannot fail.
+        &self.certificates[0]
+    }
+
+    /// Common name of the leaf, if it has one that is text.
+    pub fn common_name(&self) -> Option<&str> {
+        crate::resolve::common_name(self.leaf())
+    }
+
+    /// The signer's key.
+    pub(crate) fn leaf_key(&self) -> &PublicKey {
+        &self.leaf_key
+    }
+
+    /// The certificates above the leaf in DER form, anchor last.
+    pub fn authorities(&self) -> impl Iterator<Item = &[u8]> {
+        self.der.iter().skip(1).map(Vec::as_slice)
+    }
+}
+
+fn signed_by(certificate: &Certificate, index: usize, issuer: &Certificate, key: &PublicKey) -> Result<(), ChainError> {
+    if certificate.tbs_certificate.issuer != issuer.tbs_certificate.subject {
+        return Err(ChainError::Issuer(index));
+    }
+    let algorithm = &certificate.signature_algorithm;
+    let (scheme, hash) = algorithm_of(algorithm).ok_or(ChainError::Algorithm(index))?;
+    if certificate.tbs_certificate.signature != *algorithm {
+        return Err(ChainError::Algorithm(index));
+    }
+    let signed = certificate.tbs_certificate.to_der().map_err(|_| ChainError::Malformed(index))?;
+    let signature = certificate.signature.as_bytes().ok_or(ChainError::Malformed(index))?;
+    key.verify(scheme, hash, &signed, signature)
+        .map_err(|cause| ChainError::Signature(index, cause))
+}
+
+fn algorithm_of(algorithm: &AlgorithmIdentifierOwned) -> Option<(Scheme, Hash)> {
+    if algorithm.oid != RSA_PSS {
+        let known = SIGNATURES.iter().find(|(oid, _, _)| *oid == algorithm.oid);
+        return known.map(|(_, scheme, hash)| (*scheme, *hash));
+    }
+    // The salt's length and the mask's digest are those of the digest, or the signature does not verify.
+    let der = algorithm.parameters.as_ref()?.to_der().ok()?;
+    let parameters = RsaPssParams::try_from(der.as_slice()).ok()?;
+    let known = HASHES.iter().find(|(oid, _)| *oid == parameters.hash.oid);
+    known.map(|(_, hash)| (Scheme::Pss, *hash))
+}
+
+fn public_key(certificate: &Certificate) -> Result<PublicKey, KeyError> {
+    let info = &certificate.tbs_certificate.subject_public_key_info;
+    let bits = info.subject_public_key.as_bytes().ok_or(KeyError::Malformed)?;
+    match info.algorithm.oid {
+        RSA_ENCRYPTION => PublicKey::rsa_pkcs1(bits),
+        EC_PUBLIC_KEY => match info.algorithm.parameters.as_ref().map(|any| any.decode_as::<ObjectIdentifier>()) {
+            Some(Ok(P256)) => PublicKey::p256(bits),
+            Some(Ok(P384)) => PublicKey::p384(bits),
+            Some(Ok(P521)) => PublicKey::p521(bits),
+            Some(Ok(other)) => Err(KeyError::Kind(format!("curve {other}"))),
+            _ => Err(KeyError::Malformed),
+        },
+        other => Err(KeyError::Kind(format!("algorithm {other}"))),
+    }
+}
+
+fn extensions(certificate: &Certificate, index: usize) -> Result<(), ChainError> {
+    for extension in certificate.tbs_certificate.extensions.iter().flatten() {
+        let known = UNDERSTOOD.contains(&extension.extn_id);
+        if (extension.critical && !known) || extension.extn_id == NAME_CONSTRAINTS {
+            return Err(ChainError::Critical(index, extension.extn_id.to_string()));
+        }
+    }
+    Ok(())
+}
+
+fn leaf_usage(leaf: &Certificate) -> Result<(), ChainError> {
+    match leaf.tbs_certificate.get::<KeyUsage>() {
+        Ok(None) => Ok(()),
+        Ok(Some((_, KeyUsage(usages)))) if usages.contains(KeyUsages::DigitalSignature) || usages.contains(KeyUsages::KeyAgreement) => {
+            Ok(())
+        }
+        Ok(Some(_)) => Err(ChainError::LeafUsage),
+        Err(_) => Err(ChainError::Malformed(0)),
+    }
+}
+
+fn authority(certificate: &Certificate, index: usize) -> Result<(), ChainError> {
+    let malformed = |_| ChainError::Malformed(index);
+    let tbs = &certificate.tbs_certificate;
+    let (_, constraints) = tbs
+        .get::<BasicConstraints>()
+        .map_err(malformed)?
+        .ok_or(ChainError::Authority(index))?;
+    let usage = tbs.get::<KeyUsage>().map_err(malformed)?;
+    let below = index - 1;
+    let long_enough = constraints.path_len_constraint.is_none_or(|most| below <= usize::from(most));
+    let may_sign = usage.is_none_or(|(_, KeyUsage(usages))| usages.contains(KeyUsages::KeyCertSign));
+    if constraints.ca && long_enough && may_sign {
+        Ok(())
+    } else {
+        Err(ChainError::Authority(index))
+    }
+}

@@ -1,0 +1,263 @@
+//! A COSE_Sign1 message (RFC 9052) whose chain and signature hold, with what its signer says of it.
+
+use coset::cbor::Value;
+use coset::{ContentType, CoseSign1, Header, Label, RegisteredLabelWithPrivate, TaggedCborSerializable, iana};
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+use crate::chain::{Chain, ChainError};
+use crate::identity::{Feed, IdentityError, Issuer};
+use crate::key::{Hash, KeyError, PublicKey, Scheme};
+
+/// Largest message in bytes.
+pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
+/// Most receipts of one message.
+pub(crate) const MAX_RECEIPTS: usize = 64;
+
+/// CWT claims in a header (RFC 9597).
+pub(crate) const CWT_CLAIMS: i64 = 15;
+/// Certificate chain (RFC 9360).
+const X5CHAIN: i64 = 33;
+/// Transparency receipts.
+const RECEIPTS: i64 = 394;
+
+/// Why a message is not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum EnvelopeError {
+    /// Longer than 4 MiB.
+    #[error("message of {0} bytes is longer than {MAX_MESSAGE_BYTES}")]
+    TooLong(usize),
+    /// Not a tagged COSE_Sign1.
+    #[error("not a COSE_Sign1 message: {0}")]
+    Syntax(String),
+    /// A header that has to be there is not, or has the wrong type.
+    #[error("protected header: {0}")]
+    Header(&'static str),
+    /// The payload is detached.
+    #[error("the message has no payload")]
+    NoPayload,
+    /// The signature algorithm is none of ES256, ES384, ES512, PS256, PS384, PS512.
+    #[error("unsupported signature algorithm {0}")]
+    Algorithm(String),
+    /// The certificates are no chain.
+    #[error("certificate chain")]
+    Chain(#[from] ChainError),
+    /// The signature is not the leaf's.
+    #[error("signature of the message")]
+    Signature(#[source] KeyError),
+    /// Issuer or feed is missing or too long.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// A receipt is not a byte string, or there are too many.
+    #[error("receipts are not a list of at most {MAX_RECEIPTS} byte strings")]
+    Receipts,
+}
+
+/// What a verified message says. Who its issuer is has still to be proven: see [`crate::DidX509::prove`].
+#[derive(Debug, Clone)]
+pub struct Envelope {
+    /// The verified chain.
+    pub chain: Chain,
+    /// Content type in the signer's words.
+    pub content_type: Option<String>,
+    /// What was signed.
+    pub payload: Vec<u8>,
+    /// Digest of the message without its unprotected header, which receipts are about.
+    pub digest: [u8; 32],
+    /// Receipts as they came.
+    pub(crate) receipts: Vec<Vec<u8>>,
+    protected: Header,
+}
+
+/// Whom a message claims to come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claims {
+    /// Who signs.
+    pub issuer: Issuer,
+    /// What is signed.
+    pub feed: Feed,
+    /// Security version in the header.
+    pub svn: Option<i64>,
+}
+
+impl Envelope {
+    /// Reads a message and verifies its chain and its signature.
+    ///
+    /// # Errors
+    /// It is malformed, or not signed by its leaf.
+    pub fn open(bytes: &[u8]) -> Result<Self, EnvelopeError> {
+        if bytes.len() > MAX_MESSAGE_BYTES {
+            return Err(EnvelopeError::TooLong(bytes.len()));
+        }
+        let message = CoseSign1::from_tagged_slice(bytes).map_err(|error| EnvelopeError::Syntax(error.to_string()))?;
+        let payload = message.payload.clone().ok_or(EnvelopeError::NoPayload)?;
+        let protected = &message.protected.header;
+        understood(protected)?;
+        let chain = Chain::verify(&certificates(protected)?)?;
+        verify(&message, &payload, chain.leaf_key())?;
+        Ok(Self {
+            content_type: match &protected.content_type {
+                Some(ContentType::Text(text)) => Some(text.clone()),
+                _ => None,
+            },
+            digest: digest(&message, &payload),
+            receipts: receipts(&message.unprotected)?,
+            protected: message.protected.header,
+            chain,
+            payload,
+        })
+    }
+
+    /// Issuer, feed and security version of the protected header.
+    ///
+    /// # Errors
+    /// Issuer or feed is missing.
+    pub fn claims(&self) -> Result<Claims, EnvelopeError> {
+        let (issuer, feed, svn) = match named(&self.protected, CWT_CLAIMS) {
+            Some(Value::Map(claims)) => {
+                unique(claims)?;
+                (
+                    claim(claims, &Value::from(1)),
+                    claim(claims, &Value::from(2)),
+                    claim(claims, &Value::from("svn")),
+                )
+            }
+            Some(_) => return Err(EnvelopeError::Header("CWT claims are not a map")),
+            None => (text_label(&self.protected, "iss"), text_label(&self.protected, "feed"), None),
+        };
+        let text = |value: Option<&Value>| value.and_then(Value::as_text).unwrap_or_default().to_owned();
+        let svn = match svn {
+            None => None,
+            Some(Value::Integer(number)) => Some(i64::try_from(*number).map_err(|_| EnvelopeError::Header("svn is not a 64-bit number"))?),
+            Some(_) => return Err(EnvelopeError::Header("svn is not a 64-bit number")),
+        };
+        Ok(Claims {
+            issuer: Issuer::new(text(issuer))?,
+            feed: Feed::new(text(feed))?,
+            svn,
+        })
+    }
+}
+
+/// Refuses critical headers that nothing here reads.
+fn understood(protected: &Header) -> Result<(), EnvelopeError> {
+    use coset::RegisteredLabel::{Assigned, Text};
+    use iana::HeaderParameter::{Alg, ContentType, CwtClaims, Kid, X5Chain};
+    let known = |label: &coset::RegisteredLabel<iana::HeaderParameter>| match label {
+        Assigned(Alg | ContentType | Kid | CwtClaims | X5Chain) => true,
+        Text(name) => matches!(name.as_str(), "iss" | "feed"),
+        Assigned(_) => false,
+    };
+    let all_known = protected.crit.iter().all(|label| match label {
+        RegisteredLabelWithPrivate::Assigned(label) => known(&Assigned(*label)),
+        RegisteredLabelWithPrivate::Text(name) => known(&Text(name.clone())),
+        RegisteredLabelWithPrivate::PrivateUse(_) => false,
+    });
+    all_known
+        .then_some(())
+        .ok_or(EnvelopeError::Header("a critical header is not supported"))
+}
+
+/// The header parameter `label`, of those that the library does not know.
+pub(crate) fn named(header: &Header, label: i64) -> Option<&Value> {
+    let wanted = Label::Int(label);
+    header.rest.iter().find(|(label, _)| *label == wanted).map(|(_, value)| value)
+}
+
+fn text_label<'a>(header: &'a Header, label: &str) -> Option<&'a Value> {
+    let is = |candidate: &Label| matches!(candidate, Label::Text(text) if text == label);
+    header.rest.iter().find(|(label, _)| is(label)).map(|(_, value)| value)
+}
+
+/// The value of a map's key.
+pub(crate) fn claim<'a>(map: &'a [(Value, Value)], key: &Value) -> Option<&'a Value> {
+    map.iter().find(|(candidate, _)| candidate == key).map(|(_, value)| value)
+}
+
+/// Two values for one key would let two readers read two things.
+fn unique(map: &[(Value, Value)]) -> Result<(), EnvelopeError> {
+    let repeated = |(index, (key, _)): (usize, &(Value, Value))| map.iter().take(index).any(|(earlier, _)| earlier == key);
+    if map.len() > 64 || map.iter().enumerate().any(repeated) {
+        return Err(EnvelopeError::Header("CWT claims are too many or repeated"));
+    }
+    Ok(())
+}
+
+fn certificates(protected: &Header) -> Result<Vec<Vec<u8>>, EnvelopeError> {
+    let wrong = EnvelopeError::Header("x5chain is not one or more certificates");
+    match named(protected, X5CHAIN) {
+        None => Err(EnvelopeError::Header("x5chain is missing")),
+        Some(Value::Bytes(one)) => Ok(vec![one.clone()]),
+        Some(Value::Array(list)) => {
+            let bytes = list
+                .iter()
+                .take(crate::chain::MAX_CERTIFICATES + 1)
+                .map(|item| item.as_bytes().cloned());
+            bytes.collect::<Option<_>>().ok_or(wrong)
+        }
+        Some(_) => Err(wrong),
+    }
+}
+
+fn receipts(unprotected: &Header) -> Result<Vec<Vec<u8>>, EnvelopeError> {
+    match named(unprotected, RECEIPTS) {
+        None => Ok(Vec::new()),
+        Some(Value::Array(list)) if list.len() <= MAX_RECEIPTS => list
+            .iter()
+            .map(|item| item.as_bytes().cloned())
+            .collect::<Option<_>>()
+            .ok_or(EnvelopeError::Receipts),
+        Some(_) => Err(EnvelopeError::Receipts),
+    }
+}
+
+/// Verifies the signature of `message` over `payload`, which may be detached.
+pub(crate) fn verify(message: &CoseSign1, payload: &[u8], key: &PublicKey) -> Result<(), EnvelopeError> {
+    let algorithm = message.protected.header.alg.as_ref();
+    let (scheme, hash) = match algorithm {
+        Some(RegisteredLabelWithPrivate::Assigned(iana::Algorithm::ES256)) => (Scheme::EcdsaRaw, Hash::Sha256),
+        Some(RegisteredLabelWithPrivate::Assigned(iana::Algorithm::ES384)) => (Scheme::EcdsaRaw, Hash::Sha384),
+        Some(RegisteredLabelWithPrivate::Assigned(iana::Algorithm::ES512)) => (Scheme::EcdsaRaw, Hash::Sha512),
+        Some(RegisteredLabelWithPrivate::Assigned(iana::Algorithm::PS256)) => (Scheme::Pss, Hash::Sha256),
+        Some(RegisteredLabelWithPrivate::Assigned(iana::Algorithm::PS384)) => (Scheme::Pss, Hash::Sha384),
+        Some(RegisteredLabelWithPrivate::Assigned(iana::Algorithm::PS512)) => (Scheme::Pss, Hash::Sha512),
+        Some(other) => return Err(EnvelopeError::Algorithm(format!("{other:?}"))),
+        None => return Err(EnvelopeError::Header("alg is missing")),
+    };
+    let signed = coset::sig_structure_data(coset::SignatureContext::CoseSign1, message.protected.clone(), None, &[], payload);
+    key.verify(scheme, hash, &signed, &message.signature)
+        .map_err(EnvelopeError::Signature)
+}
+
+/// SHA-256 of the message as it was before anybody added receipts: its unprotected header empty.
+fn digest(message: &CoseSign1, payload: &[u8]) -> [u8; 32] {
+    let mut bytes = vec![0xd2, 0x84];
+    let protected = message.protected.original_data.clone().unwrap_or_default();
+    byte_string(&mut bytes, &protected);
+    bytes.push(0xa0);
+    byte_string(&mut bytes, payload);
+    byte_string(&mut bytes, &message.signature);
+    Sha256::digest(&bytes).into()
+}
+
+/// A byte string with the shortest head (RFC 8949, section 4.2.1).
+pub(crate) fn byte_string(out: &mut Vec<u8>, bytes: &[u8]) {
+    let length = bytes.len() as u64;
+    match length {
+        0..=23 => out.push(0x40 | length as u8),
+        24..=0xff => out.extend([0x58, length as u8]),
+        0x100..=0xffff => {
+            out.push(0x59);
+            out.extend((length as u16).to_be_bytes());
+        }
+        0x1_0000..=0xffff_ffff => {
+            out.push(0x5a);
+            out.extend((length as u32).to_be_bytes());
+        }
+        _ => {
+            out.push(0x5b);
+            out.extend(length.to_be_bytes());
+        }
+    }
+    out.extend(bytes);
+}

@@ -1,0 +1,266 @@
+//! Faults of a policy that nobody sees until something is denied, or allowed that was not meant.
+
+use std::fmt;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::Document;
+use crate::explain::texts;
+
+mod container;
+mod pattern;
+
+/// Framework and API versions of this implementation.
+const FRAMEWORK: (u64, u64, u64) = (0, 5, 0);
+/// Points of Windows guests: a policy for Linux does as well without them.
+const WINDOWS_POINTS: [&str; 3] = ["mount_cims", "registry_changes", "log_provider"];
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Something can never be allowed.
+    Error,
+    /// It means something else than it seems to.
+    Warning,
+}
+
+/// Something to look at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// Where: `container 2`, `policy`.
+    pub place: String,
+    /// The field, empty for the whole.
+    pub field: String,
+    /// What is wrong.
+    pub problem: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let severity = match self.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        let field = if self.field.is_empty() {
+            String::new()
+        } else {
+            format!(" {}", self.field)
+        };
+        write!(f, "{severity}: {}{field}: {}", self.place, self.problem)
+    }
+}
+
+/// Findings about one place.
+pub(crate) struct Notebook<'a> {
+    place: String,
+    /// The policy is strict: patterns are anchored with all their alternatives.
+    pub(crate) strict: bool,
+    findings: &'a mut Vec<Finding>,
+}
+
+impl Notebook<'_> {
+    fn note(&mut self, severity: Severity, field: &str, problem: String) {
+        self.findings.push(Finding {
+            severity,
+            place: self.place.clone(),
+            field: field.to_owned(),
+            problem,
+        });
+    }
+
+    pub(crate) fn error(&mut self, field: &str, problem: impl Into<String>) {
+        self.note(Severity::Error, field, problem.into());
+    }
+
+    pub(crate) fn warning(&mut self, field: &str, problem: impl Into<String>) {
+        self.note(Severity::Warning, field, problem.into());
+    }
+}
+
+/// Looks a policy or a fragment through. No findings: everything in it can be allowed.
+pub fn check(document: &Document) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let declared = framework_version(document);
+    at(document, document.package(), &mut findings, |book| {
+        if document.package() == "policy" {
+            points(document, book);
+        } else if document.get("svn").is_null() {
+            book.warning("svn", "the fragment declares none; then its signed header must");
+        }
+        versions(document, declared, book);
+    });
+    let containers = document.list("containers");
+    for (index, container) in containers.iter().enumerate() {
+        at(document, &format!("container {}", index + 1), &mut findings, |book| {
+            container::look(container, declared.unwrap_or(FRAMEWORK), book);
+            twins(containers, index, book);
+        });
+    }
+    for (index, process) in document.list("external_processes").iter().enumerate() {
+        at(document, &format!("external process {}", index + 1), &mut findings, |book| {
+            container::look_process(process, book)
+        });
+    }
+    for (index, fragment) in document.list("fragments").iter().enumerate() {
+        at(document, &format!("fragment {}", index + 1), &mut findings, |book| {
+            look_fragment(fragment, book)
+        });
+    }
+    findings.sort_by_key(|finding| finding.severity);
+    findings
+}
+
+fn at(document: &Document, place: &str, findings: &mut Vec<Finding>, look: impl FnOnce(&mut Notebook<'_>)) {
+    look(&mut Notebook {
+        place: place.to_owned(),
+        strict: document.flag("strict"),
+        findings,
+    });
+}
+
+/// Rules that a policy of its API version has to have.
+fn points(document: &Document, book: &mut Notebook<'_>) {
+    let declared = document.version("api_version", "api_svn");
+    let version = declared.and_then(Value::as_str).and_then(numbers);
+    match (declared, version) {
+        (None, _) => book.error("api_version", "missing: everything is denied"),
+        (Some(_), None) => book.error("api_version", "not a version of three numbers: everything is denied"),
+        (Some(_), Some(version)) => {
+            for point in policy::POINTS {
+                if point.since <= version && !document.has_rule(point.name) && !WINDOWS_POINTS.contains(&point.name) {
+                    book.error(point.name, "no such rule: what it would judge is denied");
+                }
+            }
+        }
+    }
+    // Points of our own are the policy's to decide as soon as it says so, and denied where it then has no rule.
+    if !document.get("casemate_version").is_null() {
+        for point in policy::OWN_POINTS.iter().filter(|point| !document.has_rule(point.name)) {
+            book.error(
+                point.name,
+                "no such rule, and casemate_version is declared: what it would judge is denied",
+            );
+        }
+    }
+    let selective = ["containers", "external_processes", "fragments"]
+        .iter()
+        .any(|name| !document.list(name).is_empty());
+    if selective && !document.has_rule("reason") {
+        book.warning("reason", "no such rule: denials will not say why");
+    }
+    for flag in [
+        "allow_environment_variable_dropping",
+        "allow_capability_dropping",
+        "allow_unencrypted_scratch",
+        "allow_properties_access",
+    ] {
+        let value = document.get(flag);
+        if !value.is_null() && !value.is_boolean() {
+            book.error(flag, "neither true nor false, and so false");
+        }
+    }
+}
+
+fn framework_version(document: &Document) -> Option<(u64, u64, u64)> {
+    document
+        .version("framework_version", "framework_svn")
+        .and_then(Value::as_str)
+        .and_then(numbers)
+}
+
+fn versions(document: &Document, declared: Option<(u64, u64, u64)>, book: &mut Notebook<'_>) {
+    let objects = ["containers", "external_processes", "fragments"]
+        .iter()
+        .any(|name| !document.list(name).is_empty());
+    match (document.version("framework_version", "framework_svn"), declared) {
+        _ if !objects => {}
+        (None, _) => book.error("framework_version", "missing: no container, process or fragment can match"),
+        (Some(_), None) => book.error(
+            "framework_version",
+            "not a version of three numbers: no container, process or fragment can match",
+        ),
+        (Some(_), Some(version)) if version > FRAMEWORK => {
+            book.error(
+                "framework_version",
+                "newer than 0.5.0, the framework's own: no container, process or fragment can match",
+            );
+        }
+        (Some(_), Some(version)) if version < (0, 2, 2) && document.flag("allow_capability_dropping") => {
+            book.warning("allow_capability_dropping", "not read below framework version 0.2.2");
+        }
+        _ => {}
+    }
+}
+
+/// A version as numbers.
+fn numbers(text: &str) -> Option<(u64, u64, u64)> {
+    let numbers: Vec<u64> = text.split('.').map(str::parse).collect::<Result<_, _>>().ok()?;
+    match numbers.as_slice() {
+        [major, minor, patch] => Some((*major, *minor, *patch)),
+        _ => None,
+    }
+}
+
+/// Containers that a request cannot tell apart but that want different things of it.
+fn twins(containers: &[Value], index: usize, book: &mut Notebook<'_>) {
+    let Some(container) = containers.get(index) else { return };
+    for (other, earlier) in containers.iter().enumerate().take(index) {
+        let same = |field: &str| container[field] == earlier[field];
+        if container == earlier {
+            book.warning("", format!("the same as container {}", other + 1));
+        } else if ["layers", "command", "working_dir", "user", "env_rules", "mounts"]
+            .into_iter()
+            .all(same)
+            && !same("allow_stdio_access")
+        {
+            book.error(
+                "allow_stdio_access",
+                format!(
+                    "differs from container {}, which a request may match as well: then both are denied",
+                    other + 1
+                ),
+            );
+        }
+    }
+}
+
+fn look_fragment(fragment: &Value, book: &mut Notebook<'_>) {
+    for field in ["issuer", "feed"] {
+        if fragment[field].as_str().is_none_or(str::is_empty) {
+            book.error(field, "missing: no fragment can match");
+        }
+    }
+    if let Some(Err(error)) = fragment["issuer"].as_str().map(str::parse::<policy_fragment::DidX509>) {
+        book.error("issuer", format!("no fragment can be signed by it: {error}"));
+    }
+    let svn = &fragment["minimum_svn"];
+    let valid = svn.is_number()
+        || svn
+            .as_str()
+            .is_some_and(|text| text.parse::<i64>().is_ok() || numbers(text).is_some());
+    if !valid {
+        book.error("minimum_svn", "neither a number nor a version: no fragment can match");
+    }
+    let known = [
+        "containers",
+        "fragments",
+        "external_processes",
+        "transparency_trust_lists",
+        "platform_rules",
+        "namespace",
+    ];
+    let includes = texts(&fragment["includes"]);
+    for unknown in includes.iter().filter(|include| !known.contains(&include.as_str())) {
+        book.warning("includes", format!("{unknown:?} means nothing"));
+    }
+    if includes.is_empty() {
+        book.warning("includes", "empty: nothing of the fragment counts");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,118 @@
+use super::*;
+use crate::{Config, generate};
+
+fn policy(config: &str) -> String {
+    generate(&Config::from_toml(config).unwrap(), std::path::Path::new("")).unwrap()
+}
+
+fn base() -> String {
+    let layer = "ab".repeat(32);
+    policy(&format!(
+        "[[container]]\nlayers = [\"{layer}\"]\ncommand = [\"sh\"]\nsignals = [15]\n[[container.env_rule]]\nstrategy = \"re2\"\nrule = \"A=[0-9]+\"\n\
+         [[container.mount]]\nhost_path = \"sandbox:///x\"\ncontainer_path = \"/x\"\n"
+    ))
+}
+
+fn findings(text: &str) -> Vec<String> {
+    check(&Document::read(text).unwrap()).iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn what_the_tool_makes_has_no_faults() {
+    assert_eq!(findings(&base()), Vec::<String>::new());
+    assert_eq!(findings(::policy::OPEN_DOOR), Vec::<String>::new());
+}
+
+#[test]
+fn each_fault_is_found_where_it_is() {
+    let base = base();
+    for (from, to, finding) in [
+        (
+            "framework_version := \"0.5.0\"",
+            "framework_version := \"0.6.0\"",
+            "error: policy framework_version: newer than 0.5.0",
+        ),
+        ("framework_version := \"0.5.0\"\n", "", "error: policy framework_version: missing"),
+        (
+            "api_version := \"0.12.0\"",
+            "api_version := \"12\"",
+            "error: policy api_version: not a version",
+        ),
+        (
+            "plan9_mount := data.framework.plan9_mount\n",
+            "",
+            "error: policy plan9_mount: no such rule",
+        ),
+        ("reason := data.framework.reason\n", "", "warning: policy reason: no such rule"),
+        (
+            "\"A=[0-9]+\"",
+            "\"A=1|A=2\"",
+            "warning: container 1 env_rules: pattern \"A=1|A=2\" is anchored as a whole",
+        ),
+        (
+            "\"A=[0-9]+\"",
+            "\"A=(1\"",
+            "error: container 1 env_rules: pattern \"A=(1\" never matches",
+        ),
+        (
+            "\"strategy\":\"re2\"",
+            "\"strategy\":\"regex\"",
+            "error: container 1 env_rules: strategy \"regex\"",
+        ),
+        ("\"abab", "\"ABab", "error: container 1 layers: \"ABab"),
+        (
+            "\"command\": [\"sh\"]",
+            "\"command\": []",
+            "error: container 1 command: an empty command",
+        ),
+        (
+            "        \"no_new_privileges\": true,\n    },\n    {",
+            "    },\n    {",
+            "error: container 1 no_new_privileges: missing, and framework version 0.5.0 has it",
+        ),
+        (
+            "\"working_dir\": \"/\"",
+            "\"working_dir\": \"srv\"",
+            "error: container 1 working_dir: \"srv\" is not absolute",
+        ),
+        (
+            "sandbox:///x",
+            "sandbox:///.+",
+            "warning: container 1 mounts: source \"sandbox:///.+\": a dot",
+        ),
+        ("\"umask\": \"0022\"", "\"umask\": \"22\"", "error: container 1 user: umask \"22\""),
+        ("\"strategy\":\"any\"", "\"strategy\":\"anyone\"", "error: container 1 user: rule"),
+        (
+            "\"signals\": [15]",
+            "\"signals\": [99]",
+            "error: container 1 signals: 99 is no signal",
+        ),
+        (
+            "\"capabilities\": null",
+            "\"capabilities\": {\"bounding\": [\"CAP_KILL\", \"CAP_KILL\"], \"effective\": [], \"inheritable\": [], \"permitted\": [], \"ambient\": []}",
+            "error: container 1 capabilities: bounding has CAP_KILL twice",
+        ),
+        (
+            "containers := [",
+            "fragments := [{\"issuer\":\"did:web:x\",\"feed\":\"f\",\"minimum_svn\":\"x\",\"includes\":[\"container\"]}]\ncontainers := [",
+            "error: fragment 1 issuer: no fragment can be signed by it",
+        ),
+    ] {
+        assert!(base.contains(from), "{from}");
+        let found = findings(&base.replacen(from, to, 1));
+        assert!(found.iter().any(|found| found.starts_with(finding)), "{to}: {found:#?}");
+    }
+}
+
+#[test]
+fn containers_that_differ_in_stdio_alone_shut_each_other_out() {
+    let layer = "ab".repeat(32);
+    let container = format!("[[container]]\nlayers = [\"{layer}\"]\ncommand = [\"sh\"]\n");
+    let found = findings(&policy(&format!("{container}{container}allow_stdio_access = true\n")));
+    assert!(
+        found[0].starts_with("error: container 2 allow_stdio_access: differs from container 1"),
+        "{found:?}"
+    );
+    let found = findings(&policy(&format!("{container}{container}")));
+    assert_eq!(found, ["warning: container 2: the same as container 1"]);
+}

@@ -1,0 +1,148 @@
+//! A policy's objects as data: what the tools that explain and check a policy look at.
+
+use std::collections::BTreeMap;
+use std::num::{NonZeroU32, NonZeroUsize};
+
+use policy::MAX_POLICY_BYTES;
+use regorus::{Engine, PolicyLengthConfig, Value as Rego};
+use serde_json::Value;
+use thiserror::Error;
+
+/// Longest line and most lines of a policy, as the guest's engine has them.
+const MAX_COLUMNS: NonZeroU32 = NonZeroU32::new(MAX_POLICY_BYTES as u32).unwrap();
+const MAX_LINES: NonZeroUsize = NonZeroUsize::new(400_000).unwrap();
+/// Name of the text in error messages.
+const FILE: &str = "policy.rego";
+/// What regorus says of a rule nobody defined.
+const NO_SUCH_RULE: &str = "not a valid rule path";
+
+/// Objects of policies and fragments that are data, not rules.
+const OBJECTS: &[&str] = &[
+    "api_version",
+    "api_svn",
+    "casemate_version",
+    "strict",
+    "framework_version",
+    "framework_svn",
+    "svn",
+    "containers",
+    "external_processes",
+    "fragments",
+    "transparency_trust_lists",
+    "platform_rules",
+    "allow_properties_access",
+    "allow_dump_stacks",
+    "allow_runtime_logging",
+    "allow_host_network",
+    "allow_environment_variable_dropping",
+    "allow_unencrypted_scratch",
+    "allow_capability_dropping",
+    "allow_log_provider_dropping",
+];
+
+/// The text is no policy and no fragment.
+#[derive(Debug, Error)]
+pub enum DocumentError {
+    /// More than a guest would take.
+    #[error("the text has {0} bytes, more than the {MAX_POLICY_BYTES} allowed")]
+    TooLarge(usize),
+    /// Not Rego.
+    #[error("not a policy: {0}")]
+    Syntax(String),
+}
+
+/// The objects of a policy or fragment. What its rules compute from a request is not among them.
+#[derive(Debug, Clone, Default)]
+pub struct Document {
+    package: String,
+    objects: BTreeMap<String, Value>,
+    rules: Vec<String>,
+}
+
+/// A fragment's text with its parameters at their defaults: a guest defines the function that reads them.
+fn with_parameters(text: &str) -> String {
+    match text.contains("parameter(") && text.contains("parameters_api") {
+        true => format!("{text}\nparameter(name) := parameters_api[name][\"default\"]\n"),
+        false => text.to_owned(),
+    }
+}
+
+impl Document {
+    /// Reads a policy or a fragment.
+    ///
+    /// # Errors
+    /// The text is too large or no Rego.
+    pub fn read(text: &str) -> Result<Self, DocumentError> {
+        if text.len() > MAX_POLICY_BYTES {
+            return Err(DocumentError::TooLarge(text.len()));
+        }
+        let syntax = |error: &dyn std::fmt::Display| DocumentError::Syntax(error.to_string());
+        let mut engine = Engine::new();
+        engine.set_policy_length_config(PolicyLengthConfig {
+            max_col: MAX_COLUMNS,
+            max_file_bytes: NonZeroUsize::new(MAX_POLICY_BYTES).unwrap_or(NonZeroUsize::MAX),
+            max_lines: MAX_LINES,
+        });
+        engine.set_strict_builtin_errors(false);
+        let package = engine
+            .add_policy(FILE.to_owned(), with_parameters(text))
+            .map_err(|error| syntax(&error))?;
+        let mut document = Self {
+            package: package.trim_start_matches("data.").to_owned(),
+            ..Self::default()
+        };
+        let mut first_error = None;
+        for name in OBJECTS {
+            match engine.eval_rule(format!("{package}.{name}")) {
+                Ok(Rego::Undefined) => {}
+                Err(error) if error.to_string() == NO_SUCH_RULE => {}
+                // An object that asks the framework has no value here; the others have.
+                Err(error) => first_error = first_error.or(Some(error)),
+                Ok(value) => {
+                    let value = serde_json::to_value(&value).map_err(|error| syntax(&error))?;
+                    document.objects.insert((*name).to_owned(), value);
+                }
+            }
+        }
+        if let Some(error) = first_error.filter(|_| document.objects.is_empty()) {
+            return Err(syntax(&error));
+        }
+        let points = policy::POINTS.iter().chain(policy::OWN_POINTS).map(|point| point.name);
+        for point in points.chain(["reason"]) {
+            if engine.has_declared_rule_rooted_at(FILE, point).unwrap_or(false) {
+                document.rules.push(point.to_owned());
+            }
+        }
+        Ok(document)
+    }
+
+    /// The package: `policy`, or a fragment's namespace.
+    pub fn package(&self) -> &str {
+        &self.package
+    }
+
+    /// The object called `name`; null if there is none.
+    pub fn get(&self, name: &str) -> &Value {
+        self.objects.get(name).unwrap_or(&Value::Null)
+    }
+
+    /// Whether the flag `name` is set.
+    pub fn flag(&self, name: &str) -> bool {
+        self.get(name) == &Value::Bool(true)
+    }
+
+    /// The elements of the list `name`.
+    pub fn list(&self, name: &str) -> &[Value] {
+        self.get(name).as_array().map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Whether there is a rule for `point`, or the rule `reason`.
+    pub fn has_rule(&self, point: &str) -> bool {
+        self.rules.iter().any(|rule| rule == point)
+    }
+
+    /// A version it declares, under its name or its older one.
+    pub(crate) fn version(&self, name: &str, older: &str) -> Option<&Value> {
+        [name, older].into_iter().map(|name| self.get(name)).find(|value| !value.is_null())
+    }
+}

@@ -1,0 +1,369 @@
+//! A denial in plain words: which rule, which field, the nearest container of the policy, and the difference.
+
+use std::fmt;
+
+use serde::Serialize;
+use serde_json::Value;
+use thiserror::Error;
+
+use crate::Document;
+use compare::Request;
+use message::Message;
+
+mod compare;
+mod message;
+mod mounts;
+
+/// Most differences told of the nearest object.
+const MAX_TOLD: usize = 16;
+/// Longest text of one side of a difference, in characters.
+const MAX_SIDE: usize = 400;
+
+/// The text holds no denial, or too little of one.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("no denial found: the text has neither a sentence \"denied by policy: …\" nor a policyDecision")]
+pub struct NoDenial;
+
+/// A field in which a request and the nearest object of the policy differ.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// Name of the field in the policy.
+    pub field: String,
+    /// What was asked for.
+    pub asked: String,
+    /// What the policy allows.
+    pub allowed: String,
+}
+
+impl Difference {
+    pub(crate) fn new(field: &str, asked: impl Into<String>, allowed: impl Into<String>) -> Self {
+        Self {
+            field: field.to_owned(),
+            asked: short(asked.into()),
+            allowed: short(allowed.into()),
+        }
+    }
+}
+
+fn short(text: String) -> String {
+    match text.char_indices().nth(MAX_SIDE) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text,
+    }
+}
+
+/// The object of the policy that the request comes nearest to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Nearest {
+    /// `container`, `external process` or `fragment`.
+    pub kind: &'static str,
+    /// Its place in the policy's list, from 1; none if only the message shows it.
+    pub number: Option<usize>,
+    /// Its command or issuer.
+    pub name: String,
+}
+
+/// A denial explained.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// The sentence in plain words.
+    pub sentence: String,
+    /// The enforcement point.
+    pub rule: Option<String>,
+    /// Fields of the policy that are to blame, each once.
+    pub fields: Vec<String>,
+    /// What comes nearest to the request.
+    pub nearest: Option<Nearest>,
+    /// In what the request and the nearest object differ.
+    pub differences: Vec<Difference>,
+    /// What else there is to know.
+    pub notes: Vec<String>,
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.sentence)?;
+        if let Some(rule) = &self.rule {
+            write!(f, "\n  rule     {rule}")?;
+        }
+        if !self.fields.is_empty() {
+            write!(f, "\n  field    {}", self.fields.join(", "))?;
+        }
+        if let Some(Nearest { kind, number, name }) = &self.nearest {
+            let number = number.map(|number| format!(" {number}")).unwrap_or_default();
+            write!(f, "\n  nearest  {kind}{number}: {name}")?;
+        }
+        for Difference { field, asked, allowed } in &self.differences {
+            write!(f, "\n  {field}\n    asked    {asked}\n    allowed  {allowed}")?;
+        }
+        self.notes.iter().try_for_each(|note| write!(f, "\n  note     {note}"))
+    }
+}
+
+/// Explains the denial in `text`, which may hold anything around it and may be cut short. With the policy, what it would
+/// have allowed is told as well.
+///
+/// # Errors
+/// Nothing of a denial is in the text.
+pub fn explain(text: &str, policy: Option<&Document>) -> Result<Explanation, NoDenial> {
+    let message = Message::read(text);
+    if message.is_empty() {
+        return Err(NoDenial);
+    }
+    let reasons = message.reasons();
+    let mut explanation = Explanation {
+        sentence: sentence(text, &message),
+        rule: message.rule.clone(),
+        ..Explanation::default()
+    };
+    notes(&message, &mut explanation);
+    let empty = Document::default();
+    let request = Request {
+        input: &message.decision["input"],
+        reasons: &reasons,
+        document: policy.unwrap_or(&empty),
+    };
+    // A message cut before its rule still has words of its sentence.
+    let rule = message.rule.as_deref().unwrap_or_default();
+    nearest(rule, &request, &message.decision["reason"]["error_objects"], &mut explanation);
+    let mut fields: Vec<String> = explanation.differences.iter().map(|difference| difference.field.clone()).collect();
+    let compared = !message.cut && !fields.is_empty();
+    let blamed = blamed(rule, &reasons, &explanation.sentence, compared);
+    fields.extend(blamed.into_iter().map(str::to_owned));
+    for field in fields {
+        if !explanation.fields.contains(&field) {
+            explanation.fields.push(field);
+        }
+    }
+    let told = explanation.differences.len();
+    if told > MAX_TOLD {
+        explanation.differences.truncate(MAX_TOLD);
+        explanation.notes.push(format!("{} more differences", told - MAX_TOLD));
+    }
+    Ok(explanation)
+}
+
+fn sentence(text: &str, message: &Message) -> String {
+    if let Some(sentence) = &message.sentence {
+        return sentence.clone();
+    }
+    let told = policy::explain(text).ok().and_then(|explained| explained.lines.into_iter().next());
+    told.unwrap_or_else(|| match &message.rule {
+        Some(rule) => format!("denied by rule {rule}"),
+        None => "denied; too little of the message is left to say what".to_owned(),
+    })
+}
+
+fn notes(message: &Message, explanation: &mut Explanation) {
+    if let Some(error) = message.decision["policyError"].as_str() {
+        explanation.notes.push(format!("the policy itself is at fault: {error}"));
+    }
+    let left_out = texts(&message.decision["truncated"]);
+    if !left_out.is_empty() {
+        explanation.notes.push(format!("left out of the message: {}", left_out.join(", ")));
+    }
+    if message.cut || message.decision.is_null() {
+        explanation
+            .notes
+            .push("the message is cut short; what is missing is told from the policy as far as it can be".to_owned());
+    }
+}
+
+/// Finds the object that the request comes nearest to, and the differences.
+fn nearest(rule: &str, request: &Request<'_>, considered: &Value, explanation: &mut Explanation) {
+    let (kind, list) = match rule {
+        "create_container" | "exec_in_container" | "signal_container_process" => ("container", "containers"),
+        "exec_external" => ("external process", "external_processes"),
+        "load_fragment" => ("fragment", "fragments"),
+        _ => return layers(rule, request, explanation),
+    };
+    let compare = |object: &Value| match rule {
+        "create_container" => request.create(object),
+        "exec_in_container" => request.exec(object),
+        "signal_container_process" => request.signal(object),
+        "exec_external" => request.external(object),
+        _ => fragment_differences(request.input, object),
+    };
+    let listed = request.document.list(list);
+    let considered = considered.as_array().map(Vec::as_slice).unwrap_or_default();
+    // Objects of the message are those that were still possible. Those of an exec are processes: their containers count.
+    let possible = |object: &Value| match rule {
+        _ if considered.is_empty() => true,
+        "exec_in_container" => object["exec_processes"]
+            .as_array()
+            .is_some_and(|processes| processes.iter().any(|process| considered.contains(process))),
+        "create_container" => considered
+            .iter()
+            .any(|other| ["command", "layers", "mounts"].iter().all(|key| other[*key] == object[*key])),
+        _ => true,
+    };
+    let mut candidates: Vec<(Option<usize>, &Value)> = listed
+        .iter()
+        .enumerate()
+        .filter(|(_, object)| possible(object))
+        .map(|(index, object)| (Some(index + 1), object))
+        .collect();
+    if candidates.is_empty() && matches!(rule, "create_container" | "exec_external" | "load_fragment") {
+        candidates.extend(considered.iter().map(|object| (None, object)));
+    }
+    if candidates.is_empty() {
+        candidates.extend(listed.iter().enumerate().map(|(index, object)| (Some(index + 1), object)));
+    }
+    let weighed = candidates.into_iter().map(|(number, object)| (compare(object), number, object));
+    // A different command, or a whole different process, is a different container sooner than any other field.
+    let weight = |differences: &[Difference]| -> usize {
+        let weigh = |difference: &Difference| match difference.field.as_str() {
+            "command" | "exec_processes" | "issuer" => 5,
+            "mounts" | "env_rules" => 2,
+            _ => 1,
+        };
+        differences.iter().map(weigh).sum()
+    };
+    let Some((differences, number, object)) = weighed.min_by_key(|(differences, ..)| weight(differences)) else {
+        return;
+    };
+    let name = object["command"].as_array().map_or_else(
+        || {
+            format!(
+                "{} {}",
+                object["issuer"].as_str().unwrap_or_default(),
+                object["feed"].as_str().unwrap_or_default()
+            )
+        },
+        |_| object["command"].to_string(),
+    );
+    explanation.nearest = Some(Nearest {
+        kind,
+        number,
+        name: short(name),
+    });
+    explanation.differences = differences;
+}
+
+fn fragment_differences(input: &Value, fragment: &Value) -> Vec<Difference> {
+    let pairs = ["issuer", "feed"]
+        .into_iter()
+        .filter(|key| !input[*key].is_null() && input[*key] != fragment[*key]);
+    let mut found: Vec<_> = pairs
+        .map(|key| Difference::new(key, input[key].to_string(), fragment[key].to_string()))
+        .collect();
+    let number = |value: &Value| value.as_i64().or_else(|| value.as_str().and_then(|text| text.parse().ok()));
+    if let (Some(asked), Some(least)) = (number(&input["header_svn"]), number(&fragment["minimum_svn"]))
+        && asked < least
+    {
+        found.push(Difference::new("minimum_svn", asked.to_string(), format!("{least} or more")));
+    }
+    found
+}
+
+/// Layers of the policy, for the points that mount them.
+fn layers(rule: &str, request: &Request<'_>, explanation: &mut Explanation) {
+    let containers = request.document.list("containers");
+    match rule {
+        "mount_device" => {
+            let hash = request.input["deviceHash"].as_str().unwrap_or_default();
+            let known = containers
+                .iter()
+                .any(|container| texts(&container["layers"]).iter().any(|layer| layer == hash));
+            if !hash.is_empty() && !known && !containers.is_empty() {
+                let count: usize = containers.iter().map(|container| texts(&container["layers"]).len()).sum();
+                let allowed = format!("one of the {count} layers of {} containers", containers.len());
+                explanation.differences.push(Difference::new("layers", hash, allowed));
+            }
+        }
+        "mount_overlay" => {
+            if request.reasons.contains(&"overlay has already been mounted") {
+                return;
+            }
+            if let Some(count) = request.input["layerPaths"].as_array().map(Vec::len) {
+                let same = containers
+                    .iter()
+                    .filter(|container| texts(&container["layers"]).len() == count)
+                    .count();
+                let allowed = format!(
+                    "the layers of a container in their order; {same} of {} containers have {count}",
+                    containers.len()
+                );
+                explanation
+                    .differences
+                    .push(Difference::new("layers", format!("{count} layers"), allowed));
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The fields that the policy's reasons, or the sentence's words for them, blame.
+fn blamed(rule: &str, reasons: &[&str], sentence: &str, compared: bool) -> Vec<&'static str> {
+    let flag = match rule {
+        "get_properties" => Some("allow_properties_access"),
+        "dump_stacks" => Some("allow_dump_stacks"),
+        "runtime_logging" => Some("allow_runtime_logging"),
+        "host_network" => Some("allow_host_network"),
+        _ => None,
+    };
+    let words: [(&str, &str, &'static str); 18] = [
+        ("deviceHash not found", "layer hash", "layers"),
+        ("no matching containers for overlay", "has exactly these layers", "layers"),
+        (
+            "invalid command",
+            "command is not in the policy",
+            if rule == "exec_in_container" { "exec_processes" } else { "command" },
+        ),
+        ("invalid env list", "environment", "env_rules"),
+        ("missing required environment variable", "environment variable", "env_rules"),
+        ("invalid working directory", "working directory", "working_dir"),
+        ("invalid mount list", "mount at", "mounts"),
+        ("privileged escalation not allowed", "run privileged", "allow_elevated"),
+        ("invalid noNewPrivileges", "no_new_privs", "no_new_privileges"),
+        ("invalid user", "user, group or umask", "user"),
+        ("invalid seccomp", "seccomp profile", "seccomp_profile_sha256"),
+        ("devices not supported", "device nodes", "devices"),
+        ("capabilities don't match", "capabilities are not", "capabilities"),
+        ("target isn't allowed to receive the signal", "is not in the policy", "signals"),
+        ("unencrypted scratch not allowed", "encrypted scratch", "allow_unencrypted_scratch"),
+        ("invalid fragment issuer", "fragment issuer", "issuer"),
+        ("invalid fragment feed", "fragment feed", "feed"),
+        ("fragment svn is below the specified minimum", "fragment svn", "minimum_svn"),
+    ];
+    // Every denied exec has these two for a reason, whatever the cause: an exec entry has no user of its own.
+    let noise = |reason: &str| rule == "exec_in_container" && matches!(reason, "invalid user" | "invalid noNewPrivileges");
+    let blames = |(reason, plain, field): &(&str, &str, &'static str)| {
+        let by_reason = reasons.iter().any(|given| given.starts_with(reason) && !noise(given));
+        let by_words = reasons.is_empty() && sentence.contains(plain) && (*field != "signals" || rule == "signal_container_process");
+        by_reason || by_words
+    };
+    // What is left when every other cause of a denied exec is ruled out.
+    let unsaid: &[&'static str] = match rule == "exec_in_container" && sentence.contains("user, privileges or another detail") && !compared
+    {
+        true => &["user", "no_new_privileges"],
+        false => &[],
+    };
+    let named = words.iter().filter(|word| blames(word)).map(|(.., field)| *field);
+    flag.into_iter().chain(named).chain(unsaid.iter().copied()).collect()
+}
+
+/// The texts of a list.
+pub(crate) fn texts(value: &Value) -> Vec<String> {
+    let list = value.as_array().into_iter().flatten();
+    list.filter_map(|text| text.as_str().map(str::to_owned)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_text_is_no_denial() {
+        assert_eq!(explain("everything is fine", None), Err(NoDenial));
+    }
+
+    #[test]
+    fn the_sentence_alone_names_rule_and_field() {
+        let text = "ctr: denied by policy: container \"x\" may not start: working directory /tmp is not in the policy (rule create_container). poli";
+        let explained = explain(text, None).unwrap();
+        assert_eq!(explained.rule.as_deref(), Some("create_container"));
+        assert_eq!(explained.fields, ["working_dir"]);
+        assert!(explained.notes[0].contains("cut short"));
+    }
+}

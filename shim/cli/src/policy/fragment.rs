@@ -1,0 +1,188 @@
+//! `casemate policy fragment`: what signers and operators of fragments need.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use clap::Subcommand;
+use policy_fragment::Blob;
+use policy_generate::{FRAGMENT_TYPE, Signing};
+use serde_json::json;
+
+use super::{print, read};
+
+/// What can be done with a fragment.
+#[derive(Subcommand)]
+pub enum Fragment {
+    /// Sign a fragment or a trust list with the key of a certificate chain's leaf
+    #[command(after_help = "Example:\n  casemate policy fragment sign --key leaf.key --chain chain.pem \\\n    \
+        --feed registry.example/app --svn 1 app.rego app.cose\n\n\
+        Prints the issuer that the policy has to name. The key is unencrypted PKCS #8 on P-256 or P-384.")]
+    Sign {
+        /// The leaf's private key, PEM
+        #[arg(long)]
+        key: PathBuf,
+        /// The certificates, PEM, leaf first and root last
+        #[arg(long)]
+        chain: PathBuf,
+        /// Name of the fragment, as the policy names it
+        #[arg(long)]
+        feed: String,
+        /// `did:x509:…`; default: the root's fingerprint and the leaf's common name
+        #[arg(long)]
+        issuer: Option<String>,
+        /// Security version for the signed header
+        #[arg(long)]
+        svn: Option<i64>,
+        /// What it is signed for
+        #[arg(long = "type", default_value = FRAGMENT_TYPE)]
+        media_type: String,
+        /// The fragment's text
+        input: PathBuf,
+        /// The signed fragment
+        output: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Verify a signed fragment or trust list as a guest does
+    #[command(after_help = "Example:\n  casemate policy fragment verify app.cose\n\nExit code 1: a guest would refuse it.")]
+    Verify {
+        /// The signed fragment
+        file: PathBuf,
+        /// What it is to be used as
+        #[arg(long = "type", default_value = "")]
+        media_type: String,
+        /// Print the text that was signed as well
+        #[arg(long)]
+        text: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the issuer of a certificate chain, as policies name it
+    #[command(after_help = "Example:\n  casemate policy fragment issuer chain.pem")]
+    Issuer {
+        /// The certificates, PEM, leaf first and root last
+        chain: PathBuf,
+    },
+    /// Print the document by which hosts inject a signed fragment
+    #[command(after_help = "Example:\n  casemate policy fragment inject app.cose")]
+    Inject {
+        /// The signed fragment
+        file: PathBuf,
+        /// What it is to be used as
+        #[arg(long = "type", default_value = "")]
+        media_type: String,
+    },
+}
+
+/// Does what was asked. `Ok(false)`: a guest would refuse the fragment.
+pub fn run(command: Fragment) -> Result<bool> {
+    match command {
+        Fragment::Sign {
+            key,
+            chain,
+            feed,
+            issuer,
+            svn,
+            media_type,
+            input,
+            output,
+            json,
+        } => {
+            let payload = bytes(&input)?;
+            let (key, chain) = (read(&key)?, read(&chain)?);
+            let signing = Signing {
+                key: &key,
+                chain: &chain,
+                issuer: issuer.as_deref(),
+                feed: &feed,
+                svn,
+                content_type: &media_type,
+            };
+            let signed = policy_generate::sign(&payload, &signing).with_context(|| format!("cannot sign {}", input.display()))?;
+            std::fs::write(&output, &signed).with_context(|| format!("cannot write {}", output.display()))?;
+            let issuer = issuer.map_or_else(|| policy_generate::issuer_of(&chain), Ok)?;
+            print(&if json {
+                json!({ "issuer": issuer, "feed": feed, "svn": svn }).to_string()
+            } else {
+                issuer
+            })?;
+        }
+        Fragment::Verify {
+            file,
+            media_type,
+            text,
+            json,
+        } => return verify(&file, &media_type, text, json),
+        Fragment::Issuer { chain } => print(&policy_generate::issuer_of(&read(&chain)?)?)?,
+        Fragment::Inject { file, media_type } => print(&policy_generate::injection(&media_type, &bytes(&file)?)?)?,
+    }
+    Ok(true)
+}
+
+fn verify(file: &Path, media_type: &str, text: bool, json: bool) -> Result<bool> {
+    let (mut document, payload) = match Blob::open(media_type, &bytes(file)?) {
+        Ok(Blob::Fragment(fragment)) => {
+            let receipts: Vec<_> = fragment
+                .receipts
+                .iter()
+                .map(|receipt| json!({ "ledger": receipt.issuer(), "key": receipt.kid() }))
+                .collect();
+            let document = json!({
+                "kind": "fragment", "issuer": fragment.issuer.as_str(), "feed": fragment.feed.as_str(), "svn": fragment.svn, "receipts": receipts,
+            });
+            (document, Some(fragment.rego))
+        }
+        Ok(Blob::TrustList(list)) => {
+            let ledgers: serde_json::Map<_, _> = list
+                .ledgers
+                .iter()
+                .map(|(ledger, keys)| (ledger.clone(), keys.iter().map(|key| key.kid()).collect::<Vec<_>>().into()))
+                .collect();
+            let document = json!({
+                "kind": "trust list", "issuer": list.issuer.as_str(), "feed": list.subject.as_str(), "svn": list.svn, "ledgers": ledgers,
+            });
+            (document, None)
+        }
+        Ok(Blob::ReferenceInfo(kind, _)) => (json!({ "kind": kind.to_string() }), None),
+        Err(error) => {
+            let error = format!("{:#}", anyhow::Error::from(error));
+            print(&if json {
+                json!({ "refused": error }).to_string()
+            } else {
+                format!("refused: {error}")
+            })?;
+            return Ok(false);
+        }
+    };
+    if json {
+        if let Some(payload) = payload.filter(|_| text) {
+            document["text"] = payload.into();
+        }
+        print(&document.to_string())?;
+        return Ok(true);
+    }
+    for (key, value) in document.as_object().into_iter().flatten() {
+        print(&format!(
+            "{key:<8} {}",
+            value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+        ))?;
+    }
+    if let Some(payload) = payload.filter(|_| text) {
+        print(payload.trim_end())?;
+    }
+    print("verified")?;
+    Ok(true)
+}
+
+fn bytes(path: &Path) -> Result<Vec<u8>> {
+    let describe = || format!("cannot read {}", path.display());
+    let mut bytes = Vec::new();
+    let most = policy_fragment::MAX_MESSAGE_BYTES as u64;
+    let file = std::fs::File::open(path).with_context(describe)?;
+    file.take(most + 1).read_to_end(&mut bytes).with_context(describe)?;
+    ensure!(bytes.len() as u64 <= most, "{} is larger than {most} bytes", path.display());
+    Ok(bytes)
+}
