@@ -3,6 +3,7 @@
 //! The plain ones also run on runc: what fails there is a fault of the story.
 
 mod agent;
+mod confinement;
 mod damage;
 mod denial;
 mod faults;
@@ -185,6 +186,12 @@ pub const ALL: &[Story] = &[
         about: "the VMM is killed: exit 137, nothing left",
         runtimes: OURS,
         tell: damage::vmm_killed,
+    },
+    Story {
+        name: "vmm-confined",
+        about: "the VMM of a running container has a user of its own, no privilege, no file, and a filter on every thread",
+        runtimes: OURS,
+        tell: confinement::vmm_confined,
     },
     Story {
         name: "wrong-policy",

@@ -111,6 +111,7 @@ const NOT_EXECUTABLE: &[Condition] = &[Condition {
 }];
 const ALLOCATOR: &str = "the allocator asks for it where its heap happens to be full or empty";
 const CLOCK: &str = "where the host's clock cannot be read without a system call";
+const PANIC: &str = "a panic names its thread in its last words";
 const STOPPED: &str = "after the process was stopped or frozen during a call with a time limit";
 
 /// The main thread's calls.
@@ -153,11 +154,13 @@ pub const MAIN: &[Rule] = &[
     rule("mmap", libc::SYS_mmap).only(NOT_EXECUTABLE).sometimes(ALLOCATOR),
     rule("mremap", libc::SYS_mremap).sometimes(ALLOCATOR),
     rule("madvise", libc::SYS_madvise).sometimes(ALLOCATOR),
+    rule("mprotect", libc::SYS_mprotect).only(NOT_EXECUTABLE).sometimes(ALLOCATOR),
     rule("brk", libc::SYS_brk).sometimes(ALLOCATOR),
     // time
     rule("clock_gettime", libc::SYS_clock_gettime).sometimes(CLOCK),
     rule("restart_syscall", libc::SYS_restart_syscall).sometimes(STOPPED),
     // the end
+    rule("gettid", libc::SYS_gettid).sometimes(PANIC),
     rule("sigaltstack", libc::SYS_sigaltstack),
     rule("exit_group", libc::SYS_exit_group),
 ];
@@ -182,6 +185,7 @@ pub const VCPU: &[Rule] = &[
     // memory
     rule("mmap", libc::SYS_mmap).only(NOT_EXECUTABLE).sometimes(ALLOCATOR),
     rule("mprotect", libc::SYS_mprotect).only(NOT_EXECUTABLE).sometimes(ALLOCATOR),
+    rule("mremap", libc::SYS_mremap).sometimes(ALLOCATOR),
     rule("brk", libc::SYS_brk).sometimes(ALLOCATOR),
     rule("madvise", libc::SYS_madvise),
     rule("munmap", libc::SYS_munmap),
@@ -189,6 +193,7 @@ pub const VCPU: &[Rule] = &[
     rule("clock_gettime", libc::SYS_clock_gettime).sometimes(CLOCK),
     rule("restart_syscall", libc::SYS_restart_syscall).sometimes(STOPPED),
     // the end
+    rule("gettid", libc::SYS_gettid).sometimes(PANIC),
     rule("rt_sigprocmask", libc::SYS_rt_sigprocmask),
     rule("sigaltstack", libc::SYS_sigaltstack),
     rule("exit", libc::SYS_exit),

@@ -1,6 +1,6 @@
 //! Notices a guest that keeps the VMM busy without getting anything done: exits without end, doorbells rung for nothing.
 //!
-//! Work is what counts, not speed: a chain that a device has served, or a byte on the console. A busy guest makes two
+//! Work is what counts, not speed: a chain that a device has served, or a byte on the console (as long as it has room). A busy guest makes two
 //! exits for each interrupt that follows such work, and a booting one a thousand exits in all. A *storm* is
 //! [`STORM_WINDOWS`] windows of [`WINDOW_EXITS`] exits in a row, each of them fast and almost without work. Only the
 //! thread of a vCPU that storms is slowed down, so even a guest judged wrongly goes on, and stops storming by working.

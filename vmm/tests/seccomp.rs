@@ -61,7 +61,7 @@ fn filters(without: &str) -> Filters {
 }
 
 fn test() -> Outcome<()> {
-    let lives: [(&str, fn(&str) -> Outcome<Death>); 2] = [("busy", busy_life), ("storm", storming_life)];
+    let lives: [(&str, Life); 2] = [("busy", busy_life), ("storm", storming_life)];
     for (name, life) in lives {
         let death = life("nothing")?;
         if !matches!(death, Death::Natural) {
@@ -95,6 +95,9 @@ fn test() -> Outcome<()> {
         Err(format!("no life needs {idle:?}").into())
     }
 }
+
+/// A life that a VMM leads without a rule.
+type Life = fn(&str) -> Outcome<Death>;
 
 /// How a VMM under test ended.
 enum Death {

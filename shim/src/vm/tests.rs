@@ -108,3 +108,11 @@ impl VmSpecText {
         Self(vm_spec::VmSpec::from_json(&fs::read(path).unwrap()).unwrap())
     }
 }
+
+#[test]
+fn a_forbidden_system_call_is_told_from_other_deaths() {
+    assert!(describe(ExitStatus::from_raw(Signal::SIGSYS as i32)).contains("filter forbids"));
+    for other in [0, Signal::SIGKILL as i32, 7 << 8] {
+        assert!(!describe(ExitStatus::from_raw(other)).contains("filter"));
+    }
+}

@@ -7,6 +7,7 @@ use super::mmio::MmioTransport;
 use super::{Memory, SharedVirtioDevice};
 use crate::devices::BusDevice;
 use crate::event_loop::EventLoop;
+use crate::watchdog::Watchdog;
 use std::sync::Arc;
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -92,6 +93,7 @@ pub struct Driver {
     pub memory: Memory,
     pub transport: MmioTransport,
     pub interrupts: EventFd,
+    pub watchdog: Arc<Watchdog>,
     pub queues: Vec<DriverQueue>,
     events: EventLoop,
     next_buffer: u64,
@@ -102,13 +104,15 @@ impl Driver {
     pub fn new(device: SharedVirtioDevice) -> Self {
         let memory = Memory::from_ranges(&REGIONS.map(|(a, l)| (GuestAddress(a), l))).unwrap();
         let interrupts = EventFd::new(EFD_NONBLOCK).unwrap();
-        let transport = MmioTransport::new(memory.clone(), interrupts.try_clone().unwrap(), device, Arc::default()).unwrap();
+        let watchdog = Arc::new(Watchdog::default());
+        let transport = MmioTransport::new(memory.clone(), interrupts.try_clone().unwrap(), device, watchdog.clone()).unwrap();
         let mut events = EventLoop::new().unwrap();
         transport.attach(&mut events).unwrap();
         Self {
             memory,
             transport,
             interrupts,
+            watchdog,
             queues: Vec::new(),
             events,
             next_buffer: FIRST_BUFFER,

@@ -396,3 +396,35 @@ proptest! {
         driver.turn();
     }
 }
+
+#[test]
+fn a_doorbell_rung_for_nothing_is_silenced_for_a_moment() {
+    let mut driver = Driver::started(Arc::new(Mutex::new(Echo::default())));
+    for _ in 0..FRUITLESS_RINGS {
+        driver.write(0x50, 0);
+        driver.turn_once();
+    }
+    assert_eq!(driver.watchdog.stats().silenced, 1);
+    // The other queue is listened to all the while, and this one again.
+    let buffer = driver.allocate(1);
+    assert_eq!(driver.exchange(1, &[writable(buffer, 1)]), 1);
+    driver.offer(0, &[writable(buffer, 1)]);
+    driver.write(0x50, 0);
+    while driver.completed(0).is_empty() {
+        driver.turn_once();
+    }
+}
+
+#[test]
+fn a_doorbell_that_is_sometimes_rung_twice_is_not_silenced() {
+    let mut driver = Driver::started(Arc::new(Mutex::new(Echo::default())));
+    let buffer = driver.allocate(1);
+    for _ in 0..FRUITLESS_RINGS {
+        assert_eq!(driver.exchange(0, &[writable(buffer, 1)]), 1);
+        for _ in 0..3 {
+            driver.write(0x50, 0);
+            driver.turn_once();
+        }
+    }
+    assert_eq!(driver.watchdog.stats().silenced, 0);
+}

@@ -1,0 +1,56 @@
+//! A running VMM as its host sees it: whose it is, and what it may still do.
+
+use crate::{
+    images::BUSYBOX,
+    lab::{Lab, traces, vm},
+};
+use anyhow::{Context, Result, ensure};
+use std::fs::{read_dir, read_to_string};
+use std::path::PathBuf;
+use std::time::Duration;
+use vm_spec::control::WatchdogStats;
+
+const STOP_DEADLINE: Duration = Duration::from_secs(60);
+/// Ids of VMMs (the shim's `spawn.rs`).
+const IDS: std::ops::Range<u32> = 0x7000_0000..0x7800_0000;
+
+pub(super) fn vmm_confined(lab: &Lab) -> Result<()> {
+    let container = lab.container(BUSYBOX).command(["sleep", "1000"]).start()?;
+    container.exec("work", ["sh", "-c", "find / -xdev | wc -l"])?.exits_with(0)?;
+    let pid = *traces::pids_of("casemate-vmm")?.first().context("no VMM runs")?;
+    let field = |file: &str, name: &str| -> Result<String> {
+        let text = read_to_string(format!("/proc/{pid}/{file}")).with_context(|| format!("cannot read {file} of the VMM"))?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        Ok(line.split_ascii_whitespace().next().unwrap_or_default().to_owned())
+    };
+    let uid: u32 = field("status", "Uid:")?.parse().context("no user id")?;
+    println!("  the VMM {pid} is user {uid:#x}");
+    ensure!(IDS.contains(&uid), "the VMM runs as user {uid}");
+    for set in ["CapPrm:", "CapEff:", "CapInh:", "CapBnd:", "CapAmb:"] {
+        ensure!(field("status", set)? == "0000000000000000", "{set} is not empty");
+    }
+    for thread in read_dir(format!("/proc/{pid}/task")).context("no threads")? {
+        let status = format!("task/{}/status", thread?.file_name().display());
+        // Threads that KVM starts in the VMM's name never return from the kernel.
+        let is_kernels = field(&status, "Name:")?.starts_with("kvm-");
+        ensure!(is_kernels || field(&status, "Seccomp:")? == "2", "{status}: no filter");
+    }
+    ensure!(
+        read_dir(format!("/proc/{pid}/root/")).context("no root")?.count() == 0,
+        "the VMM's root has files"
+    );
+    let socket = PathBuf::from("/run/casemate/default").join(container.id()).join("control.sock");
+    let stats = vm::stats(&socket)?;
+    ensure!(
+        stats.watchdog == WatchdogStats::default(),
+        "an honest guest was taken for another: {:?}",
+        stats.watchdog
+    );
+    println!("  {} exits so far, to the VMM: {:?}", stats.exits, stats.to_vmm);
+    container.signal("SIGKILL")?;
+    lab.until("the container is stopped", STOP_DEADLINE, || {
+        container.status().ok().filter(|status| status == "STOPPED")
+    })?;
+    container.delete_with(137)?;
+    lab.nothing_is_left()
+}
