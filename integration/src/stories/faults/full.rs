@@ -22,6 +22,8 @@ const CACHE_SLACK_KIB: usize = 3072;
 /// A bundle, a record, a console: a few pages each.
 const RUN_SLACK_KIB: usize = 160;
 const NO_SPACE: [&str; 2] = ["No space left on device", "no space left on device"];
+/// With room for the layer and none for the scratch disk, it is the guest that fails: it sees that its disk does, not why.
+const NO_SPACE_IN_THE_CACHE: [&str; 3] = [NO_SPACE[0], NO_SPACE[1], "Input/output error"];
 const READ_ONLY: [&str; 2] = ["Read-only file system", "read-only file system"];
 
 pub(in crate::stories) fn scratch_full(lab: &Lab) -> Result<()> {
@@ -52,7 +54,7 @@ pub(in crate::stories) fn cache_full(lab: &Lab) -> Result<()> {
     for _ in 0..lab.scope().rounds(ROUNDS_SHORT, ROUNDS_FULL) {
         let slack = dice.below(CACHE_SLACK_KIB);
         let squeezed = Squeezed::leaving(CACHE, slack)?;
-        runs_or_says(lab, &NO_SPACE)?;
+        runs_or_says(lab, &NO_SPACE_IN_THE_CACHE)?;
         drop(squeezed);
         forget_containers(&[])?;
         lab.nothing_is_left()?;
