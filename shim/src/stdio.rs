@@ -83,14 +83,27 @@ pub enum StdioError {
     Token(#[source] io::Error),
 }
 
+/// Most bytes of an ended process's output that are on their way between guest and reader: buffers of pipes, sockets and the
+/// VMM, several times over.
+const UNDER_WAY_BYTES: u64 = 8 << 20;
+
+/// The state of a process's outputs together.
+#[derive(Clone, Copy, Debug, Default)]
+struct Flow {
+    /// Outputs that the guest has not ended yet; a logging program counts until it has ended.
+    open: usize,
+    /// Bytes that readers took, or that were discarded.
+    moved: u64,
+}
+
 /// The running streams of one process. Dropping this cuts them.
 pub struct Streams {
     /// Held until `CloseIO`: while it lives, the FIFO has a writer.
     stdin_writer: Mutex<Option<File>>,
     copies: Vec<JoinHandle<()>>,
     stdin: Option<JoinHandle<()>>,
-    /// Number of outputs that the guest has not ended yet; a logging program counts until it has ended.
-    open_outputs: watch::Receiver<usize>,
+    /// What is still to come of the outputs, and what has come.
+    outputs: watch::Receiver<Flow>,
     /// The program that reads the outputs; dropped after them.
     _logger: Option<Logger>,
 }
@@ -105,18 +118,18 @@ impl Streams {
             terminal: paths.terminal,
             ..Default::default()
         };
-        let (open, open_outputs) = watch::channel(0);
+        let (flow, outputs) = watch::channel(Flow::default());
         let Outputs { stdout, stderr, logger } = Outputs::open(paths).await?;
         let mut streams = Self {
             stdin_writer: Mutex::new(None),
             copies: Vec::new(),
             stdin: None,
-            open_outputs,
+            outputs,
             _logger: None,
         };
         if let Some((logger, ended)) = logger {
             streams._logger = Some(logger);
-            let open = opened(&open);
+            let open = Open::count(&flow);
             tokio::spawn(async move {
                 let _ = ended.await;
                 drop(open);
@@ -130,7 +143,7 @@ impl Streams {
             if let Some(sink) = sink {
                 let (token, connection) = connect(stream, vsock).await?;
                 *field = token.to_field();
-                streams.copies.push(tokio::spawn(copy_out(connection, sink, opened(&open))));
+                streams.copies.push(tokio::spawn(copy_out(connection, sink, Open::count(&flow))));
             }
         }
         if !paths.stdin.is_empty() {
@@ -152,9 +165,30 @@ impl Streams {
 
     /// Waits until every output has ended, at most `limit`; false when that was too short.
     pub async fn drained(&self, limit: Duration) -> bool {
-        let mut open = self.open_outputs.clone();
+        let mut outputs = self.outputs.clone();
         // All senders gone means that all copies have ended.
-        tokio::time::timeout(limit, open.wait_for(|n| *n == 0)).await.is_ok()
+        tokio::time::timeout(limit, outputs.wait_for(|flow| flow.open == 0)).await.is_ok()
+    }
+
+    /// Waits until every output has ended; false when nothing of them has moved for `patience`, or when more has come than
+    /// can have been on its way: then somebody who outlived the process still writes.
+    ///
+    /// A reader may be as slow as it likes and gets every byte.
+    pub async fn drained_while_moving(&self, patience: Duration) -> bool {
+        let mut outputs = self.outputs.clone();
+        let at_first = outputs.borrow().moved;
+        loop {
+            let so_far = outputs.borrow_and_update().moved;
+            if so_far - at_first > UNDER_WAY_BYTES {
+                return false;
+            }
+            let change = outputs.wait_for(|flow| flow.open == 0 || flow.moved != so_far);
+            match tokio::time::timeout(patience, change).await {
+                Err(_) => return false,
+                Ok(Ok(flow)) if flow.open > 0 => {}
+                Ok(_) => return true,
+            }
+        }
     }
 
     /// Stops reading input: the process has ended.
@@ -175,16 +209,22 @@ impl Drop for Streams {
 }
 
 /// Counts as an open output for as long as it lives.
-struct Open(watch::Sender<usize>);
+struct Open(watch::Sender<Flow>);
 
-fn opened(count: &watch::Sender<usize>) -> Open {
-    count.send_modify(|n| *n += 1);
-    Open(count.clone())
+impl Open {
+    fn count(flow: &watch::Sender<Flow>) -> Self {
+        flow.send_modify(|flow| flow.open += 1);
+        Self(flow.clone())
+    }
+
+    fn moved(&self, bytes: usize) {
+        self.0.send_modify(|flow| flow.moved += bytes as u64);
+    }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.send_modify(|n| *n -= 1);
+        self.0.send_modify(|flow| flow.open -= 1);
     }
 }
 
@@ -223,7 +263,7 @@ async fn copy_out(mut connection: UnixStream, mut sink: Sink, open: Open) {
         match connection.read(&mut buffer).await {
             Ok(0) | Err(_) => break,
             // A broken sink is no reason to stop the process: what it writes is discarded from here on.
-            Ok(n) => sink.write(&buffer[..n]).await,
+            Ok(n) => sink.write(&buffer[..n], |bytes| open.moved(bytes)).await,
         }
     }
     // In this order: whoever sees that nothing is open any more finds the sink closed.

@@ -85,16 +85,26 @@ impl Sink {
         }
     }
 
-    /// Writes all of `bytes`, waiting while the reader is slow.
-    pub async fn write(&mut self, bytes: &[u8]) {
-        let written: io::Result<()> = match self {
-            Self::Pipe(pipe) => pipe.write_all(bytes).await,
-            Self::File(file) => match file.write_all(bytes).await {
-                Ok(()) => file.flush().await,
-                failed => failed,
-            },
-            Self::Closed => Ok(()),
-        };
+    /// Writes all of `bytes`, waiting while the reader is slow, and tells `moved` of each part that it took.
+    pub async fn write(&mut self, mut bytes: &[u8], moved: impl Fn(usize)) {
+        let mut written = Ok(());
+        while !bytes.is_empty() && written.is_ok() {
+            let part = match self {
+                Self::Pipe(pipe) => pipe.write(bytes).await,
+                Self::File(file) => match file.write_all(bytes).await {
+                    Ok(()) => file.flush().await.map(|()| bytes.len()),
+                    Err(error) => Err(error),
+                },
+                Self::Closed => Ok(bytes.len()),
+            };
+            match part {
+                Ok(count) => {
+                    moved(count);
+                    bytes = &bytes[count..];
+                }
+                Err(error) => written = Err(error),
+            }
+        }
         if let Err(error) = written {
             log::warn!("an output cannot be written, the rest of it is discarded: {error}");
             *self = Self::Closed;

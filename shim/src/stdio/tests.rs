@@ -204,3 +204,32 @@ async fn a_logging_program_that_does_not_exist_is_an_error() {
     let refused = Streams::open(&paths, &guest.dir.path().join("vsock.sock")).await;
     assert!(matches!(refused, Err(StdioError::Open { .. })));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_may_be_slow_but_not_idle() {
+    let guest = Guest::start();
+    let paths = StdioPaths {
+        stdout: guest.fifo("out"),
+        ..Default::default()
+    };
+    let path = paths.stdout.clone();
+    let (streams, request) = guest.open(paths).await;
+    let fifo = pipe::OpenOptions::new().open_receiver(&path).unwrap();
+    let mut stream = guest.take(&request.stdout_token).await;
+    tokio::spawn(async move {
+        let _ = stream.write_all(&vec![7; 400_000]).await;
+    });
+    let reader = tokio::spawn(async move {
+        let mut fifo = fifo;
+        let mut taken = 0;
+        let mut sip = vec![0; 10_000];
+        while taken < 300_000 {
+            taken += fifo.read(&mut sip).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        (taken, fifo)
+    });
+    let drained = streams.drained_while_moving(Duration::from_secs(10)).await;
+    assert!(!drained, "the reader stopped with 100 kB to go");
+    assert!(reader.await.unwrap().0 >= 300_000, "but it was waited for as long as it read");
+}

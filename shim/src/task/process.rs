@@ -310,12 +310,12 @@ impl Process {
         }
     }
 
-    /// Waits until its outputs have ended, at most `limit`, and then cuts them.
-    pub async fn drain(&self, limit: Duration) {
+    /// Waits until its outputs have ended, as long as they move within `patience`, and then cuts them.
+    pub async fn drain(&self, patience: Duration) {
         let streams = lock(&self.changing).streams.clone();
         if let Some(streams) = streams {
-            if !streams.drained(limit).await {
-                log::warn!("outputs are cut: their guest end is still open after {limit:?}");
+            if !streams.drained_while_moving(patience).await {
+                log::warn!("outputs are cut: their guest end is still open, and nobody read for {patience:?} or too much came");
             }
             lock(&self.changing).streams = None;
         }
