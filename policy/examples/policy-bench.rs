@@ -6,9 +6,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use policy::action::{
-    Action, CreateContainer, ExecInContainer, GetProperties, IdName, MountDevice, MountOverlay, UnmountDevice,
-};
+use policy::action::{Action, CreateContainer, ExecInContainer, GetProperties, IdName, MountDevice, MountOverlay, UnmountDevice};
 use policy::naive::Naive;
 use policy::{ContainerId, Enforcer, POINTS, RootHash, data};
 use serde_json::{Value, json};
@@ -77,7 +75,9 @@ fn policy(size: usize, shared: bool) -> String {
         });
         let _ = writeln!(text, "    {container},");
     }
-    text.push_str("]\n\nallow_properties_access := true\nallow_environment_variable_dropping := true\nallow_capability_dropping := true\n\n");
+    text.push_str(
+        "]\n\nallow_properties_access := true\nallow_environment_variable_dropping := true\nallow_capability_dropping := true\n\n",
+    );
     for point in POINTS {
         let _ = writeln!(text, "{0} := data.framework.{0}", point.name);
     }
@@ -120,7 +120,11 @@ impl Requests {
         let container = self.container;
         CreateContainer {
             container_id: self.id(),
-            arg_list: vec!["/bin/app".into(), format!("--instance={container}"), "--config=/etc/app/config.yaml".into()],
+            arg_list: vec![
+                "/bin/app".into(),
+                format!("--instance={container}"),
+                "--config=/etc/app/config.yaml".into(),
+            ],
             env_list: vec![
                 "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into(),
                 "TERM=xterm".into(),
@@ -223,7 +227,7 @@ impl Judges {
 
 fn row(family: &str, size: usize, shared: bool) -> Result<Value, Error> {
     let text = policy(size, shared);
-    let rounds = if size >= 1000 { 7 } else { 20 };
+    let rounds: usize = if size >= 1000 { 7 } else { 20 };
     let before = resident_kib();
     let enforcer = Enforcer::new(&text)?;
     let kib = resident_kib().saturating_sub(before);
@@ -305,9 +309,21 @@ fn print(rows: &[Value], growth: &Value) {
         }
         let times: Vec<String> = cells
             .iter()
-            .map(|cell| format!("{:.3} ({:.1})", cell["ms"].as_f64().unwrap_or(0.0), cell["naive_ms"].as_f64().unwrap_or(0.0)))
+            .map(|cell| {
+                format!(
+                    "{:.3} ({:.1})",
+                    cell["ms"].as_f64().unwrap_or(0.0),
+                    cell["naive_ms"].as_f64().unwrap_or(0.0)
+                )
+            })
             .collect();
-        println!("| {} | {} | {} | {} |", row["containers"], row["policy_kb"], row["memory_kib"], times.join(" | "));
+        println!(
+            "| {} | {} | {} | {} |",
+            row["containers"],
+            row["policy_kb"],
+            row["memory_kib"],
+            times.join(" | ")
+        );
     }
     println!(
         "\nmemory over {} decisions: {} KiB before, {} KiB after",

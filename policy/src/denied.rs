@@ -73,7 +73,10 @@ pub(crate) struct Style {
 
 impl Denied {
     pub(crate) fn new(point: &str, subject: &Subject<'_>, reason: Reason, style: Style) -> Self {
-        let Style { max_bytes, redact_arguments } = style;
+        let Style {
+            max_bytes,
+            redact_arguments,
+        } = style;
         let (reasons, decision, cause) = match reason {
             Reason::Denied {
                 input,

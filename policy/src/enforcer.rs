@@ -98,7 +98,12 @@ impl Enforcer {
     /// # Errors
     /// The policy denies, says nothing usable, or nothing is allowed any more.
     pub fn enforce<A: Action>(&mut self, action: A) -> Result<Permit<'_, A>, Denied> {
-        const { assert!(Point::is_listed(A::POINT), "the action's point is missing from the tables in points.rs") };
+        const {
+            assert!(
+                Point::is_listed(A::POINT),
+                "the action's point is missing from the tables in points.rs"
+            )
+        };
         let before = self.memory();
         match action.judge(self) {
             Ok((answer, verdict)) => Ok(Permit {

@@ -143,7 +143,16 @@ mod tests {
     fn the_first_line_names_the_namespace() {
         assert_eq!(namespace("package app\nsvn := 1"), Ok("app"));
         assert_eq!(namespace("package   _a1 \t\r\nx := 1"), Ok("_a1"));
-        for line in ["package\tx", " package x", "package 1x", "package a.b", "package x # c", "packagex", "Package x", "package d\u{e9}f"] {
+        for line in [
+            "package\tx",
+            " package x",
+            "package 1x",
+            "package a.b",
+            "package x # c",
+            "packagex",
+            "Package x",
+            "package d\u{e9}f",
+        ] {
             assert_eq!(namespace(line), Err(FragmentError::NoPackage(line.to_owned())), "{line}");
         }
         assert_eq!(namespace(""), Err(FragmentError::Empty));
@@ -152,7 +161,15 @@ mod tests {
 
     #[test]
     fn no_fragment_takes_the_place_of_the_engine_s_data() {
-        for name in ["framework", "policy", "metadata", "defaultMounts", "privilegedMounts", "sandboxPrefix", "defaultPrivilegedCapabilities"] {
+        for name in [
+            "framework",
+            "policy",
+            "metadata",
+            "defaultMounts",
+            "privilegedMounts",
+            "sandboxPrefix",
+            "defaultPrivilegedCapabilities",
+        ] {
             assert_eq!(
                 namespace(&format!("package {name}\n")),
                 Err(FragmentError::Reserved(name.to_owned())),

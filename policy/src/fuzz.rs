@@ -41,7 +41,10 @@ pub fn fragment(bytes: &[u8]) {
         receipts: Vec::new(),
     };
     let _ = enforcer.enforce(request).map(|permit| permit.commit());
-    assert!(enforcer.enforce(GetProperties {}).is_err(), "a fragment allowed what the policy denies");
+    assert!(
+        enforcer.enforce(GetProperties {}).is_err(),
+        "a fragment allowed what the policy denies"
+    );
 }
 
 /// A denial's text on its way back.

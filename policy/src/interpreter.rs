@@ -103,11 +103,20 @@ impl Interpreter {
         }
         let mut engine = engine();
         let source = source::read(policy)?;
-        guarded(|| engine.add_policy(POLICY_FILE.to_owned(), source.text).map_err(|error| error.to_string())).map_err(compile)?;
+        guarded(|| {
+            engine
+                .add_policy(POLICY_FILE.to_owned(), source.text)
+                .map_err(|error| error.to_string())
+        })
+        .map_err(compile)?;
         engine
             .add_policy(framework::FRAMEWORK_FILE.to_owned(), framework::module())
             .map_err(compile)?;
-        let served: BTreeSet<String> = framework::METADATA.iter().map(|name| (*name).to_owned()).chain(source.metadata).collect();
+        let served: BTreeSet<String> = framework::METADATA
+            .iter()
+            .map(|name| (*name).to_owned())
+            .chain(source.metadata)
+            .collect();
         engine
             .add_policy(framework::METADATA_FILE.to_owned(), metadata_module(&served))
             .map_err(compile)?;
@@ -121,7 +130,9 @@ impl Interpreter {
         let pristine = engine.clone();
         engine.add_data(base.clone()).map_err(compile)?;
         check(&mut engine, POLICY_PACKAGE)?;
-        let strict = engine.eval_rule(format!("{POLICY_PACKAGE}.strict")).is_ok_and(|strict| strict == Value::Bool(true));
+        let strict = engine
+            .eval_rule(format!("{POLICY_PACKAGE}.strict"))
+            .is_ok_and(|strict| strict == Value::Bool(true));
         refuse_patterns(&mut engine, POLICY_PACKAGE, strict)?;
         if strict {
             patterns.lock().unwrap_or_else(PoisonError::into_inner).anchor_whole();
@@ -142,12 +153,21 @@ impl Interpreter {
     }
 
     /// An engine like the one in use with these fragments instead, and everything in the package `checked` looked at.
-    pub(crate) fn scratch<'f>(&self, fragments: impl IntoIterator<Item = &'f Active>, checked: Option<&str>) -> Result<Loaded, PolicyError> {
+    pub(crate) fn scratch<'f>(
+        &self,
+        fragments: impl IntoIterator<Item = &'f Active>,
+        checked: Option<&str>,
+    ) -> Result<Loaded, PolicyError> {
         let mut engine = self.pristine.clone();
         for fragment in fragments {
             // Constants stay in the text: it is evaluated when it is loaded and then hardly ever.
             source::read(&fragment.text)?;
-            guarded(|| engine.add_policy(fragment.file(), fragment.text.clone()).map_err(|error| error.to_string())).map_err(compile)?;
+            guarded(|| {
+                engine
+                    .add_policy(fragment.file(), fragment.text.clone())
+                    .map_err(|error| error.to_string())
+            })
+            .map_err(compile)?;
         }
         let published = self.state();
         engine.add_data(self.data(&published).map_err(compile)?).map_err(compile)?;

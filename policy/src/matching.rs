@@ -179,7 +179,11 @@ fn env_kept(patterns: &mut Patterns, arguments: &[Value]) -> Option<Value> {
     let mut most = 0;
     for object in members(objects)? {
         let rules = keys.rules(object).unwrap_or_default();
-        let known: BTreeSet<&Value> = entries.iter().copied().filter(|entry| keys.known(patterns, &rules, entry)).collect();
+        let known: BTreeSet<&Value> = entries
+            .iter()
+            .copied()
+            .filter(|entry| keys.known(patterns, &rules, entry))
+            .collect();
         if known.len() > most {
             most = known.len();
             largest.clear();
@@ -222,7 +226,9 @@ fn env_incomplete(patterns: &mut Patterns, arguments: &[Value]) -> Option<Value>
 
 /// Containers whose umask is the one asked for, and whose rules accept the user and every group.
 fn users_fitting(patterns: &mut Patterns, arguments: &[Value]) -> Option<Value> {
-    let [containers, user, groups, umask] = arguments else { return None };
+    let [containers, user, groups, umask] = arguments else {
+        return None;
+    };
     let groups = members(groups)?;
     let (key, key_umask, key_user, key_groups) = (
         Value::from("user"),
@@ -235,7 +241,9 @@ fn users_fitting(patterns: &mut Patterns, arguments: &[Value]) -> Option<Value> 
         let group_rules = field(allowed, &key_groups).and_then(members).unwrap_or_default();
         field(allowed, &key_umask) == Some(umask)
             && field(allowed, &key_user).is_some_and(|rule| id_name_fits(patterns, rule, user))
-            && groups.iter().all(|group| group_rules.iter().any(|rule| id_name_fits(patterns, rule, group)))
+            && groups
+                .iter()
+                .all(|group| group_rules.iter().any(|rule| id_name_fits(patterns, rule, group)))
     })
 }
 

@@ -35,7 +35,10 @@ pub(crate) fn first_unusable(package: &Value, strict: bool) -> Option<(String, P
             }
         }
         for mount in elements(&object["mounts"]) {
-            if mount["source"].as_string().is_ok_and(|source| SOURCE_PREFIXES.iter().any(|prefix| source.starts_with(prefix))) {
+            if mount["source"]
+                .as_string()
+                .is_ok_and(|source| SOURCE_PREFIXES.iter().any(|prefix| source.starts_with(prefix)))
+            {
                 look(&mount["source"]);
             }
         }
@@ -70,7 +73,10 @@ mod tests {
     fn what_re2_refuses_is_left_alone_and_what_we_refuse_is_named() {
         assert_eq!(first_unusable(&policy("A=("), false), None);
         assert_eq!(first_unusable(&policy("A=("), true), Some(("A=(".to_owned(), PatternError::Group)));
-        assert_eq!(first_unusable(&policy(r"A=\Bx"), false), Some((r"A=\Bx".to_owned(), PatternError::NoEqual)));
+        assert_eq!(
+            first_unusable(&policy(r"A=\Bx"), false),
+            Some((r"A=\Bx".to_owned(), PatternError::NoEqual))
+        );
         assert_eq!(first_unusable(&policy("A=.*"), true), None);
     }
 }

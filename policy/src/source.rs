@@ -19,7 +19,17 @@ const MAX_DEPTH: usize = 32;
 
 /// First names of built-ins that no policy may call: they reach the network, the host, the clock or chance, or are not there.
 const FORBIDDEN: &[&str] = &[
-    "crypto", "graphql", "http", "io", "net", "opa", "providers", "rand", "rego", "time", "uuid",
+    "crypto",
+    "graphql",
+    "http",
+    "io",
+    "net",
+    "opa",
+    "providers",
+    "rand",
+    "rego",
+    "time",
+    "uuid",
 ];
 
 /// Most operators, indices and dots in one rule: the interpreter's parser and evaluation recurse over them.
@@ -87,7 +97,13 @@ fn is_call(tokens: &[Token<'_>], index: usize) -> bool {
 }
 
 fn line(text: &str, at: usize) -> usize {
-    text.as_bytes().get(..at).unwrap_or_default().iter().filter(|b| **b == b'\n').count() + 1
+    text.as_bytes()
+        .get(..at)
+        .unwrap_or_default()
+        .iter()
+        .filter(|b| **b == b'\n')
+        .count()
+        + 1
 }
 
 fn refuse_long_expressions(text: &str, tokens: &[Token<'_>]) -> Result<(), SourceError> {
@@ -215,7 +231,13 @@ fn own_prefixes(tokens: &[Token<'_>]) -> Vec<String> {
 fn starts_statement(tokens: &[Token<'_>], index: usize) -> bool {
     index == 0
         || (matches!(tokens.get(index - 1), Some(Token::Newline { outside: true }))
-            && match tokens.get(..index).into_iter().flatten().rev().find(|token| !matches!(token, Token::Newline { .. })) {
+            && match tokens
+                .get(..index)
+                .into_iter()
+                .flatten()
+                .rev()
+                .find(|token| !matches!(token, Token::Newline { .. }))
+            {
                 None | Some(Token::Close(..) | Token::Text(..) | Token::Number(..)) => true,
                 Some(Token::Path(word, _)) => !matches!(*word, "if" | "else" | "in" | "default" | "not" | "some" | "every" | "with" | "as"),
                 Some(_) => false,
@@ -250,7 +272,8 @@ fn constant(text: &str, tokens: &[Token<'_>], index: usize) -> Option<(Value, st
         return None;
     };
     let at_line_start = *at == 0 || text.as_bytes().get(at - 1) == Some(&b'\n');
-    let assigned = matches!(tokens.get(index + 1), Some(Token::Other(b':', _))) && matches!(tokens.get(index + 2), Some(Token::Other(b'=', _)));
+    let assigned =
+        matches!(tokens.get(index + 1), Some(Token::Other(b':', _))) && matches!(tokens.get(index + 2), Some(Token::Other(b'=', _)));
     if name.contains('.') || !at_line_start || !assigned || !starts_statement(tokens, index) {
         return None;
     }

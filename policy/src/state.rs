@@ -59,7 +59,9 @@ impl State {
     /// The state before the first decision, from the base document's `metadata` (maps only).
     pub(crate) fn initial(metadata: &serde_json::Value) -> Self {
         let maps = metadata.as_object().into_iter().flatten();
-        let entries = maps.map(|(name, map)| (name.clone(), Entry::Map(Value::from(map.clone())))).collect();
+        let entries = maps
+            .map(|(name, map)| (name.clone(), Entry::Map(Value::from(map.clone()))))
+            .collect();
         Self { entries }
     }
 
@@ -148,7 +150,10 @@ impl State {
     }
 
     fn map(&mut self, name: &str) -> Result<&mut Object, String> {
-        let entry = self.entries.entry(name.to_owned()).or_insert_with(|| Entry::Map(Value::new_object()));
+        let entry = self
+            .entries
+            .entry(name.to_owned())
+            .or_insert_with(|| Entry::Map(Value::new_object()));
         match entry {
             Entry::Map(map) => map.as_object_mut().map_err(|error| error.to_string()),
             other => Err(wrong_type(name, "regopolicyinterpreter.regoMetadataMap", other)),
@@ -156,7 +161,10 @@ impl State {
     }
 
     fn set(&mut self, name: &str) -> Result<&mut Array, String> {
-        let entry = self.entries.entry(name.to_owned()).or_insert_with(|| Entry::Set(Value::new_array()));
+        let entry = self
+            .entries
+            .entry(name.to_owned())
+            .or_insert_with(|| Entry::Set(Value::new_array()));
         match entry {
             Entry::Set(set) => set.as_array_mut().map_err(|error| error.to_string()),
             other => Err(wrong_type(name, "regopolicyinterpreter.regoMetadataSet", other)),

@@ -67,7 +67,10 @@ impl Verdict for TrustListVerdict {
         }
         let name = |entry: &Value| match entry.as_str() {
             Some(name) => Ok(name.to_owned()),
-            None => Err(format!("Elements of result.allowed_ledgers must be strings, got {}", go_type(entry))),
+            None => Err(format!(
+                "Elements of result.allowed_ledgers must be strings, got {}",
+                go_type(entry)
+            )),
         };
         Ok(Self {
             allowed_ledgers: list.iter().map(name).collect::<Result<_, _>>()?,

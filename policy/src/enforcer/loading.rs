@@ -32,7 +32,11 @@ impl Enforcer {
 
     /// The keys of a ledger, by id.
     pub fn ledger_keys(&self, ledger: &str) -> impl Iterator<Item = (&str, &LedgerKey)> {
-        self.ledgers.keys_of(ledger).into_iter().flatten().map(|(id, key)| (id.as_str(), key))
+        self.ledgers
+            .keys_of(ledger)
+            .into_iter()
+            .flatten()
+            .map(|(id, key)| (id.as_str(), key))
     }
 
     /// Fragments whose namespaces rules may refer to: issuer, feed and namespace of each.
@@ -98,27 +102,40 @@ impl Enforcer {
             text: fragment::with_parameters(&request.text, namespace, parameters),
             svn: request.header_svn,
         };
-        let others: Vec<Active> = self.active.iter().filter(|active| !active.is(&request.issuer, &request.feed)).cloned().collect();
+        let others: Vec<Active> = self
+            .active
+            .iter()
+            .filter(|active| !active.is(&request.issuer, &request.feed))
+            .cloned()
+            .collect();
         let scratch = self.interpreter.scratch(others.iter().chain([&offered]), Some(namespace));
         let scratch = scratch.map_err(|error| Reason::Invalid {
             input: input.clone(),
             policy_error: format!("error when compiling modules: {error}"),
         })?;
-        let in_use = self.interpreter.enter(scratch).map_err(|error| Reason::Refused(error.to_string()))?;
-        let svn = self.interpreter.value(&format!("data.{namespace}.svn"), regorus::Value::new_object());
+        let in_use = self
+            .interpreter
+            .enter(scratch)
+            .map_err(|error| Reason::Refused(error.to_string()))?;
+        let svn = self
+            .interpreter
+            .value(&format!("data.{namespace}.svn"), regorus::Value::new_object());
         offered.svn = svn.ok().as_ref().and_then(fragment::whole_number).or(offered.svn);
-        let judged = self.check_age(&offered).and_then(|()| self.decide(POINT, input)).and_then(|answer| {
-            let add_module = match answer.get("add_module") {
-                Some(Json::Bool(add_module)) => *add_module,
-                None => false,
-                Some(_) => return Err(Reason::Refused("value for 'add_module' is not a boolean".to_owned())),
-            };
-            if add_module && one_of_many {
-                let text = "Fragment cannot include namespace if multiple possible parameter combinations are defined";
-                return Err(Reason::Refused(text.to_owned()));
-            }
-            Ok((answer, add_module))
-        });
+        let judged = self
+            .check_age(&offered)
+            .and_then(|()| self.decide(POINT, input))
+            .and_then(|answer| {
+                let add_module = match answer.get("add_module") {
+                    Some(Json::Bool(add_module)) => *add_module,
+                    None => false,
+                    Some(_) => return Err(Reason::Refused("value for 'add_module' is not a boolean".to_owned())),
+                };
+                if add_module && one_of_many {
+                    let text = "Fragment cannot include namespace if multiple possible parameter combinations are defined";
+                    return Err(Reason::Refused(text.to_owned()));
+                }
+                Ok((answer, add_module))
+            });
         if matches!(judged, Ok((_, true))) {
             self.active = Arc::new(others.into_iter().chain([offered]).collect());
         } else if let Err(error) = self.interpreter.enter(in_use) {

@@ -516,7 +516,10 @@ fn patterns_that_cannot_keep_their_meaning_are_named_at_load() {
     let error = Enforcer::new(&text).err().expect("refused").to_string();
     assert!(error.contains(r#"NONCE=\\Bx"#), "{error}");
     let refused_by_re2 = policy("").replace("NONCE=[0-9a-f]+", "NONCE=(");
-    assert!(Enforcer::new(&refused_by_re2).is_ok(), "it never matches, as existing policies expect");
+    assert!(
+        Enforcer::new(&refused_by_re2).is_ok(),
+        "it never matches, as existing policies expect"
+    );
     let strict = policy("strict := true").replace("NONCE=[0-9a-f]+", "NONCE=(");
     assert!(Enforcer::new(&strict).is_err());
 }

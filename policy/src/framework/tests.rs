@@ -35,7 +35,11 @@ fn every_point_of_the_tables_has_a_rule() {
     let module = super::module();
     for point in crate::POINTS.iter().chain(crate::OWN_POINTS) {
         let default = format!("\ndefault {} := ", point.name);
-        assert!(module.contains(&default), "no rule for {} among the files of framework.rs", point.name);
+        assert!(
+            module.contains(&default),
+            "no rule for {} among the files of framework.rs",
+            point.name
+        );
     }
 }
 

@@ -56,7 +56,10 @@ impl<'v> Places<'v> {
             return false;
         };
         let in_directory = self.directories.iter().any(|(prefix, directory)| {
-            allowed.starts_with(prefix) && patterns.is_match(&allowed.replace(prefix, directory), source, true).unwrap_or(false)
+            allowed.starts_with(prefix)
+                && patterns
+                    .is_match(&allowed.replace(prefix, directory), source, true)
+                    .unwrap_or(false)
         });
         let owned = || {
             self.plan9_prefix.is_some_and(|prefix| allowed.starts_with(prefix))

@@ -10,7 +10,10 @@ const LIST: &str = r#"[
 fn a_constant_becomes_a_value_and_lines_keep_their_numbers() {
     let text = format!("package policy\n\ncontainers := {LIST}\n\nlast := 1\n");
     let source = read(&text).unwrap();
-    assert_eq!(source.text, "package policy\n\ncontainers := casemate_constant(0)\n\n\n\n\n\nlast := 1\n");
+    assert_eq!(
+        source.text,
+        "package policy\n\ncontainers := casemate_constant(0)\n\n\n\n\n\nlast := 1\n"
+    );
     assert_eq!(source.constants[0][0]["command"][1], Value::from("b<"));
     assert_eq!(source.constants[0][0]["raw"], Value::from(r"x\y"));
     assert_eq!(source.constants[0][1]["command"].as_array().unwrap().len(), 1);
@@ -46,7 +49,10 @@ fn no_policy_reaches_out() {
 
 #[test]
 fn what_does_not_end_or_nests_without_end_is_refused() {
-    assert_eq!(read("package p\nx := \"no end\n").unwrap_err().to_string(), "line 2: unterminated string or unbalanced bracket");
+    assert_eq!(
+        read("package p\nx := \"no end\n").unwrap_err().to_string(),
+        "line 2: unterminated string or unbalanced bracket"
+    );
     assert!(read("package p\nx := [1\n").is_err());
     assert!(read("package p\nx := 1]\n").is_err());
     for piece in ["-", "+1", "[0]", ".a", "|{1}"] {

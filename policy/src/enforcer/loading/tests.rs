@@ -61,7 +61,12 @@ fn a_namespace_is_in_use_once_its_load_is_committed() {
 fn a_load_that_fails_leaves_the_fragment_in_use() {
     let mut enforcer = enforcer("");
     load(&mut enforcer, fragment("one", &text("app", 1, true))).unwrap();
-    for broken in ["package app\nsvn := [\n", &text("app", 0, false), "package app\nok := nothing\n", "package app\nx := http.send({})\n"] {
+    for broken in [
+        "package app\nsvn := [\n",
+        &text("app", 0, false),
+        "package app\nok := nothing\n",
+        "package app\nx := http.send({})\n",
+    ] {
         assert!(load(&mut enforcer, fragment("one", broken)).is_err(), "{broken}");
         assert!(allowed(&mut enforcer), "{broken}");
     }
