@@ -227,7 +227,7 @@ impl Judges {
 
 fn row(family: &str, size: usize, shared: bool) -> Result<Value, Error> {
     let text = policy(size, shared);
-    let rounds = if size >= 1000 { 7 } else { 20 };
+    let rounds: usize = if size >= 1000 { 7 } else { 20 };
     let before = resident_kib();
     let enforcer = Enforcer::new(&text)?;
     let kib = resident_kib().saturating_sub(before);

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use thiserror::Error;
 
 use crate::action::{self, Action, Capabilities, LoadFragment, LoadTransparencyTrustList};
@@ -400,7 +400,7 @@ fn typed<A: Action + DeserializeOwned>(
 ) -> Result<Result<Allowed, Denied>, String> {
     let input = match &step.input {
         Some(input) => input.clone(),
-        None => unasked(&step.point, &step.args),
+        None => unasked(step),
     };
     let action: A = serde_json::from_value(input.clone()).map_err(|error| format!("input does not fit the action: {error}"))?;
     if step.input.is_some() && serde_json::to_value(&action).ok() != Some(input) {
@@ -416,9 +416,9 @@ fn typed<A: Action + DeserializeOwned>(
     }))
 }
 
-/// The least input for a request that no Rego saw: from the arguments, or empty.
-fn unasked(point: &str, args: &Map<String, Value>) -> Value {
-    let blank = match point {
+/// The least input for a request that no Rego saw: from the arguments, from what was kept of it unchanged, or empty.
+fn unasked(step: &Step) -> Value {
+    let blank = match step.point.as_str() {
         "create_container" => {
             r#"{"containerID":"","argList":[],"envList":[],"workingDir":"","sandboxDir":"","hugePagesDir":"","mounts":[],
                 "devices":[],"privileged":false,"noNewPrivileges":false,"user":{"id":"","name":""},"groups":[],"umask":"",
@@ -433,7 +433,21 @@ fn unasked(point: &str, args: &Map<String, Value>) -> Value {
         _ => "{}",
     };
     let mut input: Map<String, Value> = serde_json::from_str(blank).unwrap_or_default();
-    for (key, value) in args {
+    if let Some(kept) = &step.want.keep {
+        let mut capabilities = kept.caps.clone().unwrap_or_default();
+        for set in ["ambient", "bounding", "effective", "inheritable", "permitted"] {
+            capabilities.entry(set.to_owned()).or_default();
+        }
+        for (key, value) in [
+            ("envList", json!(kept.env.clone().unwrap_or_default())),
+            ("capabilities", json!(capabilities)),
+        ] {
+            if let Some(slot) = input.get_mut(key) {
+                *slot = value;
+            }
+        }
+    }
+    for (key, value) in &step.args {
         if let Some(slot) = input.get_mut(key) {
             *slot = value.clone();
         }

@@ -1,5 +1,7 @@
 //! What every policy can rely on beside its own text: default mounts, prefixes and capability lists, as `data` in Rego.
 
+use std::sync::LazyLock;
+
 use serde_json::Value;
 
 use crate::action::Capabilities;
@@ -7,19 +9,22 @@ use crate::action::Capabilities;
 /// The base document, in the form policies of the field expect.
 const BASE: &str = include_str!("data.json");
 
+/// Read once: denials compare with its capability lists.
+static DOCUMENT: LazyLock<Value> = LazyLock::new(|| serde_json::from_str(BASE).unwrap_or_default());
+
 /// Default mounts, privileged mounts, source prefixes, default capabilities and the first metadata.
 pub fn base_document() -> Value {
-    serde_json::from_str(BASE).unwrap_or_default()
+    DOCUMENT.clone()
 }
 
 /// Whether the base document has `name` at its top, where no module may be.
 pub(crate) fn is_base_key(name: &str) -> bool {
-    base_document().get(name).is_some()
+    DOCUMENT.get(name).is_some()
 }
 
 /// Names of the capability list `key` in the order of the base document.
 fn names(key: &str) -> Vec<String> {
-    base_document()[key]
+    DOCUMENT[key]
         .as_array()
         .into_iter()
         .flatten()

@@ -3,10 +3,16 @@ package confine_container_test
 import data.fixtures
 import data.framework
 
+# Spelled out: what a test takes from the framework outside of `with` would be evaluated without its input.
+masked := [
+	"/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats",
+	"/proc/sched_debug", "/proc/scsi", "/sys/firmware",
+]
+
 request := {
 	"containerID": fixtures.id,
-	"maskedPaths": framework.default_masked_paths,
-	"readonlyPaths": framework.default_readonly_paths,
+	"maskedPaths": masked,
+	"readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
 	"namespaces": [
 		{"type": "pid", "path": ""},
 		{"type": "mount", "path": ""},
@@ -32,7 +38,7 @@ errors(change, listed) := found if {
 
 test_the_strictest_confinement if {
 	allowed({}, {})
-	allowed({"maskedPaths": array.concat(framework.default_masked_paths, ["/more"])}, {})
+	allowed({"maskedPaths": array.concat(masked, ["/more"])}, {})
 }
 
 test_nothing_is_uncovered if {
