@@ -194,10 +194,13 @@ mod tests {
         }
     }
 
+    /// Exits, the time between them, and the work done by each.
+    type Life = (u32, Duration, fn(u32) -> u64);
+
     /// Two exits for each interrupt of a busy disk; three for each character of the console; a slow poll; a whole boot.
     #[test]
     fn honest_guests_are_left_alone() {
-        let honest: [(u32, Duration, fn(u32) -> u64); 4] = [
+        let honest: [Life; 4] = [
             (20 * STORM_EXITS, FAST, |i| u64::from(i % 2 == 0)),
             (20 * STORM_EXITS, FAST, |i| u64::from(i % 3 == 0)),
             (20 * STORM_EXITS, Duration::from_micros(51), |_| 0),

@@ -52,7 +52,7 @@ fn json(output: &Output) -> Value {
 fn commands() -> String {
     let device = r#"{"target": "/run/mounts/scsi/m0", "mountPathRegex": "/run/mounts/scsi/m[0-9]+", "deviceHash": "HASH"}"#;
     let known = device.replace("HASH", &"ab".repeat(32));
-    let unknown = device.replace("HASH", &"cd".repeat(32));
+    let unknown = device.replace("HASH", &"cd".repeat(32)).replace("scsi/m0", "scsi/m1");
     format!(r#"[{{"name": "mount_device", "input": {known}}}, {{"name": "mount_device", "input": {unknown}}}]"#)
 }
 

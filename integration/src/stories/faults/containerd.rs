@@ -48,7 +48,7 @@ pub(in crate::stories) fn containerd_killed(lab: &Lab) -> Result<()> {
 }
 
 fn this_round(lab: &Lab, containerd: &mut Containerd, one: &Running, dice: &mut Dice, span: Duration, round: u32) -> Result<()> {
-    let ending = round % ENDS_EVERY == 0;
+    let ending = round.is_multiple_of(ENDS_EVERY);
     let meanwhile = if ending {
         Some(lab.container(BUSYBOX).command(["sh", "-c", "sleep 4; exit 7"]).start()?)
     } else {
