@@ -55,7 +55,7 @@ impl Vm {
         self.events
             .add(self.latch.event().as_raw_fd(), EventSet::IN, Box::new(stop))
             .map_err(RunError::Events)?;
-        // vCPU threads have put themselves under theirs before they wait at the gate.
+        // vCPU threads have been under theirs since they were started.
         self.filter.install()?;
         self.vcpus.resume();
         let served = self.events.run();

@@ -9,7 +9,7 @@ use crate::watchdog::Watchdog;
 use kvm_ioctls::VcpuFd;
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use vm_spec::control::Stats;
 use vmm_sys_util::errno;
@@ -60,7 +60,7 @@ pub struct VcpuThreads {
 extern "C" fn on_kick(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
 
 impl VcpuThreads {
-    /// Starts a thread per vCPU, behind a shut gate.
+    /// Starts a thread per vCPU, behind a shut gate; returns when each is under its filter.
     pub fn start(vcpus: Vec<VcpuFd>, around: Surroundings) -> Result<Self, ThreadError> {
         register_signal_handler(SIGRTMIN(), on_kick).map_err(ThreadError::Signal)?;
         let stats = vcpus
@@ -76,11 +76,17 @@ impl VcpuThreads {
             stats,
             handles: Mutex::default(),
         };
+        let count = vcpus.len();
+        let settled = Arc::new((Mutex::new(0), Condvar::new()));
         for (id, mut vcpu) in vcpus.into_iter().enumerate() {
             let (gate, counters, around) = (this.gate.clone(), this.counters.clone(), around.clone());
+            let settled = settled.clone();
             let run = move || {
                 let _last_word = LastWord(&around.latch);
-                match around.filter.install() {
+                let installed = around.filter.install();
+                *settled.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+                settled.1.notify_one();
+                match installed {
                     Ok(()) => serve(&mut vcpu, &gate, &around, &counters),
                     Err(e) => around.latch.end(Ending::Faulty(e.to_string())),
                 }
@@ -94,6 +100,12 @@ impl VcpuThreads {
                 }
             }
         }
+        // No guest runs before the last thread is under its filter: the first vCPU would, while the others still start.
+        let behind = settled.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let _all = settled
+            .1
+            .wait_while(behind, |threads| *threads < count)
+            .unwrap_or_else(PoisonError::into_inner);
         Ok(this)
     }
 
