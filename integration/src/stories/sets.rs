@@ -38,17 +38,27 @@ const fn only(name: &'static str, minutes: u64) -> Long {
     }
 }
 
+/// Told by the full set only, its rounds spread over machines.
+const fn only_spread(name: &'static str, machines: u32, minutes: u64) -> Long {
+    Long {
+        only: true,
+        ..spread(name, machines, minutes)
+    }
+}
+
 const LONG: &[Long] = &[
     only("hostile-host-full", 30),
     only("growth-sequential", 120),
     only("growth-parallel", 20),
+    only("clock-steps", 20),
+    only("slow-reader", 15),
     only("gigabyte", 30),
     spread("vmm-killed-anywhere", 4, 20),
-    spread("shim-killed-anywhere", 4, 20),
-    spread("containerd-killed", 6, 20),
+    only_spread("shim-killed-anywhere", 4, 20),
+    only_spread("containerd-killed", 6, 20),
     spread("exec-killed", 2, 20),
     spread("start-starved", 2, 20),
-    spread("cache-full", 2, 20),
+    only_spread("cache-full", 2, 20),
     spread("run-full", 2, 20),
 ];
 
