@@ -42,7 +42,7 @@ pub struct Stdio {
     pub stdin: String,
     /// FIFO or URI that is written; empty for none.
     pub stdout: String,
-    /// The same.
+    /// The same. Without a terminal, runc of containerd 1.6 takes either both outputs or none.
     pub stderr: String,
     /// All of them are one terminal.
     pub terminal: bool,

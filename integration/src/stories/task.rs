@@ -95,6 +95,7 @@ pub(super) fn close_io(lab: &Lab) -> Result<()> {
     let stdio = Stdio {
         stdin: stdin.path(),
         stdout: stdout.path(),
+        stderr: stdout.path(),
         ..Stdio::default()
     };
     let counted = stdout.read()?;
@@ -192,6 +193,7 @@ pub(super) fn oom(lab: &Lab) -> Result<()> {
     let shown = stdout.read()?;
     let stdio = Stdio {
         stdout: stdout.path(),
+        stderr: stdout.path(),
         ..Stdio::default()
     };
     let made = Made::created(lab, container, &stdio)?;
@@ -293,6 +295,7 @@ pub(super) fn containerd_restarted(lab: &Lab) -> Result<()> {
     let stdio = Stdio {
         stdin: stdin.path(),
         stdout: stdout.path(),
+        stderr: stdout.path(),
         ..Stdio::default()
     };
     let container = lab
