@@ -20,7 +20,10 @@ use libcontainer::{
     syscall::syscall::SyscallType,
     workload,
 };
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::sys::{
+    prctl,
+    socket::{ControlMessageOwned, MsgFlags, recvmsg},
+};
 use oci_spec::runtime::Spec;
 
 use crate::{descriptors, device_filter};
@@ -107,6 +110,15 @@ pub fn create(id: &str, bundle: &Path, spec: &Spec) -> Result<(u32, Option<Owned
 ///
 /// libcontainer's own builder for this drops the seccomp profile of the container, so its arguments are put together here.
 pub fn exec(id: &str, bundle: &Path, spec: Spec) -> Result<(u32, Option<OwnedFd>), ContainerError> {
+    // Both are inherited, and the builder would do them, in this order. The agent's score would shield the new process from
+    // the OOM killer, which would end the container's init in its place; and until its execve it is the launcher, into which
+    // the container's processes must not look.
+    let score = spec.process().as_ref().and_then(|process| process.oom_score_adj());
+    let score = score.ok_or(ContainerError::Missing("OOM score"))?;
+    fs::write("/proc/self/oom_score_adj", score.to_string()).map_err(io_error("setting the OOM score"))?;
+    prctl::set_dumpable(false)
+        .map_err(io::Error::from)
+        .map_err(io_error("hiding the launcher"))?;
     let (ours, theirs) = UnixStream::pair().map_err(io_error("making the console socket"))?;
     let terminal = wants_terminal(&spec);
     let notify_path = bundle.join(format!("exec-{}.sock", std::process::id()));

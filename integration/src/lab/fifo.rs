@@ -3,11 +3,13 @@
 use anyhow::{Context, Result, bail};
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::stat::Mode,
     unistd::mkfifo,
 };
 use std::fs::{File, OpenOptions};
 use std::io::Read;
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -59,18 +61,20 @@ impl Fifo {
         OpenOptions::new().write(true).open(self.file()).context("cannot open a FIFO")
     }
 
-    /// Reads it to its end in the background. Its first writer must be there.
+    /// Reads it to its end in the background, from its first writer on.
     pub fn read(&self) -> Result<Reading> {
         Ok(Reading::of(self.reader()?))
     }
 }
 
 impl Reading {
-    /// Reads `file` to its end in the background.
+    /// Reads `file` to its end in the background, from its first writer on.
     pub fn of(mut file: File) -> Self {
         let so_far = Arc::new(Mutex::new(Vec::new()));
         let shared = Arc::clone(&so_far);
         let thread = std::thread::spawn(move || {
+            // Before the first writer a read would say that the end has come; only then does poll(2) have anything to tell.
+            poll(&mut [PollFd::new(file.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)?;
             let mut bytes = [0; 64 * 1024];
             loop {
                 let count = file.read(&mut bytes)?;
@@ -112,5 +116,23 @@ impl Reading {
             .lock()
             .map(|all| all.clone())
             .map_err(|_| anyhow::anyhow!("a reader panicked"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn a_reader_waits_for_its_first_writer_and_ends_with_the_last() {
+        let fifo = Fifo::new().unwrap();
+        let reading = fifo.read().unwrap();
+        std::thread::sleep(POLL);
+        assert!(!reading.has_ended());
+        let mut writer = fifo.writer().unwrap();
+        writer.write_all(b"here").unwrap();
+        drop(writer);
+        assert_eq!(reading.end(Duration::from_secs(10)).unwrap(), b"here");
     }
 }

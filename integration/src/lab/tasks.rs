@@ -2,9 +2,9 @@
 
 use anyhow::{Context, Result, ensure};
 use containerd_client::services::v1::{
-    CloseIoRequest, CreateTaskRequest, DeleteProcessRequest, DeleteTaskRequest, ExecProcessRequest, GetContainerRequest, GetRequest,
-    KillRequest, ListPidsRequest, MetricsRequest, PauseTaskRequest, PublishRequest, ResizePtyRequest, ResumeTaskRequest, StartRequest,
-    SubscribeRequest, UpdateTaskRequest, WaitRequest,
+    CloseIoRequest, Container, CreateTaskRequest, DeleteProcessRequest, DeleteTaskRequest, ExecProcessRequest, GetContainerRequest,
+    GetRequest, KillRequest, ListPidsRequest, MetricsRequest, PauseTaskRequest, PublishRequest, ResizePtyRequest, ResumeTaskRequest,
+    StartRequest, SubscribeRequest, UpdateTaskRequest, WaitRequest,
     containers_client::ContainersClient,
     events_client::EventsClient,
     snapshots::{MountsRequest, snapshots_client::SnapshotsClient},
@@ -42,7 +42,7 @@ pub struct Stdio {
     pub stdin: String,
     /// FIFO or URI that is written; empty for none.
     pub stdout: String,
-    /// The same.
+    /// The same. Without a terminal, runc of containerd 1.6 takes either both outputs or none.
     pub stderr: String,
     /// All of them are one terminal.
     pub terminal: bool,
@@ -107,9 +107,7 @@ impl Tasks {
 
     /// Creates the task of a container that was [made](super::Container::made); its init's pid comes back.
     pub fn create(&self, id: &str, stdio: &Stdio) -> Answer<u32> {
-        let find = GetContainerRequest { id: id.to_owned() };
-        let mut containers = ContainersClient::new(self.channel.clone());
-        let container = self.call(containers.get(request(find)))?.container.unwrap_or_default();
+        let container = self.container(id)?;
         let mounts = MountsRequest {
             snapshotter: container.snapshotter,
             key: container.snapshot_key,
@@ -156,11 +154,20 @@ impl Tasks {
         Ok(self.call(self.client().get(request(get)))?.process.unwrap_or_default().pid)
     }
 
-    /// Registers a further process.
+    fn container(&self, id: &str) -> Answer<Container> {
+        let find = GetContainerRequest { id: id.to_owned() };
+        let mut containers = ContainersClient::new(self.channel.clone());
+        Ok(self.call(containers.get(request(find)))?.container.unwrap_or_default())
+    }
+
+    /// Registers a further process: as `ctr task exec` does, it is the container's with other words.
     pub fn exec(&self, id: &str, exec: &str, words: &[&str], stdio: &Stdio) -> Answer<()> {
-        let process = serde_json::json!({
-            "args": words, "cwd": "/", "env": [crate::images::PATH], "user": {"uid": 0, "gid": 0}, "terminal": stdio.terminal,
-        });
+        let spec = self.container(id)?.spec.unwrap_or_default();
+        let mut process = serde_json::from_slice::<serde_json::Value>(&spec.value)
+            .map_err(|error| tonic::Status::internal(format!("the container's spec: {error}")))?["process"]
+            .take();
+        process["args"] = words.into();
+        process["terminal"] = stdio.terminal.into();
         let mut exec = ExecProcessRequest {
             container_id: id.to_owned(),
             exec_id: exec.to_owned(),

@@ -70,6 +70,7 @@ pub(super) fn exit_before_end(lab: &Lab) -> Result<()> {
     let shown = stdout.read()?;
     let stdio = Stdio {
         stdout: stdout.path(),
+        stderr: stdout.path(),
         ..Stdio::default()
     };
     let words = "(until [ -e /tmp/go ]; do sleep 0.1; done; echo late) & echo early; exit 3";
@@ -93,6 +94,7 @@ pub(super) fn gigabyte(lab: &Lab) -> Result<()> {
     let mut reader = stdout.reader()?;
     let stdio = Stdio {
         stdout: stdout.path(),
+        stderr: stdout.path(),
         ..Stdio::default()
     };
     let tasks = Tasks::connect()?;

@@ -24,6 +24,9 @@ const SOON: Duration = Duration::from_secs(60);
 /// A pause is looked at for this long.
 const STILL: Duration = Duration::from_millis(300);
 const WAITERS: usize = 20;
+/// Limits that a container is given while it runs: small, but runc's own init, a Go program, fits in.
+const MEMORY: u64 = 64 << 20;
+const PIDS: u64 = 20;
 
 /// A created task, its container and streams.
 struct Made<'a> {
@@ -92,6 +95,7 @@ pub(super) fn close_io(lab: &Lab) -> Result<()> {
     let stdio = Stdio {
         stdin: stdin.path(),
         stdout: stdout.path(),
+        stderr: stdout.path(),
         ..Stdio::default()
     };
     let counted = stdout.read()?;
@@ -129,17 +133,22 @@ pub(super) fn pause(lab: &Lab) -> Result<()> {
 pub(super) fn update(lab: &Lab) -> Result<()> {
     let made = Made::started(lab, "sleep 1000")?;
     let limits = serde_json::json!({
-        "memory": {"limit": 50 << 20}, "pids": {"limit": 5}, "cpu": {"shares": 512, "quota": 20_000, "period": 100_000},
+        "memory": {"limit": MEMORY}, "pids": {"limit": PIDS}, "cpu": {"shares": 512, "quota": 20_000, "period": 100_000},
     });
     made.tasks.update(&made.id, &limits).context("update")?;
     let counters = made.tasks.metrics(&made.id)?.context("no counters")?;
     ensure!(
-        (counters.memory.usage_limit, counters.pids.limit) == (50 << 20, 5),
+        (counters.memory.usage_limit, counters.pids.limit) == (MEMORY, PIDS),
         "the limits are {} and {}",
         counters.memory.usage_limit,
         counters.pids.limit
     );
-    // The first limit bites: processes beyond the fifth cannot be forked.
+    let too_large = ["dd", "if=/dev/zero", "of=/dev/null", "bs=100M", "count=1"];
+    made.tasks.exec(&made.id, "large", &too_large, &Stdio::default()).context("exec")?;
+    made.tasks.start(&made.id, "large").context("start exec")?;
+    let status = made.tasks.wait(&made.id, "large").context("wait")?;
+    ensure!(status == 137, "100 MiB in 64 MiB of memory: {status}");
+    made.tasks.delete_exec(&made.id, "large").context("delete exec")?;
     let stdout = Fifo::new()?;
     let shown = stdout.read()?;
     let stdio = Stdio {
@@ -147,12 +156,12 @@ pub(super) fn update(lab: &Lab) -> Result<()> {
         stderr: stdout.path(),
         ..Stdio::default()
     };
-    let fork = "for n in 1 2 3 4 5 6 7 8; do sleep 2 & done; wait";
+    let fork = "n=0; while [ $n -lt 30 ]; do n=$((n + 1)); sleep 5 & done; wait";
     made.tasks.exec(&made.id, "fork", &["sh", "-c", fork], &stdio).context("exec")?;
     made.tasks.start(&made.id, "fork").context("start exec")?;
     ensure!(
         made.tasks.wait(&made.id, "fork").context("wait")? != 0,
-        "eight processes fit in five"
+        "thirty processes fit in twenty"
     );
     made.tasks.delete_exec(&made.id, "fork").context("delete exec")?;
     let text = String::from_utf8_lossy(&shown.end(SOON)?).into_owned();
@@ -184,6 +193,7 @@ pub(super) fn oom(lab: &Lab) -> Result<()> {
     let shown = stdout.read()?;
     let stdio = Stdio {
         stdout: stdout.path(),
+        stderr: stdout.path(),
         ..Stdio::default()
     };
     let made = Made::created(lab, container, &stdio)?;
@@ -285,6 +295,7 @@ pub(super) fn containerd_restarted(lab: &Lab) -> Result<()> {
     let stdio = Stdio {
         stdin: stdin.path(),
         stdout: stdout.path(),
+        stderr: stdout.path(),
         ..Stdio::default()
     };
     let container = lab
