@@ -123,10 +123,11 @@ mod tests {
 
     #[test]
     fn every_round_of_a_spread_story_is_told_once() {
-        for story in ALL.iter().filter(|story| long(story).is_some_and(|long| long.spread.is_some())) {
+        let spread = |story: &'static Story| Some((story, long(story).filter(|long| long.spread.is_some())?));
+        for (story, long) in ALL.iter().filter_map(spread) {
             let told = (0..DEBIANS).flat_map(|debian| scopes(story, Set::Full, debian, 1));
             assert_eq!(told.map(|scope| scope.rounds(1, 200)).sum::<u32>(), 200, "{}", story.name);
-            assert_eq!(scopes(story, Set::Short, 0, 1).len(), 1);
+            assert_eq!(scopes(story, Set::Short, 0, 1).len(), usize::from(!long.only));
         }
     }
 }
