@@ -1,10 +1,10 @@
 //! VMs for the boot benchmarks: started, timed until they speak, looked at, killed.
 
 use super::tools;
+use crate::lab::vm::listen_seqpacket;
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use nix::unistd::Pid;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -284,14 +284,6 @@ fn casemate(devices: Devices, guest: &Guest<'_>, console: &OwnedFd, dir: &Path, 
     let mut command = Command::new(VMM);
     command.args(["--spec-fd", &number.to_string()]);
     Ok((command, files))
-}
-
-fn listen_seqpacket(path: &Path) -> Result<OwnedFd> {
-    let socket =
-        socket::socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).context("cannot create a socket")?;
-    socket::bind(socket.as_raw_fd(), &UnixAddr::new(path)?).context("cannot bind the control socket")?;
-    socket::listen(&socket, Backlog::new(8)?).context("cannot listen on the control socket")?;
-    Ok(socket)
 }
 
 /// The leanest way to boot an ELF kernel that QEMU has: no device but the serial port, qboot instead of SeaBIOS.

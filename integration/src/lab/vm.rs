@@ -195,7 +195,8 @@ fn ask_with(socket: &Path, request: &Request, descriptors: &[RawFd]) -> Result<R
     client.ask(request, descriptors).context("the VMM did not answer")
 }
 
-fn listen_seqpacket(path: &Path) -> Result<OwnedFd> {
+/// A listening control socket at `path`.
+pub fn listen_seqpacket(path: &Path) -> Result<OwnedFd> {
     let socket =
         socket::socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).context("cannot create a socket")?;
     socket::bind(socket.as_raw_fd(), &UnixAddr::new(path)?).context("cannot bind the control socket")?;
