@@ -7,6 +7,7 @@ use crate::{
     bundle::BundleError, config::ConfigError, layers::LayersError, policy_text::PolicyTextError, stdio::StdioError, vm::ControlError,
     vm::VmError,
 };
+use std::path::PathBuf;
 use ttrpc::Code;
 
 /// Why a task call failed.
@@ -75,6 +76,14 @@ pub enum Error {
     /// The VMM refused.
     #[error("cannot attach layers to the VM")]
     Control(#[from] ControlError),
+    /// The guest's scratch disk has no room on the host.
+    #[error("cannot mount the scratch disk: no space left on device: the file system of {} is full", directory.display())]
+    ScratchFull {
+        /// Where scratch disks lie.
+        directory: PathBuf,
+        /// What the guest, which sees only that its disk fails, says of it.
+        source: ttrpc::Error,
+    },
     /// A stream cannot be opened.
     #[error(transparent)]
     Stdio(#[from] StdioError),
@@ -112,6 +121,7 @@ impl Error {
             Self::Aborted => Code::CANCELLED,
             Self::Invalid(_) | Self::Bundle(_) | Self::Config(_) | Self::Policy(_) | Self::Stdio(_) => Code::INVALID_ARGUMENT,
             Self::Unimplemented(_) => Code::UNIMPLEMENTED,
+            Self::ScratchFull { .. } => Code::RESOURCE_EXHAUSTED,
             Self::Layers(_) | Self::Vm(_) | Self::Control(_) | Self::Encode(_) => Code::INTERNAL,
             Self::Agent {
                 source: ttrpc::Error::RpcStatus(status),

@@ -21,6 +21,7 @@ use crate::{
     vm::{BootRequest, StateDir, Vm},
 };
 use agent_protocol::{MountScratchRequest, SetPolicyRequest};
+use nix::sys::statvfs::statvfs;
 use rootfs::Mounted;
 use std::{
     path::PathBuf,
@@ -30,6 +31,9 @@ use std::{
 
 /// The agent must answer a call that changes something within this time. Emulated guests are slow.
 pub const AGENT_CALL: Duration = Duration::from_secs(120);
+
+/// A file system with less room than this, in bytes, is full: an empty scratch disk takes more.
+const FULL: u64 = 512 << 10;
 
 /// Context of an agent call with [`AGENT_CALL`].
 pub fn agent_call() -> ttrpc::context::Context {
@@ -214,7 +218,7 @@ impl Sandbox {
         vm.agent()
             .mount_scratch(agent_call(), &scratch)
             .await
-            .map_err(Error::agent("mount the scratch disk"))?;
+            .map_err(|answer| scratch_failed(config, answer))?;
         let vm = Arc::new(vm);
         booting.succeed(vm.clone());
         Ok(vm)
@@ -245,6 +249,18 @@ impl Sandbox {
     fn leave(&self) -> Option<Arc<Vm>> {
         let vm = self.current()?;
         self.enter(Phase::Stopping).then_some(vm)
+    }
+}
+
+/// Why the guest has no scratch disk. Only the host sees that the disk's file cannot grow.
+fn scratch_failed(config: &Config, answer: ttrpc::Error) -> Error {
+    let free = statvfs(&config.cache_dir).map(|fs| fs.blocks_available().saturating_mul(fs.fragment_size()));
+    match free {
+        Ok(bytes) if bytes < FULL => Error::ScratchFull {
+            directory: config.cache_dir.clone(),
+            source: answer,
+        },
+        _ => Error::agent("mount the scratch disk")(answer),
     }
 }
 
@@ -285,6 +301,24 @@ mod tests {
         assert!(sandbox.current().is_none());
         drop(Attempt::begin(&sandbox).unwrap());
         assert!(matches!(Attempt::begin(&sandbox), Err(Error::Sandbox("gone"))));
+    }
+
+    #[test]
+    fn a_scratch_disk_that_fails_is_explained_only_where_the_host_knows_why() {
+        let answer = || ttrpc::Error::RpcStatus(ttrpc::get_status(ttrpc::Code::INTERNAL, "a block device cannot be set up"));
+        let at = |dir: &str| Config {
+            cache_dir: dir.into(),
+            ..Config::default()
+        };
+        assert!(matches!(scratch_failed(&at("/"), answer()), Error::Agent { .. }));
+        assert!(matches!(scratch_failed(&at("/nowhere"), answer()), Error::Agent { .. }));
+        // A file system of the kernel's has no blocks at all.
+        let full = scratch_failed(&at("/proc"), answer());
+        assert!(
+            ttrpc::Error::from(full)
+                .to_string()
+                .contains("no space left on device: the file system of /proc is full")
+        );
     }
 
     #[test]

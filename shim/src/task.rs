@@ -188,7 +188,13 @@ impl Task for TaskService {
     }
 
     async fn connect(&self, _ctx: &TtrpcContext, request: ConnectRequest) -> ttrpc::Result<ConnectResponse> {
-        // containerd asks this of every shim after a restart; a container that is not there yet is no error.
+        // containerd asks this of every shim after a restart, and of no other. Without a container, the one that this shim was
+        // started for will never come, or has been deleted: containerd 1.6 would keep such a shim for ever.
+        if self.0.containers.is_empty() {
+            log::info!("containerd was restarted and there is no container: the end");
+            self.0.ending.store(true, Ordering::SeqCst);
+            self.0.finished.notify_one();
+        }
         let task_pid = self
             .0
             .containers

@@ -22,11 +22,13 @@ const INIT_CODE: [u8; 33] = [
     0x0f, 0x05,                     // syscall
     0xeb, 0xf7,                     // jmp to the pause
 ];
-/// Writes 'V' to COM1 and halts; the same bytes in 64-bit and in 32-bit mode.
+/// Writes a line to COM1 and halts; the same bytes in 64-bit and in 32-bit mode. A line: the VMM keeps what is none.
 #[rustfmt::skip]
-const KERNEL_CODE: [u8; 10] = [
+const KERNEL_CODE: [u8; 13] = [
     0x66, 0xba, 0xf8, 0x03,  // mov dx, 0x3f8
     0xb0, b'V',              // mov al, 'V'
+    0xee,                    // out dx, al
+    0xb0, b'\n',             // mov al, '\n'
     0xee,                    // out dx, al
     0xf4,                    // hlt
     0xeb, 0xfd,              // jmp to the hlt

@@ -33,7 +33,7 @@ pub struct Row {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
     /// Further figures of the same run.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub details: BTreeMap<String, f64>,
     /// Why there is no value.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -5,7 +5,7 @@ use super::report::Row;
 use crate::images::BUSYBOX;
 use crate::stories::Runtime;
 use anyhow::{Context, Result, ensure};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Stdio};
 use std::time::Instant;
 
@@ -48,32 +48,32 @@ fn stdout(runtime: Runtime) -> Result<f64> {
 
 /// MiB/s from the first byte sent to the reader's word that it has the last.
 fn stdin(runtime: Runtime) -> Result<f64> {
-    // head takes one byte at a time where it is to take one; the rest is counted.
-    let script = format!("dd bs=1 count=1 of=/dev/null 2>/dev/null; echo go; head -c {BYTES} | wc -c");
-    let mut child = Running::start(runtime, "stdin", &script)?;
+    // It takes one byte, and only then says that it reads: the start is not in the figure. What it keeps is counted later.
+    let script = "dd bs=1 count=1 of=/dev/null 2>/dev/null; echo go; cat >/dev/shm/in; echo in; stat -c %s /dev/shm/in";
+    let mut child = Running::start(runtime, "stdin", script)?;
     let mut input = child.0.stdin.take().context("no standard input")?;
-    let mut output = child.0.stdout.take().context("no standard output")?;
+    let mut output = BufReader::new(child.0.stdout.take().context("no standard output")?);
     input.write_all(b"x").context("cannot write")?;
-    let mut go = [0; 3];
-    output.read_exact(&mut go).context("the container does not read")?;
-    ensure!(go == *b"go\n", "the container said something else than go");
+    says(&mut output, "go")?;
     let started = Instant::now();
     let chunk = vec![0; CHUNK];
     for _ in 0..BYTES / CHUNK {
         input.write_all(&chunk).context("cannot write")?;
     }
-    let mut count = String::new();
-    // ctr sees the end of its input before the container's end.
+    // ctr closes the container's input when its own has ended.
     drop(input);
-    output.read_to_string(&mut count).context("cannot read")?;
+    says(&mut output, "in")?;
     let seconds = started.elapsed().as_secs_f64();
-    ensure!(
-        count.trim().parse() == Ok(BYTES),
-        "the container counted {:?} of {BYTES} bytes",
-        count.trim()
-    );
+    says(&mut output, &BYTES.to_string())?;
     child.end()?;
     Ok(MIB as f64 / seconds)
+}
+
+fn says(output: &mut impl BufRead, wanted: &str) -> Result<()> {
+    let mut line = String::new();
+    output.read_line(&mut line).context("cannot read")?;
+    ensure!(line.trim() == wanted, "the container said {:?} and not {wanted:?}", line.trim());
+    Ok(())
 }
 
 /// A container in the foreground; killed when dropped.

@@ -22,6 +22,8 @@ use std::time::Duration;
 const SHOWS_WITHIN: Duration = Duration::from_secs(60);
 /// cgroup of the namespace: with it in place a VMM gets a cgroup of its own, as in a pod.
 const NAMESPACE_CGROUP: &str = "/sys/fs/cgroup/default";
+/// Where containerd's client library makes FIFOs.
+const FIFOS: &str = "/run/containerd/fifo";
 /// How often a container that is still ending is asked to go.
 const REMOVALS: usize = 20;
 
@@ -30,8 +32,9 @@ fn with_cgroups() -> Result<()> {
     std::fs::create_dir_all(NAMESPACE_CGROUP).context("cannot make the namespace's cgroup")
 }
 
-/// Takes containerd's record of what a broken `ctr` left; everything else must have gone by itself.
+/// Takes what a broken `ctr` left, containerd's record and its own FIFOs; everything else must have gone by itself.
 fn forget_containers(but: &[&str]) -> Result<()> {
+    forget_fifos(but)?;
     for n in 0.. {
         let known = Ended::of(&["ctr", "container", "list", "-q"])?.exits_with(0)?.text();
         let left: Vec<&str> = known.lines().filter(|id| !but.contains(id)).collect();
@@ -42,6 +45,22 @@ fn forget_containers(but: &[&str]) -> Result<()> {
         for id in left {
             Ended::of(&["ctr", "task", "delete", "--force", id])?;
             Ended::of(&["ctr", "container", "delete", id])?;
+        }
+    }
+    Ok(())
+}
+
+/// `ctr` makes a directory of FIFOs for each process and takes it away at its orderly end only.
+fn forget_fifos(but: &[&str]) -> Result<()> {
+    for dir in std::fs::read_dir(FIFOS)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+    {
+        let names = std::fs::read_dir(&dir).into_iter().flatten().filter_map(|entry| entry.ok());
+        let mut names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        if !names.any(|name| but.iter().any(|id| name.starts_with(&format!("{id}-")))) {
+            std::fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
         }
     }
     Ok(())

@@ -47,7 +47,6 @@ const fn only_spread(name: &'static str, machines: u32, minutes: u64) -> Long {
 }
 
 const LONG: &[Long] = &[
-    only("hostile-host", 15),
     only("hostile-host-full", 30),
     only("growth-sequential", 120),
     only("growth-parallel", 20),

@@ -550,6 +550,20 @@ async fn the_end_of_the_vm_is_the_end_of_everything_in_it() {
 }
 
 #[tokio::test]
+async fn a_shim_that_a_restarted_containerd_finds_without_a_container_ends() {
+    let world = World::new().await;
+    let connect = || ConnectRequest {
+        id: "web".into(),
+        ..Default::default()
+    };
+    world.service.connect(&context(), connect()).await.unwrap();
+    assert!(timeout(Duration::from_millis(10), world.finished.notified()).await.is_err());
+    world.delete("").await.unwrap();
+    world.service.connect(&context(), connect()).await.unwrap();
+    timeout(SOON, world.finished.notified()).await.expect("the end");
+}
+
+#[tokio::test]
 async fn unknown_ids_and_unknown_calls() {
     let world = World::new().await;
     let state = StateRequest {

@@ -3,10 +3,11 @@
 use super::{SHOWS_WITHIN, until_ready};
 use crate::{
     images::BUSYBOX,
-    lab::{Ended, Lab, is_running, victim::Victim},
+    lab::{Ended, Fifo, Lab, Stdio, Tasks, is_running, victim::Victim},
 };
 use anyhow::{Context, Result, ensure};
-use std::io::{PipeReader, Read};
+use std::fs::File;
+use std::io::Read;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -23,16 +24,28 @@ const LOG_DIR: &str = "/job/log";
 const LOG_KIB: u64 = 64;
 
 pub(in crate::stories) fn slow_reader(lab: &Lab) -> Result<()> {
-    let (reader, writer) = std::io::pipe().context("cannot make a pipe")?;
+    // By the Task API: ctr cuts off what its FIFO still holds when the task has ended, with any runtime.
+    let stdout = Fifo::new()?;
+    let reader = stdout.reader()?;
+    let stdio = Stdio {
+        stdout: stdout.path(),
+        ..Stdio::default()
+    };
+    let tasks = Tasks::connect()?;
     let script = format!("head -c {BYTES} /dev/zero; exit 5");
-    let program = lab.container(BUSYBOX).command(["sh", "-c", &script]).start_into(writer)?;
+    let id = lab.container(BUSYBOX).command(["sh", "-c", &script]).made()?;
+    tasks.create(&id, &stdio).context("create")?;
+    tasks.start(&id, "").context("start")?;
     let count = sip(reader)?;
-    program.end()?.exits_with(5)?;
+    let status = tasks.wait(&id, "").context("wait")?;
+    ensure!(status == 5, "it ended with {status}");
+    tasks.delete(&id).context("delete")?;
+    Ended::of(&["ctr", "container", "delete", &id])?.exits_with(0)?;
     ensure!(count == BYTES, "{count} bytes arrived, not {BYTES}");
     lab.nothing_is_left()
 }
 
-fn sip(mut reader: PipeReader) -> Result<usize> {
+fn sip(mut reader: File) -> Result<usize> {
     let mut buffer = vec![0; SIP_BYTES];
     let mut count = 0;
     while let n @ 1.. = reader.read(&mut buffer).context("cannot read")? {
