@@ -18,7 +18,7 @@ echo '==> building the fuzz targets'
 export RUSTFLAGS='--cfg fuzzing -C passes=sancov-module -C llvm-args=-sanitizer-coverage-level=4
     -C llvm-args=-sanitizer-coverage-inline-8bit-counters -C llvm-args=-sanitizer-coverage-pc-table
     -C llvm-args=-sanitizer-coverage-trace-compares'
-${CARGO:-cargo} build --release --locked --target x86_64-unknown-linux-gnu --target-dir "$cache/target"
+${CARGO:-cargo} build --release --target x86_64-unknown-linux-gnu --target-dir "$cache/target"
 for target in $targets; do
     mkdir -p "$cache/corpus/$target" "$cache/crashes"
     echo "==> fuzzing $target for $seconds s"
