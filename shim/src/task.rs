@@ -60,7 +60,7 @@ struct Tasks {
     sandbox: Arc<Sandbox>,
     events: Publisher,
     containers: Containers,
-    /// containerd has asked for the end while a container was being created.
+    /// containerd has asked for the end, or was restarted, while a container was being created.
     ending: AtomicBool,
     finished: Arc<Notify>,
 }
@@ -188,12 +188,14 @@ impl Task for TaskService {
     }
 
     async fn connect(&self, _ctx: &TtrpcContext, request: ConnectRequest) -> ttrpc::Result<ConnectResponse> {
-        // containerd asks this of every shim after a restart, and of no other. Without a container, the one that this shim was
-        // started for will never come, or has been deleted: containerd 1.6 would keep such a shim for ever.
-        if self.0.containers.is_empty() {
-            log::info!("containerd was restarted and there is no container: the end");
+        // containerd asks this of every shim after a restart, and of no other. Whoever wanted a container that is not there yet
+        // is gone, and containerd 1.6 would keep a shim without a container for ever.
+        if !self.0.containers.has_any() {
             self.0.ending.store(true, Ordering::SeqCst);
-            self.0.finished.notify_one();
+            if self.0.containers.is_empty() {
+                log::info!("containerd was restarted and there is no container: the end");
+                self.0.finished.notify_one();
+            }
         }
         let task_pid = self
             .0

@@ -1,11 +1,11 @@
 //! The host's end: from the VMM's vsock socket to a connection inside the guest.
 
-use std::{io, path::Path};
+use std::{io, path::Path, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
-    time::timeout,
+    time::{sleep, timeout},
 };
 use ttrpc::r#async::{Client, transport::Socket};
 
@@ -13,6 +13,10 @@ use crate::{
     AgentClient, CONTROL_PORT, STREAM_PORT, StreamToken,
     limits::{CONNECT_ANSWER_BYTES, CONNECT_DEADLINE},
 };
+
+/// How often a stream may be refused before that is an error, and the pause between two attempts.
+const REFUSALS: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Why no connection into the guest came about.
 #[derive(Debug, thiserror::Error)]
@@ -78,12 +82,20 @@ pub async fn agent_client(vsock_socket: &Path) -> Result<AgentClient, ConnectErr
     Ok(AgentClient::new(Client::new(Socket::new(stream))))
 }
 
-/// A stdio stream that a request can name by `token`; half-close ends one direction.
+/// A stdio stream that a request can name by `token`; half-close ends one direction. Refused, it is tried again a few times:
+/// the guest's kernel refuses what its queue of connections has no room for at the moment.
 ///
 /// # Errors
 /// As [`connect`].
 pub async fn open_stream(vsock_socket: &Path, token: StreamToken) -> Result<UnixStream, ConnectError> {
-    let mut stream = connect(vsock_socket, STREAM_PORT).await?;
+    let mut refusals = 0;
+    let mut stream = loop {
+        match connect(vsock_socket, STREAM_PORT).await {
+            Err(ConnectError::Refused(_)) if refusals < REFUSALS => refusals += 1,
+            outcome => break outcome?,
+        }
+        sleep(PAUSE).await;
+    };
     stream.write_all(&token.0).await.map_err(ConnectError::Socket)?;
     Ok(stream)
 }

@@ -16,7 +16,8 @@ const REFERENCE: &str = "docker.io/casemate/bench:1";
 const FILE: &str = "bench-data";
 /// The image's layout in the job, and the layer's tar in it, uncompressed.
 pub const IMAGE_IN_JOB: &str = "job/bench-image.tar";
-const WORK: &str = "/tmp/verity";
+/// On the file system on which a sandbox's layers lie.
+const WORK: &str = "/var/lib/casemate/bench-verity";
 const MAPPED: &str = "bench-verity";
 /// Counts changes of the image's recipe.
 const RECIPE: &str = "1";

@@ -44,6 +44,11 @@ impl Testbed {
         })
     }
 
+    /// What its machines' processors are.
+    pub fn accel(&self) -> &Accel {
+        &self.accel
+    }
+
     /// A machine in which everything is in place, with its files in `dir`.
     pub fn machine(&self, dir: &Path) -> Result<Machine> {
         match &self.prepared {

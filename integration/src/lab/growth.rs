@@ -16,7 +16,7 @@ const DESCRIPTORS_NOISE: usize = 6;
 /// Counts at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Load {
-    /// All processes of the host.
+    /// All processes of the host; without the kernel's own, which come and go with its work.
     pub processes: usize,
     /// Unix sockets of the host.
     pub sockets: usize,
@@ -43,7 +43,7 @@ impl Load {
         let traces = Traces::now()?;
         let containerd = Victim::Containerd.find("").context("containerd does not run")?;
         Ok(Self {
-            processes: count(Path::new("/proc"), |name| name.bytes().all(|b| b.is_ascii_digit()))?,
+            processes: count(Path::new("/proc"), is_program)?,
             // The first line is a heading.
             sockets: lines("/proc/net/unix")?.saturating_sub(1),
             mounts: traces.mounts.len(),
@@ -103,6 +103,12 @@ fn count(dir: &Path, wanted: impl Fn(&str) -> bool) -> Result<usize> {
         .filter_map(|entry| entry.ok())
         .filter(|entry| entry.file_name().to_str().is_some_and(&wanted))
         .count())
+}
+
+/// Whether a directory of /proc belongs to a process with a program: those of the kernel have no command line.
+fn is_program(name: &str) -> bool {
+    name.bytes().all(|b| b.is_ascii_digit())
+        && std::fs::read(Path::new("/proc").join(name).join("cmdline")).is_ok_and(|line| !line.is_empty())
 }
 
 fn lines(file: &str) -> Result<usize> {

@@ -79,9 +79,13 @@ async fn run(args: Args, listener: UnixListener) -> Result<(), BootstrapError> {
     log::info!("serving sandbox {} in namespace {}", group.id, args.namespace);
 
     finished.notified().await;
-    sandbox.stop().await;
-    events.flush(LAST_EVENTS).await;
-    tokio::time::sleep(LAST_ANSWER).await;
+    // Beside each other: containerd waits for the end of this process before it answers its own caller.
+    let answered = tokio::time::sleep(LAST_ANSWER);
+    let ended = async {
+        sandbox.stop().await;
+        events.flush(LAST_EVENTS).await;
+    };
+    tokio::join!(answered, ended);
     let _ = tokio::time::timeout(DISCONNECT, server.shutdown()).await;
     if let Some(address) = address {
         address.unlink();

@@ -207,6 +207,11 @@ impl Containers {
         entries.is_empty()
     }
 
+    /// Whether there is a container that was created.
+    pub fn has_any(&self) -> bool {
+        lock(&self.0).values().any(|entry| matches!(entry, Entry::Ready(_)))
+    }
+
     /// Whether there is neither a container nor one being created.
     pub fn is_empty(&self) -> bool {
         lock(&self.0).is_empty()
