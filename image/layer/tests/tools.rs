@@ -202,6 +202,10 @@ fn a_scratch_disk_over_garbage_is_clean() {
     fsck("a_scratch_disk_over_garbage_is_clean", sparse.path());
 }
 
+/// How often a mount that is busy is tried again, and the pause in between.
+const UNMOUNTS: usize = 100;
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
+
 /// Mounted until it goes out of scope.
 struct Mounted(TempDir);
 
@@ -222,8 +226,20 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        let unmounted = Command::new("umount").arg(self.0.path()).status();
-        assert!(unmounted.is_ok_and(|status| status.success()), "umount");
+        // A child that another test has forked holds this one's files until it executes its program.
+        let unmounted = || {
+            Command::new("umount")
+                .arg(self.0.path())
+                .status()
+                .is_ok_and(|status| status.success())
+        };
+        let gone = (0..UNMOUNTS).any(|_| {
+            unmounted() || {
+                std::thread::sleep(PAUSE);
+                false
+            }
+        });
+        assert!(gone, "umount");
     }
 }
 

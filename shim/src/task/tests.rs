@@ -558,11 +558,17 @@ async fn a_shim_that_a_restarted_containerd_finds_without_a_container_ends() {
     };
     world.service.connect(&context(), connect()).await.unwrap();
     assert!(timeout(Duration::from_millis(10), world.finished.notified()).await.is_err());
+    world.start("").await.unwrap();
+    world.kill("", 9).await.unwrap();
+    world.wait("").await.unwrap();
     world.delete("").await.unwrap();
     world.service.connect(&context(), connect()).await.unwrap();
     timeout(SOON, world.finished.notified()).await.expect("the end");
     // One that is being created: the end comes with its failure.
     let world = World::new().await;
+    world.start("").await.unwrap();
+    world.kill("", 9).await.unwrap();
+    world.wait("").await.unwrap();
     world.delete("").await.unwrap();
     world.service.0.containers.reserve("late").unwrap();
     world.service.connect(&context(), connect()).await.unwrap();
