@@ -3,7 +3,7 @@
 //! Policies made by tools are a few long lists and some short rules. The interpreter would evaluate such a list anew for every
 //! decision; here each becomes a value once, and a call that gives the value takes its place in the text. Lines keep their numbers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use regorus::Value;
 use thiserror::Error;
@@ -77,8 +77,9 @@ pub(crate) fn read(text: &str) -> Result<Source, SourceError> {
         ..Source::default()
     };
     let mut copied = 0;
+    let mut known = Known::default();
     for index in 0..tokens.len() {
-        let Some((value, range)) = constant(text, &tokens, index) else {
+        let Some((value, range)) = constant(text, &tokens, index, &mut known) else {
             continue;
         };
         source.text.push_str(text.get(copied..range.start).unwrap_or(""));
@@ -267,7 +268,7 @@ fn metadata_names(tokens: &[Token<'_>]) -> BTreeSet<String> {
 }
 
 /// A rule `NAME := CONSTANT` that begins at the token: the value, and where it stands.
-fn constant(text: &str, tokens: &[Token<'_>], index: usize) -> Option<(Value, std::ops::Range<usize>)> {
+fn constant<'a>(text: &'a str, tokens: &[Token<'a>], index: usize, known: &mut Known<'a>) -> Option<(Value, std::ops::Range<usize>)> {
     let Some(Token::Path(name, at)) = tokens.get(index) else {
         return None;
     };
@@ -281,7 +282,9 @@ fn constant(text: &str, tokens: &[Token<'_>], index: usize) -> Option<(Value, st
         return None;
     };
     let mut reader = Reader {
+        text,
         tokens: tokens.get(index + 3..)?.iter(),
+        known,
     };
     let value = reader.value(0)?;
     let rest = reader.tokens.as_slice();
@@ -297,12 +300,17 @@ fn constant(text: &str, tokens: &[Token<'_>], index: usize) -> Option<(Value, st
     (alone && !goes_on && end - start >= MIN_CONSTANT_BYTES).then_some((value, *start..end + 1))
 }
 
+/// Values by the text they were read from. Lists made by tools say the same thousands of times; here it is read and kept once.
+type Known<'a> = HashMap<&'a str, Value>;
+
 /// Reads constants; anything that is none ends the reading.
-struct Reader<'t, 'a> {
+struct Reader<'r, 't, 'a> {
+    text: &'a str,
     tokens: std::slice::Iter<'t, Token<'a>>,
+    known: &'r mut Known<'a>,
 }
 
-impl<'t, 'a> Reader<'t, 'a> {
+impl<'t, 'a> Reader<'_, 't, 'a> {
     fn next(&mut self) -> Option<&'t Token<'a>> {
         self.tokens.find(|token| !matches!(token, Token::Newline { .. }))
     }
@@ -316,15 +324,47 @@ impl<'t, 'a> Reader<'t, 'a> {
             return None;
         }
         match self.next()? {
-            Token::Text(text, _) => Some(Value::from(string(text)?)),
+            Token::Text(text, _) => self.text(text),
             Token::Path("true", _) => Some(Value::Bool(true)),
             Token::Path("false", _) => Some(Value::Bool(false)),
             Token::Path("null", _) => Some(Value::Null),
             Token::Number(digits, _) => whole_number(digits),
-            Token::Open(b'[', _) => self.array(depth),
-            Token::Open(b'{', _) => self.object(depth),
+            Token::Open(open @ (b'[' | b'{'), start) => {
+                let flat = self.flat(*start);
+                if let Some((text, tokens)) = flat
+                    && let Some(value) = self.known.get(text)
+                {
+                    let value = value.clone();
+                    self.tokens.nth(tokens);
+                    return Some(value);
+                }
+                let value = if *open == b'[' { self.array(depth) } else { self.object(depth) }?;
+                if let Some((text, _)) = flat {
+                    self.known.insert(text, value.clone());
+                }
+                Some(value)
+            }
             _ => None,
         }
+    }
+
+    /// The text of a list or object without others in it, and the tokens ahead before its end.
+    fn flat(&self, start: usize) -> Option<(&'a str, usize)> {
+        let ahead = self.tokens.as_slice();
+        let tokens = ahead.iter().position(|token| matches!(token, Token::Open(..) | Token::Close(..)))?;
+        match ahead.get(tokens) {
+            Some(Token::Close(_, end)) => Some((self.text.get(start..=*end)?, tokens)),
+            _ => None,
+        }
+    }
+
+    fn text(&mut self, literal: &'a str) -> Option<Value> {
+        if let Some(value) = self.known.get(literal) {
+            return Some(value.clone());
+        }
+        let value = Value::from(string(literal)?);
+        self.known.insert(literal, value.clone());
+        Some(value)
     }
 
     fn array(&mut self, depth: usize) -> Option<Value> {
@@ -346,10 +386,11 @@ impl<'t, 'a> Reader<'t, 'a> {
                 self.next();
                 return Some(Value::from(fields));
             }
-            let Token::Text(key, _) = self.next()? else { return None };
+            let Token::Text(key, _) = *self.next()? else { return None };
             let Token::Other(b':', _) = self.next()? else { return None };
+            let key = self.text(key)?;
             let value = self.value(depth + 1)?;
-            if fields.insert(Value::from(string(key)?), value).is_some() {
+            if fields.insert(key, value).is_some() {
                 return None;
             }
             self.separator(b'}')?;

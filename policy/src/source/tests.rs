@@ -20,6 +20,19 @@ fn a_constant_becomes_a_value_and_lines_keep_their_numbers() {
 }
 
 #[test]
+fn what_is_said_again_is_the_same_value() {
+    let same = r#"{"a": ["x", "y"], "b": {"c": "x"}, "d": ["x", "y" ], "e": [ # x
+"x", "y"]}"#;
+    let text = format!("package policy\nlist := [{same}, {same}, [], {{}}, {}]\n", format!("{same},").repeat(4));
+    let source = read(&text).unwrap();
+    let list = source.constants[0].as_array().unwrap();
+    assert_eq!(list.len(), 8);
+    let expected = Value::from_json_str(r#"{"a": ["x", "y"], "b": {"c": "x"}, "d": ["x", "y"], "e": ["x", "y"]}"#).unwrap();
+    assert!([0, 1, 4, 5, 6, 7].iter().all(|index| list[*index] == expected));
+    assert_eq!((&list[2], &list[3]), (&Value::new_array(), &Value::new_object()));
+}
+
+#[test]
 fn what_is_no_constant_or_no_whole_rule_stays() {
     for text in [
         format!("package p\nx := {} if input.a\n", LIST),
