@@ -17,19 +17,90 @@ const MIN_CONSTANT_BYTES: usize = 128;
 /// Deepest nesting of a constant; the interpreter's own parser allows no more either.
 const MAX_DEPTH: usize = 32;
 
-/// First names of built-ins that no policy may call: they reach the network, the host, the clock or chance, or are not there.
-const FORBIDDEN: &[&str] = &[
-    "crypto",
-    "graphql",
-    "http",
-    "io",
-    "net",
-    "opa",
-    "providers",
-    "rand",
-    "rego",
-    "time",
-    "uuid",
+/// Functions a policy may call beside its own: what depends on nothing but its arguments. No network, no clock, no chance, nothing of
+/// the host or the interpreter; what is not in this list is refused by name.
+pub(crate) const BUILTINS: &[&str] = &[
+    "abs",
+    "array.concat",
+    "array.reverse",
+    "array.slice",
+    "bits.and",
+    "bits.lsh",
+    "bits.negate",
+    "bits.or",
+    "bits.rsh",
+    "bits.xor",
+    "ceil",
+    "concat",
+    "contains",
+    "count",
+    "endswith",
+    "floor",
+    "format_int",
+    "indexof",
+    "indexof_n",
+    "intersection",
+    "is_array",
+    "is_boolean",
+    "is_null",
+    "is_number",
+    "is_object",
+    "is_set",
+    "is_string",
+    "json.filter",
+    "json.is_valid",
+    "json.marshal",
+    "json.remove",
+    "json.unmarshal",
+    "lower",
+    "max",
+    "min",
+    "numbers.range",
+    "numbers.range_step",
+    "object.filter",
+    "object.get",
+    "object.keys",
+    "object.remove",
+    "object.subset",
+    "object.union",
+    "object.union_n",
+    "print",
+    "product",
+    "regex.find_n",
+    "regex.is_valid",
+    "regex.match",
+    "regex.replace",
+    "regex.split",
+    "regex.template_match",
+    "replace",
+    "round",
+    "semver.compare",
+    "semver.is_valid",
+    "set",
+    "sort",
+    "split",
+    "sprintf",
+    "startswith",
+    "strings.any_prefix_match",
+    "strings.any_suffix_match",
+    "strings.count",
+    "strings.replace_n",
+    "strings.reverse",
+    "substring",
+    "sum",
+    "to_number",
+    "trace",
+    "trim",
+    "trim_left",
+    "trim_prefix",
+    "trim_right",
+    "trim_space",
+    "trim_suffix",
+    "type_name",
+    "union",
+    "units.parse",
+    "units.parse_bytes",
+    "upper",
 ];
 
 /// Most operators, indices and dots in one rule: the interpreter's parser and evaluation recurse over them.
@@ -148,6 +219,7 @@ fn refuse_long_expressions(text: &str, tokens: &[Token<'_>]) -> Result<(), Sourc
 }
 
 fn refuse_forbidden(text: &str, tokens: &[Token<'_>]) -> Result<(), SourceError> {
+    let (own, prefixes) = (own_functions(tokens), own_prefixes(tokens));
     let mut imported = BTreeSet::new();
     for (index, token) in tokens.iter().enumerate() {
         let Token::Path(path, at) = token else { continue };
@@ -160,7 +232,16 @@ fn refuse_forbidden(text: &str, tokens: &[Token<'_>]) -> Result<(), SourceError>
             }
         }
         let first = path.split('.').next().unwrap_or("");
-        if path.contains('.') && is_call(tokens, index) && FORBIDDEN.contains(&first) && !imported.contains(first) {
+        let known = || {
+            KEYWORDS.contains(&first)
+                || imported.contains(first)
+                || own.contains(path)
+                || BUILTINS.contains(path)
+                || prefixes
+                    .iter()
+                    .any(|prefix| path.strip_prefix(prefix.as_str()).is_some_and(|name| own.contains(name)))
+        };
+        if is_call(tokens, index) && !known() {
             return Err(SourceError::Forbidden {
                 name: (*path).to_owned(),
                 line: line(text, *at),
@@ -168,6 +249,22 @@ fn refuse_forbidden(text: &str, tokens: &[Token<'_>]) -> Result<(), SourceError>
         }
     }
     Ok(())
+}
+
+/// Functions that the text defines.
+fn own_functions<'a>(tokens: &[Token<'a>]) -> BTreeSet<&'a str> {
+    let defined = |index: usize| {
+        let starts = starts_statement(tokens, index)
+            || (matches!(
+                index.checked_sub(1).and_then(|before| tokens.get(before)),
+                Some(Token::Path("default", _))
+            ) && starts_statement(tokens, index - 1));
+        match tokens.get(index) {
+            Some(Token::Path(path, _)) if starts && is_call(tokens, index) => Some(*path),
+            _ => None,
+        }
+    };
+    (0..tokens.len()).filter_map(defined).collect()
 }
 
 /// Functions that come back to themselves would exhaust the interpreter's stack. Rules that do are found by the interpreter.
