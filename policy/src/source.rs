@@ -514,8 +514,12 @@ fn string(literal: &str) -> Option<String> {
 
 fn whole_number(digits: &str) -> Option<Value> {
     let plain = digits == "0" || !digits.starts_with('0');
-    let number: i64 = digits.parse().ok().filter(|_| plain)?;
-    Some(Value::from(number))
+    match digits.parse::<i64>() {
+        _ if !plain => None,
+        Ok(number) => Some(Value::from(number)),
+        // "Unlimited", as resource limits have it.
+        Err(_) => digits.parse::<u64>().ok().map(Value::from),
+    }
 }
 
 #[cfg(test)]
