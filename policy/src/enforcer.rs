@@ -31,6 +31,8 @@ pub(crate) struct Memory {
     stdio: Arc<BTreeMap<String, bool>>,
     ledgers: Ledgers,
     active: Arc<Vec<Active>>,
+    /// Fragments that were loaded, in use or not.
+    loads: usize,
 }
 
 /// Owns a policy and everything it remembers. One per VM.
@@ -266,10 +268,7 @@ impl Enforcer {
 
     /// As [`Self::query`], in the interpreter's own form.
     fn evaluate(&mut self, rule: &str, input: &Value) -> Result<Value, String> {
-        let mut answer = self
-            .interpreter
-            .object(rule, input.clone())
-            .map_err(|error| error.to_string())?;
+        let mut answer = self.interpreter.object(rule, input.clone()).map_err(|error| error.to_string())?;
         let metadata = answer
             .as_object_mut()
             .ok()
@@ -341,12 +340,14 @@ impl Enforcer {
             stdio: Arc::clone(&self.stdio),
             ledgers: self.ledgers.clone(),
             active: Arc::clone(&self.active),
+            loads: self.loads,
         }
     }
 
     fn restore(&mut self, memory: Memory) {
         self.stdio = memory.stdio;
         self.ledgers = memory.ledgers;
+        self.loads = memory.loads;
         if self.active != memory.active {
             let engine = self.interpreter.scratch(memory.active.iter(), None);
             let entered = engine.map(|engine| self.interpreter.enter(engine));
