@@ -11,6 +11,7 @@ mod ctr;
 mod exec;
 mod footprint;
 mod guest;
+mod policy;
 mod probe;
 pub mod report;
 mod run;
@@ -105,6 +106,11 @@ const ALL: &[Benchmark] = &[
         name: "convert",
         title: "a tree of files made into a block image with hashes (this host's clock)",
         place: Place::Host(convert::measure),
+    },
+    Benchmark {
+        name: "policy",
+        title: "decisions by containers in the policy, layers distinct or shared (this host's processor time)",
+        place: Place::Host(policy::measure),
     },
 ];
 

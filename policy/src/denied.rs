@@ -1,6 +1,7 @@
 //! A denial: plain words first, then the decision document that existing tools read out of error texts.
 
 use std::fmt;
+use std::sync::LazyLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -170,13 +171,19 @@ fn redacted_reason(mut reason: Map<String, Value>) -> Map<String, Value> {
     reason
 }
 
-/// The two default sets are long and say nothing; a word takes their place.
+/// The two default sets, and the word that takes their place: they are long and say nothing.
+static DEFAULT_CAPABILITIES: LazyLock<Vec<(Value, &str)>> = LazyLock::new(|| {
+    let defaults = [
+        (data::privileged_capabilities(), "[privileged]"),
+        (data::unprivileged_capabilities(), "[unprivileged]"),
+    ];
+    let json = |(sets, word)| Some((serde_json::to_value(sets).ok()?, word));
+    defaults.into_iter().filter_map(json).collect()
+});
+
 fn shorten_capabilities(capabilities: &mut Value) {
-    let is = |default: crate::action::Capabilities| serde_json::to_value(default).is_ok_and(|default| default == *capabilities);
-    if is(data::privileged_capabilities()) {
-        *capabilities = Value::from("[privileged]");
-    } else if is(data::unprivileged_capabilities()) {
-        *capabilities = Value::from("[unprivileged]");
+    if let Some((_, word)) = DEFAULT_CAPABILITIES.iter().find(|(sets, _)| sets == capabilities) {
+        *capabilities = Value::from(*word);
     }
 }
 
@@ -227,26 +234,41 @@ fn enclose(document: Map<String, Value>, max_bytes: usize, objects_cut: bool) ->
     text.unwrap_or_else(|| encode(&document))
 }
 
-/// Bytes of JSON beyond which objects are not even converted: with lists of capabilities shortened, a container is at least a tenth
-/// as long as before.
-pub(crate) fn objects_are_cut(objects: &impl serde::Serialize, max_bytes: usize) -> bool {
-    max_bytes != 0 && !fits(objects, max_bytes.saturating_mul(32))
+/// Whether the objects are longer than any decision text may get, and need not even be converted: those of a large policy are
+/// megabytes. Capabilities do not count, which may be shortened.
+pub(crate) fn objects_are_cut(objects: &regorus::Value, max_bytes: usize) -> bool {
+    let capabilities = regorus::Value::from("capabilities");
+    let mut counter = Counter { left: max_bytes };
+    let mut fits = |value: &regorus::Value| serde_json::to_writer(&mut counter, value).is_ok();
+    let all_fit = match objects {
+        regorus::Value::Array(objects) => objects.iter().all(|object| match object {
+            regorus::Value::Object(fields) => fields
+                .iter()
+                .all(|(name, value)| *name == capabilities || (fits(name) && fits(value))),
+            other => fits(other),
+        }),
+        other => fits(other),
+    };
+    max_bytes != 0 && !all_fit
 }
 
-/// Whether the document's JSON is short enough to be worth encoding: the objects of a large policy are megabytes.
-fn fits(document: &impl serde::Serialize, max_bytes: usize) -> bool {
-    struct Counter {
-        left: usize,
+/// Counts down what is written, and takes no more.
+struct Counter {
+    left: usize,
+}
+
+impl std::io::Write for Counter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.left = self.left.checked_sub(bytes.len()).ok_or(std::io::ErrorKind::FileTooLarge)?;
+        Ok(bytes.len())
     }
-    impl std::io::Write for Counter {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.left = self.left.checked_sub(bytes.len()).ok_or(std::io::ErrorKind::FileTooLarge)?;
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
+}
+
+/// Whether the document's JSON is short enough to be worth encoding.
+fn fits(document: &Value, max_bytes: usize) -> bool {
     serde_json::to_writer(Counter { left: max_bytes }, document).is_ok()
 }
 

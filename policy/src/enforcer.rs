@@ -31,6 +31,8 @@ pub(crate) struct Memory {
     stdio: Arc<BTreeMap<String, bool>>,
     ledgers: Ledgers,
     active: Arc<Vec<Active>>,
+    /// Fragments that were loaded, in use or not.
+    loads: usize,
 }
 
 /// Owns a policy and everything it remembers. One per VM.
@@ -190,11 +192,12 @@ impl Enforcer {
         if self.poisoned {
             return Err(Reason::Refused(POISONED.to_owned()));
         }
-        match self.result(point, &input) {
+        let document = Value::from(input.clone());
+        match self.result(point, &document) {
             Err(policy_error) => Err(Reason::Invalid { input, policy_error }),
             Ok(result) => match result.get("allowed") {
                 Some(Json::Bool(true)) => Ok(result),
-                Some(Json::Bool(false)) => Err(self.explain(point, input)),
+                Some(Json::Bool(false)) => Err(self.explain(point, input, document)),
                 Some(_) => Err(Reason::Invalid {
                     input,
                     policy_error: "value for 'allowed' is not a boolean".to_owned(),
@@ -208,7 +211,7 @@ impl Enforcer {
     }
 
     /// The answer to `point` with its defaults, and whatever it commands to remember applied.
-    fn result(&mut self, name: &str, input: &Json) -> Result<Map<String, Json>, String> {
+    fn result(&mut self, name: &str, input: &Value) -> Result<Map<String, Json>, String> {
         if let Some(own) = Point::find_own(name) {
             return self.own_result(own, input);
         }
@@ -230,7 +233,7 @@ impl Enforcer {
     }
 
     /// The answer to a point of our own: the policy's where it declares a `casemate_version` we know, else the fixed one.
-    fn own_result(&mut self, point: &Point, input: &Json) -> Result<Map<String, Json>, String> {
+    fn own_result(&mut self, point: &Point, input: &Value) -> Result<Map<String, Json>, String> {
         let declared = match &self.own_version {
             ApiVersion::Missing => return Ok(point.default_results()),
             ApiVersion::NotSemver => return Err("casemate_version of the policy is no semantic version".to_owned()),
@@ -258,17 +261,14 @@ impl Enforcer {
     }
 
     /// Evaluates a rule and applies the metadata commands in its answer, whether it allows or not.
-    fn query(&mut self, rule: &str, input: &Json) -> Result<Map<String, Json>, String> {
+    fn query(&mut self, rule: &str, input: &Value) -> Result<Map<String, Json>, String> {
         let answer = self.evaluate(rule, input)?;
         json_object(&answer)
     }
 
     /// As [`Self::query`], in the interpreter's own form.
-    fn evaluate(&mut self, rule: &str, input: &Json) -> Result<Value, String> {
-        let mut answer = self
-            .interpreter
-            .object(rule, Value::from(input.clone()))
-            .map_err(|error| error.to_string())?;
+    fn evaluate(&mut self, rule: &str, input: &Value) -> Result<Value, String> {
+        let mut answer = self.interpreter.object(rule, input.clone()).map_err(|error| error.to_string())?;
         let metadata = answer
             .as_object_mut()
             .ok()
@@ -284,12 +284,14 @@ impl Enforcer {
     }
 
     /// Asks the policy why it denied `point`.
-    fn explain(&mut self, point: &str, input: Json) -> Reason {
-        let mut input = input;
+    fn explain(&mut self, point: &str, mut input: Json, mut document: Value) -> Reason {
         if let Some(object) = input.as_object_mut() {
             object.insert("rule".to_owned(), Json::from(point));
         }
-        let mut reason = self.evaluate("data.policy.reason", &input).unwrap_or(Value::Undefined);
+        if let Ok(object) = document.as_object_mut() {
+            object.insert(Value::from("rule"), Value::from(point));
+        }
+        let mut reason = self.evaluate("data.policy.reason", &document).unwrap_or(Value::Undefined);
         let objects = Value::from("error_objects");
         let objects_cut = crate::denied::objects_are_cut(&reason["error_objects"], self.max_decision_bytes);
         if objects_cut && let Ok(reason) = reason.as_object_mut() {
@@ -338,12 +340,14 @@ impl Enforcer {
             stdio: Arc::clone(&self.stdio),
             ledgers: self.ledgers.clone(),
             active: Arc::clone(&self.active),
+            loads: self.loads,
         }
     }
 
     fn restore(&mut self, memory: Memory) {
         self.stdio = memory.stdio;
         self.ledgers = memory.ledgers;
+        self.loads = memory.loads;
         if self.active != memory.active {
             let engine = self.interpreter.scratch(memory.active.iter(), None);
             let entered = engine.map(|engine| self.interpreter.enter(engine));

@@ -203,7 +203,9 @@ impl Interpreter {
     pub(crate) fn value(&mut self, rule: &str, input: Value) -> Result<Value, QueryError> {
         let engine = &mut self.current.engine;
         engine.set_input(input);
-        match guarded(|| engine.eval_rule(rule.to_owned()).map_err(|error| error.to_string())) {
+        let answer = guarded(|| engine.eval_rule(rule.to_owned()).map_err(|error| error.to_string()));
+        drop(engine.take_prints());
+        match answer {
             Ok(value) => Ok(value),
             Err(error) if error == NO_SUCH_RULE => Ok(Value::Undefined),
             Err(error) => Err(QueryError::Evaluation(error)),
@@ -338,6 +340,8 @@ pub(crate) fn engine() -> Engine {
         max_file_bytes: NonZeroUsize::new(MAX_POLICY_BYTES).unwrap_or(NonZeroUsize::MAX),
         max_lines: MAX_LINES,
     });
+    // What a rule prints is for nobody: standard error of the guest's first process is the host's to read.
+    engine.set_gather_prints(true);
     // A built-in that fails makes its expression undefined, as existing policies expect.
     engine.set_strict_builtin_errors(false);
     engine.set_execution_timer_config(ExecutionTimerConfig {

@@ -1,6 +1,6 @@
 //! Every pattern of a policy or fragment, looked at when it is loaded.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 
 use regorus::Value;
 
@@ -15,49 +15,62 @@ const SOURCE_PREFIXES: &[&str] = &["sandbox://", "hugepages://"];
 
 /// The first pattern in `package` (its rules, by name) that cannot mean what it means in RE2; with `strict`, that RE2 refuses as well.
 pub(crate) fn first_unusable(package: &Value, strict: bool) -> Option<(String, PatternError)> {
-    let mut seen = BTreeSet::new();
+    // Made once: a policy may have a hundred thousand rules.
+    let [env_rules, mounts, source, user, groups, user_idname, pattern, strategy] = [
+        "env_rules",
+        "mounts",
+        "source",
+        "user",
+        "group_idnames",
+        "user_idname",
+        "pattern",
+        "strategy",
+    ]
+    .map(Value::from);
+    let env: Vec<(Value, Value)> = ENV
+        .iter()
+        .map(|(pattern, says)| (Value::from(*pattern), Value::from(*says)))
+        .collect();
+    let re2 = Value::from("re2");
+    let mut seen = HashSet::new();
     let mut found = None;
-    let mut look = |pattern: &Value| {
-        if let (None, Value::String(pattern)) = (&found, pattern)
-            && seen.insert(pattern.clone())
-            && let Err(error) = re2::check_pattern_quickly(pattern)
+    let mut look = |text: &Value| {
+        if let (None, Value::String(text)) = (&found, text)
+            && seen.insert(text.clone())
+            && let Err(error) = re2::check_pattern_quickly(text)
             && (strict || error.is_ours())
         {
-            found = Some((pattern.to_string(), error));
+            found = Some((text.to_string(), error));
         }
     };
     for object in LISTS.iter().flat_map(|name| elements(&package[*name])) {
-        for rule in elements(&object["env_rules"]) {
-            for (pattern, strategy) in ENV {
-                if is_re2(&rule[*strategy]) {
-                    look(&rule[*pattern]);
-                }
+        for rule in elements(&object[&env_rules]) {
+            for (pattern, _) in env.iter().filter(|(_, strategy)| rule[strategy] == re2) {
+                look(&rule[pattern]);
             }
         }
-        for mount in elements(&object["mounts"]) {
-            if mount["source"]
-                .as_string()
-                .is_ok_and(|source| SOURCE_PREFIXES.iter().any(|prefix| source.starts_with(prefix)))
-            {
-                look(&mount["source"]);
+        for mount in elements(&object[&mounts]) {
+            let text = &mount[&source];
+            if matches!(text, Value::String(text) if SOURCE_PREFIXES.iter().any(|prefix| text.starts_with(prefix))) {
+                look(text);
             }
         }
-        let user = &object["user"];
-        for rule in elements(&user["group_idnames"]).chain([&user["user_idname"]]) {
-            if is_re2(&rule["strategy"]) {
-                look(&rule["pattern"]);
+        let user = &object[&user];
+        for rule in elements(&user[&groups]).chain([&user[&user_idname]]) {
+            if rule[&strategy] == re2 {
+                look(&rule[&pattern]);
             }
         }
     }
     found
 }
 
-fn is_re2(strategy: &Value) -> bool {
-    strategy.as_string().is_ok_and(|strategy| strategy.as_ref() == "re2")
-}
-
 fn elements(list: &Value) -> impl Iterator<Item = &Value> {
-    list.as_array().into_iter().flat_map(|list| list.iter())
+    let list = match list {
+        Value::Array(list) => Some(list),
+        _ => None,
+    };
+    list.into_iter().flat_map(|list| list.iter())
 }
 
 #[cfg(test)]

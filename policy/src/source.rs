@@ -3,7 +3,7 @@
 //! Policies made by tools are a few long lists and some short rules. The interpreter would evaluate such a list anew for every
 //! decision; here each becomes a value once, and a call that gives the value takes its place in the text. Lines keep their numbers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use regorus::Value;
 use thiserror::Error;
@@ -17,19 +17,90 @@ const MIN_CONSTANT_BYTES: usize = 128;
 /// Deepest nesting of a constant; the interpreter's own parser allows no more either.
 const MAX_DEPTH: usize = 32;
 
-/// First names of built-ins that no policy may call: they reach the network, the host, the clock or chance, or are not there.
-const FORBIDDEN: &[&str] = &[
-    "crypto",
-    "graphql",
-    "http",
-    "io",
-    "net",
-    "opa",
-    "providers",
-    "rand",
-    "rego",
-    "time",
-    "uuid",
+/// Functions a policy may call beside its own: what depends on nothing but its arguments. No network, no clock, no chance, nothing of
+/// the host or the interpreter; what is not in this list is refused by name.
+pub(crate) const BUILTINS: &[&str] = &[
+    "abs",
+    "array.concat",
+    "array.reverse",
+    "array.slice",
+    "bits.and",
+    "bits.lsh",
+    "bits.negate",
+    "bits.or",
+    "bits.rsh",
+    "bits.xor",
+    "ceil",
+    "concat",
+    "contains",
+    "count",
+    "endswith",
+    "floor",
+    "format_int",
+    "indexof",
+    "indexof_n",
+    "intersection",
+    "is_array",
+    "is_boolean",
+    "is_null",
+    "is_number",
+    "is_object",
+    "is_set",
+    "is_string",
+    "json.filter",
+    "json.is_valid",
+    "json.marshal",
+    "json.remove",
+    "json.unmarshal",
+    "lower",
+    "max",
+    "min",
+    "numbers.range",
+    "numbers.range_step",
+    "object.filter",
+    "object.get",
+    "object.keys",
+    "object.remove",
+    "object.subset",
+    "object.union",
+    "object.union_n",
+    "print",
+    "product",
+    "regex.find_n",
+    "regex.is_valid",
+    "regex.match",
+    "regex.replace",
+    "regex.split",
+    "regex.template_match",
+    "replace",
+    "round",
+    "semver.compare",
+    "semver.is_valid",
+    "set",
+    "sort",
+    "split",
+    "sprintf",
+    "startswith",
+    "strings.any_prefix_match",
+    "strings.any_suffix_match",
+    "strings.count",
+    "strings.replace_n",
+    "strings.reverse",
+    "substring",
+    "sum",
+    "to_number",
+    "trace",
+    "trim",
+    "trim_left",
+    "trim_prefix",
+    "trim_right",
+    "trim_space",
+    "trim_suffix",
+    "type_name",
+    "union",
+    "units.parse",
+    "units.parse_bytes",
+    "upper",
 ];
 
 /// Most operators, indices and dots in one rule: the interpreter's parser and evaluation recurse over them.
@@ -77,8 +148,9 @@ pub(crate) fn read(text: &str) -> Result<Source, SourceError> {
         ..Source::default()
     };
     let mut copied = 0;
+    let mut known = Known::default();
     for index in 0..tokens.len() {
-        let Some((value, range)) = constant(text, &tokens, index) else {
+        let Some((value, range)) = constant(text, &tokens, index, &mut known) else {
             continue;
         };
         source.text.push_str(text.get(copied..range.start).unwrap_or(""));
@@ -147,6 +219,7 @@ fn refuse_long_expressions(text: &str, tokens: &[Token<'_>]) -> Result<(), Sourc
 }
 
 fn refuse_forbidden(text: &str, tokens: &[Token<'_>]) -> Result<(), SourceError> {
+    let (own, prefixes) = (own_functions(tokens), own_prefixes(tokens));
     let mut imported = BTreeSet::new();
     for (index, token) in tokens.iter().enumerate() {
         let Token::Path(path, at) = token else { continue };
@@ -159,7 +232,16 @@ fn refuse_forbidden(text: &str, tokens: &[Token<'_>]) -> Result<(), SourceError>
             }
         }
         let first = path.split('.').next().unwrap_or("");
-        if path.contains('.') && is_call(tokens, index) && FORBIDDEN.contains(&first) && !imported.contains(first) {
+        let known = || {
+            KEYWORDS.contains(&first)
+                || imported.contains(first)
+                || own.contains(path)
+                || BUILTINS.contains(path)
+                || prefixes
+                    .iter()
+                    .any(|prefix| path.strip_prefix(prefix.as_str()).is_some_and(|name| own.contains(name)))
+        };
+        if is_call(tokens, index) && !known() {
             return Err(SourceError::Forbidden {
                 name: (*path).to_owned(),
                 line: line(text, *at),
@@ -167,6 +249,22 @@ fn refuse_forbidden(text: &str, tokens: &[Token<'_>]) -> Result<(), SourceError>
         }
     }
     Ok(())
+}
+
+/// Functions that the text defines.
+fn own_functions<'a>(tokens: &[Token<'a>]) -> BTreeSet<&'a str> {
+    let defined = |index: usize| {
+        let starts = starts_statement(tokens, index)
+            || (matches!(
+                index.checked_sub(1).and_then(|before| tokens.get(before)),
+                Some(Token::Path("default", _))
+            ) && starts_statement(tokens, index - 1));
+        match tokens.get(index) {
+            Some(Token::Path(path, _)) if starts && is_call(tokens, index) => Some(*path),
+            _ => None,
+        }
+    };
+    (0..tokens.len()).filter_map(defined).collect()
 }
 
 /// Functions that come back to themselves would exhaust the interpreter's stack. Rules that do are found by the interpreter.
@@ -267,7 +365,7 @@ fn metadata_names(tokens: &[Token<'_>]) -> BTreeSet<String> {
 }
 
 /// A rule `NAME := CONSTANT` that begins at the token: the value, and where it stands.
-fn constant(text: &str, tokens: &[Token<'_>], index: usize) -> Option<(Value, std::ops::Range<usize>)> {
+fn constant<'a>(text: &'a str, tokens: &[Token<'a>], index: usize, known: &mut Known<'a>) -> Option<(Value, std::ops::Range<usize>)> {
     let Some(Token::Path(name, at)) = tokens.get(index) else {
         return None;
     };
@@ -281,7 +379,9 @@ fn constant(text: &str, tokens: &[Token<'_>], index: usize) -> Option<(Value, st
         return None;
     };
     let mut reader = Reader {
+        text,
         tokens: tokens.get(index + 3..)?.iter(),
+        known,
     };
     let value = reader.value(0)?;
     let rest = reader.tokens.as_slice();
@@ -297,12 +397,17 @@ fn constant(text: &str, tokens: &[Token<'_>], index: usize) -> Option<(Value, st
     (alone && !goes_on && end - start >= MIN_CONSTANT_BYTES).then_some((value, *start..end + 1))
 }
 
+/// Values by the text they were read from. Lists made by tools say the same thousands of times; here it is read and kept once.
+type Known<'a> = HashMap<&'a str, Value>;
+
 /// Reads constants; anything that is none ends the reading.
-struct Reader<'t, 'a> {
+struct Reader<'r, 't, 'a> {
+    text: &'a str,
     tokens: std::slice::Iter<'t, Token<'a>>,
+    known: &'r mut Known<'a>,
 }
 
-impl<'t, 'a> Reader<'t, 'a> {
+impl<'t, 'a> Reader<'_, 't, 'a> {
     fn next(&mut self) -> Option<&'t Token<'a>> {
         self.tokens.find(|token| !matches!(token, Token::Newline { .. }))
     }
@@ -316,15 +421,47 @@ impl<'t, 'a> Reader<'t, 'a> {
             return None;
         }
         match self.next()? {
-            Token::Text(text, _) => Some(Value::from(string(text)?)),
+            Token::Text(text, _) => self.text(text),
             Token::Path("true", _) => Some(Value::Bool(true)),
             Token::Path("false", _) => Some(Value::Bool(false)),
             Token::Path("null", _) => Some(Value::Null),
             Token::Number(digits, _) => whole_number(digits),
-            Token::Open(b'[', _) => self.array(depth),
-            Token::Open(b'{', _) => self.object(depth),
+            Token::Open(open @ (b'[' | b'{'), start) => {
+                let flat = self.flat(*start);
+                if let Some((text, tokens)) = flat
+                    && let Some(value) = self.known.get(text)
+                {
+                    let value = value.clone();
+                    self.tokens.nth(tokens);
+                    return Some(value);
+                }
+                let value = if *open == b'[' { self.array(depth) } else { self.object(depth) }?;
+                if let Some((text, _)) = flat {
+                    self.known.insert(text, value.clone());
+                }
+                Some(value)
+            }
             _ => None,
         }
+    }
+
+    /// The text of a list or object without others in it, and the tokens ahead before its end.
+    fn flat(&self, start: usize) -> Option<(&'a str, usize)> {
+        let ahead = self.tokens.as_slice();
+        let tokens = ahead.iter().position(|token| matches!(token, Token::Open(..) | Token::Close(..)))?;
+        match ahead.get(tokens) {
+            Some(Token::Close(_, end)) => Some((self.text.get(start..=*end)?, tokens)),
+            _ => None,
+        }
+    }
+
+    fn text(&mut self, literal: &'a str) -> Option<Value> {
+        if let Some(value) = self.known.get(literal) {
+            return Some(value.clone());
+        }
+        let value = Value::from(string(literal)?);
+        self.known.insert(literal, value.clone());
+        Some(value)
     }
 
     fn array(&mut self, depth: usize) -> Option<Value> {
@@ -346,10 +483,11 @@ impl<'t, 'a> Reader<'t, 'a> {
                 self.next();
                 return Some(Value::from(fields));
             }
-            let Token::Text(key, _) = self.next()? else { return None };
+            let Token::Text(key, _) = *self.next()? else { return None };
             let Token::Other(b':', _) = self.next()? else { return None };
+            let key = self.text(key)?;
             let value = self.value(depth + 1)?;
-            if fields.insert(Value::from(string(key)?), value).is_some() {
+            if fields.insert(key, value).is_some() {
                 return None;
             }
             self.separator(b'}')?;
@@ -376,8 +514,12 @@ fn string(literal: &str) -> Option<String> {
 
 fn whole_number(digits: &str) -> Option<Value> {
     let plain = digits == "0" || !digits.starts_with('0');
-    let number: i64 = digits.parse().ok().filter(|_| plain)?;
-    Some(Value::from(number))
+    match digits.parse::<i64>() {
+        _ if !plain => None,
+        Ok(number) => Some(Value::from(number)),
+        // "Unlimited", as resource limits have it.
+        Err(_) => digits.parse::<u64>().ok().map(Value::from),
+    }
 }
 
 #[cfg(test)]

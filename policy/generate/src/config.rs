@@ -11,6 +11,8 @@ use crate::{GenerateError, MAX_CONFIG_BYTES};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
+    /// Version of what no policy of the reference can say; with it, confinement, the guest's network and forwarded ports are judged.
+    pub casemate_version: Option<String>,
     /// Allow everything; excludes containers.
     pub allow_all: bool,
     /// Statistics and process lists may be read.
@@ -37,6 +39,8 @@ pub struct Config {
     pub fragment: Vec<Fragment>,
     /// What may run in a Windows guest; not together with `container`.
     pub windows_container: Vec<WindowsContainer>,
+    /// Networks that the guest may be given, each as a whole; needs `casemate_version`.
+    pub network: Vec<Network>,
 }
 
 /// One container. Its layers come from exactly one of `image`, `layer_files` and `layers`.
@@ -79,6 +83,73 @@ pub struct Container {
     pub user: Option<User>,
     /// Without it the defaults for privileged or unprivileged containers, decided at run time.
     pub capabilities: Option<Capabilities>,
+    /// Paths that must be hidden from it; without it OCI's default list. This and what follows needs `casemate_version`.
+    pub masked_paths: Option<Vec<String>>,
+    /// Paths it may only read; without it OCI's default list.
+    pub readonly_paths: Option<Vec<String>>,
+    /// Namespaces it may share with the pod: `network`, `ipc`, `uts`, `pid`; without it the first three.
+    pub pod_namespaces: Option<Vec<String>>,
+    /// Resource limits it may be given, at most so high; any other is denied.
+    pub rlimit: Vec<Rlimit>,
+    /// Kernel parameters it may be given, with their values; any other is denied.
+    pub sysctls: BTreeMap<String, String>,
+    /// Ports of it that the host may connect to.
+    pub forwarded_ports: Vec<u16>,
+}
+
+/// A resource limit.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rlimit {
+    /// `RLIMIT_NOFILE` and the like.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What counts.
+    pub soft: Limit,
+    /// What no process can raise it beyond.
+    pub hard: Limit,
+}
+
+/// The value of a resource limit: a number, or `"unlimited"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum Limit {
+    /// So much.
+    Number(u64),
+    /// Without end.
+    Word(Unlimited),
+}
+
+/// The word for no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unlimited {
+    /// `RLIM_INFINITY`
+    Unlimited,
+}
+
+/// A network of the guest. What a list does not name is denied; an empty list allows none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Network {
+    /// Name of the interface; without it any.
+    pub interface: Option<String>,
+    /// Addresses with their prefix lengths, as `10.88.0.2/16`.
+    pub address: Vec<TextRule>,
+    /// Routes, as `DESTINATION GATEWAY`.
+    pub route: Vec<TextRule>,
+    /// Name servers.
+    pub nameserver: Vec<TextRule>,
+}
+
+/// A text that is compared.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TextRule {
+    /// `string`, `re2` or `any`.
+    pub strategy: Strategy,
+    /// What it is compared with.
+    pub rule: String,
 }
 
 /// Registry credentials.
@@ -100,7 +171,7 @@ pub enum Strategy {
     String,
     /// An RE2 pattern that matches the whole.
     Re2,
-    /// Users and groups: anybody.
+    /// Users, groups and networks: anything.
     Any,
     /// Users and groups: the number.
     Id,

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::GenerateError;
 use crate::config::{Capabilities, Container, EnvRule, ExecProcess, ExternalProcess, IdName, Mount, Strategy, User, WindowsContainer};
+use crate::confinement::Confinement;
 use crate::source::{self, Source};
 
 /// Largest seccomp profile in bytes.
@@ -33,6 +34,7 @@ pub(crate) struct PolicyContainer {
     pub(crate) working_dir: String,
     pub(crate) allow_stdio_access: bool,
     pub(crate) no_new_privileges: bool,
+    pub(crate) confinement: Confinement,
 }
 
 /// A container of a policy for Windows guests.
@@ -131,6 +133,7 @@ pub(crate) fn resolve(container: &Container, place: &str, base_dir: &Path) -> Re
         working_dir: working_dir(container, &source),
         allow_stdio_access: container.allow_stdio_access,
         no_new_privileges: !container.allow_privilege_escalation,
+        confinement: Confinement::of(container).map_err(field)?,
         layers: source.layers,
     })
 }
@@ -151,6 +154,7 @@ pub(crate) fn pause() -> PolicyContainer {
         working_dir: "/".to_owned(),
         allow_stdio_access: false,
         no_new_privileges: true,
+        confinement: Confinement::default(),
     }
 }
 
@@ -256,7 +260,7 @@ fn exactly(entry: &str, required: bool) -> PolicyEnvRule {
     }
 }
 
-fn check_pattern(pattern: &str) -> Result<(), String> {
+pub(crate) fn check_pattern(pattern: &str) -> Result<(), String> {
     policy::check_pattern(pattern).map_err(|error| format!("pattern {pattern:?}: {error}"))
 }
 

@@ -30,6 +30,7 @@ const OBJECTS: &[&str] = &[
     "fragments",
     "transparency_trust_lists",
     "platform_rules",
+    "networks",
     "allow_properties_access",
     "allow_dump_stacks",
     "allow_runtime_logging",

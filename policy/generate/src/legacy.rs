@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::config::Config;
+use crate::confinement::Confinement;
 use crate::container::{PolicyContainer, PolicyEnvRule, PolicyMount, image_user};
 use crate::marshal::{self, Objects};
 
@@ -162,6 +163,7 @@ pub fn convert_legacy(json: &str) -> Result<String, LegacyError> {
             windows_containers: &[],
             processes: &[],
         },
+        &[],
     );
     policy::Enforcer::new(&text)?;
     Ok(text)
@@ -211,6 +213,7 @@ fn container(legacy: LegacyContainer) -> Result<PolicyContainer, LegacyError> {
         working_dir: legacy.working_dir,
         allow_stdio_access: true,
         no_new_privileges: false,
+        confinement: Confinement::default(),
     })
 }
 

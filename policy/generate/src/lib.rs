@@ -36,11 +36,33 @@
 //! command = ["redis-cli", "ping"]
 //! signals = [9, 15]
 //! ```
+//!
+//! With `casemate_version = "1.0.0"` the policy also judges what no policy of the reference can say:
+//!
+//! ```toml
+//! casemate_version = "1.0.0"
+//!
+//! [[network]]                       # what the guest's interface may be given; none is denied
+//! interface = "eth0"
+//! address = [{ strategy = "re2", rule = "10\.88\.[0-9.]+/16" }]
+//! route = [{ strategy = "any" }]
+//! nameserver = [{ rule = "10.88.0.1" }]
+//!
+//! [[container]]
+//! layers = ["…"]
+//! masked_paths = ["/proc/kcore"]    # default: OCI's lists
+//! readonly_paths = ["/proc/sys"]
+//! pod_namespaces = ["network"]      # default: network, ipc, uts
+//! rlimit = [{ type = "RLIMIT_NOFILE", soft = 1024, hard = "unlimited" }]
+//! sysctls = { "net.core.somaxconn" = "1024" }
+//! forwarded_ports = [8080]
+//! ```
 
 #![forbid(unsafe_code)]
 
 mod check;
 mod config;
+mod confinement;
 mod container;
 mod document;
 mod explain;
@@ -57,10 +79,12 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use confinement::Confinement;
+
 pub use check::{Finding, Severity, check};
 pub use config::{
-    Auth, Capabilities, Config, Container, EnvRule, ExecProcess, ExternalProcess, Fragment, IdName, Mount, Strategy, User,
-    WindowsContainer, WindowsExecProcess,
+    Auth, Capabilities, Config, Container, EnvRule, ExecProcess, ExternalProcess, Fragment, IdName, Limit, Mount, Network, Rlimit,
+    Strategy, TextRule, Unlimited, User, WindowsContainer, WindowsExecProcess,
 };
 pub use document::{Document, DocumentError};
 pub use explain::{Difference, Explanation, Nearest, NoDenial, explain};
@@ -151,7 +175,8 @@ pub fn generate(config: &Config, base_dir: &Path) -> Result<String, GenerateErro
         return Err(GenerateError::OpenDoor);
     }
     let resolved = Resolved::new(config, base_dir)?;
-    let text = marshal::policy(config, &resolved.objects(config));
+    let networks = confinement::networks(config)?;
+    let text = marshal::policy(config, &resolved.objects(config), &networks);
     policy::Enforcer::new(&text)?;
     Ok(text)
 }
@@ -179,6 +204,9 @@ pub fn generate_fragment(config: &Config, namespace: &str, svn: &str, base_dir: 
     }
     if config.has_flags() {
         return Err(field("flags are the policy's; a fragment has none"));
+    }
+    if !config.network.is_empty() {
+        return Err(field("networks are the policy's; a fragment has none"));
     }
     let resolved = Resolved::new(config, base_dir)?;
     let text = marshal::fragment_text(namespace, svn, &resolved.objects(config));
@@ -216,9 +244,17 @@ struct Resolved {
 
 impl Resolved {
     fn new(config: &Config, base_dir: &Path) -> Result<Self, GenerateError> {
+        confinement::check_version(config)?;
         let mut containers = Vec::with_capacity(config.container.len() + 1);
         for (index, container) in config.container.iter().enumerate() {
-            containers.push(container::resolve(container, &place(index, container), base_dir)?);
+            let place = place(index, container);
+            let resolved = container::resolve(container, &place, base_dir)?;
+            if config.casemate_version.is_none() && resolved.confinement != Confinement::default() {
+                let problem =
+                    "confinement and forwarded ports need casemate_version, without which no policy says anything of them".to_owned();
+                return Err(GenerateError::Field { place, problem });
+            }
+            containers.push(resolved);
         }
         let mut windows_containers = Vec::with_capacity(config.windows_container.len());
         for (index, container) in config.windows_container.iter().enumerate() {

@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::config::{Capabilities, Config, Fragment};
+use crate::confinement::PolicyNetwork;
 use crate::container::{PolicyContainer, PolicyProcess, PolicyUser, PolicyWindowsContainer};
 
 /// API version that generated policies declare.
@@ -70,9 +71,14 @@ pub(crate) fn fragment_text(namespace: &str, svn: &str, objects: &Objects<'_>) -
 }
 
 /// The whole policy.
-pub(crate) fn policy(config: &Config, objects: &Objects<'_>) -> String {
-    let mut text = format!("package policy\n\napi_version := \"{API_VERSION}\"\nframework_version := \"{FRAMEWORK_VERSION}\"\n\n");
+pub(crate) fn policy(config: &Config, objects: &Objects<'_>, networks: &[PolicyNetwork]) -> String {
+    let mut text = format!("package policy\n\napi_version := \"{API_VERSION}\"\nframework_version := \"{FRAMEWORK_VERSION}\"\n");
+    if let Some(version) = &config.casemate_version {
+        text.push_str(&format!("casemate_version := {}\n", json(version)));
+    }
+    text.push('\n');
     objects.write(&mut text);
+    list(&mut text, "networks", &networks.iter().map(json).collect::<Vec<_>>());
     for (flag, value) in [
         ("allow_properties_access", config.allow_properties_access),
         ("allow_dump_stacks", config.allow_dump_stacks),
@@ -91,6 +97,11 @@ pub(crate) fn policy(config: &Config, objects: &Objects<'_>) -> String {
         let blank = if *point == "mount_cims" { "" } else { " " };
         text.push_str(&format!("{point}{blank}:= data.framework.{point}\n"));
     }
+    if config.casemate_version.is_some() {
+        for point in policy::OWN_POINTS {
+            text.push_str(&format!("{0} := data.framework.{0}\n", point.name));
+        }
+    }
     text.push_str("reason := data.framework.reason\n");
     text
 }
@@ -108,7 +119,7 @@ fn list(text: &mut String, name: &str, items: &[String]) {
 }
 
 fn container(container: &PolicyContainer) -> String {
-    let fields = [
+    let mut fields = vec![
         ("command", json(&container.command)),
         ("env_rules", json(&container.env_rules)),
         ("layers", json(&container.layers)),
@@ -126,6 +137,7 @@ fn container(container: &PolicyContainer) -> String {
         ("allow_stdio_access", container.allow_stdio_access.to_string()),
         ("no_new_privileges", container.no_new_privileges.to_string()),
     ];
+    fields.extend(container.confinement.fields());
     object(&fields)
 }
 
@@ -196,7 +208,7 @@ fn fragment(fragment: &Fragment) -> String {
 }
 
 /// Compact JSON with the escapes of existing tools.
-fn json(value: &(impl Serialize + ?Sized)) -> String {
+pub(crate) fn json(value: &(impl Serialize + ?Sized)) -> String {
     // Serialising these types cannot fail; null would deny.
     let text = serde_json::to_string(value).unwrap_or_else(|_| Value::Null.to_string());
     policy::escape_json(&text)

@@ -51,6 +51,16 @@ fn parts_are_left_out_in_turn_until_it_fits() {
 }
 
 #[test]
+fn objects_too_long_for_any_text_are_cut_before_they_are_converted() {
+    let long = |field: &str| regorus::Value::from(json!([{"command": ["app"]}, {field: "x".repeat(4000)}]));
+    assert!(objects_are_cut(&long("layers"), 3072));
+    assert!(!objects_are_cut(&long("layers"), 0), "0 is without limit");
+    assert!(!objects_are_cut(&long("layers"), 5000));
+    assert!(!objects_are_cut(&long("capabilities"), 3072), "a word may take their place");
+    assert!(!objects_are_cut(&regorus::Value::Null, 10));
+}
+
+#[test]
 fn values_of_the_environment_do_not_leave_the_guest() {
     let denied = denied(json!({"envList": ["A=secret", "B", "C=x=y"]}), json!({}), 0);
     let decision = extract_decision(denied.decision()).unwrap();

@@ -528,3 +528,16 @@ fn patterns_that_cannot_keep_their_meaning_are_named_at_load() {
 fn functions_without_end_do_not_load() {
     assert!(Enforcer::new(&policy("f(x) := f(x)\nx := f(1)")).is_err());
 }
+
+#[test]
+fn chance_cannot_take_the_place_of_another_function() {
+    let text = "package policy\nx := sprintf(\"seed\", 1) with sprintf as rand.intn\n";
+    assert!(Enforcer::new(text).is_err());
+}
+
+#[test]
+fn what_a_rule_prints_changes_nothing() {
+    let text = "package policy\napi_version := \"0.12.0\"\nget_properties := {\"allowed\": true} if print(input)\n";
+    let mut enforcer = Enforcer::new(text).unwrap();
+    enforcer.enforce(crate::action::GetProperties {}).unwrap().commit();
+}

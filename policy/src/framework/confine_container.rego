@@ -85,37 +85,20 @@ sysctls_fit(container) if {
 	}
 }
 
-errors contains "container already started" if {
-	input.rule == "confine_container"
-	container_started
-}
+errors_of("confine_container") := confine_container_errors
 
-errors contains "no overlay is mounted for the container" if {
-	input.rule == "confine_container"
-	not matching
-}
+confine_container_errors contains "container already started" if container_started
 
-errors contains "invalid masked paths" if {
-	input.rule == "confine_container"
-	count([container | some container in matching; paths_hidden(container)]) == 0
-}
+confine_container_errors contains "no overlay is mounted for the container" if not matching
 
-errors contains "invalid read-only paths" if {
-	input.rule == "confine_container"
+confine_container_errors contains "invalid masked paths" if count([container | some container in matching; paths_hidden(container)]) == 0
+
+confine_container_errors contains "invalid read-only paths" if {
 	count([container | some container in matching; paths_read_only(container)]) == 0
 }
 
-errors contains "invalid namespaces" if {
-	input.rule == "confine_container"
-	count([container | some container in matching; namespaces_fit(container)]) == 0
-}
+confine_container_errors contains "invalid namespaces" if count([container | some container in matching; namespaces_fit(container)]) == 0
 
-errors contains "invalid rlimits" if {
-	input.rule == "confine_container"
-	count([container | some container in matching; rlimits_fit(container)]) == 0
-}
+confine_container_errors contains "invalid rlimits" if count([container | some container in matching; rlimits_fit(container)]) == 0
 
-errors contains "invalid sysctls" if {
-	input.rule == "confine_container"
-	count([container | some container in matching; sysctls_fit(container)]) == 0
-}
+confine_container_errors contains "invalid sysctls" if count([container | some container in matching; sysctls_fit(container)]) == 0

@@ -93,3 +93,5 @@ bounded(containers) := [container | some container in {each | some each in conta
 }
 
 container_started if data.metadata.started[input.containerID]
+
+not_started_errors contains "container not started" if not container_started

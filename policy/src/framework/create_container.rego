@@ -47,30 +47,20 @@ create_by_capabilities := [container |
 	capabilities_fit(allowed_capabilities(container, input.privileged), create_capabilities)
 ]
 
-errors contains "container already started" if {
-	input.rule == "create_container"
-	container_started
-}
+errors_of("create_container") := create_container_errors
 
-errors contains "privileged escalation not allowed" if {
-	input.rule == "create_container"
-	not some_privileged_fits
-}
+create_container_errors contains "container already started" if container_started
+
+create_container_errors contains "privileged escalation not allowed" if not some_privileged_fits
 
 some_privileged_fits if {
 	some container in matching
 	privileged_fits(container)
 }
 
-errors contains "invalid command" if {
-	input.rule == "create_container"
-	not some_command_fits
-}
+create_container_errors contains "invalid command" if not count(casemate_where(matching, "command", input.argList)) > 0
 
-some_command_fits if count(casemate_where(matching, "command", input.argList)) > 0
-
-errors contains sprintf("invalid env list: %s", [concat(",", unknown)]) if {
-	input.rule == "create_container"
+create_container_errors contains sprintf("invalid env list: %s", [concat(",", unknown)]) if {
 	unknown := unknown_env(matching_or_none)
 	count(unknown) > 0
 }
@@ -79,14 +69,12 @@ default matching_or_none := []
 
 matching_or_none := matching
 
-errors contains "missing required environment variable" if {
-	input.rule == "create_container"
+create_container_errors contains "missing required environment variable" if {
 	not container_started
 	env_incomplete(create_by_process)
 }
 
-errors contains "invalid env list" if {
-	input.rule == "create_container"
+create_container_errors contains "invalid env list" if {
 	containers := matching
 	count(create_process_fitting) == count(containers)
 	every container in containers {
@@ -94,15 +82,11 @@ errors contains "invalid env list" if {
 	}
 }
 
-errors contains "invalid working directory" if {
-	input.rule == "create_container"
-	not some_working_dir_fits
-}
+create_container_errors contains "invalid working directory" if not some_working_dir_fits
 
 some_working_dir_fits if count(casemate_where(matching, "working_dir", input.workingDir)) > 0
 
-errors contains sprintf("invalid mount list: %s", [concat(",", unknown)]) if {
-	input.rule == "create_container"
+create_container_errors contains sprintf("invalid mount list: %s", [concat(",", unknown)]) if {
 	unknown := [mount.destination | some mount in refused_mounts]
 	count(unknown) > 0
 }
@@ -111,37 +95,22 @@ refused_mounts := input.mounts if count(matching_or_none) == 0
 
 refused_mounts := casemate_mounts_refused(matching, special_mounts, mount_places) if count(matching_or_none) > 0
 
-errors contains "invalid noNewPrivileges" if {
-	input.rule == "create_container"
-	not some_no_new_privileges_fits
-}
+create_container_errors contains "invalid noNewPrivileges" if not some_no_new_privileges_fits
 
 some_no_new_privileges_fits if {
 	some container in matching
 	no_new_privileges_fits(container.no_new_privileges)
 }
 
-errors contains "invalid user" if {
-	input.rule == "create_container"
-	not some_user_fits
+create_container_errors contains "invalid user" if not count(users_fitting(matching)) > 0
+
+create_container_errors contains "invalid seccomp" if {
+	not count(casemate_where(matching, "seccomp_profile_sha256", input.seccompProfileSHA256)) > 0
 }
 
-some_user_fits if count(users_fitting(matching)) > 0
+create_container_errors contains "devices not supported" if count(input.devices) > 0
 
-errors contains "invalid seccomp" if {
-	input.rule == "create_container"
-	not some_seccomp_fits
-}
-
-some_seccomp_fits if count(casemate_where(matching, "seccomp_profile_sha256", input.seccompProfileSHA256)) > 0
-
-errors contains "devices not supported" if {
-	input.rule == "create_container"
-	count(input.devices) > 0
-}
-
-errors contains "capabilities don't match" if {
-	input.rule == "create_container"
+create_container_errors contains "capabilities don't match" if {
 	not container_started
 	count(create_by_env) > 0
 	not create_capabilities_fit
@@ -149,14 +118,12 @@ errors contains "capabilities don't match" if {
 
 create_capabilities_fit if count(create_by_capabilities) > 0
 
-errors contains "containers only distinguishable by capabilties" if {
-	input.rule == "create_container"
+create_container_errors contains "containers only distinguishable by capabilties" if {
 	dropping_capabilities
 	env := kept_env(create_process_fitting)
 	count(largest_capabilities(env_fitting(create_process_fitting, env), input.privileged)) > 1
 }
 
-errors contains "containers only distinguishable by allow_stdio_access" if {
-	input.rule == "create_container"
+create_container_errors contains "containers only distinguishable by allow_stdio_access" if {
 	count({container.allow_stdio_access | some container in create_by_capabilities}) > 1
 }

@@ -47,38 +47,29 @@ external_env := kept_env(external_by_process)
 
 external_by_env := env_fitting(external_by_process, external_env)
 
-errors contains "invalid command" if {
-	input.rule == "exec_external"
-	not some_external_command_fits
-}
+errors_of("exec_external") := exec_external_errors
+
+exec_external_errors contains "invalid command" if not some_external_command_fits
 
 some_external_command_fits if {
 	some process in candidate_processes
 	process.command == input.argList
 }
 
-errors contains sprintf("invalid env list: %s", [concat(",", unknown)]) if {
-	input.rule == "exec_external"
+exec_external_errors contains sprintf("invalid env list: %s", [concat(",", unknown)]) if {
 	unknown := unknown_env(candidate_processes)
 	count(unknown) > 0
 }
 
-errors contains "missing required environment variable" if {
-	input.rule == "exec_external"
-	env_incomplete(external_by_process)
-}
+exec_external_errors contains "missing required environment variable" if env_incomplete(external_by_process)
 
-errors contains "invalid working directory" if {
-	input.rule == "exec_external"
-	not some_external_working_dir_fits
-}
+exec_external_errors contains "invalid working directory" if not some_external_working_dir_fits
 
 some_external_working_dir_fits if {
 	some process in candidate_processes
 	process.working_dir == input.workingDir
 }
 
-errors contains "external processes only distinguishable by allow_stdio_access" if {
-	input.rule == "exec_external"
+exec_external_errors contains "external processes only distinguishable by allow_stdio_access" if {
 	count({process.allow_stdio_access | some process in external_by_env}) > 1
 }

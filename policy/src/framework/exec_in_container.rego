@@ -44,44 +44,30 @@ exec_by_capabilities := [container |
 	capabilities_fit(allowed_capabilities(container, started_privileged), exec_capabilities)
 ]
 
-errors contains "container not started" if {
-	input.rule in ["exec_in_container", "shutdown_container", "signal_container_process"]
-	not container_started
-}
+errors_of("exec_in_container") := exec_in_container_errors | not_started_errors
 
-errors contains "invalid command" if {
-	input.rule == "exec_in_container"
-	not some_exec_command_listed
-}
+exec_in_container_errors contains "invalid command" if not some_exec_command_listed
 
 some_exec_command_listed if {
 	some container in matching
 	exec_command_listed(container)
 }
 
-errors contains sprintf("invalid env list: %s", [concat(",", unknown)]) if {
-	input.rule == "exec_in_container"
+exec_in_container_errors contains sprintf("invalid env list: %s", [concat(",", unknown)]) if {
 	unknown := unknown_env(matching_or_none)
 	count(unknown) > 0
 }
 
-errors contains "missing required environment variable" if {
-	input.rule == "exec_in_container"
+exec_in_container_errors contains "missing required environment variable" if {
 	container_started
 	env_incomplete(exec_by_process)
 }
 
-errors contains "invalid working directory" if {
-	input.rule == "exec_in_container"
-	not some_working_dir_fits
-}
+exec_in_container_errors contains "invalid working directory" if not some_working_dir_fits
 
 # The next two look at the entry of exec_processes, where policies do not write these fields: existing tools expect
 # them on every denied exec.
-errors contains "invalid noNewPrivileges" if {
-	input.rule == "exec_in_container"
-	not some_exec_no_new_privileges_fits
-}
+exec_in_container_errors contains "invalid noNewPrivileges" if not some_exec_no_new_privileges_fits
 
 some_exec_no_new_privileges_fits if {
 	some container in matching
@@ -89,10 +75,7 @@ some_exec_no_new_privileges_fits if {
 	no_new_privileges_fits(process.no_new_privileges)
 }
 
-errors contains "invalid user" if {
-	input.rule == "exec_in_container"
-	not some_exec_user_fits
-}
+exec_in_container_errors contains "invalid user" if not some_exec_user_fits
 
 some_exec_user_fits if {
 	some container in matching
@@ -100,8 +83,7 @@ some_exec_user_fits if {
 	user_fits(process.user)
 }
 
-errors contains "capabilities don't match" if {
-	input.rule == "exec_in_container"
+exec_in_container_errors contains "capabilities don't match" if {
 	container_started
 	count(exec_by_env) > 0
 	not exec_capabilities_fit

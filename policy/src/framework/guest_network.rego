@@ -46,22 +46,14 @@ some_network_allows(kind, asked) if {
 	all_fit(network, kind, asked)
 }
 
-errors contains "invalid interface" if {
-	input.rule == "guest_network"
+errors_of("guest_network") := guest_network_errors
+
+guest_network_errors contains "invalid interface" if {
 	count([network | some network in data.policy.networks; network_interface_fits(network)]) == 0
 }
 
-errors contains "invalid addresses" if {
-	input.rule == "guest_network"
-	not some_network_allows("addresses", input.addresses)
-}
+guest_network_errors contains "invalid addresses" if not some_network_allows("addresses", input.addresses)
 
-errors contains "invalid routes" if {
-	input.rule == "guest_network"
-	not some_network_allows("routes", asked_routes)
-}
+guest_network_errors contains "invalid routes" if not some_network_allows("routes", asked_routes)
 
-errors contains "invalid nameservers" if {
-	input.rule == "guest_network"
-	not some_network_allows("nameservers", input.nameservers)
-}
+guest_network_errors contains "invalid nameservers" if not some_network_allows("nameservers", input.nameservers)

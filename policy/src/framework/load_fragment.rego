@@ -112,31 +112,27 @@ receipt_fits(required) if {
 	substring(required, 4, -1) in receipt.ttl_subjects
 }
 
-errors contains "invalid fragment issuer" if {
-	input.rule == "load_fragment"
-	not some_fragment_issuer_fits
-}
+errors_of("load_fragment") := load_fragment_errors
+
+load_fragment_errors contains "invalid fragment issuer" if not some_fragment_issuer_fits
 
 some_fragment_issuer_fits if {
 	some fragment in candidate_fragments
 	fragment.issuer == input.issuer
 }
 
-errors contains "invalid fragment feed" if {
-	input.rule == "load_fragment"
+load_fragment_errors contains "invalid fragment feed" if {
 	some_fragment_issuer_fits
 	count(expected_fragments) == 0
 }
 
-errors contains sprintf("missing receipt from %s", [missing]) if {
-	input.rule == "load_fragment"
+load_fragment_errors contains sprintf("missing receipt from %s", [missing]) if {
 	not input.fragment_loaded
 	some candidate in expected_fragments
 	some missing in missing_receipts(candidate)
 }
 
-errors contains "fragment svn is below the specified minimum" if {
-	input.rule == "load_fragment"
+load_fragment_errors contains "fragment svn is below the specified minimum" if {
 	input.fragment_loaded
 	count(expected_fragments) > 0
 	not some_fragment_svn_differs_in_type
@@ -148,8 +144,7 @@ some_fragment_svn_fits if {
 	fragment_svn_fits(candidate)
 }
 
-errors contains "fragment svn and the specified minimum are different types" if {
-	input.rule == "load_fragment"
+load_fragment_errors contains "fragment svn and the specified minimum are different types" if {
 	input.fragment_loaded
 	some_fragment_svn_differs_in_type
 }
@@ -176,27 +171,23 @@ svn_types_differ(svn, minimum) if {
 	is_number(to_number(minimum))
 }
 
-errors contains sprintf("svn in header %v does not match svn in fragment rego %v", [input.header_svn, data[input.namespace].svn]) if {
-	input.rule == "load_fragment"
+load_fragment_errors contains sprintf("svn in header %v does not match svn in fragment rego %v", [input.header_svn, data[input.namespace].svn]) if {
 	input.fragment_loaded
 	not header_matches_fragment
 }
 
-errors contains "missing fragment svn in either header or rego payload" if {
-	input.rule == "load_fragment"
+load_fragment_errors contains "missing fragment svn in either header or rego payload" if {
 	input.fragment_loaded
 	not input.has_header_svn
 	not fragment_states_svn
 }
 
-errors contains sprintf("fragment framework_version is missing. Current version: %s", [version]) if {
-	input.rule == "load_fragment"
+load_fragment_errors contains sprintf("fragment framework_version is missing. Current version: %s", [version]) if {
 	input.fragment_loaded
 	not fragment_version
 }
 
-errors contains sprintf("fragment framework_version is ahead of the current version: %s is greater than %s", [fragment_version, version]) if {
-	input.rule == "load_fragment"
+load_fragment_errors contains sprintf("fragment framework_version is ahead of the current version: %s is greater than %s", [fragment_version, version]) if {
 	input.fragment_loaded
 	fragment_age > 0
 }

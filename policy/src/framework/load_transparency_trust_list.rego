@@ -32,13 +32,13 @@ allowed_ledgers := input.ledgers if "*" in listed_ledgers
 
 allowed_ledgers := [ledger | some ledger in input.ledgers; ledger in listed_ledgers] if not "*" in listed_ledgers
 
-errors contains "no TTL candidate matches the provided TTL's issuer, subject and svn" if {
-	input.rule == "load_transparency_trust_list"
+errors_of("load_transparency_trust_list") := load_transparency_trust_list_errors
+
+load_transparency_trust_list_errors contains "no TTL candidate matches the provided TTL's issuer, subject and svn" if {
 	count(trust_list_candidates) == 0
 }
 
-errors contains "The provided TTL does not contain any ledgers it is allowed to load" if {
-	input.rule == "load_transparency_trust_list"
+load_transparency_trust_list_errors contains "The provided TTL does not contain any ledgers it is allowed to load" if {
 	count(trust_list_candidates) > 0
 	count(allowed_ledgers) == 0
 }

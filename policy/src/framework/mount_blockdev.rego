@@ -5,6 +5,6 @@ default mount_blockdev := {"allowed": false}
 
 default unmount_blockdev := {"allowed": false}
 
-errors contains "blockdev mounts are not supported" if {
-	input.rule in ["mount_blockdev", "unmount_blockdev"]
-}
+errors_of("mount_blockdev") := {"blockdev mounts are not supported"}
+
+errors_of("unmount_blockdev") := {"blockdev mounts are not supported"}

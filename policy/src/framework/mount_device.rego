@@ -25,17 +25,10 @@ mount_point_taken if data.metadata.rw_devices[input.target]
 
 mount_point_valid if casemate_matches(input.mountPathRegex, input.target)
 
-errors contains "deviceHash not found" if {
-	input.rule == "mount_device"
-	not layer_listed
-}
+errors_of("mount_device") := mount_device_errors | mount_point_errors
 
-errors contains "device already mounted at path" if {
-	input.rule in ["mount_device", "rw_mount_device"]
-	mount_point_taken
-}
+mount_device_errors contains "deviceHash not found" if not layer_listed
 
-errors contains "mountpoint invalid" if {
-	input.rule in ["mount_device", "rw_mount_device"]
-	not mount_point_valid
-}
+mount_point_errors contains "device already mounted at path" if mount_point_taken
+
+mount_point_errors contains "mountpoint invalid" if not mount_point_valid

@@ -27,12 +27,8 @@ mounted_layers := array.reverse([hash |
 
 overlay_mounted(target) if data.metadata.overlayTargets[target]
 
-errors contains "overlay has already been mounted" if {
-	input.rule == "mount_overlay"
-	matching
-}
+errors_of("mount_overlay") := mount_overlay_errors
 
-errors contains "no matching containers for overlay" if {
-	input.rule == "mount_overlay"
-	count(overlay_matches) == 0
-}
+mount_overlay_errors contains "overlay has already been mounted" if matching
+
+mount_overlay_errors contains "no matching containers for overlay" if count(overlay_matches) == 0

@@ -23,12 +23,10 @@ plan9_unmount := {
 	plan9_mounted(input.unmountTarget)
 }
 
-errors contains "device already mounted at path" if {
-	input.rule == "plan9_mount"
-	plan9_mounted(input.target)
-}
+errors_of("plan9_mount") := plan9_mount_errors
 
-errors contains "no device at path to unmount" if {
-	input.rule == "plan9_unmount"
-	not plan9_mounted(input.unmountTarget)
-}
+plan9_mount_errors contains "device already mounted at path" if plan9_mounted(input.target)
+
+errors_of("plan9_unmount") := plan9_unmount_errors
+
+plan9_unmount_errors contains "no device at path to unmount" if not plan9_mounted(input.unmountTarget)

@@ -14,12 +14,6 @@ port_listed if {
 	input.port in object.get(container, "forwarded_ports", [])
 }
 
-errors contains "container not started" if {
-	input.rule == "port_forward"
-	not container_started
-}
+errors_of("port_forward") := port_forward_errors | not_started_errors
 
-errors contains sprintf("port %v may not be forwarded", [input.port]) if {
-	input.rule == "port_forward"
-	not port_listed
-}
+port_forward_errors contains sprintf("port %v may not be forwarded", [input.port]) if not port_listed

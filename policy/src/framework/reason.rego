@@ -3,6 +3,9 @@ package framework
 
 reason := {"errors": errors, "error_objects": error_objects}
 
+# Each point says what can be wrong in `errors_of(point)`; only what was asked for is looked at.
+errors contains error if some error in errors_of(input.rule)
+
 default error_objects := null
 
 error_objects := matching if input.rule == "create_container"

@@ -20,17 +20,12 @@ encryption_fits if input.encrypted
 
 writable_filesystem if input.filesystem in ["ext4", "xfs"]
 
-errors contains "unencrypted scratch not allowed, non-readonly mount request for SCSI disk must request encryption" if {
-	input.rule == "rw_mount_device"
+errors_of("rw_mount_device") := rw_mount_device_errors | mount_point_errors
+
+rw_mount_device_errors contains "unencrypted scratch not allowed, non-readonly mount request for SCSI disk must request encryption" if {
 	not encryption_fits
 }
 
-errors contains "ensureFilesystem must be set on rw device mounts" if {
-	input.rule == "rw_mount_device"
-	not input.ensureFilesystem
-}
+rw_mount_device_errors contains "ensureFilesystem must be set on rw device mounts" if not input.ensureFilesystem
 
-errors contains "rw device mounts uses a filesystem that is not allowed" if {
-	input.rule == "rw_mount_device"
-	not writable_filesystem
-}
+rw_mount_device_errors contains "rw device mounts uses a filesystem that is not allowed" if not writable_filesystem

@@ -10,7 +10,8 @@ rw_unmount_device := {
 	data.metadata.rw_devices[input.unmountTarget]
 }
 
-errors contains "received read-write unmount request, but device provided is read-only" if {
-	input.rule == "rw_unmount_device"
+errors_of("rw_unmount_device") := rw_unmount_device_errors | not_mounted_errors
+
+rw_unmount_device_errors contains "received read-write unmount request, but device provided is read-only" if {
 	data.metadata.devices[input.unmountTarget]
 }

@@ -22,17 +22,12 @@ scratch_unmount := {
 	scratch_mounted(input.unmountTarget)
 }
 
-errors contains "unencrypted scratch not allowed" if {
-	input.rule == "scratch_mount"
-	not encryption_fits
-}
+errors_of("scratch_mount") := scratch_mount_errors
 
-errors contains "scratch already mounted at path" if {
-	input.rule == "scratch_mount"
-	scratch_mounted(input.target)
-}
+scratch_mount_errors contains "unencrypted scratch not allowed" if not encryption_fits
 
-errors contains "no scratch at path to unmount" if {
-	input.rule == "scratch_unmount"
-	not scratch_mounted(input.unmountTarget)
-}
+scratch_mount_errors contains "scratch already mounted at path" if scratch_mounted(input.target)
+
+errors_of("scratch_unmount") := scratch_unmount_errors
+
+scratch_unmount_errors contains "no scratch at path to unmount" if not scratch_mounted(input.unmountTarget)

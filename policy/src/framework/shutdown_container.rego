@@ -9,3 +9,5 @@ shutdown_container := {
 } if {
 	container_started
 }
+
+errors_of("shutdown_container") := not_started_errors

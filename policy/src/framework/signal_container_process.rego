@@ -27,7 +27,6 @@ signal_matches := [container |
 	not input.isInitProcess
 }
 
-errors contains "target isn't allowed to receive the signal" if {
-	input.rule == "signal_container_process"
-	count(signal_matches) == 0
-}
+errors_of("signal_container_process") := signal_container_process_errors | not_started_errors
+
+signal_container_process_errors contains "target isn't allowed to receive the signal" if count(signal_matches) == 0

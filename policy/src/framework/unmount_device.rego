@@ -10,13 +10,13 @@ unmount_device := {
 	data.metadata.devices[input.unmountTarget]
 }
 
-errors contains "no device at path to unmount" if {
-	input.rule in ["unmount_device", "rw_unmount_device"]
+errors_of("unmount_device") := unmount_device_errors | not_mounted_errors
+
+not_mounted_errors contains "no device at path to unmount" if {
 	not data.metadata.devices[input.unmountTarget]
 	not data.metadata.rw_devices[input.unmountTarget]
 }
 
-errors contains "received read-only unmount request, but device provided is read-write" if {
-	input.rule == "unmount_device"
+unmount_device_errors contains "received read-only unmount request, but device provided is read-write" if {
 	data.metadata.rw_devices[input.unmountTarget]
 }

@@ -10,7 +10,6 @@ unmount_overlay := {
 	overlay_mounted(input.unmountTarget)
 }
 
-errors contains "no overlay at path to unmount" if {
-	input.rule == "unmount_overlay"
-	not overlay_mounted(input.unmountTarget)
-}
+errors_of("unmount_overlay") := unmount_overlay_errors
+
+unmount_overlay_errors contains "no overlay at path to unmount" if not overlay_mounted(input.unmountTarget)

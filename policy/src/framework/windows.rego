@@ -21,6 +21,4 @@ default registry_changes := {"allowed": false}
 
 default log_provider := {"allowed": false, "providers_to_keep": []}
 
-errors contains "log provider not allowed by policy" if {
-	input.rule == "log_provider"
-}
+errors_of("log_provider") := {"log provider not allowed by policy"}

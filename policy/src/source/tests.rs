@@ -20,6 +20,22 @@ fn a_constant_becomes_a_value_and_lines_keep_their_numbers() {
 }
 
 #[test]
+fn what_is_said_again_is_the_same_value() {
+    let same = r#"{"a": ["x", "y"], "b": {"c": "x"}, "d": ["x", "y" ], "e": [ # x
+"x", "y"]}"#;
+    let text = format!(
+        "package policy\nlist := [{same}, {same}, [], {{}}, {}]\n",
+        format!("{same},").repeat(4)
+    );
+    let source = read(&text).unwrap();
+    let list = source.constants[0].as_array().unwrap();
+    assert_eq!(list.len(), 8);
+    let expected = Value::from_json_str(r#"{"a": ["x", "y"], "b": {"c": "x"}, "d": ["x", "y"], "e": ["x", "y"]}"#).unwrap();
+    assert!([0, 1, 4, 5, 6, 7].iter().all(|index| list[*index] == expected));
+    assert_eq!((&list[2], &list[3]), (&Value::new_array(), &Value::new_object()));
+}
+
+#[test]
 fn what_is_no_constant_or_no_whole_rule_stays() {
     for text in [
         format!("package p\nx := {} if input.a\n", LIST),
@@ -45,6 +61,45 @@ fn no_policy_reaches_out() {
     // The same words in a string, a comment or as the policy's own are nothing.
     assert!(read("package p\nx := \"http.send(\" # time.now_ns()\n").is_ok());
     assert!(read("package p\nimport data.time\nx := time.mine(1)\n").is_ok());
+}
+
+#[test]
+fn only_listed_functions_and_the_policy_s_own_are_called() {
+    for name in [
+        "time.now_ns",
+        "opa.runtime",
+        "net.lookup_ip_addr",
+        "uuid.rfc4122",
+        "crypto.sha256",
+        "json.match_schema",
+        "casemate_state",
+        "nowhere",
+    ] {
+        let refused = read(&format!("package p\n\nx := {name}(\"a\")\n")).unwrap_err().to_string();
+        assert_eq!(refused, format!("line 3: {name} is not available to policies"));
+    }
+    for text in [
+        "package p\ndefault f(_) := 1\nf(x) := x if x > 1\ny := f(2)\n",
+        "package p\nimport data.p as me\nf(x) := x\ny := me.f(2) + data.p.f(3)\n",
+        "package p\nimport data.framework.f\ny := f(2)\n",
+        "package p\ny := {1} & set()\nz if not (1 in (y | {2}))\n",
+        "package p\ny := data.framework.f(1)\n",
+    ] {
+        assert!(read(text).is_ok(), "{text}: {:?}", read(text));
+    }
+}
+
+#[test]
+fn the_interpreter_has_every_listed_function() {
+    for name in BUILTINS.iter().filter(|name| **name != "set" && **name != "print") {
+        let mut engine = crate::interpreter::engine();
+        let call = |arguments: &str| format!("package p\nx := {name}({arguments})\n");
+        engine.add_policy("p.rego".to_owned(), call("1")).unwrap();
+        let unknown = engine
+            .eval_rule("data.p.x".to_owned())
+            .is_err_and(|error| error.to_string().contains("could not find"));
+        assert!(!unknown, "{name}");
+    }
 }
 
 #[test]

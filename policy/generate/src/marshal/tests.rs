@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::Document;
+use crate::confinement::Confinement;
 use crate::container::{PolicyEnvRule, PolicyExecProcess, PolicyIdName, PolicyMount};
 
 /// Recorded policies, one scenario a line; those of the tool's own making are told by their beginning and their end.
@@ -95,6 +96,7 @@ fn container(value: &Value) -> PolicyContainer {
         working_dir: text(&value["working_dir"]),
         allow_stdio_access: value["allow_stdio_access"] == true,
         no_new_privileges: value["no_new_privileges"] == true,
+        confinement: Confinement::default(),
     }
 }
 
@@ -145,6 +147,7 @@ fn written_again(document: &Document) -> String {
             windows_containers: &[],
             processes: &processes,
         },
+        &[],
     )
 }
 

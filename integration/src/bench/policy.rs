@@ -1,0 +1,130 @@
+//! Decisions of the policy engine by size of the policy, beside the straightforward use of the same interpreter; the medians of the
+//! reference enforcer, from another machine, stand in the details. Processor time, in one process, nothing around it.
+
+use super::report::Row;
+use anyhow::{Context, Result};
+use serde::Deserialize;
+use std::path::Path;
+use std::process::Command;
+
+/// What stands beside our figures.
+const PEER: &str = "naive regorus";
+/// From this many containers on, loading is to be faster by the factor that is asked of it.
+const LARGE: usize = 1000;
+
+/// What the measuring program leaves.
+#[derive(Deserialize)]
+struct Figures {
+    rows: Vec<Policy>,
+    growth: Growth,
+}
+
+/// A policy and the decisions under it.
+#[derive(Deserialize)]
+struct Policy {
+    shared: bool,
+    containers: usize,
+    policy_bytes: f64,
+    memory: Memory,
+    cells: Vec<Cell>,
+}
+
+#[derive(Deserialize)]
+struct Memory {
+    kib: f64,
+    peak_kib: f64,
+}
+
+#[derive(Deserialize)]
+struct Cell {
+    name: String,
+    ms: f64,
+    p90_ms: f64,
+    naive_ms: f64,
+    reference_ms: Option<f64>,
+}
+
+#[derive(Deserialize)]
+struct Growth {
+    decisions: u64,
+    before_kib: f64,
+    after_kib: f64,
+}
+
+/// All rows. The measuring program is an example of the engine, since what it compares with is in no product.
+pub fn measure(_: &Path) -> Result<Vec<Row>> {
+    let dir = tempfile::tempdir().context("cannot create a directory for the figures")?;
+    let file = dir.path().join("figures.json");
+    let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(["run", "--quiet", "--release", "--package", "policy", "--features", "naive"])
+        .args(["--example", "policy-bench", "--", "--json"])
+        .arg(&file)
+        .status()
+        .context("cannot start cargo")?;
+    anyhow::ensure!(status.success(), "the measuring program failed: {status}");
+    let text = std::fs::read(&file).context("it left no figures")?;
+    Ok(rows(&serde_json::from_slice(&text).context("its figures are damaged")?))
+}
+
+fn rows(figures: &Figures) -> Vec<Row> {
+    let decisions = figures
+        .rows
+        .iter()
+        .flat_map(|policy| policy.cells.iter().map(|cell| decision(policy, cell)));
+    let memory = figures.rows.iter().filter(|policy| !policy.shared).map(|policy| {
+        Row::of(&format!("memory, {}", name(policy)), policy.memory.kib, "KiB")
+            .detail("policy_kb", policy.policy_bytes / 1000.0)
+            .detail("peak_kib_while_loading", policy.memory.peak_kib)
+    });
+    let Growth {
+        decisions: count,
+        before_kib,
+        after_kib,
+    } = figures.growth;
+    let growth = Row::of(&format!("growth over {count} decisions"), after_kib - before_kib, "KiB")
+        .target("0")
+        .detail("before_kib", before_kib);
+    decisions.chain(memory).chain([growth]).collect()
+}
+
+fn decision(policy: &Policy, cell: &Cell) -> Row {
+    let row = Row::of(&format!("{}: {}", name(policy), cell.name), cell.ms, "ms")
+        .beside(PEER, cell.naive_ms)
+        .detail("p90_ms", cell.p90_ms);
+    let row = match cell.reference_ms {
+        Some(median) => row.detail("reference_ms", median),
+        None => row,
+    };
+    match (cell.name.as_str(), policy.containers >= LARGE) {
+        ("load", true) => row.target("≤ 0.33 ×, ≤ 120 ms"),
+        ("load", false) => row,
+        (_, large) if !large || policy.shared => row.target("≤ 0.10 ×"),
+        _ => row,
+    }
+}
+
+fn name(policy: &Policy) -> String {
+    let layers = if policy.shared { "shared" } else { "distinct" };
+    format!("{} {layers}", policy.containers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_become_rows_beside_both_peers() {
+        let figures = r#"{"rows": [{"shared": true, "containers": 1000, "policy_bytes": 2069000, "memory": {"kib": 900, "peak_kib": 9000},
+            "cells": [{"name": "load", "ms": 17.0, "p90_ms": 18.0, "naive_ms": 134.0, "reference_ms": 1022.0},
+                      {"name": "get_properties", "ms": 0.01, "p90_ms": 0.01, "naive_ms": 59.0}]}],
+            "growth": {"decisions": 100000, "before_kib": 5000, "after_kib": 5004}}"#;
+        let rows = rows(&serde_json::from_str(figures).unwrap());
+        let load = &rows[0];
+        assert_eq!((load.name.as_str(), load.value), ("1000 shared: load", Some(17.0)));
+        assert_eq!(load.peer.as_ref().map(|peer| peer.value), Some(134.0));
+        assert_eq!(load.details["reference_ms"], 1022.0);
+        assert!(!rows[1].details.contains_key("reference_ms"));
+        let growth = rows.last().unwrap();
+        assert_eq!((growth.value, growth.target.as_deref()), (Some(4.0), Some("0")));
+    }
+}

@@ -1,0 +1,173 @@
+//! What no policy of the reference can say, out of the configuration: a container's confinement and ports, the guest's networks.
+
+use std::collections::BTreeMap;
+
+use policy::CASEMATE_VERSION;
+use serde::Serialize;
+
+use crate::GenerateError;
+use crate::config::{Config, Container, Limit, Network, Rlimit, Strategy, TextRule};
+use crate::container::{PolicyIdName, check_pattern};
+use crate::marshal::json;
+
+/// Namespaces that a container may share with its pod.
+const POD_NAMESPACES: &[&str] = &["network", "ipc", "uts", "pid"];
+
+/// A container's confinement; what is not said is left to the framework's defaults.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Confinement {
+    masked_paths: Option<Vec<String>>,
+    readonly_paths: Option<Vec<String>>,
+    pod_namespaces: Option<Vec<String>>,
+    rlimits: Vec<PolicyRlimit>,
+    sysctls: BTreeMap<String, String>,
+    forwarded_ports: Vec<u16>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct PolicyRlimit {
+    hard: u64,
+    soft: u64,
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+/// A network; field names are the policy's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct PolicyNetwork {
+    addresses: Vec<PolicyIdName>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interface: Option<String>,
+    nameservers: Vec<PolicyIdName>,
+    routes: Vec<PolicyIdName>,
+}
+
+impl Confinement {
+    /// Reads a container's keys.
+    pub(crate) fn of(container: &Container) -> Result<Self, String> {
+        for (key, paths) in [
+            ("masked_paths", &container.masked_paths),
+            ("readonly_paths", &container.readonly_paths),
+        ] {
+            if let Some(path) = paths.iter().flatten().find(|path| !path.starts_with('/')) {
+                return Err(format!("{key}: {path:?} is not absolute"));
+            }
+        }
+        if let Some(kind) = container
+            .pod_namespaces
+            .iter()
+            .flatten()
+            .find(|kind| !POD_NAMESPACES.contains(&kind.as_str()))
+        {
+            return Err(format!(
+                "pod_namespaces: {kind:?} is none that a pod shares: {}",
+                POD_NAMESPACES.join(", ")
+            ));
+        }
+        if container.forwarded_ports.contains(&0) {
+            return Err("forwarded_ports: 0 is no port".to_owned());
+        }
+        Ok(Self {
+            masked_paths: container.masked_paths.clone(),
+            readonly_paths: container.readonly_paths.clone(),
+            pod_namespaces: container.pod_namespaces.clone(),
+            rlimits: container.rlimit.iter().map(rlimit).collect::<Result<_, _>>()?,
+            sysctls: container.sysctls.clone(),
+            forwarded_ports: container.forwarded_ports.clone(),
+        })
+    }
+
+    /// Fields of the policy's container, in the order of the text.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let list = |list: &Option<Vec<String>>| list.as_ref().map(json);
+        [
+            ("masked_paths", list(&self.masked_paths)),
+            ("readonly_paths", list(&self.readonly_paths)),
+            ("pod_namespaces", list(&self.pod_namespaces)),
+            ("rlimits", (!self.rlimits.is_empty()).then(|| json(&self.rlimits))),
+            ("sysctls", (!self.sysctls.is_empty()).then(|| json(&self.sysctls))),
+            (
+                "forwarded_ports",
+                (!self.forwarded_ports.is_empty()).then(|| json(&self.forwarded_ports)),
+            ),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)))
+    }
+}
+
+fn rlimit(limit: &Rlimit) -> Result<PolicyRlimit, String> {
+    let Rlimit { kind, soft, hard } = limit;
+    let value = |limit: &Limit| match limit {
+        Limit::Number(number) => *number,
+        Limit::Word(_) => u64::MAX,
+    };
+    let (soft, hard) = (value(soft), value(hard));
+    let plain = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_uppercase());
+    if !kind.strip_prefix("RLIMIT_").is_some_and(plain) {
+        return Err(format!("rlimit: {kind:?} is no resource, as RLIMIT_NOFILE is"));
+    }
+    if soft > hard {
+        return Err(format!("rlimit {kind}: soft is above hard"));
+    }
+    Ok(PolicyRlimit {
+        hard,
+        soft,
+        kind: kind.clone(),
+    })
+}
+
+/// Whether the configuration's version is one that the engine of this version knows.
+pub(crate) fn check_version(config: &Config) -> Result<(), GenerateError> {
+    match &config.casemate_version {
+        Some(version) if version != CASEMATE_VERSION => Err(field(
+            "casemate_version",
+            format!("{version:?} is not known; the version is {CASEMATE_VERSION:?}"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The networks of the configuration.
+pub(crate) fn networks(config: &Config) -> Result<Vec<PolicyNetwork>, GenerateError> {
+    if config.casemate_version.is_none() && !config.network.is_empty() {
+        let problem = "networks need casemate_version, without which no policy says anything of them";
+        return Err(field("network 1", problem.to_owned()));
+    }
+    let numbered = config.network.iter().enumerate();
+    numbered
+        .map(|(index, given)| network(given).map_err(|problem| field(&format!("network {}", index + 1), problem)))
+        .collect()
+}
+
+fn network(network: &Network) -> Result<PolicyNetwork, String> {
+    let rules = |rules: &[TextRule]| rules.iter().map(text_rule).collect::<Result<Vec<_>, _>>();
+    Ok(PolicyNetwork {
+        addresses: rules(&network.address)?,
+        interface: network.interface.clone(),
+        nameservers: rules(&network.nameserver)?,
+        routes: rules(&network.route)?,
+    })
+}
+
+fn text_rule(TextRule { strategy, rule }: &TextRule) -> Result<PolicyIdName, String> {
+    match strategy {
+        Strategy::String | Strategy::Any => {}
+        Strategy::Re2 => check_pattern(rule)?,
+        other => return Err(format!("rule {rule:?}: strategy {} is for users and groups", other.as_str())),
+    }
+    Ok(PolicyIdName {
+        pattern: rule.clone(),
+        strategy: strategy.as_str(),
+    })
+}
+
+fn field(place: &str, problem: String) -> GenerateError {
+    GenerateError::Field {
+        place: place.to_owned(),
+        problem,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,199 @@
+use std::path::Path;
+
+use policy::action::{Action, ConfineContainer, IdName};
+use policy::action::{CreateContainer, GuestNetwork, MountDevice, MountOverlay, Namespace, PortForward, Rlimit as AskedRlimit, Route};
+use policy::{ContainerId, Enforcer, RootHash, data};
+
+use super::*;
+use crate::generate;
+
+const CONFIG: &str = r#"
+casemate_version = "1.0.0"
+
+[[network]]
+interface = "eth0"
+address = [{ strategy = "re2", rule = "10\\.88\\.[0-9.]+/16" }]
+route = [{ strategy = "any" }]
+nameserver = [{ rule = "10.88.0.1" }]
+
+[[container]]
+layers = ["LAYER"]
+command = ["app"]
+masked_paths = ["/proc/kcore"]
+readonly_paths = []
+pod_namespaces = ["network"]
+rlimit = [{ type = "RLIMIT_NOFILE", soft = 1024, hard = "unlimited" }]
+sysctls = { "net.core.somaxconn" = "1024" }
+forwarded_ports = [8080]
+"#;
+
+fn config() -> String {
+    CONFIG.replace("LAYER", RootHash::new(&[1; 32]).as_str())
+}
+
+fn text(config: &str) -> Result<String, GenerateError> {
+    generate(&Config::from_toml(config)?, Path::new(""))
+}
+
+fn enforcer() -> Enforcer {
+    Enforcer::new(&text(&config()).unwrap()).unwrap()
+}
+
+fn id() -> ContainerId {
+    ContainerId::new("app")
+}
+
+/// With the container's root file system mounted.
+fn mounted() -> Enforcer {
+    let mut enforcer = enforcer();
+    let mount = MountDevice::new("/run/mounts/scsi/m0", RootHash::new(&[1; 32]));
+    enforcer.enforce(mount).unwrap().commit();
+    let overlay = MountOverlay {
+        container_id: id(),
+        layer_paths: vec!["/run/mounts/scsi/m0".to_owned()],
+        target: format!("/run/gcs/c/{}/rootfs", id().as_hex()),
+    };
+    enforcer.enforce(overlay).unwrap().commit();
+    enforcer
+}
+
+fn confinement() -> ConfineContainer {
+    let namespace = |kind: &str| Namespace {
+        kind: kind.to_owned(),
+        path: if kind == "network" { "pod" } else { "" }.to_owned(),
+    };
+    ConfineContainer {
+        container_id: id(),
+        masked_paths: vec!["/proc/kcore".to_owned(), "/proc/keys".to_owned()],
+        readonly_paths: Vec::new(),
+        namespaces: ["pid", "mount", "cgroup", "network", "ipc", "uts"].map(namespace).to_vec(),
+        rlimits: vec![AskedRlimit {
+            kind: "RLIMIT_NOFILE".to_owned(),
+            hard: u64::MAX,
+            soft: 1024,
+        }],
+        sysctls: BTreeMap::from([("net.core.somaxconn".to_owned(), "1024".to_owned())]),
+    }
+}
+
+fn is_allowed(enforcer: &mut Enforcer, action: impl Action) -> bool {
+    enforcer.enforce(action).is_ok()
+}
+
+#[test]
+fn a_container_is_confined_as_configured_and_not_otherwise() {
+    let mut enforcer = mounted();
+    assert!(is_allowed(&mut enforcer, confinement()));
+    let mut denies = |what: &str, change: fn(&mut ConfineContainer)| {
+        let mut changed = confinement();
+        change(&mut changed);
+        assert!(!is_allowed(&mut enforcer, changed), "{what}");
+    };
+    denies("nothing hidden", |asked| asked.masked_paths.clear());
+    denies("another namespace of the pod", |asked| asked.namespaces[4].path = "pod".to_owned());
+    denies("the guest's namespace", |asked| drop(asked.namespaces.pop()));
+    denies("a higher limit", |asked| asked.rlimits[0].soft = 1025);
+    denies("another limit", |asked| asked.rlimits[0].kind = "RLIMIT_CORE".to_owned());
+    denies("another value", |asked| {
+        asked.sysctls.insert("net.core.somaxconn".to_owned(), "1".to_owned());
+    });
+    denies("another parameter", |asked| {
+        asked.sysctls.insert("kernel.domainname".to_owned(), "x".to_owned());
+    });
+}
+
+#[test]
+fn a_running_container_s_ports_are_those_configured() {
+    let mut enforcer = mounted();
+    enforcer.enforce(confinement()).unwrap().commit();
+    let create = CreateContainer {
+        container_id: id(),
+        arg_list: vec!["app".to_owned()],
+        env_list: Vec::new(),
+        working_dir: "/".to_owned(),
+        sandbox_dir: String::new(),
+        huge_pages_dir: String::new(),
+        mounts: Vec::new(),
+        devices: Vec::new(),
+        privileged: false,
+        no_new_privileges: true,
+        user: IdName::new(0, "root"),
+        groups: vec![IdName::new(0, "root")],
+        umask: "0022".to_owned(),
+        capabilities: Some(data::unprivileged_capabilities()),
+        seccomp_profile_sha256: String::new(),
+        is_sandbox_container: false,
+    };
+    enforcer.enforce(create).unwrap().commit();
+    let forward = |port| PortForward { container_id: id(), port };
+    assert!(is_allowed(&mut enforcer, forward(8080)));
+    assert!(!is_allowed(&mut enforcer, forward(8081)));
+}
+
+#[test]
+fn the_guest_gets_the_network_that_is_configured() {
+    let network = |interface: &str, address: &str, server: &str| GuestNetwork {
+        interface: interface.to_owned(),
+        addresses: vec![address.to_owned()],
+        routes: vec![Route {
+            destination: "0.0.0.0/0".to_owned(),
+            gateway: "10.88.0.1".to_owned(),
+        }],
+        nameservers: vec![server.to_owned()],
+    };
+    let mut enforcer = enforcer();
+    assert!(is_allowed(&mut enforcer, network("eth0", "10.88.0.2/16", "10.88.0.1")));
+    assert!(!is_allowed(&mut enforcer, network("eth1", "10.88.0.2/16", "10.88.0.1")));
+    assert!(!is_allowed(&mut enforcer, network("eth0", "10.89.0.2/16", "10.88.0.1")));
+    assert!(!is_allowed(&mut enforcer, network("eth0", "10.88.0.2/16", "8.8.8.8")));
+}
+
+#[test]
+fn json_says_the_same() {
+    let same: serde_json::Value = toml::from_str(&config()).unwrap();
+    assert_eq!(Config::from_json(&same.to_string()).unwrap(), Config::from_toml(&config()).unwrap());
+}
+
+#[test]
+fn without_the_version_a_policy_is_what_it_was_and_the_keys_are_refused() {
+    let plain = |keys: &str| {
+        format!(
+            "[[container]]\nlayers = [\"{}\"]\ncommand = [\"app\"]\n{keys}",
+            RootHash::new(&[1; 32]).as_str()
+        )
+    };
+    let without = text(&plain("")).unwrap();
+    assert!(
+        !without.contains("casemate_version") && !without.contains("confine_container"),
+        "{without}"
+    );
+    for keys in [
+        "masked_paths = []",
+        "readonly_paths = []",
+        "pod_namespaces = []",
+        "rlimit = [{ type = \"RLIMIT_CORE\", soft = 0, hard = 0 }]",
+        "sysctls = { a = \"b\" }",
+        "forwarded_ports = [1]",
+        "\n[[network]]\n",
+    ] {
+        let refused = text(&plain(keys)).unwrap_err().to_string();
+        assert!(refused.contains("casemate_version"), "{keys}: {refused}");
+    }
+}
+
+#[test]
+fn values_that_mean_nothing_are_named() {
+    for (from, to, expected) in [
+        ("\"1.0.0\"", "\"2.0.0\"", "casemate_version: \"2.0.0\" is not known"),
+        ("[\"/proc/kcore\"]", "[\"proc\"]", "masked_paths: \"proc\" is not absolute"),
+        ("[\"network\"]", "[\"mount\"]", "pod_namespaces: \"mount\""),
+        ("RLIMIT_NOFILE", "NOFILE", "rlimit: \"NOFILE\" is no resource"),
+        ("\"unlimited\"", "1", "rlimit RLIMIT_NOFILE: soft is above hard"),
+        ("8080", "0", "forwarded_ports: 0 is no port"),
+        ("\"re2\"", "\"id\"", "network 1: rule"),
+        ("[0-9.]+", "[0-9.+", "network 1: pattern"),
+    ] {
+        let refused = text(&config().replace(from, to)).unwrap_err().to_string();
+        assert!(refused.contains(expected), "{refused}");
+    }
+}
