@@ -6,7 +6,7 @@
 use std::{collections::HashMap, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use agent_protocol::limits::{
-    IN_FLIGHT, IN_FLIGHT_BYTES, PLAIN_REQUEST_BYTES, POLICY_BYTES, REQUEST_DEADLINE, REQUEST_FRAME_BYTES, SPEC_BYTES,
+    FRAGMENT_BYTES, IN_FLIGHT, IN_FLIGHT_BYTES, PLAIN_REQUEST_BYTES, POLICY_BYTES, REQUEST_DEADLINE, REQUEST_FRAME_BYTES, SPEC_BYTES,
 };
 use futures_util::FutureExt;
 use tokio::{sync::Semaphore, time::timeout};
@@ -64,6 +64,7 @@ pub fn limited(services: HashMap<String, Service>) -> HashMap<String, Service> {
 fn payload_bytes(method: &str) -> usize {
     match method {
         "SetPolicy" => POLICY_BYTES + REQUEST_FRAME_BYTES,
+        "LoadFragment" => FRAGMENT_BYTES + REQUEST_FRAME_BYTES,
         "CreateContainer" | "ExecProcess" | "UpdateContainer" => SPEC_BYTES + REQUEST_FRAME_BYTES,
         _ => PLAIN_REQUEST_BYTES,
     }

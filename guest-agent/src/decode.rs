@@ -1,9 +1,11 @@
 //! Gate 2: the host's bytes become checked values, or InvalidArgument. No protobuf type goes further than this file.
 
+mod fragment;
 mod oci;
 mod seccomp;
 mod task;
 
+pub use fragment::{Addition, Injection, injection};
 pub use oci::{CapabilitySets, Cpu, HostSpec, Memory, MountEntry, Namespace, Pids, ProcessSpec, Resources, Rlimit, User};
 pub use seccomp::{Profile, digest as seccomp_digest};
 pub use task::update;
@@ -11,10 +13,11 @@ pub use task::update;
 use agent_protocol::{
     CreateContainerRequest, ExecProcessRequest, IdError, MountLayerRequest, MountOverlayRequest, MountScratchRequest,
     ResizeTerminalRequest, SetPolicyRequest, SignalProcessRequest, Stdio, StreamToken, TokenError,
-    limits::{LAYERS, OVERLAY_LAYERS, POLICY_BYTES, SPEC_BYTES, TERMINAL_CELLS},
+    limits::{FRAGMENT_BYTES, LAYERS, OVERLAY_LAYERS, POLICY_BYTES, SPEC_BYTES, TERMINAL_CELLS},
     valid_caller_id,
 };
 use policy::{ContainerId, RootHash};
+use policy_fragment::{BlobError, MediaType};
 
 use crate::storage::layers::{Geometry, SECTORS_PER_BLOCK};
 
@@ -35,6 +38,12 @@ pub enum DecodeError {
     },
     #[error("the policy has {0} bytes, more than {POLICY_BYTES}")]
     PolicyTooLong(usize),
+    #[error("the signed message has {0} bytes, more than {FRAGMENT_BYTES}")]
+    FragmentTooLong(usize),
+    #[error(transparent)]
+    Fragment(#[from] BlobError),
+    #[error("{0} has no use in this guest")]
+    Useless(MediaType),
     #[error("{field} has {bytes} bytes, more than {SPEC_BYTES}")]
     TooLong { field: &'static str, bytes: usize },
     #[error("{field} has {bytes} bytes instead of {needed}")]

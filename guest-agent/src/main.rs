@@ -10,6 +10,7 @@
 //! protobuf type goes further than `decode`, and nothing acts without a permit. Logs leave the trust boundary, so
 //! they hold ids, rule names and digests only.
 
+mod additions;
 mod admission;
 mod cgroup;
 mod container;

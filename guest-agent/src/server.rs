@@ -5,24 +5,24 @@ use std::{io, process, sync::Arc, time::Duration};
 use agent_protocol::{
     Agent, BlockIo, CONTROL_PORT, ContainerStatsRequest, ContainerStatsResponse, CreateContainerRequest, CreateContainerResponse,
     DeleteProcessRequest, DeleteProcessResponse, ExecProcessRequest, ExecProcessResponse, GuestProcess, ListProcessesRequest,
-    ListProcessesResponse, MountLayerRequest, MountLayerResponse, MountOverlayRequest, MountOverlayResponse, MountScratchRequest,
-    MountScratchResponse, PauseContainerRequest, PauseContainerResponse, PowerOffRequest, PowerOffResponse, ResizeTerminalRequest,
-    ResizeTerminalResponse, ResumeContainerRequest, ResumeContainerResponse, STREAM_PORT, SetPolicyRequest, SetPolicyResponse,
-    ShutdownContainerRequest, ShutdownContainerResponse, SignalProcessRequest, SignalProcessResponse, StartContainerRequest,
-    StartContainerResponse, StreamToken, UnmountLayerRequest, UnmountLayerResponse, UnmountOverlayRequest, UnmountOverlayResponse,
-    UnmountScratchRequest, UnmountScratchResponse, UpdateContainerRequest, UpdateContainerResponse, WaitOomRequest, WaitOomResponse,
-    WaitProcessRequest, WaitProcessResponse, create_agent, limits::CAPACITY_DEADLINE,
+    ListProcessesResponse, LoadFragmentRequest, LoadFragmentResponse, MountLayerRequest, MountLayerResponse, MountOverlayRequest,
+    MountOverlayResponse, MountScratchRequest, MountScratchResponse, PauseContainerRequest, PauseContainerResponse, PowerOffRequest,
+    PowerOffResponse, ResizeTerminalRequest, ResizeTerminalResponse, ResumeContainerRequest, ResumeContainerResponse, STREAM_PORT,
+    SetPolicyRequest, SetPolicyResponse, ShutdownContainerRequest, ShutdownContainerResponse, SignalProcessRequest, SignalProcessResponse,
+    StartContainerRequest, StartContainerResponse, StreamToken, UnmountLayerRequest, UnmountLayerResponse, UnmountOverlayRequest,
+    UnmountOverlayResponse, UnmountScratchRequest, UnmountScratchResponse, UpdateContainerRequest, UpdateContainerResponse, WaitOomRequest,
+    WaitOomResponse, WaitProcessRequest, WaitProcessResponse, create_agent, limits::CAPACITY_DEADLINE,
 };
 use policy::{
     ContainerId,
     action::{GetProperties, MountDevice, RwMountDevice, RwUnmountDevice, ShutdownContainer, UnmountDevice},
 };
-use tokio::sync::SemaphorePermit;
+use tokio::{sync::SemaphorePermit, task::spawn_blocking};
 use tokio_vsock::VsockStream;
 use ttrpc::r#async::{Server, TtrpcContext};
 
 use crate::{
-    admission,
+    additions, admission,
     cgroup::counters::Counters,
     container::{ContainerError, UserDatabase, exec_action, split},
     decode::{self, CreateOrder, ExecOrder, LayerOrder, SignalOrder, StdioPlan},
@@ -106,6 +106,16 @@ impl<E: Evidence + 'static> Service<E> {
         };
         let (stdin, stdout, stderr) = tokio::try_join!(claim(plan.stdin), claim(plan.stdout), claim(plan.stderr))?;
         Ok(HostStreams { stdin, stdout, stderr })
+    }
+
+    async fn load_fragment(&self, request: LoadFragmentRequest) -> Result<(), RequestError> {
+        self.sandbox.check_open()?;
+        let injection = decode::injection(request)?;
+        // Chain and signature before the policy is asked, as no permit may wait for arithmetic of the host's choice.
+        let opened = spawn_blocking(move || injection.open()).await;
+        let addition = opened.map_err(|_| RequestError::Panicked)??;
+        let act = self.sandbox.judged(move |enforcer, _, _| Ok(additions::load(enforcer, addition)?));
+        act.await
     }
 
     async fn mount_layer(&self, order: LayerOrder) -> Result<(), RequestError> {
@@ -276,6 +286,11 @@ impl<E: Evidence + 'static> Agent for Service<E> {
         let mut response = SetPolicyResponse::new();
         response.digest = digest.to_vec();
         Ok(response)
+    }
+
+    async fn load_fragment(&self, _: &TtrpcContext, request: LoadFragmentRequest) -> Answer<LoadFragmentResponse> {
+        self.load_fragment(request).await?;
+        Ok(LoadFragmentResponse::new())
     }
 
     async fn mount_layer(&self, _: &TtrpcContext, request: MountLayerRequest) -> Answer<MountLayerResponse> {

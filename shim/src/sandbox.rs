@@ -16,6 +16,7 @@ use crate::{
     bundle::Bundle,
     config::Config,
     error::Error,
+    fragments,
     layers::{self, CachedLayer},
     policy_text::PolicyText,
     vm::{BootRequest, StateDir, Vm},
@@ -187,6 +188,7 @@ impl Sandbox {
             };
         }
         let policy = PolicyText::choose(bundle.annotations(), config)?;
+        let fragments = fragments::requests(bundle.annotations())?;
         let booting = Attempt::begin(self)?;
         let request = BootRequest {
             namespace: &self.namespace,
@@ -206,6 +208,10 @@ impl Sandbox {
             .set_policy(agent_call(), &set)
             .await
             .map_err(Error::agent("set the policy"))?;
+        for (n, fragment) in fragments.iter().enumerate() {
+            let loaded = vm.agent().load_fragment(agent_call(), fragment).await;
+            loaded.map_err(Error::agent(format!("load fragment {}", n + 1)))?;
+        }
         let scratch = MountScratchRequest {
             sandbox_id: self.id.clone(),
             encrypted: true,

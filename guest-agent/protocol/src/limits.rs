@@ -15,6 +15,11 @@ pub const REQUEST_FRAME_BYTES: usize = 4 << 10;
 
 /// Policy text in bytes. One ttrpc message carries it whole, and ttrpc ends at 4 MiB.
 pub const POLICY_BYTES: usize = 3 << 20;
+/// A signed message (policy fragment, trust list) in bytes: the longest text of a fragment is half of that, the rest is for the
+/// signer's chain and receipts.
+pub const FRAGMENT_BYTES: usize = 2 << 20;
+/// Fragments and trust lists that a shim hands over for one sandbox.
+pub const FRAGMENTS: usize = 64;
 /// Any message in bytes: ttrpc's own constant, repeated here so that senders can check first.
 pub const MESSAGE_BYTES: usize = 4 << 20;
 /// An OCI `config.json` or process document in bytes; containerd's default spec has 10 KB.
@@ -109,6 +114,7 @@ const _: () = {
         "the largest plain request fits"
     );
     assert!(POLICY_BYTES + REQUEST_FRAME_BYTES < MESSAGE_BYTES, "the largest policy fits");
+    assert!(FRAGMENT_BYTES < POLICY_BYTES, "and so does the largest fragment");
     assert!(
         IN_FLIGHT_BYTES >= POLICY_BYTES + REQUEST_FRAME_BYTES,
         "a lone request is always let in"
