@@ -16,6 +16,7 @@ mod control;
 mod spec;
 mod start;
 mod user;
+mod walls;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -25,11 +26,12 @@ use std::{
 
 use agent_protocol::limits::{CONTAINERS, FREEZE_DEADLINE};
 use nix::unistd::Pid;
-use policy::ContainerId;
+use policy::{ContainerId, action::Rlimit};
 
 pub use self::{
     spec::{ForeignSource, Rest, exec_action, split},
     user::{UserDatabase, UserError},
+    walls::Walls,
 };
 use crate::{
     decode::{ProcessId, Profile, User},
@@ -136,6 +138,8 @@ struct State {
 pub struct Container {
     id: ContainerId,
     seccomp: Option<Profile>,
+    /// Limits of further processes, where the policy decides over them.
+    rlimits: Option<Vec<Rlimit>>,
     users: UserDatabase,
     state: Mutex<State>,
 }

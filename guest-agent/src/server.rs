@@ -15,7 +15,7 @@ use agent_protocol::{
 };
 use policy::{
     ContainerId,
-    action::{GetProperties, MountDevice, RwMountDevice, RwUnmountDevice, ShutdownContainer, UnmountDevice},
+    action::{GetProperties, HostNetwork, MountDevice, RwMountDevice, RwUnmountDevice, ShutdownContainer, UnmountDevice},
 };
 use tokio::{sync::SemaphorePermit, task::spawn_blocking};
 use tokio_vsock::VsockStream;
@@ -24,7 +24,7 @@ use ttrpc::r#async::{Server, TtrpcContext};
 use crate::{
     additions, admission,
     cgroup::counters::Counters,
-    container::{ContainerError, UserDatabase, exec_action, split},
+    container::{ContainerError, UserDatabase, Walls, exec_action, split},
     decode::{self, CreateOrder, ExecOrder, LayerOrder, SignalOrder, StdioPlan},
     error::RequestError,
     evidence::{BootEvidence, Evidence},
@@ -153,9 +153,16 @@ impl<E: Evidence + 'static> Service<E> {
             }
             let users = UserDatabase::read(&paths::rootfs(&container)).map_err(ContainerError::User)?;
             let identity = users.identify(&spec.process.user).map_err(ContainerError::User)?;
-            let (action, rest) = split(spec, &container, &sandbox, identity).map_err(ContainerError::Source)?;
-            let permit = enforcer.enforce(action)?;
-            let pid = containers.create(permit, rest, users, &sandbox, stdio.terminal, streams)?;
+            let (action, confinement, rest) = split(spec, &container, &sandbox, identity).map_err(ContainerError::Source)?;
+            let judged = enforcer.judges_confinement();
+            let mut whole = enforcer.transaction();
+            let walls = Walls::of(whole.enforce(confinement)?, judged);
+            if rest.host_network {
+                whole.enforce(HostNetwork {})?.commit();
+            }
+            let permit = whole.enforce(action)?;
+            let pid = containers.create(permit, walls, rest, users, &sandbox, stdio.terminal, streams)?;
+            whole.commit();
             Ok(pid.as_raw() as u32)
         });
         act.await

@@ -12,14 +12,14 @@ use agent_protocol::limits::PROCESSES;
 use nix::unistd::{Gid, Pid, Uid};
 use policy::{
     ContainerId, Permit,
-    action::{CreateContainer, ExecInContainer},
+    action::{CreateContainer, ExecInContainer, Rlimit},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Container, ContainerError, Containers, Phase, Process, Rest, State, UserDatabase, io_error, lock, spec};
+use super::{Container, ContainerError, Containers, Phase, Process, Rest, State, UserDatabase, Walls, io_error, lock, spec};
 use crate::{
     cgroup,
-    decode::{ProcessId, Rlimit, TerminalSize},
+    decode::{ProcessId, TerminalSize},
     guest_dir::Directory,
     launcher::{self, LauncherError, Started, Verb},
     paths,
@@ -31,9 +31,14 @@ const START_NOTICE: &[u8] = b"start container";
 
 impl Containers {
     /// Makes the container of the permit, its init waiting for [`Self::start`]; the init's pid comes back.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a part of one order, already taken apart for its judgement"
+    )]
     pub fn create<S>(
         &self,
         permit: Permit<'_, CreateContainer>,
+        walls: Walls,
         rest: Rest,
         users: UserDatabase,
         sandbox: &ContainerId,
@@ -46,11 +51,11 @@ impl Containers {
         let id = permit.action().container_id.clone();
         self.check_free(&id)?;
         let sandbox_pid = self.get(sandbox).and_then(|container| container.running_init()).ok();
-        let namespaces = rest
+        let namespaces = walls
             .namespaces(sandbox_pid.map(Pid::as_raw))
             .ok_or_else(|| ContainerError::NoSandbox(sandbox.clone()))?;
         self.make_sources(permit.action())?;
-        let spec = spec::of_container(permit.action(), permit.verdict(), &rest, &namespaces);
+        let spec = spec::of_container(permit.action(), permit.verdict(), &walls, &rest, &namespaces);
         let streams = if permit.verdict().stdio { streams } else { HostStreams::none() };
         let owner = owner(&spec);
         let process = self.launch(Verb::Create, &id, &spec, owner, size, streams).map_err(|error| {
@@ -70,6 +75,7 @@ impl Containers {
         let container = Container {
             id: id.clone(),
             seccomp: rest.seccomp,
+            rlimits: walls.rlimits_of_execs(),
             users,
             state,
         };
@@ -127,7 +133,8 @@ impl Containers {
         }
         let streams = if permit.verdict().stdio { streams } else { HostStreams::none() };
         let seccomp = container.seccomp.as_ref();
-        let spec = spec::of_exec(action, permit.verdict(), terminal, &rlimits, oom_score_adj, init.as_raw(), seccomp);
+        let rlimits = container.rlimits.as_ref().unwrap_or(&rlimits);
+        let spec = spec::of_exec(action, permit.verdict(), terminal, rlimits, oom_score_adj, init.as_raw(), seccomp);
         let process = self
             .launch(Verb::Exec, &container.id, &spec, owner(&spec), size, streams)
             .map_err(|error| self.undo_exec(&container.id, error))?;
