@@ -3,14 +3,14 @@
 use policy::{Denied, Enforcer, action::LoadFragment};
 use policy_fragment::{Fragment, LedgerKey, Receipt};
 
-use crate::decode::Addition;
+use crate::{context::SecurityContext, decode::Addition};
 
 /// Asks the policy, and keeps what it makes of the message. What was refused leaves nothing, whatever the policy's own rules
-/// remembered on the way.
+/// remembered on the way. Reference values are judged by nobody in the guest, and put aside for containers to come.
 ///
 /// # Errors
 /// The policy does not want it.
-pub fn load(enforcer: &mut Enforcer, addition: Addition) -> Result<(), Denied> {
+pub fn load(enforcer: &mut Enforcer, context: &mut SecurityContext, addition: Addition) -> Result<(), Denied> {
     match addition {
         Addition::Fragment(fragment) => {
             let action = with_receipts(enforcer, fragment);
@@ -23,6 +23,7 @@ pub fn load(enforcer: &mut Enforcer, addition: Addition) -> Result<(), Denied> {
             whole.enforce(action)?.commit();
             whole.commit();
         }
+        Addition::Reference(media_type, message) => context.refer(media_type, message),
     }
     Ok(())
 }
@@ -46,7 +47,7 @@ fn with_receipts(enforcer: &Enforcer, fragment: Fragment) -> LoadFragment {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decode::{self, DecodeError, Injection};
+    use crate::decode::{self, DecodeError};
     use agent_protocol::LoadFragmentRequest;
 
     const FRAGMENT: &[u8] = include_bytes!("../../policy/fragment/fixtures/es256.cose");
@@ -54,16 +55,21 @@ mod tests {
     const TRUST_LIST: &[u8] = include_bytes!("../../policy/fragment/fixtures/trust-list.cose");
     const TRUST_LISTS: &str = "application/vnd.transparency-trust-list.v1+cose";
 
-    fn injection(message: &[u8], media_type: &str) -> Result<Injection, DecodeError> {
-        decode::injection(LoadFragmentRequest {
+    fn opened(message: &[u8], media_type: &str) -> Result<Addition, DecodeError> {
+        let request = LoadFragmentRequest {
             message: message.to_vec(),
             media_type: media_type.to_owned(),
             ..Default::default()
-        })
+        };
+        decode::injection(request)?.open()
     }
 
     fn addition(message: &[u8], media_type: &str) -> Addition {
-        injection(message, media_type).unwrap().open().unwrap()
+        opened(message, media_type).unwrap()
+    }
+
+    fn load(enforcer: &mut Enforcer, addition: Addition) -> Result<(), Denied> {
+        super::load(enforcer, &mut SecurityContext::default(), addition)
     }
 
     /// A policy that wants the feed of `message`, of at least version `minimum`, with these receipts.
@@ -117,11 +123,11 @@ reason := data.framework.reason
     fn what_nobody_signed_for_this_use_is_not_opened() {
         let mut forged = FRAGMENT.to_vec();
         *forged.last_mut().unwrap() ^= 1;
-        assert!(injection(&forged, "").unwrap().open().is_err());
-        assert!(injection(b"package fragment\n", "").unwrap().open().is_err());
-        assert!(injection(FRAGMENT, "text/plain").is_err());
-        assert!(injection(TRUST_LIST, "").unwrap().open().is_err(), "a list of keys is no Rego");
+        assert!(opened(&forged, "").is_err());
+        assert!(opened(b"package fragment\n", "").is_err());
+        assert!(opened(FRAGMENT, "text/plain").is_err());
+        assert!(opened(TRUST_LIST, "").is_err(), "a list of keys is no Rego");
         let long = vec![0; agent_protocol::limits::FRAGMENT_BYTES + 1];
-        assert!(matches!(injection(&long, ""), Err(DecodeError::FragmentTooLong(_))));
+        assert!(matches!(opened(&long, ""), Err(DecodeError::FragmentTooLong(_))));
     }
 }

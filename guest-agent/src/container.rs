@@ -34,6 +34,7 @@ pub use self::{
     walls::Walls,
 };
 use crate::{
+    context::SecurityContext,
     decode::{ProcessId, Profile, User},
     launcher::LauncherError,
     reaper::{ExitWatch, Reaper},
@@ -150,6 +151,7 @@ pub struct Containers {
     table: Mutex<HashMap<ContainerId, Arc<Container>>>,
     /// Directories of the sandbox that some container has mounted.
     exposed: Mutex<BTreeSet<String>>,
+    context: Mutex<SecurityContext>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -198,6 +200,7 @@ impl Containers {
             reaper,
             table: Mutex::default(),
             exposed: Mutex::default(),
+            context: Mutex::default(),
         }
     }
 
@@ -207,6 +210,11 @@ impl Containers {
             .get(id)
             .cloned()
             .ok_or_else(|| ContainerError::Unknown(id.clone()))
+    }
+
+    /// What containers to come find in their security context directory.
+    pub fn context(&self) -> MutexGuard<'_, SecurityContext> {
+        lock(&self.context)
     }
 
     /// Whether a container of this id could be made now.

@@ -5,7 +5,7 @@ mod oci;
 mod seccomp;
 mod task;
 
-pub use fragment::{Addition, Injection, injection};
+pub use fragment::{Addition, injection};
 pub use oci::{CapabilitySets, Cpu, HostSpec, Memory, MountEntry, Namespace, Pids, ProcessSpec, Resources, Rlimit, User};
 pub use seccomp::{Profile, digest as seccomp_digest};
 pub use task::update;
@@ -13,11 +13,11 @@ pub use task::update;
 use agent_protocol::{
     CreateContainerRequest, ExecProcessRequest, IdError, MountLayerRequest, MountOverlayRequest, MountScratchRequest,
     ResizeTerminalRequest, SetPolicyRequest, SignalProcessRequest, Stdio, StreamToken, TokenError,
-    limits::{FRAGMENT_BYTES, LAYERS, OVERLAY_LAYERS, POLICY_BYTES, SPEC_BYTES, TERMINAL_CELLS},
+    limits::{FRAGMENT_BYTES, LAYERS, OVERLAY_LAYERS, POLICY_BYTES, REFERENCE_BYTES, SPEC_BYTES, TERMINAL_CELLS},
     valid_caller_id,
 };
 use policy::{ContainerId, RootHash};
-use policy_fragment::{BlobError, MediaType};
+use policy_fragment::BlobError;
 
 use crate::storage::layers::{Geometry, SECTORS_PER_BLOCK};
 
@@ -42,8 +42,8 @@ pub enum DecodeError {
     FragmentTooLong(usize),
     #[error(transparent)]
     Fragment(#[from] BlobError),
-    #[error("{0} has no use in this guest")]
-    Useless(MediaType),
+    #[error("{field} has {bytes} bytes, more than {REFERENCE_BYTES}")]
+    ReferenceTooLong { field: &'static str, bytes: usize },
     #[error("{field} has {bytes} bytes, more than {SPEC_BYTES}")]
     TooLong { field: &'static str, bytes: usize },
     #[error("{field} has {bytes} bytes instead of {needed}")]
@@ -93,6 +93,26 @@ pub struct StdioPlan {
 pub struct TerminalSize {
     pub columns: u16,
     pub rows: u16,
+}
+
+/// The policy, and reference values of the guest for who verifies it.
+#[derive(Debug, Default)]
+pub struct PolicyOrder {
+    pub text: Vec<u8>,
+    /// Opaque.
+    pub reference: String,
+    /// Opaque.
+    pub transparent_reference: String,
+}
+
+#[cfg(test)]
+impl From<&str> for PolicyOrder {
+    fn from(text: &str) -> Self {
+        Self {
+            text: text.into(),
+            ..Self::default()
+        }
+    }
 }
 
 /// A layer to be mounted.
@@ -162,12 +182,20 @@ pub fn process_id(id: &str) -> Result<ProcessId, DecodeError> {
     }
 }
 
-/// The policy's text.
-pub fn policy_text(request: SetPolicyRequest) -> Result<Vec<u8>, DecodeError> {
-    match request.policy.len() {
-        0..=POLICY_BYTES => Ok(request.policy),
-        bytes => Err(DecodeError::PolicyTooLong(bytes)),
+/// The policy's text and what comes beside it.
+pub fn policy(request: SetPolicyRequest) -> Result<PolicyOrder, DecodeError> {
+    let reference = |field, text: String| match text.len() {
+        0..=REFERENCE_BYTES => Ok(text),
+        bytes => Err(DecodeError::ReferenceTooLong { field, bytes }),
+    };
+    if request.policy.len() > POLICY_BYTES {
+        return Err(DecodeError::PolicyTooLong(request.policy.len()));
     }
+    Ok(PolicyOrder {
+        text: request.policy,
+        reference: reference("reference_info", request.reference_info)?,
+        transparent_reference: reference("transparent_reference_info", request.transparent_reference_info)?,
+    })
 }
 
 /// The number of a layer's mount point.

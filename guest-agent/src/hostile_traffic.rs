@@ -120,7 +120,7 @@ fn decoded(sent: &Sent) -> Result<Decoded, Refused> {
     }
     let container = |id: &str| decode::container_id(id).map(|_| Decoded::Unjudged);
     Ok(match sent.method {
-        "SetPolicy" => decode::policy_text(message::<SetPolicyRequest>(sent)?).map(|_| Decoded::Unjudged)?,
+        "SetPolicy" => decode::policy(message::<SetPolicyRequest>(sent)?).map(|_| Decoded::Unjudged)?,
         "MountLayer" => Decoded::Layer(message::<MountLayerRequest>(sent)?.try_into()?),
         "UnmountLayer" => Decoded::NoLayer(decode::layer_slot(message::<UnmountLayerRequest>(sent)?.slot)?),
         "MountScratch" => {

@@ -14,6 +14,7 @@ mod additions;
 mod admission;
 mod cgroup;
 mod container;
+mod context;
 mod decode;
 mod error;
 mod evidence;

@@ -24,6 +24,8 @@ use tokio::{
 
 use crate::{
     container::Containers,
+    context::SecurityContext,
+    decode::PolicyOrder,
     error::RequestError,
     evidence::Evidence,
     gate::{Gate, GateError},
@@ -111,15 +113,20 @@ impl<E: Evidence + 'static> Sandbox<E> {
         }
     }
 
-    /// Opens the gate if `text` is the measured policy.
-    pub async fn set_policy(&self, text: Vec<u8>) -> Result<[u8; 32], RequestError> {
+    /// Opens the gate if the text is the measured policy.
+    pub async fn set_policy(&self, order: PolicyOrder) -> Result<[u8; 32], RequestError> {
         if let Err(sealed @ GateError::Sealed) = self.check_open() {
             return Err(sealed.into());
         }
         let mut guarded = self.guarded.clone().lock_owned().await;
-        let result = spawn_blocking(move || guarded.gate.set_policy(text))
-            .await
-            .map_err(|_| RequestError::Panicked)?;
+        let containers = self.containers.clone();
+        let set = move || {
+            let digest = guarded.gate.set_policy(order.text.clone())?;
+            // Before anybody is served.
+            *containers.context() = SecurityContext::of(order);
+            Ok(digest)
+        };
+        let result: Result<_, GateError> = spawn_blocking(set).await.map_err(|_| RequestError::Panicked)?;
         match &result {
             Ok(digest) => {
                 self.stages.open();

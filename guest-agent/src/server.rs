@@ -114,7 +114,9 @@ impl<E: Evidence + 'static> Service<E> {
         // Chain and signature before the policy is asked, as no permit may wait for arithmetic of the host's choice.
         let opened = spawn_blocking(move || injection.open()).await;
         let addition = opened.map_err(|_| RequestError::Panicked)??;
-        let act = self.sandbox.judged(move |enforcer, _, _| Ok(additions::load(enforcer, addition)?));
+        let act = self
+            .sandbox
+            .judged(move |enforcer, _, containers| Ok(additions::load(enforcer, &mut containers.context(), addition)?));
         act.await
     }
 
@@ -288,8 +290,8 @@ type Answer<T> = ttrpc::Result<T>;
 #[async_trait::async_trait]
 impl<E: Evidence + 'static> Agent for Service<E> {
     async fn set_policy(&self, _: &TtrpcContext, request: SetPolicyRequest) -> Answer<SetPolicyResponse> {
-        let text = decode::policy_text(request).map_err(RequestError::from)?;
-        let digest = self.sandbox.set_policy(text).await?;
+        let order = decode::policy(request).map_err(RequestError::from)?;
+        let digest = self.sandbox.set_policy(order).await?;
         let mut response = SetPolicyResponse::new();
         response.digest = digest.to_vec();
         Ok(response)

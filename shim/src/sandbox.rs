@@ -19,7 +19,7 @@ use crate::{
     fragments,
     layers::{self, CachedLayer},
     policy_text::PolicyText,
-    vm::{BootRequest, StateDir, Vm},
+    vm::{BootRequest, References, StateDir, Vm, VmError},
 };
 use agent_protocol::{MountScratchRequest, SetPolicyRequest};
 use rootfs::Mounted;
@@ -189,6 +189,7 @@ impl Sandbox {
         }
         let policy = PolicyText::choose(bundle.annotations(), config)?;
         let fragments = fragments::requests(bundle.annotations())?;
+        let references = References::read(&config.image_dir).map_err(VmError::from)?;
         let booting = Attempt::begin(self)?;
         let request = BootRequest {
             namespace: &self.namespace,
@@ -202,6 +203,8 @@ impl Sandbox {
         log::info!("agent of sandbox {} answers after {:?}", self.id, started.elapsed());
         let set = SetPolicyRequest {
             policy: policy.text,
+            reference_info: references.plain,
+            transparent_reference_info: references.transparent,
             ..Default::default()
         };
         vm.agent()

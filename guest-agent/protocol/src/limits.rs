@@ -20,6 +20,8 @@ pub const POLICY_BYTES: usize = 3 << 20;
 pub const FRAGMENT_BYTES: usize = 2 << 20;
 /// Fragments and trust lists that a shim hands over for one sandbox.
 pub const FRAGMENTS: usize = 64;
+/// Reference values of the guest, beside the policy, in bytes of base64.
+pub const REFERENCE_BYTES: usize = 128 << 10;
 /// Any message in bytes: ttrpc's own constant, repeated here so that senders can check first.
 pub const MESSAGE_BYTES: usize = 4 << 20;
 /// An OCI `config.json` or process document in bytes; containerd's default spec has 10 KB.
@@ -113,10 +115,13 @@ const _: () = {
         PLAIN_REQUEST_BYTES > OVERLAY_LAYERS * 5 + 2 * ID_BYTES + 64,
         "the largest plain request fits"
     );
-    assert!(POLICY_BYTES + REQUEST_FRAME_BYTES < MESSAGE_BYTES, "the largest policy fits");
+    assert!(
+        POLICY_BYTES + 2 * REFERENCE_BYTES + REQUEST_FRAME_BYTES < MESSAGE_BYTES,
+        "the largest policy fits"
+    );
     assert!(FRAGMENT_BYTES < POLICY_BYTES, "and so does the largest fragment");
     assert!(
-        IN_FLIGHT_BYTES >= POLICY_BYTES + REQUEST_FRAME_BYTES,
+        IN_FLIGHT_BYTES >= MESSAGE_BYTES,
         "a lone request is always let in"
     );
     assert!(

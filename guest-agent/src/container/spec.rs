@@ -22,6 +22,13 @@ use crate::{
 const OCI_VERSION: &str = "1.2.0";
 /// Asks for the guest's network; every container has it, so only the policy's word makes a difference.
 const HOST_NETWORK: &str = "io.microsoft.virtualmachine.lcow.hostnetwork";
+/// `false` spares the container its security context directory.
+const CONTEXT: &str = "io.microsoft.virtualmachine.lcow.securitypolicy.env";
+/// AMD's certificates of the host, base64; the second spelling is what the peer reads.
+const HOST_CERTIFICATE: [&str; 2] = [
+    "io.microsoft.virtualmachine.lcow.amd-certificate",
+    "io.microsoft.virtualmachine.wcow.amd-certificate",
+];
 /// Asks for a privileged container.
 const PRIVILEGED: &str = "io.microsoft.virtualmachine.lcow.privileged";
 /// `sandbox` marks the pod's own container.
@@ -41,6 +48,8 @@ pub struct Rest {
     terminal: bool,
     oom_score_adj: Option<i32>,
     resources: Option<Resources>,
+    /// AMD's certificates of the host for the security context directory; `None` if there is to be no such directory.
+    pub host_certificate: Option<String>,
     /// The guest's network is asked for, which has a point of its own.
     pub host_network: bool,
     /// Judged by its digest.
@@ -63,6 +72,8 @@ pub fn split(
 ) -> Result<(CreateContainer, ConfineContainer, Rest), ForeignSource> {
     let privileged = spec.says_true(PRIVILEGED);
     let host_network = spec.says_true(HOST_NETWORK);
+    let wants_context = spec.annotations.get(CONTEXT).is_none_or(|value| value != "false");
+    let certificate = HOST_CERTIFICATE.iter().find_map(|key| spec.annotations.get(*key)).cloned();
     let is_sandbox_container = spec.annotations.get(CONTAINER_TYPE).is_some_and(|kind| kind == "sandbox");
     let HostSpec {
         process,
@@ -110,6 +121,7 @@ pub fn split(
         terminal: process.terminal,
         oom_score_adj: process.oom_score_adj,
         resources: linux.resources.map(without_swap),
+        host_certificate: wants_context.then(|| certificate.unwrap_or_default()),
         host_network,
         seccomp: linux.seccomp,
     };

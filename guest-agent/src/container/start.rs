@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::{Container, ContainerError, Containers, Phase, Process, Rest, State, UserDatabase, Walls, io_error, lock, spec};
 use crate::{
     cgroup,
+    context::Written,
     decode::{ProcessId, TerminalSize},
     guest_dir::Directory,
     launcher::{self, LauncherError, Started, Verb},
@@ -55,12 +56,18 @@ impl Containers {
             .namespaces(sandbox_pid.map(Pid::as_raw))
             .ok_or_else(|| ContainerError::NoSandbox(sandbox.clone()))?;
         self.make_sources(permit.action())?;
-        let spec = spec::of_container(permit.action(), permit.verdict(), &walls, &rest, &namespaces);
+        let mut spec = spec::of_container(permit.action(), permit.verdict(), &walls, &rest, &namespaces);
+        let context = self.write_context(&id, &rest)?;
+        if let (Some(written), Some(environment)) = (&context, spec["process"]["env"].as_array_mut()) {
+            // Not the host's, so no rule of the policy has to know it.
+            environment.push(written.variable().into());
+        }
         let streams = if permit.verdict().stdio { streams } else { HostStreams::none() };
         let owner = owner(&spec);
         let process = self.launch(Verb::Create, &id, &spec, owner, size, streams).map_err(|error| {
             // Whatever came into being of the container goes again; the error to tell is the first, unless its traces stay.
-            self.clear(&id).map_or(ContainerError::NotUndone, |()| error)
+            let cleared = self.clear(&id).is_ok() && context.as_ref().is_none_or(|written| written.remove().is_ok());
+            if cleared { error } else { ContainerError::NotUndone }
         })?;
         let process = Process {
             args: permit.action().arg_list.clone(),
@@ -82,6 +89,15 @@ impl Containers {
         lock(&self.table).insert(id, Arc::new(container));
         permit.commit();
         Ok(pid)
+    }
+
+    /// Writes the security context directory, if the container is to have one.
+    fn write_context(&self, id: &ContainerId, rest: &Rest) -> Result<Option<Written>, ContainerError> {
+        let Some(certificate) = &rest.host_certificate else {
+            return Ok(None);
+        };
+        let written = self.context().write(&paths::rootfs(id), certificate);
+        written.map_err(io_error("writing the security context directory"))
     }
 
     /// Lets the init of a created container go.

@@ -22,6 +22,8 @@ pub enum Addition {
     Fragment(Fragment),
     /// Keys of ledgers.
     TrustList(LoadTransparencyTrustList),
+    /// For the security context directory, as they came. Signed by somebody: verifiers outside judge by whom.
+    Reference(MediaType, Vec<u8>),
 }
 
 /// The message and what the host hands it over as.
@@ -53,7 +55,7 @@ impl Injection {
                     ledgers: list.ledgers.into_iter().map(|(ledger, offered)| (ledger, keys(offered))).collect(),
                 }))
             }
-            Blob::ReferenceInfo(media_type, _) => Err(DecodeError::Useless(media_type)),
+            Blob::ReferenceInfo(media_type, message) => Ok(Addition::Reference(media_type, message)),
         }
     }
 }
