@@ -37,6 +37,7 @@ use crate::{
     context::SecurityContext,
     decode::{ProcessId, Profile, User},
     launcher::LauncherError,
+    paths,
     reaper::{ExitWatch, Reaper},
     stdio::Terminal,
 };
@@ -194,11 +195,21 @@ impl Container {
 }
 
 impl Containers {
-    /// No container yet; exits come from `reaper`.
+    /// No container yet, only the guest itself, which has processes and no init; exits come from `reaper`.
     pub fn new(reaper: Arc<Reaper>) -> Self {
+        let guest = Container {
+            id: paths::guest(),
+            seccomp: None,
+            rlimits: None,
+            users: UserDatabase::default(),
+            state: Mutex::new(State {
+                phase: Phase::Running,
+                processes: HashMap::new(),
+            }),
+        };
         Self {
             reaper,
-            table: Mutex::default(),
+            table: Mutex::new(HashMap::from([(guest.id.clone(), Arc::new(guest))])),
             exposed: Mutex::default(),
             context: Mutex::default(),
         }
@@ -220,9 +231,10 @@ impl Containers {
     /// Whether a container of this id could be made now.
     pub fn check_free(&self, id: &ContainerId) -> Result<(), ContainerError> {
         let table = lock(&self.table);
+        // The guest itself has a place in it that does not count.
         if table.contains_key(id) {
             Err(ContainerError::Exists(id.clone()))
-        } else if table.len() >= CONTAINERS {
+        } else if table.len() > CONTAINERS {
             Err(ContainerError::TooMany("containers"))
         } else {
             Ok(())

@@ -1,10 +1,12 @@
 //! Gate 2: the host's bytes become checked values, or InvalidArgument. No protobuf type goes further than this file.
 
+mod external;
 mod fragment;
 mod oci;
 mod seccomp;
 mod task;
 
+pub use external::ExternalOrder;
 pub use fragment::{Addition, injection};
 pub use oci::{CapabilitySets, Cpu, HostSpec, Memory, MountEntry, Namespace, Pids, ProcessSpec, Resources, Rlimit, User};
 pub use seccomp::{Profile, digest as seccomp_digest};

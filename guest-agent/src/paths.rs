@@ -13,6 +13,11 @@ pub const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 /// Above every container's cgroup, relative to the root.
 pub const CGROUP_PARENT: &str = "casemate";
 
+/// What stands for the guest itself where containers have their id.
+pub fn guest() -> ContainerId {
+    ContainerId::new(agent_protocol::GUEST_ID)
+}
+
 /// Mount point of a layer.
 pub fn layer(slot: u32) -> String {
     format!("/run/mounts/scsi/m{slot}")

@@ -4,14 +4,15 @@ use std::{io, process, sync::Arc, time::Duration};
 
 use agent_protocol::{
     Agent, BlockIo, CONTROL_PORT, ContainerStatsRequest, ContainerStatsResponse, CreateContainerRequest, CreateContainerResponse,
-    DeleteProcessRequest, DeleteProcessResponse, ExecProcessRequest, ExecProcessResponse, GuestProcess, ListProcessesRequest,
-    ListProcessesResponse, LoadFragmentRequest, LoadFragmentResponse, MountLayerRequest, MountLayerResponse, MountOverlayRequest,
-    MountOverlayResponse, MountScratchRequest, MountScratchResponse, PauseContainerRequest, PauseContainerResponse, PowerOffRequest,
-    PowerOffResponse, ResizeTerminalRequest, ResizeTerminalResponse, ResumeContainerRequest, ResumeContainerResponse, STREAM_PORT,
-    SetPolicyRequest, SetPolicyResponse, ShutdownContainerRequest, ShutdownContainerResponse, SignalProcessRequest, SignalProcessResponse,
-    StartContainerRequest, StartContainerResponse, StreamToken, UnmountLayerRequest, UnmountLayerResponse, UnmountOverlayRequest,
-    UnmountOverlayResponse, UnmountScratchRequest, UnmountScratchResponse, UpdateContainerRequest, UpdateContainerResponse, WaitOomRequest,
-    WaitOomResponse, WaitProcessRequest, WaitProcessResponse, create_agent, limits::CAPACITY_DEADLINE,
+    DeleteProcessRequest, DeleteProcessResponse, ExecExternalRequest, ExecExternalResponse, ExecProcessRequest, ExecProcessResponse,
+    GuestProcess, ListProcessesRequest, ListProcessesResponse, LoadFragmentRequest, LoadFragmentResponse, MountLayerRequest,
+    MountLayerResponse, MountOverlayRequest, MountOverlayResponse, MountScratchRequest, MountScratchResponse, PauseContainerRequest,
+    PauseContainerResponse, PowerOffRequest, PowerOffResponse, ResizeTerminalRequest, ResizeTerminalResponse, ResumeContainerRequest,
+    ResumeContainerResponse, STREAM_PORT, SetPolicyRequest, SetPolicyResponse, ShutdownContainerRequest, ShutdownContainerResponse,
+    SignalProcessRequest, SignalProcessResponse, StartContainerRequest, StartContainerResponse, StreamToken, UnmountLayerRequest,
+    UnmountLayerResponse, UnmountOverlayRequest, UnmountOverlayResponse, UnmountScratchRequest, UnmountScratchResponse,
+    UpdateContainerRequest, UpdateContainerResponse, WaitOomRequest, WaitOomResponse, WaitProcessRequest, WaitProcessResponse,
+    create_agent, limits::CAPACITY_DEADLINE,
 };
 use policy::{
     ContainerId,
@@ -25,7 +26,7 @@ use crate::{
     additions, admission,
     cgroup::counters::Counters,
     container::{ContainerError, UserDatabase, Walls, exec_action, split},
-    decode::{self, CreateOrder, ExecOrder, LayerOrder, SignalOrder, StdioPlan},
+    decode::{self, CreateOrder, ExecOrder, ExternalOrder, LayerOrder, SignalOrder, StdioPlan},
     error::RequestError,
     evidence::{BootEvidence, Evidence},
     paths,
@@ -186,6 +187,18 @@ impl<E: Evidence + 'static> Service<E> {
             let (action, terminal, rlimits, oom) = exec_action(process, &container, identity);
             let permit = enforcer.enforce(action)?;
             let pid = containers.exec(permit, exec_id, terminal, rlimits, oom, stdio.terminal, streams)?;
+            Ok(pid.as_raw() as u32)
+        });
+        act.await
+    }
+
+    async fn exec_external(&self, order: ExternalOrder) -> Result<u32, RequestError> {
+        self.sandbox.check_open()?;
+        let streams = self.claim(&order.stdio).await?;
+        let act = self.sandbox.judged(move |enforcer, _, containers| {
+            let ExternalOrder { exec_id, action, stdio } = order;
+            let permit = enforcer.enforce(action)?;
+            let pid = containers.exec_external(permit, exec_id, stdio.terminal, streams)?;
             Ok(pid.as_raw() as u32)
         });
         act.await
@@ -378,6 +391,12 @@ impl<E: Evidence + 'static> Agent for Service<E> {
     async fn exec_process(&self, _: &TtrpcContext, request: ExecProcessRequest) -> Answer<ExecProcessResponse> {
         let mut response = ExecProcessResponse::new();
         response.pid = self.exec(request.try_into().map_err(RequestError::from)?).await?;
+        Ok(response)
+    }
+
+    async fn exec_external(&self, _: &TtrpcContext, request: ExecExternalRequest) -> Answer<ExecExternalResponse> {
+        let mut response = ExecExternalResponse::new();
+        response.pid = self.exec_external(request.try_into().map_err(RequestError::from)?).await?;
         Ok(response)
     }
 

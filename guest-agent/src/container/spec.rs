@@ -4,8 +4,8 @@
 //! further or concerns nobody else; what isolates the container is the agent's own.
 
 use policy::{
-    ContainerId, ProcessVerdict,
-    action::{Capabilities, ConfineContainer, CreateContainer, Device, ExecInContainer, IdName, Mount, Rlimit},
+    ContainerId, ExternalVerdict, ProcessVerdict,
+    action::{Capabilities, ConfineContainer, CreateContainer, Device, ExecExternal, ExecInContainer, IdName, Mount, Rlimit},
 };
 use serde_json::{Value, json};
 
@@ -247,6 +247,22 @@ pub fn of_exec(
         spec["linux"]["seccomp"] = json!(profile);
     }
     spec
+}
+
+/// The spec of a process of the guest itself: root's, with whatever the guest has.
+pub fn of_external(action: &ExecExternal, verdict: &ExternalVerdict, terminal: bool) -> Value {
+    json!({
+        "ociVersion": OCI_VERSION,
+        "process": {
+            "terminal": terminal,
+            "user": {"uid": 0, "gid": 0},
+            "args": action.arg_list,
+            "env": verdict.env,
+            "cwd": action.working_dir,
+            "oomScoreAdj": 0,
+        },
+        "linux": {"cgroupsPath": paths::cgroup(&paths::guest())},
+    })
 }
 
 /// The judged parts of a process, from either action.

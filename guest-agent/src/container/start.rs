@@ -12,7 +12,7 @@ use agent_protocol::limits::PROCESSES;
 use nix::unistd::{Gid, Pid, Uid};
 use policy::{
     ContainerId, Permit,
-    action::{CreateContainer, ExecInContainer, Rlimit},
+    action::{CreateContainer, ExecExternal, ExecInContainer, Rlimit},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -160,6 +160,39 @@ impl Containers {
         };
         let pid = process.pid;
         lock(&container.state).processes.insert(process_id, Arc::new(process));
+        permit.commit();
+        Ok(pid)
+    }
+
+    /// Starts the process of the permit in the guest itself.
+    pub fn exec_external<S>(
+        &self,
+        permit: Permit<'_, ExecExternal>,
+        exec_id: String,
+        size: Option<TerminalSize>,
+        streams: HostStreams<S>,
+    ) -> Result<Pid, ContainerError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let guest = self.get(&paths::guest())?;
+        let process_id = ProcessId::Exec(exec_id);
+        self.check_exec(&guest, &process_id)?;
+        let action = permit.action();
+        if size.is_some() && !permit.verdict().stdio {
+            return Err(ContainerError::TerminalWithoutStdio);
+        }
+        let streams = if permit.verdict().stdio { streams } else { HostStreams::none() };
+        let spec = spec::of_external(action, permit.verdict(), size.is_some());
+        let process = self
+            .launch(Verb::External, &guest.id, &spec, owner(&spec), size, streams)
+            .map_err(|error| self.undo_exec(&guest.id, error))?;
+        let process = Process {
+            args: action.arg_list.clone(),
+            ..process
+        };
+        let pid = process.pid;
+        lock(&guest.state).processes.insert(process_id, Arc::new(process));
         permit.commit();
         Ok(pid)
     }
