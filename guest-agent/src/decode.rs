@@ -15,7 +15,7 @@ pub use task::update;
 use agent_protocol::{
     CreateContainerRequest, ExecProcessRequest, IdError, MountLayerRequest, MountOverlayRequest, MountScratchRequest,
     ResizeTerminalRequest, SetPolicyRequest, SignalProcessRequest, Stdio, StreamToken, TokenError,
-    limits::{FRAGMENT_BYTES, LAYERS, OVERLAY_LAYERS, POLICY_BYTES, REFERENCE_BYTES, SPEC_BYTES, TERMINAL_CELLS},
+    limits::{FRAGMENT_BYTES, LAYERS, OVERLAY_LAYERS, POLICY_BYTES, REFERENCE_BYTES, SHARES, SPEC_BYTES, TERMINAL_CELLS},
     valid_caller_id,
 };
 use policy::{ContainerId, RootHash};
@@ -214,7 +214,20 @@ pub fn layer_slot(slot: u32) -> Result<u32, DecodeError> {
     }
 }
 
-const _: () = assert!(LAYERS == 1024, "said so in an error's text");
+const _: () = assert!(LAYERS == 1024 && SHARES == 256, "said so in errors' texts");
+
+/// The number of a shared directory or of a disk of the host's.
+pub fn share(field: &'static str, number: u32) -> Result<u32, DecodeError> {
+    if number < SHARES as u32 {
+        Ok(number)
+    } else {
+        Err(DecodeError::Range {
+            field,
+            value: number.into(),
+            allowed: "0 to 255",
+        })
+    }
+}
 
 impl TryFrom<MountLayerRequest> for LayerOrder {
     type Error = DecodeError;

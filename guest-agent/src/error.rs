@@ -117,6 +117,7 @@ fn code(error: &RequestError) -> Code {
             StorageError::Occupied(_) => Code::ALREADY_EXISTS,
             StorageError::Absent(_) => Code::NOT_FOUND,
             StorageError::InUse(_) | StorageError::NoScratch => Code::FAILED_PRECONDITION,
+            StorageError::NoShares => Code::UNIMPLEMENTED,
             StorageError::TooMany(_) => Code::RESOURCE_EXHAUSTED,
             StorageError::BeyondDisk { .. } | StorageError::NoDisk(_) => Code::UNAVAILABLE,
             StorageError::Io { .. } | StorageError::Mapper { .. } | StorageError::ScratchFormat(_) | StorageError::NotUndone => {

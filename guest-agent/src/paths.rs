@@ -38,6 +38,16 @@ pub fn scratch(sandbox: &ContainerId, container: &ContainerId) -> String {
     format!("/run/gcs/c/{}/scratch/{}", sandbox.as_hex(), container.as_hex())
 }
 
+/// Mount point of a directory that the host shares with a container.
+pub fn share(container: &ContainerId, share: u32) -> String {
+    format!("/run/gcs/c/{}/mounts/m{share}", container.as_hex())
+}
+
+/// Where a disk of the host's would be attached.
+pub fn disk(slot: u32) -> String {
+    format!("/run/mounts/block/b{slot}")
+}
+
 /// What `sandbox://` in a mount source stands for.
 pub fn sandbox_mounts(sandbox: &ContainerId) -> String {
     format!("/run/gcs/c/{}/sandboxMounts", sandbox.as_hex())

@@ -3,20 +3,24 @@
 use std::{io, process, sync::Arc, time::Duration};
 
 use agent_protocol::{
-    Agent, BlockIo, CONTROL_PORT, ContainerStatsRequest, ContainerStatsResponse, CreateContainerRequest, CreateContainerResponse,
-    DeleteProcessRequest, DeleteProcessResponse, ExecExternalRequest, ExecExternalResponse, ExecProcessRequest, ExecProcessResponse,
-    GuestProcess, ListProcessesRequest, ListProcessesResponse, LoadFragmentRequest, LoadFragmentResponse, MountLayerRequest,
-    MountLayerResponse, MountOverlayRequest, MountOverlayResponse, MountScratchRequest, MountScratchResponse, PauseContainerRequest,
+    Agent, AttachDiskRequest, AttachDiskResponse, BlockIo, CONTROL_PORT, ContainerStatsRequest, ContainerStatsResponse,
+    CreateContainerRequest, CreateContainerResponse, DeleteProcessRequest, DeleteProcessResponse, DetachDiskRequest, DetachDiskResponse,
+    ExecExternalRequest, ExecExternalResponse, ExecProcessRequest, ExecProcessResponse, GuestProcess, ListProcessesRequest,
+    ListProcessesResponse, LoadFragmentRequest, LoadFragmentResponse, MountLayerRequest, MountLayerResponse, MountOverlayRequest,
+    MountOverlayResponse, MountScratchRequest, MountScratchResponse, MountShareRequest, MountShareResponse, PauseContainerRequest,
     PauseContainerResponse, PowerOffRequest, PowerOffResponse, ResizeTerminalRequest, ResizeTerminalResponse, ResumeContainerRequest,
     ResumeContainerResponse, STREAM_PORT, SetPolicyRequest, SetPolicyResponse, ShutdownContainerRequest, ShutdownContainerResponse,
     SignalProcessRequest, SignalProcessResponse, StartContainerRequest, StartContainerResponse, StreamToken, UnmountLayerRequest,
     UnmountLayerResponse, UnmountOverlayRequest, UnmountOverlayResponse, UnmountScratchRequest, UnmountScratchResponse,
-    UpdateContainerRequest, UpdateContainerResponse, WaitOomRequest, WaitOomResponse, WaitProcessRequest, WaitProcessResponse,
-    create_agent, limits::CAPACITY_DEADLINE,
+    UnmountShareRequest, UnmountShareResponse, UpdateContainerRequest, UpdateContainerResponse, WaitOomRequest, WaitOomResponse,
+    WaitProcessRequest, WaitProcessResponse, create_agent, limits::CAPACITY_DEADLINE,
 };
 use policy::{
     ContainerId,
-    action::{GetProperties, HostNetwork, MountDevice, RwMountDevice, RwUnmountDevice, ShutdownContainer, UnmountDevice},
+    action::{
+        GetProperties, HostNetwork, MountBlockdev, MountDevice, Plan9Mount, Plan9Unmount, RwMountDevice, RwUnmountDevice,
+        ShutdownContainer, UnmountBlockdev, UnmountDevice,
+    },
 };
 use tokio::{sync::SemaphorePermit, task::spawn_blocking};
 use tokio_vsock::VsockStream;
@@ -33,7 +37,7 @@ use crate::{
     reaper::{Reaper, ended},
     sandbox::Sandbox,
     stdio::HostStreams,
-    storage::{self, StorageError},
+    storage::{self, StorageError, absent},
     streams::{self, ClaimError, Stream, Streams},
 };
 
@@ -352,6 +356,46 @@ impl<E: Evidence + 'static> Agent for Service<E> {
         });
         act.await?;
         Ok(UnmountScratchResponse::new())
+    }
+
+    async fn mount_share(&self, _: &TtrpcContext, request: MountShareRequest) -> Answer<MountShareResponse> {
+        let container = decode::container_id(&request.container_id).map_err(RequestError::from)?;
+        let share = decode::share("share", request.share).map_err(RequestError::from)?;
+        let act = self.sandbox.judged(move |enforcer, _, _| {
+            let permit = enforcer.enforce(Plan9Mount::new(paths::share(&container, share)))?;
+            Err(absent::mount_share(permit).into())
+        });
+        Ok(act.await?)
+    }
+
+    async fn unmount_share(&self, _: &TtrpcContext, request: UnmountShareRequest) -> Answer<UnmountShareResponse> {
+        let container = decode::container_id(&request.container_id).map_err(RequestError::from)?;
+        let share = decode::share("share", request.share).map_err(RequestError::from)?;
+        let act = self.sandbox.judged(move |enforcer, _, _| {
+            let unmount_target = paths::share(&container, share);
+            let permit = enforcer.enforce(Plan9Unmount { unmount_target })?;
+            Err(absent::unmount_share(permit).into())
+        });
+        Ok(act.await?)
+    }
+
+    async fn attach_disk(&self, _: &TtrpcContext, request: AttachDiskRequest) -> Answer<AttachDiskResponse> {
+        let slot = decode::share("slot", request.slot).map_err(RequestError::from)?;
+        let act = self.sandbox.judged(move |enforcer, _, _| {
+            let permit = enforcer.enforce(MountBlockdev { target: paths::disk(slot) })?;
+            Err(absent::attach_disk(permit).into())
+        });
+        Ok(act.await?)
+    }
+
+    async fn detach_disk(&self, _: &TtrpcContext, request: DetachDiskRequest) -> Answer<DetachDiskResponse> {
+        let slot = decode::share("slot", request.slot).map_err(RequestError::from)?;
+        let act = self.sandbox.judged(move |enforcer, _, _| {
+            let unmount_target = paths::disk(slot);
+            let permit = enforcer.enforce(UnmountBlockdev { unmount_target })?;
+            Err(absent::detach_disk(permit).into())
+        });
+        Ok(act.await?)
     }
 
     async fn mount_overlay(&self, _: &TtrpcContext, request: MountOverlayRequest) -> Answer<MountOverlayResponse> {

@@ -35,6 +35,8 @@ pub const CONTAINERS: usize = 256;
 pub const PROCESSES: usize = 256;
 /// Mounted layers of one sandbox.
 pub const LAYERS: usize = 1024;
+/// Shared directories of one container, and disks of the host's beside layers and scratch.
+pub const SHARES: usize = 256;
 /// Layers of one overlay; overlayfs itself ends at 500.
 pub const OVERLAY_LAYERS: usize = 128;
 /// Entries of a process's environment.
