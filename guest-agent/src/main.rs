@@ -24,11 +24,13 @@ mod guest_dir;
 mod hostile_traffic;
 mod init;
 mod launcher;
+mod log;
 mod paths;
 mod reaper;
 mod sandbox;
 mod server;
 mod show;
+mod stacks;
 mod stdio;
 mod storage;
 mod streams;
@@ -46,8 +48,8 @@ fn main() -> ExitCode {
     }
     // The console is the host's to read: a panic tells where it happened, not over what.
     std::panic::set_hook(Box::new(|panic| match panic.location() {
-        Some(place) => eprintln!("agent: panicked at {place}"),
-        None => eprintln!("agent: panicked"),
+        Some(place) => log::line(format_args!("panicked at {place}")),
+        None => log::line("panicked"),
     }));
     if let Err(error) = init::prepare_guest() {
         eprintln!("agent: {}", error::chain(&error));

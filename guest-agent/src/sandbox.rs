@@ -15,7 +15,7 @@ use std::{
 };
 
 use agent_protocol::limits::ACT_DEADLINE;
-use policy::Enforcer;
+use policy::{Enforcer, Permit, action::RuntimeLogging};
 use tokio::{
     sync::{Mutex, Semaphore, watch},
     task::spawn_blocking,
@@ -29,6 +29,7 @@ use crate::{
     error::RequestError,
     evidence::Evidence,
     gate::{Gate, GateError},
+    log,
     reaper::Reaper,
     storage::Storage,
 };
@@ -70,7 +71,7 @@ impl Stages {
     }
 
     fn seal(&self, why: &RequestError) {
-        eprintln!("agent: sealed: {}", crate::error::wire_text(why));
+        log::line(format_args!("sealed: {}", crate::error::wire_text(why)));
         self.0.send_replace(Stage::Sealed);
     }
 
@@ -124,15 +125,16 @@ impl<E: Evidence + 'static> Sandbox<E> {
             let digest = guarded.gate.set_policy(order.text.clone())?;
             // Before anybody is served.
             *containers.context() = SecurityContext::of(order);
+            log::decide(guarded.gate.enforcer()?.enforce(RuntimeLogging {}).map(Permit::commit).is_ok());
             Ok(digest)
         };
         let result: Result<_, GateError> = spawn_blocking(set).await.map_err(|_| RequestError::Panicked)?;
         match &result {
             Ok(digest) => {
                 self.stages.open();
-                eprintln!("agent: policy {} is in force", hex::encode(digest));
+                log::line(format_args!("policy {} is in force", hex::encode(digest)));
             }
-            Err(error) => eprintln!("agent: {error}"),
+            Err(error) => log::line(error),
         }
         Ok(result?)
     }
@@ -181,7 +183,7 @@ impl<E: Evidence + 'static> Sandbox<E> {
         });
         let result = watched.await.unwrap_or(Err(RequestError::Panicked));
         if let Err(RequestError::Denied(denied)) = &result {
-            eprintln!("agent: denied by {}", denied.point());
+            log::line(format_args!("denied by {}", denied.point()));
         }
         result
     }

@@ -5,20 +5,21 @@ use std::{io, process, sync::Arc, time::Duration};
 use agent_protocol::{
     Agent, AttachDiskRequest, AttachDiskResponse, BlockIo, CONTROL_PORT, ContainerStatsRequest, ContainerStatsResponse,
     CreateContainerRequest, CreateContainerResponse, DeleteProcessRequest, DeleteProcessResponse, DetachDiskRequest, DetachDiskResponse,
-    ExecExternalRequest, ExecExternalResponse, ExecProcessRequest, ExecProcessResponse, GuestProcess, ListProcessesRequest,
-    ListProcessesResponse, LoadFragmentRequest, LoadFragmentResponse, MountLayerRequest, MountLayerResponse, MountOverlayRequest,
-    MountOverlayResponse, MountScratchRequest, MountScratchResponse, MountShareRequest, MountShareResponse, PauseContainerRequest,
-    PauseContainerResponse, PowerOffRequest, PowerOffResponse, ResizeTerminalRequest, ResizeTerminalResponse, ResumeContainerRequest,
-    ResumeContainerResponse, STREAM_PORT, SetPolicyRequest, SetPolicyResponse, ShutdownContainerRequest, ShutdownContainerResponse,
-    SignalProcessRequest, SignalProcessResponse, StartContainerRequest, StartContainerResponse, StreamToken, UnmountLayerRequest,
-    UnmountLayerResponse, UnmountOverlayRequest, UnmountOverlayResponse, UnmountScratchRequest, UnmountScratchResponse,
-    UnmountShareRequest, UnmountShareResponse, UpdateContainerRequest, UpdateContainerResponse, WaitOomRequest, WaitOomResponse,
-    WaitProcessRequest, WaitProcessResponse, create_agent, limits::CAPACITY_DEADLINE,
+    DumpStacksRequest, DumpStacksResponse, ExecExternalRequest, ExecExternalResponse, ExecProcessRequest, ExecProcessResponse,
+    GuestProcess, ListProcessesRequest, ListProcessesResponse, LoadFragmentRequest, LoadFragmentResponse, MountLayerRequest,
+    MountLayerResponse, MountOverlayRequest, MountOverlayResponse, MountScratchRequest, MountScratchResponse, MountShareRequest,
+    MountShareResponse, PauseContainerRequest, PauseContainerResponse, PowerOffRequest, PowerOffResponse, ResizeTerminalRequest,
+    ResizeTerminalResponse, ResumeContainerRequest, ResumeContainerResponse, STREAM_PORT, SetPolicyRequest, SetPolicyResponse,
+    ShutdownContainerRequest, ShutdownContainerResponse, SignalProcessRequest, SignalProcessResponse, StartContainerRequest,
+    StartContainerResponse, StreamToken, UnmountLayerRequest, UnmountLayerResponse, UnmountOverlayRequest, UnmountOverlayResponse,
+    UnmountScratchRequest, UnmountScratchResponse, UnmountShareRequest, UnmountShareResponse, UpdateContainerRequest,
+    UpdateContainerResponse, WaitOomRequest, WaitOomResponse, WaitProcessRequest, WaitProcessResponse, create_agent,
+    limits::CAPACITY_DEADLINE,
 };
 use policy::{
     ContainerId,
     action::{
-        GetProperties, HostNetwork, MountBlockdev, MountDevice, Plan9Mount, Plan9Unmount, RwMountDevice, RwUnmountDevice,
+        DumpStacks, GetProperties, HostNetwork, MountBlockdev, MountDevice, Plan9Mount, Plan9Unmount, RwMountDevice, RwUnmountDevice,
         ShutdownContainer, UnmountBlockdev, UnmountDevice,
     },
 };
@@ -36,6 +37,7 @@ use crate::{
     paths,
     reaper::{Reaper, ended},
     sandbox::Sandbox,
+    stacks,
     stdio::HostStreams,
     storage::{self, StorageError, absent},
     streams::{self, ClaimError, Stream, Streams},
@@ -535,6 +537,19 @@ impl<E: Evidence + 'static> Agent for Service<E> {
 
     async fn wait_oom(&self, _: &TtrpcContext, request: WaitOomRequest) -> Answer<WaitOomResponse> {
         Ok(self.wait_oom(request).await?)
+    }
+
+    async fn dump_stacks(&self, _: &TtrpcContext, _: DumpStacksRequest) -> Answer<DumpStacksResponse> {
+        let act = self.sandbox.judged(|enforcer, _, _| {
+            let stacks = stacks::read(enforcer.enforce(DumpStacks {})?);
+            stacks.map_err(|cause| {
+                let step = "reading the stacks";
+                ContainerError::Io { step, cause }.into()
+            })
+        });
+        let mut response = DumpStacksResponse::new();
+        response.stacks = act.await?;
+        Ok(response)
     }
 
     async fn power_off(&self, _: &TtrpcContext, _: PowerOffRequest) -> Answer<PowerOffResponse> {

@@ -77,6 +77,8 @@ pub const MOUNTS: usize = 256;
 pub const WAITERS: usize = 4096;
 /// Counters in one answer to `ContainerStats`; Linux 6.12 has about 100.
 pub const COUNTERS: usize = 1024;
+/// Answer to `DumpStacks` in bytes.
+pub const STACKS_BYTES: usize = 64 << 10;
 /// Block devices in one answer to `ContainerStats`.
 pub const BLOCK_DEVICES: usize = 64;
 /// Rows or columns of a terminal.
@@ -122,10 +124,7 @@ const _: () = {
         "the largest policy fits"
     );
     assert!(FRAGMENT_BYTES < POLICY_BYTES, "and so does the largest fragment");
-    assert!(
-        IN_FLIGHT_BYTES >= MESSAGE_BYTES,
-        "a lone request is always let in"
-    );
+    assert!(IN_FLIGHT_BYTES >= MESSAGE_BYTES, "a lone request is always let in");
     assert!(
         ACT_DEADLINE.as_secs() >= 2 * (LAUNCHER_DEADLINE.as_secs() + KILL_DEADLINE.as_secs()),
         "an act that ends by its own deadlines is not taken for a stuck one"
