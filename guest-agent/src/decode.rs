@@ -2,12 +2,14 @@
 
 mod external;
 mod fragment;
+mod network;
 mod oci;
 mod seccomp;
 mod task;
 
 pub use external::ExternalOrder;
 pub use fragment::{Addition, injection};
+pub use network::{ForwardOrder, network};
 pub use oci::{CapabilitySets, Cpu, HostSpec, Memory, MountEntry, Namespace, Pids, ProcessSpec, Resources, Rlimit, User};
 pub use seccomp::{Profile, digest as seccomp_digest};
 pub use task::update;

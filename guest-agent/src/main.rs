@@ -25,6 +25,7 @@ mod hostile_traffic;
 mod init;
 mod launcher;
 mod log;
+mod network;
 mod paths;
 mod reaper;
 mod sandbox;

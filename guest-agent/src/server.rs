@@ -3,18 +3,18 @@
 use std::{io, process, sync::Arc, time::Duration};
 
 use agent_protocol::{
-    Agent, AttachDiskRequest, AttachDiskResponse, BlockIo, CONTROL_PORT, ContainerStatsRequest, ContainerStatsResponse,
-    CreateContainerRequest, CreateContainerResponse, DeleteProcessRequest, DeleteProcessResponse, DetachDiskRequest, DetachDiskResponse,
-    DumpStacksRequest, DumpStacksResponse, ExecExternalRequest, ExecExternalResponse, ExecProcessRequest, ExecProcessResponse,
-    GuestProcess, ListProcessesRequest, ListProcessesResponse, LoadFragmentRequest, LoadFragmentResponse, MountLayerRequest,
-    MountLayerResponse, MountOverlayRequest, MountOverlayResponse, MountScratchRequest, MountScratchResponse, MountShareRequest,
-    MountShareResponse, PauseContainerRequest, PauseContainerResponse, PowerOffRequest, PowerOffResponse, ResizeTerminalRequest,
-    ResizeTerminalResponse, ResumeContainerRequest, ResumeContainerResponse, STREAM_PORT, SetPolicyRequest, SetPolicyResponse,
-    ShutdownContainerRequest, ShutdownContainerResponse, SignalProcessRequest, SignalProcessResponse, StartContainerRequest,
-    StartContainerResponse, StreamToken, UnmountLayerRequest, UnmountLayerResponse, UnmountOverlayRequest, UnmountOverlayResponse,
-    UnmountScratchRequest, UnmountScratchResponse, UnmountShareRequest, UnmountShareResponse, UpdateContainerRequest,
-    UpdateContainerResponse, WaitOomRequest, WaitOomResponse, WaitProcessRequest, WaitProcessResponse, create_agent,
-    limits::CAPACITY_DEADLINE,
+    Agent, AttachDiskRequest, AttachDiskResponse, BlockIo, CONTROL_PORT, ConfigureNetworkRequest, ConfigureNetworkResponse,
+    ContainerStatsRequest, ContainerStatsResponse, CreateContainerRequest, CreateContainerResponse, DeleteProcessRequest,
+    DeleteProcessResponse, DetachDiskRequest, DetachDiskResponse, DumpStacksRequest, DumpStacksResponse, ExecExternalRequest,
+    ExecExternalResponse, ExecProcessRequest, ExecProcessResponse, ForwardPortRequest, ForwardPortResponse, GuestProcess,
+    ListProcessesRequest, ListProcessesResponse, LoadFragmentRequest, LoadFragmentResponse, MountLayerRequest, MountLayerResponse,
+    MountOverlayRequest, MountOverlayResponse, MountScratchRequest, MountScratchResponse, MountShareRequest, MountShareResponse,
+    PauseContainerRequest, PauseContainerResponse, PowerOffRequest, PowerOffResponse, ResizeTerminalRequest, ResizeTerminalResponse,
+    ResumeContainerRequest, ResumeContainerResponse, STREAM_PORT, SetPolicyRequest, SetPolicyResponse, ShutdownContainerRequest,
+    ShutdownContainerResponse, SignalProcessRequest, SignalProcessResponse, StartContainerRequest, StartContainerResponse, StreamToken,
+    UnmountLayerRequest, UnmountLayerResponse, UnmountOverlayRequest, UnmountOverlayResponse, UnmountScratchRequest,
+    UnmountScratchResponse, UnmountShareRequest, UnmountShareResponse, UpdateContainerRequest, UpdateContainerResponse, WaitOomRequest,
+    WaitOomResponse, WaitProcessRequest, WaitProcessResponse, create_agent, limits::CAPACITY_DEADLINE,
 };
 use policy::{
     ContainerId,
@@ -31,10 +31,10 @@ use crate::{
     additions, admission,
     cgroup::counters::Counters,
     container::{ContainerError, UserDatabase, Walls, exec_action, split},
-    decode::{self, CreateOrder, ExecOrder, ExternalOrder, LayerOrder, SignalOrder, StdioPlan},
+    decode::{self, CreateOrder, ExecOrder, ExternalOrder, ForwardOrder, LayerOrder, SignalOrder, StdioPlan},
     error::RequestError,
     evidence::{BootEvidence, Evidence},
-    paths,
+    network, paths,
     reaper::{Reaper, ended},
     sandbox::Sandbox,
     stacks,
@@ -208,6 +208,16 @@ impl<E: Evidence + 'static> Service<E> {
             Ok(pid.as_raw() as u32)
         });
         act.await
+    }
+
+    async fn forward(&self, order: ForwardOrder) -> Result<(), RequestError> {
+        self.sandbox.check_open()?;
+        let stream = self.streams.claim(order.token).await?;
+        let act = self.sandbox.judged(move |enforcer, _, _| {
+            let permit = enforcer.enforce(order.action)?;
+            Ok(network::connect(permit)?)
+        });
+        Ok(network::join(act.await?, stream)?)
     }
 
     async fn signal(&self, order: SignalOrder) -> Result<(), RequestError> {
@@ -502,6 +512,20 @@ impl<E: Evidence + 'static> Agent for Service<E> {
 
     async fn list_processes(&self, _: &TtrpcContext, request: ListProcessesRequest) -> Answer<ListProcessesResponse> {
         Ok(self.list(request).await?)
+    }
+
+    async fn forward_port(&self, _: &TtrpcContext, request: ForwardPortRequest) -> Answer<ForwardPortResponse> {
+        self.forward(request.try_into().map_err(RequestError::from)?).await?;
+        Ok(ForwardPortResponse::new())
+    }
+
+    async fn configure_network(&self, _: &TtrpcContext, request: ConfigureNetworkRequest) -> Answer<ConfigureNetworkResponse> {
+        let action = decode::network(request).map_err(RequestError::from)?;
+        let act = self.sandbox.judged(move |enforcer, _, _| {
+            let permit = enforcer.enforce(action)?;
+            Err(network::configure(permit).into())
+        });
+        Ok(act.await?)
     }
 
     async fn pause_container(&self, _: &TtrpcContext, request: PauseContainerRequest) -> Answer<PauseContainerResponse> {

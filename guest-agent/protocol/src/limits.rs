@@ -37,6 +37,12 @@ pub const PROCESSES: usize = 256;
 pub const LAYERS: usize = 1024;
 /// Shared directories of one container, and disks of the host's beside layers and scratch.
 pub const SHARES: usize = 256;
+/// Addresses, routes or name servers of an interface.
+pub const NETWORK_ENTRIES: usize = 16;
+/// Length of each in bytes: two addresses with their prefixes.
+pub const NETWORK_TEXT_BYTES: usize = 96;
+/// Name of an interface in bytes (`IFNAMSIZ`, its NUL aside).
+pub const INTERFACE_BYTES: usize = 15;
 /// Layers of one overlay; overlayfs itself ends at 500.
 pub const OVERLAY_LAYERS: usize = 128;
 /// Entries of a process's environment.
@@ -106,6 +112,8 @@ pub const CAPACITY_DEADLINE: Duration = Duration::from_secs(20);
 pub const LAUNCHER_DEADLINE: Duration = Duration::from_secs(30);
 /// The processes of a container must be gone this long after SIGKILL.
 pub const KILL_DEADLINE: Duration = Duration::from_secs(10);
+/// Whoever listens on a forwarded port must have taken the connection within this time.
+pub const FORWARD_DEADLINE: Duration = Duration::from_secs(5);
 /// Every process of a container must stand still this long after it was told to.
 pub const FREEZE_DEADLINE: Duration = Duration::from_secs(5);
 /// Whatever is done under a permit must have ended by then: launcher and roll-back together, twice over. One that has not
@@ -122,6 +130,10 @@ const _: () = {
     assert!(
         POLICY_BYTES + 2 * REFERENCE_BYTES + REQUEST_FRAME_BYTES < MESSAGE_BYTES,
         "the largest policy fits"
+    );
+    assert!(
+        PLAIN_REQUEST_BYTES > 64 && NETWORK_ENTRIES * NETWORK_TEXT_BYTES * 2 < PLAIN_REQUEST_BYTES,
+        "addresses and routes of usual length fit"
     );
     assert!(FRAGMENT_BYTES < POLICY_BYTES, "and so does the largest fragment");
     assert!(IN_FLIGHT_BYTES >= MESSAGE_BYTES, "a lone request is always let in");

@@ -6,10 +6,11 @@ use crate::{
     lab::{Lab, Policy, vm::Vm},
 };
 use agent_protocol::{
-    AgentClient, AttachDiskRequest, ContainerStatsRequest, CreateContainerRequest, DetachDiskRequest, DumpStacksRequest,
-    ExecExternalRequest, ExecProcessRequest, ListProcessesRequest, LoadFragmentRequest, MountLayerRequest, MountOverlayRequest,
-    MountScratchRequest, MountShareRequest, SetPolicyRequest, ShutdownContainerRequest, SignalProcessRequest, StartContainerRequest,
-    UnmountLayerRequest, UnmountOverlayRequest, UnmountScratchRequest, UnmountShareRequest, hostile::World,
+    AgentClient, AttachDiskRequest, ConfigureNetworkRequest, ContainerStatsRequest, CreateContainerRequest, DetachDiskRequest,
+    DumpStacksRequest, ExecExternalRequest, ExecProcessRequest, ForwardPortRequest, ListProcessesRequest, LoadFragmentRequest,
+    MountLayerRequest, MountOverlayRequest, MountScratchRequest, MountShareRequest, SetPolicyRequest, ShutdownContainerRequest,
+    SignalProcessRequest, StartContainerRequest, StreamToken, UnmountLayerRequest, UnmountOverlayRequest, UnmountScratchRequest,
+    UnmountShareRequest, hostile::World, open_stream,
 };
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
@@ -249,7 +250,8 @@ async fn with_a_container(agent: &AgentClient, context: Deadlined, world: &World
 type Change = (&'static str, fn(&mut Value));
 
 /// What the framework asks for of a policy that has its say about confinement.
-const CONFINING: &str = "casemate_version := \"1.0.0\"\nconfine_container := data.framework.confine_container\n";
+const CONFINING: &str = "casemate_version := \"1.0.0\"\nconfine_container := data.framework.confine_container\n\
+    guest_network := data.framework.guest_network\nport_forward := data.framework.port_forward\n";
 
 pub(super) fn confined(lab: &Lab) -> Result<()> {
     let generated = Policy::of(BUSYBOX).command(&COMMAND).generate()?;
@@ -286,6 +288,7 @@ pub(super) fn confined(lab: &Lab) -> Result<()> {
         // None of them has narrowed or widened what the last one gets.
         let right = create(&world, world.spec.clone());
         agent.create_container(context(), &right).await.context("CreateContainer")?;
+        network(&vm, &agent, context, &world).await?;
         let shutdown = ShutdownContainerRequest {
             container_id: world.container.clone(),
             ..Default::default()
@@ -300,4 +303,23 @@ pub(super) fn confined(lab: &Lab) -> Result<()> {
     })?;
     vm.stop()?;
     lab.nothing_is_left()
+}
+
+/// Ports and networks that the policy does not list.
+async fn network(vm: &Vm, agent: &AgentClient, context: Deadlined, world: &World) -> Result<()> {
+    let token = StreamToken([9; 16]);
+    let _stream = open_stream(vm.vsock(), token).await.context("opening a stream")?;
+    let forward = ForwardPortRequest {
+        container_id: world.container.clone(),
+        port: 80,
+        stream_token: token.to_field(),
+        ..Default::default()
+    };
+    denied("port_forward", agent.forward_port(context(), &forward).await)?;
+    let configure = ConfigureNetworkRequest {
+        interface: "eth0".to_owned(),
+        addresses: vec!["10.0.0.2/24".to_owned()],
+        ..Default::default()
+    };
+    denied("guest_network", agent.configure_network(context(), &configure).await)
 }
