@@ -6,7 +6,8 @@
 use std::{collections::HashMap, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use agent_protocol::limits::{
-    IN_FLIGHT, IN_FLIGHT_BYTES, PLAIN_REQUEST_BYTES, POLICY_BYTES, REQUEST_DEADLINE, REQUEST_FRAME_BYTES, SPEC_BYTES,
+    FRAGMENT_BYTES, IN_FLIGHT, IN_FLIGHT_BYTES, PLAIN_REQUEST_BYTES, POLICY_BYTES, REFERENCE_BYTES, REQUEST_DEADLINE, REQUEST_FRAME_BYTES,
+    SPEC_BYTES,
 };
 use futures_util::FutureExt;
 use tokio::{sync::Semaphore, time::timeout};
@@ -63,8 +64,9 @@ pub fn limited(services: HashMap<String, Service>) -> HashMap<String, Service> {
 /// Longest payload of a method. Decoding can take a multiple of it, so each gets no more than it needs.
 fn payload_bytes(method: &str) -> usize {
     match method {
-        "SetPolicy" => POLICY_BYTES + REQUEST_FRAME_BYTES,
-        "CreateContainer" | "ExecProcess" | "UpdateContainer" => SPEC_BYTES + REQUEST_FRAME_BYTES,
+        "SetPolicy" => POLICY_BYTES + 2 * REFERENCE_BYTES + REQUEST_FRAME_BYTES,
+        "LoadFragment" => FRAGMENT_BYTES + REQUEST_FRAME_BYTES,
+        "CreateContainer" | "ExecProcess" | "ExecExternal" | "UpdateContainer" => SPEC_BYTES + REQUEST_FRAME_BYTES,
         _ => PLAIN_REQUEST_BYTES,
     }
 }
@@ -155,7 +157,7 @@ mod tests {
         let plain = admitted("MountLayer", 1);
         assert_eq!(code(&plain.admit(10, fine()).await), Code::OK);
         assert_eq!(code(&plain.admit(PLAIN_REQUEST_BYTES + 1, fine()).await), Code::INVALID_ARGUMENT);
-        assert_eq!(payload_bytes("SetPolicy"), POLICY_BYTES + REQUEST_FRAME_BYTES);
+        assert!(payload_bytes("SetPolicy") > POLICY_BYTES + 2 * REFERENCE_BYTES);
     }
 
     #[tokio::test(start_paused = true)]

@@ -20,7 +20,7 @@ use crate::paths::{self, CGROUP_PARENT, CGROUP_ROOT};
 /// Between two looks at a cgroup that is about to become empty.
 const POLL: Duration = Duration::from_millis(2);
 
-/// Makes the parent of all containers' cgroups and hands every controller down to them.
+/// Makes the parent of all containers' cgroups, hands every controller down to them, and makes that of the guest's own processes.
 pub fn prepare() -> io::Result<()> {
     let root = PathBuf::from(CGROUP_ROOT);
     let parent = root.join(CGROUP_PARENT);
@@ -34,6 +34,7 @@ pub fn prepare() -> io::Result<()> {
     for directory in [root, parent] {
         fs::write(directory.join("cgroup.subtree_control"), &all)?;
     }
+    fs::create_dir_all(directory(&paths::guest()))?;
     Ok(())
 }
 

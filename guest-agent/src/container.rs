@@ -16,6 +16,7 @@ mod control;
 mod spec;
 mod start;
 mod user;
+mod walls;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -25,15 +26,18 @@ use std::{
 
 use agent_protocol::limits::{CONTAINERS, FREEZE_DEADLINE};
 use nix::unistd::Pid;
-use policy::ContainerId;
+use policy::{ContainerId, action::Rlimit};
 
 pub use self::{
     spec::{ForeignSource, Rest, exec_action, split},
     user::{UserDatabase, UserError},
+    walls::Walls,
 };
 use crate::{
+    context::SecurityContext,
     decode::{ProcessId, Profile, User},
     launcher::LauncherError,
+    paths,
     reaper::{ExitWatch, Reaper},
     stdio::Terminal,
 };
@@ -136,6 +140,8 @@ struct State {
 pub struct Container {
     id: ContainerId,
     seccomp: Option<Profile>,
+    /// Limits of further processes, where the policy decides over them.
+    rlimits: Option<Vec<Rlimit>>,
     users: UserDatabase,
     state: Mutex<State>,
 }
@@ -146,6 +152,7 @@ pub struct Containers {
     table: Mutex<HashMap<ContainerId, Arc<Container>>>,
     /// Directories of the sandbox that some container has mounted.
     exposed: Mutex<BTreeSet<String>>,
+    context: Mutex<SecurityContext>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -188,12 +195,23 @@ impl Container {
 }
 
 impl Containers {
-    /// No container yet; exits come from `reaper`.
+    /// No container yet, only the guest itself, which has processes and no init; exits come from `reaper`.
     pub fn new(reaper: Arc<Reaper>) -> Self {
+        let guest = Container {
+            id: paths::guest(),
+            seccomp: None,
+            rlimits: None,
+            users: UserDatabase::default(),
+            state: Mutex::new(State {
+                phase: Phase::Running,
+                processes: HashMap::new(),
+            }),
+        };
         Self {
             reaper,
-            table: Mutex::default(),
+            table: Mutex::new(HashMap::from([(guest.id.clone(), Arc::new(guest))])),
             exposed: Mutex::default(),
+            context: Mutex::default(),
         }
     }
 
@@ -205,12 +223,18 @@ impl Containers {
             .ok_or_else(|| ContainerError::Unknown(id.clone()))
     }
 
+    /// What containers to come find in their security context directory.
+    pub fn context(&self) -> MutexGuard<'_, SecurityContext> {
+        lock(&self.context)
+    }
+
     /// Whether a container of this id could be made now.
     pub fn check_free(&self, id: &ContainerId) -> Result<(), ContainerError> {
         let table = lock(&self.table);
+        // The guest itself has a place in it that does not count.
         if table.contains_key(id) {
             Err(ContainerError::Exists(id.clone()))
-        } else if table.len() >= CONTAINERS {
+        } else if table.len() > CONTAINERS {
             Err(ContainerError::TooMany("containers"))
         } else {
             Ok(())

@@ -1,9 +1,15 @@
 //! Gate 2: the host's bytes become checked values, or InvalidArgument. No protobuf type goes further than this file.
 
+mod external;
+mod fragment;
+mod network;
 mod oci;
 mod seccomp;
 mod task;
 
+pub use external::ExternalOrder;
+pub use fragment::{Addition, injection};
+pub use network::{ForwardOrder, network};
 pub use oci::{CapabilitySets, Cpu, HostSpec, Memory, MountEntry, Namespace, Pids, ProcessSpec, Resources, Rlimit, User};
 pub use seccomp::{Profile, digest as seccomp_digest};
 pub use task::update;
@@ -11,10 +17,11 @@ pub use task::update;
 use agent_protocol::{
     CreateContainerRequest, ExecProcessRequest, IdError, MountLayerRequest, MountOverlayRequest, MountScratchRequest,
     ResizeTerminalRequest, SetPolicyRequest, SignalProcessRequest, Stdio, StreamToken, TokenError,
-    limits::{LAYERS, OVERLAY_LAYERS, POLICY_BYTES, SPEC_BYTES, TERMINAL_CELLS},
+    limits::{FRAGMENT_BYTES, LAYERS, OVERLAY_LAYERS, POLICY_BYTES, REFERENCE_BYTES, SHARES, SPEC_BYTES, TERMINAL_CELLS},
     valid_caller_id,
 };
 use policy::{ContainerId, RootHash};
+use policy_fragment::BlobError;
 
 use crate::storage::layers::{Geometry, SECTORS_PER_BLOCK};
 
@@ -35,6 +42,12 @@ pub enum DecodeError {
     },
     #[error("the policy has {0} bytes, more than {POLICY_BYTES}")]
     PolicyTooLong(usize),
+    #[error("the signed message has {0} bytes, more than {FRAGMENT_BYTES}")]
+    FragmentTooLong(usize),
+    #[error(transparent)]
+    Fragment(#[from] BlobError),
+    #[error("{field} has {bytes} bytes, more than {REFERENCE_BYTES}")]
+    ReferenceTooLong { field: &'static str, bytes: usize },
     #[error("{field} has {bytes} bytes, more than {SPEC_BYTES}")]
     TooLong { field: &'static str, bytes: usize },
     #[error("{field} has {bytes} bytes instead of {needed}")]
@@ -84,6 +97,26 @@ pub struct StdioPlan {
 pub struct TerminalSize {
     pub columns: u16,
     pub rows: u16,
+}
+
+/// The policy, and reference values of the guest for who verifies it.
+#[derive(Debug, Default)]
+pub struct PolicyOrder {
+    pub text: Vec<u8>,
+    /// Opaque.
+    pub reference: String,
+    /// Opaque.
+    pub transparent_reference: String,
+}
+
+#[cfg(test)]
+impl From<&str> for PolicyOrder {
+    fn from(text: &str) -> Self {
+        Self {
+            text: text.into(),
+            ..Self::default()
+        }
+    }
 }
 
 /// A layer to be mounted.
@@ -153,12 +186,20 @@ pub fn process_id(id: &str) -> Result<ProcessId, DecodeError> {
     }
 }
 
-/// The policy's text.
-pub fn policy_text(request: SetPolicyRequest) -> Result<Vec<u8>, DecodeError> {
-    match request.policy.len() {
-        0..=POLICY_BYTES => Ok(request.policy),
-        bytes => Err(DecodeError::PolicyTooLong(bytes)),
+/// The policy's text and what comes beside it.
+pub fn policy(request: SetPolicyRequest) -> Result<PolicyOrder, DecodeError> {
+    let reference = |field, text: String| match text.len() {
+        0..=REFERENCE_BYTES => Ok(text),
+        bytes => Err(DecodeError::ReferenceTooLong { field, bytes }),
+    };
+    if request.policy.len() > POLICY_BYTES {
+        return Err(DecodeError::PolicyTooLong(request.policy.len()));
     }
+    Ok(PolicyOrder {
+        text: request.policy,
+        reference: reference("reference_info", request.reference_info)?,
+        transparent_reference: reference("transparent_reference_info", request.transparent_reference_info)?,
+    })
 }
 
 /// The number of a layer's mount point.
@@ -175,7 +216,20 @@ pub fn layer_slot(slot: u32) -> Result<u32, DecodeError> {
     }
 }
 
-const _: () = assert!(LAYERS == 1024, "said so in an error's text");
+const _: () = assert!(LAYERS == 1024 && SHARES == 256, "said so in errors' texts");
+
+/// The number of a shared directory or of a disk of the host's.
+pub fn share(field: &'static str, number: u32) -> Result<u32, DecodeError> {
+    if number < SHARES as u32 {
+        Ok(number)
+    } else {
+        Err(DecodeError::Range {
+            field,
+            value: number.into(),
+            allowed: "0 to 255",
+        })
+    }
+}
 
 impl TryFrom<MountLayerRequest> for LayerOrder {
     type Error = DecodeError;

@@ -14,6 +14,7 @@ use crate::{
     decode::DecodeError,
     gate::GateError,
     launcher::LauncherError,
+    network::NetworkError,
     storage::{StepError, StorageError},
     streams::ClaimError,
 };
@@ -33,6 +34,8 @@ pub enum RequestError {
     Container(#[from] ContainerError),
     #[error(transparent)]
     Stream(#[from] ClaimError),
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     #[error("the agent failed on this request")]
     Panicked,
     #[error("the request did not end within {ACT_DEADLINE:?}")]
@@ -48,7 +51,7 @@ impl RequestError {
             Self::Panicked | Self::Stuck | Self::Undone => true,
             Self::Storage(error) => matches!(error, StorageError::NotUndone),
             Self::Container(error) => matches!(error, ContainerError::NotUndone),
-            Self::Decode(_) | Self::Gate(_) | Self::Denied(_) | Self::Stream(_) => false,
+            Self::Decode(_) | Self::Gate(_) | Self::Denied(_) | Self::Stream(_) | Self::Network(_) => false,
         }
     }
 }
@@ -117,6 +120,7 @@ fn code(error: &RequestError) -> Code {
             StorageError::Occupied(_) => Code::ALREADY_EXISTS,
             StorageError::Absent(_) => Code::NOT_FOUND,
             StorageError::InUse(_) | StorageError::NoScratch => Code::FAILED_PRECONDITION,
+            StorageError::NoShares => Code::UNIMPLEMENTED,
             StorageError::TooMany(_) => Code::RESOURCE_EXHAUSTED,
             StorageError::BeyondDisk { .. } | StorageError::NoDisk(_) => Code::UNAVAILABLE,
             StorageError::Io { .. } | StorageError::Mapper { .. } | StorageError::ScratchFormat(_) | StorageError::NotUndone => {
@@ -141,6 +145,11 @@ fn code(error: &RequestError) -> Code {
             }
         },
         RequestError::Stream(_) => Code::UNAVAILABLE,
+        RequestError::Network(error) => match error {
+            NetworkError::NobodyListens(_) => Code::FAILED_PRECONDITION,
+            NetworkError::NoInterface(_) => Code::UNAVAILABLE,
+            NetworkError::Unusable(_) => Code::INTERNAL,
+        },
         RequestError::Panicked | RequestError::Undone => Code::INTERNAL,
         RequestError::Stuck => Code::DEADLINE_EXCEEDED,
     }

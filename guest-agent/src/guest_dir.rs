@@ -5,9 +5,12 @@
 //! below the root and through real directories only, and what follows works on the descriptor.
 
 use std::{
-    fs,
-    io::{self, ErrorKind},
-    os::fd::{AsRawFd, OwnedFd},
+    fs::{self, OpenOptions},
+    io::{self, ErrorKind, Write},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::OpenOptionsExt,
+    },
     path::{Component, Path},
 };
 
@@ -58,6 +61,17 @@ impl Directory {
     pub fn make_new(&self, name: &str, mode: u32) -> io::Result<Self> {
         mkdirat(&self.0, Path::new(name), Mode::from_bits_truncate(mode))?;
         self.below(Path::new(name))
+    }
+
+    /// Writes a file `name` in it, which must not exist.
+    ///
+    /// # Errors
+    /// It exists, as whatever, or cannot be written.
+    pub fn write_new(&self, name: &str, content: &[u8], mode: u32) -> io::Result<()> {
+        let path = format!("{}/{name}", self.path());
+        // New, so no link is followed.
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+        file.write_all(content)
     }
 
     /// Removes `name` in it with all that it holds; links are removed, not followed.
@@ -137,6 +151,9 @@ mod tests {
         );
         let scratch = Directory::open(&format!("{base}/scratch")).unwrap();
         assert!(scratch.make_new("inside", 0o700).is_err());
+        symlink(format!("{base}/guest/planted"), format!("{base}/scratch/file")).unwrap();
+        assert!(scratch.write_new("file", b"x", 0o700).is_err());
+        assert!(!Path::new(&format!("{base}/guest/planted")).exists());
         // The link itself goes.
         scratch.remove_all("inside").unwrap();
         assert!(Path::new(&format!("{base}/guest/secret")).exists());

@@ -2,16 +2,17 @@
 //! panics, and the policy remembers nothing of it.
 
 use agent_protocol::{
-    CreateContainerRequest, DeleteProcessRequest, ExecProcessRequest, ListProcessesRequest, MountLayerRequest, MountOverlayRequest,
-    MountScratchRequest, ResizeTerminalRequest, SetPolicyRequest, ShutdownContainerRequest, SignalProcessRequest, StartContainerRequest,
-    UnmountLayerRequest, UnmountOverlayRequest, UnmountScratchRequest, WaitProcessRequest,
+    AttachDiskRequest, CreateContainerRequest, DeleteProcessRequest, ExecExternalRequest, ExecProcessRequest, ListProcessesRequest,
+    LoadFragmentRequest, MountLayerRequest, MountOverlayRequest, MountScratchRequest, MountShareRequest, ResizeTerminalRequest,
+    SetPolicyRequest, ShutdownContainerRequest, SignalProcessRequest, StartContainerRequest, UnmountLayerRequest, UnmountOverlayRequest,
+    UnmountScratchRequest, WaitProcessRequest,
     hostile::{Sent, Stage, Traffic, World},
 };
 use policy::{
     ContainerId, Denied, Enforcer, RootHash,
     action::{
-        Action, MountDevice, MountOverlay, RwMountDevice, RwUnmountDevice, ScratchMount, ShutdownContainer, SignalContainerProcess,
-        UnmountDevice,
+        Action, MountBlockdev, MountDevice, MountOverlay, Plan9Mount, RwMountDevice, RwUnmountDevice, ScratchMount, ShutdownContainer,
+        SignalContainerProcess, UnmountDevice,
     },
 };
 use protobuf::Message;
@@ -19,7 +20,7 @@ use ttrpc::Code;
 
 use crate::{
     container::{UserDatabase, exec_action, split},
-    decode::{self, CreateOrder, DecodeError, ExecOrder, LayerOrder, SignalOrder},
+    decode::{self, CreateOrder, DecodeError, ExecOrder, ExternalOrder, LayerOrder, SignalOrder},
     paths,
 };
 
@@ -95,6 +96,9 @@ enum Decoded {
     Create(Box<CreateOrder>),
     Exec(Box<ExecOrder>),
     Signal(SignalOrder),
+    External(ExternalOrder),
+    Share(ContainerId, u32),
+    Disk(u32),
     /// No policy is asked about it.
     Unjudged,
 }
@@ -120,7 +124,7 @@ fn decoded(sent: &Sent) -> Result<Decoded, Refused> {
     }
     let container = |id: &str| decode::container_id(id).map(|_| Decoded::Unjudged);
     Ok(match sent.method {
-        "SetPolicy" => decode::policy_text(message::<SetPolicyRequest>(sent)?).map(|_| Decoded::Unjudged)?,
+        "SetPolicy" => decode::policy(message::<SetPolicyRequest>(sent)?).map(|_| Decoded::Unjudged)?,
         "MountLayer" => Decoded::Layer(message::<MountLayerRequest>(sent)?.try_into()?),
         "UnmountLayer" => Decoded::NoLayer(decode::layer_slot(message::<UnmountLayerRequest>(sent)?.slot)?),
         "MountScratch" => {
@@ -135,6 +139,16 @@ fn decoded(sent: &Sent) -> Result<Decoded, Refused> {
         "CreateContainer" => Decoded::Create(Box::new(message::<CreateContainerRequest>(sent)?.try_into()?)),
         "ExecProcess" => Decoded::Exec(Box::new(message::<ExecProcessRequest>(sent)?.try_into()?)),
         "SignalProcess" => Decoded::Signal((&message::<SignalProcessRequest>(sent)?).try_into()?),
+        "ExecExternal" => Decoded::External(message::<ExecExternalRequest>(sent)?.try_into()?),
+        "MountShare" => {
+            let request = message::<MountShareRequest>(sent)?;
+            Decoded::Share(decode::container_id(&request.container_id)?, decode::share("share", request.share)?)
+        }
+        "AttachDisk" => Decoded::Disk(decode::share("slot", message::<AttachDiskRequest>(sent)?.slot)?),
+        "LoadFragment" => {
+            let opened = decode::injection(message::<LoadFragmentRequest>(sent)?)?.open();
+            opened.map(|_| Decoded::Unjudged)?
+        }
         "ResizeTerminal" => decode::resize(&message::<ResizeTerminalRequest>(sent)?).map(|_| Decoded::Unjudged)?,
         "StartContainer" => container(&message::<StartContainerRequest>(sent)?.container_id)?,
         "ListProcesses" => container(&message::<ListProcessesRequest>(sent)?.container_id)?,
@@ -165,7 +179,7 @@ fn is_allowed(enforcer: &mut Enforcer, request: Decoded) -> bool {
         Decoded::Overlay(container, slots) => asked(enforcer, overlay(container, &slots)),
         Decoded::Create(order) => {
             let identity = UserDatabase::default().identify(&order.spec.process.user).unwrap();
-            let (action, _) = split(order.spec, &order.container, &order.sandbox, identity).unwrap();
+            let (action, ..) = split(order.spec, &order.container, &order.sandbox, identity).unwrap();
             asked(enforcer, action)
         }
         Decoded::Exec(order) => {
@@ -181,6 +195,9 @@ fn is_allowed(enforcer: &mut Enforcer, request: Decoded) -> bool {
                 arg_list: Some(vec!["sleep".to_owned(), "1000".to_owned()]),
             },
         ),
+        Decoded::External(order) => asked(enforcer, order.action),
+        Decoded::Share(container, share) => asked(enforcer, Plan9Mount::new(paths::share(&container, share))),
+        Decoded::Disk(slot) => asked(enforcer, MountBlockdev { target: paths::disk(slot) }),
         Decoded::Unjudged => unreachable!("the model says that the policy judges it"),
     }
 }
@@ -223,7 +240,7 @@ fn advance(enforcer: &mut Enforcer, to: Stage) -> Result<(), Denied> {
             };
             let order = CreateOrder::try_from(request).unwrap();
             let identity = UserDatabase::default().identify(&order.spec.process.user).unwrap();
-            let (action, _) = split(order.spec, &order.container, &order.sandbox, identity).unwrap();
+            let (action, ..) = split(order.spec, &order.container, &order.sandbox, identity).unwrap();
             enforcer.enforce(action)?.commit();
         }
     }

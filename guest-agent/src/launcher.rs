@@ -101,6 +101,8 @@ pub enum Verb {
     Create,
     /// A further process, which runs at once.
     Exec,
+    /// A process of the guest, which runs at once.
+    External,
 }
 
 /// A new process.
@@ -130,6 +132,7 @@ pub fn launch(
         .arg(match verb {
             Verb::Create => "create",
             Verb::Exec => "exec",
+            Verb::External => "external",
         })
         .arg(id.as_hex())
         .arg(paths::bundle(id))

@@ -10,9 +10,11 @@
 //! protobuf type goes further than `decode`, and nothing acts without a permit. Logs leave the trust boundary, so
 //! they hold ids, rule names and digests only.
 
+mod additions;
 mod admission;
 mod cgroup;
 mod container;
+mod context;
 mod decode;
 mod error;
 mod evidence;
@@ -22,26 +24,33 @@ mod guest_dir;
 mod hostile_traffic;
 mod init;
 mod launcher;
+mod log;
+mod network;
 mod paths;
 mod reaper;
 mod sandbox;
 mod server;
+mod show;
+mod stacks;
 mod stdio;
 mod storage;
 mod streams;
 mod sys;
 
-use std::process::{self, ExitCode};
+use std::{
+    env,
+    process::{self, ExitCode},
+};
 
 fn main() -> ExitCode {
     if process::id() != 1 {
-        eprintln!("casemate-agent is the init of a guest; it would take this machine apart");
-        return ExitCode::from(2);
+        // As an init it would take this machine apart.
+        return show::run(&env::args().skip(1).collect::<Vec<_>>());
     }
     // The console is the host's to read: a panic tells where it happened, not over what.
     std::panic::set_hook(Box::new(|panic| match panic.location() {
-        Some(place) => eprintln!("agent: panicked at {place}"),
-        None => eprintln!("agent: panicked"),
+        Some(place) => log::line(format_args!("panicked at {place}")),
+        None => log::line("panicked"),
     }));
     if let Err(error) = init::prepare_guest() {
         eprintln!("agent: {}", error::chain(&error));

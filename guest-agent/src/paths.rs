@@ -13,6 +13,11 @@ pub const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 /// Above every container's cgroup, relative to the root.
 pub const CGROUP_PARENT: &str = "casemate";
 
+/// What stands for the guest itself where containers have their id.
+pub fn guest() -> ContainerId {
+    ContainerId::new(agent_protocol::GUEST_ID)
+}
+
 /// Mount point of a layer.
 pub fn layer(slot: u32) -> String {
     format!("/run/mounts/scsi/m{slot}")
@@ -31,6 +36,16 @@ pub fn rootfs(id: &ContainerId) -> String {
 /// Directory on the scratch disk that holds the upper and work directories of a container's overlay.
 pub fn scratch(sandbox: &ContainerId, container: &ContainerId) -> String {
     format!("/run/gcs/c/{}/scratch/{}", sandbox.as_hex(), container.as_hex())
+}
+
+/// Mount point of a directory that the host shares with a container.
+pub fn share(container: &ContainerId, share: u32) -> String {
+    format!("/run/gcs/c/{}/mounts/m{share}", container.as_hex())
+}
+
+/// Where a disk of the host's would be attached.
+pub fn disk(slot: u32) -> String {
+    format!("/run/mounts/block/b{slot}")
 }
 
 /// What `sandbox://` in a mount source stands for.

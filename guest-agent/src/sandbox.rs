@@ -15,7 +15,7 @@ use std::{
 };
 
 use agent_protocol::limits::ACT_DEADLINE;
-use policy::Enforcer;
+use policy::{Enforcer, Permit, action::RuntimeLogging};
 use tokio::{
     sync::{Mutex, Semaphore, watch},
     task::spawn_blocking,
@@ -24,9 +24,12 @@ use tokio::{
 
 use crate::{
     container::Containers,
+    context::SecurityContext,
+    decode::PolicyOrder,
     error::RequestError,
     evidence::Evidence,
     gate::{Gate, GateError},
+    log,
     reaper::Reaper,
     storage::Storage,
 };
@@ -68,7 +71,7 @@ impl Stages {
     }
 
     fn seal(&self, why: &RequestError) {
-        eprintln!("agent: sealed: {}", crate::error::wire_text(why));
+        log::line(format_args!("sealed: {}", crate::error::wire_text(why)));
         self.0.send_replace(Stage::Sealed);
     }
 
@@ -111,21 +114,27 @@ impl<E: Evidence + 'static> Sandbox<E> {
         }
     }
 
-    /// Opens the gate if `text` is the measured policy.
-    pub async fn set_policy(&self, text: Vec<u8>) -> Result<[u8; 32], RequestError> {
+    /// Opens the gate if the text is the measured policy.
+    pub async fn set_policy(&self, order: PolicyOrder) -> Result<[u8; 32], RequestError> {
         if let Err(sealed @ GateError::Sealed) = self.check_open() {
             return Err(sealed.into());
         }
         let mut guarded = self.guarded.clone().lock_owned().await;
-        let result = spawn_blocking(move || guarded.gate.set_policy(text))
-            .await
-            .map_err(|_| RequestError::Panicked)?;
+        let containers = self.containers.clone();
+        let set = move || {
+            let digest = guarded.gate.set_policy(order.text.clone())?;
+            // Before anybody is served.
+            *containers.context() = SecurityContext::of(order);
+            log::decide(guarded.gate.enforcer()?.enforce(RuntimeLogging {}).map(Permit::commit).is_ok());
+            Ok(digest)
+        };
+        let result: Result<_, GateError> = spawn_blocking(set).await.map_err(|_| RequestError::Panicked)?;
         match &result {
             Ok(digest) => {
                 self.stages.open();
-                eprintln!("agent: policy {} is in force", hex::encode(digest));
+                log::line(format_args!("policy {} is in force", hex::encode(digest)));
             }
-            Err(error) => eprintln!("agent: {error}"),
+            Err(error) => log::line(error),
         }
         Ok(result?)
     }
@@ -174,7 +183,7 @@ impl<E: Evidence + 'static> Sandbox<E> {
         });
         let result = watched.await.unwrap_or(Err(RequestError::Panicked));
         if let Err(RequestError::Denied(denied)) = &result {
-            eprintln!("agent: denied by {}", denied.point());
+            log::line(format_args!("denied by {}", denied.point()));
         }
         result
     }

@@ -3,36 +3,43 @@
 use std::{io, process, sync::Arc, time::Duration};
 
 use agent_protocol::{
-    Agent, BlockIo, CONTROL_PORT, ContainerStatsRequest, ContainerStatsResponse, CreateContainerRequest, CreateContainerResponse,
-    DeleteProcessRequest, DeleteProcessResponse, ExecProcessRequest, ExecProcessResponse, GuestProcess, ListProcessesRequest,
-    ListProcessesResponse, MountLayerRequest, MountLayerResponse, MountOverlayRequest, MountOverlayResponse, MountScratchRequest,
-    MountScratchResponse, PauseContainerRequest, PauseContainerResponse, PowerOffRequest, PowerOffResponse, ResizeTerminalRequest,
-    ResizeTerminalResponse, ResumeContainerRequest, ResumeContainerResponse, STREAM_PORT, SetPolicyRequest, SetPolicyResponse,
-    ShutdownContainerRequest, ShutdownContainerResponse, SignalProcessRequest, SignalProcessResponse, StartContainerRequest,
-    StartContainerResponse, StreamToken, UnmountLayerRequest, UnmountLayerResponse, UnmountOverlayRequest, UnmountOverlayResponse,
-    UnmountScratchRequest, UnmountScratchResponse, UpdateContainerRequest, UpdateContainerResponse, WaitOomRequest, WaitOomResponse,
-    WaitProcessRequest, WaitProcessResponse, create_agent, limits::CAPACITY_DEADLINE,
+    Agent, AttachDiskRequest, AttachDiskResponse, BlockIo, CONTROL_PORT, ConfigureNetworkRequest, ConfigureNetworkResponse,
+    ContainerStatsRequest, ContainerStatsResponse, CreateContainerRequest, CreateContainerResponse, DeleteProcessRequest,
+    DeleteProcessResponse, DetachDiskRequest, DetachDiskResponse, DumpStacksRequest, DumpStacksResponse, ExecExternalRequest,
+    ExecExternalResponse, ExecProcessRequest, ExecProcessResponse, ForwardPortRequest, ForwardPortResponse, GuestProcess,
+    ListProcessesRequest, ListProcessesResponse, LoadFragmentRequest, LoadFragmentResponse, MountLayerRequest, MountLayerResponse,
+    MountOverlayRequest, MountOverlayResponse, MountScratchRequest, MountScratchResponse, MountShareRequest, MountShareResponse,
+    PauseContainerRequest, PauseContainerResponse, PowerOffRequest, PowerOffResponse, ResizeTerminalRequest, ResizeTerminalResponse,
+    ResumeContainerRequest, ResumeContainerResponse, STREAM_PORT, SetPolicyRequest, SetPolicyResponse, ShutdownContainerRequest,
+    ShutdownContainerResponse, SignalProcessRequest, SignalProcessResponse, StartContainerRequest, StartContainerResponse, StreamToken,
+    UnmountLayerRequest, UnmountLayerResponse, UnmountOverlayRequest, UnmountOverlayResponse, UnmountScratchRequest,
+    UnmountScratchResponse, UnmountShareRequest, UnmountShareResponse, UpdateContainerRequest, UpdateContainerResponse, WaitOomRequest,
+    WaitOomResponse, WaitProcessRequest, WaitProcessResponse, create_agent, limits::CAPACITY_DEADLINE,
 };
 use policy::{
     ContainerId,
-    action::{GetProperties, MountDevice, RwMountDevice, RwUnmountDevice, ShutdownContainer, UnmountDevice},
+    action::{
+        DumpStacks, GetProperties, HostNetwork, MountBlockdev, MountDevice, Plan9Mount, Plan9Unmount, RwMountDevice, RwUnmountDevice,
+        ShutdownContainer, UnmountBlockdev, UnmountDevice,
+    },
 };
-use tokio::sync::SemaphorePermit;
+use tokio::{sync::SemaphorePermit, task::spawn_blocking};
 use tokio_vsock::VsockStream;
 use ttrpc::r#async::{Server, TtrpcContext};
 
 use crate::{
-    admission,
+    additions, admission,
     cgroup::counters::Counters,
-    container::{ContainerError, UserDatabase, exec_action, split},
-    decode::{self, CreateOrder, ExecOrder, LayerOrder, SignalOrder, StdioPlan},
+    container::{ContainerError, UserDatabase, Walls, exec_action, split},
+    decode::{self, CreateOrder, ExecOrder, ExternalOrder, ForwardOrder, LayerOrder, SignalOrder, StdioPlan},
     error::RequestError,
     evidence::{BootEvidence, Evidence},
-    paths,
+    network, paths,
     reaper::{Reaper, ended},
     sandbox::Sandbox,
+    stacks,
     stdio::HostStreams,
-    storage::{self, StorageError},
+    storage::{self, StorageError, absent},
     streams::{self, ClaimError, Stream, Streams},
 };
 
@@ -108,6 +115,18 @@ impl<E: Evidence + 'static> Service<E> {
         Ok(HostStreams { stdin, stdout, stderr })
     }
 
+    async fn load_fragment(&self, request: LoadFragmentRequest) -> Result<(), RequestError> {
+        self.sandbox.check_open()?;
+        let injection = decode::injection(request)?;
+        // Chain and signature before the policy is asked, as no permit may wait for arithmetic of the host's choice.
+        let opened = spawn_blocking(move || injection.open()).await;
+        let addition = opened.map_err(|_| RequestError::Panicked)??;
+        let act = self
+            .sandbox
+            .judged(move |enforcer, _, containers| Ok(additions::load(enforcer, &mut containers.context(), addition)?));
+        act.await
+    }
+
     async fn mount_layer(&self, order: LayerOrder) -> Result<(), RequestError> {
         self.sandbox.check_open()?;
         let LayerOrder { slot, geometry, root_hash } = order;
@@ -143,9 +162,16 @@ impl<E: Evidence + 'static> Service<E> {
             }
             let users = UserDatabase::read(&paths::rootfs(&container)).map_err(ContainerError::User)?;
             let identity = users.identify(&spec.process.user).map_err(ContainerError::User)?;
-            let (action, rest) = split(spec, &container, &sandbox, identity).map_err(ContainerError::Source)?;
-            let permit = enforcer.enforce(action)?;
-            let pid = containers.create(permit, rest, users, &sandbox, stdio.terminal, streams)?;
+            let (action, confinement, rest) = split(spec, &container, &sandbox, identity).map_err(ContainerError::Source)?;
+            let judged = enforcer.judges_confinement();
+            let mut whole = enforcer.transaction();
+            let walls = Walls::of(whole.enforce(confinement)?, judged);
+            if rest.host_network {
+                whole.enforce(HostNetwork {})?.commit();
+            }
+            let permit = whole.enforce(action)?;
+            let pid = containers.create(permit, walls, rest, users, &sandbox, stdio.terminal, streams)?;
+            whole.commit();
             Ok(pid.as_raw() as u32)
         });
         act.await
@@ -170,6 +196,28 @@ impl<E: Evidence + 'static> Service<E> {
             Ok(pid.as_raw() as u32)
         });
         act.await
+    }
+
+    async fn exec_external(&self, order: ExternalOrder) -> Result<u32, RequestError> {
+        self.sandbox.check_open()?;
+        let streams = self.claim(&order.stdio).await?;
+        let act = self.sandbox.judged(move |enforcer, _, containers| {
+            let ExternalOrder { exec_id, action, stdio } = order;
+            let permit = enforcer.enforce(action)?;
+            let pid = containers.exec_external(permit, exec_id, stdio.terminal, streams)?;
+            Ok(pid.as_raw() as u32)
+        });
+        act.await
+    }
+
+    async fn forward(&self, order: ForwardOrder) -> Result<(), RequestError> {
+        self.sandbox.check_open()?;
+        let stream = self.streams.claim(order.token).await?;
+        let act = self.sandbox.judged(move |enforcer, _, _| {
+            let permit = enforcer.enforce(order.action)?;
+            Ok(network::connect(permit)?)
+        });
+        Ok(network::join(act.await?, stream)?)
     }
 
     async fn signal(&self, order: SignalOrder) -> Result<(), RequestError> {
@@ -271,11 +319,16 @@ type Answer<T> = ttrpc::Result<T>;
 #[async_trait::async_trait]
 impl<E: Evidence + 'static> Agent for Service<E> {
     async fn set_policy(&self, _: &TtrpcContext, request: SetPolicyRequest) -> Answer<SetPolicyResponse> {
-        let text = decode::policy_text(request).map_err(RequestError::from)?;
-        let digest = self.sandbox.set_policy(text).await?;
+        let order = decode::policy(request).map_err(RequestError::from)?;
+        let digest = self.sandbox.set_policy(order).await?;
         let mut response = SetPolicyResponse::new();
         response.digest = digest.to_vec();
         Ok(response)
+    }
+
+    async fn load_fragment(&self, _: &TtrpcContext, request: LoadFragmentRequest) -> Answer<LoadFragmentResponse> {
+        self.load_fragment(request).await?;
+        Ok(LoadFragmentResponse::new())
     }
 
     async fn mount_layer(&self, _: &TtrpcContext, request: MountLayerRequest) -> Answer<MountLayerResponse> {
@@ -317,6 +370,46 @@ impl<E: Evidence + 'static> Agent for Service<E> {
         Ok(UnmountScratchResponse::new())
     }
 
+    async fn mount_share(&self, _: &TtrpcContext, request: MountShareRequest) -> Answer<MountShareResponse> {
+        let container = decode::container_id(&request.container_id).map_err(RequestError::from)?;
+        let share = decode::share("share", request.share).map_err(RequestError::from)?;
+        let act = self.sandbox.judged(move |enforcer, _, _| {
+            let permit = enforcer.enforce(Plan9Mount::new(paths::share(&container, share)))?;
+            Err(absent::mount_share(permit).into())
+        });
+        Ok(act.await?)
+    }
+
+    async fn unmount_share(&self, _: &TtrpcContext, request: UnmountShareRequest) -> Answer<UnmountShareResponse> {
+        let container = decode::container_id(&request.container_id).map_err(RequestError::from)?;
+        let share = decode::share("share", request.share).map_err(RequestError::from)?;
+        let act = self.sandbox.judged(move |enforcer, _, _| {
+            let unmount_target = paths::share(&container, share);
+            let permit = enforcer.enforce(Plan9Unmount { unmount_target })?;
+            Err(absent::unmount_share(permit).into())
+        });
+        Ok(act.await?)
+    }
+
+    async fn attach_disk(&self, _: &TtrpcContext, request: AttachDiskRequest) -> Answer<AttachDiskResponse> {
+        let slot = decode::share("slot", request.slot).map_err(RequestError::from)?;
+        let act = self.sandbox.judged(move |enforcer, _, _| {
+            let permit = enforcer.enforce(MountBlockdev { target: paths::disk(slot) })?;
+            Err(absent::attach_disk(permit).into())
+        });
+        Ok(act.await?)
+    }
+
+    async fn detach_disk(&self, _: &TtrpcContext, request: DetachDiskRequest) -> Answer<DetachDiskResponse> {
+        let slot = decode::share("slot", request.slot).map_err(RequestError::from)?;
+        let act = self.sandbox.judged(move |enforcer, _, _| {
+            let unmount_target = paths::disk(slot);
+            let permit = enforcer.enforce(UnmountBlockdev { unmount_target })?;
+            Err(absent::detach_disk(permit).into())
+        });
+        Ok(act.await?)
+    }
+
     async fn mount_overlay(&self, _: &TtrpcContext, request: MountOverlayRequest) -> Answer<MountOverlayResponse> {
         let (container, sandbox, slots) = decode::overlay(&request).map_err(RequestError::from)?;
         let act = self
@@ -354,6 +447,12 @@ impl<E: Evidence + 'static> Agent for Service<E> {
     async fn exec_process(&self, _: &TtrpcContext, request: ExecProcessRequest) -> Answer<ExecProcessResponse> {
         let mut response = ExecProcessResponse::new();
         response.pid = self.exec(request.try_into().map_err(RequestError::from)?).await?;
+        Ok(response)
+    }
+
+    async fn exec_external(&self, _: &TtrpcContext, request: ExecExternalRequest) -> Answer<ExecExternalResponse> {
+        let mut response = ExecExternalResponse::new();
+        response.pid = self.exec_external(request.try_into().map_err(RequestError::from)?).await?;
         Ok(response)
     }
 
@@ -415,6 +514,20 @@ impl<E: Evidence + 'static> Agent for Service<E> {
         Ok(self.list(request).await?)
     }
 
+    async fn forward_port(&self, _: &TtrpcContext, request: ForwardPortRequest) -> Answer<ForwardPortResponse> {
+        self.forward(request.try_into().map_err(RequestError::from)?).await?;
+        Ok(ForwardPortResponse::new())
+    }
+
+    async fn configure_network(&self, _: &TtrpcContext, request: ConfigureNetworkRequest) -> Answer<ConfigureNetworkResponse> {
+        let action = decode::network(request).map_err(RequestError::from)?;
+        let act = self.sandbox.judged(move |enforcer, _, _| {
+            let permit = enforcer.enforce(action)?;
+            Err(network::configure(permit).into())
+        });
+        Ok(act.await?)
+    }
+
     async fn pause_container(&self, _: &TtrpcContext, request: PauseContainerRequest) -> Answer<PauseContainerResponse> {
         let container = decode::container_id(&request.container_id).map_err(RequestError::from)?;
         let act = self
@@ -448,6 +561,19 @@ impl<E: Evidence + 'static> Agent for Service<E> {
 
     async fn wait_oom(&self, _: &TtrpcContext, request: WaitOomRequest) -> Answer<WaitOomResponse> {
         Ok(self.wait_oom(request).await?)
+    }
+
+    async fn dump_stacks(&self, _: &TtrpcContext, _: DumpStacksRequest) -> Answer<DumpStacksResponse> {
+        let act = self.sandbox.judged(|enforcer, _, _| {
+            let stacks = stacks::read(enforcer.enforce(DumpStacks {})?);
+            stacks.map_err(|cause| {
+                let step = "reading the stacks";
+                ContainerError::Io { step, cause }.into()
+            })
+        });
+        let mut response = DumpStacksResponse::new();
+        response.stacks = act.await?;
+        Ok(response)
     }
 
     async fn power_off(&self, _: &TtrpcContext, _: PowerOffRequest) -> Answer<PowerOffResponse> {

@@ -1,5 +1,6 @@
 //! Disks, layers, the scratch disk and root file systems: what is mounted, and how it comes and goes.
 
+pub mod absent;
 pub mod device_mapper;
 pub mod disk;
 pub mod layers;
@@ -41,6 +42,9 @@ pub enum StorageError {
     /// The VM was started without this disk.
     #[error("the VM has no disk for {0}")]
     NoDisk(&'static str),
+    /// The kernel has no 9p.
+    #[error("the guest has no 9p and shares no directory of the host: put the files into the image, or write them from inside")]
+    NoShares,
     /// The announced layer is not on the disk, even after waiting.
     #[error("the layer ends at sector {end}, and the layer disk has {available}")]
     BeyondDisk {

@@ -2,6 +2,7 @@
 //!
 //! The plain ones also run on runc: what fails there is a fault of the story.
 
+mod additions;
 mod agent;
 mod confinement;
 mod damage;
@@ -11,6 +12,7 @@ mod growth;
 mod hostile_host;
 mod lifecycle;
 mod output;
+mod points;
 pub mod sets;
 mod streams;
 mod task;
@@ -204,6 +206,36 @@ pub const ALL: &[Story] = &[
         about: "the agent serves nothing before SetPolicy, and takes it once",
         runtimes: OURS,
         tell: agent::policy_first,
+    },
+    Story {
+        name: "denied-points",
+        about: "every call of the agent is denied by its enforcement point, by name, and the log stays inside",
+        runtimes: OURS,
+        tell: points::denied_everywhere,
+    },
+    Story {
+        name: "denied-confinement",
+        about: "a policy with a casemate_version judges paths, namespaces, limits and kernel parameters",
+        runtimes: OURS,
+        tell: points::confined,
+    },
+    Story {
+        name: "fragment",
+        about: "a signed fragment allows what the policy alone does not; forged or unexpected it is refused",
+        runtimes: OURS,
+        tell: additions::fragment,
+    },
+    Story {
+        name: "security-context",
+        about: "a container finds its policy, unless it is told not to",
+        runtimes: OURS,
+        tell: additions::security_context,
+    },
+    Story {
+        name: "console",
+        about: "an operator sees in the guest what the policy lets him see",
+        runtimes: OURS,
+        tell: additions::console,
     },
     Story {
         name: "task-codes",

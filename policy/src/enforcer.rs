@@ -255,7 +255,7 @@ impl Enforcer {
     }
 
     /// Whether the policy decides what `confine_container`, `guest_network` and `port_forward` ask. Where it does not, the guest forces
-    /// the OCI default masked and read-only paths and its own namespaces, and takes no rlimits and sysctls from the host.
+    /// the OCI default masked and read-only paths and its own namespaces; rlimits, and sysctls of the pod's namespaces, it takes as they come.
     pub fn judges_confinement(&self) -> bool {
         self.own_version != ApiVersion::Missing
     }

@@ -45,6 +45,7 @@ use sha2::{Digest, Sha256};
 
 pub mod action;
 pub mod conformance;
+mod context;
 pub mod data;
 mod denied;
 mod enforcer;
@@ -68,6 +69,7 @@ mod source;
 mod state;
 mod verdict;
 
+pub use context::{CONTEXT_PREFIX, CONTEXT_VARIABLE, Context, context_files};
 pub use denied::{Denied, escape_json};
 pub use enforcer::{Enforcer, MAX_DECISION_BYTES, Permit, Transaction};
 pub use explain::{Explanation, explain};

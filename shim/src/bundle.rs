@@ -1,9 +1,9 @@
 //! What the shim reads of a bundle: few fields of `config.json`, and which sandbox a container belongs to.
 //!
-//! The document itself goes to the agent as it came, except for a policy in its annotations, which the agent
-//! has already been sent and which could make the document longer than the agent takes.
+//! The document itself goes to the agent as it came, except for a policy and fragments in its annotations, which the
+//! agent has already been sent and which could make the document longer than the agent takes.
 
-use crate::policy_text::ANNOTATIONS;
+use crate::{fragments, policy_text::ANNOTATIONS};
 use agent_protocol::limits::{POLICY_BYTES, SPEC_BYTES};
 use serde::Deserialize;
 use std::{
@@ -20,8 +20,8 @@ const CRI_TYPE: &str = "io.kubernetes.cri.container-type";
 const CRI_SANDBOX: &str = "io.kubernetes.cri.sandbox-id";
 /// containerd's own grouping without CRI.
 const GROUP: &str = "io.containerd.runc.v2.group";
-/// Longest `config.json`: what the agent takes, and the longest policy as base64 under both of its names.
-const SPEC_MAX_BYTES: u64 = (SPEC_BYTES + 2 * (POLICY_BYTES * 4 / 3 + 4)) as u64;
+/// Longest `config.json`: what the agent takes, the longest policy as base64 under both of its names, and fragments.
+const SPEC_MAX_BYTES: u64 = (SPEC_BYTES + 2 * (POLICY_BYTES * 4 / 3 + 4) + fragments::ANNOTATION_BYTES) as u64;
 
 /// The part of an OCI runtime specification that concerns the host.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -120,12 +120,12 @@ impl Bundle {
     /// # Errors
     /// When it is too long even without a policy.
     pub fn for_agent(&self) -> Result<Vec<u8>, BundleError> {
-        if !ANNOTATIONS.iter().any(|key| self.spec.annotations.contains_key(*key)) {
+        if !self.spec.annotations.keys().any(|key| was_sent(key)) {
             return fitting(self.document.clone());
         }
         let mut document: serde_json::Value = serde_json::from_slice(&self.document).map_err(BundleError::Json)?;
         if let Some(annotations) = document.get_mut("annotations").and_then(|a| a.as_object_mut()) {
-            annotations.retain(|key, _| !ANNOTATIONS.contains(&key.as_str()));
+            annotations.retain(|key, _| !was_sent(key));
         }
         fitting(serde_json::to_vec(&document).map_err(BundleError::Json)?)
     }
@@ -162,6 +162,11 @@ impl Bundle {
             },
         }
     }
+}
+
+/// Whether the agent gets an annotation's value by a call of its own.
+fn was_sent(annotation: &str) -> bool {
+    annotation == fragments::ANNOTATION || ANNOTATIONS.contains(&annotation)
 }
 
 fn fitting(document: Vec<u8>) -> Result<Vec<u8>, BundleError> {
@@ -247,7 +252,7 @@ mod tests {
     fn a_policy_is_not_sent_twice() {
         let policy = "A".repeat(SPEC_BYTES);
         let b = bundle(&format!(
-            r#"{{"process":{{"args":["sh"]}},"annotations":{{"io.casemate.policy":"{policy}","k":"v"}}}}"#
+            r#"{{"process":{{"args":["sh"]}},"annotations":{{"io.casemate.policy":"{policy}","io.casemate.fragments":"AA==","k":"v"}}}}"#
         ));
         let sent: serde_json::Value = serde_json::from_slice(&b.for_agent().unwrap()).unwrap();
         assert_eq!(sent, serde_json::json!({"process": {"args": ["sh"]}, "annotations": {"k": "v"}}));

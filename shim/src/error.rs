@@ -4,7 +4,7 @@
 //! wrong state, `UNIMPLEMENTED` a call to do without.
 
 use crate::{
-    bundle::BundleError, config::ConfigError, layers::LayersError, policy_text::PolicyTextError, stdio::StdioError, vm::ControlError,
+    bundle::BundleError, config::ConfigError, fragments::FragmentsError, layers::LayersError, policy_text::PolicyTextError, stdio::StdioError, vm::ControlError,
     vm::VmError,
 };
 use std::path::PathBuf;
@@ -67,6 +67,9 @@ pub enum Error {
     /// There is no usable policy.
     #[error(transparent)]
     Policy(#[from] PolicyTextError),
+    /// The annotation with signed fragments cannot be used.
+    #[error(transparent)]
+    Fragments(#[from] FragmentsError),
     /// The image's layers cannot be had.
     #[error("cannot prepare the image's layers")]
     Layers(#[from] LayersError),
@@ -119,7 +122,7 @@ impl Error {
             Self::State { .. } | Self::Sandbox(_) | Self::Policy(PolicyTextError::Required) => Code::FAILED_PRECONDITION,
             Self::Layers(error) if error.is_precondition() => Code::FAILED_PRECONDITION,
             Self::Aborted => Code::CANCELLED,
-            Self::Invalid(_) | Self::Bundle(_) | Self::Config(_) | Self::Policy(_) | Self::Stdio(_) => Code::INVALID_ARGUMENT,
+            Self::Invalid(_) | Self::Bundle(_) | Self::Config(_) | Self::Policy(_) | Self::Fragments(_) | Self::Stdio(_) => Code::INVALID_ARGUMENT,
             Self::Unimplemented(_) => Code::UNIMPLEMENTED,
             Self::ScratchFull { .. } => Code::RESOURCE_EXHAUSTED,
             Self::Layers(_) | Self::Vm(_) | Self::Control(_) | Self::Encode(_) => Code::INTERNAL,

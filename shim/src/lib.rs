@@ -9,6 +9,7 @@ mod bundle;
 mod config;
 mod error;
 mod events;
+mod fragments;
 mod layers;
 mod logging;
 mod phase;

@@ -16,9 +16,10 @@ use crate::{
     bundle::Bundle,
     config::Config,
     error::Error,
+    fragments,
     layers::{self, CachedLayer},
     policy_text::PolicyText,
-    vm::{BootRequest, StateDir, Vm},
+    vm::{BootRequest, References, StateDir, Vm, VmError},
 };
 use agent_protocol::{MountScratchRequest, SetPolicyRequest};
 use nix::sys::statvfs::statvfs;
@@ -191,6 +192,8 @@ impl Sandbox {
             };
         }
         let policy = PolicyText::choose(bundle.annotations(), config)?;
+        let fragments = fragments::requests(bundle.annotations())?;
+        let references = References::read(&config.image_dir).map_err(VmError::from)?;
         let booting = Attempt::begin(self)?;
         let request = BootRequest {
             namespace: &self.namespace,
@@ -204,12 +207,18 @@ impl Sandbox {
         log::info!("agent of sandbox {} answers after {:?}", self.id, started.elapsed());
         let set = SetPolicyRequest {
             policy: policy.text,
+            reference_info: references.plain,
+            transparent_reference_info: references.transparent,
             ..Default::default()
         };
         vm.agent()
             .set_policy(agent_call(), &set)
             .await
             .map_err(Error::agent("set the policy"))?;
+        for (n, fragment) in fragments.iter().enumerate() {
+            let loaded = vm.agent().load_fragment(agent_call(), fragment).await;
+            loaded.map_err(Error::agent(format!("load fragment {}", n + 1)))?;
+        }
         let scratch = MountScratchRequest {
             sandbox_id: self.id.clone(),
             encrypted: true,

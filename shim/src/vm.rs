@@ -12,7 +12,7 @@ mod spawn;
 mod state;
 
 pub use control::ControlError;
-pub use image::ImageError;
+pub use image::{ImageError, References};
 pub use spawn::starting_alone;
 pub use state::{Record, StateDir, StateError};
 

@@ -1,7 +1,7 @@
-//! Starts one container or one further process from an OCI spec that the agent has already judged.
+//! Starts one container, one further process in it, or one process of the guest, from an OCI spec that the agent has judged.
 //!
 //! ```text
-//! casemate-launcher create|exec ID BUNDLE CONTROL
+//! casemate-launcher create|exec|external ID BUNDLE CONTROL
 //! ```
 //! CONTROL is the number of an inherited stream socket. On it come a length (u32, little endian) and the spec as JSON;
 //! back goes one byte, `P` followed by the pid (u32, little endian), with the terminal's master as SCM_RIGHTS if there
@@ -15,6 +15,7 @@ mod container;
 mod control;
 mod descriptors;
 mod device_filter;
+mod external;
 mod seccomp;
 
 use std::{env, os::fd::OwnedFd, path::PathBuf, process::ExitCode};
@@ -31,6 +32,8 @@ enum LauncherError {
     Seccomp(#[from] seccomp::FilterError),
     #[error("{0}")]
     Container(#[from] container::ContainerError),
+    #[error("{0}")]
+    External(#[from] external::ExternalError),
 }
 
 /// What to start.
@@ -43,13 +46,14 @@ struct Order {
 enum Verb {
     Create,
     Exec,
+    External,
 }
 
 fn main() -> ExitCode {
     // Descriptor 2 is the container's, a message there would be taken for its output.
     std::panic::set_hook(Box::new(|_| {}));
     let Some((order, descriptor)) = order(env::args().skip(1)) else {
-        eprintln!("usage: casemate-launcher create|exec ID BUNDLE CONTROL");
+        eprintln!("usage: casemate-launcher create|exec|external ID BUNDLE CONTROL");
         return ExitCode::from(2);
     };
     let mut control = match descriptors::inherited_socket(descriptor) {
@@ -73,6 +77,7 @@ fn order(mut args: impl Iterator<Item = String>) -> Option<(Order, i32)> {
     let verb = match args.next()?.as_str() {
         "create" => Verb::Create,
         "exec" => Verb::Exec,
+        "external" => Verb::External,
         _ => return None,
     };
     let order = Order {
@@ -91,6 +96,7 @@ fn start(order: &Order, control: &mut Control) -> Result<(u32, Option<OwnedFd>),
     let started = match order.verb {
         Verb::Create => container::create(&order.id, &order.bundle, &spec)?,
         Verb::Exec => container::exec(&order.id, &order.bundle, spec)?,
+        Verb::External => external::start(&spec)?,
     };
     Ok(started)
 }

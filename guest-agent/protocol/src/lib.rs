@@ -30,6 +30,9 @@ pub const CONTROL_PORT: u32 = 1024;
 /// Port that takes stdio streams in the guest.
 pub const STREAM_PORT: u32 = 1025;
 
+/// The id under which processes of the guest itself are addressed; no container can have it.
+pub const GUEST_ID: &str = "00000000-0000-0000-0000-000000000000";
+
 /// What the build script made of `proto/agent.proto`.
 #[allow(missing_docs, reason = "generated")]
 mod service {

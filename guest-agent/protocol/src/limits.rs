@@ -15,6 +15,13 @@ pub const REQUEST_FRAME_BYTES: usize = 4 << 10;
 
 /// Policy text in bytes. One ttrpc message carries it whole, and ttrpc ends at 4 MiB.
 pub const POLICY_BYTES: usize = 3 << 20;
+/// A signed message (policy fragment, trust list) in bytes: the longest text of a fragment is half of that, the rest is for the
+/// signer's chain and receipts.
+pub const FRAGMENT_BYTES: usize = 2 << 20;
+/// Fragments and trust lists that a shim hands over for one sandbox.
+pub const FRAGMENTS: usize = 64;
+/// Reference values of the guest, beside the policy, in bytes of base64.
+pub const REFERENCE_BYTES: usize = 128 << 10;
 /// Any message in bytes: ttrpc's own constant, repeated here so that senders can check first.
 pub const MESSAGE_BYTES: usize = 4 << 20;
 /// An OCI `config.json` or process document in bytes; containerd's default spec has 10 KB.
@@ -28,6 +35,14 @@ pub const CONTAINERS: usize = 256;
 pub const PROCESSES: usize = 256;
 /// Mounted layers of one sandbox.
 pub const LAYERS: usize = 1024;
+/// Shared directories of one container, and disks of the host's beside layers and scratch.
+pub const SHARES: usize = 256;
+/// Addresses, routes or name servers of an interface.
+pub const NETWORK_ENTRIES: usize = 16;
+/// Length of each in bytes: two addresses with their prefixes.
+pub const NETWORK_TEXT_BYTES: usize = 96;
+/// Name of an interface in bytes (`IFNAMSIZ`, its NUL aside).
+pub const INTERFACE_BYTES: usize = 15;
 /// Layers of one overlay; overlayfs itself ends at 500.
 pub const OVERLAY_LAYERS: usize = 128;
 /// Entries of a process's environment.
@@ -68,6 +83,8 @@ pub const MOUNTS: usize = 256;
 pub const WAITERS: usize = 4096;
 /// Counters in one answer to `ContainerStats`; Linux 6.12 has about 100.
 pub const COUNTERS: usize = 1024;
+/// Answer to `DumpStacks` in bytes.
+pub const STACKS_BYTES: usize = 64 << 10;
 /// Block devices in one answer to `ContainerStats`.
 pub const BLOCK_DEVICES: usize = 64;
 /// Rows or columns of a terminal.
@@ -95,6 +112,8 @@ pub const CAPACITY_DEADLINE: Duration = Duration::from_secs(20);
 pub const LAUNCHER_DEADLINE: Duration = Duration::from_secs(30);
 /// The processes of a container must be gone this long after SIGKILL.
 pub const KILL_DEADLINE: Duration = Duration::from_secs(10);
+/// Whoever listens on a forwarded port must have taken the connection within this time.
+pub const FORWARD_DEADLINE: Duration = Duration::from_secs(5);
 /// Every process of a container must stand still this long after it was told to.
 pub const FREEZE_DEADLINE: Duration = Duration::from_secs(5);
 /// Whatever is done under a permit must have ended by then: launcher and roll-back together, twice over. One that has not
@@ -108,11 +127,16 @@ const _: () = {
         PLAIN_REQUEST_BYTES > OVERLAY_LAYERS * 5 + 2 * ID_BYTES + 64,
         "the largest plain request fits"
     );
-    assert!(POLICY_BYTES + REQUEST_FRAME_BYTES < MESSAGE_BYTES, "the largest policy fits");
     assert!(
-        IN_FLIGHT_BYTES >= POLICY_BYTES + REQUEST_FRAME_BYTES,
-        "a lone request is always let in"
+        POLICY_BYTES + 2 * REFERENCE_BYTES + REQUEST_FRAME_BYTES < MESSAGE_BYTES,
+        "the largest policy fits"
     );
+    assert!(
+        PLAIN_REQUEST_BYTES > 64 && NETWORK_ENTRIES * NETWORK_TEXT_BYTES * 2 < PLAIN_REQUEST_BYTES,
+        "addresses and routes of usual length fit"
+    );
+    assert!(FRAGMENT_BYTES < POLICY_BYTES, "and so does the largest fragment");
+    assert!(IN_FLIGHT_BYTES >= MESSAGE_BYTES, "a lone request is always let in");
     assert!(
         ACT_DEADLINE.as_secs() >= 2 * (LAUNCHER_DEADLINE.as_secs() + KILL_DEADLINE.as_secs()),
         "an act that ends by its own deadlines is not taken for a stuck one"

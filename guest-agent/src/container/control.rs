@@ -148,6 +148,7 @@ impl Containers {
 
     /// Kills what runs of the permit's container, which stays: nothing is committed.
     pub fn end(&self, permit: Permit<'_, ShutdownContainer>) -> Result<(), ContainerError> {
+        check_mortal(&permit.action().container_id)?;
         cgroup::kill(&permit.action().container_id).map_err(io_error("ending the container"))
     }
 
@@ -160,6 +161,7 @@ impl Containers {
     /// Ends whatever still runs of the permit's container and forgets it.
     pub fn shutdown(&self, permit: Permit<'_, ShutdownContainer>) -> Result<(), ContainerError> {
         let id = permit.action().container_id.clone();
+        check_mortal(&id)?;
         self.get(&id)?;
         self.clear(&id)?;
         lock(&self.table).remove(&id);
@@ -190,4 +192,12 @@ impl Containers {
         }
         Ok(())
     }
+}
+
+/// The guest itself is no container that could be shut down.
+fn check_mortal(id: &ContainerId) -> Result<(), ContainerError> {
+    if *id == paths::guest() {
+        return Err(ContainerError::Unknown(id.clone()));
+    }
+    Ok(())
 }

@@ -3,50 +3,42 @@
 //! What the policy judged comes from the permit. The rest of the host's spec counts only where it limits the container
 //! further or concerns nobody else; what isolates the container is the agent's own.
 
-use std::collections::BTreeSet;
-
 use policy::{
-    ContainerId, ProcessVerdict,
-    action::{Capabilities, CreateContainer, Device, ExecInContainer, IdName, Mount},
+    ContainerId, ExternalVerdict, ProcessVerdict,
+    action::{Capabilities, ConfineContainer, CreateContainer, Device, ExecExternal, ExecInContainer, IdName, Mount, Rlimit},
 };
 use serde_json::{Value, json};
 
-use super::user::Identity;
+use super::{
+    user::Identity,
+    walls::{NamespaceUse, Walls, Wish, rlimits},
+};
 use crate::{
-    decode::{HostSpec, MountEntry, Namespace, ProcessSpec, Profile, Resources, Rlimit, seccomp_digest},
+    decode::{HostSpec, MountEntry, ProcessSpec, Profile, Resources, seccomp_digest},
     paths,
 };
 
 /// Version of the OCI runtime specification that the output follows.
 const OCI_VERSION: &str = "1.2.0";
+/// Asks for the guest's network; every container has it, so only the policy's word makes a difference.
+const HOST_NETWORK: &str = "io.microsoft.virtualmachine.lcow.hostnetwork";
+/// `false` spares the container its security context directory.
+const CONTEXT: &str = "io.microsoft.virtualmachine.lcow.securitypolicy.env";
+/// AMD's certificates of the host, base64; the second spelling is what the peer reads.
+const HOST_CERTIFICATE: [&str; 2] = [
+    "io.microsoft.virtualmachine.lcow.amd-certificate",
+    "io.microsoft.virtualmachine.wcow.amd-certificate",
+];
 /// Asks for a privileged container.
 const PRIVILEGED: &str = "io.microsoft.virtualmachine.lcow.privileged";
 /// `sandbox` marks the pod's own container.
 const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
 /// Prefix of a mount source in the sandbox's own directory.
 const SANDBOX_PREFIX: &str = "sandbox://";
-/// Namespaces that every container has of its own unless it shares the pod's. The network is the guest's, which is the pod's.
-const NAMESPACES: [&str; 4] = ["pid", "ipc", "uts", "mount"];
+/// Namespaces that a further process enters. The network is the guest's.
+const NAMESPACES: [&str; 5] = ["pid", "ipc", "uts", "mount", "cgroup"];
 /// How far a container may be spared when memory runs out; -1000 is the agent's.
 const OOM_SCORES: std::ops::RangeInclusive<i32> = -999..=1000;
-
-/// What every unprivileged container has masked, whatever the host's spec leaves out.
-const MASKED: [&str; 12] = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/sys/devices/virtual/powercap",
-    "/sys/firmware",
-];
-/// What every unprivileged container can only read. `/sys/kernel/boot_params` shows the boot manifest, which is no secret.
-const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// The parts of the host's spec that no policy judges.
 #[derive(Debug)]
@@ -54,22 +46,14 @@ pub struct Rest {
     hostname: String,
     read_only_root: bool,
     terminal: bool,
-    rlimits: Vec<Rlimit>,
     oom_score_adj: Option<i32>,
     resources: Option<Resources>,
-    sysctl: std::collections::BTreeMap<String, String>,
-    masked: Vec<String>,
-    readonly: Vec<String>,
-    namespaces: Vec<Namespace>,
+    /// AMD's certificates of the host for the security context directory; `None` if there is to be no such directory.
+    pub host_certificate: Option<String>,
+    /// The guest's network is asked for, which has a point of its own.
+    pub host_network: bool,
     /// Judged by its digest.
     pub seccomp: Option<Profile>,
-}
-
-/// A namespace to be entered or made.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NamespaceUse {
-    kind: &'static str,
-    path: Option<String>,
 }
 
 /// A mount source that is a directory of the host, which the guest cannot see.
@@ -79,14 +63,17 @@ pub struct ForeignSource {
     destination: String,
 }
 
-/// Splits a host's spec into what is judged and the rest.
+/// Splits a host's spec into what is judged, by two points, and the rest.
 pub fn split(
     spec: HostSpec,
     container: &ContainerId,
     sandbox: &ContainerId,
     identity: Identity,
-) -> Result<(CreateContainer, Rest), ForeignSource> {
+) -> Result<(CreateContainer, ConfineContainer, Rest), ForeignSource> {
     let privileged = spec.says_true(PRIVILEGED);
+    let host_network = spec.says_true(HOST_NETWORK);
+    let wants_context = spec.annotations.get(CONTEXT).is_none_or(|value| value != "false");
+    let certificate = HOST_CERTIFICATE.iter().find_map(|key| spec.annotations.get(*key)).cloned();
     let is_sandbox_container = spec.annotations.get(CONTAINER_TYPE).is_some_and(|kind| kind == "sandbox");
     let HostSpec {
         process,
@@ -132,16 +119,20 @@ pub fn split(
         hostname,
         read_only_root: root.unwrap_or_default().readonly,
         terminal: process.terminal,
-        rlimits: process.rlimits,
         oom_score_adj: process.oom_score_adj,
         resources: linux.resources.map(without_swap),
-        sysctl: linux.sysctl,
+        host_certificate: wants_context.then(|| certificate.unwrap_or_default()),
+        host_network,
+        seccomp: linux.seccomp,
+    };
+    let wish = Wish {
         masked: linux.masked_paths,
         readonly: linux.readonly_paths,
         namespaces: linux.namespaces,
-        seccomp: linux.seccomp,
+        rlimits: process.rlimits,
+        sysctls: linux.sysctl,
     };
-    Ok((action, rest))
+    Ok((action, wish.normalised(container), rest))
 }
 
 /// The action for a further process, and the rest of its description.
@@ -157,7 +148,7 @@ pub fn exec_action(process: ProcessSpec, container: &ContainerId, identity: Iden
         umask: identity.umask,
         capabilities: process.capabilities.map(capabilities),
     };
-    (action, process.terminal, process.rlimits, process.oom_score_adj)
+    (action, process.terminal, rlimits(process.rlimits), process.oom_score_adj)
 }
 
 /// The guest has no swap, so every bound on it holds, and no file to write one into.
@@ -201,46 +192,20 @@ fn guest_mount(mount: MountEntry, sandbox: &ContainerId) -> Result<Mount, Foreig
     })
 }
 
-impl Rest {
-    /// The namespaces of the container: its own, but the pod's where the host's spec names a path. `sandbox_pid` is
-    /// the init of the pod's first container; `None` if a namespace is shared and there is no such process.
-    pub fn namespaces(&self, sandbox_pid: Option<i32>) -> Option<Vec<NamespaceUse>> {
-        let mut uses = Vec::new();
-        for kind in NAMESPACES {
-            let shared = kind != "mount" && self.namespaces.iter().any(|ns| ns.kind == kind && !ns.path.is_empty());
-            let path = if shared {
-                Some(format!("/proc/{}/ns/{}", sandbox_pid?, kind))
-            } else {
-                None
-            };
-            uses.push(NamespaceUse { kind, path });
-        }
-        uses.push(NamespaceUse {
-            kind: "cgroup",
-            path: None,
-        });
-        Some(uses)
-    }
-}
-
 /// The spec of a container's init.
-pub fn of_container(action: &CreateContainer, verdict: &ProcessVerdict, rest: &Rest, namespaces: &[NamespaceUse]) -> Value {
-    let (masked, readonly) = if action.privileged {
-        (rest.masked.clone(), rest.readonly.clone())
-    } else {
-        (with_defaults(&MASKED, &rest.masked), with_defaults(&READONLY, &rest.readonly))
-    };
+pub fn of_container(action: &CreateContainer, verdict: &ProcessVerdict, walls: &Walls, rest: &Rest, namespaces: &[NamespaceUse]) -> Value {
+    let (masked, readonly) = walls.guarded_paths(action.privileged);
     let mut spec = json!({
         "ociVersion": OCI_VERSION,
         "root": {"path": paths::rootfs(&action.container_id), "readonly": rest.read_only_root},
-        "process": process(&Judged::of_create(action, verdict), rest.terminal, &rest.rlimits, rest.oom_score_adj),
+        "process": process(&Judged::of_create(action, verdict), rest.terminal, walls.rlimits(), rest.oom_score_adj),
         "mounts": action.mounts.iter().map(mount_json).collect::<Vec<_>>(),
         "linux": {
             "namespaces": namespaces.iter().map(NamespaceUse::json).collect::<Vec<_>>(),
             "cgroupsPath": paths::cgroup(&action.container_id),
             "resources": rest.resources.clone().unwrap_or_default(),
             "devices": action.devices,
-            "sysctl": rest.sysctl,
+            "sysctl": walls.sysctls(),
             "maskedPaths": masked,
             "readonlyPaths": readonly,
         },
@@ -264,9 +229,9 @@ pub fn of_exec(
     init_pid: i32,
     seccomp: Option<&Profile>,
 ) -> Value {
-    let namespaces = NAMESPACES.iter().chain(&["cgroup"]).map(|kind| {
+    let namespaces = NAMESPACES.map(|kind| {
         // The kernel's name of the file differs from the specification's name of the type.
-        let file = if *kind == "mount" { "mnt" } else { kind };
+        let file = if kind == "mount" { "mnt" } else { kind };
         json!({"type": kind, "path": format!("/proc/{init_pid}/ns/{file}")})
     });
     let mut spec = json!({
@@ -274,7 +239,7 @@ pub fn of_exec(
         "root": {"path": paths::rootfs(&action.container_id)},
         "process": process(&Judged::of_exec(action, verdict), terminal, rlimits, oom_score_adj),
         "linux": {
-            "namespaces": namespaces.collect::<Vec<_>>(),
+            "namespaces": namespaces,
             "cgroupsPath": paths::cgroup(&action.container_id),
         },
     });
@@ -282,6 +247,22 @@ pub fn of_exec(
         spec["linux"]["seccomp"] = json!(profile);
     }
     spec
+}
+
+/// The spec of a process of the guest itself: root's, with whatever the guest has.
+pub fn of_external(action: &ExecExternal, verdict: &ExternalVerdict, terminal: bool) -> Value {
+    json!({
+        "ociVersion": OCI_VERSION,
+        "process": {
+            "terminal": terminal,
+            "user": {"uid": 0, "gid": 0},
+            "args": action.arg_list,
+            "env": verdict.env,
+            "cwd": action.working_dir,
+            "oomScoreAdj": 0,
+        },
+        "linux": {"cgroupsPath": paths::cgroup(&paths::guest())},
+    })
 }
 
 /// The judged parts of a process, from either action.
@@ -370,20 +351,6 @@ fn mount_json(mount: &Mount) -> Value {
         json["options"] = json!(options);
     }
     json
-}
-
-impl NamespaceUse {
-    fn json(&self) -> Value {
-        match &self.path {
-            Some(path) => json!({"type": self.kind, "path": path}),
-            None => json!({"type": self.kind}),
-        }
-    }
-}
-
-fn with_defaults(defaults: &[&str], asked: &[String]) -> Vec<String> {
-    let all = defaults.iter().map(|path| path.to_string()).chain(asked.iter().cloned());
-    all.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 #[cfg(test)]

@@ -12,14 +12,15 @@ use agent_protocol::limits::PROCESSES;
 use nix::unistd::{Gid, Pid, Uid};
 use policy::{
     ContainerId, Permit,
-    action::{CreateContainer, ExecInContainer},
+    action::{CreateContainer, ExecExternal, ExecInContainer, Rlimit},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Container, ContainerError, Containers, Phase, Process, Rest, State, UserDatabase, io_error, lock, spec};
+use super::{Container, ContainerError, Containers, Phase, Process, Rest, State, UserDatabase, Walls, io_error, lock, spec};
 use crate::{
     cgroup,
-    decode::{ProcessId, Rlimit, TerminalSize},
+    context::Written,
+    decode::{ProcessId, TerminalSize},
     guest_dir::Directory,
     launcher::{self, LauncherError, Started, Verb},
     paths,
@@ -31,9 +32,14 @@ const START_NOTICE: &[u8] = b"start container";
 
 impl Containers {
     /// Makes the container of the permit, its init waiting for [`Self::start`]; the init's pid comes back.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a part of one order, already taken apart for its judgement"
+    )]
     pub fn create<S>(
         &self,
         permit: Permit<'_, CreateContainer>,
+        walls: Walls,
         rest: Rest,
         users: UserDatabase,
         sandbox: &ContainerId,
@@ -46,16 +52,22 @@ impl Containers {
         let id = permit.action().container_id.clone();
         self.check_free(&id)?;
         let sandbox_pid = self.get(sandbox).and_then(|container| container.running_init()).ok();
-        let namespaces = rest
+        let namespaces = walls
             .namespaces(sandbox_pid.map(Pid::as_raw))
             .ok_or_else(|| ContainerError::NoSandbox(sandbox.clone()))?;
         self.make_sources(permit.action())?;
-        let spec = spec::of_container(permit.action(), permit.verdict(), &rest, &namespaces);
+        let mut spec = spec::of_container(permit.action(), permit.verdict(), &walls, &rest, &namespaces);
+        let context = self.write_context(&id, &rest)?;
+        if let (Some(written), Some(environment)) = (&context, spec["process"]["env"].as_array_mut()) {
+            // Not the host's, so no rule of the policy has to know it.
+            environment.push(written.variable().into());
+        }
         let streams = if permit.verdict().stdio { streams } else { HostStreams::none() };
         let owner = owner(&spec);
         let process = self.launch(Verb::Create, &id, &spec, owner, size, streams).map_err(|error| {
             // Whatever came into being of the container goes again; the error to tell is the first, unless its traces stay.
-            self.clear(&id).map_or(ContainerError::NotUndone, |()| error)
+            let cleared = self.clear(&id).is_ok() && context.as_ref().is_none_or(|written| written.remove().is_ok());
+            if cleared { error } else { ContainerError::NotUndone }
         })?;
         let process = Process {
             args: permit.action().arg_list.clone(),
@@ -70,12 +82,22 @@ impl Containers {
         let container = Container {
             id: id.clone(),
             seccomp: rest.seccomp,
+            rlimits: walls.rlimits_of_execs(),
             users,
             state,
         };
         lock(&self.table).insert(id, Arc::new(container));
         permit.commit();
         Ok(pid)
+    }
+
+    /// Writes the security context directory, if the container is to have one.
+    fn write_context(&self, id: &ContainerId, rest: &Rest) -> Result<Option<Written>, ContainerError> {
+        let Some(certificate) = &rest.host_certificate else {
+            return Ok(None);
+        };
+        let written = self.context().write(&paths::rootfs(id), certificate);
+        written.map_err(io_error("writing the security context directory"))
     }
 
     /// Lets the init of a created container go.
@@ -127,7 +149,8 @@ impl Containers {
         }
         let streams = if permit.verdict().stdio { streams } else { HostStreams::none() };
         let seccomp = container.seccomp.as_ref();
-        let spec = spec::of_exec(action, permit.verdict(), terminal, &rlimits, oom_score_adj, init.as_raw(), seccomp);
+        let rlimits = container.rlimits.as_ref().unwrap_or(&rlimits);
+        let spec = spec::of_exec(action, permit.verdict(), terminal, rlimits, oom_score_adj, init.as_raw(), seccomp);
         let process = self
             .launch(Verb::Exec, &container.id, &spec, owner(&spec), size, streams)
             .map_err(|error| self.undo_exec(&container.id, error))?;
@@ -137,6 +160,39 @@ impl Containers {
         };
         let pid = process.pid;
         lock(&container.state).processes.insert(process_id, Arc::new(process));
+        permit.commit();
+        Ok(pid)
+    }
+
+    /// Starts the process of the permit in the guest itself.
+    pub fn exec_external<S>(
+        &self,
+        permit: Permit<'_, ExecExternal>,
+        exec_id: String,
+        size: Option<TerminalSize>,
+        streams: HostStreams<S>,
+    ) -> Result<Pid, ContainerError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let guest = self.get(&paths::guest())?;
+        let process_id = ProcessId::Exec(exec_id);
+        self.check_exec(&guest, &process_id)?;
+        let action = permit.action();
+        if size.is_some() && !permit.verdict().stdio {
+            return Err(ContainerError::TerminalWithoutStdio);
+        }
+        let streams = if permit.verdict().stdio { streams } else { HostStreams::none() };
+        let spec = spec::of_external(action, permit.verdict(), size.is_some());
+        let process = self
+            .launch(Verb::External, &guest.id, &spec, owner(&spec), size, streams)
+            .map_err(|error| self.undo_exec(&guest.id, error))?;
+        let process = Process {
+            args: action.arg_list.clone(),
+            ..process
+        };
+        let pid = process.pid;
+        lock(&guest.state).processes.insert(process_id, Arc::new(process));
         permit.commit();
         Ok(pid)
     }

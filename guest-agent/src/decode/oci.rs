@@ -206,12 +206,12 @@ pub struct Pids {
     pub limit: Option<i64>,
 }
 
-fn refuse(field: &'static str, reason: &'static str) -> Result<(), DecodeError> {
+pub(super) fn refuse(field: &'static str, reason: &'static str) -> Result<(), DecodeError> {
     Err(DecodeError::Spec { field, reason })
 }
 
 /// Refuses more entries than the guest takes.
-fn at_most(field: &'static str, count: usize, most: usize) -> Result<(), DecodeError> {
+pub(super) fn at_most(field: &'static str, count: usize, most: usize) -> Result<(), DecodeError> {
     if count > most {
         return refuse(field, "there are too many");
     }
@@ -219,7 +219,7 @@ fn at_most(field: &'static str, count: usize, most: usize) -> Result<(), DecodeE
 }
 
 /// Refuses a text that is too long or holds a NUL, which would end it early for the kernel.
-fn texts<'a>(field: &'static str, texts: impl IntoIterator<Item = &'a String>, most: usize) -> Result<(), DecodeError> {
+pub(super) fn texts<'a>(field: &'static str, texts: impl IntoIterator<Item = &'a String>, most: usize) -> Result<(), DecodeError> {
     for text in texts {
         if text.len() > most {
             return refuse(field, "one is too long");

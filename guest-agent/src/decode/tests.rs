@@ -198,9 +198,18 @@ fn tokens_and_sizes_are_checked() {
 fn a_policy_has_at_most_3_mib() {
     let mut request = SetPolicyRequest::new();
     request.policy = vec![b'#'; POLICY_BYTES];
-    assert_eq!(policy_text(request.clone()).unwrap().len(), POLICY_BYTES);
+    assert_eq!(policy(request.clone()).unwrap().text.len(), POLICY_BYTES);
+    let mut referring = request.clone();
+    referring.reference_info = "A".repeat(REFERENCE_BYTES + 1);
+    assert!(matches!(
+        policy(referring),
+        Err(DecodeError::ReferenceTooLong {
+            field: "reference_info",
+            ..
+        })
+    ));
     request.policy.push(b'#');
-    assert!(matches!(policy_text(request), Err(DecodeError::PolicyTooLong(_))));
+    assert!(matches!(policy(request), Err(DecodeError::PolicyTooLong(_))));
 }
 
 proptest! {

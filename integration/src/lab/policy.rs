@@ -25,6 +25,7 @@ pub struct Wanted {
     execs: Vec<Vec<String>>,
     signals: Vec<u32>,
     properties: bool,
+    logging: bool,
 }
 
 impl Policy {
@@ -37,7 +38,36 @@ impl Policy {
             execs: Vec::new(),
             signals: Vec::new(),
             properties: false,
+            logging: false,
         }
+    }
+
+    /// Has the policy of a configuration written and its digest computed.
+    pub fn of_config(toml: &str) -> Result<Self> {
+        let dir = tempfile::Builder::new()
+            .prefix("policy-")
+            .tempdir_in("/job")
+            .context("cannot create a directory for the policy")?;
+        let config = dir.path().join("policy.toml");
+        std::fs::write(&config, toml).context("cannot write the policy's configuration")?;
+        let file = dir.path().join("policy.rego");
+        let words = [
+            "casemate",
+            "policy",
+            "generate",
+            "--config",
+            path(&config)?,
+            "--output",
+            path(&file)?,
+        ];
+        Ended::of(&words)?.exits_with(0)?;
+        let digest = Ended::of(&["casemate", "policy", "digest", path(&file)?])?.exits_with(0)?.text();
+        let text = std::fs::read_to_string(&file).context("cannot read the policy")?;
+        Ok(Policy {
+            config: toml.to_owned(),
+            text,
+            digest,
+        })
     }
 
     /// The configuration it was made from.
@@ -92,41 +122,23 @@ impl Wanted {
         self
     }
 
-    /// Has the policy written and its digest computed.
-    pub fn generate(&self) -> Result<Policy> {
-        let dir = tempfile::Builder::new()
-            .prefix("policy-")
-            .tempdir_in("/job")
-            .context("cannot create a directory for the policy")?;
-        let config = dir.path().join("policy.toml");
-        let toml = self.to_toml()?;
-        std::fs::write(&config, &toml).context("cannot write the policy's configuration")?;
-        let file = dir.path().join("policy.rego");
-        let words = [
-            "casemate",
-            "policy",
-            "generate",
-            "--config",
-            path(&config)?,
-            "--output",
-            path(&file)?,
-        ];
-        Ended::of(&words)?.exits_with(0)?;
-        let digest = Ended::of(&["casemate", "policy", "digest", path(&file)?])?.exits_with(0)?.text();
-        let text = std::fs::read_to_string(&file).context("cannot read the policy")?;
-        Ok(Policy {
-            config: toml,
-            text,
-            digest,
-        })
+    /// The agent's log may go to the console.
+    pub fn logging(mut self) -> Self {
+        self.logging = true;
+        self
     }
 
+    /// Has the policy written and its digest computed.
+    pub fn generate(&self) -> Result<Policy> {
+        Policy::of_config(&self.to_toml()?)
+    }
     /// The configuration in the form of the existing policy tool, the image by its layout on disk.
     fn to_toml(&self) -> Result<String> {
         let layout = Path::new(IMAGES).join(images::file_name(&self.image).trim_end_matches(".tar"));
         let mut text = format!(
-            "allow_properties_access = {}\n[[container]]\nimage_name = {}\nimage = {}\n",
+            "allow_properties_access = {}\nallow_runtime_logging = {}\n[[container]]\nimage_name = {}\nimage = {}\n",
             self.properties,
+            self.logging,
             quoted(&self.image),
             quoted(path(&layout)?)
         );

@@ -23,7 +23,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use ttrpc::Code;
 
 const CONTAINER: &str = "hostile-host-container";
-const COMMAND: [&str; 2] = ["sleep", "100000"];
+pub(super) const COMMAND: [&str; 2] = ["sleep", "100000"];
 /// What it prints depends on the guest's mounts: device-mapper devices are seen from every container.
 const PROBE: [&str; 2] = ["ls", "/sys/block"];
 /// Dm devices of the world: image and verity of the layer, integrity and encryption of the scratch disk.
@@ -46,7 +46,12 @@ pub(super) fn hostile_host(lab: &Lab, requests: usize) -> Result<()> {
     let seed = std::env::var("CASEMATE_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed: u64 = seed.unwrap_or_else(|| u64::from(std::process::id()) << 32 | u64::from(since_epoch()));
     println!("  seed {seed} (CASEMATE_SEED repeats it)");
-    let policy = Policy::of(BUSYBOX).command(&COMMAND).exec(&PROBE).properties().generate()?;
+    let policy = Policy::of(BUSYBOX)
+        .command(&COMMAND)
+        .exec(&PROBE)
+        .properties()
+        .logging()
+        .generate()?;
     let layer = converted_layer()?;
     let vm = Vm::boot("hostile-host", policy.text().as_bytes())?;
     vm.converse(async |agent, context| {
@@ -88,7 +93,7 @@ fn sound_console(vm: &Vm) -> Result<()> {
 }
 
 /// Busybox's layer as the guest mounts it, its place on the disk still open.
-fn converted_layer() -> Result<(File, MountLayerRequest)> {
+pub(super) fn converted_layer() -> Result<(File, MountLayerRequest)> {
     let layout = Path::new(IMAGES).join(images::file_name(BUSYBOX).trim_end_matches(".tar"));
     let read = |path: &Path| -> Result<Value> {
         let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -123,7 +128,7 @@ fn converted_layer() -> Result<(File, MountLayerRequest)> {
     Ok((file, request))
 }
 
-fn world(vm: &Vm, (file, layer): &(File, MountLayerRequest)) -> Result<World> {
+pub(super) fn world(vm: &Vm, (file, layer): &(File, MountLayerRequest)) -> Result<World> {
     let layer = MountLayerRequest {
         first_sector: vm.append_layer(file)?,
         ..layer.clone()

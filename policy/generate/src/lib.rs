@@ -88,8 +88,9 @@ pub use config::{
 };
 pub use document::{Document, DocumentError};
 pub use explain::{Difference, Explanation, Nearest, NoDenial, explain};
-pub use inject::{CONTEXT_PREFIX, CONTEXT_VARIABLE, Context, context_files, injection};
+pub use inject::injection;
 pub use legacy::{LegacyError, MAX_LEGACY_BYTES, convert_legacy, write_legacy};
+pub use policy::{CONTEXT_PREFIX, CONTEXT_VARIABLE, Context, context_files};
 pub use sign::{FRAGMENT_TYPE, SignError, Signing, issuer_of, sign};
 pub use simulate::{Command, MAX_COMMANDS, MAX_COMMANDS_BYTES, Outcome, SimulateError, read_commands, simulate};
 

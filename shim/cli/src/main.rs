@@ -3,6 +3,7 @@
 
 mod conformance_layers;
 mod conformance_policy;
+mod console;
 mod image;
 mod layer;
 mod node;
@@ -51,6 +52,13 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Run a program in the guest of a sandbox, outside its containers, as far as the policy's exec_external allows
+    #[command(
+        after_help = "Examples:\n  casemate console web                        # what the guest can show\n  \
+        casemate console web -- /init show processes\n\nThe policy judges program, arguments, environment and working directory. The exit code is the \
+        program's; 125: it was not started."
+    )]
+    Console(console::Console),
     /// Counters of one sandbox's VM: KVM exits and their reasons
     #[command(after_help = "Example:\n  casemate stats web")]
     Stats {
@@ -114,7 +122,11 @@ enum Image {
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse().command) {
+    let command = match Cli::parse().command {
+        Command::Console(console) => return console::run(console),
+        command => command,
+    };
+    match run(command) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -135,6 +147,8 @@ fn run(command: Command) -> anyhow::Result<bool> {
         Command::Image(Image::Build { programs, output, kernel }) => image::build(&programs, &output, kernel)?,
         Command::Ps { json } => node::ps(json)?,
         Command::Stats { id, json } => node::stats(&id, json)?,
+        // Has an exit code of its own; see main.
+        Command::Console(_) => return Ok(false),
     }
     Ok(true)
 }

@@ -90,7 +90,7 @@ pub fn stats(id: &str, json: bool) -> Result<()> {
 }
 
 /// What the configuration says, as far as it concerns these commands.
-fn state_dir() -> Result<PathBuf> {
+pub(crate) fn state_dir() -> Result<PathBuf> {
     #[derive(Deserialize)]
     struct Config {
         state_dir: Option<PathBuf>,
@@ -148,7 +148,7 @@ fn sandboxes(root: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// The directory of the sandbox `id`, in whichever namespace it is.
-fn find(root: &Path, id: &str) -> Result<PathBuf> {
+pub(crate) fn find(root: &Path, id: &str) -> Result<PathBuf> {
     let mut found = sandboxes(root)?;
     found.retain(|path| path.file_name().is_some_and(|name| name == id));
     match found.len() {

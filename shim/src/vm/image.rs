@@ -1,15 +1,24 @@
-//! The guest image: kernel, initramfs and the manifest that names their digests.
+//! The guest image: kernel, initramfs, the manifest that names their digests, and what its maker signed about them.
 
+use agent_protocol::limits::REFERENCE_BYTES;
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 use std::{
     fs::{self, File},
-    io,
+    io::{self, ErrorKind, Read},
     path::{Component, Path, PathBuf},
 };
 use vm_spec::HostData;
 
 /// Version of the manifest that we read.
 const VERSION: u32 = 1;
+
+/// Signed reference values beside the image, for verifiers: COSE, which nobody on this host reads.
+const REFERENCE: &str = "reference_info.cose";
+/// The same as a hash envelope.
+const TRANSPARENT_REFERENCE: &str = "reference_info_hash_envelope.cose";
+/// Longest of either, in bytes: the agent counts base64.
+const REFERENCE_FILE_BYTES: u64 = (REFERENCE_BYTES / 4 * 3) as u64;
 
 /// The part of `manifest.json` that a boot needs; it names more, for verifiers.
 #[derive(Debug, Deserialize)]
@@ -55,6 +64,42 @@ pub enum ImageError {
     /// A file outside of the image's directory.
     #[error("the guest image's manifest names {0:?}, which is no plain file name")]
     Name(String),
+    /// Reference values that the agent does not take.
+    #[error("{} is longer than {REFERENCE_FILE_BYTES} bytes", .0.display())]
+    Long(PathBuf),
+}
+
+/// Signed reference values of an image, in base64; empty where it has none.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct References {
+    /// As the image's maker signed them.
+    pub plain: String,
+    /// As a hash envelope.
+    pub transparent: String,
+}
+
+impl References {
+    /// Reads what lies beside the image in `dir`.
+    ///
+    /// # Errors
+    /// See [`ImageError`].
+    pub fn read(dir: &Path) -> Result<Self, ImageError> {
+        Ok(Self {
+            plain: reference(dir.join(REFERENCE))?,
+            transparent: reference(dir.join(TRANSPARENT_REFERENCE))?,
+        })
+    }
+}
+
+fn reference(path: PathBuf) -> Result<String, ImageError> {
+    let mut bytes = Vec::new();
+    let read = File::open(&path).and_then(|file| file.take(REFERENCE_FILE_BYTES + 1).read_to_end(&mut bytes));
+    match read {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(ImageError::Read(path, error)),
+        Ok(_) if bytes.len() as u64 > REFERENCE_FILE_BYTES => Err(ImageError::Long(path)),
+        Ok(_) => Ok(STANDARD.encode(bytes)),
+    }
 }
 
 impl GuestImage {
@@ -109,6 +154,16 @@ mod tests {
         write(dir.path(), "vmlinux", 1);
         let image = GuestImage::open(dir.path()).unwrap();
         assert_eq!((image.cmdline.as_str(), image.kernel_sha256.0), ("quiet", [0xab; 32]));
+    }
+
+    #[test]
+    fn reference_values_are_there_or_not() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(References::read(dir.path()).unwrap(), References::default());
+        fs::write(dir.path().join(REFERENCE), "cose").unwrap();
+        assert_eq!(References::read(dir.path()).unwrap().plain, "Y29zZQ==");
+        fs::write(dir.path().join(TRANSPARENT_REFERENCE), vec![0; REFERENCE_FILE_BYTES as usize + 1]).unwrap();
+        assert!(matches!(References::read(dir.path()), Err(ImageError::Long(_))));
     }
 
     #[test]

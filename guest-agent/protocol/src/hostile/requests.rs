@@ -4,10 +4,11 @@ use ttrpc::Code;
 
 use super::{STATE, Sent, Stage, Traffic};
 use crate::{
-    CreateContainerRequest, DeleteProcessRequest, ExecProcessRequest, ListProcessesRequest, MountOverlayRequest, MountScratchRequest,
-    PowerOffRequest, ResizeTerminalRequest, SetPolicyRequest, ShutdownContainerRequest, SignalProcessRequest, StartContainerRequest, Stdio,
-    UnmountLayerRequest, UnmountOverlayRequest, UnmountScratchRequest, WaitProcessRequest,
-    limits::{LAYERS, SPEC_BYTES},
+    AttachDiskRequest, CreateContainerRequest, DeleteProcessRequest, ExecExternalRequest, ExecProcessRequest, ListProcessesRequest,
+    LoadFragmentRequest, MountOverlayRequest, MountScratchRequest, MountShareRequest, PowerOffRequest, ResizeTerminalRequest,
+    SetPolicyRequest, ShutdownContainerRequest, SignalProcessRequest, StartContainerRequest, Stdio, UnmountLayerRequest,
+    UnmountOverlayRequest, UnmountScratchRequest, WaitProcessRequest,
+    limits::{LAYERS, SHARES, SPEC_BYTES},
 };
 
 impl Traffic {
@@ -21,7 +22,40 @@ impl Traffic {
         } else {
             &[Code::INVALID_ARGUMENT]
         };
-        match self.dice.below(14) {
+        match self.dice.below(18) {
+            14 => {
+                let request = LoadFragmentRequest {
+                    message: self.dice.bytes(300),
+                    media_type: if self.dice.one_in(2) { String::new() } else { good },
+                    ..Default::default()
+                };
+                Sent::new("LoadFragment", &request, codes)
+            }
+            15 => {
+                let request = ExecExternalRequest {
+                    exec_id: "x".to_owned(),
+                    args: vec!["a\0b".to_owned(); self.dice.below(3)],
+                    working_dir: if self.dice.one_in(2) { "/".to_owned() } else { bad },
+                    ..Default::default()
+                };
+                Sent::new("ExecExternal", &request, codes)
+            }
+            16 => Sent::new(
+                "MountShare",
+                &MountShareRequest {
+                    container_id: bad,
+                    ..Default::default()
+                },
+                codes,
+            ),
+            17 => Sent::new(
+                "AttachDisk",
+                &AttachDiskRequest {
+                    slot: SHARES as u32 + self.dice.below(1 << 30) as u32,
+                    ..Default::default()
+                },
+                codes,
+            ),
             0 => Sent::new(
                 "StartContainer",
                 &StartContainerRequest {
@@ -337,7 +371,34 @@ impl Traffic {
             Code::NOT_FOUND,
             Code::ALREADY_EXISTS,
         ];
-        match (self.dice.below(6), stage) {
+        match (self.dice.below(9), stage) {
+            (6, _) => Sent::new(
+                "ExecExternal",
+                &ExecExternalRequest {
+                    exec_id: other,
+                    args: vec!["/init".to_owned(), "show".to_owned()],
+                    working_dir: "/".to_owned(),
+                    ..Default::default()
+                },
+                &denied,
+            ),
+            (7, _) => Sent::new(
+                "MountShare",
+                &MountShareRequest {
+                    container_id: other,
+                    share: self.dice.below(SHARES) as u32,
+                    ..Default::default()
+                },
+                &denied,
+            ),
+            (8, _) => Sent::new(
+                "AttachDisk",
+                &AttachDiskRequest {
+                    slot: self.dice.below(SHARES) as u32,
+                    ..Default::default()
+                },
+                &denied,
+            ),
             (0, _) => {
                 let mut layer = world.layer.clone();
                 let at = self.dice.below(layer.root_hash.len());

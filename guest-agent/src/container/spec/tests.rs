@@ -3,7 +3,8 @@
 use super::*;
 use crate::{container::user::UserDatabase, decode::User};
 
-fn split_spec(spec: Value) -> Result<(CreateContainer, Rest), ForeignSource> {
+/// What is judged by create_container, the walls that the agent makes where nobody judges them, and the rest.
+fn split_spec(spec: Value) -> Result<(CreateContainer, Walls, Rest), ForeignSource> {
     let identity = UserDatabase::default()
         .identify(&User {
             uid: 3,
@@ -11,12 +12,15 @@ fn split_spec(spec: Value) -> Result<(CreateContainer, Rest), ForeignSource> {
             ..User::default()
         })
         .unwrap();
-    split(
+    let (action, confinement, rest) = split(
         serde_json::from_value(spec).unwrap(),
         &ContainerId::new("c"),
         &ContainerId::new("s"),
         identity,
-    )
+    )?;
+    let mut enforcer = policy::Enforcer::new(policy::OPEN_DOOR).unwrap();
+    let walls = Walls::of(enforcer.enforce(confinement).unwrap(), false);
+    Ok((action, walls, rest))
 }
 
 fn host_spec() -> Value {
@@ -45,9 +49,9 @@ fn verdict() -> ProcessVerdict {
 
 #[test]
 fn the_verdict_takes_the_place_of_the_request() {
-    let (action, rest) = split_spec(host_spec()).unwrap();
-    let namespaces = rest.namespaces(Some(77)).unwrap();
-    let spec = of_container(&action, &verdict(), &rest, &namespaces);
+    let (action, walls, rest) = split_spec(host_spec()).unwrap();
+    let namespaces = walls.namespaces(Some(77)).unwrap();
+    let spec = of_container(&action, &verdict(), &walls, &rest, &namespaces);
     assert_eq!(spec["process"]["env"], json!(["B=2"]));
     assert_eq!(spec["process"]["capabilities"]["bounding"], json!(["CAP_KILL"]));
     assert_eq!(
@@ -60,8 +64,8 @@ fn the_verdict_takes_the_place_of_the_request() {
 
 #[test]
 fn the_walls_are_the_agents_own() {
-    let (action, rest) = split_spec(host_spec()).unwrap();
-    let spec = of_container(&action, &verdict(), &rest, &rest.namespaces(Some(77)).unwrap());
+    let (action, walls, rest) = split_spec(host_spec()).unwrap();
+    let spec = of_container(&action, &verdict(), &walls, &rest, &walls.namespaces(Some(77)).unwrap());
     let id = ContainerId::new("c");
     assert_eq!(spec["root"], json!({"path": paths::rootfs(&id), "readonly": true}));
     assert_eq!(spec["linux"]["cgroupsPath"], json!(paths::cgroup(&id)));
@@ -72,16 +76,16 @@ fn the_walls_are_the_agents_own() {
         spec["linux"]["namespaces"],
         json!([{"type": "pid"}, {"type": "ipc", "path": "/proc/77/ns/ipc"}, {"type": "uts"}, {"type": "mount"}, {"type": "cgroup"}])
     );
-    assert!(rest.namespaces(None).is_none(), "the pod's namespace is not there");
+    assert!(walls.namespaces(None).is_none(), "the pod's namespace is not there");
 }
 
 #[test]
 fn only_a_judged_privilege_unmasks() {
     let mut host = host_spec();
     host["annotations"] = json!({PRIVILEGED: "true"});
-    let (action, rest) = split_spec(host).unwrap();
+    let (action, walls, rest) = split_spec(host).unwrap();
     assert!(action.privileged);
-    let spec = of_container(&action, &verdict(), &rest, &[]);
+    let spec = of_container(&action, &verdict(), &walls, &rest, &[]);
     assert_eq!(spec["linux"]["maskedPaths"], json!(["/extra"]));
 }
 
@@ -90,7 +94,7 @@ fn binds_lead_into_the_sandbox_or_nowhere() {
     let bind = |source: &str| {
         let mut host = host_spec();
         host["mounts"] = json!([{"destination": "/data", "type": "bind", "source": source, "options": ["rbind"]}]);
-        split_spec(host).map(|(action, _)| action.mounts[0].source.clone())
+        split_spec(host).map(|(action, ..)| action.mounts[0].source.clone())
     };
     let directory = paths::sandbox_mounts(&ContainerId::new("s"));
     assert_eq!(bind("sandbox:///tmp/a").unwrap(), format!("{directory}/tmp/a"));

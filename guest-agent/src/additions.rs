@@ -1,0 +1,133 @@
+//! What signed messages add to the policy: judged, and taken in wholly or not at all.
+
+use policy::{Denied, Enforcer, action::LoadFragment};
+use policy_fragment::{Fragment, LedgerKey, Receipt};
+
+use crate::{context::SecurityContext, decode::Addition};
+
+/// Asks the policy, and keeps what it makes of the message. What was refused leaves nothing, whatever the policy's own rules
+/// remembered on the way. Reference values are judged by nobody in the guest, and put aside for containers to come.
+///
+/// # Errors
+/// The policy does not want it.
+pub fn load(enforcer: &mut Enforcer, context: &mut SecurityContext, addition: Addition) -> Result<(), Denied> {
+    match addition {
+        Addition::Fragment(fragment) => {
+            let action = with_receipts(enforcer, fragment);
+            let mut whole = enforcer.transaction();
+            whole.enforce(action)?.commit();
+            whole.commit();
+        }
+        Addition::TrustList(action) => {
+            let mut whole = enforcer.transaction();
+            whole.enforce(action)?.commit();
+            whole.commit();
+        }
+        Addition::Reference(media_type, message) => context.refer(media_type, message),
+    }
+    Ok(())
+}
+
+/// The fragment with those of its receipts that a key of a loaded trust list confirms.
+fn with_receipts(enforcer: &Enforcer, fragment: Fragment) -> LoadFragment {
+    let claims = fragment.receipts.iter().map(|receipt| (receipt.issuer().to_owned(), receipt));
+    let confirms = |receipt: &&Receipt, id: &str, key: &[u8]| {
+        // The ledger may have many keys; only the one that the receipt names is worth a verification.
+        id == receipt.kid() && LedgerKey::from_bytes(id, key).is_ok_and(|key| receipt.verify(&key).is_ok())
+    };
+    LoadFragment {
+        receipts: enforcer.proven_receipts(claims, confirms),
+        issuer: fragment.issuer.as_str().to_owned(),
+        feed: fragment.feed.as_str().to_owned(),
+        header_svn: fragment.svn,
+        text: fragment.rego,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::{self, DecodeError};
+    use agent_protocol::LoadFragmentRequest;
+
+    const FRAGMENT: &[u8] = include_bytes!("../../policy/fragment/fixtures/es256.cose");
+    const WITH_RECEIPT: &[u8] = include_bytes!("../../policy/fragment/fixtures/receipt.cose");
+    const TRUST_LIST: &[u8] = include_bytes!("../../policy/fragment/fixtures/trust-list.cose");
+    const TRUST_LISTS: &str = "application/vnd.transparency-trust-list.v1+cose";
+
+    fn opened(message: &[u8], media_type: &str) -> Result<Addition, DecodeError> {
+        let request = LoadFragmentRequest {
+            message: message.to_vec(),
+            media_type: media_type.to_owned(),
+            ..Default::default()
+        };
+        decode::injection(request)?.open()
+    }
+
+    fn addition(message: &[u8], media_type: &str) -> Addition {
+        opened(message, media_type).unwrap()
+    }
+
+    fn load(enforcer: &mut Enforcer, addition: Addition) -> Result<(), Denied> {
+        super::load(enforcer, &mut SecurityContext::default(), addition)
+    }
+
+    /// A policy that wants the feed of `message`, of at least version `minimum`, with these receipts.
+    fn policy(message: &[u8], minimum: u32, receipts: &str) -> String {
+        let fragment = Fragment::open(message).unwrap();
+        let list = policy_fragment::TrustList::open(TRUST_LIST).unwrap();
+        let rules = ["load_fragment", "load_transparency_trust_list"].map(|point| format!("{point} := data.framework.{point}\n"));
+        format!(
+            r#"package policy
+api_version := "0.12.0"
+framework_version := "0.5.0"
+fragments := [{{"issuer": "{}", "feed": "{}", "minimum_svn": "{minimum}", "includes": ["containers"], "required_receipts": [{receipts}]}}]
+transparency_trust_lists := [{{"issuer": "{}", "subject": "{}", "minimum_svn": "1", "allowed_ledgers": ["*"]}}]
+{}
+reason := data.framework.reason
+"#,
+            fragment.issuer,
+            fragment.feed,
+            list.issuer,
+            list.subject,
+            rules.concat(),
+        )
+    }
+
+    #[test]
+    fn a_wanted_fragment_is_taken_and_an_unwanted_one_is_not() {
+        let mut enforcer = Enforcer::new(&policy(FRAGMENT, 2, "")).unwrap();
+        load(&mut enforcer, addition(FRAGMENT, "")).unwrap();
+        let mut enforcer = Enforcer::new(&policy(FRAGMENT, 3, "")).unwrap();
+        let denied = load(&mut enforcer, addition(FRAGMENT, "")).unwrap_err();
+        assert_eq!(denied.point(), "load_fragment");
+        assert!(denied.to_string().contains("may not be loaded"), "{denied}");
+    }
+
+    #[test]
+    fn a_receipt_counts_once_its_ledger_is_trusted() {
+        let mut enforcer = Enforcer::new(&policy(WITH_RECEIPT, 1, r#""ledger.example""#)).unwrap();
+        assert!(load(&mut enforcer, addition(WITH_RECEIPT, "")).is_err());
+        load(&mut enforcer, addition(TRUST_LIST, TRUST_LISTS)).unwrap();
+        load(&mut enforcer, addition(WITH_RECEIPT, "")).unwrap();
+    }
+
+    #[test]
+    fn a_trust_list_needs_the_policys_word() {
+        let mut enforcer = Enforcer::new("package policy\napi_version := \"0.12.0\"\n").unwrap();
+        let denied = load(&mut enforcer, addition(TRUST_LIST, TRUST_LISTS)).unwrap_err();
+        assert_eq!(denied.point(), "load_transparency_trust_list");
+    }
+
+    #[test]
+    fn what_nobody_signed_for_this_use_is_not_opened() {
+        let mut forged = FRAGMENT.to_vec();
+        *forged.last_mut().unwrap() ^= 1;
+        assert!(opened(&forged, "").is_err());
+        assert!(opened(b"package fragment\n", "").is_err());
+        assert!(opened(FRAGMENT, "text/plain").is_err());
+        assert!(opened(TRUST_LIST, "").is_err(), "a list of keys is no Rego");
+        let long = vec![0; agent_protocol::limits::FRAGMENT_BYTES + 1];
+        assert!(matches!(opened(&long, ""), Err(DecodeError::FragmentTooLong(_))));
+    }
+}

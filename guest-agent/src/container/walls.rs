@@ -1,0 +1,280 @@
+//! What keeps a container apart: the host's wish in its simplest form, judged where the policy judges it, else the agent's own.
+//!
+//! A policy that declares a `casemate_version` decides over paths, namespaces, limits and kernel parameters, and gets what it
+//! allowed, no more and no less. Under any other the agent hides and guards the default paths itself, whatever the host's
+//! document leaves out, and every namespace is the container's own or, where the document names a path, the pod's.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use policy::{
+    ContainerId, Permit,
+    action::{ConfineContainer, Namespace, Rlimit},
+};
+use serde_json::{Value, json};
+
+use crate::decode;
+
+/// Namespaces that a container has of its own unless it shares the pod's.
+const SHARABLE: [&str; 3] = ["pid", "ipc", "uts"];
+/// Namespaces that every container has of its own.
+const OWN: [&str; 2] = ["mount", "cgroup"];
+/// The network is the guest's, which is the pod's.
+const NETWORK: &str = "network";
+/// How an action spells a namespace of the pod.
+const POD: &str = "pod";
+
+/// What an unprivileged container has masked where no policy judges it.
+const MASKED: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+/// What it can only read. `/sys/kernel/boot_params` shows the boot manifest, which is no secret.
+const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// The parts of the host's document that are about this.
+#[derive(Debug, Default)]
+pub struct Wish {
+    /// `linux.maskedPaths`
+    pub masked: Vec<String>,
+    /// `linux.readonlyPaths`
+    pub readonly: Vec<String>,
+    /// `linux.namespaces`
+    pub namespaces: Vec<decode::Namespace>,
+    /// `process.rlimits`
+    pub rlimits: Vec<decode::Rlimit>,
+    /// `linux.sysctl`
+    pub sysctls: BTreeMap<String, String>,
+}
+
+impl Wish {
+    /// In its simplest form, so that two documents that mean the same are judged the same: paths without needless slashes and
+    /// limits by their kind, each once and in order, and exactly the namespaces that the container will be in.
+    pub fn normalised(self, container: &ContainerId) -> ConfineContainer {
+        let shared = |kind: &str| self.namespaces.iter().any(|ns| ns.kind == kind && !ns.path.is_empty());
+        let namespace = |kind: &str, path: &str| Namespace {
+            kind: kind.to_owned(),
+            path: path.to_owned(),
+        };
+        let sharable = SHARABLE.map(|kind| namespace(kind, if shared(kind) { POD } else { "" }));
+        let own = OWN.map(|kind| namespace(kind, ""));
+        ConfineContainer {
+            container_id: container.clone(),
+            masked_paths: paths(&self.masked),
+            readonly_paths: paths(&self.readonly),
+            namespaces: sharable.into_iter().chain(own).chain([namespace(NETWORK, POD)]).collect(),
+            rlimits: rlimits(self.rlimits),
+            sysctls: self.sysctls,
+        }
+    }
+}
+
+/// The paths without empty components, each once.
+fn paths(paths: &[String]) -> Vec<String> {
+    let simple = |path: &String| {
+        let parts = path.split('/').filter(|part| !part.is_empty()).collect::<Vec<_>>();
+        format!("/{}", parts.join("/"))
+    };
+    paths.iter().map(simple).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// One limit of each kind, in order: of several the last counts, as it does where they are set one after the other.
+pub fn rlimits(rlimits: Vec<decode::Rlimit>) -> Vec<Rlimit> {
+    let by_kind: BTreeMap<_, _> = rlimits.into_iter().map(|limit| (limit.kind, (limit.hard, limit.soft))).collect();
+    let limits = by_kind.into_iter().map(|(kind, (hard, soft))| Rlimit { kind, hard, soft });
+    limits.collect()
+}
+
+/// What a container is confined by; only a permit makes one.
+#[derive(Debug)]
+pub struct Walls {
+    wish: ConfineContainer,
+    judged: bool,
+}
+
+/// A namespace to be entered or made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamespaceUse {
+    kind: String,
+    path: Option<String>,
+}
+
+impl Walls {
+    /// As the permit allows; `judged` says that the policy looked at them ([`policy::Enforcer::judges_confinement`]).
+    pub fn of(permit: Permit<'_, ConfineContainer>, judged: bool) -> Self {
+        let wish = permit.action().clone();
+        permit.commit();
+        Self { wish, judged }
+    }
+
+    /// Paths that are hidden and paths that can only be read. A privileged container has them as it wishes: where nobody else
+    /// judges them, its privilege was judged.
+    pub fn guarded_paths(&self, privileged: bool) -> (Vec<String>, Vec<String>) {
+        let ConfineContainer {
+            masked_paths,
+            readonly_paths,
+            ..
+        } = &self.wish;
+        if self.judged || privileged {
+            (masked_paths.clone(), readonly_paths.clone())
+        } else {
+            (with_defaults(&MASKED, masked_paths), with_defaults(&READONLY, readonly_paths))
+        }
+    }
+
+    /// The namespaces to be entered or made; the network needs neither. `sandbox_pid` is the init of the pod's first container;
+    /// `None` if a namespace is shared and there is no such process.
+    pub fn namespaces(&self, sandbox_pid: Option<i32>) -> Option<Vec<NamespaceUse>> {
+        let namespaces = self.wish.namespaces.iter().filter(|namespace| namespace.kind != NETWORK);
+        let uses = namespaces.map(|Namespace { kind, path }| {
+            let path = match path.as_str() {
+                "" => None,
+                _ => Some(format!("/proc/{}/ns/{kind}", sandbox_pid?)),
+            };
+            Some(NamespaceUse { kind: kind.clone(), path })
+        });
+        uses.collect()
+    }
+
+    /// Limits of the init.
+    pub fn rlimits(&self) -> &[Rlimit] {
+        &self.wish.rlimits
+    }
+
+    /// Limits of every later process, where the policy allowed some; else the host's document for that process has them.
+    pub fn rlimits_of_execs(&self) -> Option<Vec<Rlimit>> {
+        self.judged.then(|| self.wish.rlimits.clone())
+    }
+
+    /// Kernel parameters of the container's namespaces.
+    pub fn sysctls(&self) -> &BTreeMap<String, String> {
+        &self.wish.sysctls
+    }
+}
+
+impl NamespaceUse {
+    /// As the OCI specification has it.
+    pub fn json(&self) -> Value {
+        match &self.path {
+            Some(path) => json!({"type": self.kind, "path": path}),
+            None => json!({"type": self.kind}),
+        }
+    }
+}
+
+fn with_defaults(defaults: &[&str], asked: &[String]) -> Vec<String> {
+    let all = defaults.iter().map(|path| path.to_string()).chain(asked.iter().cloned());
+    all.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use policy::Enforcer;
+
+    const JUDGING: &str = "package policy\napi_version := \"0.12.0\"\ncasemate_version := \"1.0.0\"\n\
+        confine_container := {\"allowed\": input.sysctls == {}}\n";
+
+    fn namespace(kind: &str, path: &str) -> decode::Namespace {
+        decode::Namespace {
+            kind: kind.to_owned(),
+            path: path.to_owned(),
+        }
+    }
+
+    fn rlimit(kind: &str, hard: u64) -> decode::Rlimit {
+        decode::Rlimit {
+            kind: kind.to_owned(),
+            hard,
+            soft: hard,
+        }
+    }
+
+    fn wish() -> Wish {
+        Wish {
+            masked: ["/proc//kcore/", "/extra", "/proc/kcore"].map(str::to_owned).to_vec(),
+            namespaces: vec![
+                namespace("ipc", "/proc/1234/ns/ipc"),
+                namespace("network", "/x"),
+                namespace("user", ""),
+            ],
+            rlimits: vec![rlimit("RLIMIT_NPROC", 1), rlimit("RLIMIT_NOFILE", 5), rlimit("RLIMIT_NPROC", 2)],
+            ..Wish::default()
+        }
+    }
+
+    fn walls(policy: &str) -> Walls {
+        let mut enforcer = Enforcer::new(policy).unwrap();
+        let judged = enforcer.judges_confinement();
+        Walls::of(enforcer.enforce(wish().normalised(&ContainerId::new("c"))).unwrap(), judged)
+    }
+
+    #[test]
+    fn documents_that_mean_the_same_are_judged_the_same() {
+        let action = wish().normalised(&ContainerId::new("c"));
+        assert_eq!(action.masked_paths, ["/extra", "/proc/kcore"]);
+        let limits: Vec<_> = action.rlimits.iter().map(|limit| (limit.kind.as_str(), limit.hard)).collect();
+        assert_eq!(limits, [("RLIMIT_NOFILE", 5), ("RLIMIT_NPROC", 2)]);
+        let namespaces: Vec<_> = action.namespaces.iter().map(|ns| (ns.kind.as_str(), ns.path.as_str())).collect();
+        assert_eq!(
+            namespaces,
+            [
+                ("pid", ""),
+                ("ipc", "pod"),
+                ("uts", ""),
+                ("mount", ""),
+                ("cgroup", ""),
+                ("network", "pod")
+            ]
+        );
+    }
+
+    #[test]
+    fn a_policy_that_judges_gets_what_it_allowed() {
+        let walls = walls(JUDGING);
+        assert_eq!(
+            walls.guarded_paths(false),
+            (vec!["/extra".to_owned(), "/proc/kcore".to_owned()], vec![])
+        );
+        assert_eq!(walls.rlimits_of_execs().unwrap(), walls.rlimits());
+        let mut enforcer = Enforcer::new(JUDGING).unwrap();
+        let mut wish = wish();
+        wish.sysctls.insert("net.core.somaxconn".to_owned(), "9".to_owned());
+        let denied = enforcer.enforce(wish.normalised(&ContainerId::new("c"))).map(drop).unwrap_err();
+        assert_eq!(denied.point(), "confine_container");
+    }
+
+    #[test]
+    fn where_nobody_judges_the_default_paths_are_guarded() {
+        let walls = walls(policy::OPEN_DOOR);
+        let (masked, readonly) = walls.guarded_paths(false);
+        assert!(MASKED.iter().chain(&["/extra"]).all(|path| masked.iter().any(|have| have == path)));
+        assert!(READONLY.iter().all(|path| readonly.iter().any(|have| have == path)));
+        assert_eq!(
+            walls.guarded_paths(true).1,
+            Vec::<String>::new(),
+            "privilege is judged by create_container"
+        );
+        assert_eq!(walls.rlimits_of_execs(), None);
+    }
+
+    #[test]
+    fn a_shared_namespace_is_that_of_the_pods_first_process() {
+        let walls = walls(policy::OPEN_DOOR);
+        let json: Vec<_> = walls.namespaces(Some(77)).unwrap().iter().map(NamespaceUse::json).collect();
+        assert_eq!(
+            Value::from(json),
+            json!([{"type": "pid"}, {"type": "ipc", "path": "/proc/77/ns/ipc"}, {"type": "uts"}, {"type": "mount"}, {"type": "cgroup"}])
+        );
+        assert!(walls.namespaces(None).is_none(), "the pod's namespace is not there");
+    }
+}

@@ -1,0 +1,163 @@
+//! What the host asks of the guest's network: a connection to a port, or an interface to be configured.
+
+use std::net::IpAddr;
+
+use agent_protocol::{
+    ConfigureNetworkRequest, ForwardPortRequest, StreamToken,
+    limits::{INTERFACE_BYTES, NETWORK_ENTRIES, NETWORK_TEXT_BYTES},
+};
+use policy::action::{GuestNetwork, PortForward, Route};
+
+use super::{
+    DecodeError, container_id,
+    oci::{at_most, refuse, texts},
+};
+
+/// A connection to be made.
+#[derive(Debug)]
+pub struct ForwardOrder {
+    pub action: PortForward,
+    pub token: StreamToken,
+}
+
+impl TryFrom<ForwardPortRequest> for ForwardOrder {
+    type Error = DecodeError;
+
+    fn try_from(request: ForwardPortRequest) -> Result<Self, DecodeError> {
+        let field = "stream_token";
+        let token = StreamToken::from_field(&request.stream_token).map_err(|cause| DecodeError::Token { field, cause })?;
+        let port = u16::try_from(request.port).ok().filter(|&port| port != 0);
+        Ok(Self {
+            action: PortForward {
+                container_id: container_id(&request.container_id)?,
+                port: port.ok_or(DecodeError::Range {
+                    field: "port",
+                    value: request.port.into(),
+                    allowed: "1 to 65535",
+                })?,
+            },
+            token: token.ok_or(DecodeError::Length {
+                field,
+                bytes: 0,
+                needed: StreamToken::BYTES,
+            })?,
+        })
+    }
+}
+
+/// An interface to be configured. Every address is written as Rust writes it, so that a policy sees one spelling of each.
+pub fn network(request: ConfigureNetworkRequest) -> Result<GuestNetwork, DecodeError> {
+    let of_name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    let ConfigureNetworkRequest {
+        interface,
+        addresses,
+        routes,
+        nameservers,
+        ..
+    } = request;
+    if interface.is_empty() || interface.len() > INTERFACE_BYTES || interface.starts_with('.') || !interface.bytes().all(of_name) {
+        refuse("interface", "it is no name of an interface")?;
+    }
+    at_most("addresses", addresses.len(), NETWORK_ENTRIES)?;
+    at_most("routes", routes.len(), NETWORK_ENTRIES)?;
+    at_most("nameservers", nameservers.len(), NETWORK_ENTRIES)?;
+    texts("addresses", &addresses, NETWORK_TEXT_BYTES)?;
+    texts("nameservers", &nameservers, NETWORK_TEXT_BYTES)?;
+    let routes = routes.into_iter().map(|route| {
+        texts("routes", [&route.destination, &route.gateway], NETWORK_TEXT_BYTES)?;
+        let gateway = match route.gateway.as_str() {
+            "" => String::new(),
+            gateway => address("routes.gateway", gateway)?,
+        };
+        Ok(Route {
+            destination: prefixed("routes.destination", &route.destination)?,
+            gateway,
+        })
+    });
+    Ok(GuestNetwork {
+        interface,
+        routes: routes.collect::<Result<_, DecodeError>>()?,
+        addresses: addresses.iter().map(|text| prefixed("addresses", text)).collect::<Result<_, _>>()?,
+        nameservers: nameservers
+            .iter()
+            .map(|text| address("nameservers", text))
+            .collect::<Result<_, _>>()?,
+    })
+}
+
+fn malformed(field: &'static str) -> DecodeError {
+    DecodeError::Spec {
+        field,
+        reason: "one is not an IP address as it should be",
+    }
+}
+
+fn address(field: &'static str, text: &str) -> Result<String, DecodeError> {
+    let address: IpAddr = text.parse().map_err(|_| malformed(field))?;
+    Ok(address.to_string())
+}
+
+fn prefixed(field: &'static str, text: &str) -> Result<String, DecodeError> {
+    let (start, length) = text.split_once('/').ok_or_else(|| malformed(field))?;
+    let start: IpAddr = start.parse().map_err(|_| malformed(field))?;
+    let most = if start.is_ipv4() { 32 } else { 128 };
+    let length = length.parse::<u8>().ok().filter(|&length| length <= most);
+    Ok(format!("{start}/{}", length.ok_or_else(|| malformed(field))?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn forward(port: u32, token: usize) -> Result<ForwardOrder, DecodeError> {
+        ForwardOrder::try_from(ForwardPortRequest {
+            container_id: "web".to_owned(),
+            port,
+            stream_token: vec![1; token],
+            ..Default::default()
+        })
+    }
+
+    #[test]
+    fn a_port_is_one_and_the_stream_has_a_name() {
+        assert_eq!(forward(80, StreamToken::BYTES).unwrap().action.port, 80);
+        for (port, token) in [(0, 16), (65536, 16), (80, 0), (80, 15)] {
+            assert!(forward(port, token).is_err(), "{port} {token}");
+        }
+    }
+
+    fn configured(address: &str, gateway: &str) -> Result<GuestNetwork, DecodeError> {
+        network(ConfigureNetworkRequest {
+            interface: "eth0".to_owned(),
+            addresses: vec![address.to_owned()],
+            routes: vec![agent_protocol::Route {
+                destination: "0:0::/0".to_owned(),
+                gateway: gateway.to_owned(),
+                ..Default::default()
+            }],
+            ..Default::default()
+        })
+    }
+
+    #[test]
+    fn each_address_has_one_spelling() {
+        let network = configured("10.0.0.2/08", "fe80:0::1").unwrap();
+        assert_eq!(network.addresses, ["10.0.0.2/8"]);
+        assert_eq!(
+            (network.routes[0].destination.as_str(), network.routes[0].gateway.as_str()),
+            ("::/0", "fe80::1")
+        );
+        for (address, gateway) in [("10.0.0.2", ""), ("10.0.0.2/33", ""), ("x/8", ""), ("::1/128", "gateway")] {
+            assert!(configured(address, gateway).is_err(), "{address} {gateway}");
+        }
+        let named = |interface: &str| network_of(interface).is_ok();
+        assert!(named("eth0.1") && !named("") && !named("../eth0") && !named("an-interface-name"));
+    }
+
+    fn network_of(interface: &str) -> Result<GuestNetwork, DecodeError> {
+        network(ConfigureNetworkRequest {
+            interface: interface.to_owned(),
+            ..Default::default()
+        })
+    }
+}

@@ -1,0 +1,96 @@
+//! The guest's network as far as the host may touch it: connections to its ports.
+
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+};
+
+use agent_protocol::limits::FORWARD_DEADLINE;
+use policy::{
+    Permit,
+    action::{GuestNetwork, PortForward},
+};
+use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
+
+use crate::streams::Stream;
+
+/// Why there is no connection, or no network.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// Neither on IPv4's nor on IPv6's loopback.
+    #[error("nobody in the guest takes connections on port {0}")]
+    NobodyListens(u16),
+    /// The VM has no network device.
+    #[error("the VM has no network interface {0:?}")]
+    NoInterface(String),
+    /// The connection was made and cannot be used.
+    #[error("the connection cannot be used")]
+    Unusable(#[source] io::Error),
+}
+
+/// Connects to the port of the permit; blocks until somebody has taken the connection.
+pub fn connect(permit: Permit<'_, PortForward>) -> Result<TcpStream, NetworkError> {
+    let port = permit.action().port;
+    let loopback = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    let connected = loopback
+        .into_iter()
+        .find_map(|address| TcpStream::connect_timeout(&SocketAddr::new(address, port), FORWARD_DEADLINE).ok());
+    let connection = connected.ok_or(NetworkError::NobodyListens(port))?;
+    connection.set_nonblocking(true).map_err(NetworkError::Unusable)?;
+    permit.commit();
+    Ok(connection)
+}
+
+/// Copies both ways until both sides have ended.
+pub fn join<S>(connection: TcpStream, mut stream: Stream<S>) -> Result<(), NetworkError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut connection = tokio::net::TcpStream::from_std(connection).map_err(NetworkError::Unusable)?;
+    tokio::spawn(async move {
+        // Either side may go away at any time.
+        let _ = copy_bidirectional(&mut connection, &mut stream.io).await;
+    });
+    Ok(())
+}
+
+/// No VM has a network device yet that could be configured; the permit is dropped, so the policy remembers nothing of it.
+pub fn configure(permit: Permit<'_, GuestNetwork>) -> NetworkError {
+    NetworkError::NoInterface(permit.action().interface.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use policy::{ContainerId, Enforcer};
+    use std::{io::Read, net::TcpListener};
+
+    const POLICY: &str = "package policy\napi_version := \"0.12.0\"\ncasemate_version := \"1.0.0\"\n\
+        port_forward := {\"allowed\": true}\n";
+
+    fn asked(enforcer: &mut Enforcer, port: u16) -> Permit<'_, PortForward> {
+        let container_id = ContainerId::new("web");
+        enforcer.enforce(PortForward { container_id, port }).unwrap()
+    }
+
+    #[test]
+    fn a_permit_connects_to_its_port_and_to_no_other() {
+        let mut enforcer = Enforcer::new(POLICY).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let connection = connect(asked(&mut enforcer, port)).unwrap();
+        let (mut taken, _) = listener.accept().unwrap();
+        drop(connection);
+        assert_eq!(taken.read(&mut [0; 1]).unwrap(), 0);
+        drop(listener);
+        assert!(matches!(connect(asked(&mut enforcer, port)), Err(NetworkError::NobodyListens(_))));
+    }
+
+    #[test]
+    fn without_the_policys_own_word_no_port_is_reached() {
+        let mut enforcer = Enforcer::new(policy::OPEN_DOOR).unwrap();
+        let container_id = ContainerId::new("web");
+        let denied = enforcer.enforce(PortForward { container_id, port: 80 }).map(drop).unwrap_err();
+        assert_eq!(denied.point(), "port_forward");
+    }
+}

@@ -1,0 +1,130 @@
+//! What an operator can look at with the one program that the guest has: `/init show`, started under exec_external.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, ErrorKind, Read, Write},
+    os::unix::fs::OpenOptionsExt,
+    process::ExitCode,
+};
+
+/// Words and the kernel's own tables that they stand for (proc(5)).
+const TABLES: [(&str, &str); 6] = [
+    ("disks", "/proc/diskstats"),
+    ("interfaces", "/proc/net/dev"),
+    ("memory", "/proc/meminfo"),
+    ("mounts", "/proc/self/mounts"),
+    ("pressure", "/proc/pressure/memory"),
+    ("version", "/proc/version"),
+];
+/// One record of the kernel's log (`CONSOLE_EXT_LOG_MAX`).
+const RECORD_BYTES: usize = 8192;
+
+/// Does what `words` say, as one who is not PID 1.
+pub fn run(words: &[String]) -> ExitCode {
+    let words = words.iter().map(String::as_str).collect::<Vec<_>>();
+    let shown = match words.as_slice() {
+        ["show"] => print(&help()),
+        ["show", "processes"] => processes().and_then(|text| print(&text)),
+        ["show", "log"] => log(),
+        ["show", what] => match TABLES.iter().find(|(word, _)| word == what) {
+            Some((_, file)) => fs::read_to_string(file).and_then(|text| print(&text)),
+            None => return usage(),
+        },
+        _ => return usage(),
+    };
+    match shown {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("init: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn usage() -> ExitCode {
+    eprintln!("casemate-agent is the init of a guest; in one, an operator may ask it:\n{}", help());
+    ExitCode::from(2)
+}
+
+fn help() -> String {
+    let tables = TABLES.map(|(word, _)| format!("/init show {word}\n")).concat();
+    format!("{tables}/init show log\n/init show processes\n")
+}
+
+fn print(text: &str) -> io::Result<()> {
+    io::stdout().write_all(text.as_bytes())
+}
+
+/// Pid, state, cgroup and name of every process.
+fn processes() -> io::Result<String> {
+    let mut pids = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        pids.extend(entry?.file_name().to_string_lossy().parse::<u32>());
+    }
+    pids.sort_unstable();
+    // One that ends meanwhile is not shown.
+    let lines = pids.into_iter().filter_map(|pid| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+        line(pid, &stat, &cgroup)
+    });
+    Ok(lines.collect())
+}
+
+fn line(pid: u32, stat: &str, cgroup: &str) -> Option<String> {
+    // The name stands in brackets and may hold any character, brackets too (proc_pid_stat(5)).
+    let (head, fields) = stat.rsplit_once(") ")?;
+    let (_, name) = head.split_once('(')?;
+    let state = fields.split(' ').next()?;
+    let cgroup = cgroup.trim_end().rsplit(':').next()?;
+    Some(format!("{pid:>6} {state} {cgroup} {}\n", name.escape_default()))
+}
+
+/// The kernel's log so far (Documentation/ABI/testing/dev-kmsg): one record a read.
+fn log() -> io::Result<()> {
+    let mut kmsg = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg")?;
+    let mut record = [0; RECORD_BYTES];
+    loop {
+        match kmsg.read(&mut record) {
+            Ok(count) => print(&text_of(&String::from_utf8_lossy(&record[..count])))?,
+            // Overwritten before it was read: the next one is there.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// `priority,sequence,microseconds,flags;text`, then lines of details that begin with a blank.
+fn text_of(record: &str) -> String {
+    let (head, text) = record.split_once(';').unwrap_or(("", record));
+    let microseconds = head.split(',').nth(2).unwrap_or_default();
+    format!("{microseconds:>12} {}\n", text.lines().next().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_has_a_line_whatever_its_name() {
+        let shown = line(7, "7 (a) S (b\n) R 1 7 7", "0::/casemate/abc\n").unwrap();
+        assert_eq!(shown, "     7 R /casemate/abc a) S (b\\n\n");
+        assert_eq!(line(7, "nonsense", ""), None);
+        assert!(processes().unwrap().lines().count() > 0);
+    }
+
+    #[test]
+    fn a_record_is_its_time_and_first_line() {
+        assert_eq!(text_of("6,1,123,-;hello\n SUBSYSTEM=x\n"), "         123 hello\n");
+        assert_eq!(text_of("odd"), "             odd\n");
+    }
+
+    #[test]
+    fn every_table_is_one_that_linux_has() {
+        for (_, file) in TABLES.iter().filter(|(word, _)| *word != "pressure") {
+            assert!(fs::metadata(file).is_ok(), "{file}");
+        }
+        assert!(help().contains("/init show mounts\n"));
+    }
+}

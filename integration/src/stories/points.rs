@@ -1,0 +1,325 @@
+//! Every enforcement point by the call that asks it: what the policy does not allow is denied there, and by name.
+
+use super::hostile_host::{COMMAND, converted_layer, world};
+use crate::{
+    images::BUSYBOX,
+    lab::{Lab, Policy, vm::Vm},
+};
+use agent_protocol::{
+    AgentClient, AttachDiskRequest, ConfigureNetworkRequest, ContainerStatsRequest, CreateContainerRequest, DetachDiskRequest,
+    DumpStacksRequest, ExecExternalRequest, ExecProcessRequest, ForwardPortRequest, ListProcessesRequest, LoadFragmentRequest,
+    MountLayerRequest, MountOverlayRequest, MountScratchRequest, MountShareRequest, SetPolicyRequest, ShutdownContainerRequest,
+    SignalProcessRequest, StartContainerRequest, StreamToken, UnmountLayerRequest, UnmountOverlayRequest, UnmountScratchRequest,
+    UnmountShareRequest, hostile::World, open_stream,
+};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+use ttrpc::Code;
+
+/// Signed by somebody, and wanted by no policy here.
+const FRAGMENT: &[u8] = include_bytes!("../../../policy/fragment/fixtures/es256.cose");
+const TRUST_LIST: &[u8] = include_bytes!("../../../policy/fragment/fixtures/trust-list.cose");
+const TRUST_LISTS: &str = "application/vnd.transparency-trust-list.v1+cose";
+const NETWORK_ANNOTATION: &str = "io.microsoft.virtualmachine.lcow.hostnetwork";
+
+/// Makes a call's context, with its time limit.
+type Deadlined = fn() -> ttrpc::context::Context;
+
+/// The policy refuses, and at that point.
+fn denied<T>(point: &str, result: ttrpc::Result<T>) -> Result<()> {
+    let status = match result {
+        Ok(_) => bail!("what {point} denies was done"),
+        Err(ttrpc::Error::RpcStatus(status)) => status,
+        Err(other) => return Err(other).with_context(|| format!("no answer where {point} denies")),
+    };
+    let text = status.message();
+    ensure!(
+        status.code() == Code::PERMISSION_DENIED && text.contains(&format!("(rule {point})")),
+        "not denied by {point}: {:?}: {text}",
+        status.code()
+    );
+    println!(
+        "  {}",
+        text.lines().next().unwrap_or_default().chars().take(160).collect::<String>()
+    );
+    Ok(())
+}
+
+/// A refusal of another kind.
+fn refused<T>(what: &str, code: Code, result: ttrpc::Result<T>) -> Result<()> {
+    match result {
+        Err(ttrpc::Error::RpcStatus(status)) if status.code() == code => {
+            println!("  {what}: {}", status.message());
+            Ok(())
+        }
+        Err(other) => bail!("{what}: {other}"),
+        Ok(_) => bail!("{what} was done"),
+    }
+}
+
+/// The policy with a rule that always denies at `point`, where the framework has no reason to.
+fn shut(point: &str, policy: &str) -> Result<String> {
+    let rule = format!("{point} := data.framework.{point}\n");
+    ensure!(policy.contains(&rule), "the policy has no rule for {point}");
+    Ok(policy.replace(&rule, &format!("{point} := {{\"allowed\": false}}\n")))
+}
+
+async fn open(agent: &AgentClient, context: Deadlined, policy: &str) -> Result<()> {
+    let request = SetPolicyRequest {
+        policy: policy.into(),
+        ..Default::default()
+    };
+    agent.set_policy(context(), &request).await.context("SetPolicy")?;
+    Ok(())
+}
+
+/// Mounts what the container needs, its overlay aside.
+async fn mount(agent: &AgentClient, context: Deadlined, world: &World) -> Result<()> {
+    agent.mount_layer(context(), &world.layer).await.context("MountLayer")?;
+    let request = MountScratchRequest {
+        sandbox_id: world.container.clone(),
+        encrypted: true,
+        ..Default::default()
+    };
+    agent.mount_scratch(context(), &request).await.context("MountScratch")?;
+    Ok(())
+}
+
+fn overlay(world: &World, container: &str, layer_slots: Vec<u32>) -> MountOverlayRequest {
+    MountOverlayRequest {
+        container_id: container.to_owned(),
+        sandbox_id: world.container.clone(),
+        layer_slots,
+        ..Default::default()
+    }
+}
+
+fn create(world: &World, spec: Vec<u8>) -> CreateContainerRequest {
+    CreateContainerRequest {
+        container_id: world.container.clone(),
+        sandbox_id: world.container.clone(),
+        spec,
+        ..Default::default()
+    }
+}
+
+fn changed(spec: &[u8], change: impl FnOnce(&mut Value)) -> Result<Vec<u8>> {
+    let mut spec: Value = serde_json::from_slice(spec).context("the container's document is not JSON")?;
+    change(&mut spec);
+    Ok(spec.to_string().into_bytes())
+}
+
+pub(super) fn denied_everywhere(lab: &Lab) -> Result<()> {
+    let policy = shut("shutdown_container", Policy::of(BUSYBOX).command(&COMMAND).generate()?.text())?;
+    let layer = converted_layer()?;
+    let vm = Vm::boot("points", policy.as_bytes())?;
+    vm.converse(async |agent, context| {
+        let world = world(&vm, &layer)?;
+        open(&agent, context, &policy).await?;
+        before_mounts(&agent, context, &world).await?;
+        mount(&agent, context, &world).await?;
+        with_a_container(&agent, context, &world).await
+    })?;
+    let console = vm.console()?;
+    ensure!(
+        !console.contains("agent: denied by"),
+        "the agent's log went out, which runtime_logging denies:\n{console}"
+    );
+    vm.stop()?;
+    lab.nothing_is_left()
+}
+
+async fn before_mounts(agent: &AgentClient, context: Deadlined, world: &World) -> Result<()> {
+    let fragment = |message: &[u8], media_type: &str| LoadFragmentRequest {
+        message: message.to_vec(),
+        media_type: media_type.to_owned(),
+        ..Default::default()
+    };
+    denied("load_fragment", agent.load_fragment(context(), &fragment(FRAGMENT, "")).await)?;
+    let list = fragment(TRUST_LIST, TRUST_LISTS);
+    denied("load_transparency_trust_list", agent.load_fragment(context(), &list).await)?;
+    let mut forged = FRAGMENT.to_vec();
+    if let Some(last) = forged.last_mut() {
+        *last ^= 1;
+    }
+    let forged = agent.load_fragment(context(), &fragment(&forged, "")).await;
+    refused("a forged fragment", Code::INVALID_ARGUMENT, forged)?;
+    let mut layer = MountLayerRequest {
+        slot: 5,
+        ..world.layer.clone()
+    };
+    layer.root_hash[0] ^= 1;
+    denied("mount_device", agent.mount_layer(context(), &layer).await)?;
+    let slot = UnmountLayerRequest {
+        slot: 5,
+        ..Default::default()
+    };
+    denied("unmount_device", agent.unmount_layer(context(), &slot).await)?;
+    let scratch = MountScratchRequest {
+        sandbox_id: world.container.clone(),
+        encrypted: false,
+        ..Default::default()
+    };
+    denied("rw_mount_device", agent.mount_scratch(context(), &scratch).await)?;
+    let scratch = UnmountScratchRequest {
+        sandbox_id: world.container.clone(),
+        ..Default::default()
+    };
+    denied("rw_unmount_device", agent.unmount_scratch(context(), &scratch).await)?;
+    let rootfs = UnmountOverlayRequest {
+        container_id: world.container.clone(),
+        ..Default::default()
+    };
+    denied("unmount_overlay", agent.unmount_overlay(context(), &rootfs).await)?;
+    denied("mount_blockdev", agent.attach_disk(context(), &AttachDiskRequest::new()).await)?;
+    denied("unmount_blockdev", agent.detach_disk(context(), &DetachDiskRequest::new()).await)?;
+    let share = MountShareRequest {
+        container_id: world.container.clone(),
+        ..Default::default()
+    };
+    denied("plan9_mount", agent.mount_share(context(), &share).await)?;
+    let share = UnmountShareRequest {
+        container_id: world.container.clone(),
+        ..Default::default()
+    };
+    denied("plan9_unmount", agent.unmount_share(context(), &share).await)?;
+    let console = ExecExternalRequest {
+        exec_id: "console".to_owned(),
+        args: vec!["/init".to_owned(), "show".to_owned()],
+        working_dir: "/".to_owned(),
+        ..Default::default()
+    };
+    denied("exec_external", agent.exec_external(context(), &console).await)?;
+    denied("dump_stacks", agent.dump_stacks(context(), &DumpStacksRequest::new()).await)
+}
+
+async fn with_a_container(agent: &AgentClient, context: Deadlined, world: &World) -> Result<()> {
+    let container_id = world.container.clone();
+    let bare = overlay(world, "bare", Vec::new());
+    denied("mount_overlay", agent.mount_overlay(context(), &bare).await)?;
+    let whole = overlay(world, &container_id, vec![0]);
+    agent.mount_overlay(context(), &whole).await.context("MountOverlay")?;
+    denied("scratch_mount", agent.mount_overlay(context(), &whole).await)?;
+    let share = MountShareRequest {
+        container_id: container_id.clone(),
+        ..Default::default()
+    };
+    refused("an allowed share", Code::UNIMPLEMENTED, agent.mount_share(context(), &share).await)?;
+    let forbidden = create(world, world.forbidden_spec.clone());
+    denied("create_container", agent.create_container(context(), &forbidden).await)?;
+    let spec = changed(&world.spec, |spec| spec["annotations"] = json!({NETWORK_ANNOTATION: "true"}))?;
+    denied("host_network", agent.create_container(context(), &create(world, spec)).await)?;
+    let right = create(world, world.spec.clone());
+    agent.create_container(context(), &right).await.context("CreateContainer")?;
+    let start = StartContainerRequest {
+        container_id: container_id.clone(),
+        ..Default::default()
+    };
+    agent.start_container(context(), &start).await.context("StartContainer")?;
+    let exec = ExecProcessRequest {
+        container_id: container_id.clone(),
+        exec_id: "sh".to_owned(),
+        process: world.forbidden_process.clone(),
+        ..Default::default()
+    };
+    denied("exec_in_container", agent.exec_process(context(), &exec).await)?;
+    let signal = SignalProcessRequest {
+        container_id: container_id.clone(),
+        signal: 10,
+        ..Default::default()
+    };
+    denied("signal_container_process", agent.signal_process(context(), &signal).await)?;
+    let list = ListProcessesRequest {
+        container_id: container_id.clone(),
+        ..Default::default()
+    };
+    denied("get_properties", agent.list_processes(context(), &list).await)?;
+    let stats = ContainerStatsRequest {
+        container_id: container_id.clone(),
+        ..Default::default()
+    };
+    denied("get_properties", agent.container_stats(context(), &stats).await)?;
+    let shutdown = ShutdownContainerRequest {
+        container_id,
+        ..Default::default()
+    };
+    denied("shutdown_container", agent.shutdown_container(context(), &shutdown).await)
+}
+
+/// What is asked for, in words and in the container's document.
+type Change = (&'static str, fn(&mut Value));
+
+/// What the framework asks for of a policy that has its say about confinement.
+const CONFINING: &str = "casemate_version := \"1.0.0\"\nconfine_container := data.framework.confine_container\n\
+    guest_network := data.framework.guest_network\nport_forward := data.framework.port_forward\n";
+
+pub(super) fn confined(lab: &Lab) -> Result<()> {
+    let generated = Policy::of(BUSYBOX).command(&COMMAND).generate()?;
+    let policy = format!("{}{CONFINING}", shut("scratch_unmount", generated.text())?);
+    let layer = converted_layer()?;
+    let vm = Vm::boot("confined", policy.as_bytes())?;
+    vm.converse(async |agent, context| {
+        let mut world = world(&vm, &layer)?;
+        world.spec = changed(&world.spec, |spec| spec["process"]["rlimits"] = json!([]))?;
+        open(&agent, context, &policy).await?;
+        mount(&agent, context, &world).await?;
+        let whole = overlay(&world, &world.container, vec![0]);
+        agent.mount_overlay(context(), &whole).await.context("MountOverlay")?;
+        let changes: [Change; 5] = [
+            ("/proc/kcore to be seen", |spec| {
+                spec["linux"]["maskedPaths"] = json!(["/proc/keys"])
+            }),
+            ("/proc/sys to be written", |spec| spec["linux"]["readonlyPaths"] = json!([])),
+            ("the pod's processes to be seen", |spec| {
+                spec["linux"]["namespaces"] = json!([{"type": "pid", "path": "/proc/1/ns/pid"}]);
+            }),
+            ("a limit of its own", |spec| {
+                spec["process"]["rlimits"] = json!([{"type": "RLIMIT_CORE", "hard": 1, "soft": 1}]);
+            }),
+            ("a kernel parameter", |spec| {
+                spec["linux"]["sysctl"] = json!({"net.core.somaxconn": "9"})
+            }),
+        ];
+        for (what, change) in changes {
+            println!("  asked for: {what}");
+            let spec = changed(&world.spec, change)?;
+            denied("confine_container", agent.create_container(context(), &create(&world, spec)).await)?;
+        }
+        // None of them has narrowed or widened what the last one gets.
+        let right = create(&world, world.spec.clone());
+        agent.create_container(context(), &right).await.context("CreateContainer")?;
+        network(&vm, &agent, context, &world).await?;
+        let shutdown = ShutdownContainerRequest {
+            container_id: world.container.clone(),
+            ..Default::default()
+        };
+        agent.shutdown_container(context(), &shutdown).await.context("ShutdownContainer")?;
+        // Beside the point, but only a policy like this one denies it.
+        let unmount = UnmountOverlayRequest {
+            container_id: world.container.clone(),
+            ..Default::default()
+        };
+        denied("scratch_unmount", agent.unmount_overlay(context(), &unmount).await)
+    })?;
+    vm.stop()?;
+    lab.nothing_is_left()
+}
+
+/// Ports and networks that the policy does not list.
+async fn network(vm: &Vm, agent: &AgentClient, context: Deadlined, world: &World) -> Result<()> {
+    let token = StreamToken([9; 16]);
+    let _stream = open_stream(vm.vsock(), token).await.context("opening a stream")?;
+    let forward = ForwardPortRequest {
+        container_id: world.container.clone(),
+        port: 80,
+        stream_token: token.to_field(),
+        ..Default::default()
+    };
+    denied("port_forward", agent.forward_port(context(), &forward).await)?;
+    let configure = ConfigureNetworkRequest {
+        interface: "eth0".to_owned(),
+        addresses: vec!["10.0.0.2/24".to_owned()],
+        ..Default::default()
+    };
+    denied("guest_network", agent.configure_network(context(), &configure).await)
+}

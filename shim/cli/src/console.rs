@@ -1,0 +1,220 @@
+//! `casemate console`: a process of the guest itself, judged by exec_external, with this terminal or these pipes.
+
+use agent_protocol::{
+    DeleteProcessRequest, ExecExternalRequest, GUEST_ID, Stdio, StreamToken, WaitProcessRequest, agent_client, open_stream,
+};
+use anyhow::{Context, Result};
+use clap::Args;
+use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use std::fs::File;
+use std::io::{self, IsTerminal, Read};
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+use tokio::io::{AsyncWriteExt, copy};
+use tokio::net::UnixStream;
+
+/// Exit code when no program was started, as with `chroot` and `docker`.
+const NOT_STARTED: u8 = 125;
+/// The agent answers within this time; it judges and starts the program.
+const CALL: Duration = Duration::from_secs(120);
+/// What the guest shows without being told what to run.
+const SHOW: [&str; 2] = ["/init", "show"];
+
+/// What to run where.
+#[derive(Args)]
+pub struct Console {
+    /// Sandbox id (for `ctr run`: the container's id)
+    id: String,
+    /// Give the program this terminal
+    #[arg(long, short)]
+    tty: bool,
+    /// `NAME=value` for the program, any number of times; else nothing but the usual PATH
+    #[arg(long, short)]
+    env: Vec<String>,
+    /// Working directory in the guest
+    #[arg(long, default_value = "/")]
+    cwd: String,
+    /// Program and arguments; default: /init show
+    #[arg(last = true)]
+    command: Vec<String>,
+}
+
+/// `PATH` that generated policies let such a process have.
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Runs the program to its end; the exit code is its own.
+pub fn run(console: Console) -> ExitCode {
+    match converse(console) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("casemate: {error:#}");
+            ExitCode::from(NOT_STARTED)
+        }
+    }
+}
+
+fn converse(console: Console) -> Result<u8> {
+    let directory = super::node::find(&super::node::state_dir()?, &console.id)?;
+    let handle = File::open(&directory).with_context(|| format!("cannot open {}", directory.display()))?;
+    // By descriptor: a socket's path ends at 107 bytes, ids may be longer.
+    let vsock = PathBuf::from(format!("/proc/self/fd/{}/vsock.sock", handle.as_raw_fd()));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start a runtime")?;
+    let code = runtime.block_on(attach(&vsock, console));
+    // A read of standard input cannot be called off.
+    runtime.shutdown_background();
+    code
+}
+
+/// A stream to the guest and the token that names it.
+async fn stream(vsock: &Path) -> Result<(UnixStream, Vec<u8>)> {
+    let mut token = StreamToken([0; 16]);
+    File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut token.0))
+        .context("cannot make a token")?;
+    let stream = open_stream(vsock, token).await.context("cannot open a stream to the guest")?;
+    Ok((stream, token.to_field()))
+}
+
+async fn attach(vsock: &Path, console: Console) -> Result<u8> {
+    let agent = agent_client(vsock).await.context("the guest does not answer")?;
+    let (stdin, stdin_token) = stream(vsock).await?;
+    let (stdout, stdout_token) = stream(vsock).await?;
+    let (mut stderr, mut stderr_token) = (None, Vec::new());
+    if !console.tty {
+        let (stream, token) = stream(vsock).await?;
+        (stderr, stderr_token) = (Some(stream), token);
+    }
+    let (height, width) = if console.tty { window() } else { (0, 0) };
+    let exec_id = format!("console-{}", std::process::id());
+    let request = ExecExternalRequest {
+        exec_id: exec_id.clone(),
+        args: match console.command {
+            command if command.is_empty() => SHOW.map(str::to_owned).to_vec(),
+            command => command,
+        },
+        env: match console.env {
+            env if env.is_empty() => vec![PATH.to_owned()],
+            env => env,
+        },
+        working_dir: console.cwd,
+        stdio: Some(Stdio {
+            terminal: console.tty,
+            stdin_token,
+            stdout_token,
+            stderr_token,
+            width,
+            height,
+            ..Default::default()
+        })
+        .into(),
+        ..Default::default()
+    };
+    let answer = agent.exec_external(ttrpc::context::with_duration(CALL), &request).await;
+    answer.map_err(denial)?;
+    let _raw = if console.tty { Raw::enter()? } else { None };
+    tokio::spawn(async move {
+        let (_, mut to) = stdin.into_split();
+        if let Ok(mut from) = duplicate(io::stdin()) {
+            let _ = copy(&mut from, &mut to).await;
+        }
+        // The end of the input is the program's to see.
+        let _ = to.shutdown().await;
+    });
+    let output = async {
+        let (mut from, _keeps_open) = stdout.into_split();
+        copy(&mut from, &mut duplicate(io::stdout())?).await
+    };
+    let errors = async {
+        match stderr {
+            Some(stream) => {
+                let (mut from, _keeps_open) = stream.into_split();
+                copy(&mut from, &mut duplicate(io::stderr())?).await
+            }
+            None => Ok(0),
+        }
+    };
+    tokio::try_join!(output, errors).context("the streams broke")?;
+    let wait = WaitProcessRequest {
+        container_id: GUEST_ID.to_owned(),
+        exec_id: exec_id.clone(),
+        ..Default::default()
+    };
+    let exit = agent.wait_process(ttrpc::context::Context::default(), &wait).await;
+    let exit = exit.context("the guest went away")?;
+    let delete = DeleteProcessRequest {
+        container_id: GUEST_ID.to_owned(),
+        exec_id,
+        ..Default::default()
+    };
+    // What the guest still keeps of it is its exit code alone.
+    let _ = agent.delete_process(ttrpc::context::with_duration(CALL), &delete).await;
+    Ok(u8::try_from(exit.exit_status).unwrap_or(u8::MAX))
+}
+
+/// One of the standard streams, for tasks.
+fn duplicate(stream: impl AsFd) -> io::Result<tokio::fs::File> {
+    let descriptor = stream.as_fd().try_clone_to_owned()?;
+    Ok(tokio::fs::File::from_std(File::from(descriptor)))
+}
+
+/// The agent's own words; a denial's are made for the reader.
+fn denial(error: ttrpc::Error) -> anyhow::Error {
+    match error {
+        ttrpc::Error::RpcStatus(status) => anyhow::Error::msg(status.message().to_owned()),
+        other => anyhow::Error::new(other).context("the guest does not answer"),
+    }
+}
+
+/// Rows and columns of this terminal, by `stty`; zeros if it does not tell.
+fn window() -> (u32, u32) {
+    let said = Command::new("stty").arg("size").stdin(std::process::Stdio::inherit()).output();
+    let text = said
+        .map(|said| String::from_utf8_lossy(&said.stdout).into_owned())
+        .unwrap_or_default();
+    size(&text).unwrap_or_default()
+}
+
+fn size(text: &str) -> Option<(u32, u32)> {
+    let (rows, columns) = text.trim().split_once(' ')?;
+    Some((rows.parse().ok()?, columns.parse().ok()?))
+}
+
+/// This terminal, passing on every key; as it was when dropped.
+struct Raw(Termios);
+
+impl Raw {
+    fn enter() -> Result<Option<Self>> {
+        let stdin = io::stdin();
+        if !stdin.is_terminal() {
+            return Ok(None);
+        }
+        let before = tcgetattr(&stdin).context("cannot read the terminal's settings")?;
+        let mut raw = before.clone();
+        cfmakeraw(&mut raw);
+        tcsetattr(&stdin, SetArg::TCSANOW, &raw).context("cannot set the terminal")?;
+        Ok(Some(Self(before)))
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, &self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stty_tells_rows_and_columns() {
+        assert_eq!(size("24 80\n"), Some((24, 80)));
+        assert_eq!(size(""), None);
+        assert_eq!(size("a b"), None);
+    }
+}
