@@ -4,8 +4,8 @@
 //! wrong state, `UNIMPLEMENTED` a call to do without.
 
 use crate::{
-    bundle::BundleError, config::ConfigError, fragments::FragmentsError, layers::LayersError, policy_text::PolicyTextError, stdio::StdioError, vm::ControlError,
-    vm::VmError,
+    bundle::BundleError, config::ConfigError, fragments::FragmentsError, layers::LayersError, policy_text::PolicyTextError,
+    stdio::StdioError, vm::ControlError, vm::VmError,
 };
 use std::path::PathBuf;
 use ttrpc::Code;
@@ -122,7 +122,9 @@ impl Error {
             Self::State { .. } | Self::Sandbox(_) | Self::Policy(PolicyTextError::Required) => Code::FAILED_PRECONDITION,
             Self::Layers(error) if error.is_precondition() => Code::FAILED_PRECONDITION,
             Self::Aborted => Code::CANCELLED,
-            Self::Invalid(_) | Self::Bundle(_) | Self::Config(_) | Self::Policy(_) | Self::Fragments(_) | Self::Stdio(_) => Code::INVALID_ARGUMENT,
+            Self::Invalid(_) | Self::Bundle(_) | Self::Config(_) | Self::Policy(_) | Self::Fragments(_) | Self::Stdio(_) => {
+                Code::INVALID_ARGUMENT
+            }
             Self::Unimplemented(_) => Code::UNIMPLEMENTED,
             Self::ScratchFull { .. } => Code::RESOURCE_EXHAUSTED,
             Self::Layers(_) | Self::Vm(_) | Self::Control(_) | Self::Encode(_) => Code::INTERNAL,
