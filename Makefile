@@ -17,7 +17,7 @@ help:
 	@echo 'make bench     boot, run, exec, streams, block reads, memory: each beside a peer, and bench.json'
 	@echo 'make shell     a prompt in the testbed with this build installed'
 	@echo 'make check     formatting, lints, documentation, licences'
-	@echo 'make fuzz      the VMM against a hostile guest (TARGET=vsock SECONDS=600; all targets for a minute each)'
+	@echo 'make fuzz      VMM and policy engine against hostile bytes (TARGET=vsock SECONDS=600; all targets for a minute each)'
 	@echo 'make image     the guest image (KERNEL=debian: packaged kernel, no compiler needed)'
 	@echo 'make install   programs to /usr/local/bin, guest image to /usr/local/share/casemate'
 
@@ -52,9 +52,9 @@ check:
 	RUSTDOCFLAGS='-D warnings' cargo doc --release --workspace --no-deps --quiet
 	@if command -v cargo-deny >/dev/null; then cargo deny --log-level error check; else echo 'skipped: cargo-deny is not installed (cargo install cargo-deny)'; fi
 
-# TARGET=mmio|queue|block|vsock|control (all), SECONDS=60 for each
+# TARGET=a file of vmm/fuzz/targets or policy/fuzz/targets (all), SECONDS=60 for each
 fuzz: setup
-	@vmm/fuzz/run.sh "$(TARGET)" "$(SECONDS)"
+	@integration/fuzz.sh "$(TARGET)" "$(SECONDS)"
 
 PREFIX ?= /usr/local
 install: image

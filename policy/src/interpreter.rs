@@ -161,7 +161,7 @@ impl Interpreter {
         let mut engine = self.pristine.clone();
         for fragment in fragments {
             // Constants stay in the text: it is evaluated when it is loaded and then hardly ever.
-            source::read(&fragment.text)?;
+            source::check(&fragment.text)?;
             guarded(|| {
                 engine
                     .add_policy(fragment.file(), fragment.text.clone())
@@ -330,6 +330,17 @@ impl From<SourceError> for PolicyError {
     fn from(error: SourceError) -> Self {
         Self::Compile(error.to_string())
     }
+}
+
+/// Whether a text can be parsed as Rego before long, whatever it means: for tools that parse the texts of others themselves.
+///
+/// # Errors
+/// It is too large, has strings or brackets that do not end, or nests too deep.
+pub fn check_shape(text: &str) -> Result<(), PolicyError> {
+    if text.len() > MAX_POLICY_BYTES {
+        return Err(PolicyError::TooLarge(text.len()));
+    }
+    Ok(source::check_shape(text)?)
 }
 
 /// An engine with our limits and nothing in it.

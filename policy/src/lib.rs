@@ -75,7 +75,7 @@ pub use enforcer::{Enforcer, MAX_DECISION_BYTES, Permit, Transaction};
 pub use explain::{Explanation, explain};
 pub use fragment::{FragmentError, MAX_FRAGMENT_BYTES};
 pub use ids::{ContainerId, RootHash};
-pub use interpreter::{MAX_POLICY_BYTES, PolicyError};
+pub use interpreter::{MAX_POLICY_BYTES, PolicyError, check_shape};
 pub use ledgers::{LedgerKey, ProvenReceipt};
 pub use plain::{DecisionError, extract_decision};
 pub use points::{API_VERSION, CASEMATE_VERSION, OWN_POINTS, OlderPolicy, POINTS, Point};

@@ -108,6 +108,12 @@ const MAX_OPERATORS: usize = 512;
 /// Most signs in a row, which nest without brackets.
 const MAX_SIGNS: usize = 8;
 
+/// Most work that brackets within brackets may make. The interpreter's parser reads what stands first in a bracket twice, so that each
+/// level there doubles the time: twenty of them are a minute.
+const MAX_REPEATED: u64 = 1 << 16;
+/// Brackets read no more often than this cost nothing worth counting.
+const MIN_REPEATED: u64 = 16;
+
 /// Words that cannot name a rule.
 const KEYWORDS: &[&str] = &[
     "as", "contains", "data", "default", "else", "every", "false", "if", "import", "in", "input", "not", "null", "package", "some", "true",
@@ -125,6 +131,8 @@ pub(crate) enum SourceError {
     Unbalanced(usize),
     #[error("line {0}: the expression is too long")]
     TooLong(usize),
+    #[error("line {0}: brackets nest too deep")]
+    TooDeep(usize),
 }
 
 /// A text for the interpreter.
@@ -135,6 +143,25 @@ pub(crate) struct Source {
     pub(crate) constants: Vec<Value>,
     /// Names the text uses under `data.metadata`.
     pub(crate) metadata: BTreeSet<String>,
+}
+
+/// Whether the interpreter's parser comes to an end with `text` before long.
+pub(crate) fn check_shape(text: &str) -> Result<(), SourceError> {
+    shape(text).map(drop)
+}
+
+fn shape(text: &str) -> Result<Vec<Token<'_>>, SourceError> {
+    let tokens = tokens(text).map_err(|at| SourceError::Unbalanced(line(text, at)))?;
+    refuse_long_expressions(text, &tokens)?;
+    refuse_deep_brackets(text, &tokens)?;
+    Ok(tokens)
+}
+
+/// Whether `text` may be handed to the interpreter as it is.
+pub(crate) fn check(text: &str) -> Result<(), SourceError> {
+    let tokens = shape(text)?;
+    refuse_forbidden(text, &tokens)?;
+    refuse_recursion(&tokens)
 }
 
 /// Looks at `text`.
@@ -161,6 +188,7 @@ pub(crate) fn read(text: &str) -> Result<Source, SourceError> {
         copied = range.end;
     }
     source.text.push_str(text.get(copied..).unwrap_or(""));
+    check_shape(&source.text)?;
     Ok(source)
 }
 
@@ -213,6 +241,57 @@ fn refuse_long_expressions(text: &str, tokens: &[Token<'_>]) -> Result<(), Sourc
         };
         if operators > MAX_OPERATORS || signs > MAX_SIGNS {
             return Err(SourceError::TooLong(line(text, *at)));
+        }
+    }
+    Ok(())
+}
+
+/// Counts how often the parser reads each bracket: once more than the one around it, where that is read twice.
+fn refuse_deep_brackets(text: &str, tokens: &[Token<'_>]) -> Result<(), SourceError> {
+    struct Around {
+        /// How often it is read.
+        times: u64,
+        /// What comes next in it is read twice as often.
+        first: bool,
+        /// It can hold a list, an object, a comprehension or statements, rather than arguments or an index.
+        doubles: bool,
+    }
+    let mut around: Vec<Around> = Vec::new();
+    let (mut work, mut before) = (0, None);
+    for token in tokens {
+        match token {
+            Token::Open(open, at) => {
+                let times = match around.last() {
+                    Some(outer) if outer.first && outer.doubles => outer.times.saturating_mul(2),
+                    Some(outer) => outer.times,
+                    None => 1,
+                };
+                if times >= MIN_REPEATED {
+                    work = times.saturating_add(work);
+                }
+                if work > MAX_REPEATED {
+                    return Err(SourceError::TooDeep(line(text, *at)));
+                }
+                let index = *open == b'[' && matches!(before, Some(Token::Path(name, _)) if !KEYWORDS.contains(&name));
+                let doubles = *open != b'(' && !index;
+                around.push(Around { times, first: true, doubles });
+            }
+            Token::Close(..) => {
+                around.pop();
+            }
+            other => {
+                if let Some(inner) = around.last_mut() {
+                    match other {
+                        Token::Other(b',', _) => inner.first = false,
+                        Token::Other(b'|' | b';', _) => inner.first = true,
+                        Token::Newline { .. } if !matches!(before, Some(Token::Other(b',', _))) => inner.first = true,
+                        _ => {}
+                    }
+                }
+            }
+        }
+        if !matches!(token, Token::Newline { .. }) {
+            before = Some(*token);
         }
     }
     Ok(())

@@ -78,6 +78,7 @@ impl Document {
             return Err(DocumentError::TooLarge(text.len()));
         }
         let syntax = |error: &dyn std::fmt::Display| DocumentError::Syntax(error.to_string());
+        policy::check_shape(text).map_err(|error| syntax(&error))?;
         let mut engine = Engine::new();
         engine.set_policy_length_config(PolicyLengthConfig {
             max_col: MAX_COLUMNS,

@@ -129,3 +129,25 @@ fn names_of_the_metadata_are_found() {
     let source = read("package p\na := data.metadata.mine[x]\nb := data.metadata[\"yours\"]\n").unwrap();
     assert_eq!(source.metadata.into_iter().collect::<Vec<_>>(), ["mine", "yours"]);
 }
+
+#[test]
+fn brackets_that_would_take_the_parser_forever_are_refused() {
+    let nested = |open: &str, close: &str, depth: usize| format!("package p\nx := {}input.a{}\n", open.repeat(depth), close.repeat(depth));
+    for (open, close) in [
+        ("[", "]"),
+        ("{", "}"),
+        ("{\"a\": ", "}"),
+        ("count([", "])"),
+        ("[1 | ", "]"),
+        ("[\n", "]"),
+    ] {
+        assert!(read(&nested(open, close, 5)).is_ok(), "{open}");
+        let deep = nested(open, close, 40);
+        assert!(matches!(read(&deep), Err(SourceError::TooDeep(_))), "{open}");
+        assert!(check(&deep).is_err() && check_shape(&deep).is_err());
+    }
+    // What stands behind a comma is read once, and so are many shallow lists and constants of any depth.
+    assert!(read(&nested("[1, ", "]", 40)).is_ok());
+    assert!(read(&format!("package p\nx := [{}]\n", "[[[[y]]]],\n".repeat(10_000))).is_ok());
+    assert!(read(&format!("package p\nx := [\"{}\", {}1{}]\n", "a".repeat(200), "[".repeat(20), "]".repeat(20))).is_ok());
+}

@@ -1,0 +1,9 @@
+//! The text of a denial on its way back: whole, cut, or something else.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    policy::fuzz::deny_message(bytes);
+    policy_generate::fuzz::deny_message(bytes);
+});

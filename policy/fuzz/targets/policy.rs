@@ -1,0 +1,9 @@
+//! The text of a policy: loaded and asked, looked through by the tools, and read as the legacy form.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    policy::fuzz::policy_text(bytes);
+    policy_generate::fuzz::policy_text(bytes);
+});
