@@ -274,7 +274,11 @@ fn refuse_deep_brackets(text: &str, tokens: &[Token<'_>]) -> Result<(), SourceEr
                 }
                 let index = *open == b'[' && matches!(before, Some(Token::Path(name, _)) if !KEYWORDS.contains(&name));
                 let doubles = *open != b'(' && !index;
-                around.push(Around { times, first: true, doubles });
+                around.push(Around {
+                    times,
+                    first: true,
+                    doubles,
+                });
             }
             Token::Close(..) => {
                 around.pop();

@@ -149,5 +149,13 @@ fn brackets_that_would_take_the_parser_forever_are_refused() {
     // What stands behind a comma is read once, and so are many shallow lists and constants of any depth.
     assert!(read(&nested("[1, ", "]", 40)).is_ok());
     assert!(read(&format!("package p\nx := [{}]\n", "[[[[y]]]],\n".repeat(10_000))).is_ok());
-    assert!(read(&format!("package p\nx := [\"{}\", {}1{}]\n", "a".repeat(200), "[".repeat(20), "]".repeat(20))).is_ok());
+    assert!(
+        read(&format!(
+            "package p\nx := [\"{}\", {}1{}]\n",
+            "a".repeat(200),
+            "[".repeat(20),
+            "]".repeat(20)
+        ))
+        .is_ok()
+    );
 }
