@@ -1,0 +1,410 @@
+//! A shim with one container, a sleeping process as its VMM, an agent that a test controls, and what containerd was told.
+
+use super::{super::*, LIMITS, SOON};
+use crate::{
+    config::Config,
+    policy_text::PolicyText,
+    sandbox::Rootfs,
+    stdio::{StdioPaths, Streams},
+    vm::{BootRequest, Vm},
+};
+use agent_protocol as agent;
+use containerd_shim_protos::{
+    api::{ForwardRequest, Status},
+    shim_async::{Events, create_events},
+};
+use futures_util::stream;
+use protobuf::well_known_types::any::Any;
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Mutex};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{UnixListener, UnixStream},
+    sync::{mpsc, watch},
+    time::timeout,
+};
+use ttrpc::{
+    Code,
+    r#async::{Server, transport::Listener},
+};
+
+/// What the agent of a test does, and what it was asked.
+pub(super) struct Guest {
+    pub(super) exits: watch::Sender<Vec<(String, u32)>>,
+    /// Processes ended for want of memory.
+    pub(super) ooms: watch::Sender<u64>,
+    pub(super) calls: Mutex<Vec<String>>,
+    pub(super) denied: Mutex<Vec<&'static str>>,
+    pub(super) vmm: Mutex<Option<u32>>,
+}
+
+impl Guest {
+    pub(super) fn exit(&self, exec: &str, status: u32) {
+        self.exits.send_modify(|exits| exits.push((exec.to_owned(), status)));
+    }
+
+    pub(super) fn deny(&self, call: &'static str) {
+        self.denied.lock().unwrap().push(call);
+    }
+
+    pub(super) fn asked(&self, call: &str) -> bool {
+        self.calls.lock().unwrap().iter().any(|c| c == call)
+    }
+
+    pub(super) fn judge(&self, call: &'static str) -> ttrpc::Result<()> {
+        self.calls.lock().unwrap().push(call.to_owned());
+        match self.denied.lock().unwrap().contains(&call) {
+            true => Err(ttrpc::Error::RpcStatus(ttrpc::get_status(
+                Code::PERMISSION_DENIED,
+                format!("denied by policy: {call}"),
+            ))),
+            false => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl agent::Agent for Guest {
+    async fn start_container(&self, _: &TtrpcContext, _: agent::StartContainerRequest) -> ttrpc::Result<agent::StartContainerResponse> {
+        self.judge("start").map(|()| agent::StartContainerResponse::new())
+    }
+
+    async fn exec_process(&self, _: &TtrpcContext, _: agent::ExecProcessRequest) -> ttrpc::Result<agent::ExecProcessResponse> {
+        self.judge("exec").map(|()| agent::ExecProcessResponse {
+            pid: 77,
+            ..Default::default()
+        })
+    }
+
+    async fn delete_process(&self, _: &TtrpcContext, _: DeleteProcessRequest) -> ttrpc::Result<agent::DeleteProcessResponse> {
+        self.judge("delete").map(|()| agent::DeleteProcessResponse::new())
+    }
+
+    async fn resize_terminal(&self, _: &TtrpcContext, _: ResizeTerminalRequest) -> ttrpc::Result<agent::ResizeTerminalResponse> {
+        self.judge("resize").map(|()| agent::ResizeTerminalResponse::new())
+    }
+
+    async fn signal_process(&self, _: &TtrpcContext, request: SignalProcessRequest) -> ttrpc::Result<agent::SignalProcessResponse> {
+        self.judge("signal")?;
+        self.exit(&request.exec_id, 128 + request.signal);
+        Ok(agent::SignalProcessResponse::new())
+    }
+
+    async fn wait_process(&self, _: &TtrpcContext, request: agent::WaitProcessRequest) -> ttrpc::Result<agent::WaitProcessResponse> {
+        let mut exits = self.exits.subscribe();
+        let of = |exits: &Vec<(String, u32)>| exits.iter().find(|(exec, _)| *exec == request.exec_id).map(|(_, status)| *status);
+        let known = exits.wait_for(|exits| of(exits).is_some()).await.unwrap();
+        Ok(agent::WaitProcessResponse {
+            exit_status: of(&known).unwrap(),
+            ..Default::default()
+        })
+    }
+
+    async fn pause_container(&self, _: &TtrpcContext, _: agent::PauseContainerRequest) -> ttrpc::Result<agent::PauseContainerResponse> {
+        self.judge("pause").map(|()| agent::PauseContainerResponse::new())
+    }
+
+    async fn resume_container(&self, _: &TtrpcContext, _: agent::ResumeContainerRequest) -> ttrpc::Result<agent::ResumeContainerResponse> {
+        self.judge("resume").map(|()| agent::ResumeContainerResponse::new())
+    }
+
+    async fn update_container(&self, _: &TtrpcContext, request: UpdateContainerRequest) -> ttrpc::Result<agent::UpdateContainerResponse> {
+        self.judge("update")?;
+        assert_eq!(request.resources, LIMITS);
+        Ok(agent::UpdateContainerResponse::new())
+    }
+
+    async fn container_stats(&self, _: &TtrpcContext, _: ContainerStatsRequest) -> ttrpc::Result<agent::ContainerStatsResponse> {
+        self.judge("stats")?;
+        Ok(agent::ContainerStatsResponse {
+            counters: [("pids.current".to_owned(), 3)].into(),
+            ..Default::default()
+        })
+    }
+
+    async fn wait_oom(&self, _: &TtrpcContext, request: agent::WaitOomRequest) -> ttrpc::Result<agent::WaitOomResponse> {
+        let mut ooms = self.ooms.subscribe();
+        let mut exits = self.exits.subscribe();
+        tokio::select! {
+            biased;
+            _ = ooms.wait_for(|kills| *kills > request.seen) => {}
+            _ = exits.wait_for(|exits| exits.iter().any(|(exec, _)| exec.is_empty())) => {}
+        }
+        Ok(agent::WaitOomResponse {
+            kills: *ooms.borrow(),
+            ended: self.exits.borrow().iter().any(|(exec, _)| exec.is_empty()),
+            ..Default::default()
+        })
+    }
+
+    async fn power_off(&self, _: &TtrpcContext, _: agent::PowerOffRequest) -> ttrpc::Result<agent::PowerOffResponse> {
+        self.judge("power off")?;
+        if let Some(pid) = *self.vmm.lock().unwrap() {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGTERM).unwrap();
+        }
+        Ok(agent::PowerOffResponse::new())
+    }
+}
+
+/// Collects what is published.
+#[derive(Default)]
+pub(super) struct Containerd(pub(super) Mutex<Vec<String>>);
+
+#[async_trait]
+impl Events for Containerd {
+    async fn forward(&self, _: &TtrpcContext, request: ForwardRequest) -> ttrpc::Result<Empty> {
+        self.0.lock().unwrap().push(request.envelope.topic.clone());
+        Ok(Empty::new())
+    }
+}
+
+/// A shim with one created container, `web`.
+pub(super) struct World {
+    pub(super) dir: TempDir,
+    pub(super) guest: Arc<Guest>,
+    pub(super) containerd: Arc<Containerd>,
+    pub(super) service: TaskService,
+    pub(super) finished: Arc<Notify>,
+    pub(super) _servers: [Server; 2],
+}
+
+/// Takes the vsock socket's place as soon as the shim has made it, and serves the agent there.
+pub(super) async fn serve_agent(socket: &Path, guest: Arc<Guest>) -> Server {
+    while !socket.exists() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // Bound beside it and renamed, so that the shim never finds the place empty.
+    let beside = socket.with_extension("new");
+    let listener = UnixListener::bind(&beside).unwrap();
+    fs::rename(&beside, socket).unwrap();
+    let (sender, receiver) = mpsc::channel::<std::io::Result<UnixStream>>(8);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut hello = vec![0; "CONNECT 1024\n".len()];
+            stream.read_exact(&mut hello).await.unwrap();
+            stream.write_all(b"OK 1\n").await.unwrap();
+            sender.send(Ok(stream)).await.unwrap();
+        }
+    });
+    let accepted = stream::unfold(receiver, |mut receiver| async {
+        receiver.recv().await.map(|stream| (stream, receiver))
+    });
+    let mut server = Server::new()
+        .add_listener(Listener::new(Box::pin(accepted)))
+        .register_service(agent::create_agent(guest));
+    server.start().await.unwrap();
+    server
+}
+
+impl World {
+    pub(super) async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (exits, _) = watch::channel(Vec::new());
+        let guest = Arc::new(Guest {
+            exits,
+            ooms: watch::channel(0).0,
+            calls: Mutex::default(),
+            denied: Mutex::default(),
+            vmm: Mutex::default(),
+        });
+        let containerd = Arc::new(Containerd::default());
+        let socket = dir.path().join("c.sock");
+        let address = format!("unix://{}", socket.display());
+        let mut events = Server::new()
+            .bind(&address)
+            .unwrap()
+            .register_service(create_events(containerd.clone()));
+        events.start().await.unwrap();
+
+        let config = config(dir.path());
+        let policy = PolicyText {
+            text: vec![],
+            digest: [0; 32],
+        };
+        let request = BootRequest {
+            namespace: "ns",
+            id: "web",
+            config: &config,
+            policy: &policy,
+            cgroups_path: "",
+        };
+        let vsock = dir.path().join("run/ns/web/vsock.sock");
+        let (vm, agent) = tokio::join!(Vm::boot(request), serve_agent(&vsock, guest.clone()));
+        let vm = Arc::new(vm.unwrap());
+        *guest.vmm.lock().unwrap() = Some(vm.pid());
+
+        let publisher = Publisher::start("ns".into(), address);
+        let finished = Arc::new(Notify::new());
+        let service = TaskService::new(Arc::new(Sandbox::booted("web", vm.clone())), publisher.clone(), finished.clone());
+        let (streams, _) = Streams::open(&StdioPaths::default(), vm.vsock()).await.unwrap();
+        let init = Arc::new(Process::init(StdioPaths::default(), streams, vm.pid()));
+        let container = Arc::new(Container::new(
+            "web".into(),
+            "/b".into(),
+            Rootfs { vm, layers: vec![] },
+            init.clone(),
+        ));
+        service.0.containers.reserve("web").unwrap();
+        service.0.containers.insert(container.clone());
+        process::watch(container, init, publisher);
+        Self {
+            dir,
+            guest,
+            containerd,
+            service,
+            finished,
+            _servers: [events, agent],
+        }
+    }
+
+    pub(super) async fn start(&self, exec: &str) -> Result<u32, Code> {
+        code(
+            self.service
+                .start(
+                    &context(),
+                    StartRequest {
+                        id: "web".into(),
+                        exec_id: exec.into(),
+                        ..Default::default()
+                    },
+                )
+                .await,
+        )
+        .map(|r| r.pid)
+    }
+
+    pub(super) async fn exec(&self, exec: &str) -> Result<(), Code> {
+        let request = ExecProcessRequest {
+            id: "web".into(),
+            exec_id: exec.into(),
+            ..Default::default()
+        };
+        code(self.service.exec(&context(), request).await).map(drop)
+    }
+
+    pub(super) async fn kill(&self, exec: &str, signal: u32) -> Result<(), Code> {
+        let request = KillRequest {
+            id: "web".into(),
+            exec_id: exec.into(),
+            signal,
+            ..Default::default()
+        };
+        code(self.service.kill(&context(), request).await).map(drop)
+    }
+
+    pub(super) async fn delete(&self, exec: &str) -> Result<u32, Code> {
+        let request = DeleteRequest {
+            id: "web".into(),
+            exec_id: exec.into(),
+            ..Default::default()
+        };
+        code(self.service.delete(&context(), request).await).map(|r| r.exit_status)
+    }
+
+    pub(super) async fn wait(&self, exec: &str) -> Result<u32, Code> {
+        let request = WaitRequest {
+            id: "web".into(),
+            exec_id: exec.into(),
+            ..Default::default()
+        };
+        let waited = timeout(SOON, self.service.wait(&context(), request))
+            .await
+            .expect("an exit in time");
+        code(waited).map(|r| r.exit_status)
+    }
+
+    pub(super) async fn status(&self, exec: &str) -> Result<Status, Code> {
+        let request = StateRequest {
+            id: "web".into(),
+            exec_id: exec.into(),
+            ..Default::default()
+        };
+        code(self.service.state(&context(), request).await).map(|r| r.status.unwrap())
+    }
+
+    pub(super) async fn pause(&self) -> Result<(), Code> {
+        let request = PauseRequest {
+            id: "web".into(),
+            ..Default::default()
+        };
+        code(self.service.pause(&context(), request).await).map(drop)
+    }
+
+    pub(super) async fn resume(&self) -> Result<(), Code> {
+        let request = ResumeRequest {
+            id: "web".into(),
+            ..Default::default()
+        };
+        code(self.service.resume(&context(), request).await).map(drop)
+    }
+
+    pub(super) async fn update(&self, resources: &[u8]) -> Result<(), Code> {
+        let resources = Any {
+            value: resources.to_vec(),
+            ..Default::default()
+        };
+        let request = UpdateTaskRequest {
+            id: "web".into(),
+            resources: Some(resources).into(),
+            ..Default::default()
+        };
+        code(self.service.update(&context(), request).await).map(drop)
+    }
+
+    pub(super) async fn resize(&self, exec: &str) -> Result<(), Code> {
+        let request = ResizePtyRequest {
+            id: "web".into(),
+            exec_id: exec.into(),
+            width: 80,
+            height: 24,
+            ..Default::default()
+        };
+        code(self.service.resize_pty(&context(), request).await).map(drop)
+    }
+
+    pub(super) async fn shutdown(&self) {
+        self.service.shutdown(&context(), ShutdownRequest::new()).await.unwrap();
+    }
+
+    pub(super) async fn events(&self) -> Vec<String> {
+        self.service.0.events.flush(SOON).await;
+        self.containerd.0.lock().unwrap().clone()
+    }
+}
+
+pub(super) fn config(dir: &Path) -> Config {
+    let image = dir.join("image");
+    fs::create_dir(&image).unwrap();
+    let digest = "00".repeat(32);
+    let manifest =
+        format!(r#"{{"version":1,"kernel":{{"file":"k","sha256":"{digest}"}},"initrd":{{"file":"i","sha256":"{digest}"}},"cmdline":""}}"#);
+    fs::write(image.join("manifest.json"), manifest).unwrap();
+    fs::write(image.join("k"), "").unwrap();
+    fs::write(image.join("i"), "").unwrap();
+    let vmm = dir.join("vmm");
+    fs::write(&vmm, "#!/bin/sh\nexec sleep 600\n").unwrap();
+    fs::set_permissions(&vmm, fs::Permissions::from_mode(0o755)).unwrap();
+    Config {
+        image_dir: image,
+        vmm: Some(vmm),
+        cache_dir: dir.join("cache"),
+        state_dir: dir.join("run"),
+        ..Config::default()
+    }
+}
+
+pub(super) fn context() -> TtrpcContext {
+    TtrpcContext {
+        mh: Default::default(),
+        metadata: Default::default(),
+        timeout_nano: 0,
+        connection_data: Default::default(),
+    }
+}
+
+pub(super) fn code<T>(answer: ttrpc::Result<T>) -> Result<T, Code> {
+    answer.map_err(|error| match error {
+        ttrpc::Error::RpcStatus(status) => status.code(),
+        other => panic!("{other}"),
+    })
+}
