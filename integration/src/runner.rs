@@ -26,6 +26,8 @@ const RESULTS_LIMIT: Limits = Limits {
 };
 /// Stories that one machine tells in a row at most.
 const PER_MACHINE: usize = 8;
+/// How often a story is told again because the machine, not the story, broke down.
+const RETRIES: u32 = 2;
 /// How much of a console is shown for a story that failed, in bytes.
 const SHOWN_BYTES: usize = 3000;
 /// Largest report that is read.
@@ -75,8 +77,8 @@ pub struct Done {
     pub report: Report,
     /// Wall time, restoring included.
     pub took: Duration,
-    /// The machine hung or broke down once and the story was told again.
-    pub retried: bool,
+    /// How often the machine hung or broke down and the story was told again.
+    pub retries: u32,
 }
 
 /// Tells every task, `at_once` at a time, with files below `out`; calls `told` as each ends.
@@ -134,7 +136,7 @@ struct Open {
 type Lengths = [(&'static str, u64); 3];
 
 impl Teller<'_> {
-    /// Tells one story; once more where the machine, not the story, got stuck or broke down.
+    /// Tells one story; again where the machine, not the story, got stuck or broke down.
     fn tell(&mut self, task: Task) -> Done {
         let started = Instant::now();
         if task.scope.set == Set::Full {
@@ -143,28 +145,26 @@ impl Teller<'_> {
         let dir = self.out.join(task.directory());
         // What an earlier run left must not be taken for this one's.
         let _ = std::fs::remove_dir_all(&dir);
-        let mut retried = false;
+        let mut retries = 0;
         let report = loop {
             match self.attempt(task, &dir) {
-                Ok(report) if report.outcome == Outcome::Failed && !retried && self.broken_processor(&dir).is_some() => {
-                    retried = true;
-                    let words = self.broken_processor(&dir).unwrap_or_default();
-                    eprintln!(
-                        "BROKEN  {} — {words:?} on a console; told once more. {}",
-                        task.title(),
-                        report.message
-                    );
-                    let _ = std::fs::rename(&dir, dir.with_extension("broken"));
+                Ok(report) => {
+                    let fault = (report.outcome == Outcome::Failed).then(|| self.broken_processor(&dir)).flatten();
+                    let Some(words) = fault.filter(|_| retries < RETRIES) else {
+                        break report;
+                    };
+                    retries += 1;
+                    eprintln!("BROKEN  {} — {words:?} on a console; told again. {}", task.title(), report.message);
+                    let _ = std::fs::rename(&dir, dir.with_extension(format!("broken-{retries}")));
                 }
-                Ok(report) => break report,
                 Err(error) => {
                     // Whatever a story does, L1's own kernel may neither hang nor panic: the emulated processor has its faults.
                     let broken = error.downcast_ref::<Stuck>().is_some();
                     let message = format!("{error:#}\n{}", consoles(&dir));
-                    if broken && !retried {
-                        retried = true;
-                        eprintln!("HANG    {} — told once more. {message}", task.title());
-                        let _ = std::fs::rename(&dir, dir.with_extension("hung"));
+                    if broken && retries < RETRIES {
+                        retries += 1;
+                        eprintln!("HANG    {} — told again. {message}", task.title());
+                        let _ = std::fs::rename(&dir, dir.with_extension(format!("hung-{retries}")));
                         continue;
                     }
                     break Report {
@@ -186,7 +186,7 @@ impl Teller<'_> {
             task,
             report,
             took: started.elapsed(),
-            retried,
+            retries,
         }
     }
 

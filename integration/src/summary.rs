@@ -71,7 +71,7 @@ impl Summary {
         let worth_a_word = self
             .done
             .iter()
-            .filter(|done| done.report.outcome != Outcome::Passed || done.retried);
+            .filter(|done| done.report.outcome != Outcome::Passed || done.retries > 0);
         worth_a_word
             .map(|done| line(done).lines().next().unwrap_or_default().to_owned())
             .collect()
@@ -96,7 +96,10 @@ pub fn line(done: &Done) -> String {
         Outcome::Failed => "failed:",
         Outcome::Skipped => "skipped:",
     };
-    let retried = if done.retried { " (second attempt: the machine hung)" } else { "" };
+    let retried = match done.retries {
+        0 => String::new(),
+        n => format!(" (attempt {}: the machine broke down before)", n + 1),
+    };
     let reason = if done.report.message.is_empty() {
         String::new()
     } else {

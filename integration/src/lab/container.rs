@@ -1,10 +1,14 @@
 //! A container as `ctr` runs it.
 
-use super::{Ended, Policy, Program};
+use super::{Ended, Lab, Policy, Program};
 use crate::stories::Runtime;
 use anyhow::{Result, ensure};
 use std::io::PipeWriter;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+/// How long a container may take to stop once nothing keeps it.
+const STOPS_WITHIN: Duration = Duration::from_secs(60);
 
 /// A container to be run.
 pub struct Container {
@@ -171,8 +175,22 @@ impl Running {
             .unwrap_or_default())
     }
 
+    /// Kills it and deletes it.
+    pub fn killed(self, lab: &Lab) -> Result<()> {
+        self.signal("SIGKILL")?;
+        self.ends_with(lab, 137)
+    }
+
+    /// Waits until it has stopped and deletes it; its exit code must be `wanted`.
+    pub fn ends_with(self, lab: &Lab, wanted: i32) -> Result<()> {
+        lab.until(&format!("container {} stops", self.id), STOPS_WITHIN, || {
+            self.status().ok().filter(|status| status == "STOPPED")
+        })?;
+        self.delete_with(wanted)
+    }
+
     /// Deletes the stopped task and the container; its exit code must be `wanted`.
-    pub fn delete_with(self, wanted: i32) -> Result<()> {
+    fn delete_with(self, wanted: i32) -> Result<()> {
         let ended = Ended::of(&["ctr", "task", "delete", &self.id])?;
         // ctr tells the code in a warning and itself ends with 0 (1.6) or that code.
         let code = ended

@@ -6,9 +6,8 @@ use crate::{
 };
 use anyhow::{Context, Result, ensure};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
-const STOP_DEADLINE: Duration = Duration::from_secs(30);
 /// A chain and its leaf's key, made for tests.
 const CHAIN: &str = include_str!("../../../policy/generate/fixtures/p256.chain.pem");
 const KEY: &str = include_str!("../../../policy/generate/fixtures/p256.key");
@@ -116,10 +115,6 @@ pub(super) fn console(lab: &Lab) -> Result<()> {
     ensure!(shown.starts_with("Linux version "), "the guest shows {shown:?}");
     let inside = console("mounts")?.exits_with(125)?.mentions("(rule exec_external)")?;
     ensure!(!inside.said().contains("/run/gcs"), "a denied look was shown");
-    container.signal("SIGKILL")?;
-    lab.until("the container stops", STOP_DEADLINE, || {
-        container.status().ok().filter(|status| status == "STOPPED")
-    })?;
-    container.delete_with(137)?;
+    container.killed(lab)?;
     lab.nothing_is_left()
 }

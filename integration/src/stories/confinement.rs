@@ -7,10 +7,8 @@ use crate::{
 use anyhow::{Context, Result, ensure};
 use std::fs::{read_dir, read_to_string};
 use std::path::PathBuf;
-use std::time::Duration;
 use vm_spec::control::WatchdogStats;
 
-const STOP_DEADLINE: Duration = Duration::from_secs(60);
 /// Ids of VMMs (the shim's `spawn.rs`).
 const IDS: std::ops::Range<u32> = 0x7000_0000..0x7800_0000;
 
@@ -47,10 +45,6 @@ pub(super) fn vmm_confined(lab: &Lab) -> Result<()> {
         stats.watchdog
     );
     println!("  {} exits so far, to the VMM: {:?}", stats.exits, stats.to_vmm);
-    container.signal("SIGKILL")?;
-    lab.until("the container is stopped", STOP_DEADLINE, || {
-        container.status().ok().filter(|status| status == "STOPPED")
-    })?;
-    container.delete_with(137)?;
+    container.killed(lab)?;
     lab.nothing_is_left()
 }

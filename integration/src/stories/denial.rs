@@ -5,9 +5,6 @@ use crate::{
     lab::{Ended, Lab, Policy},
 };
 use anyhow::{Result, ensure};
-use std::time::Duration;
-
-const STOP_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Allows one command in the busybox image, and `date` beside it.
 fn policy(command: &[&str]) -> Result<Policy> {
@@ -61,10 +58,6 @@ pub(super) fn exec(lab: &Lab) -> Result<()> {
     is_denied(container.exec("unlisted", ["cat", "/etc/passwd"])?, "exec_in_container")?;
     ensure!(container.status()? == "RUNNING", "the denied exec ended the container");
     container.exec("listed-again", ["date"])?.exits_with(0)?;
-    container.signal("SIGKILL")?;
-    lab.until("the container stops", STOP_DEADLINE, || {
-        container.status().ok().filter(|status| status == "STOPPED")
-    })?;
-    container.delete_with(137)?;
+    container.killed(lab)?;
     lab.nothing_is_left()
 }

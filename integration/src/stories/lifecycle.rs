@@ -10,7 +10,6 @@ use std::time::Duration;
 
 /// Starting a server takes a while in an emulated machine.
 const SERVER_DEADLINE: Duration = Duration::from_secs(60);
-const STOP_DEADLINE: Duration = Duration::from_secs(30);
 
 pub(super) fn run(lab: &Lab) -> Result<()> {
     lab.container(BUSYBOX)
@@ -49,11 +48,7 @@ pub(super) fn exec(lab: &Lab) -> Result<()> {
     container.exec("second", ["sh", "-c", "exit 5"])?.exits_with(5)?;
     container.exec("third", ["/no/such/program"])?.fails()?;
     ensure!(container.status()? == "RUNNING", "an exec ended the container");
-    container.signal("SIGKILL")?;
-    lab.until("the container stops", STOP_DEADLINE, || {
-        container.status().ok().filter(|status| status == "STOPPED")
-    })?;
-    container.delete_with(137)?;
+    container.killed(lab)?;
     lab.nothing_is_left()
 }
 
@@ -65,10 +60,7 @@ pub(super) fn kill(lab: &Lab) -> Result<()> {
     // The trap is set some time after the start.
     polite.exec("look", ["true"])?.exits_with(0)?;
     polite.signal("SIGTERM")?;
-    lab.until("SIGTERM is handled", STOP_DEADLINE, || {
-        polite.status().ok().filter(|status| status == "STOPPED")
-    })?;
-    polite.delete_with(3)?;
+    polite.ends_with(lab, 3)?;
 
     let container = lab.container(BUSYBOX).command(["sleep", "1000"]);
     let id = container.id().to_owned();
@@ -99,10 +91,7 @@ pub(super) fn layers(lab: &Lab) -> Result<()> {
         .exits_with(0)?
         .prints("as it was built\n3\n0")?;
     redis.signal("SIGTERM")?;
-    lab.until("redis stops", STOP_DEADLINE, || {
-        redis.status().ok().filter(|status| status == "STOPPED")
-    })?;
-    redis.delete_with(0)?;
+    redis.ends_with(lab, 0)?;
     lab.nothing_is_left()
 }
 

@@ -48,7 +48,7 @@ const fn only_spread(name: &'static str, machines: u32, minutes: u64) -> Long {
 
 const LONG: &[Long] = &[
     only("hostile-host-full", 30),
-    only("growth-sequential", 120),
+    only_spread("growth-sequential", 1, 60),
     only("growth-parallel", 20),
     only("clock-steps", 20),
     only("slow-reader", 15),

@@ -39,11 +39,7 @@ pub(in crate::stories) fn containerd_killed(lab: &Lab) -> Result<()> {
         this_round(lab, &mut containerd, &one, &mut dice, span, round).with_context(|| format!("round {round}"))?;
         lab.nothing_is_left_but(&known).with_context(|| format!("after round {round}"))?;
     }
-    one.signal("SIGKILL")?;
-    lab.until("the container stops", SHOWS_WITHIN, || {
-        one.status().ok().filter(|status| status == "STOPPED")
-    })?;
-    one.delete_with(137)?;
+    one.killed(lab)?;
     lab.nothing_is_left()
 }
 
@@ -68,11 +64,8 @@ fn this_round(lab: &Lab, containerd: &mut Containerd, one: &Running, dice: &mut 
         .prints("here")?;
     let mut known = vec![one.id().to_owned()];
     if let Some(container) = meanwhile {
-        lab.until("the container that ended meanwhile is stopped", SHOWS_WITHIN, || {
-            container.status().ok().filter(|status| status == "STOPPED")
-        })?;
         known.push(container.id().to_owned());
-        container.delete_with(7)?;
+        container.ends_with(lab, 7)?;
     }
     forget_containers(&known.iter().map(String::as_str).collect::<Vec<_>>())
 }

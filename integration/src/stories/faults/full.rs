@@ -1,9 +1,9 @@
 //! Disks that are full or read-only: what needs them fails with the reason, what does not goes on, and room helps.
 
-use super::{SHOWS_WITHIN, forget_containers};
+use super::forget_containers;
 use crate::{
     images::BUSYBOX,
-    lab::{Ended, Lab, Running, Traces},
+    lab::{Ended, Lab, Traces},
 };
 use anyhow::{Context, Result, ensure};
 use std::path::Path;
@@ -44,7 +44,7 @@ pub(in crate::stories) fn scratch_full(lab: &Lab) -> Result<()> {
             .exits_with(0)?
             .prints("small")?;
     }
-    stop(lab, container)?;
+    container.killed(lab)?;
     std::fs::remove_file(CONFIG).context("cannot remove the configuration")?;
     lab.nothing_is_left()
 }
@@ -66,7 +66,7 @@ pub(in crate::stories) fn cache_full(lab: &Lab) -> Result<()> {
     let squeezed = Squeezed::leaving(CACHE, 0)?;
     container.exec("write", ["sh", "-c", FILL])?.fails()?;
     container.exec("still", ["echo", "here"])?.exits_with(0)?.prints("here")?;
-    stop(lab, container)?;
+    container.killed(lab)?;
     drop(squeezed);
     lab.nothing_is_left()?;
     runs_again(lab)?;
@@ -101,7 +101,7 @@ pub(in crate::stories) fn run_full(lab: &Lab) -> Result<()> {
     }
     // A container that runs can be ended without a byte to write to.
     let squeezed = Squeezed::leaving(RUN, 0)?;
-    stop(lab, container)?;
+    container.killed(lab)?;
     drop(squeezed);
     lab.nothing_is_left()?;
     runs_again(lab)?;
@@ -116,14 +116,6 @@ fn runs_again(lab: &Lab) -> Result<()> {
         .exits_with(0)?
         .prints("room")?;
     Ok(())
-}
-
-fn stop(lab: &Lab, container: Running) -> Result<()> {
-    container.signal("SIGKILL")?;
-    lab.until("the container stops", SHOWS_WITHIN, || {
-        container.status().ok().filter(|status| status == "STOPPED")
-    })?;
-    container.delete_with(137)
 }
 
 /// A container either runs as always, or does not and says why.

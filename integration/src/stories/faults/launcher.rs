@@ -9,7 +9,7 @@
 use super::{SHOWS_WITHIN, forget_containers};
 use crate::{
     images::BUSYBOX,
-    lab::{Lab, Running, Traces},
+    lab::{Lab, Traces},
 };
 use anyhow::{Context, Result, ensure};
 
@@ -50,7 +50,7 @@ pub(in crate::stories) fn execs_killed(lab: &Lab) -> Result<()> {
     })?;
     let seen = ended.text().split_ascii_whitespace().count();
     ensure!(seen <= 3, "processes are left in the container: {}", ended.text());
-    ends(lab, container)?;
+    container.killed(lab)?;
     lab.nothing_is_left()
 }
 
@@ -90,14 +90,6 @@ pub(in crate::stories) fn starved_starts(lab: &Lab) -> Result<()> {
         .run()?
         .exits_with(0)?
         .prints("new")?;
-    ends(lab, pod)?;
+    pod.killed(lab)?;
     lab.nothing_is_left()
-}
-
-fn ends(lab: &Lab, container: Running) -> Result<()> {
-    container.signal("SIGKILL")?;
-    lab.until("the container stops", SHOWS_WITHIN, || {
-        container.status().ok().filter(|status| status == "STOPPED")
-    })?;
-    container.delete_with(137)
 }

@@ -102,10 +102,7 @@ pub(in crate::stories) fn full_log(lab: &Lab) -> Result<()> {
         .container(BUSYBOX)
         .command(["sh", "-c", &script])
         .start_logging(&format!("file://{LOG_DIR}/log"))?;
-    lab.until("the container stops", SHOWS_WITHIN, || {
-        container.status().ok().filter(|status| status == "STOPPED")
-    })?;
-    container.delete_with(3)?;
+    container.ends_with(lab, 3)?;
     let length = std::fs::metadata(format!("{LOG_DIR}/log")).context("there is no log")?.len();
     ensure!(length > 0 && length <= LOG_KIB * 1024, "{length} bytes are in the log");
     Ended::of(&["umount", LOG_DIR])?.exits_with(0)?;
