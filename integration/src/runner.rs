@@ -33,8 +33,8 @@ const SHOWN_BYTES: usize = 3000;
 /// Largest report that is read.
 const REPORT_BYTES: u64 = 1 << 20;
 
-/// What shows on a console that the emulated processor failed: about one boot in 200 on a busy host. No story crashes L1's
-/// kernel, and a guest that was booted a thousand times the same way does not lose its page tables by itself.
+/// What shows on a console that the emulated processor failed, which is rare ([`crate::l1::machine`] says why). No story crashes
+/// L1's kernel, and a guest that was booted a thousand times the same way does not panic by itself.
 const EMULATION_FAULTS: &[(&str, &str)] = &[
     (CONSOLE, "Kernel panic - not syncing"),
     (CONSOLE, "BUG: "),

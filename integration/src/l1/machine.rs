@@ -13,6 +13,12 @@ use std::time::{Duration, Instant};
 pub const KERNEL_ARGUMENTS: &str = "console=ttyS0 panic=-1 quiet";
 /// L1's memory. containerd uses 0.3 GiB of it; the rest is for tmpfs and the guests.
 const MEMORY_MIB: u32 = 3072;
+/// What keeps emulated VMs from a fault of QEMU's SVM. `helper_vmrun` injects an interrupt and leaves its vector in
+/// `exception_index`; where a kick of the vCPU's thread comes before the VM's next exit, the vector is delivered once more,
+/// whether the VM has interrupts enabled or not. Such a kick is one that comes late: its sender has made an interrupt pending and
+/// loses the processor, mostly to the thread it wakes by that, before it kicks. A batch thread takes no processor from others when it
+/// wakes (sched(7)).
+const KICKS_IN_TIME: [&str; 3] = ["chrt", "--batch", "0"];
 /// EPYC and not `max`: wide vectors are emulated at a quarter of the speed. The flags that TCG lacks are named to silence it.
 const TCG_CPU: &str = "EPYC,+svm,+npt,-fxsr-opt,-misalignsse,-osvw,-topoext,-nrip-save,-xsavec";
 /// Capacity of the job disk: a restored machine believes the capacity of the moment it was saved.
@@ -280,7 +286,11 @@ fn read_from(path: &Path, offset: u64) -> Vec<u8> {
 fn qemu(start: &Start<'_>, dir: &Path, sockets: &Path) -> Command {
     // Ends with this program, however that ends.
     let mut q = Command::new("setpriv");
-    q.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
+    q.args(["--pdeathsig", "KILL"]);
+    if *start.accel != Accel::Kvm {
+        q.args(KICKS_IN_TIME);
+    }
+    q.arg("qemu-system-x86_64");
     match start.accel {
         Accel::Kvm => q.args(["-accel", "kvm", "-cpu", "host"]),
         Accel::Tcg(_) => q.args(["-accel", "tcg,thread=multi", "-cpu", TCG_CPU]),
