@@ -157,7 +157,7 @@ impl<E: Evidence + 'static> Service<E> {
                 stdio,
             } = order;
             containers.check_free(&container)?;
-            if !storage.has_rootfs(&container) {
+            if !storage.has_rootfs(&container, &sandbox) {
                 return Err(ContainerError::NoRootfs(container).into());
             }
             let users = UserDatabase::read(&paths::rootfs(&container)).map_err(ContainerError::User)?;
@@ -230,9 +230,20 @@ impl<E: Evidence + 'static> Service<E> {
                 signal,
                 all,
             } = order;
-            let action = containers.signal_action(&container, &process, signal, all)?;
-            let permit = enforcer.enforce(action)?;
-            Ok(containers.signal(permit, &process, all)?)
+            let mut whole = enforcer.transaction();
+            // The end of the init is the end of all; any other signal to all is one to each that the policy knows by itself.
+            let each = if all && signal != libc::SIGKILL {
+                containers.execs(&container)?
+            } else {
+                Vec::new()
+            };
+            for exec in each {
+                whole.enforce(containers.signal_action(&container, &exec, signal, false)?)?.commit();
+            }
+            let permit = whole.enforce(containers.signal_action(&container, &process, signal, all)?)?;
+            containers.signal(permit, &process, all)?;
+            whole.commit();
+            Ok(())
         });
         act.await
     }

@@ -190,9 +190,11 @@ impl Storage {
         Ok(overlay.scratch)
     }
 
-    /// Whether the container has its root file system.
-    pub fn has_rootfs(&self, id: &ContainerId) -> bool {
-        self.overlays.contains(id)
+    /// Whether the container has its root file system, on the scratch disk of that sandbox.
+    ///
+    /// The sandbox's first container is whose namespaces the others share, so no later request may name another one.
+    pub fn has_rootfs(&self, id: &ContainerId, sandbox: &ContainerId) -> bool {
+        self.overlays.contains(id) && self.scratch.as_ref().is_some_and(|scratch| scratch.sandbox == *sandbox)
     }
 }
 

@@ -35,6 +35,17 @@ impl Containers {
         })
     }
 
+    /// Execs of a container that still run.
+    pub fn execs(&self, id: &ContainerId) -> Result<Vec<ProcessId>, ContainerError> {
+        let container = self.get(id)?;
+        let state = lock(&container.state);
+        let execs = state
+            .processes
+            .iter()
+            .filter(|(id, process)| **id != ProcessId::Init && !process.has_ended());
+        Ok(execs.map(|(id, _)| id.clone()).collect())
+    }
+
     /// Sends the signal of the permit.
     pub fn signal(&self, permit: Permit<'_, SignalContainerProcess>, process: &ProcessId, all: bool) -> Result<(), ContainerError> {
         let SignalContainerProcess { container_id, signal, .. } = permit.action();

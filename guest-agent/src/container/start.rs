@@ -12,7 +12,7 @@ use agent_protocol::limits::PROCESSES;
 use nix::unistd::{Gid, Pid, Uid};
 use policy::{
     ContainerId, Permit,
-    action::{CreateContainer, ExecExternal, ExecInContainer, Rlimit},
+    action::{Action, CreateContainer, ExecExternal, ExecInContainer, Rlimit},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -151,9 +151,10 @@ impl Containers {
         let seccomp = container.seccomp.as_ref();
         let rlimits = container.rlimits.as_ref().unwrap_or(&rlimits);
         let spec = spec::of_exec(action, permit.verdict(), terminal, rlimits, oom_score_adj, init.as_raw(), seccomp);
-        let process = self
-            .launch(Verb::Exec, &container.id, &spec, owner(&spec), size, streams)
-            .map_err(|error| self.undo_exec(&container.id, error))?;
+        let process = match self.launch(Verb::Exec, &container.id, &spec, owner(&spec), size, streams) {
+            Ok(process) => process,
+            Err(error) => return Err(self.undone_exec(permit, &container.id, error)),
+        };
         let process = Process {
             args: action.arg_list.clone(),
             ..process
@@ -184,9 +185,10 @@ impl Containers {
         }
         let streams = if permit.verdict().stdio { streams } else { HostStreams::none() };
         let spec = spec::of_external(action, permit.verdict(), size.is_some());
-        let process = self
-            .launch(Verb::External, &guest.id, &spec, owner(&spec), size, streams)
-            .map_err(|error| self.undo_exec(&guest.id, error))?;
+        let process = match self.launch(Verb::External, &guest.id, &spec, owner(&spec), size, streams) {
+            Ok(process) => process,
+            Err(error) => return Err(self.undone_exec(permit, &guest.id, error)),
+        };
         let process = Process {
             args: action.arg_list.clone(),
             ..process
@@ -250,6 +252,20 @@ impl Containers {
             exit,
             terminal: None,
         })
+    }
+
+    /// Ends what a launch that failed may have started by then. What may have run for a moment is remembered as allowed, for
+    /// its children live on in the container; what cannot have run is forgotten with the permit.
+    fn undone_exec<A: Action>(&self, permit: Permit<'_, A>, id: &ContainerId, error: ContainerError) -> ContainerError {
+        let may_have_run = matches!(
+            error,
+            ContainerError::Launcher(LauncherError::Silent | LauncherError::Answer) | ContainerError::Stdio(_)
+        );
+        let error = self.undo_exec(id, error);
+        if may_have_run {
+            permit.commit();
+        }
+        error
     }
 
     /// Ends what a launcher that gave no answer may have started by then, and nothing else of the container.

@@ -2,7 +2,7 @@
 //!
 //! A policy that declares a `casemate_version` decides over paths, namespaces, limits and kernel parameters, and gets what it
 //! allowed, no more and no less. Under any other the agent hides and guards the default paths itself, whatever the host's
-//! document leaves out, and every namespace is the container's own or, where the document names a path, the pod's.
+//! document leaves out or adds, and every namespace is the container's own or, where the document names a path, the pod's.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -116,18 +116,21 @@ impl Walls {
         Self { wish, judged }
     }
 
-    /// Paths that are hidden and paths that can only be read. A privileged container has them as it wishes: where nobody else
-    /// judges them, its privilege was judged.
+    /// Paths that are hidden and paths that can only be read. Where nobody judges them they are the default paths, and for a
+    /// privileged container those of them that it asks for: its privilege was judged. No other path: to hide a file of the image
+    /// is to change the image.
     pub fn guarded_paths(&self, privileged: bool) -> (Vec<String>, Vec<String>) {
         let ConfineContainer {
             masked_paths,
             readonly_paths,
             ..
         } = &self.wish;
-        if self.judged || privileged {
+        if self.judged {
             (masked_paths.clone(), readonly_paths.clone())
+        } else if privileged {
+            (known(masked_paths), known(readonly_paths))
         } else {
-            (with_defaults(&MASKED, masked_paths), with_defaults(&READONLY, readonly_paths))
+            (MASKED.map(str::to_owned).to_vec(), READONLY.map(str::to_owned).to_vec())
         }
     }
 
@@ -171,9 +174,10 @@ impl NamespaceUse {
     }
 }
 
-fn with_defaults(defaults: &[&str], asked: &[String]) -> Vec<String> {
-    let all = defaults.iter().map(|path| path.to_string()).chain(asked.iter().cloned());
-    all.collect::<BTreeSet<_>>().into_iter().collect()
+/// Those that runtimes guard by default, by exact names: a link below `/proc/self` leads back into the image.
+fn known(asked: &[String]) -> Vec<String> {
+    let known = |path: &&String| MASKED.iter().chain(&READONLY).any(|known| known == path);
+    asked.iter().filter(known).cloned().collect()
 }
 
 #[cfg(test)]
@@ -257,11 +261,11 @@ mod tests {
     fn where_nobody_judges_the_default_paths_are_guarded() {
         let walls = walls(policy::OPEN_DOOR);
         let (masked, readonly) = walls.guarded_paths(false);
-        assert!(MASKED.iter().chain(&["/extra"]).all(|path| masked.iter().any(|have| have == path)));
-        assert!(READONLY.iter().all(|path| readonly.iter().any(|have| have == path)));
+        assert_eq!(masked, MASKED, "and nothing of the image is hidden");
+        assert_eq!(readonly, READONLY);
         assert_eq!(
-            walls.guarded_paths(true).1,
-            Vec::<String>::new(),
+            walls.guarded_paths(true),
+            (vec!["/proc/kcore".to_owned()], vec![]),
             "privilege is judged by create_container"
         );
         assert_eq!(walls.rlimits_of_execs(), None);

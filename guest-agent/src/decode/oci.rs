@@ -17,7 +17,10 @@ use super::{DecodeError, seccomp::Profile};
 /// Longest hostname in bytes (`HOST_NAME_MAX`).
 const HOSTNAME_BYTES: usize = 64;
 /// File systems a container may ask for; `bind` stands for a path of the sandbox.
-const FILE_SYSTEMS: [&str; 8] = ["proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "bind"];
+const FILE_SYSTEMS: [&str; 8] = ["proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2", BIND];
+/// The type of mounts whose source is a path; `container::spec` and `container::start` go by it.
+const BIND: &str = "bind";
+const BIND_OPTIONS: [&str; 2] = ["bind", "rbind"];
 /// sysctls that belong to a namespace of the pod; others would change the guest.
 const SYSCTLS: [&str; 3] = ["net.", "fs.mqueue.", "kernel.shm"];
 const SYSCTL_NAMES: [&str; 5] = ["kernel.sem", "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.domainname"];
@@ -303,6 +306,11 @@ impl MountEntry {
         texts("mounts.source", [&self.source], PATH_BYTES)?;
         if !FILE_SYSTEMS.contains(&self.kind.as_str()) {
             return refuse("mounts.type", "the guest does not mount this file system for containers");
+        }
+        // The library that mounts binds whatever has one of these options, whatever its type.
+        let binds = self.options.iter().flatten().any(|option| BIND_OPTIONS.contains(&option.as_str()));
+        if binds && self.kind != BIND {
+            return refuse("mounts.options", "only a mount of type bind may be bound");
         }
         Ok(())
     }

@@ -57,6 +57,13 @@ fn what_has_no_place_in_the_guest_is_refused() {
         "mounts.type"
     );
     assert_eq!(
+        refused(
+            "mounts",
+            json!([{"destination": "/x", "type": "tmpfs", "source": "/", "options": ["rbind"]}])
+        ),
+        "mounts.options"
+    );
+    assert_eq!(
         refused("mounts", json!([{"destination": "/a/../x", "type": "proc"}])),
         "mounts.destination"
     );

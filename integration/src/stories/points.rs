@@ -265,9 +265,14 @@ pub(super) fn confined(lab: &Lab) -> Result<()> {
         mount(&agent, context, &world).await?;
         let whole = overlay(&world, &world.container, vec![0]);
         agent.mount_overlay(context(), &whole).await.context("MountOverlay")?;
-        let changes: [Change; 5] = [
+        let changes: [Change; 6] = [
             ("/proc/kcore to be seen", |spec| {
                 spec["linux"]["maskedPaths"] = json!(["/proc/keys"])
+            }),
+            ("a file of the image to be hidden", |spec| {
+                if let Some(masked) = spec["linux"]["maskedPaths"].as_array_mut() {
+                    masked.push(json!("/bin/busybox"));
+                }
             }),
             ("/proc/sys to be written", |spec| spec["linux"]["readonlyPaths"] = json!([])),
             ("the pod's processes to be seen", |spec| {

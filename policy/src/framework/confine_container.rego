@@ -34,18 +34,38 @@ default_pod_namespaces := ["network", "ipc", "uts"]
 
 own_namespaces := {"pid", "mount", "cgroup"}
 
-# More may be hidden than the policy demands, never less.
+# More may be hidden than the policy demands, never less: paths that runtimes guard. Whoever hides others changes the image, a
+# configuration or a list of what is denied, and what it hides would look as if it had never been there.
 paths_hidden(container) if {
-	every path in object.get(container, "masked_paths", default_masked_paths) {
+	listed := object.get(container, "masked_paths", default_masked_paths)
+	every path in listed {
 		path in input.maskedPaths
+	}
+	every path in input.maskedPaths {
+		may_be_guarded(path, listed)
 	}
 }
 
 paths_read_only(container) if {
-	every path in object.get(container, "readonly_paths", default_readonly_paths) {
+	listed := object.get(container, "readonly_paths", default_readonly_paths)
+	every path in listed {
 		path in array.concat(input.readonlyPaths, input.maskedPaths)
 	}
+	every path in input.readonlyPaths {
+		may_be_guarded(path, listed)
+	}
 }
+
+# By exact names: a link below /proc/self or /proc/1 leads back into the image.
+may_be_guarded(path, listed) if path in listed
+
+may_be_guarded(path, _) if path in default_masked_paths
+
+may_be_guarded(path, _) if path in default_readonly_paths
+
+may_be_guarded(path, _) if path in {"/proc/interrupts", "/sys/devices/virtual/powercap"}
+
+may_be_guarded(path, _) if regex.match(`^/sys/devices/system/cpu/cpu[0-9]+/thermal_throttle$`, path)
 
 # Each namespace is new or the pod's, and none is left out: a process stays in the guest's where its spec names none.
 namespaces_fit(container) if {

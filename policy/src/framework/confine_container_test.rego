@@ -38,7 +38,16 @@ errors(change, listed) := found if {
 
 test_the_strictest_confinement if {
 	allowed({}, {})
-	allowed({"maskedPaths": array.concat(masked, ["/more"])}, {})
+	allowed({"maskedPaths": array.concat(masked, ["/proc/interrupts", "/sys/devices/system/cpu/cpu12/thermal_throttle"])}, {})
+}
+
+test_nothing_of_the_image_is_hidden if {
+	every path in ["/etc/redis.conf", "/proc/self/root/etc/redis.conf", "/sys/devices/system/cpu/cpu0/thermal_throttle/x"] {
+		not allowed({"maskedPaths": array.concat(masked, [path])}, {})
+		not allowed({"readonlyPaths": array.concat(request.readonlyPaths, [path])}, {})
+	}
+	allowed({"maskedPaths": array.concat(masked, ["/etc/redis.conf"])}, {"masked_paths": array.concat(masked, ["/etc/redis.conf"])})
+	errors({"maskedPaths": array.concat(masked, ["/etc"])}, {}) == {"invalid masked paths"}
 }
 
 test_nothing_is_uncovered if {

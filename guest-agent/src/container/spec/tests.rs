@@ -30,7 +30,7 @@ fn host_spec() -> Value {
         "root": {"path": "/host/rootfs", "readonly": true},
         "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
         "linux": {"namespaces": [{"type": "pid"}, {"type": "ipc", "path": "/proc/1234/ns/ipc"}, {"type": "network"}],
-            "cgroupsPath": "/../../etc", "maskedPaths": ["/extra"],
+            "cgroupsPath": "/../../etc", "maskedPaths": ["/extra", "/proc/keys"],
             "resources": {"devices": [{"allow": true, "access": "rwm"}], "memory": {"limit": 1024}, "unified": {"x": "y"}}},
     })
 }
@@ -71,7 +71,7 @@ fn the_walls_are_the_agents_own() {
     assert_eq!(spec["linux"]["cgroupsPath"], json!(paths::cgroup(&id)));
     assert_eq!(spec["linux"]["resources"], json!({"memory": {"limit": 1024}}));
     let masked = spec["linux"]["maskedPaths"].as_array().unwrap();
-    assert!(masked.contains(&json!("/extra")) && masked.contains(&json!("/proc/kcore")));
+    assert!(!masked.contains(&json!("/extra")) && masked.contains(&json!("/proc/kcore")));
     assert_eq!(
         spec["linux"]["namespaces"],
         json!([{"type": "pid"}, {"type": "ipc", "path": "/proc/77/ns/ipc"}, {"type": "uts"}, {"type": "mount"}, {"type": "cgroup"}])
@@ -86,7 +86,7 @@ fn only_a_judged_privilege_unmasks() {
     let (action, walls, rest) = split_spec(host).unwrap();
     assert!(action.privileged);
     let spec = of_container(&action, &verdict(), &walls, &rest, &[]);
-    assert_eq!(spec["linux"]["maskedPaths"], json!(["/extra"]));
+    assert_eq!(spec["linux"]["maskedPaths"], json!(["/proc/keys"]));
 }
 
 #[test]
