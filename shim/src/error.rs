@@ -115,6 +115,11 @@ impl Error {
         matches!(self, Self::Agent { source: ttrpc::Error::RpcStatus(status), .. } if status.code() == Code::PERMISSION_DENIED)
     }
 
+    /// Whether the agent knows of no such process, or of none that still runs.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Agent { source: ttrpc::Error::RpcStatus(status), .. } if status.code() == Code::NOT_FOUND)
+    }
+
     fn code(&self) -> Code {
         match self {
             Self::NoContainer(_) | Self::NoExec { .. } | Self::Finished => Code::NOT_FOUND,

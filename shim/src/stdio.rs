@@ -31,6 +31,8 @@ use tokio::{
 
 /// Bytes copied at a time: a pipe's default capacity.
 const BUFFER_BYTES: usize = 64 * 1024;
+/// Outputs of an ended process are waited for no longer than this, however they move: a line a second would never end.
+const DRAIN_AT_MOST: Duration = Duration::from_secs(120);
 
 /// Where a process's streams lead, as containerd wrote it; empty means none.
 #[derive(Clone, Debug, Default)]
@@ -170,20 +172,22 @@ impl Streams {
         tokio::time::timeout(limit, outputs.wait_for(|flow| flow.open == 0)).await.is_ok()
     }
 
-    /// Waits until every output has ended; false when nothing of them has moved for `patience`, or when more has come than
-    /// can have been on its way: then somebody who outlived the process still writes.
+    /// Waits until every output has ended; false when nothing of them has moved for `patience`, when more has come than
+    /// can have been on its way, or after [`DRAIN_AT_MOST`]: then somebody who outlived the process still writes.
     ///
-    /// A reader may be as slow as it likes and gets every byte.
+    /// A reader that takes what was on its way within that time gets every byte.
     pub async fn drained_while_moving(&self, patience: Duration) -> bool {
         let mut outputs = self.outputs.clone();
         let at_first = outputs.borrow().moved;
+        let end = tokio::time::Instant::now() + DRAIN_AT_MOST;
         loop {
             let so_far = outputs.borrow_and_update().moved;
             if so_far - at_first > UNDER_WAY_BYTES {
                 return false;
             }
             let change = outputs.wait_for(|flow| flow.open == 0 || flow.moved != so_far);
-            match tokio::time::timeout(patience, change).await {
+            let next = end.min(tokio::time::Instant::now() + patience);
+            match tokio::time::timeout_at(next, change).await {
                 Err(_) => return false,
                 Ok(Ok(flow)) if flow.open > 0 => {}
                 Ok(_) => return true,

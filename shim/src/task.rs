@@ -13,7 +13,7 @@ mod stats;
 use crate::{
     error::Error,
     events::Publisher,
-    sandbox::{Sandbox, agent_call},
+    sandbox::{AGENT_CALL, Sandbox, agent_call},
     vm::KILLED,
 };
 use agent_protocol::{
@@ -303,25 +303,30 @@ impl Tasks {
             all: request.all,
             ..Default::default()
         };
-        let sent = container.vm().agent().signal_process(agent_call(), &signal).await;
+        let last_resort = request.signal == SIGKILL && request.exec_id.is_empty();
+        let own = container.id == self.sandbox.id();
+        let limit = if last_resort && own { KILL_GRACE } else { AGENT_CALL };
+        let context = ttrpc::context::with_duration(limit);
+        let sent = container.vm().agent().signal_process(context, &signal).await;
         let sent = sent.map_err(Error::agent(format!(
             "send signal {} to container {}",
             request.signal, container.id
         )));
-        let ends_sandbox = request.signal == SIGKILL && request.exec_id.is_empty() && container.id == self.sandbox.id();
         match sent {
-            Err(error) if ends_sandbox && error.is_denial() => {
-                // The host may end the VM at any time, so refusing the last resort would protect nothing and
-                // leave a pod that nobody can remove.
-                log::warn!("the policy denies SIGKILL to container {}: its VM is ended instead", container.id);
-                container.vm().kill();
-                Ok(Empty::new())
-            }
-            Ok(_) if ends_sandbox => {
+            answer if !last_resort => answer.map(|_| Empty::new()),
+            Ok(_) => {
                 tokio::spawn(end_if_it_stays(container, process));
                 Ok(Empty::new())
             }
-            other => other.map(|_| Empty::new()),
+            // What has ended needs no signal. What the policy protects in a pod does not cost the pod: its own container can go.
+            Err(error) if error.is_not_found() || error.is_denial() && !own => Err(error),
+            Err(error) => {
+                // The host may end the VM at any time, so refusing the last resort would protect nothing and
+                // leave a pod that nobody can remove; nor may a guest that is sealed, silent or lying.
+                log::warn!("{}: its VM is ended instead", crate::error::describe(&error));
+                container.vm().kill();
+                Ok(Empty::new())
+            }
         }
     }
 

@@ -18,6 +18,8 @@ struct Attached {
     first_sector: u64,
     /// Containers that use it; it is mounted while there are any.
     users: usize,
+    /// The guest may still have it mounted: a mount was not answered, or an unmount failed.
+    doubtful: bool,
 }
 
 impl Mounted {
@@ -100,6 +102,7 @@ impl Mounted {
                     slot,
                     first_sector,
                     users: 0,
+                    doubtful: false,
                 },
             );
         }
@@ -111,6 +114,9 @@ impl Mounted {
             return Err(Error::Sandbox("without a layer that was attached"));
         };
         if attached.users == 0 {
+            if attached.doubtful {
+                unmount_layer(vm, attached).await;
+            }
             let request = MountLayerRequest {
                 slot: attached.slot,
                 first_sector: attached.first_sector,
@@ -119,7 +125,10 @@ impl Mounted {
                 root_hash: layer.root_hash.to_vec(),
                 ..Default::default()
             };
+            attached.doubtful = true;
             let mounted = vm.agent().mount_layer(agent_call(), &request).await;
+            // A guest that answers has done it wholly or not at all.
+            attached.doubtful = matches!(&mounted, Err(error) if !matches!(error, ttrpc::Error::RpcStatus(_)));
             mounted.map_err(Error::agent(format!("mount layer sha256:{}", layer.diff_id)))?;
         }
         attached.users += 1;
@@ -131,23 +140,30 @@ impl Mounted {
             if let Some(attached) = self.layers.get_mut(root_hash) {
                 attached.users = attached.users.saturating_sub(1);
                 if attached.users == 0 {
-                    let request = UnmountLayerRequest {
-                        slot: attached.slot,
-                        ..Default::default()
-                    };
-                    logged(
-                        format!("unmount layer slot {}", attached.slot),
-                        vm.agent().unmount_layer(agent_call(), &request),
-                    )
-                    .await;
+                    unmount_layer(vm, attached).await;
                 }
             }
         }
     }
 }
 
-async fn logged<T>(doing: String, call: impl Future<Output = Result<T, ttrpc::Error>>) {
-    if let Err(error) = call.await {
-        log::warn!("cannot {doing}: {error}");
+async fn unmount_layer(vm: &Vm, attached: &mut Attached) {
+    let request = UnmountLayerRequest {
+        slot: attached.slot,
+        ..Default::default()
+    };
+    attached.doubtful = true;
+    let doing = format!("unmount layer slot {}", attached.slot);
+    attached.doubtful = !logged(doing, vm.agent().unmount_layer(agent_call(), &request)).await;
+}
+
+/// Whether it was done.
+async fn logged<T>(doing: String, call: impl Future<Output = Result<T, ttrpc::Error>>) -> bool {
+    match call.await {
+        Ok(_) => true,
+        Err(error) => {
+            log::warn!("cannot {doing}: {error}");
+            false
+        }
     }
 }

@@ -22,7 +22,9 @@ use protobuf::{CodedInputStream, well_known_types::any::Any};
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
+use tokio::time::timeout;
 
 /// Runtime options as containerd's `ctr --runtime-config-path` and CRI send them.
 const OPTIONS_TYPE: &str = "runtimeoptions.v1.Options";
@@ -35,9 +37,20 @@ pub async fn create(tasks: &Arc<Tasks>, request: CreateTaskRequest) -> Result<Cr
         return Err(Error::Unimplemented("restoring a checkpoint"));
     }
     let abort = tasks.containers.reserve(&request.id)?;
-    let built = tokio::select! {
-        built = build(tasks, &request) => built,
-        () = abort.notified() => Err(Error::Aborted),
+    let built = if request.id == tasks.sandbox.id() {
+        // The VM goes with it, whatever was under way in there.
+        tokio::select! {
+            built = build(tasks, &request) => built,
+            () = abort.notified() => Err(Error::Aborted),
+        }
+    } else {
+        // The guest carries out what it was asked, whether anybody waits for it or not: what is half done in a VM that others
+        // live in could never be undone.
+        let built = build(tasks, &request).await;
+        match timeout(Duration::ZERO, abort.notified()).await {
+            Ok(()) => given_up(tasks, built).await,
+            Err(_) => built,
+        }
     };
     let container = match built {
         Ok(container) => container,
@@ -53,6 +66,13 @@ pub async fn create(tasks: &Arc<Tasks>, request: CreateTaskRequest) -> Result<Cr
     tasks.events.publish(TASK_CREATE_EVENT_TOPIC, &created(request, pid));
     process::watch(container.clone(), container.init.clone(), tasks.events.clone());
     Ok(CreateTaskResponse { pid, ..Default::default() })
+}
+
+/// Takes back what was built for a container that nobody wants any more.
+async fn given_up(tasks: &Tasks, built: Result<Arc<Container>, Error>) -> Result<Arc<Container>, Error> {
+    let container = built?;
+    tasks.sandbox.release(&container.id, &container.rootfs).await;
+    Err(Error::Aborted)
 }
 
 async fn build(tasks: &Tasks, request: &CreateTaskRequest) -> Result<Arc<Container>, Error> {

@@ -4,10 +4,12 @@ use super::container::Container;
 use crate::events::Publisher;
 use agent_protocol::WaitOomRequest;
 use containerd_shim_protos::{events::task::TaskOOM, topics::TASK_OOM_EVENT_TOPIC};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 /// Events from one answer of the agent; a guest that claims more is not believed.
-const EVENTS_PER_ANSWER: u64 = 64;
+const EVENTS_PER_ANSWER: u64 = 8;
+/// Between two answers, so that no guest can fill containerd's events, or push its own exit out of ours.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Tells events until the container's init has ended, or its VM has.
 pub async fn tell(container: Arc<Container>, events: Publisher) {
@@ -43,5 +45,9 @@ pub async fn tell(container: Arc<Container>, events: Publisher) {
             return;
         }
         seen = answer.kills;
+        tokio::select! {
+            () = tokio::time::sleep(PAUSE) => {}
+            () = container.vm().ended() => return,
+        }
     }
 }

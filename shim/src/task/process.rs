@@ -383,8 +383,10 @@ pub fn watch(container: Arc<Container>, process: Arc<Process>, events: Publisher
     let oom = is_init.then(|| tokio::spawn(oom::tell(container.clone(), events.clone())));
     tokio::spawn(async move {
         let exit = wait(container.vm(), &container.id, &process.exec_id).await;
-        if let Some(oom) = oom {
-            let _ = timeout(OOM_TOLD, oom).await;
+        if let Some(mut oom) = oom
+            && timeout(OOM_TOLD, &mut oom).await.is_err()
+        {
+            oom.abort();
         }
         let _order = process.order.lock().await;
         if is_init {

@@ -137,6 +137,25 @@ async fn a_signal_may_be_denied_but_the_last_resort_works() {
 }
 
 #[tokio::test]
+async fn a_guest_that_refuses_everything_can_be_killed() {
+    let world = World::new().await;
+    world.start("").await.unwrap();
+    world.guest.refuse("signal", Code::FAILED_PRECONDITION);
+    assert_eq!(world.kill("", 15).await, Err(Code::FAILED_PRECONDITION));
+    world.kill("", 9).await.unwrap();
+    assert_eq!(world.wait("").await, Ok(KILLED));
+}
+
+#[tokio::test]
+async fn what_has_ended_costs_no_vm() {
+    let world = World::new().await;
+    world.start("").await.unwrap();
+    world.guest.refuse("signal", Code::NOT_FOUND);
+    assert_eq!(world.kill("", 9).await, Err(Code::NOT_FOUND));
+    assert_eq!(world.status("").await, Ok(Status::RUNNING));
+}
+
+#[tokio::test]
 async fn the_end_of_the_vm_is_the_end_of_everything_in_it() {
     let world = World::new().await;
     let pid = world.start("").await.unwrap();

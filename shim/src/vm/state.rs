@@ -22,6 +22,8 @@ const CONTROL_BACKLOG: i32 = 8;
 const CONSOLE_END_BYTES: u64 = 8 * 1024;
 /// The threads of a killed VMM have left its cgroups after this time; leaves room within containerd's five seconds.
 const CGROUPS_EMPTY: Duration = Duration::from_secs(1);
+/// How often the namespace's directory may vanish while one is made in it.
+const NAMESPACE_LOST: usize = 16;
 /// Longest record, in bytes.
 const RECORD_MAX_BYTES: u64 = 64 * 1024;
 
@@ -55,6 +57,19 @@ fn at<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Stat
         path: path.to_owned(),
         source,
     }
+}
+
+/// Makes a sandbox's directory and its namespace's, which the end of another sandbox may take away in between.
+fn make(path: &Path) -> io::Result<()> {
+    let mut made = Ok(());
+    for _ in 0..NAMESPACE_LOST {
+        made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+        match &made {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            _ => break,
+        }
+    }
+    made
 }
 
 /// What `state.json` says of a running sandbox.
@@ -122,11 +137,7 @@ impl StateDir {
             record.remove_cgroups();
         }
         Self::remove_leftovers(&path)?;
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&path)
-            .map_err(at("make", &path))?;
+        make(&path).map_err(at("make", &path))?;
         let handle = File::open(&path).map_err(at("open", &path))?;
         Ok(Self {
             path,

@@ -34,7 +34,8 @@ pub(super) struct Guest {
     /// Processes ended for want of memory.
     pub(super) ooms: watch::Sender<u64>,
     pub(super) calls: Mutex<Vec<String>>,
-    pub(super) denied: Mutex<Vec<&'static str>>,
+    /// Calls that are answered with an error.
+    pub(super) refused: Mutex<Vec<(&'static str, Code)>>,
     pub(super) vmm: Mutex<Option<u32>>,
 }
 
@@ -44,7 +45,11 @@ impl Guest {
     }
 
     pub(super) fn deny(&self, call: &'static str) {
-        self.denied.lock().unwrap().push(call);
+        self.refuse(call, Code::PERMISSION_DENIED);
+    }
+
+    pub(super) fn refuse(&self, call: &'static str, code: Code) {
+        self.refused.lock().unwrap().push((call, code));
     }
 
     pub(super) fn asked(&self, call: &str) -> bool {
@@ -53,12 +58,12 @@ impl Guest {
 
     pub(super) fn judge(&self, call: &'static str) -> ttrpc::Result<()> {
         self.calls.lock().unwrap().push(call.to_owned());
-        match self.denied.lock().unwrap().contains(&call) {
-            true => Err(ttrpc::Error::RpcStatus(ttrpc::get_status(
-                Code::PERMISSION_DENIED,
+        match self.refused.lock().unwrap().iter().find(|(refused, _)| *refused == call) {
+            Some((_, code)) => Err(ttrpc::Error::RpcStatus(ttrpc::get_status(
+                *code,
                 format!("denied by policy: {call}"),
             ))),
-            false => Ok(()),
+            None => Ok(()),
         }
     }
 }
@@ -204,7 +209,7 @@ impl World {
             exits,
             ooms: watch::channel(0).0,
             calls: Mutex::default(),
-            denied: Mutex::default(),
+            refused: Mutex::default(),
             vmm: Mutex::default(),
         });
         let containerd = Arc::new(Containerd::default());
