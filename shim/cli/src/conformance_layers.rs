@@ -1,5 +1,6 @@
 //! `casemate conformance layers`: replays layer vectors through the conversion that production uses.
 
+use crate::answer::print;
 use ::layer::{BLOCK_BYTES, ConvertError, Limits};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
@@ -39,11 +40,11 @@ pub fn run(file: &Path) -> Result<(usize, usize)> {
     for vector in &vectors.layers {
         if let Err(error) = check(directory, vector) {
             failed += 1;
-            println!("{}: {error:#}", vector.name);
+            print(&format!("{}: {error:#}", vector.name))?;
         }
     }
     let passed = vectors.layers.len() - failed;
-    println!("{passed} passed, {failed} failed");
+    print(&format!("{passed} passed, {failed} failed"))?;
     Ok((passed, failed))
 }
 

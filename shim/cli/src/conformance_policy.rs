@@ -1,5 +1,6 @@
 //! `casemate conformance policy`: replays recorded decisions through the enforcer that the agent uses.
 
+use crate::answer::print;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -13,11 +14,11 @@ pub fn run(file: &Path) -> Result<(usize, usize)> {
             Ok(()) => passed += 1,
             Err(failure) => {
                 failed += 1;
-                println!("{failure}");
+                print(&failure.to_string())?;
             }
         }
     }
     ensure!(passed + failed > 0, "{} holds no scenarios", file.display());
-    println!("{passed} passed, {failed} failed");
+    print(&format!("{passed} passed, {failed} failed"))?;
     Ok((passed, failed))
 }

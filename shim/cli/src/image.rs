@@ -1,5 +1,6 @@
 //! `casemate image build`.
 
+use crate::answer::print;
 use ::image::Inputs;
 use ::image::kernel::Kind;
 use anyhow::Result;
@@ -16,6 +17,6 @@ pub fn build(programs: &Path, output: &Path, kernel: Kind) -> Result<()> {
     for artifact in [&manifest.kernel, &manifest.initrd] {
         eprintln!("    {:<15} {:>9} bytes  sha256 {}", artifact.file, artifact.bytes, artifact.sha256);
     }
-    println!("{}", ::image::manifest::sha256_file(&output.join("manifest.json"))?);
+    print(&::image::manifest::sha256_file(&output.join("manifest.json"))?)?;
     Ok(())
 }

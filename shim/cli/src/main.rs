@@ -1,6 +1,7 @@
 //! `casemate`: what an operator types; each subcommand calls one library.
 #![forbid(unsafe_code)]
 
+mod answer;
 mod conformance_layers;
 mod conformance_policy;
 mod console;
@@ -129,6 +130,8 @@ fn main() -> ExitCode {
     match run(command) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
+        // Whoever reads our output has seen enough.
+        Err(error) if error.is::<answer::NobodyReads>() => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("casemate: {error:#}");
             ExitCode::from(3)

@@ -2,6 +2,7 @@
 //!
 //! A sandbox's directory, `/run/casemate/<namespace>/<id>`, holds the shim's record and the VMM's control socket.
 
+use crate::answer::print;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
@@ -47,19 +48,19 @@ struct Line {
 pub fn ps(json: bool) -> Result<()> {
     let lines = list(&state_dir()?)?;
     if json {
-        println!("{}", serde_json::to_string(&lines)?);
+        print(&serde_json::to_string(&lines)?)?;
         return Ok(());
     }
-    println!(
+    print(&format!(
         "{:<12} {:<40} {:<8} {:>8} {:>8} {:>10}",
         "NAMESPACE", "SANDBOX", "STATUS", "VMM", "SHIM", "MEMORY"
-    );
+    ))?;
     for line in lines {
         let memory = format!("{} MiB", line.memory_kib / 1024);
-        println!(
+        print(&format!(
             "{:<12} {:<40} {:<8} {:>8} {:>8} {:>10}",
             line.namespace, line.id, line.status, line.vmm_pid, line.shim_pid, memory
-        );
+        ))?;
     }
     Ok(())
 }
@@ -68,12 +69,12 @@ pub fn ps(json: bool) -> Result<()> {
 pub fn stats(id: &str, json: bool) -> Result<()> {
     let stats = ask(&find(&state_dir()?, id)?)?;
     if json {
-        println!("{}", serde_json::to_string(&stats)?);
+        print(&serde_json::to_string(&stats)?)?;
         return Ok(());
     }
-    println!("{:<40} {:>14}", "exits", stats.exits);
+    print(&format!("{:<40} {:>14}", "exits", stats.exits))?;
     for (name, count) in &stats.to_vmm {
-        println!("{:<40} {count:>14}", format!("to the VMM: {name}"));
+        print(&format!("{:<40} {count:>14}", format!("to the VMM: {name}")))?;
     }
     let watchdog = &stats.watchdog;
     for (name, count) in [
@@ -81,10 +82,10 @@ pub fn stats(id: &str, json: bool) -> Result<()> {
         ("throttled exits", watchdog.throttled),
         ("silenced doorbells", watchdog.silenced),
     ] {
-        println!("{:<40} {count:>14}", format!("watchdog: {name}"));
+        print(&format!("{:<40} {count:>14}", format!("watchdog: {name}")))?;
     }
     for (name, count) in stats.kvm.iter().filter(|(_, count)| **count != 0) {
-        println!("{:<40} {count:>14}", format!("kvm: {name}"));
+        print(&format!("{:<40} {count:>14}", format!("kvm: {name}")))?;
     }
     Ok(())
 }

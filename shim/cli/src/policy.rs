@@ -1,5 +1,6 @@
 //! `casemate policy`: makes policies, looks them through, tries them, and explains their denials.
 
+use crate::answer::print;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -271,8 +272,4 @@ fn read(path: &Path) -> Result<String> {
     file.take(most + 1).read_to_string(&mut text).with_context(describe)?;
     ensure!(text.len() as u64 <= most, "{} is larger than {most} bytes", path.display());
     Ok(text)
-}
-
-fn print(line: &str) -> Result<()> {
-    writeln!(std::io::stdout(), "{line}").context("cannot write the answer")
 }
