@@ -116,8 +116,8 @@ pub enum EntryError {
         /// The limit that was passed.
         limit: u64,
     },
-    /// More inodes than [`crate::Limits::max_inodes`].
-    #[error("the image would have more than {limit} inodes")]
+    /// More inodes, or more hard links, than [`crate::Limits::max_inodes`].
+    #[error("the image would have more than {limit} inodes or hard links")]
     TooManyInodes {
         /// The limit that was passed.
         limit: u32,

@@ -9,7 +9,8 @@ pub struct Limits {
     pub max_image_bytes: u64,
     /// Bytes of the decompressed tar, up to the end of the stream.
     pub max_tar_bytes: u64,
-    /// Inodes, counting the directories that the tar only implies. Each costs up to about 600 bytes of memory.
+    /// Inodes, counting the directories that the tar only implies, and as many hard links. An inode costs up to about 600 bytes of
+    /// memory, a link about 140 and its name.
     pub max_inodes: u32,
     /// Bytes of one entry's cleaned path; Linux's `PATH_MAX` is 4096.
     pub max_path_bytes: usize,
@@ -18,7 +19,7 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// Four times the largest layers seen in public registries, and 1.2 GB of memory at the very worst.
+    /// Four times the largest layers seen in public registries, and 2 GB of memory at the very worst.
     fn default() -> Self {
         Limits {
             max_image_bytes: 64 * GIB,

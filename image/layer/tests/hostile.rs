@@ -198,6 +198,12 @@ fn limits_hold() {
     let many = (0..5_100).fold(Tarball::default(), |tar, index| tar.file(&format!("f{index}"), b""));
     assert_eq!(refusal(&many.end()).1, EntryError::TooManyInodes { limit: 5_000 });
 
+    // Names without an inode of their own cost memory too.
+    let linked = (0..5_100).fold(Tarball::default().file("f", b""), |tar, index| {
+        tar.hard_link(&format!("l{index}"), "f")
+    });
+    assert_eq!(refusal(&linked.end()).1, EntryError::TooManyInodes { limit: 5_000 });
+
     let deep = Tarball::default().special(b'L', "d/".repeat(600).as_bytes()).file("x", b"");
     assert_eq!(refusal(&deep.end()).1, EntryError::PathTooLong { limit: 1_000 });
 
@@ -236,6 +242,7 @@ fn links_to_one_inode_end_at_the_limit_of_ext4() {
     });
     let limits = Limits {
         max_tar_bytes: 1 << 30,
+        max_inodes: 100_000,
         ..LIMITS
     };
     let refused = layer::hash(tar.end().as_slice(), &limits).expect_err("65001 links");

@@ -65,6 +65,8 @@ pub(crate) struct Writer<'w, W> {
     out: BlockWriter<'w, W>,
     /// Inode `n` at `n - 1`; `None` where there is none.
     inodes: Vec<Option<Inode>>,
+    /// Names made by hard links.
+    hard_links: u32,
     open: Option<Open>,
     /// Runs of blocks of files that later entries replaced.
     freed: Vec<(u32, u32)>,
@@ -83,6 +85,7 @@ impl<'w, W: Write + Seek> Writer<'w, W> {
         let mut writer = Writer {
             out,
             inodes: vec![None],
+            hard_links: 0,
             open: None,
             freed: Vec::new(),
             directory_xattr_bytes: 0,
@@ -190,6 +193,15 @@ impl<'w, W: Write + Seek> Writer<'w, W> {
         }
         if self.inode(number).links >= MAX_LINKS {
             return Err(EntryError::TooManyLinks.into());
+        }
+        if existing.is_none() {
+            self.hard_links += 1;
+        }
+        if self.hard_links > self.limits.max_inodes {
+            return Err(EntryError::TooManyInodes {
+                limit: self.limits.max_inodes,
+            }
+            .into());
         }
         self.unlink(existing);
         self.link_name(place, number);

@@ -334,6 +334,10 @@ impl Muxer {
             if let Some(connection) = self.connections.remove(&key) {
                 connection.close();
             }
+            // Keys of streams that are gone would let a guest that opens and resets them fill the queue.
+            if self.queued.remove(&key) {
+                self.ready.retain(|queued| *queued != key);
+            }
             return;
         }
         if connection.has_output() && self.queued.insert(key) {
