@@ -49,7 +49,7 @@ shell: image
 check:
 	cargo fmt --all --check
 	cargo clippy --release --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS='-D warnings' cargo doc --release --workspace --no-deps --quiet
+	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' cargo doc --release --workspace --no-deps --quiet
 	@if command -v cargo-deny >/dev/null; then cargo deny --log-level error check; else echo 'skipped: cargo-deny is not installed (cargo install cargo-deny)'; fi
 
 # TARGET=a file of vmm/fuzz/targets or policy/fuzz/targets (all), SECONDS=60 for each

@@ -3,8 +3,8 @@
 //! One ttrpc connection on [`CONTROL_PORT`] carries the calls of `proto/agent.proto`; each stdio
 //! stream is one connection on [`STREAM_PORT`] that begins with a [`StreamToken`].
 //!
-//! On the host every connection starts at the VMM's vsock socket ([`connect`]); in the guest it
-//! arrives over AF_VSOCK ([`listen`]). Nothing else in this crate does I/O, and nothing here judges.
+//! On the host every connection starts at the VMM's vsock socket ([`connect()`]); in the guest it
+//! arrives over AF_VSOCK ([`listen()`]). Nothing else in this crate does I/O, and nothing here judges.
 
 // Not forbid: the generated stubs carry an allow of their own (and no unsafe block).
 #![deny(unsafe_code)]

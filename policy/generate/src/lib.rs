@@ -11,7 +11,7 @@
 //!
 //! | for | function |
 //! |---|---|
-//! | fragments | [`generate_fragment`], [`sign`], [`issuer_of`], [`injection`] |
+//! | fragments | [`generate_fragment`], [`sign()`], [`issuer_of`], [`injection`] |
 //! | looking a policy through | [`Document`], [`check()`], [`simulate()`], [`explain()`] |
 //! | a denial in an error text | [`explain()`], [`policy::extract_decision`] |
 //! | digests | [`policy::digest`], [`policy::seccomp_digest`], [`layer::hash`] |
