@@ -101,6 +101,16 @@ pub enum Error {
         /// What it answered.
         source: ttrpc::Error,
     },
+    /// The VM ended while something was asked of its agent.
+    #[error("cannot {doing}: the VM ended ({status}); its console ends with:\n{console}")]
+    Ended {
+        /// What was asked of the agent.
+        doing: String,
+        /// How the VMM ended.
+        status: String,
+        /// Last lines of the console.
+        console: String,
+    },
 }
 
 impl Error {
@@ -120,6 +130,19 @@ impl Error {
         matches!(self, Self::Agent { source: ttrpc::Error::RpcStatus(status), .. } if status.code() == Code::NOT_FOUND)
     }
 
+    /// Whether the agent gave no answer.
+    pub fn is_silence(&self) -> bool {
+        matches!(self, Self::Agent { source, .. } if !matches!(source, ttrpc::Error::RpcStatus(_)))
+    }
+
+    /// The same error where the agent gave no answer because its VM had ended.
+    pub fn because_vm_ended(self, status: String, console: String) -> Self {
+        match self {
+            Self::Agent { doing, .. } => Self::Ended { doing, status, console },
+            other => other,
+        }
+    }
+
     fn code(&self) -> Code {
         match self {
             Self::NoContainer(_) | Self::NoExec { .. } | Self::Finished => Code::NOT_FOUND,
@@ -137,7 +160,7 @@ impl Error {
                 source: ttrpc::Error::RpcStatus(status),
                 ..
             } => status.code(),
-            Self::Agent { .. } => Code::UNAVAILABLE,
+            Self::Agent { .. } | Self::Ended { .. } => Code::UNAVAILABLE,
         }
     }
 
@@ -190,6 +213,20 @@ mod tests {
 
     fn answer(code: Code, message: &str) -> Error {
         Error::agent("create container web")(ttrpc::Error::RpcStatus(ttrpc::get_status(code, message)))
+    }
+
+    #[test]
+    fn how_a_vm_ended_is_told_where_its_agent_fell_silent() {
+        let silent = Error::agent("mount layer x")(ttrpc::Error::Socket("early eof".to_owned()));
+        assert!(silent.is_silence());
+        let (code, text) = status(silent.because_vm_ended("exit status: 4".to_owned(), "triple fault".to_owned()));
+        assert_eq!(code, Code::UNAVAILABLE);
+        assert_eq!(
+            text,
+            "cannot mount layer x: the VM ended (exit status: 4); its console ends with:\ntriple fault"
+        );
+        let answered = answer(Code::NOT_FOUND, "no such thing");
+        assert!(!answered.is_silence());
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::{
     policy_text::PolicyText,
     vm::{BootRequest, References, StateDir, Vm, VmError},
 };
-use agent_protocol::{MountScratchRequest, SetPolicyRequest};
+use agent_protocol::{LoadFragmentRequest, MountScratchRequest, SetPolicyRequest};
 use nix::sys::statvfs::statvfs;
 use rootfs::Mounted;
 use std::{
@@ -33,12 +33,26 @@ use std::{
 /// The agent must answer a call that changes something within this time. Emulated guests are slow.
 pub const AGENT_CALL: Duration = Duration::from_secs(120);
 
+/// The end of a VM shows within this time after its agent fell silent.
+const END_SHOWS: Duration = Duration::from_secs(1);
+
 /// A file system with less room than this, in bytes, is full: an empty scratch disk takes more.
 const FULL: u64 = 512 << 10;
 
 /// Context of an agent call with [`AGENT_CALL`].
 pub fn agent_call() -> ttrpc::context::Context {
     ttrpc::context::with_duration(AGENT_CALL)
+}
+
+/// The error that a caller is told: where the agent fell silent because its VM ended, how that ended.
+pub async fn explain(vm: &Vm, error: Error) -> Error {
+    if !error.is_silence() {
+        return error;
+    }
+    match vm.end_within(END_SHOWS).await {
+        Some((status, console)) => error.because_vm_ended(status, console),
+        None => error,
+    }
 }
 
 /// Where a sandbox is in its life.
@@ -205,6 +219,23 @@ impl Sandbox {
         let started = std::time::Instant::now();
         let vm = Vm::boot(request).await?;
         log::info!("agent of sandbox {} answers after {:?}", self.id, started.elapsed());
+        if let Err(error) = self.open(&vm, config, policy, references, &fragments).await {
+            return Err(explain(&vm, error).await);
+        }
+        let vm = Arc::new(vm);
+        booting.succeed(vm.clone());
+        Ok(vm)
+    }
+
+    /// Gives a guest what it wants before its first container: the policy, its fragments, the scratch disk.
+    async fn open(
+        &self,
+        vm: &Vm,
+        config: &Config,
+        policy: PolicyText,
+        references: References,
+        fragments: &[LoadFragmentRequest],
+    ) -> Result<(), Error> {
         let set = SetPolicyRequest {
             policy: policy.text,
             reference_info: references.plain,
@@ -228,14 +259,15 @@ impl Sandbox {
             .mount_scratch(agent_call(), &scratch)
             .await
             .map_err(|answer| scratch_failed(config, answer))?;
-        let vm = Arc::new(vm);
-        booting.succeed(vm.clone());
-        Ok(vm)
+        Ok(())
     }
 
     async fn mount(&self, vm: &Vm, container: &str, layers: Vec<CachedLayer>) -> Result<Vec<[u8; 32]>, Error> {
         let mut mounted = self.mounted.lock().await;
-        mounted.mount(vm, &self.id, container, layers).await
+        match mounted.mount(vm, &self.id, container, layers).await {
+            Ok(layers) => Ok(layers),
+            Err(error) => Err(explain(vm, error).await),
+        }
     }
 
     fn phase(&self) -> std::sync::MutexGuard<'_, Phase> {

@@ -13,7 +13,7 @@ mod stats;
 use crate::{
     error::Error,
     events::Publisher,
-    sandbox::{AGENT_CALL, Sandbox, agent_call},
+    sandbox::{AGENT_CALL, Sandbox, agent_call, explain},
     vm::KILLED,
 };
 use agent_protocol::{
@@ -104,7 +104,10 @@ impl Task for TaskService {
         let work = async move {
             let container = tasks.containers.get(&request.id)?;
             let process = container.process(&request.exec_id)?;
-            let pid = process.start(&container, &tasks.events).await?;
+            let pid = match process.start(&container, &tasks.events).await {
+                Ok(pid) => pid,
+                Err(error) => return Err(explain(container.vm(), error).await),
+            };
             Ok(StartResponse { pid, ..Default::default() })
         };
         detached(work).await

@@ -194,6 +194,12 @@ impl Vm {
         self.vmm.ended().await;
     }
 
+    /// How it ended, if it does within `limit`: the VMM's exit status and the last lines of the console.
+    pub async fn end_within(&self, limit: Duration) -> Option<(String, String)> {
+        let status = timeout(limit, self.vmm.ended()).await.ok()?;
+        Some((status, last_lines(&self.state.path_of("console.log"))))
+    }
+
     /// Asks for the VMM's end at once; [`Vm::ended`] tells when.
     pub fn kill(&self) {
         self.vmm.kill.notify_one();

@@ -9,7 +9,7 @@ use crate::{
     bundle::{Bundle, BundleError, note_state},
     config::Config,
     error::Error,
-    sandbox::{Rootfs, agent_call},
+    sandbox::{Rootfs, agent_call, explain},
     stdio::{StdioPaths, Streams},
 };
 use agent_protocol::{CreateContainerRequest, valid_caller_id};
@@ -94,6 +94,7 @@ async fn build(tasks: &Tasks, request: &CreateTaskRequest) -> Result<Arc<Contain
             Arc::new(init),
         ))),
         Err(error) => {
+            let error = explain(&rootfs.vm, error).await;
             // In a VM of its own it goes with the VM.
             if request.id != tasks.sandbox.id() {
                 tasks.sandbox.release(&request.id, &rootfs).await;
