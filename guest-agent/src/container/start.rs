@@ -153,7 +153,7 @@ impl Containers {
         let spec = spec::of_exec(action, permit.verdict(), terminal, rlimits, oom_score_adj, init.as_raw(), seccomp);
         let process = match self.launch(Verb::Exec, &container.id, &spec, owner(&spec), size, streams) {
             Ok(process) => process,
-            Err(error) => return Err(self.undone_exec(permit, &container.id, error)),
+            Err(error) => return Err(self.undo_exec(permit, &container.id, error)),
         };
         let process = Process {
             args: action.arg_list.clone(),
@@ -187,7 +187,7 @@ impl Containers {
         let spec = spec::of_external(action, permit.verdict(), size.is_some());
         let process = match self.launch(Verb::External, &guest.id, &spec, owner(&spec), size, streams) {
             Ok(process) => process,
-            Err(error) => return Err(self.undone_exec(permit, &guest.id, error)),
+            Err(error) => return Err(self.undo_exec(permit, &guest.id, error)),
         };
         let process = Process {
             args: action.arg_list.clone(),
@@ -256,15 +256,14 @@ impl Containers {
 
     /// Ends what a launch that failed may have started by then. What may have run for a moment is remembered as allowed, for
     /// its children live on in the container; what cannot have run is forgotten with the permit.
-    fn undone_exec<A: Action>(&self, permit: Permit<'_, A>, id: &ContainerId, error: ContainerError) -> ContainerError {
-        let may_have_run = matches!(
-            error,
-            ContainerError::Launcher(LauncherError::Silent | LauncherError::Answer) | ContainerError::Stdio(_)
-        );
-        let error = self.undo_exec(id, error);
-        if may_have_run {
-            permit.commit();
-        }
+    fn undo_exec<A: Action>(&self, permit: Permit<'_, A>, id: &ContainerId, error: ContainerError) -> ContainerError {
+        let error = match error {
+            ContainerError::Launcher(LauncherError::Silent | LauncherError::Answer) => self.end_unknown(id).err().unwrap_or(error),
+            // It may have run until `abandon` ended it.
+            ContainerError::Stdio(_) => error,
+            _ => return error,
+        };
+        permit.commit();
         error
     }
 
@@ -272,20 +271,15 @@ impl Containers {
     ///
     /// The launcher has ended, so its child has become this process's own, which no other process of the container
     /// is unless the reaper knows it: orphans inside go to the container's init.
-    fn undo_exec(&self, id: &ContainerId, error: ContainerError) -> ContainerError {
-        if !matches!(error, ContainerError::Launcher(LauncherError::Silent | LauncherError::Answer)) {
-            return error;
-        }
-        let Ok(pids) = cgroup::processes(id) else {
-            return ContainerError::NotUndone;
-        };
+    fn end_unknown(&self, id: &ContainerId) -> Result<(), ContainerError> {
+        let pids = cgroup::processes(id).map_err(|_| ContainerError::NotUndone)?;
         for pid in pids.into_iter().map(Pid::from_raw) {
             if parent_of(pid) == Some(Pid::this()) && !self.reaper.is_running(pid) {
                 // One that has just ended is what was wanted.
                 let _ = crate::sys::kill(pid, libc::SIGKILL);
             }
         }
-        error
+        Ok(())
     }
 
     /// Ends a process that was started and cannot be used.
