@@ -33,8 +33,8 @@ const SHOWN_BYTES: usize = 3000;
 /// Largest report that is read.
 const REPORT_BYTES: u64 = 1 << 20;
 
-/// What shows on a console that the emulated processor failed, which is rare ([`crate::l1::machine`] says why). No story crashes
-/// L1's kernel, and a guest that was booted a thousand times the same way does not panic by itself.
+/// What shows on a console that the emulated processor failed, which is rare ([`crate::l1::machine`] and L1's init say why). No story
+/// crashes L1's kernel, and a guest that was booted a thousand times the same way does not panic by itself.
 const EMULATION_FAULTS: &[(&str, &str)] = &[
     (CONSOLE, "Kernel panic - not syncing"),
     (CONSOLE, "BUG: "),
@@ -149,7 +149,9 @@ impl Teller<'_> {
         let report = loop {
             match self.attempt(task, &dir) {
                 Ok(report) => {
-                    let fault = (report.outcome == Outcome::Failed).then(|| self.broken_processor(&dir)).flatten();
+                    let fault = (report.outcome == Outcome::Failed)
+                        .then(|| self.broken_processor(&dir, &report.message))
+                        .flatten();
                     let Some(words) = fault.filter(|_| retries < RETRIES) else {
                         break report;
                     };
@@ -190,8 +192,8 @@ impl Teller<'_> {
         }
     }
 
-    /// What shows that the emulated processor failed under a story.
-    fn broken_processor(&self, dir: &Path) -> Option<&'static str> {
+    /// What shows that the emulated processor failed under a story; `message` is why the story failed.
+    fn broken_processor(&self, dir: &Path, message: &str) -> Option<&'static str> {
         if *self.testbed.accel() == Accel::Kvm {
             return None;
         }
@@ -201,7 +203,8 @@ impl Teller<'_> {
         };
         EMULATION_FAULTS
             .iter()
-            .find(|(file, words)| says(file, words))
+            // A VM's console goes with the VM, maybe before it was copied; the shim tells its last lines.
+            .find(|(file, words)| says(file, words) || *file == VMM_CONSOLE && message.contains(words))
             .map(|(_, words)| *words)
     }
 

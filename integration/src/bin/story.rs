@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use integration::{
     bench, demo, images,
-    lab::{Ended, IMAGES, Lab, Scope, watch},
+    lab::{Ended, IMAGES, Lab, Scope, watch::Watch},
     stories::{ALL, Outcome, Report, Runtime, Skip, Story},
 };
 use std::path::Path;
@@ -61,7 +61,7 @@ fn main() -> ExitCode {
         Arguments::Prepare => prepare(),
         Arguments::Tell { name, runtime, scope } => tell(&name, runtime, scope),
         Arguments::Bench { name } => bench::measure(&name),
-        Arguments::Demo { nonce } => watch::consoles().context("cannot watch consoles").and_then(|()| demo::tell(&nonce)),
+        Arguments::Demo { nonce } => watch().and_then(|_watch| demo::tell(&nonce)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -70,6 +70,10 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn watch() -> Result<Watch> {
+    Watch::over_consoles().context("cannot watch consoles")
 }
 
 fn prepare() -> Result<()> {
@@ -92,7 +96,7 @@ fn tell(name: &str, runtime: Runtime, scope: Scope) -> Result<()> {
         .find(|story| story.name == name)
         .with_context(|| format!("no story is called {name}"))?;
     clean()?;
-    watch::consoles().context("cannot watch consoles")?;
+    let _watch = watch()?;
     println!("{}: {} ({})", story.name, story.about, runtime.name());
     let started = Instant::now();
     let (outcome, message) = judge(story, runtime, scope);

@@ -94,8 +94,11 @@ impl Vm {
             .context("cannot write the spec")?;
         let spec_file = inherited(spec_file)?;
         println!("  $ casemate-vmm --spec-fd {}", spec_file.as_raw_fd());
+        // The VMM's last words belong behind its guest's, as under the shim.
+        let last_words = console.try_clone().context("cannot share the console's file")?;
         let child = Command::new(VMM)
             .args(["--spec-fd", &spec_file.as_raw_fd().to_string()])
+            .stderr(last_words)
             .spawn()
             .context("cannot start casemate-vmm")?;
         Ok(Self { child, dir, vsock })
