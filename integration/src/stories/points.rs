@@ -22,6 +22,11 @@ const TRUST_LIST: &[u8] = include_bytes!("../../../policy/fragment/fixtures/trus
 const TRUST_LISTS: &str = "application/vnd.transparency-trust-list.v1+cose";
 const NETWORK_ANNOTATION: &str = "io.microsoft.virtualmachine.lcow.hostnetwork";
 
+/// The policy lets it run, and lets it be sent fewer signals than the init.
+const EXEC: [&str; 2] = ["sleep", "99999"];
+/// SIGWINCH, which a process ignores that says nothing of it. The init may be sent it, the exec not.
+const SIGNAL_OF_INIT: u32 = 28;
+
 /// Makes a call's context, with its time limit.
 type Deadlined = fn() -> ttrpc::context::Context;
 
@@ -110,7 +115,12 @@ fn changed(spec: &[u8], change: impl FnOnce(&mut Value)) -> Result<Vec<u8>> {
 }
 
 pub(super) fn denied_everywhere(lab: &Lab) -> Result<()> {
-    let policy = shut("shutdown_container", Policy::of(BUSYBOX).command(&COMMAND).generate()?.text())?;
+    let generated = Policy::of(BUSYBOX)
+        .command(&COMMAND)
+        .exec(&EXEC)
+        .signals(&[SIGNAL_OF_INIT])
+        .generate()?;
+    let policy = shut("shutdown_container", generated.text())?;
     let layer = converted_layer()?;
     let vm = Vm::boot("points", policy.as_bytes())?;
     vm.converse(async |agent, context| {
@@ -210,6 +220,12 @@ async fn with_a_container(agent: &AgentClient, context: Deadlined, world: &World
     let spec = changed(&world.spec, |spec| spec["annotations"] = json!({NETWORK_ANNOTATION: "true"}))?;
     denied("host_network", agent.create_container(context(), &create(world, spec)).await)?;
     let right = create(world, world.spec.clone());
+    let elsewhere = CreateContainerRequest {
+        sandbox_id: "elsewhere".to_owned(),
+        ..right.clone()
+    };
+    let elsewhere = agent.create_container(context(), &elsewhere).await;
+    refused("a container of another sandbox", Code::FAILED_PRECONDITION, elsewhere)?;
     agent.create_container(context(), &right).await.context("CreateContainer")?;
     let start = StartContainerRequest {
         container_id: container_id.clone(),
@@ -223,12 +239,7 @@ async fn with_a_container(agent: &AgentClient, context: Deadlined, world: &World
         ..Default::default()
     };
     denied("exec_in_container", agent.exec_process(context(), &exec).await)?;
-    let signal = SignalProcessRequest {
-        container_id: container_id.clone(),
-        signal: 10,
-        ..Default::default()
-    };
-    denied("signal_container_process", agent.signal_process(context(), &signal).await)?;
+    signals(agent, context, world).await?;
     let list = ListProcessesRequest {
         container_id: container_id.clone(),
         ..Default::default()
@@ -244,6 +255,40 @@ async fn with_a_container(agent: &AgentClient, context: Deadlined, world: &World
         ..Default::default()
     };
     denied("shutdown_container", agent.shutdown_container(context(), &shutdown).await)
+}
+
+/// A signal to all is one to each process that the policy knows by itself.
+async fn signals(agent: &AgentClient, context: Deadlined, world: &World) -> Result<()> {
+    let init = |signal: u32, all: bool| SignalProcessRequest {
+        container_id: world.container.clone(),
+        signal,
+        all,
+        ..Default::default()
+    };
+    let point = "signal_container_process";
+    denied(point, agent.signal_process(context(), &init(10, false)).await)?;
+    let all = init(SIGNAL_OF_INIT, true);
+    agent
+        .signal_process(context(), &all)
+        .await
+        .context("a signal to all, which is the init")?;
+    let spec: Value = serde_json::from_slice(&world.spec).context("the container's document is not JSON")?;
+    let mut process = spec["process"].clone();
+    process["args"] = json!(EXEC);
+    let exec = ExecProcessRequest {
+        container_id: world.container.clone(),
+        exec_id: "sleep".to_owned(),
+        process: process.to_string().into_bytes(),
+        ..Default::default()
+    };
+    agent.exec_process(context(), &exec).await.context("ExecProcess")?;
+    denied(point, agent.signal_process(context(), &all).await)?;
+    let alone = init(SIGNAL_OF_INIT, false);
+    agent
+        .signal_process(context(), &alone)
+        .await
+        .context("a signal to the init beside an exec")?;
+    Ok(())
 }
 
 /// What is asked for, in words and in the container's document.

@@ -135,3 +135,19 @@ fn receipts_count_when_a_trust_list_vouches_for_their_key() {
     };
     load(&mut enforcer, with_receipt).unwrap();
 }
+
+#[test]
+fn a_strict_policy_asks_for_receipts_where_it_takes_the_text() {
+    // The first answers while only the header is known, the second where the text says svn 1.
+    let two = r#"fragments := [
+    {"issuer": "did:a", "feed": "both", "minimum_svn": "5", "includes": ["namespace"]},
+    {"issuer": "did:a", "feed": "both", "minimum_svn": "1", "includes": ["namespace"], "required_receipts": ["ledger"]},"#;
+    let of = |strict: bool| {
+        let policy = POLICY.replace("fragments := [", two);
+        Enforcer::new(&format!("{policy}strict := {strict}\n")).unwrap()
+    };
+    let unproven = || fragment("both", &text("app", 1, true));
+    load(&mut of(false), unproven()).unwrap();
+    load(&mut of(true), unproven()).unwrap_err();
+    load(&mut of(true), fragment("both", &text("app", 5, true))).unwrap();
+}
