@@ -1,47 +1,42 @@
-//! The ttrpc service. Each method: decode, enforce, act.
+//! The ttrpc service. Each method: decode, enforce, act; [`acts`] has those that take more than a line.
 
 use std::{io, process, sync::Arc, time::Duration};
 
 use agent_protocol::{
-    Agent, AttachDiskRequest, AttachDiskResponse, BlockIo, CONTROL_PORT, ConfigureNetworkRequest, ConfigureNetworkResponse,
-    ContainerStatsRequest, ContainerStatsResponse, CreateContainerRequest, CreateContainerResponse, DeleteProcessRequest,
-    DeleteProcessResponse, DetachDiskRequest, DetachDiskResponse, DumpStacksRequest, DumpStacksResponse, ExecExternalRequest,
-    ExecExternalResponse, ExecProcessRequest, ExecProcessResponse, ForwardPortRequest, ForwardPortResponse, GuestProcess,
-    ListProcessesRequest, ListProcessesResponse, LoadFragmentRequest, LoadFragmentResponse, MountLayerRequest, MountLayerResponse,
-    MountOverlayRequest, MountOverlayResponse, MountScratchRequest, MountScratchResponse, MountShareRequest, MountShareResponse,
-    PauseContainerRequest, PauseContainerResponse, PowerOffRequest, PowerOffResponse, ResizeTerminalRequest, ResizeTerminalResponse,
-    ResumeContainerRequest, ResumeContainerResponse, STREAM_PORT, SetPolicyRequest, SetPolicyResponse, ShutdownContainerRequest,
-    ShutdownContainerResponse, SignalProcessRequest, SignalProcessResponse, StartContainerRequest, StartContainerResponse, StreamToken,
-    UnmountLayerRequest, UnmountLayerResponse, UnmountOverlayRequest, UnmountOverlayResponse, UnmountScratchRequest,
-    UnmountScratchResponse, UnmountShareRequest, UnmountShareResponse, UpdateContainerRequest, UpdateContainerResponse, WaitOomRequest,
-    WaitOomResponse, WaitProcessRequest, WaitProcessResponse, create_agent, limits::CAPACITY_DEADLINE,
+    Agent, AttachDiskRequest, AttachDiskResponse, CONTROL_PORT, ConfigureNetworkRequest, ConfigureNetworkResponse, ContainerStatsRequest,
+    ContainerStatsResponse, CreateContainerRequest, CreateContainerResponse, DeleteProcessRequest, DeleteProcessResponse,
+    DetachDiskRequest, DetachDiskResponse, DumpStacksRequest, DumpStacksResponse, ExecExternalRequest, ExecExternalResponse,
+    ExecProcessRequest, ExecProcessResponse, ForwardPortRequest, ForwardPortResponse, ListProcessesRequest, ListProcessesResponse,
+    LoadFragmentRequest, LoadFragmentResponse, MountLayerRequest, MountLayerResponse, MountOverlayRequest, MountOverlayResponse,
+    MountScratchRequest, MountScratchResponse, MountShareRequest, MountShareResponse, PauseContainerRequest, PauseContainerResponse,
+    PowerOffRequest, PowerOffResponse, ResizeTerminalRequest, ResizeTerminalResponse, ResumeContainerRequest, ResumeContainerResponse,
+    STREAM_PORT, SetPolicyRequest, SetPolicyResponse, ShutdownContainerRequest, ShutdownContainerResponse, SignalProcessRequest,
+    SignalProcessResponse, StartContainerRequest, StartContainerResponse, UnmountLayerRequest, UnmountLayerResponse, UnmountOverlayRequest,
+    UnmountOverlayResponse, UnmountScratchRequest, UnmountScratchResponse, UnmountShareRequest, UnmountShareResponse,
+    UpdateContainerRequest, UpdateContainerResponse, WaitOomRequest, WaitOomResponse, WaitProcessRequest, WaitProcessResponse,
+    create_agent,
 };
-use policy::{
-    ContainerId,
-    action::{
-        DumpStacks, GetProperties, HostNetwork, MountBlockdev, MountDevice, Plan9Mount, Plan9Unmount, RwMountDevice, RwUnmountDevice,
-        ShutdownContainer, UnmountBlockdev, UnmountDevice,
-    },
+use policy::action::{
+    DumpStacks, MountBlockdev, Plan9Mount, Plan9Unmount, RwMountDevice, RwUnmountDevice, ShutdownContainer, UnmountBlockdev, UnmountDevice,
 };
-use tokio::{sync::SemaphorePermit, task::spawn_blocking};
 use tokio_vsock::VsockStream;
 use ttrpc::r#async::{Server, TtrpcContext};
 
 use crate::{
-    additions, admission,
-    cgroup::counters::Counters,
-    container::{ContainerError, UserDatabase, Walls, exec_action, split},
-    decode::{self, CreateOrder, ExecOrder, ExternalOrder, ForwardOrder, LayerOrder, SignalOrder, StdioPlan},
+    admission,
+    container::ContainerError,
+    decode,
     error::RequestError,
     evidence::{BootEvidence, Evidence},
     network, paths,
-    reaper::{Reaper, ended},
+    reaper::Reaper,
     sandbox::Sandbox,
     stacks,
-    stdio::HostStreams,
     storage::{self, StorageError, absent},
-    streams::{self, ClaimError, Stream, Streams},
+    streams::{self, Streams},
 };
+
+mod acts;
 
 /// Threads for acts that block; they are serial but for a few look-ups.
 const BLOCKING_THREADS: usize = 8;
@@ -100,229 +95,6 @@ async fn serve() -> Result<(), ServerError> {
 struct Service<E> {
     sandbox: Sandbox<E>,
     streams: Arc<Streams<VsockStream>>,
-}
-
-impl<E: Evidence + 'static> Service<E> {
-    /// The connections that a plan names, all of them or an error.
-    async fn claim(&self, plan: &StdioPlan) -> Result<HostStreams<VsockStream>, RequestError> {
-        let claim = async |token: Option<StreamToken>| -> Result<Option<Stream<VsockStream>>, ClaimError> {
-            match token {
-                Some(token) => self.streams.claim(token).await.map(Some),
-                None => Ok(None),
-            }
-        };
-        let (stdin, stdout, stderr) = tokio::try_join!(claim(plan.stdin), claim(plan.stdout), claim(plan.stderr))?;
-        Ok(HostStreams { stdin, stdout, stderr })
-    }
-
-    async fn load_fragment(&self, request: LoadFragmentRequest) -> Result<(), RequestError> {
-        self.sandbox.check_open()?;
-        let injection = decode::injection(request)?;
-        // Chain and signature before the policy is asked, as no permit may wait for arithmetic of the host's choice.
-        let opened = spawn_blocking(move || injection.open()).await;
-        let addition = opened.map_err(|_| RequestError::Panicked)??;
-        let act = self
-            .sandbox
-            .judged(move |enforcer, _, containers| Ok(additions::load(enforcer, &mut containers.context(), addition)?));
-        act.await
-    }
-
-    async fn mount_layer(&self, order: LayerOrder) -> Result<(), RequestError> {
-        self.sandbox.check_open()?;
-        let LayerOrder { slot, geometry, root_hash } = order;
-        let disk = storage::layer_disk()?;
-        let end = geometry.end_sector();
-        // Before the policy is asked, as no permit may wait for the host.
-        let grown = disk.grown_to(end, CAPACITY_DEADLINE).await;
-        let grown = grown.map_err(|cause| StorageError::Io {
-            step: "reading the size of the layer disk",
-            cause,
-        })?;
-        grown.map_err(|available| StorageError::BeyondDisk { end, available })?;
-        let act = self.sandbox.judged(move |enforcer, storage, _| {
-            let permit = enforcer.enforce(MountDevice::new(paths::layer(slot), root_hash))?;
-            Ok(storage.mount_layer(permit, slot, &disk, geometry)?)
-        });
-        act.await
-    }
-
-    async fn create(&self, order: CreateOrder) -> Result<u32, RequestError> {
-        self.sandbox.check_open()?;
-        let streams = self.claim(&order.stdio).await?;
-        let act = self.sandbox.judged(move |enforcer, storage, containers| {
-            let CreateOrder {
-                container,
-                sandbox,
-                spec,
-                stdio,
-            } = order;
-            containers.check_free(&container)?;
-            if !storage.has_rootfs(&container, &sandbox) {
-                return Err(ContainerError::NoRootfs(container).into());
-            }
-            let users = UserDatabase::read(&paths::rootfs(&container)).map_err(ContainerError::User)?;
-            let identity = users.identify(&spec.process.user).map_err(ContainerError::User)?;
-            let (action, confinement, rest) = split(spec, &container, &sandbox, identity).map_err(ContainerError::Source)?;
-            let judged = enforcer.judges_confinement();
-            let mut whole = enforcer.transaction();
-            let walls = Walls::of(whole.enforce(confinement)?, judged);
-            if rest.host_network {
-                whole.enforce(HostNetwork {})?.commit();
-            }
-            let permit = whole.enforce(action)?;
-            let pid = containers.create(permit, walls, rest, users, &sandbox, stdio.terminal, streams)?;
-            whole.commit();
-            Ok(pid.as_raw() as u32)
-        });
-        act.await
-    }
-
-    async fn exec(&self, order: ExecOrder) -> Result<u32, RequestError> {
-        self.sandbox.check_open()?;
-        // Nobody waits, for streams or for others, to learn that there is no such container.
-        self.sandbox.containers.get(&order.container)?;
-        let streams = self.claim(&order.stdio).await?;
-        let act = self.sandbox.judged(move |enforcer, _, containers| {
-            let ExecOrder {
-                container,
-                exec_id,
-                process,
-                stdio,
-            } = order;
-            let identity = containers.get(&container)?.identify(&process.user)?;
-            let (action, terminal, rlimits, oom) = exec_action(process, &container, identity);
-            let permit = enforcer.enforce(action)?;
-            let pid = containers.exec(permit, exec_id, terminal, rlimits, oom, stdio.terminal, streams)?;
-            Ok(pid.as_raw() as u32)
-        });
-        act.await
-    }
-
-    async fn exec_external(&self, order: ExternalOrder) -> Result<u32, RequestError> {
-        self.sandbox.check_open()?;
-        let streams = self.claim(&order.stdio).await?;
-        let act = self.sandbox.judged(move |enforcer, _, containers| {
-            let ExternalOrder { exec_id, action, stdio } = order;
-            let permit = enforcer.enforce(action)?;
-            let pid = containers.exec_external(permit, exec_id, stdio.terminal, streams)?;
-            Ok(pid.as_raw() as u32)
-        });
-        act.await
-    }
-
-    async fn forward(&self, order: ForwardOrder) -> Result<(), RequestError> {
-        self.sandbox.check_open()?;
-        let stream = self.streams.claim(order.token).await?;
-        let act = self.sandbox.judged(move |enforcer, _, _| {
-            let permit = enforcer.enforce(order.action)?;
-            Ok(network::connect(permit)?)
-        });
-        Ok(network::join(act.await?, stream)?)
-    }
-
-    async fn signal(&self, order: SignalOrder) -> Result<(), RequestError> {
-        self.sandbox.check_open()?;
-        self.sandbox.containers.get(&order.container)?;
-        let act = self.sandbox.judged(move |enforcer, _, containers| {
-            let SignalOrder {
-                container,
-                process,
-                signal,
-                all,
-            } = order;
-            let mut whole = enforcer.transaction();
-            // The end of the init is the end of all; any other signal to all is one to each that the policy knows by itself.
-            let each = if all && signal != libc::SIGKILL {
-                containers.execs(&container)?
-            } else {
-                Vec::new()
-            };
-            for exec in each {
-                whole.enforce(containers.signal_action(&container, &exec, signal, false)?)?.commit();
-            }
-            let permit = whole.enforce(containers.signal_action(&container, &process, signal, all)?)?;
-            containers.signal(permit, &process, all)?;
-            whole.commit();
-            Ok(())
-        });
-        act.await
-    }
-
-    /// Asks the policy whether the container's properties may be read. The permit is given back before they are: a
-    /// reader of statistics must not keep others from acting.
-    async fn may_be_read(&self, container: &ContainerId) -> Result<(), RequestError> {
-        let container = container.clone();
-        let act = self.sandbox.judged(move |enforcer, _, containers| {
-            containers.get(&container)?;
-            enforcer.enforce(GetProperties {})?.commit();
-            Ok(())
-        });
-        act.await
-    }
-
-    async fn stats(&self, request: ContainerStatsRequest) -> Result<ContainerStatsResponse, RequestError> {
-        let container = decode::container_id(&request.container_id)?;
-        self.may_be_read(&container).await?;
-        let Counters { values, io } = self.sandbox.containers.counters(&container)?;
-        let io = io.into_iter().map(|io| BlockIo {
-            major: io.major,
-            minor: io.minor,
-            rbytes: io.rbytes,
-            wbytes: io.wbytes,
-            rios: io.rios,
-            wios: io.wios,
-            ..Default::default()
-        });
-        Ok(ContainerStatsResponse {
-            counters: values,
-            io: io.collect(),
-            ..Default::default()
-        })
-    }
-
-    async fn list(&self, request: ListProcessesRequest) -> Result<ListProcessesResponse, RequestError> {
-        let container = decode::container_id(&request.container_id)?;
-        self.may_be_read(&container).await?;
-        let processes = self.sandbox.containers.list(&container)?.into_iter();
-        let processes = processes.map(|(pid, exec_id)| GuestProcess {
-            pid,
-            exec_id,
-            ..Default::default()
-        });
-        Ok(ListProcessesResponse {
-            processes: processes.collect(),
-            ..Default::default()
-        })
-    }
-
-    async fn wait_oom(&self, request: WaitOomRequest) -> Result<WaitOomResponse, RequestError> {
-        self.sandbox.check_open()?;
-        let _room = self.room_to_wait()?;
-        let container = decode::container_id(&request.container_id)?;
-        let count = self.sandbox.containers.oom_beyond(&container, request.seen).await?;
-        Ok(WaitOomResponse {
-            kills: count.kills,
-            ended: count.is_last,
-            ..Default::default()
-        })
-    }
-
-    fn room_to_wait(&self) -> Result<SemaphorePermit<'_>, ContainerError> {
-        let room = self.sandbox.waiters.try_acquire();
-        room.map_err(|_| ContainerError::TooMany("waiting calls"))
-    }
-
-    async fn wait(&self, request: WaitProcessRequest) -> Result<WaitProcessResponse, RequestError> {
-        self.sandbox.check_open()?;
-        let _room = self.room_to_wait()?;
-        let container = decode::container_id(&request.container_id)?;
-        let process = decode::process_id(&request.exec_id)?;
-        let exit = ended(self.sandbox.containers.exit_of(&container, &process)?).await;
-        let mut response = WaitProcessResponse::new();
-        response.exit_status = exit.status;
-        response.exited_at_ns = exit.at_ns;
-        Ok(response)
-    }
 }
 
 type Answer<T> = ttrpc::Result<T>;
