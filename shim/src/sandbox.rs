@@ -33,9 +33,6 @@ use std::{
 /// The agent must answer a call that changes something within this time. Emulated guests are slow.
 pub const AGENT_CALL: Duration = Duration::from_secs(120);
 
-/// The end of a VM shows within this time after its agent fell silent.
-const END_SHOWS: Duration = Duration::from_secs(1);
-
 /// A file system with less room than this, in bytes, is full: an empty scratch disk takes more.
 const FULL: u64 = 512 << 10;
 
@@ -49,7 +46,7 @@ pub async fn explain(vm: &Vm, error: Error) -> Error {
     if !error.is_silence() {
         return error;
     }
-    match vm.end_within(END_SHOWS).await {
+    match vm.end().await {
         Some((status, console)) => error.because_vm_ended(status, console),
         None => error,
     }

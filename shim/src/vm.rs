@@ -45,6 +45,8 @@ const CONNECT_PAUSE: Duration = Duration::from_millis(10);
 const CONNECT_ATTEMPT: Duration = Duration::from_secs(2);
 /// The agent must answer a power-off within this time.
 const POWER_OFF: Duration = Duration::from_secs(3);
+/// The end of a VM shows within this time after its agent is gone.
+const END_SHOWS: Duration = Duration::from_secs(2);
 /// The kernel must have ended a killed VMM after this time.
 const KILL: Duration = Duration::from_secs(10);
 /// Lines of the console that an error shows.
@@ -194,9 +196,9 @@ impl Vm {
         self.vmm.ended().await;
     }
 
-    /// How it ended, if it does within `limit`: the VMM's exit status and the last lines of the console.
-    pub async fn end_within(&self, limit: Duration) -> Option<(String, String)> {
-        let status = timeout(limit, self.vmm.ended()).await.ok()?;
+    /// How it ended, where its agent is gone because of that: the VMM's exit status and the last lines of the console.
+    pub async fn end(&self) -> Option<(String, String)> {
+        let status = timeout(END_SHOWS, self.vmm.ended()).await.ok()?;
         Some((status, last_lines(&self.state.path_of("console.log"))))
     }
 

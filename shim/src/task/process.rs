@@ -440,7 +440,8 @@ async fn wait(vm: &Vm, container: &str, exec: &str) -> Exit {
             Exit::now(UNKNOWN)
         }
         Err(error) => {
-            if !vm.has_ended() {
+            // A VMM closes its sockets before it says how its guest ended, and a guest says why its agent did.
+            if vm.end().await.is_none() {
                 // Without its agent a guest is of no use and cannot be controlled.
                 log::error!("the agent is gone ({error}); ending its VM");
                 vm.kill_and_wait().await;
