@@ -29,6 +29,7 @@ pub(in crate::stories) fn slow_reader(lab: &Lab) -> Result<()> {
     let reader = stdout.reader()?;
     let stdio = Stdio {
         stdout: stdout.path(),
+        stderr: stdout.path(),
         ..Stdio::default()
     };
     let tasks = Tasks::connect()?;
