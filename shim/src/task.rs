@@ -36,6 +36,7 @@ use process::{Exit, Process, ProcessState};
 use protobuf::well_known_types::empty::Empty;
 use std::{
     future::Future,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -49,6 +50,8 @@ use ttrpc::r#async::TtrpcContext;
 const DELETE_DRAIN: Duration = Duration::from_secs(10);
 /// SIGKILL of an init must have worked after this time, or the guest misbehaves and its VM is ended.
 const KILL_GRACE: Duration = Duration::from_secs(30);
+/// How often a shim without a container looks whether containerd still wants it.
+const LOOK: Duration = Duration::from_millis(500);
 /// SIGKILL (signal(7)).
 const SIGKILL: u32 = 9;
 
@@ -75,6 +78,19 @@ impl TaskService {
             ending: AtomicBool::new(false),
             finished,
         }))
+    }
+
+    /// Returns when containerd has given this shim up before it asked for a container: it removes the `bundle` of a shim that
+    /// it cannot start, on a full disk say, and leaves the process alone.
+    pub async fn abandoned(&self, bundle: &Path) {
+        while self.0.containers.is_empty() {
+            if !bundle.try_exists().unwrap_or(true) {
+                return;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        // Known to containerd by now, which will say when it is over.
+        std::future::pending().await
     }
 }
 

@@ -30,7 +30,7 @@ const DISCONNECT: Duration = Duration::from_secs(1);
 /// Events still queued at the end get this long.
 const LAST_EVENTS: Duration = Duration::from_secs(2);
 
-/// Serves until `Shutdown`.
+/// Serves until `Shutdown`, or until containerd has given up.
 ///
 /// # Errors
 /// See [`BootstrapError`]; later failures are answers to containerd.
@@ -78,7 +78,10 @@ async fn run(args: Args, listener: UnixListener) -> Result<(), BootstrapError> {
     crate::phase::reached("serving");
     log::info!("serving sandbox {} in namespace {}", group.id, args.namespace);
 
-    finished.notified().await;
+    tokio::select! {
+        () = finished.notified() => {}
+        () = service.abandoned(&bundle) => log::warn!("containerd has removed {} and wants no container: the end", bundle.display()),
+    }
     // Beside each other: containerd waits for the end of this process before it answers its own caller.
     let answered = tokio::time::sleep(LAST_ANSWER);
     let ended = async {

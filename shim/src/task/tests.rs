@@ -197,6 +197,24 @@ async fn a_shim_that_a_restarted_containerd_finds_without_a_container_ends() {
 }
 
 #[tokio::test]
+async fn a_shim_that_containerd_gives_up_before_its_first_container_ends() {
+    let world = World::new().await;
+    let bundle = world.dir.path().join("bundle-of-its-own");
+    let soon = |given_up| timeout(Duration::from_millis(10), given_up);
+    assert!(soon(world.service.abandoned(&bundle)).await.is_err(), "it has a container");
+    world.start("").await.unwrap();
+    world.kill("", 9).await.unwrap();
+    world.wait("").await.unwrap();
+    world.delete("").await.unwrap();
+    std::fs::create_dir(&bundle).unwrap();
+    assert!(soon(world.service.abandoned(&bundle)).await.is_err(), "it may yet be asked for one");
+    std::fs::remove_dir(&bundle).unwrap();
+    soon(world.service.abandoned(&bundle)).await.expect("the end");
+    world.service.0.containers.reserve("late").unwrap();
+    assert!(soon(world.service.abandoned(&bundle)).await.is_err(), "it is creating one");
+}
+
+#[tokio::test]
 async fn unknown_ids_and_unknown_calls() {
     let world = World::new().await;
     let state = StateRequest {
