@@ -60,13 +60,22 @@ fn take_listener() -> Result<UnixListener, BootstrapError> {
     Ok(listener)
 }
 
+/// Serves on `listener`, whose name on the host goes with it, however that ends.
 async fn run(args: Args, listener: UnixListener) -> Result<(), BootstrapError> {
+    // From the socket itself: containerd removes the bundle, and the address file in it, before we end.
+    let address = Address::of(&listener);
+    let result = serve_sandbox(&args, listener).await;
+    if let Some(address) = address {
+        address.unlink();
+    }
+    result
+}
+
+async fn serve_sandbox(args: &Args, listener: UnixListener) -> Result<(), BootstrapError> {
     let bundle = args.bundle_dir()?;
     let group = Bundle::read(&bundle)?.group(&args.id);
     Args::check_group(&group.id)?;
     ignore_signals()?;
-    // From the socket itself: containerd removes the bundle, and the address file in it, before we end.
-    let address = Address::of(&listener);
     let events = Publisher::start(args.namespace.clone(), std::env::var("TTRPC_ADDRESS").unwrap_or_default());
     let sandbox = Arc::new(Sandbox::new(args.namespace.clone(), group.id.clone(), args.address.clone()));
     let finished = Arc::new(Notify::new());
@@ -90,9 +99,6 @@ async fn run(args: Args, listener: UnixListener) -> Result<(), BootstrapError> {
     };
     tokio::join!(answered, ended);
     let _ = tokio::time::timeout(DISCONNECT, server.shutdown()).await;
-    if let Some(address) = address {
-        address.unlink();
-    }
     log::info!("sandbox {} has ended", group.id);
     Ok(())
 }
