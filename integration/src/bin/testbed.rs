@@ -307,7 +307,7 @@ fn test(place: &Place, jobs: usize, set: Set, seed: Option<u64>) -> Result<ExitC
     for (debian, suite) in (0..).zip(DEBIANS) {
         eprintln!("==> stories on {}", suite.name());
         let place = Place { suite, ..place.clone() };
-        let told = match tell(&place, jobs, set, seed, |task| sets::is_told(task.runtime, set, debian)) {
+        let told = match tell(&place, jobs, set, seed, |task| sets::is_told(task.runtime, debian)) {
             Ok(summary) => suites::Suite::of_stories(&summary),
             Err(error) => suites::Suite::broken(&format!("stories on {}", suite.name()), &error),
         };

@@ -104,9 +104,10 @@ pub fn shares_machine(story: &Story, set: Set) -> bool {
     set == Set::Short || long(story).is_none()
 }
 
-/// Whether `make test` tells a story on this runtime and Debian. On runc it is the story that is tested: once is enough.
-pub fn is_told(runtime: Runtime, set: Set, debian: u32) -> bool {
-    set == Set::Full || runtime != Runtime::Runc || debian == 0
+/// Whether a story is told on this runtime and Debian. On runc it is the story that is tested: once is enough. Besides, runc's
+/// shim of containerd 1.7 panics when an init ends that has had execs ("makechan: size out of range" in `handleInitExit`).
+pub fn is_told(runtime: Runtime, debian: u32) -> bool {
+    runtime != Runtime::Runc || debian == 0
 }
 
 #[cfg(test)]
