@@ -33,7 +33,7 @@ const SHOWN_BYTES: usize = 3000;
 /// Largest report that is read.
 const REPORT_BYTES: u64 = 1 << 20;
 
-/// What shows on a console that the emulated processor failed, which is rare ([`crate::l1::machine`] and L1's init say why). No story
+/// What shows on a console that the emulated processor failed, which is rare ([`crate::l1::machine`] says how). No story
 /// crashes L1's kernel, and a guest that was booted a thousand times the same way does not panic by itself.
 const EMULATION_FAULTS: &[(&str, &str)] = &[
     (CONSOLE, "Kernel panic - not syncing"),

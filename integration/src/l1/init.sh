@@ -12,15 +12,6 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t debugfs debugfs /sys/kernel/debug
 ln -sfn /proc/self/fd /dev/fd
 for m in kvm_amd kvm_intel tun overlay loop; do modprobe -q $m; done
-# KVM patches the text of the scheduler when the first VM comes and when the last one goes, and its own when a VM's local APIC is
-# switched on. Beside such a write QEMU can translate the breakpoint that stands there for a moment, and keep it. One VM that
-# never runs keeps those words as they are.
-perl -e 'open my $kvm, "+<", "/dev/kvm" or die "no KVM: $!\n";
-    my $vm = ioctl($kvm, 0xAE01, 0) or die "KVM_CREATE_VM: $!\n";
-    open my $v, "+<&=", $vm or die "its descriptor: $!\n";
-    ioctl($v, 0xAE60, 0) or die "KVM_CREATE_IRQCHIP: $!\n";
-    ioctl($v, 0xAE41, 0) or die "KVM_CREATE_VCPU: $!\n";
-    print "one VM held\n"; close STDOUT; sleep' &
 hostname casemate-l1; ip link set lo up
 say modules
 

@@ -303,7 +303,6 @@ fn qemu(start: &Start<'_>, dir: &Path, sockets: &Path) -> Command {
             "base=2026-01-01,clock=vm",
         ]),
     };
-    let processors = if *start.accel == Accel::Counted { "1" } else { "2" };
     let file = |share: &str, path: &Path| {
         format!(
             "memory-backend-file,id=m,size={MEMORY_MIB}M,mem-path={},share={share}",
@@ -323,7 +322,7 @@ fn qemu(start: &Start<'_>, dir: &Path, sockets: &Path) -> Command {
         "-m",
         &MEMORY_MIB.to_string(),
         "-smp",
-        processors,
+        &start.accel.processors().to_string(),
     ]);
     q.args(["-display", "none", "-no-reboot", "-nodefaults", "-serial", "stdio"]);
     q.args(["-qmp", &format!("unix:{}/qmp,server=on,wait=off", sockets.display())]);

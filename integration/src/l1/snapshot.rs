@@ -84,6 +84,7 @@ pub fn base(image: &Image, accel: &Accel) -> Result<PathBuf> {
         image.key.as_bytes(),
         super::machine::qemu_version()?.as_bytes(),
         JOB_DISK_BYTES.to_string().as_bytes(),
+        accel.processors().to_string().as_bytes(),
     ]);
     let kind = if *accel == Accel::Counted { "base-counted" } else { "base" };
     let dir = host::cache_dir("l1")?.join(format!("{kind}-{}-{key}", image.suite.name()));
