@@ -25,6 +25,8 @@ const MEMORY_MIB: u32 = 256;
 const BOOT_DEADLINE: Duration = Duration::from_secs(60);
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
+/// From the moment a VMM closes its sockets until it has said how its guest ended; far less is enough.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(100);
 
 /// What a guest image's manifest says; further fields are for others.
@@ -174,6 +176,11 @@ impl Vm {
 
 impl Drop for Vm {
     fn drop(&mut self) {
+        // A VMM whose guest died closes its sockets first and then says how: a story that saw them close is not the last word.
+        let end = Instant::now() + LAST_WORDS;
+        while Instant::now() < end && !matches!(self.child.try_wait(), Ok(Some(_))) {
+            std::thread::sleep(POLL);
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -43,9 +43,7 @@ struct Host<'a> {
 }
 
 pub(super) fn hostile_host(lab: &Lab, requests: usize) -> Result<()> {
-    let seed = std::env::var("CASEMATE_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed: u64 = seed.unwrap_or_else(|| u64::from(std::process::id()) << 32 | u64::from(since_epoch()));
-    println!("  seed {seed} (CASEMATE_SEED repeats it)");
+    println!("  chance by {}", lab.scope().words());
     let policy = Policy::of(BUSYBOX)
         .command(&COMMAND)
         .exec(&PROBE)
@@ -56,7 +54,7 @@ pub(super) fn hostile_host(lab: &Lab, requests: usize) -> Result<()> {
     let vm = Vm::boot("hostile-host", policy.text().as_bytes())?;
     vm.converse(async |agent, context| {
         let world = world(&vm, &layer)?;
-        let mut traffic = Traffic::new(seed, world.clone(), JUDGED_ONE_IN);
+        let mut traffic = Traffic::new(lab.scope().seed, world.clone(), JUDGED_ONE_IN);
         let mut host = Host {
             vm: &vm,
             agent,
@@ -77,11 +75,6 @@ pub(super) fn hostile_host(lab: &Lab, requests: usize) -> Result<()> {
     sound_console(&vm)?;
     vm.stop()?;
     lab.nothing_is_left()
-}
-
-fn since_epoch() -> u32 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.map_or(0, |now| now.subsec_nanos() ^ now.as_secs() as u32)
 }
 
 fn sound_console(vm: &Vm) -> Result<()> {
