@@ -1,6 +1,6 @@
 //! Converted layers on this host, by diff id: `<hex>.ext4` with its tree, and `<hex>.json` with what a mount needs.
 //!
-//! The side file comes last, so that a layer is either whole or absent. The host is not trusted with any of it:
+//! The side file gets its name last, so that a layer is either whole or absent. The host is not trusted with any of it:
 //! the guest opens every layer with the root hash that its policy names.
 
 use super::image::Digest;
@@ -170,12 +170,18 @@ impl Cache {
             started.elapsed(),
             geometry.total_blocks
         );
-        let path = self.path(diff_id, "ext4");
-        temporary.publish(&path)?;
-        let side_path = self.path(diff_id, "json");
-        let mut side = Temporary::new(self.path(diff_id, "converting"))?;
+        let (path, side_path) = (self.path(diff_id, "ext4"), self.path(diff_id, "json"));
+        // Both are written before either has its name: a disk that fills up in between leaves no half.
+        let mut side = Temporary::new(self.path(diff_id, "describing"))?;
         serde_json::to_writer(&mut side.file, &geometry).map_err(|e| at("write", &side_path)(e.into()))?;
-        side.publish(&side_path)?;
+        side.sync()?;
+        temporary.publish(&path)?;
+        side.publish(&side_path).inspect_err(|_| {
+            // What was there before is of no use either: that is why we convert.
+            for half in [&path, &side_path] {
+                let _ = fs::remove_file(half);
+            }
+        })?;
         File::open(&self.dir)
             .and_then(|dir| dir.sync_all())
             .map_err(at("write", &self.dir))?;
@@ -197,9 +203,14 @@ impl Temporary {
         Ok(Self { file, path })
     }
 
+    /// Brings the content to the disk.
+    fn sync(&self) -> Result<(), CacheError> {
+        self.file.sync_all().map_err(at("write", &self.path))
+    }
+
     /// Gives the finished file its name, after its content is on disk.
     fn publish(self, path: &Path) -> Result<(), CacheError> {
-        self.file.sync_all().map_err(at("write", path))?;
+        self.sync()?;
         fs::rename(&self.path, path).map_err(at("name", path))
     }
 }

@@ -69,6 +69,21 @@ fn a_damaged_entry_is_made_again() {
 }
 
 #[test]
+fn a_layer_that_cannot_be_described_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = Cache::open(dir.path()).unwrap();
+    let (tar, id) = layer(b"hello");
+    for in_the_way in ["describing", "json"] {
+        let directory = cache.path(&id, in_the_way);
+        fs::create_dir(&directory).unwrap();
+        assert!(matches!(cache.convert(&id, tar.as_slice()), Err(CacheError::Path { .. })));
+        fs::remove_dir(&directory).unwrap();
+        assert!(files(&cache).is_empty(), "{in_the_way}: {:?}", files(&cache));
+    }
+    assert!(cache.convert(&id, tar.as_slice()).is_ok());
+}
+
+#[test]
 fn many_at_once_convert_once() {
     let dir = tempfile::tempdir().unwrap();
     let cache = Cache::open(dir.path()).unwrap();
