@@ -38,12 +38,13 @@ pub fn serve(args: Args) -> Result<(), BootstrapError> {
     let bundle = args.bundle_dir()?;
     logging::init(&bundle, args.debug);
     let listener = take_listener()?;
+    let name = Name::of(&listener);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()
         .build()
         .map_err(|e| BootstrapError::Io("start the runtime", e))?;
-    let result = runtime.block_on(run(args, listener));
+    let result = runtime.block_on(run(&args, listener, name));
     // A stuck reader of a log must not keep a shim alive that was told to go.
     runtime.shutdown_timeout(Duration::from_millis(100));
     result
@@ -60,18 +61,25 @@ fn take_listener() -> Result<UnixListener, BootstrapError> {
     Ok(listener)
 }
 
-/// Serves on `listener`, whose name on the host goes with it, however that ends.
-async fn run(args: Args, listener: UnixListener) -> Result<(), BootstrapError> {
-    // From the socket itself: containerd removes the bundle, and the address file in it, before we end.
-    let address = Address::of(&listener);
-    let result = serve_sandbox(&args, listener).await;
-    if let Some(address) = address {
-        address.unlink();
+/// The listener's name on the host, which goes with this, however serving ends.
+struct Name(Option<Address>);
+
+impl Name {
+    /// From the socket itself: containerd removes the bundle, and the address file in it, before we end.
+    fn of(listener: &UnixListener) -> Self {
+        Self(Address::of(listener))
     }
-    result
 }
 
-async fn serve_sandbox(args: &Args, listener: UnixListener) -> Result<(), BootstrapError> {
+impl Drop for Name {
+    fn drop(&mut self) {
+        if let Some(address) = &self.0 {
+            address.unlink();
+        }
+    }
+}
+
+async fn run(args: &Args, listener: UnixListener, name: Name) -> Result<(), BootstrapError> {
     let bundle = args.bundle_dir()?;
     let group = Bundle::read(&bundle)?.group(&args.id);
     Args::check_group(&group.id)?;
@@ -89,7 +97,11 @@ async fn serve_sandbox(args: &Args, listener: UnixListener) -> Result<(), Bootst
 
     tokio::select! {
         () = finished.notified() => {}
-        () = service.abandoned(&bundle) => log::warn!("containerd has removed {} and wants no container: the end", bundle.display()),
+        () = service.abandoned(&bundle) => {
+            log::warn!("containerd has removed {} and wants no container: the end", bundle.display());
+            // At once: the next start of this sandbox must not meet a shim that is about to go.
+            drop(name);
+        }
     }
     // Beside each other: containerd waits for the end of this process before it answers its own caller.
     let answered = tokio::time::sleep(LAST_ANSWER);

@@ -14,7 +14,7 @@ use std::{
     io::{self, Read, Write},
     os::{fd::OwnedFd, unix::process::CommandExt},
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
 };
 
 /// Longest start request, as containerd's own shims have it.
@@ -27,7 +27,7 @@ const OOM_SCORE_MAX: i32 = 1000;
 /// Runs the action.
 ///
 /// # Errors
-/// See [`BootstrapError`]; the socket is removed again.
+/// See [`BootstrapError`]; socket and process are gone again.
 pub fn start(args: &Args) -> Result<(), BootstrapError> {
     let params = bootstrap_params(args, &read_input()?);
     let bundle_dir = args.bundle_dir()?;
@@ -42,7 +42,13 @@ pub fn start(args: &Args) -> Result<(), BootstrapError> {
             return Err(BootstrapError::NoSandbox(group.id));
         }
         Bound::New(listener) => {
-            let started = spawn(args, &bundle_dir, listener.into()).and_then(|()| address.write(&bundle_dir));
+            let started = spawn(args, &bundle_dir, listener.into()).and_then(|mut shim| {
+                address.write(&bundle_dir).inspect_err(|_| {
+                    // Nobody would ever call it: containerd takes back a start that failed, not what that start left.
+                    let _ = shim.kill();
+                    let _ = shim.wait();
+                })
+            });
             if let Err(error) = started {
                 address.unlink();
                 return Err(error);
@@ -72,7 +78,7 @@ fn bootstrap_params(args: &Args, input: &[u8]) -> Option<BootstrapParams> {
 
 /// Starts ourselves once more, with the listener as standard input and no other stream: containerd waits until
 /// every holder of our output has closed it.
-fn spawn(args: &Args, bundle: &Path, listener: OwnedFd) -> Result<(), BootstrapError> {
+fn spawn(args: &Args, bundle: &Path, listener: OwnedFd) -> Result<Child, BootstrapError> {
     let program = std::env::current_exe().map_err(|e| BootstrapError::Io("find this program", e))?;
     let mut command = Command::new(program);
     command.args([
@@ -96,7 +102,7 @@ fn spawn(args: &Args, bundle: &Path, listener: OwnedFd) -> Result<(), BootstrapE
         .spawn()
         .map_err(|e| BootstrapError::Io("start the serving process", e))?;
     raise_oom_score(child.id());
-    Ok(())
+    Ok(child)
 }
 
 /// A shim should die before containerd does, so its score is containerd's plus one. Never lowered: that would need
