@@ -9,6 +9,7 @@ use crate::{
 };
 use std::path::PathBuf;
 use ttrpc::Code;
+use vm_spec::control::ClientError;
 
 /// Why a task call failed.
 #[derive(Debug, thiserror::Error)]
@@ -101,10 +102,10 @@ pub enum Error {
         /// What it answered.
         source: ttrpc::Error,
     },
-    /// The VM ended while something was asked of its agent.
+    /// The VM ended while something was asked of it.
     #[error("cannot {doing}: the VM ended ({status}); its console ends with:\n{console}")]
     Ended {
-        /// What was asked of the agent.
+        /// What was asked.
         doing: String,
         /// How the VMM ended.
         status: String,
@@ -130,17 +131,24 @@ impl Error {
         matches!(self, Self::Agent { source: ttrpc::Error::RpcStatus(status), .. } if status.code() == Code::NOT_FOUND)
     }
 
-    /// Whether the agent gave no answer.
+    /// Whether nobody answered: no agent, no VMM, or no guest behind a stream.
     pub fn is_silence(&self) -> bool {
-        matches!(self, Self::Agent { source, .. } if !matches!(source, ttrpc::Error::RpcStatus(_)))
+        match self {
+            Self::Agent { source, .. } => !matches!(source, ttrpc::Error::RpcStatus(_)),
+            Self::Control(ControlError::Client(ClientError::Socket(_))) | Self::Stdio(StdioError::Connect { .. }) => true,
+            _ => false,
+        }
     }
 
-    /// The same error where the agent gave no answer because its VM had ended.
+    /// The same error where nobody answered because the VM had ended.
     pub fn because_vm_ended(self, status: String, console: String) -> Self {
-        match self {
-            Self::Agent { doing, .. } => Self::Ended { doing, status, console },
-            other => other,
-        }
+        let doing = match self {
+            Self::Agent { doing, .. } => doing,
+            Self::Control(_) => "attach layers to the VM".to_owned(),
+            Self::Stdio(StdioError::Connect { stream, .. }) => format!("connect {stream} to the guest"),
+            other => return other,
+        };
+        Self::Ended { doing, status, console }
     }
 
     fn code(&self) -> Code {
@@ -225,6 +233,23 @@ mod tests {
             text,
             "cannot mount layer x: the VM ended (exit status: 4); its console ends with:\ntriple fault"
         );
+        // Whoever was spoken to first.
+        let gone = || std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let connect = StdioError::Connect {
+            stream: "stdout",
+            source: agent_protocol::ConnectError::Socket(gone()),
+        };
+        for (silent, doing) in [
+            (Error::Control(ClientError::Socket(gone()).into()), "attach layers to the VM"),
+            (Error::Stdio(connect), "connect stdout to the guest"),
+        ] {
+            assert!(silent.is_silence());
+            let (_, text) = status(silent.because_vm_ended("exit status: 4".to_owned(), "triple fault".to_owned()));
+            assert!(
+                text.starts_with(&format!("cannot {doing}: the VM ended (exit status: 4)")),
+                "{text}"
+            );
+        }
         let answered = answer(Code::NOT_FOUND, "no such thing");
         assert!(!answered.is_silence());
     }

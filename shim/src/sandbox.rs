@@ -41,7 +41,7 @@ pub fn agent_call() -> ttrpc::context::Context {
     ttrpc::context::with_duration(AGENT_CALL)
 }
 
-/// The error that a caller is told: where the agent fell silent because its VM ended, how that ended.
+/// The error that a caller is told: where nobody answered because the VM ended, how that ended.
 pub async fn explain(vm: &Vm, error: Error) -> Error {
     if !error.is_silence() {
         return error;
