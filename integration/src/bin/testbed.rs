@@ -265,7 +265,6 @@ fn chance(seed: Option<u64>) -> Result<u64> {
             now.context("the clock is before 1970")?.as_secs()
         }
     };
-    eprintln!("    chance in the stories: --seed {seed}");
     Ok(seed)
 }
 
@@ -287,6 +286,7 @@ fn tell(place: &Place, jobs: usize, set: Set, seed: u64, wanted: impl Fn(&Task) 
     let started = Instant::now();
     let testbed = testbed(place, tasks.iter().any(|task| task.runtime == Runtime::Casemate))?;
     let suite = place.suite.name();
+    eprintln!("    chance in the stories on {suite}: --seed {seed}");
     let done = runner::tell_all(&testbed, &tasks, jobs, &place.out.join(suite), &|done| {
         eprintln!("{}", summary::line(done))
     });
@@ -307,6 +307,8 @@ fn test(place: &Place, jobs: usize, set: Set, seed: Option<u64>) -> Result<ExitC
     for (debian, suite) in (0..).zip(DEBIANS) {
         eprintln!("==> stories on {}", suite.name());
         let place = Place { suite, ..place.clone() };
+        // Not the same chance twice.
+        let seed = seed.wrapping_add(debian.into());
         let told = match tell(&place, jobs, set, seed, |task| sets::is_told(task.runtime, debian)) {
             Ok(summary) => suites::Suite::of_stories(&summary),
             Err(error) => suites::Suite::broken(&format!("stories on {}", suite.name()), &error),
