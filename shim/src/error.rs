@@ -131,24 +131,14 @@ impl Error {
         matches!(self, Self::Agent { source: ttrpc::Error::RpcStatus(status), .. } if status.code() == Code::NOT_FOUND)
     }
 
-    /// Whether nobody answered: no agent, no VMM, or no guest behind a stream.
-    pub fn is_silence(&self) -> bool {
+    /// What was asked where nobody answered: no agent, no VMM, or no guest behind a stream.
+    pub fn unanswered(&self) -> Option<String> {
         match self {
-            Self::Agent { source, .. } => !matches!(source, ttrpc::Error::RpcStatus(_)),
-            Self::Control(ControlError::Client(ClientError::Socket(_))) | Self::Stdio(StdioError::Connect { .. }) => true,
-            _ => false,
+            Self::Agent { doing, source } => (!matches!(source, ttrpc::Error::RpcStatus(_))).then(|| doing.clone()),
+            Self::Control(ControlError::Client(ClientError::Socket(_))) => Some("attach layers to the VM".to_owned()),
+            Self::Stdio(StdioError::Connect { stream, .. }) => Some(format!("connect {stream} to the guest")),
+            _ => None,
         }
-    }
-
-    /// The same error where nobody answered because the VM had ended.
-    pub fn because_vm_ended(self, status: String, console: String) -> Self {
-        let doing = match self {
-            Self::Agent { doing, .. } => doing,
-            Self::Control(_) => "attach layers to the VM".to_owned(),
-            Self::Stdio(StdioError::Connect { stream, .. }) => format!("connect {stream} to the guest"),
-            other => return other,
-        };
-        Self::Ended { doing, status, console }
     }
 
     fn code(&self) -> Code {
@@ -224,34 +214,33 @@ mod tests {
     }
 
     #[test]
-    fn how_a_vm_ended_is_told_where_its_agent_fell_silent() {
+    fn what_nobody_answered_is_known() {
         let silent = Error::agent("mount layer x")(ttrpc::Error::Socket("early eof".to_owned()));
-        assert!(silent.is_silence());
-        let (code, text) = status(silent.because_vm_ended("exit status: 4".to_owned(), "triple fault".to_owned()));
+        assert_eq!(silent.unanswered().as_deref(), Some("mount layer x"));
+        let gone = || std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let control = Error::Control(ClientError::Socket(gone()).into());
+        assert_eq!(control.unanswered().as_deref(), Some("attach layers to the VM"));
+        let connect = StdioError::Connect {
+            stream: "stdout",
+            source: agent_protocol::ConnectError::Socket(gone()),
+        };
+        assert_eq!(Error::Stdio(connect).unanswered().as_deref(), Some("connect stdout to the guest"));
+        assert_eq!(answer(Code::NOT_FOUND, "no such thing").unanswered(), None);
+        assert_eq!(Error::Control(ControlError::Unexpected).unanswered(), None);
+    }
+
+    #[test]
+    fn how_a_vm_ended_is_told() {
+        let (code, text) = status(Error::Ended {
+            doing: "mount layer x".to_owned(),
+            status: "exit status: 4".to_owned(),
+            console: "triple fault".to_owned(),
+        });
         assert_eq!(code, Code::UNAVAILABLE);
         assert_eq!(
             text,
             "cannot mount layer x: the VM ended (exit status: 4); its console ends with:\ntriple fault"
         );
-        // Whoever was spoken to first.
-        let gone = || std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
-        let connect = StdioError::Connect {
-            stream: "stdout",
-            source: agent_protocol::ConnectError::Socket(gone()),
-        };
-        for (silent, doing) in [
-            (Error::Control(ClientError::Socket(gone()).into()), "attach layers to the VM"),
-            (Error::Stdio(connect), "connect stdout to the guest"),
-        ] {
-            assert!(silent.is_silence());
-            let (_, text) = status(silent.because_vm_ended("exit status: 4".to_owned(), "triple fault".to_owned()));
-            assert!(
-                text.starts_with(&format!("cannot {doing}: the VM ended (exit status: 4)")),
-                "{text}"
-            );
-        }
-        let answered = answer(Code::NOT_FOUND, "no such thing");
-        assert!(!answered.is_silence());
     }
 
     #[test]

@@ -43,11 +43,11 @@ pub fn agent_call() -> ttrpc::context::Context {
 
 /// The error that a caller is told: where nobody answered because the VM ended, how that ended.
 pub async fn explain(vm: &Vm, error: Error) -> Error {
-    if !error.is_silence() {
+    let Some(doing) = error.unanswered() else {
         return error;
-    }
+    };
     match vm.end().await {
-        Some((status, console)) => error.because_vm_ended(status, console),
+        Some((status, console)) => Error::Ended { doing, status, console },
         None => error,
     }
 }

@@ -258,14 +258,11 @@ fn run(place: &Place, jobs: usize, runtime: Option<Runtime>, extent: Extent, nam
 
 /// The seed that was asked for, or a new one.
 fn chance(seed: Option<u64>) -> Result<u64> {
-    let seed = match seed {
-        Some(seed) => seed,
-        None => {
-            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-            now.context("the clock is before 1970")?.as_secs()
-        }
-    };
-    Ok(seed)
+    if let Some(seed) = seed {
+        return Ok(seed);
+    }
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    Ok(now.context("the clock is before 1970")?.as_secs())
 }
 
 /// Debians that stories are told on; parts of a story that they share are numbered in this order.

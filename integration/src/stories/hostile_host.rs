@@ -54,6 +54,7 @@ pub(super) fn hostile_host(lab: &Lab, requests: usize) -> Result<()> {
     let vm = Vm::boot("hostile-host", policy.text().as_bytes())?;
     vm.converse(async |agent, context| {
         let world = world(&vm, &layer)?;
+        // Not the short story once more at the head of the full one.
         let mut traffic = Traffic::new(lab.scope().seed ^ requests as u64, world.clone(), JUDGED_ONE_IN);
         let mut host = Host {
             vm: &vm,

@@ -44,7 +44,7 @@ pub fn start(args: &Args) -> Result<(), BootstrapError> {
         Bound::New(listener) => {
             let started = spawn(args, &bundle_dir, listener.into()).and_then(|mut shim| {
                 address.write(&bundle_dir).inspect_err(|_| {
-                    // Nobody would ever call it: containerd takes back a start that failed, not what that start left.
+                    // Nobody would ever call it, and at its end it would take the next start's socket for its own.
                     let _ = shim.kill();
                     let _ = shim.wait();
                 })

@@ -174,6 +174,7 @@ impl Cache {
         // Both are written before either has its name: a disk that fills up in between leaves no half.
         let mut side = Temporary::new(self.path(diff_id, "describing"))?;
         serde_json::to_writer(&mut side.file, &geometry).map_err(|e| at("write", &side_path)(e.into()))?;
+        temporary.sync()?;
         side.sync()?;
         temporary.publish(&path)?;
         side.publish(&side_path).inspect_err(|_| {
@@ -208,9 +209,8 @@ impl Temporary {
         self.file.sync_all().map_err(at("write", &self.path))
     }
 
-    /// Gives the finished file its name, after its content is on disk.
+    /// Gives the finished file its name; its content must be on the disk by then.
     fn publish(self, path: &Path) -> Result<(), CacheError> {
-        self.sync()?;
         fs::rename(&self.path, path).map_err(at("name", path))
     }
 }
