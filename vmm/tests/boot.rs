@@ -238,6 +238,15 @@ fn an_interrupt_line_reaches_the_guest_through_the_io_apic() {
 }
 
 #[test]
+fn a_guest_cannot_become_a_hypervisor() {
+    if !has_kvm() {
+        return;
+    }
+    let (status, console, stderr) = run(guests::svme(), |_| ());
+    assert_eq!((status, console.as_str()), (Some(0), "G"), "{stderr}");
+}
+
+#[test]
 fn a_paused_guest_stands_still_and_goes_on() {
     if !has_kvm() {
         return;

@@ -238,6 +238,33 @@ global_asm!(
         iretq
     guest_interrupt_end:
 
+    /* Switches SVM on in EFER; prints S if the processor lets it, G if that is a general protection fault. */
+    .globl guest_svme, guest_svme_end
+    guest_svme:
+        mov esp, 0x80000
+        lea rax, [rip + 5f]
+        mov word ptr [0x40d0], ax
+        mov word ptr [0x40d2], 0x10
+        mov word ptr [0x40d4], 0x8e00
+        shr rax, 16
+        mov word ptr [0x40d6], ax
+        shr rax, 16
+        mov dword ptr [0x40d8], eax
+        mov dword ptr [0x40dc], 0
+        mov word ptr [0x5000], 0xfff
+        mov dword ptr [0x5002], 0x4000
+        mov dword ptr [0x5006], 0
+        lidt [0x5000]
+        mov ecx, 0xc0000080
+        rdmsr
+        or eax, 0x1000
+        wrmsr
+        put 'S'
+        power_off
+        5: put 'G'
+        power_off
+    guest_svme_end:
+
     /* Exits as fast as it can. */
     .globl guest_busy, guest_busy_end
     guest_busy:
@@ -290,6 +317,7 @@ guests!(
     smp,
     real_mode_restart,
     interrupt,
+    svme,
     busy,
     asleep
 );
