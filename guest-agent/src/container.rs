@@ -36,7 +36,7 @@ pub use self::{
 use crate::{
     context::SecurityContext,
     decode::{ProcessId, Profile, User},
-    launcher::LauncherError,
+    launcher::{LauncherError, Program},
     paths,
     reaper::{ExitWatch, Reaper},
     stdio::Terminal,
@@ -143,11 +143,14 @@ pub struct Container {
     /// Limits of further processes, where the policy decides over them.
     rlimits: Option<Vec<Rlimit>>,
     users: UserDatabase,
+    /// Its processes and those of its pod's own container see each other.
+    shares_pids: bool,
     state: Mutex<State>,
 }
 
 /// All containers of the guest.
 pub struct Containers {
+    program: Program,
     reaper: Arc<Reaper>,
     table: Mutex<HashMap<ContainerId, Arc<Container>>>,
     /// Directories of the sandbox that some container has mounted.
@@ -195,19 +198,22 @@ impl Container {
 }
 
 impl Containers {
-    /// No container yet, only the guest itself, which has processes and no init; exits come from `reaper`.
-    pub fn new(reaper: Arc<Reaper>) -> Self {
+    /// No container yet, only the guest itself, which has processes and no init; `program` will start
+    /// containers, exits come from `reaper`.
+    pub fn new(program: Program, reaper: Arc<Reaper>) -> Self {
         let guest = Container {
             id: paths::guest(),
             seccomp: None,
             rlimits: None,
             users: UserDatabase::default(),
+            shares_pids: false,
             state: Mutex::new(State {
                 phase: Phase::Running,
                 processes: HashMap::new(),
             }),
         };
         Self {
+            program,
             reaper,
             table: Mutex::new(HashMap::from([(guest.id.clone(), Arc::new(guest))])),
             exposed: Mutex::default(),

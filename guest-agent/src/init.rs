@@ -20,7 +20,7 @@ use nix::{
     unistd::{Pid, chdir, chroot, sethostname},
 };
 
-use crate::{cgroup, sys};
+use crate::{cgroup, launcher::Program, paths, sys};
 
 /// Name of the guest until its pod gives it one.
 const HOSTNAME: &str = "casemate";
@@ -30,6 +30,16 @@ const OPEN_FILES: u64 = 4 * agent_protocol::limits::OPEN_STREAMS as u64;
 
 /// Console log level: errors and what is worse (`printk`(9) levels below 4), as with `quiet`.
 const KERNEL_ERRORS: &str = "4";
+
+/// Settings of a packaged kernel that only ever grow stricter (Documentation/admin-guide/sysctl/kernel.rst): programs that the
+/// kernel starts by itself (a core_pattern or modprobe path that a privileged container wrote) have no capability, and no
+/// further module or kernel is loaded. Our own kernel has none of the three.
+const IRREVOCABLE: [(&str, &str); 4] = [
+    ("/proc/sys/kernel/usermodehelper/bset", "0 0"),
+    ("/proc/sys/kernel/usermodehelper/inheritable", "0 0"),
+    ("/proc/sys/kernel/modules_disabled", "1"),
+    ("/proc/sys/kernel/kexec_load_disabled", "1"),
+];
 
 /// A step of the preparation failed; the guest cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +78,7 @@ const GUARDED: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFla
 const FILE_SYSTEMS: [FileSystem; 8] = [
     file_system("proc", "/proc", GUARDED, ""),
     file_system("sysfs", "/sys", GUARDED, ""),
-    file_system("devtmpfs", "/dev", MsFlags::MS_NOSUID, "mode=0755"),
+    file_system("devtmpfs", "/dev", MsFlags::MS_NOSUID.union(MsFlags::MS_NOEXEC), "mode=0755"),
     file_system(
         "devpts",
         "/dev/pts",
@@ -76,7 +86,7 @@ const FILE_SYSTEMS: [FileSystem; 8] = [
         "ptmxmode=0666,mode=0620,gid=5",
     ),
     file_system("tmpfs", "/dev/shm", GUARDED, "mode=1777"),
-    file_system("tmpfs", "/run", MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV), "mode=0755"),
+    file_system("tmpfs", "/run", GUARDED, "mode=0755"),
     file_system("tmpfs", "/tmp", GUARDED, "mode=1777"),
     file_system("cgroup2", "/sys/fs/cgroup", GUARDED, ""),
 ];
@@ -84,11 +94,12 @@ const FILE_SYSTEMS: [FileSystem; 8] = [
 /// Directories that the agent works in.
 const DIRECTORIES: [&str; 4] = ["/run/gcs/c", "/run/mounts/scsi", "/run/casemate/bundles", "/run/casemate/runtime"];
 
-/// Mounts what a guest needs, raises loopback and readies the cgroups.
+/// Mounts what a guest needs, raises loopback, readies the cgroups, and makes the guest's own programs unchangeable; the one
+/// that starts containers comes back.
 ///
 /// # Errors
-/// Names the step. Without any of them containers would not run as their spec says.
-pub fn prepare_guest() -> Result<(), InitError> {
+/// Names the step. Without any of them containers would not run as their spec says, or could harm the guest.
+pub fn prepare_guest() -> Result<Program, InitError> {
     umask(Mode::from_bits_truncate(0o022));
     leave_initramfs_root()?;
     for FileSystem { kind, target, flags, data } in FILE_SYSTEMS {
@@ -102,6 +113,9 @@ pub fn prepare_guest() -> Result<(), InitError> {
         step(format!("making {directory}"), fs::create_dir_all(directory))?;
     }
     step("loading modules", modules::load_all(Path::new("/modules")))?;
+    for (setting, value) in IRREVOCABLE {
+        step(format!("writing {setting}"), write_where_there(setting, value))?;
+    }
     step("naming the host", sethostname(HOSTNAME))?;
     step("raising the loopback interface", sys::loopback_up())?;
     step("readying cgroups", cgroup::prepare())?;
@@ -115,7 +129,36 @@ pub fn prepare_guest() -> Result<(), InitError> {
     step(
         "raising the limit of open files",
         setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES),
-    )
+    )?;
+    seal_programs()
+}
+
+/// Moves the launcher into a sealed memory file and makes the root file system read-only.
+///
+/// What must be written has file systems of its own ([`FILE_SYSTEMS`]), from none of which a program runs. Not only this mount
+/// of the root becomes read-only but the file system itself: the kernel keeps another mount of it below.
+fn seal_programs() -> Result<Program, InitError> {
+    let launcher = Path::new(paths::LAUNCHER);
+    let program = step("sealing the launcher", Program::sealed(launcher))?;
+    step("removing the launcher's file", fs::remove_file(launcher))?;
+    step(
+        "making the root read-only",
+        mount(
+            None::<&str>,
+            "/",
+            None::<&str>,
+            MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY,
+            None::<&str>,
+        ),
+    )?;
+    Ok(program)
+}
+
+fn write_where_there(file: &str, value: &str) -> io::Result<()> {
+    match fs::write(file, value) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
 }
 
 /// Makes the root a mount of its own.
@@ -138,7 +181,7 @@ fn leave_initramfs_root() -> Result<(), InitError> {
     step("entering the new root", chdir("/"))
 }
 
-fn step<E: Into<io::Error>>(step: impl Into<String>, result: Result<(), E>) -> Result<(), InitError> {
+fn step<T, E: Into<io::Error>>(step: impl Into<String>, result: Result<T, E>) -> Result<T, InitError> {
     result.map_err(|error| InitError {
         step: step.into(),
         cause: error.into(),

@@ -1,9 +1,11 @@
 //! The agent's side of `casemate-launcher`: one process for each container or exec to be started.
 
+mod program;
+
 use std::{
     io::{self, IoSliceMut, Read, Write},
     os::fd::{AsRawFd, OwnedFd},
-    os::unix::net::UnixStream,
+    os::unix::{net::UnixStream, process::CommandExt},
     process::Command,
     thread,
     time::{Duration, Instant},
@@ -16,6 +18,7 @@ use nix::{
 };
 use policy::ContainerId;
 
+pub use self::program::{NAME, Program};
 use crate::{
     paths,
     reaper::{ExitWatch, Reaper},
@@ -117,6 +120,7 @@ pub struct Started {
 
 /// Runs the launcher with `spec`; blocks until the process exists.
 pub fn launch(
+    program: &Program,
     reaper: &Reaper,
     verb: Verb,
     id: &ContainerId,
@@ -127,8 +131,9 @@ pub fn launch(
     ours.set_read_timeout(Some(LAUNCHER_DEADLINE))?;
     ours.set_write_timeout(Some(LAUNCHER_DEADLINE))?;
     let theirs = OwnedFd::from(theirs);
-    let mut command = Command::new(paths::LAUNCHER);
+    let mut command = Command::new(program.path());
     command
+        .arg0(NAME)
         .arg(match verb {
             Verb::Create => "create",
             Verb::Exec => "exec",

@@ -52,10 +52,13 @@ fn main() -> ExitCode {
         Some(place) => log::line(format_args!("panicked at {place}")),
         None => log::line("panicked"),
     }));
-    if let Err(error) = init::prepare_guest() {
-        eprintln!("agent: {}", error::chain(&error));
-        return init::power_off();
-    }
+    let program = match init::prepare_guest() {
+        Ok(program) => program,
+        Err(error) => {
+            eprintln!("agent: {}", error::chain(&error));
+            return init::power_off();
+        }
+    };
     // From here on two processes: this call returns in the one that serves, before any thread exists.
     match init::split() {
         Ok(init::Role::Server) => {}
@@ -65,7 +68,7 @@ fn main() -> ExitCode {
             return init::power_off();
         }
     }
-    match server::run() {
+    match server::run(program) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("agent: {}", error::chain(&error));

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use policy::ContainerId;
 
-/// Program that starts containers.
+/// Where the initramfs brings the program that starts containers; gone once the guest is prepared.
 pub const LAUNCHER: &str = "/bin/casemate-launcher";
 /// Root of the cgroup v2 hierarchy.
 pub const CGROUP_ROOT: &str = "/sys/fs/cgroup";

@@ -29,6 +29,7 @@ use crate::{
     error::RequestError,
     evidence::Evidence,
     gate::{Gate, GateError},
+    launcher::Program,
     log,
     reaper::Reaper,
     storage::Storage,
@@ -102,14 +103,14 @@ pub struct Sandbox<E> {
 
 impl<E: Evidence + 'static> Sandbox<E> {
     /// A guest that serves nothing yet.
-    pub fn new(evidence: E, reaper: Arc<Reaper>) -> Self {
+    pub fn new(evidence: E, program: Program, reaper: Arc<Reaper>) -> Self {
         Self {
             guarded: Arc::new(Mutex::new(Guarded {
                 gate: Gate::Closed(evidence),
                 storage: Storage::default(),
             })),
             stages: Stages::new(),
-            containers: Arc::new(Containers::new(reaper)),
+            containers: Arc::new(Containers::new(program, reaper)),
             waiters: Semaphore::new(agent_protocol::limits::WAITERS),
         }
     }
@@ -205,7 +206,11 @@ mod tests {
     }
 
     async fn open_sandbox() -> Sandbox<OpenDoor> {
-        let sandbox = Sandbox::new(OpenDoor, Arc::new(Reaper::default()));
+        let sandbox = Sandbox::new(
+            OpenDoor,
+            Program::sealed("/bin/true".as_ref()).unwrap(),
+            Arc::new(Reaper::default()),
+        );
         sandbox.set_policy(agent_protocol::OPEN_DOOR.into()).await.unwrap();
         sandbox
     }

@@ -28,6 +28,7 @@ use crate::{
     decode,
     error::RequestError,
     evidence::{BootEvidence, Evidence},
+    launcher::Program,
     network, paths,
     reaper::Reaper,
     sandbox::Sandbox,
@@ -60,24 +61,24 @@ pub enum ServerError {
     Reaper(#[source] io::Error),
 }
 
-/// Serves until the guest is powered off.
-pub fn run() -> Result<(), ServerError> {
+/// Serves until the guest is powered off; `program` starts the containers.
+pub fn run(program: Program) -> Result<(), ServerError> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
         .build()
         .map_err(ServerError::Runtime)?
-        .block_on(serve())
+        .block_on(serve(program))
 }
 
-async fn serve() -> Result<(), ServerError> {
+async fn serve(program: Program) -> Result<(), ServerError> {
     let listen = |port| agent_protocol::listen(port).map_err(|cause| ServerError::Port { port, cause });
     let reaper = Arc::new(Reaper::default());
     let reaping = tokio::spawn(reaper.clone().run());
     let stream_table = Arc::new(Streams::default());
     tokio::spawn(streams::serve(stream_table.clone(), listen(STREAM_PORT)?));
     let service = Service {
-        sandbox: Sandbox::new(BootEvidence, reaper),
+        sandbox: Sandbox::new(BootEvidence, program, reaper),
         streams: stream_table,
     };
     let control = listen(CONTROL_PORT)?;

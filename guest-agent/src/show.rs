@@ -1,11 +1,18 @@
 //! What an operator can look at with the one program that the guest has: `/init show`, started under exec_external.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, ErrorKind, Read, Write},
     os::unix::fs::OpenOptionsExt,
     process::ExitCode,
 };
+
+use nix::{
+    fcntl::{FcntlArg, SealFlag, fcntl},
+    sys::statvfs::{FsFlags, statvfs},
+};
+
+use crate::launcher;
 
 /// Words and the kernel's own tables that they stand for (proc(5)).
 const TABLES: [(&str, &str); 6] = [
@@ -25,6 +32,7 @@ pub fn run(words: &[String]) -> ExitCode {
     let shown = match words.as_slice() {
         ["show"] => print(&help()),
         ["show", "processes"] => processes().and_then(|text| print(&text)),
+        ["show", "integrity"] => integrity().and_then(|text| print(&text)),
         ["show", "log"] => log(),
         ["show", what] => match TABLES.iter().find(|(word, _)| word == what) {
             Some((_, file)) => fs::read_to_string(file).and_then(|text| print(&text)),
@@ -48,11 +56,44 @@ fn usage() -> ExitCode {
 
 fn help() -> String {
     let tables = TABLES.map(|(word, _)| format!("/init show {word}\n")).concat();
-    format!("{tables}/init show log\n/init show processes\n")
+    format!("{tables}/init show integrity\n/init show log\n/init show processes\n")
 }
 
 fn print(text: &str) -> io::Result<()> {
     io::stdout().write_all(text.as_bytes())
+}
+
+/// Whether the guest's own programs can be changed: the flags of its root, and the seals of the launcher.
+fn integrity() -> io::Result<String> {
+    let flags = statvfs("/")?.flags();
+    let root = if flags.contains(FsFlags::ST_RDONLY) {
+        "read-only"
+    } else {
+        "writable"
+    };
+    let seals = launcher_of("/proc/1/fd")?
+        .map(|file| fcntl(&file, FcntlArg::F_GET_SEALS))
+        .transpose()?;
+    Ok(format!("root {root}\nlauncher {}\n", seals.map_or("not sealed".to_owned(), names)))
+}
+
+/// The launcher's memory file among the descriptors of a process.
+fn launcher_of(descriptors: &str) -> io::Result<Option<File>> {
+    let name = format!("/memfd:{}", launcher::NAME);
+    for entry in fs::read_dir(descriptors)? {
+        let path = entry?.path();
+        if fs::read_link(&path).is_ok_and(|target| target.to_string_lossy().starts_with(&name)) {
+            return File::open(path).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+fn names(seals: i32) -> String {
+    let held = SealFlag::from_bits_retain(seals)
+        .iter_names()
+        .map(|(name, _)| name.trim_start_matches("F_SEAL_").to_lowercase());
+    held.fold("sealed".to_owned(), |text, name| text + " " + &name)
 }
 
 /// Pid, state, cgroup and name of every process.
@@ -112,6 +153,17 @@ mod tests {
         assert_eq!(shown, "     7 R /casemate/abc a) S (b\\n\n");
         assert_eq!(line(7, "nonsense", ""), None);
         assert!(processes().unwrap().lines().count() > 0);
+    }
+
+    #[test]
+    fn a_sealed_launcher_is_found_among_descriptors() {
+        let own = format!("/proc/{}/fd", std::process::id());
+        let program = launcher::Program::sealed("/bin/true".as_ref()).unwrap();
+        let found = launcher_of(&own).unwrap().unwrap();
+        let seals = fcntl(&found, FcntlArg::F_GET_SEALS).unwrap();
+        assert!(names(seals).starts_with("sealed seal shrink grow write"), "{}", names(seals));
+        drop(program);
+        assert_eq!(names(0), "sealed");
     }
 
     #[test]

@@ -14,6 +14,9 @@ use nix::{
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
+/// `include/uapi/linux/fs.h`
+const FS_IMMUTABLE_FL: libc::c_int = 0x10;
+
 /// Copies this process; the parent gets the child's pid, the child nothing.
 ///
 /// # Errors
@@ -75,6 +78,28 @@ pub fn resize_terminal(master: BorrowedFd<'_>, columns: u16, rows: u16) -> io::R
     // SAFETY: TIOCSWINSZ reads one winsize, which lives for the call.
     Errno::result(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSWINSZ, &size) })?;
     Ok(())
+}
+
+/// Sets or clears the flag by which nobody may open a file for writing, rename or remove it (ioctl_iflags(2)).
+fn set_immutable(file: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+    let mut flags: libc::c_int = 0;
+    // SAFETY: FS_IOC_GETFLAGS writes one int, which lives for the call (the number's `long` is a mistake of its own age).
+    Errno::result(unsafe { libc::ioctl(file.as_raw_fd(), libc::FS_IOC_GETFLAGS, &mut flags) })?;
+    let flags = if on { flags | FS_IMMUTABLE_FL } else { flags & !FS_IMMUTABLE_FL };
+    // SAFETY: FS_IOC_SETFLAGS reads one int, which lives for the call.
+    Errno::result(unsafe { libc::ioctl(file.as_raw_fd(), libc::FS_IOC_SETFLAGS, &flags) })?;
+    Ok(())
+}
+
+/// Makes a file immutable, for as long as nobody with CAP_LINUX_IMMUTABLE lifts that.
+pub fn make_immutable(file: BorrowedFd<'_>) -> io::Result<()> {
+    set_immutable(file, true)
+}
+
+/// Lifts what [`make_immutable`] did.
+#[cfg(test)]
+pub fn make_mutable(file: BorrowedFd<'_>) -> io::Result<()> {
+    set_immutable(file, false)
 }
 
 /// Takes ownership of the descriptors that arrived with a message, keeps the first and closes the rest.

@@ -1,12 +1,16 @@
-//! Takes ownership of what the agent left open for this program.
+//! Which descriptors this program and its children hold: what the agent left open, and nothing that a container could use.
 
 use std::{
     io,
-    os::fd::{FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     os::unix::net::UnixStream,
 };
 
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, FdFlag, fcntl},
+    sys::stat::{SFlag, fstat},
+};
 
 /// The control socket under the number that the agent wrote on the command line.
 ///
@@ -19,9 +23,68 @@ pub fn inherited_socket(number: RawFd) -> io::Result<UnixStream> {
     // SAFETY: called once, first thing in main, with the one number the agent passed for this purpose; nothing else
     // in this process has opened a descriptor yet. fcntl below fails if the number is not open.
     let owned = unsafe { OwnedFd::from_raw_fd(number) };
-    // No process of a container may keep the agent's socket.
     fcntl(&owned, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
     Ok(UnixStream::from(owned))
+}
+
+/// Closes every descriptor above the three standard ones but those of `kept`.
+///
+/// For a process that is about to be seen by a container: what it holds can be taken from it until its execve
+/// (pidfd_getfd(2), `/proc/<pid>/fd`), close-on-exec or not. Values that own a closed descriptor must never be dropped, so
+/// this process has to end in `_exit` or execve.
+///
+/// # Errors
+/// The kernel lacks close_range(2), which came with Linux 5.9.
+pub fn close_all_but(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut kept = kept.iter().map(|fd| fd.as_raw_fd()).collect::<Vec<_>>();
+    kept.sort_unstable();
+    close_numbers_but(&kept)
+}
+
+fn close_numbers_but(kept: &[RawFd]) -> io::Result<()> {
+    for (first, last) in gaps(kept) {
+        // SAFETY: close_range takes three numbers and touches no memory; nothing in this process uses a closed number
+        // again, as the caller promises.
+        Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })?;
+    }
+    Ok(())
+}
+
+/// Closes every descriptor above the three standard ones but sockets and pipes.
+///
+/// For an init that waits for its start: libcontainer has left directories open, the guest's `/proc` among them, which lead out
+/// of the container. What it still needs are its sockets; they were opened early and have low numbers.
+///
+/// # Errors
+/// As [`close_all_but`].
+pub fn close_files() -> io::Result<()> {
+    let streams = (libc::STDERR_FILENO + 1..LOW_NUMBERS).filter(|&number| is_stream(number));
+    close_numbers_but(&streams.collect::<Vec<_>>())
+}
+
+/// Below this number lies every descriptor that libcontainer opens.
+const LOW_NUMBERS: RawFd = 128;
+
+fn is_stream(number: RawFd) -> bool {
+    // SAFETY: the number is borrowed for one call, which fails where it is not open.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    let kind = fstat(borrowed).map(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT);
+    matches!(kind, Ok(SFlag::S_IFSOCK | SFlag::S_IFIFO))
+}
+
+/// The ranges of descriptors above the standard ones that lie between the sorted numbers `kept`, both ends included.
+fn gaps(kept: &[RawFd]) -> Vec<(libc::c_uint, libc::c_uint)> {
+    let mut first = libc::STDERR_FILENO as libc::c_uint + 1;
+    let mut gaps = Vec::new();
+    for &number in kept {
+        let number = number as libc::c_uint;
+        if number > first {
+            gaps.push((first, number - 1));
+        }
+        first = first.max(number + 1);
+    }
+    gaps.push((first, libc::c_uint::MAX));
+    gaps
 }
 
 /// The first of the descriptors that arrived with a message.
@@ -33,4 +96,18 @@ pub fn received(numbers: &[RawFd]) -> Option<OwnedFd> {
     }
     // SAFETY: as above.
     Some(unsafe { OwnedFd::from_raw_fd(*first) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_stands_between_what_is_closed() {
+        let end = libc::c_uint::MAX;
+        assert_eq!(gaps(&[]), [(3, end)]);
+        assert_eq!(gaps(&[3]), [(4, end)]);
+        assert_eq!(gaps(&[5]), [(3, 4), (6, end)]);
+        assert_eq!(gaps(&[0, 2, 3, 7, 7, 8]), [(4, 6), (9, end)]);
+    }
 }

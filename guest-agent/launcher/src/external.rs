@@ -7,7 +7,6 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::process::CommandExt,
     },
-    path::Path,
     process::{Command, Stdio},
 };
 
@@ -17,8 +16,10 @@ use nix::{
 };
 use oci_spec::runtime::{Process, Spec};
 
-/// The cgroup v2 hierarchy.
-const CGROUP_ROOT: &str = "/sys/fs/cgroup";
+use crate::{
+    cgroup::{self, CgroupError},
+    terminal,
+};
 
 /// Why it was not started.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +27,9 @@ pub enum ExternalError {
     /// The agent sent a spec that lacks a part this program needs.
     #[error("the spec has no {0}")]
     Missing(&'static str),
+    /// The cgroup of the guest's own processes.
+    #[error("{0}")]
+    Cgroup(#[from] CgroupError),
     /// No such program.
     #[error("executable '{0}' not found in $PATH")]
     NotFound(String),
@@ -52,17 +56,12 @@ fn io_error<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> Externa
 /// Starts the process of `spec` in the cgroup that it names. Descriptors 0 to 2 are the process's, unless it asks for a terminal.
 pub fn start(spec: &Spec) -> Result<(u32, Option<OwnedFd>), ExternalError> {
     let process = spec.process().as_ref().ok_or(ExternalError::Missing("process"))?;
-    let cgroup = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_ref());
-    let cgroup = cgroup.ok_or(ExternalError::Missing("cgroup"))?;
     // Both are inherited: the agent's own score would keep the process from the OOM killer, and whatever it starts counts with it.
     let score = process.oom_score_adj().ok_or(ExternalError::Missing("OOM score"))?;
     fs::write("/proc/self/oom_score_adj", score.to_string()).map_err(io_error("setting the OOM score"))?;
-    let members = Path::new(CGROUP_ROOT)
-        .join(cgroup.strip_prefix("/").unwrap_or(cgroup))
-        .join("cgroup.procs");
-    fs::write(members, "0").map_err(io_error("joining the cgroup"))?;
+    cgroup::join(spec)?;
     let mut command = command(process)?;
-    if !process.terminal().unwrap_or(false) {
+    if !terminal::is_wanted(spec) {
         return Ok((spawn(&mut command)?, None));
     }
     let terminal = openpty(None, None).map_err(io_error("making a terminal"))?;

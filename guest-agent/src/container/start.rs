@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use agent_protocol::limits::PROCESSES;
+use agent_protocol::limits::{FREEZE_DEADLINE, PROCESSES};
 use nix::unistd::{Gid, Pid, Uid};
 use policy::{
     ContainerId, Permit,
@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Container, ContainerError, Containers, Phase, Process, Rest, State, UserDatabase, Walls, io_error, lock, spec};
 use crate::{
-    cgroup,
+    cgroup::{self, freezer},
     context::Written,
     decode::{ProcessId, TerminalSize},
     guest_dir::Directory,
@@ -64,6 +64,7 @@ impl Containers {
         }
         let streams = if permit.verdict().stdio { streams } else { HostStreams::none() };
         let owner = owner(&spec);
+        let _still = walls.shares_pids().then(|| self.hold_onlookers(sandbox)).transpose()?;
         let process = self.launch(Verb::Create, &id, &spec, owner, size, streams).map_err(|error| {
             // Whatever came into being of the container goes again; the error to tell is the first, unless its traces stay.
             let cleared = self.clear(&id).is_ok() && context.as_ref().is_none_or(|written| written.remove().is_ok());
@@ -84,11 +85,33 @@ impl Containers {
             seccomp: rest.seccomp,
             rlimits: walls.rlimits_of_execs(),
             users,
+            shares_pids: walls.shares_pids(),
             state,
         };
         lock(&self.table).insert(id, Arc::new(container));
         permit.commit();
         Ok(pid)
+    }
+
+    /// Stops every container of the pid namespace of `sandbox`, until the value is dropped.
+    ///
+    /// An init appears in that namespace while the guest's root is still its own, and until the pivot whoever may trace it
+    /// could follow its `/proc/<pid>/root` to the guest's files. A container of its own pid namespace shows it to nobody.
+    fn hold_onlookers(&self, sandbox: &ContainerId) -> Result<Onlookers, ContainerError> {
+        let mut held = Onlookers(Vec::new());
+        let see = |container: &&Arc<Container>| container.id == *sandbox || container.shares_pids;
+        let onlookers: Vec<_> = lock(&self.table).values().filter(see).cloned().collect();
+        for container in onlookers {
+            // One that is paused stands still and is to remain so; in one that was only created no program runs.
+            if lock(&container.state).phase == Phase::Running {
+                let id = container.id.clone();
+                if !freezer::freeze(&id, FREEZE_DEADLINE).map_err(io_error("holding the pod's processes"))? {
+                    return Err(ContainerError::Restless(id));
+                }
+                held.0.push(id);
+            }
+        }
+        Ok(held)
     }
 
     /// Writes the security context directory, if the container is to have one.
@@ -226,7 +249,7 @@ impl Containers {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         if spec["process"]["terminal"] == true {
-            let Started { pid, exit, terminal } = launcher::launch(&self.reaper, verb, id, spec, ProcessEnds::null())?;
+            let Started { pid, exit, terminal } = launcher::launch(&self.program, &self.reaper, verb, id, spec, ProcessEnds::null())?;
             let terminal = terminal.ok_or_else(|| self.abandon(pid, LauncherError::Answer.into()))?;
             let connected = Terminal::new(terminal).and_then(|terminal| {
                 terminal.resize(size.unwrap_or_default())?;
@@ -242,7 +265,7 @@ impl Containers {
             });
         }
         let (ends, pipes) = stdio::pipes(streams, uid, gid).map_err(ContainerError::Stdio)?;
-        let Started { pid, exit, .. } = launcher::launch(&self.reaper, verb, id, spec, ends)?;
+        let Started { pid, exit, .. } = launcher::launch(&self.program, &self.reaper, verb, id, spec, ends)?;
         pipes
             .start(exit.clone())
             .map_err(|error| self.abandon(pid, ContainerError::Stdio(error)))?;
@@ -303,6 +326,18 @@ impl Containers {
             exposed.insert(source.clone());
         }
         Ok(())
+    }
+}
+
+/// Containers that stand still while another is made.
+struct Onlookers(Vec<ContainerId>);
+
+impl Drop for Onlookers {
+    fn drop(&mut self) {
+        for id in &self.0 {
+            // Nothing else can be done: who meets it still frozen resumes or kills it.
+            let _ = freezer::thaw(id);
+        }
     }
 }
 

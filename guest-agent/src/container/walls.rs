@@ -148,6 +148,14 @@ impl Walls {
         uses.collect()
     }
 
+    /// Whether its processes are to be in the pid namespace of the pod's first container.
+    pub fn shares_pids(&self) -> bool {
+        self.wish
+            .namespaces
+            .iter()
+            .any(|namespace| namespace.kind == "pid" && namespace.path == POD)
+    }
+
     /// Limits of the init.
     pub fn rlimits(&self) -> &[Rlimit] {
         &self.wish.rlimits
