@@ -7,6 +7,7 @@ mod agent;
 mod confinement;
 mod damage;
 mod denial;
+mod escape;
 mod faults;
 mod growth;
 mod hostile_host;
@@ -410,6 +411,18 @@ pub const ALL: &[Story] = &[
         about: "10 containers at a time, three times: no growth",
         runtimes: OURS,
         tell: growth::parallel,
+    },
+    Story {
+        name: "guest-programs",
+        about: "a container that has the guest's launcher run inside cannot change it, nor see the guest's files",
+        runtimes: OURS,
+        tell: escape::guest_programs,
+    },
+    Story {
+        name: "nested-virtualisation",
+        about: "a guest is offered no nested virtualisation and no counters of the host",
+        runtimes: OURS,
+        tell: escape::nested_virtualisation,
     },
     Story {
         name: "no-vsock",
