@@ -46,7 +46,7 @@ pub fn find(program: &str) -> Option<PathBuf> {
 
 /// A directory below `${XDG_CACHE_HOME:-~/.cache}/casemate`, created.
 pub fn cache_dir(below: &str) -> Result<PathBuf> {
-    let dir = image::cache::root()?.join(below);
+    let dir = guest_image::cache::root()?.join(below);
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     Ok(dir)
 }

@@ -2,7 +2,7 @@
 
 use crate::{debian::Archive, host, layer_tar::LayerTar, oci};
 use anyhow::{Context, Result};
-use image::{cache, progress::Step};
+use guest_image::{cache, progress::Step};
 use std::path::{Path, PathBuf};
 
 /// One static binary and links to it, one layer.

@@ -1,7 +1,7 @@
 //! Guests that do nothing but say how far they have come: an `/init` of 200 bytes, and a kernel whose first instruction speaks.
 
 use anyhow::{Context, Result};
-use image::initramfs::Builder;
+use guest_image::initramfs::Builder;
 
 /// What the `/init` writes to its console.
 pub const INIT_SAYS: &str = "/init";

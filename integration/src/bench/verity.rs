@@ -6,7 +6,7 @@ use super::report::Row;
 use super::tools;
 use crate::{host, images, layer_tar::LayerTar, oci, stories::Runtime};
 use anyhow::{Context, Result, bail};
-use image::cache;
+use guest_image::cache;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;

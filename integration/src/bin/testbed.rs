@@ -178,7 +178,7 @@ fn act(verb: Verb) -> Result<ExitCode> {
         Verb::Bench { place, json, benchmarks } => {
             let build = built(&place)?;
             let report = bench::run(build, place.suite, &benchmarks, &place.out.join("bench"))?;
-            image::cache::write_whole(&json, &report.to_json()?)?;
+            guest_image::cache::write_whole(&json, &report.to_json()?)?;
             print!("{}\n{} has the same figures\n", report.table(), json.display());
         }
         Verb::Shell { place } => return shell::run(&testbed(&place, false)?, &place.out.join("shell")).map(status),

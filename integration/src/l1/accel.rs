@@ -66,7 +66,7 @@ pub fn choose(image: &Image) -> Result<Accel> {
         Some((known, verdict)) if known == boot.trim() => verdict == "boots",
         _ => {
             let boots = probe(image)?;
-            image::cache::write_whole(
+            guest_image::cache::write_whole(
                 &answer,
                 format!("{} {}", boot.trim(), if boots { "boots" } else { "does-not-boot" }).as_bytes(),
             )?;

@@ -3,7 +3,7 @@
 use super::Suite;
 use crate::{debian::Archive, host};
 use anyhow::{Context, Result};
-use image::{cache, progress::Step};
+use guest_image::{cache, progress::Step};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{host, job::Job};
 use anyhow::{Context, Result, bail};
-use image::{cache, progress::Step};
+use guest_image::{cache, progress::Step};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;

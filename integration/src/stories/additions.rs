@@ -9,8 +9,8 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use std::path::Path;
 
 /// A chain and its leaf's key, made for tests.
-const CHAIN: &str = include_str!("../../../policy/generate/fixtures/p256.chain.pem");
-const KEY: &str = include_str!("../../../policy/generate/fixtures/p256.key");
+const CHAIN: &str = include_str!("../../../policy/tools/fixtures/p256.chain.pem");
+const KEY: &str = include_str!("../../../policy/tools/fixtures/p256.key");
 const FEED: &str = "stories.example/echo";
 const ECHO: [&str; 2] = ["echo", "allowed by a fragment"];
 const NO_CONTEXT: &str = "io.microsoft.virtualmachine.lcow.securitypolicy.env=false";

@@ -3,4 +3,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| policy_generate::fuzz::configuration(bytes));
+fuzz_target!(|bytes: &[u8]| policy_tools::fuzz::configuration(bytes));

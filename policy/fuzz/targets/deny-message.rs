@@ -5,5 +5,5 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     policy::fuzz::deny_message(bytes);
-    policy_generate::fuzz::deny_message(bytes);
+    policy_tools::fuzz::deny_message(bytes);
 });

@@ -5,5 +5,5 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     policy::fuzz::policy_text(bytes);
-    policy_generate::fuzz::policy_text(bytes);
+    policy_tools::fuzz::policy_text(bytes);
 });

@@ -1,9 +1,9 @@
 //! `casemate image build`.
 
 use crate::answer::print;
-use ::image::Inputs;
-use ::image::kernel::Kind;
 use anyhow::Result;
+use guest_image::Inputs;
+use guest_image::kernel::Kind;
 use std::path::Path;
 
 /// Builds the guest image from the programs in a directory and prints the manifest's digest.
@@ -13,10 +13,10 @@ pub fn build(programs: &Path, output: &Path, kernel: Kind) -> Result<()> {
         launcher: programs.join("casemate-launcher"),
         kernel,
     };
-    let manifest = ::image::build(&inputs, output)?;
+    let manifest = guest_image::build(&inputs, output)?;
     for artifact in [&manifest.kernel, &manifest.initrd] {
         eprintln!("    {:<15} {:>9} bytes  sha256 {}", artifact.file, artifact.bytes, artifact.sha256);
     }
-    print(&::image::manifest::sha256_file(&output.join("manifest.json"))?)?;
+    print(&guest_image::manifest::sha256_file(&output.join("manifest.json"))?)?;
     Ok(())
 }

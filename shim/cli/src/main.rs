@@ -118,7 +118,7 @@ enum Image {
         output: PathBuf,
         /// `source` (built from Debian's source with our fragment) or `debian` (packaged cloud kernel and modules)
         #[arg(long, env = "KERNEL", default_value = "source")]
-        kernel: ::image::kernel::Kind,
+        kernel: guest_image::kernel::Kind,
     },
 }
 

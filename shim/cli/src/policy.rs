@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::Subcommand;
-use policy_generate::{Config, Document, Finding, Severity};
+use policy_tools::{Config, Document, Finding, Severity};
 use serde_json::json;
 
 mod fragment;
@@ -138,8 +138,8 @@ pub fn run(command: Policy) -> Result<bool> {
         Policy::Convert { file, to_json } => {
             let text = read(&file)?;
             print(&match to_json {
-                true => policy_generate::write_legacy(&Document::read(&text)?)?,
-                false => policy_generate::convert_legacy(&text)?.trim_end().to_owned(),
+                true => policy_tools::write_legacy(&Document::read(&text)?)?,
+                false => policy_tools::convert_legacy(&text)?.trim_end().to_owned(),
             })?;
         }
         Policy::Fragment(command) => return fragment::run(command),
@@ -151,8 +151,8 @@ fn generate(config: &Path, fragment: Option<(&str, &str)>) -> Result<String> {
     let base_dir = config.parent().unwrap_or(Path::new(""));
     let parsed = Config::from_file(config)?;
     match fragment {
-        Some((namespace, svn)) => policy_generate::generate_fragment(&parsed, namespace, svn, base_dir),
-        None => policy_generate::generate(&parsed, base_dir),
+        Some((namespace, svn)) => policy_tools::generate_fragment(&parsed, namespace, svn, base_dir),
+        None => policy_tools::generate(&parsed, base_dir),
     }
     .with_context(|| format!("cannot make a policy of {}", config.display()))
 }
@@ -187,7 +187,7 @@ fn write_policy(text: &str, output: Option<&Path>, base64: bool, json: bool) -> 
 fn check(file: &Path, json: bool) -> Result<bool> {
     let text = read(file)?;
     let document = Document::read(&text).with_context(|| format!("cannot check {}", file.display()))?;
-    let mut findings = policy_generate::check(&document);
+    let mut findings = policy_tools::check(&document);
     if document.package() == "policy"
         && let Err(error) = ::policy::Enforcer::new(&text)
     {
@@ -216,13 +216,13 @@ fn check(file: &Path, json: bool) -> Result<bool> {
 }
 
 fn simulate(policy: &Path, commands: &Path, default_mounts: Option<&Path>, results: bool, json: bool) -> Result<bool> {
-    let requests = policy_generate::read_commands(&read(commands)?)?;
+    let requests = policy_tools::read_commands(&read(commands)?)?;
     let mounts: Vec<::policy::action::Mount> = match default_mounts {
         Some(path) => serde_json::from_str(&read(path)?).with_context(|| format!("{} is no array of mounts", path.display()))?,
         None => Vec::new(),
     };
     let base_dir = commands.parent().unwrap_or(Path::new(""));
-    let outcomes = policy_generate::simulate(&read(policy)?, requests, &mounts, base_dir)?;
+    let outcomes = policy_tools::simulate(&read(policy)?, requests, &mounts, base_dir)?;
     let denied = outcomes.iter().filter(|outcome| !outcome.allowed).count();
     for outcome in outcomes.iter().filter(|_| !json) {
         let reasons = outcome.reasons.join(", ");
@@ -255,7 +255,7 @@ fn explain(text: &str, policy: Option<&Path>, json: bool) -> Result<()> {
     let document = policy
         .map(|path| Ok::<_, anyhow::Error>(Document::read(&read(path)?)?))
         .transpose()?;
-    let explained = policy_generate::explain(&text, document.as_ref())?;
+    let explained = policy_tools::explain(&text, document.as_ref())?;
     print(&if json {
         json!(explained).to_string()
     } else {
@@ -268,7 +268,7 @@ fn read(path: &Path) -> Result<String> {
     let describe = || format!("cannot read {}", path.display());
     let mut text = String::new();
     let file = std::fs::File::open(path).with_context(describe)?;
-    let most = policy_generate::MAX_COMMANDS_BYTES;
+    let most = policy_tools::MAX_COMMANDS_BYTES;
     file.take(most + 1).read_to_string(&mut text).with_context(describe)?;
     ensure!(text.len() as u64 <= most, "{} is larger than {most} bytes", path.display());
     Ok(text)

@@ -115,7 +115,7 @@ fn a_fragment_is_made_signed_verified_and_injected() {
     let directory = tempfile::tempdir().unwrap();
     let at = directory.path();
     std::fs::write(at.join("policy.toml"), CONFIG).unwrap();
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../policy/generate/fixtures");
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../policy/tools/fixtures");
     let (key, chain) = (fixtures.join("p256.key"), fixtures.join("p256.chain.pem"));
     let (key, chain) = (key.to_str().unwrap(), chain.to_str().unwrap());
 

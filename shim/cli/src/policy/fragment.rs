@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use clap::Subcommand;
 use policy_fragment::Blob;
-use policy_generate::{FRAGMENT_TYPE, Signing};
+use policy_tools::{FRAGMENT_TYPE, Signing};
 use serde_json::json;
 
 use super::{print, read};
@@ -101,9 +101,9 @@ pub fn run(command: Fragment) -> Result<bool> {
                 svn,
                 content_type: &media_type,
             };
-            let signed = policy_generate::sign(&payload, &signing).with_context(|| format!("cannot sign {}", input.display()))?;
+            let signed = policy_tools::sign(&payload, &signing).with_context(|| format!("cannot sign {}", input.display()))?;
             std::fs::write(&output, &signed).with_context(|| format!("cannot write {}", output.display()))?;
-            let issuer = issuer.map_or_else(|| policy_generate::issuer_of(&chain), Ok)?;
+            let issuer = issuer.map_or_else(|| policy_tools::issuer_of(&chain), Ok)?;
             print(&if json {
                 json!({ "issuer": issuer, "feed": feed, "svn": svn }).to_string()
             } else {
@@ -116,8 +116,8 @@ pub fn run(command: Fragment) -> Result<bool> {
             text,
             json,
         } => return verify(&file, &media_type, text, json),
-        Fragment::Issuer { chain } => print(&policy_generate::issuer_of(&read(&chain)?)?)?,
-        Fragment::Inject { file, media_type } => print(&policy_generate::injection(&media_type, &bytes(&file)?)?)?,
+        Fragment::Issuer { chain } => print(&policy_tools::issuer_of(&read(&chain)?)?)?,
+        Fragment::Inject { file, media_type } => print(&policy_tools::injection(&media_type, &bytes(&file)?)?)?,
     }
     Ok(true)
 }

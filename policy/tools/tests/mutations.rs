@@ -8,7 +8,7 @@ use policy::action::{
     SignalContainerProcess,
 };
 use policy::{ContainerId, Enforcer, RootHash};
-use policy_generate::{
+use policy_tools::{
     Config, Container, Document, EnvRule, ExecProcess, ExternalProcess, IdName as IdRule, Mount as MountRule, Strategy as Compare, User,
     check, explain, generate,
 };
@@ -97,13 +97,13 @@ fn user() -> impl Strategy<Value = User> {
     })
 }
 
-fn capabilities() -> impl Strategy<Value = policy_generate::Capabilities> {
+fn capabilities() -> impl Strategy<Value = policy_tools::Capabilities> {
     let names = policy::data::unprivileged_capabilities().bounding;
-    subsequence(names, 1..8).prop_map(|names| policy_generate::Capabilities {
+    subsequence(names, 1..8).prop_map(|names| policy_tools::Capabilities {
         bounding: names.clone(),
         effective: names.clone(),
         permitted: names,
-        ..policy_generate::Capabilities::default()
+        ..policy_tools::Capabilities::default()
     })
 }
 
@@ -462,7 +462,7 @@ proptest! {
     fn what_is_configured_is_allowed_and_every_single_change_is_denied_and_named(config in config()) {
         let text = generate(&config, Path::new("")).unwrap();
         let document = Document::read(&text).unwrap();
-        let errors: Vec<_> = check(&document).into_iter().filter(|finding| finding.severity == policy_generate::Severity::Error).collect();
+        let errors: Vec<_> = check(&document).into_iter().filter(|finding| finding.severity == policy_tools::Severity::Error).collect();
         prop_assert!(errors.is_empty(), "{errors:?}");
         let mut judge = Judge { enforcer: Enforcer::new(&text).unwrap(), document };
         judge_container(&mut judge, &config.container[0]);

@@ -133,7 +133,7 @@ pub enum GenerateError {
         place: String,
         /// Why.
         #[source]
-        source: registry::LayoutError,
+        source: oci::LayoutError,
     },
     /// A layer cannot be converted.
     #[error("cannot hash layer {}", path.display())]

@@ -6,7 +6,7 @@ use policy::action::{
     Action, Capabilities, CreateContainer, Device, ExecInContainer, IdName, Mount, MountDevice, MountOverlay, SignalContainerProcess,
 };
 use policy::{ContainerId, Denied, Enforcer, RootHash};
-use policy_generate::{Config, generate};
+use policy_tools::{Config, generate};
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const LAYERS: [[u8; 32]; 3] = [[1; 32], [2; 32], [3; 32]];

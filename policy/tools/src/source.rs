@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use registry::{ImageConfig, OciLayout};
+use oci::{ImageConfig, OciLayout};
 
 use crate::GenerateError;
 use crate::config::Container;

@@ -12,7 +12,7 @@ use std::process::Command;
 /// Which kernel the guest runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// `linux-source-6.12` with `image/kernel/guest.fragment`, everything built in.
+    /// `linux-source-6.12` with `image/guest/kernel/guest.fragment`, everything built in.
     Source,
     /// The packaged `linux-image-*-cloud-amd64` with modules: starts slower, needs no compiler.
     Packaged,
