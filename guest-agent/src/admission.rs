@@ -1,7 +1,7 @@
 //! Before any method: how long a request may be, how many there may be at once, and by when it is answered.
 //!
 //! ttrpc starts a task for every frame, so this runs before the next one is read: what is beyond a limit holds memory
-//! for no longer than its refusal takes. A method that panics is answered as well; its panic costs nobody else's request.
+//! for no longer than its refusal takes. A method that panics is answered as well; its panic fails no other request.
 
 use std::{collections::HashMap, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -83,7 +83,7 @@ impl Admitted {
             let text = format!("the request has {payload} bytes, more than the {} of its method", self.bytes);
             return refusal(Code::INVALID_ARGUMENT, text);
         }
-        // A panic is told by the hook that main sets.
+        // The hook that main sets reports a panic.
         let answer = AssertUnwindSafe(answer).catch_unwind();
         let Some(deadline) = self.deadline else {
             return settled(answer.await.ok());

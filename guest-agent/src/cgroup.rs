@@ -13,9 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use launcher_protocol::CGROUP_ROOT;
 use policy::ContainerId;
 
-use crate::paths::{self, CGROUP_PARENT, CGROUP_ROOT};
+use crate::paths::{self, CGROUP_PARENT};
 
 /// Between two looks at a cgroup that is about to become empty.
 const POLL: Duration = Duration::from_millis(2);

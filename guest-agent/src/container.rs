@@ -12,11 +12,12 @@
 //! read from its exit, never stored twice. The table's lock and each container's are held for look-ups only; what takes
 //! time runs under the guest's lock (mutating acts are serial) or under none (waits).
 
+mod confinement;
 mod control;
+mod request;
 mod spec;
 mod start;
 mod user;
-mod walls;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -25,24 +26,25 @@ use std::{
 };
 
 use agent_protocol::limits::{CONTAINERS, FREEZE_DEADLINE};
+use launcher_protocol::Profile;
 use nix::unistd::Pid;
 use policy::{ContainerId, action::Rlimit};
 
 pub use self::{
-    spec::{ForeignSource, Rest, exec_action, split},
+    confinement::Confinement,
+    spec::{ForeignSource, UnjudgedSpec, exec_action, split},
     user::{UserDatabase, UserError},
-    walls::Walls,
 };
 use crate::{
-    context::SecurityContext,
-    decode::{ProcessId, Profile, User},
+    decode::{ProcessId, User},
     launcher::{LauncherError, Program},
     paths,
     reaper::{ExitWatch, Reaper},
+    security_context::SecurityContext,
     stdio::Terminal,
 };
 
-/// Why a container or process is not as wished.
+/// Why a request about a container or process failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ContainerError {
     #[error("container \"{0}\" is unknown")]
@@ -140,7 +142,7 @@ struct State {
 pub struct Container {
     id: ContainerId,
     seccomp: Option<Profile>,
-    /// Limits of further processes, where the policy decides over them.
+    /// Limits of execs, where the policy decides over them.
     rlimits: Option<Vec<Rlimit>>,
     users: UserDatabase,
     /// Its processes and those of its pod's own container see each other.

@@ -2,6 +2,8 @@
 
 mod external;
 mod fragment;
+mod geometry;
+mod limits;
 mod network;
 mod oci;
 mod seccomp;
@@ -9,9 +11,11 @@ mod task;
 
 pub use external::ExternalOrder;
 pub use fragment::{Addition, injection};
+pub use geometry::Geometry;
+pub use limits::Limits;
 pub use network::{ForwardOrder, network};
-pub use oci::{CapabilitySets, Cpu, HostSpec, Memory, MountEntry, Namespace, Pids, ProcessSpec, Resources, Rlimit, User};
-pub use seccomp::{Profile, digest as seccomp_digest};
+pub use oci::{CapabilitySets, HostSpec, MountEntry, Namespace, ProcessSpec, User};
+pub use seccomp::digest as seccomp_digest;
 pub use task::update;
 
 use agent_protocol::{
@@ -22,8 +26,6 @@ use agent_protocol::{
 };
 use policy::{ContainerId, RootHash};
 use policy_fragment::BlobError;
-
-use crate::storage::layers::{Geometry, SECTORS_PER_BLOCK};
 
 /// Why a request is malformed. Says which field, and nothing else of it.
 #[derive(Debug, thiserror::Error)]
@@ -240,55 +242,13 @@ impl TryFrom<MountLayerRequest> for LayerOrder {
             bytes: request.root_hash.len(),
             needed: 32,
         })?;
-        let geometry = Geometry {
-            first_sector: request.first_sector,
-            data_blocks: request.data_blocks,
-            total_blocks: request.total_blocks,
-        };
-        check_geometry(&geometry)?;
+        let geometry = Geometry::new(request.first_sector, request.data_blocks, request.total_blocks)?;
         Ok(Self {
             slot: layer_slot(request.slot)?,
             geometry,
             root_hash: RootHash::new(&root_hash),
         })
     }
-}
-
-fn check_geometry(geometry: &Geometry) -> Result<(), DecodeError> {
-    let Geometry {
-        first_sector,
-        data_blocks,
-        total_blocks,
-    } = *geometry;
-    if !first_sector.is_multiple_of(SECTORS_PER_BLOCK) {
-        return Err(DecodeError::Geometry("first_sector is not the start of a block"));
-    }
-    let fits = total_blocks
-        .checked_mul(SECTORS_PER_BLOCK)
-        .and_then(|sectors| sectors.checked_add(first_sector));
-    // The kernel counts sectors in signed 64-bit numbers in places.
-    if fits.is_none_or(|end| end > i64::MAX as u64) {
-        return Err(DecodeError::Geometry("the end is beyond any disk"));
-    }
-    if data_blocks == 0 {
-        return Err(DecodeError::Geometry("there is no data"));
-    }
-    // Bounded by total_blocks first, so that the sum below cannot overflow.
-    if data_blocks > total_blocks || data_blocks + 1 + hash_blocks(data_blocks) > total_blocks {
-        return Err(DecodeError::Geometry("total_blocks has no room for data, superblock and hash tree"));
-    }
-    Ok(())
-}
-
-/// Blocks of the hash tree over `data_blocks`: 128 SHA-256 digests to a block, one root.
-fn hash_blocks(data_blocks: u64) -> u64 {
-    let mut sum = 0;
-    let mut level = data_blocks;
-    while level > 1 {
-        level = level.div_ceil(128);
-        sum += level;
-    }
-    sum
 }
 
 /// Sandbox and whether its scratch disk is encrypted.

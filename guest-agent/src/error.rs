@@ -1,7 +1,7 @@
 //! From the agent's errors to ttrpc status codes and texts: the only place that knows what leaves the guest.
 //!
 //! A text names the enforcement point, the rule, or the field of the request, and what the host itself said. Causes
-//! that the kernel or a program of the guest gives stay inside: they tell of files that the host cannot see.
+//! that the kernel or a program of the guest gives stay inside: they name files that the host cannot see.
 
 use std::io::ErrorKind;
 
@@ -65,7 +65,7 @@ impl From<StepError> for RequestError {
     }
 }
 
-/// What the host is told.
+/// The text that the host gets.
 pub fn wire_text(error: &RequestError) -> String {
     match error {
         // These causes are of our own making and name numbers of the request.
@@ -79,7 +79,7 @@ pub fn wire_text(error: &RequestError) -> String {
     }
 }
 
-/// Of all causes only those are told that concern what the host gave the guest: room on a disk, and memory.
+/// Of all causes, the text names only those about what the host gave the guest: room on a disk, and memory.
 fn lacking(text: &str, cause: &std::io::Error) -> String {
     match cause.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => format!("{text}: there is no space left"),
@@ -136,7 +136,7 @@ fn code(error: &RequestError) -> Code {
             ContainerError::TooMany(_) => Code::RESOURCE_EXHAUSTED,
             ContainerError::Ended(_) => Code::NOT_FOUND,
             ContainerError::Source(_) | ContainerError::NestedSource | ContainerError::User(_) => Code::INVALID_ARGUMENT,
-            ContainerError::Launcher(LauncherError::Refused(_)) => Code::UNKNOWN,
+            ContainerError::Launcher(LauncherError::Refused { .. }) => Code::UNKNOWN,
             ContainerError::TerminalWithoutStdio => Code::PERMISSION_DENIED,
             ContainerError::Busy(_) | ContainerError::Restless(_) => Code::DEADLINE_EXCEEDED,
             ContainerError::Launcher(LauncherError::Silent) => Code::DEADLINE_EXCEEDED,

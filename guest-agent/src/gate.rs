@@ -85,7 +85,7 @@ impl<E: Evidence> Gate<E> {
     }
 }
 
-/// Compares without a branch on the contents, so that time tells nothing about how much was right.
+/// Compares without a branch on the contents, so that the time taken reveals nothing about how much was right.
 fn same(a: &[u8; 32], b: &[u8; 32]) -> bool {
     a.iter().zip(b).fold(0, |difference, (x, y)| difference | (x ^ y)) == 0
 }

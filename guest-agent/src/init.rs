@@ -1,12 +1,13 @@
 //! The life of PID 1: prepare the guest, split in two, reap, power off.
 //!
 //! PID 1 forks before any thread exists. The parent stays PID 1: it reaps and, when its child is gone, powers off. The
-//! child serves; as a subreaper it is the parent of every container process, so its waitpid competes with nobody's.
+//! child serves; as a subreaper it is the parent of every container process, so no other process competes for its waitpid.
 
 mod modules;
 
 use std::{fs, io, path::Path, process::ExitCode};
 
+use launcher_protocol::{BUNDLES, STATE_ROOT};
 use nix::{
     mount::{MsFlags, mount},
     sys::{
@@ -92,7 +93,7 @@ const FILE_SYSTEMS: [FileSystem; 8] = [
 ];
 
 /// Directories that the agent works in.
-const DIRECTORIES: [&str; 4] = ["/run/gcs/c", "/run/mounts/scsi", "/run/casemate/bundles", "/run/casemate/runtime"];
+const DIRECTORIES: [&str; 4] = ["/run/gcs/c", "/run/mounts/scsi", BUNDLES, STATE_ROOT];
 
 /// Mounts what a guest needs, raises loopback, readies the cgroups, and makes the guest's own programs unchangeable; the one
 /// that starts containers comes back.
@@ -124,7 +125,7 @@ pub fn prepare_guest() -> Result<Program, InitError> {
         "opening the console to kernel errors",
         fs::write("/proc/sys/kernel/printk", KERNEL_ERRORS),
     )?;
-    // Every container may be ended for want of memory before the agent is.
+    // The OOM killer chooses every container before the agent.
     step("shielding the agent", fs::write("/proc/self/oom_score_adj", "-1000"))?;
     step(
         "raising the limit of open files",

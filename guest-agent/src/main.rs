@@ -10,14 +10,16 @@
 //! protobuf type goes further than `decode`, and nothing acts without a permit. Logs leave the trust boundary, so
 //! they hold ids, rule names and digests only.
 
-mod additions;
+#![deny(unsafe_code)]
+
 mod admission;
 mod cgroup;
 mod container;
-mod context;
 mod decode;
+mod diagnostics;
 mod error;
 mod evidence;
+mod fragments;
 mod gate;
 mod guest_dir;
 #[cfg(test)]
@@ -29,8 +31,8 @@ mod network;
 mod paths;
 mod reaper;
 mod sandbox;
+mod security_context;
 mod server;
-mod show;
 mod stacks;
 mod stdio;
 mod storage;
@@ -45,9 +47,9 @@ use std::{
 fn main() -> ExitCode {
     if process::id() != 1 {
         // As an init it would take this machine apart.
-        return show::run(&env::args().skip(1).collect::<Vec<_>>());
+        return diagnostics::run(&env::args().skip(1).collect::<Vec<_>>());
     }
-    // The console is the host's to read: a panic tells where it happened, not over what.
+    // The host reads the console: a panic names its place in the code, not its data.
     std::panic::set_hook(Box::new(|panic| match panic.location() {
         Some(place) => log::line(format_args!("panicked at {place}")),
         None => log::line("panicked"),

@@ -28,7 +28,7 @@ pub enum NetworkError {
     Unusable(#[source] io::Error),
 }
 
-/// Connects to the port of the permit; blocks until somebody has taken the connection.
+/// Connects to the port of the permit; blocks until the connection is accepted.
 pub fn connect(permit: Permit<'_, PortForward>) -> Result<TcpStream, NetworkError> {
     let port = permit.action().port;
     let loopback = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];

@@ -1,15 +1,14 @@
 //! Every path of the guest in one place; none of them comes from the host.
 //!
-//! Policies match the first group (`/run/gcs`, `/run/mounts`), so it is as the peer has it. The second group is ours.
+//! Policies match the first group (`/run/gcs`, `/run/mounts`), so it is as in hcsshim. The second group is ours.
 
 use std::path::PathBuf;
 
+use launcher_protocol::{BUNDLES, STATE_ROOT};
 use policy::ContainerId;
 
 /// Where the initramfs brings the program that starts containers; gone once the guest is prepared.
 pub const LAUNCHER: &str = "/bin/casemate-launcher";
-/// Root of the cgroup v2 hierarchy.
-pub const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 /// Above every container's cgroup, relative to the root.
 pub const CGROUP_PARENT: &str = "casemate";
 
@@ -60,12 +59,12 @@ pub fn huge_pages(sandbox: &ContainerId) -> String {
 
 /// Where the launcher finds and keeps a container's spec; in memory, out of every container's reach.
 pub fn bundle(id: &ContainerId) -> PathBuf {
-    PathBuf::from("/run/casemate/bundles").join(id.as_hex())
+    PathBuf::from(BUNDLES).join(id.as_hex())
 }
 
 /// Where libcontainer keeps a container's state.
 pub fn runtime_state(id: &ContainerId) -> PathBuf {
-    PathBuf::from("/run/casemate/runtime").join(id.as_hex())
+    PathBuf::from(STATE_ROOT).join(id.as_hex())
 }
 
 /// A container's cgroup, relative to the hierarchy's root.

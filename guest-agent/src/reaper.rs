@@ -2,7 +2,7 @@
 //!
 //! The serving process is a child subreaper, so launchers, inits and exec processes all end as its children. A pid is
 //! entered before it can be reaped (a launcher stays until the agent has entered the pid it reports), and a signal is
-//! sent under the same lock that reaping takes, so it never meets a pid that was given to somebody else.
+//! sent under the same lock that reaping takes, so it never reaches a process that has since got the same pid.
 
 use std::{
     collections::HashMap,
@@ -53,7 +53,7 @@ impl Reaper {
         Ok((pid, Self::enter(&mut running, pid)))
     }
 
-    /// Enters a process that somebody else started and that cannot have been reaped yet.
+    /// Enters a process that the launcher started and that cannot have been reaped yet.
     pub fn register(&self, pid: Pid) -> ExitWatch {
         Self::enter(&mut self.running(), pid)
     }
@@ -91,7 +91,7 @@ impl Reaper {
                 Err(Errno::EINTR) => continue,
                 Ok(None) | Err(_) => return,
             };
-            // Others are orphans of containers, and nobody waits for them.
+            // Others are orphans of containers, which no request waits for.
             if let Some(sender) = running.remove(&pid) {
                 let at_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
                 sender.send_replace(Some(Exit { status, at_ns }));
@@ -123,7 +123,7 @@ pub async fn ended(mut watch: ExitWatch) -> Exit {
     }
 }
 
-/// For a process whose end nobody saw: cannot happen while the reaper lives.
+/// For a process whose exit was missed: cannot happen while the reaper lives.
 const LOST: Exit = Exit { status: 255, at_ns: 0 };
 
 #[cfg(test)]

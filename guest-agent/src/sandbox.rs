@@ -24,7 +24,6 @@ use tokio::{
 
 use crate::{
     container::Containers,
-    context::SecurityContext,
     decode::PolicyOrder,
     error::RequestError,
     evidence::Evidence,
@@ -32,6 +31,7 @@ use crate::{
     launcher::Program,
     log,
     reaper::Reaper,
+    security_context::SecurityContext,
     storage::Storage,
 };
 
@@ -145,8 +145,8 @@ impl<E: Evidence + 'static> Sandbox<E> {
         self.stages.check_open()
     }
 
-    /// Runs a judged request: alone, to its end even if the caller goes away, and on a thread that may block.
-    pub async fn judged<T, F>(&self, request: F) -> Result<T, RequestError>
+    /// Runs a request that changes the guest: alone, to its end even if the caller goes away, and on a thread that may block.
+    pub async fn exclusive<T, F>(&self, request: F) -> Result<T, RequestError>
     where
         T: Send + 'static,
         F: FnOnce(&mut Enforcer, &mut Storage, &Containers) -> Result<T, RequestError> + Send + 'static,
@@ -222,7 +222,7 @@ mod tests {
     }
 
     async fn is_sealed(sandbox: &Sandbox<OpenDoor>) -> bool {
-        let judged = sandbox.judged(|_, _, _| Ok(())).await;
+        let judged = sandbox.exclusive(|_, _, _| Ok(())).await;
         let other = sandbox.check_open();
         let policy = sandbox.set_policy(agent_protocol::OPEN_DOOR.into()).await;
         match (judged, other, policy) {
@@ -236,7 +236,7 @@ mod tests {
     async fn what_fails_and_was_undone_seals_nothing() {
         let sandbox = open_sandbox().await;
         let failed = sandbox
-            .judged(|enforcer, _, _| {
+            .exclusive(|enforcer, _, _| {
                 drop(enforcer.enforce(unmount())?);
                 Err::<(), _>(StorageError::NoScratch.into())
             })
@@ -249,7 +249,7 @@ mod tests {
     async fn a_roll_back_that_fails_seals_the_guest() {
         let sandbox = open_sandbox().await;
         let failed = sandbox
-            .judged(|enforcer, _, _| {
+            .exclusive(|enforcer, _, _| {
                 drop(enforcer.enforce(unmount())?);
                 Err::<(), _>(StorageError::NotUndone.into())
             })
@@ -261,7 +261,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_in_an_act_seals_the_guest() {
         let sandbox = open_sandbox().await;
-        let failed = sandbox.judged(|_, _, _| -> Result<(), _> { panic!("on purpose") }).await;
+        let failed = sandbox.exclusive(|_, _, _| -> Result<(), _> { panic!("on purpose") }).await;
         assert!(matches!(failed, Err(RequestError::Panicked)));
         assert!(is_sealed(&sandbox).await);
     }
@@ -272,20 +272,20 @@ mod tests {
         let (release, hold) = std::sync::mpsc::channel::<()>();
         let stuck = tokio::spawn({
             let sandbox = sandbox.clone();
-            async move { sandbox.judged(move |_, _, _| Ok(hold.recv().is_ok())).await }
+            async move { sandbox.exclusive(move |_, _, _| Ok(hold.recv().is_ok())).await }
         });
         // tokio does not move a paused clock while a blocking task runs.
         tokio::task::yield_now().await;
         let waiting = tokio::spawn({
             let sandbox = sandbox.clone();
-            async move { sandbox.judged(|_, _, _| Ok(())).await }
+            async move { sandbox.exclusive(|_, _, _| Ok(())).await }
         });
         tokio::task::yield_now().await;
         tokio::time::advance(2 * ACT_DEADLINE).await;
         assert!(matches!(stuck.await.unwrap(), Err(RequestError::Stuck)));
         assert!(matches!(waiting.await.unwrap(), Err(RequestError::Gate(GateError::Sealed))));
         assert!(matches!(
-            sandbox.judged(|_, _, _| Ok(())).await,
+            sandbox.exclusive(|_, _, _| Ok(())).await,
             Err(RequestError::Gate(GateError::Sealed))
         ));
         release.send(()).unwrap();
@@ -297,7 +297,7 @@ mod tests {
         let (release, hold) = std::sync::mpsc::channel::<()>();
         let first = tokio::spawn({
             let sandbox = sandbox.clone();
-            async move { sandbox.judged(move |_, _, _| Ok(hold.recv().is_ok())).await }
+            async move { sandbox.exclusive(move |_, _, _| Ok(hold.recv().is_ok())).await }
         });
         tokio::task::yield_now().await;
         sandbox.check_open().unwrap();

@@ -1,4 +1,4 @@
-//! The ttrpc service. Each method: decode, enforce, act; [`acts`] has those that take more than a line.
+//! The ttrpc service. Each method: decode, enforce, act; [`handlers`] has those that take more than a line.
 
 use std::{io, process, sync::Arc, time::Duration};
 
@@ -33,11 +33,11 @@ use crate::{
     reaper::Reaper,
     sandbox::Sandbox,
     stacks,
-    storage::{self, StorageError, absent},
+    storage::{self, StorageError, unsupported},
     streams::{self, Streams},
 };
 
-mod acts;
+mod handlers;
 
 /// Threads for acts that block; they are serial but for a few look-ups.
 const BLOCKING_THREADS: usize = 8;
@@ -122,7 +122,7 @@ impl<E: Evidence + 'static> Agent for Service<E> {
 
     async fn unmount_layer(&self, _: &TtrpcContext, request: UnmountLayerRequest) -> Answer<UnmountLayerResponse> {
         let slot = decode::layer_slot(request.slot).map_err(RequestError::from)?;
-        let act = self.sandbox.judged(move |enforcer, storage, _| {
+        let act = self.sandbox.exclusive(move |enforcer, storage, _| {
             let permit = enforcer.enforce(UnmountDevice {
                 unmount_target: paths::layer(slot),
             })?;
@@ -134,7 +134,7 @@ impl<E: Evidence + 'static> Agent for Service<E> {
 
     async fn mount_scratch(&self, _: &TtrpcContext, request: MountScratchRequest) -> Answer<MountScratchResponse> {
         let (sandbox, encrypted) = decode::scratch(&request).map_err(RequestError::from)?;
-        let act = self.sandbox.judged(move |enforcer, storage, _| {
+        let act = self.sandbox.exclusive(move |enforcer, storage, _| {
             let permit = enforcer.enforce(RwMountDevice::new(paths::container(&sandbox), encrypted))?;
             Ok(storage.mount_scratch(permit, sandbox)?)
         });
@@ -144,7 +144,7 @@ impl<E: Evidence + 'static> Agent for Service<E> {
 
     async fn unmount_scratch(&self, _: &TtrpcContext, request: UnmountScratchRequest) -> Answer<UnmountScratchResponse> {
         let sandbox = decode::sandbox_id(&request.sandbox_id).map_err(RequestError::from)?;
-        let act = self.sandbox.judged(move |enforcer, storage, _| {
+        let act = self.sandbox.exclusive(move |enforcer, storage, _| {
             let permit = enforcer.enforce(RwUnmountDevice {
                 unmount_target: paths::container(&sandbox),
             })?;
@@ -157,9 +157,9 @@ impl<E: Evidence + 'static> Agent for Service<E> {
     async fn mount_share(&self, _: &TtrpcContext, request: MountShareRequest) -> Answer<MountShareResponse> {
         let container = decode::container_id(&request.container_id).map_err(RequestError::from)?;
         let share = decode::share("share", request.share).map_err(RequestError::from)?;
-        let act = self.sandbox.judged(move |enforcer, _, _| {
+        let act = self.sandbox.exclusive(move |enforcer, _, _| {
             let permit = enforcer.enforce(Plan9Mount::new(paths::share(&container, share)))?;
-            Err(absent::mount_share(permit).into())
+            Err(unsupported::mount_share(permit).into())
         });
         Ok(act.await?)
     }
@@ -167,29 +167,29 @@ impl<E: Evidence + 'static> Agent for Service<E> {
     async fn unmount_share(&self, _: &TtrpcContext, request: UnmountShareRequest) -> Answer<UnmountShareResponse> {
         let container = decode::container_id(&request.container_id).map_err(RequestError::from)?;
         let share = decode::share("share", request.share).map_err(RequestError::from)?;
-        let act = self.sandbox.judged(move |enforcer, _, _| {
+        let act = self.sandbox.exclusive(move |enforcer, _, _| {
             let unmount_target = paths::share(&container, share);
             let permit = enforcer.enforce(Plan9Unmount { unmount_target })?;
-            Err(absent::unmount_share(permit).into())
+            Err(unsupported::unmount_share(permit).into())
         });
         Ok(act.await?)
     }
 
     async fn attach_disk(&self, _: &TtrpcContext, request: AttachDiskRequest) -> Answer<AttachDiskResponse> {
         let slot = decode::share("slot", request.slot).map_err(RequestError::from)?;
-        let act = self.sandbox.judged(move |enforcer, _, _| {
+        let act = self.sandbox.exclusive(move |enforcer, _, _| {
             let permit = enforcer.enforce(MountBlockdev { target: paths::disk(slot) })?;
-            Err(absent::attach_disk(permit).into())
+            Err(unsupported::attach_disk(permit).into())
         });
         Ok(act.await?)
     }
 
     async fn detach_disk(&self, _: &TtrpcContext, request: DetachDiskRequest) -> Answer<DetachDiskResponse> {
         let slot = decode::share("slot", request.slot).map_err(RequestError::from)?;
-        let act = self.sandbox.judged(move |enforcer, _, _| {
+        let act = self.sandbox.exclusive(move |enforcer, _, _| {
             let unmount_target = paths::disk(slot);
             let permit = enforcer.enforce(UnmountBlockdev { unmount_target })?;
-            Err(absent::detach_disk(permit).into())
+            Err(unsupported::detach_disk(permit).into())
         });
         Ok(act.await?)
     }
@@ -198,14 +198,14 @@ impl<E: Evidence + 'static> Agent for Service<E> {
         let (container, sandbox, slots) = decode::overlay(&request).map_err(RequestError::from)?;
         let act = self
             .sandbox
-            .judged(move |enforcer, storage, _| Ok(storage::mount_rootfs(storage, enforcer, &sandbox, &container, slots)?));
+            .exclusive(move |enforcer, storage, _| Ok(storage::mount_rootfs(storage, enforcer, &sandbox, &container, slots)?));
         act.await?;
         Ok(MountOverlayResponse::new())
     }
 
     async fn unmount_overlay(&self, _: &TtrpcContext, request: UnmountOverlayRequest) -> Answer<UnmountOverlayResponse> {
         let container = decode::container_id(&request.container_id).map_err(RequestError::from)?;
-        let act = self.sandbox.judged(move |enforcer, storage, containers| {
+        let act = self.sandbox.exclusive(move |enforcer, storage, containers| {
             if containers.get(&container).is_ok() {
                 return Err(StorageError::InUse(storage::rootfs_of(&container)).into());
             }
@@ -270,7 +270,7 @@ impl<E: Evidence + 'static> Agent for Service<E> {
                 self.sandbox.containers.ended(&container_id).await.map_err(RequestError::from)?;
             }
             let container_id = container_id.clone();
-            let act = self.sandbox.judged(move |enforcer, _, containers| {
+            let act = self.sandbox.exclusive(move |enforcer, _, containers| {
                 containers.get(&container_id)?;
                 let permit = enforcer.enforce(ShutdownContainer { container_id })?;
                 Ok(if taken_away {
@@ -305,7 +305,7 @@ impl<E: Evidence + 'static> Agent for Service<E> {
 
     async fn configure_network(&self, _: &TtrpcContext, request: ConfigureNetworkRequest) -> Answer<ConfigureNetworkResponse> {
         let action = decode::network(request).map_err(RequestError::from)?;
-        let act = self.sandbox.judged(move |enforcer, _, _| {
+        let act = self.sandbox.exclusive(move |enforcer, _, _| {
             let permit = enforcer.enforce(action)?;
             Err(network::configure(permit).into())
         });
@@ -314,18 +314,14 @@ impl<E: Evidence + 'static> Agent for Service<E> {
 
     async fn pause_container(&self, _: &TtrpcContext, request: PauseContainerRequest) -> Answer<PauseContainerResponse> {
         let container = decode::container_id(&request.container_id).map_err(RequestError::from)?;
-        let act = self
-            .sandbox
-            .judged(move |_no_point, _, containers| Ok(containers.pause(&container)?));
+        let act = self.sandbox.exclusive(move |_, _, containers| Ok(containers.pause(&container)?));
         act.await?;
         Ok(PauseContainerResponse::new())
     }
 
     async fn resume_container(&self, _: &TtrpcContext, request: ResumeContainerRequest) -> Answer<ResumeContainerResponse> {
         let container = decode::container_id(&request.container_id).map_err(RequestError::from)?;
-        let act = self
-            .sandbox
-            .judged(move |_no_point, _, containers| Ok(containers.resume(&container)?));
+        let act = self.sandbox.exclusive(move |_, _, containers| Ok(containers.resume(&container)?));
         act.await?;
         Ok(ResumeContainerResponse::new())
     }
@@ -334,7 +330,7 @@ impl<E: Evidence + 'static> Agent for Service<E> {
         let (container, limits) = decode::update(&request).map_err(RequestError::from)?;
         let act = self
             .sandbox
-            .judged(move |_no_point, _, containers| Ok(containers.update(&container, &limits)?));
+            .exclusive(move |_, _, containers| Ok(containers.update(&container, &limits)?));
         act.await?;
         Ok(UpdateContainerResponse::new())
     }
@@ -348,7 +344,7 @@ impl<E: Evidence + 'static> Agent for Service<E> {
     }
 
     async fn dump_stacks(&self, _: &TtrpcContext, _: DumpStacksRequest) -> Answer<DumpStacksResponse> {
-        let act = self.sandbox.judged(|enforcer, _, _| {
+        let act = self.sandbox.exclusive(|enforcer, _, _| {
             let stacks = stacks::read(enforcer.enforce(DumpStacks {})?);
             stacks.map_err(|cause| {
                 let step = "reading the stacks";

@@ -1,4 +1,4 @@
-//! What the agent's threads do, as the kernel tells it (proc(5): comm, stat, wchan, stack).
+//! What the agent's threads do, from the kernel's files (proc(5): comm, stat, wchan, stack).
 
 use std::{fs, io};
 
@@ -16,7 +16,7 @@ pub fn read(permit: Permit<'_, DumpStacks>) -> io::Result<String> {
     let mut text = String::new();
     for entry in fs::read_dir(THREADS)? {
         let thread = entry?.path();
-        // A thread may end meanwhile, and not every kernel tells everything.
+        // A thread may exit meanwhile, and not every kernel has every file.
         let file = |name: &str| fs::read_to_string(thread.join(name)).unwrap_or_default();
         let name = thread.file_name().unwrap_or_default().to_string_lossy();
         let state = file("stat")

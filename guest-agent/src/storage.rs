@@ -1,11 +1,11 @@
 //! Disks, layers, the scratch disk and root file systems: what is mounted, and how it comes and goes.
 
-pub mod absent;
 pub mod device_mapper;
 pub mod disk;
 pub mod layers;
 mod overlay;
 mod scratch;
+pub mod unsupported;
 
 use std::io;
 
@@ -14,10 +14,10 @@ use policy::{
     action::{MountDevice, MountOverlay, RwMountDevice, RwUnmountDevice, ScratchMount, ScratchUnmount, UnmountDevice, UnmountOverlay},
 };
 
-use crate::paths;
+use crate::{decode::Geometry, paths};
 use device_mapper::MapperError;
 use disk::{Disk, Slot};
-use layers::{Geometry, Layers};
+use layers::Layers;
 use overlay::Overlays;
 use scratch::Scratch;
 
@@ -230,7 +230,7 @@ pub fn mount_rootfs(
     };
     match mounted {
         Ok(()) => Ok(()),
-        // The error to tell is the first, unless its traces stay.
+        // The first error is reported, unless its traces stay.
         Err(error) => match give_up_upper(storage, enforcer, scratch) {
             Ok(()) => Err(error),
             Err(_) => Err(StorageError::NotUndone.into()),

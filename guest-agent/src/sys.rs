@@ -1,9 +1,11 @@
-//! The agent's door to system calls that have no safe wrapper; `unsafe` stands here and in `storage::device_mapper`.
+//! System calls that have no safe wrapper.
+
+#![expect(unsafe_code, reason = "system calls that have no safe wrapper")]
 
 use std::{
     fs::File,
     io,
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
 };
 
 use nix::{
@@ -80,7 +82,7 @@ pub fn resize_terminal(master: BorrowedFd<'_>, columns: u16, rows: u16) -> io::R
     Ok(())
 }
 
-/// Sets or clears the flag by which nobody may open a file for writing, rename or remove it (ioctl_iflags(2)).
+/// Sets or clears the immutable flag: no process may open the file for writing, rename or remove it (ioctl_iflags(2)).
 fn set_immutable(file: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     let mut flags: libc::c_int = 0;
     // SAFETY: FS_IOC_GETFLAGS writes one int, which lives for the call (the number's `long` is a mistake of its own age).
@@ -91,7 +93,7 @@ fn set_immutable(file: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes a file immutable, for as long as nobody with CAP_LINUX_IMMUTABLE lifts that.
+/// Makes a file immutable. A process with CAP_LINUX_IMMUTABLE can lift that.
 pub fn make_immutable(file: BorrowedFd<'_>) -> io::Result<()> {
     set_immutable(file, true)
 }
@@ -102,24 +104,13 @@ pub fn make_mutable(file: BorrowedFd<'_>) -> io::Result<()> {
     set_immutable(file, false)
 }
 
-/// Takes ownership of the descriptors that arrived with a message, keeps the first and closes the rest.
-pub fn first_received(numbers: &[RawFd]) -> Option<OwnedFd> {
-    let mut owned = numbers.iter().map(|&number| {
-        // SAFETY: the kernel has just made these numbers for this process in recvmsg; each is taken once.
-        unsafe { OwnedFd::from_raw_fd(number) }
-    });
-    let first = owned.next();
-    owned.for_each(drop);
-    first
-}
-
 /// Registers a descriptor with the runtime, which must be the calling thread's.
 pub fn register(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: the value owns its descriptor, which is neither replaced nor closed before the value is dropped.
     Ok(unsafe { AsyncFd::register(descriptor) }?)
 }
 
-/// As [`register`], for a file of a cgroup, which tells a change as exceptional data (cgroup-v2.rst, "Basic Operations").
+/// As [`register`], for a file of a cgroup, which reports a change as exceptional data (cgroup-v2.rst, "Basic Operations").
 pub fn register_for_changes(file: File) -> io::Result<AsyncFd<File>> {
     // SAFETY: as in `register`.
     Ok(unsafe { AsyncFd::register_with_interest(file, Interest::PRIORITY) }?)

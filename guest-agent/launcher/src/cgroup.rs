@@ -1,53 +1,40 @@
-//! The cgroup that a spec names.
+//! The cgroup that a request names.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::{fs, io, path::PathBuf};
 
-use oci_spec::runtime::Spec;
+use launcher_protocol::{CGROUP_ROOT, Cause};
 
-/// The cgroup v2 hierarchy.
-const ROOT: &str = "/sys/fs/cgroup";
-
-/// Why a process is in no cgroup.
-#[derive(Debug, thiserror::Error)]
-pub enum CgroupError {
-    /// The agent sent a spec without one.
-    #[error("the spec has no cgroup")]
-    Missing,
-    /// The kernel refused.
-    #[error("joining the cgroup: {0}")]
-    Join(#[source] io::Error),
+/// The directory of a cgroup that is named relative to the hierarchy's root.
+pub fn directory(cgroup: &str) -> PathBuf {
+    PathBuf::from(CGROUP_ROOT).join(cgroup.trim_start_matches('/'))
 }
 
-/// The directory of the cgroup that `spec` names.
+/// Moves the calling process into the cgroup, and takes the agent's protection from the OOM killer away: the score is
+/// inherited, and would have the container's init killed in place of the process that is started.
 ///
 /// # Errors
-/// It names none.
-pub fn of(spec: &Spec) -> Result<PathBuf, CgroupError> {
-    let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_ref());
-    let path = path.ok_or(CgroupError::Missing)?;
-    Ok(Path::new(ROOT).join(path.strip_prefix("/").unwrap_or(path)))
+/// The cgroup takes no process, or the kernel does not take the score.
+pub fn join(cgroup: &str, oom_score_adj: i32) -> Result<(), Cause> {
+    let joined = set_oom_score(oom_score_adj).and_then(|()| fs::write(directory(cgroup).join("cgroup.procs"), "0"));
+    joined.map_err(|_| Cause::Resources)
 }
 
-/// Moves the calling process into the cgroup that `spec` names.
+/// Sets how likely the OOM killer chooses the calling process and what it starts.
 ///
 /// # Errors
-/// There is none, or it takes no process.
-pub fn join(spec: &Spec) -> Result<(), CgroupError> {
-    fs::write(of(spec)?.join("cgroup.procs"), "0").map_err(CgroupError::Join)
+/// The kernel does not take the number.
+pub fn set_oom_score(oom_score_adj: i32) -> io::Result<()> {
+    fs::write("/proc/self/oom_score_adj", oom_score_adj.to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     #[test]
     fn cgroups_lie_below_the_hierarchy() {
-        let spec: Spec = serde_json::from_str(r#"{"ociVersion":"1.0.2","linux":{"cgroupsPath":"/casemate/abc"}}"#).unwrap();
-        assert_eq!(of(&spec).unwrap(), Path::new("/sys/fs/cgroup/casemate/abc"));
-        let spec: Spec = serde_json::from_str(r#"{"ociVersion":"1.0.2","linux":{}}"#).unwrap();
-        assert!(matches!(of(&spec), Err(CgroupError::Missing)));
+        assert_eq!(directory("/casemate/abc"), Path::new("/sys/fs/cgroup/casemate/abc"));
+        assert_eq!(directory("casemate/abc"), Path::new("/sys/fs/cgroup/casemate/abc"));
     }
 }

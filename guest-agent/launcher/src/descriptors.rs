@@ -1,5 +1,7 @@
 //! Which descriptors this program and its children hold: what the agent left open, and nothing that a container could use.
 
+#![expect(unsafe_code, reason = "numbers of descriptors are taken into ownership or closed")]
+
 use std::{
     io,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},

@@ -2,7 +2,9 @@
 //!
 //! Nodes can be made with CAP_MKNOD, which containers have by default; without a filter a container could open the
 //! decrypted scratch disk. cgroup v2 has no device files, a BPF program of type BPF_PROG_TYPE_CGROUP_DEVICE decides
-//! (`include/uapi/linux/bpf.h`). The list is fixed in the guest; what the host's spec says about devices is not used.
+//! (`include/uapi/linux/bpf.h`). The list is fixed in the guest; the device rules of the host's document are not used.
+
+#![expect(unsafe_code, reason = "the bpf system call has no wrapper")]
 
 use std::{
     fs::File,
@@ -101,7 +103,7 @@ fn load(program: &[Instruction]) -> io::Result<OwnedFd> {
     // SAFETY: the structure is laid out as the kernel's for this command; both pointers are to live memory of the
     // length given (the license is NUL-terminated), which the kernel only reads.
     let descriptor = unsafe { bpf(BPF_PROG_LOAD, &mut attributes) }?;
-    // SAFETY: the kernel has just returned this new descriptor, nobody else owns it.
+    // SAFETY: the kernel has just returned this new descriptor, which nothing else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
@@ -129,7 +131,7 @@ fn program() -> Vec<Instruction> {
         op(0xbf, 0x23, 0, 0),
         op(0x57, 0x03, 0, 0xffff),
         op(0x77, 0x02, 0, 16),
-        // Making a node harms nobody, opening it does.
+        // Making a node is harmless, opening it is not.
         op(0x55, 0x02, 2, ACCESS_MKNOD),
         op(0xb7, 0x00, 0, 1),
         op(0x95, 0, 0, 0),

@@ -1,17 +1,20 @@
-//! The part of the launcher that enters a container: a child without the agent's socket, so that nothing which is born in the
-//! container's namespaces ever holds it.
+//! The part of the launcher that enters a container: a child without the agent's socket, so that no process in the container's
+//! namespaces ever holds it.
 //!
 //! ```text
 //! launcher (agent's socket) ──fork──► worker (report only) ──clone(CLONE_PARENT)──► the new process
 //! ```
-//! The new process is the launcher's own child, as the worker ends as soon as it has reported. What comes through the report
-//! is as hostile as the container: a process in it that may trace others reaches the new process until its execve.
+//! The new process is the launcher's own child, as the worker exits once it has reported. The report is as hostile as the
+//! container: a process in it that may trace others reaches the new process until its execve.
+
+#![expect(unsafe_code, reason = "fork, and _exit in the child")]
 
 use std::{
-    io::{self, PipeReader, PipeWriter, Read, Write},
+    io::{self, BufRead, BufReader, PipeReader, PipeWriter, Read, Write},
     os::fd::{AsFd, BorrowedFd},
 };
 
+use launcher_protocol::{Answer, Cause};
 use nix::{
     sys::wait::{Id, WaitPidFlag, waitid, waitpid},
     unistd::{ForkResult, Pid, fork},
@@ -19,107 +22,101 @@ use nix::{
 
 use crate::descriptors;
 
-/// What a failed worker says at most, in bytes.
-pub const WORDS_MAX_BYTES: u64 = 4096;
-/// In place of a pid: words follow.
-const FAILED: u32 = 0;
+/// Longest report in bytes; one is written at once, as it is shorter than PIPE_BUF.
+const REPORT_MAX_BYTES: u64 = 128;
 
-/// Why the worker reported no process.
-#[derive(Debug, thiserror::Error)]
-pub enum WorkerError {
-    /// The worker could not be made or heard.
-    #[error("the worker: {0}")]
-    Io(#[from] io::Error),
-    /// It said why it could not start the process.
-    #[error("{0}")]
-    Failed(String),
-    /// It ended without a word; what it had started by then is unknown.
-    #[error("the worker ended without a report")]
-    Silent,
-    /// It named a process that is none of this program's children.
-    #[error("the worker reported a process that it did not make")]
-    Stranger,
+/// What the worker reported.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Report {
+    /// The pid of a child of this process.
+    Started(Pid),
+    /// There is no process.
+    Failed(Cause),
+    /// The worker ended without a word, or named a stranger: a process may run, and nothing is known of it.
+    Unknown,
 }
 
-/// Runs `work` in the worker, which keeps the standard descriptors and `kept`, and returns the pid that it reports.
-///
-/// `work` returns the pid of a child of this process (not of the worker), or why there is none.
-///
-/// # Errors
-/// The worker failed, ended, or lied.
-pub fn run<E: std::fmt::Display>(kept: &[BorrowedFd<'_>], work: impl FnOnce() -> Result<u32, E>) -> Result<Pid, WorkerError> {
-    let (report, writer) = io::pipe()?;
-    // SAFETY: this program has one thread, so the child finds no lock held by a thread that it lacks.
-    match unsafe { fork() }.map_err(io::Error::from)? {
-        ForkResult::Child => {
-            work_and_report(kept, writer, work);
-            // SAFETY: _exit takes a number and does not return; no destructor of this process runs, as the descriptors that
-            // they would close are closed.
-            unsafe { libc::_exit(0) }
-        }
-        ForkResult::Parent { child } => {
-            drop(writer);
-            let reported = receive(report);
-            // Ended by now or about to: it does nothing after its report.
-            waitpid(child, None).map_err(io::Error::from)?;
-            let pid = reported?;
-            if pid == child || !is_child(pid) {
-                return Err(WorkerError::Stranger);
-            }
-            Ok(pid)
+/// Where a worker, or a process that it made, reports. The first report counts.
+pub struct Reporter(PipeWriter);
+
+impl Reporter {
+    /// A second end of the same pipe.
+    ///
+    /// # Errors
+    /// There are too many descriptors.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+
+    /// Reports; a report that cannot be sent is seen as the end of the worker.
+    pub fn report(&self, answer: Answer) {
+        if let Ok(mut line) = serde_json::to_vec(&answer) {
+            line.push(b'\n');
+            let _ = (&self.0).write_all(&line);
         }
     }
 }
 
-/// Nothing can be done about a report that cannot be sent: then the parent reads its end.
-fn work_and_report<E: std::fmt::Display>(kept: &[BorrowedFd<'_>], mut writer: PipeWriter, work: impl FnOnce() -> Result<u32, E>) {
-    let kept = [kept, &[writer.as_fd()]].concat();
-    let result = match descriptors::close_all_but(&kept) {
-        Ok(()) => work().map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
-    };
-    let _ = match result {
-        Ok(pid) => writer.write_all(&pid.to_le_bytes()),
-        Err(words) => writer
-            .write_all(&FAILED.to_le_bytes())
-            .and_then(|()| writer.write_all(&(words.len() as u32).to_le_bytes()))
-            .and_then(|()| writer.write_all(words.as_bytes())),
-    };
-    std::mem::forget(writer);
+/// Runs `work` in the worker, which keeps the standard descriptors and `kept`.
+///
+/// `work` returns the pid of a child of this process (not of the worker), or why there is none.
+///
+/// # Errors
+/// There is no worker: the kernel has no room for a pipe or a process.
+pub fn run(kept: &[BorrowedFd<'_>], work: impl FnOnce(&Reporter) -> Result<u32, Cause>) -> io::Result<Report> {
+    let (reader, writer) = io::pipe()?;
+    // SAFETY: this program has one thread, so the child finds no lock held by a thread that it lacks.
+    match unsafe { fork() }? {
+        ForkResult::Child => {
+            let reporter = Reporter(writer);
+            reporter.report(answer(kept, &reporter, work));
+            // SAFETY: _exit takes a number and does not return. No destructor of this process runs: the descriptors that they
+            // would close are closed.
+            unsafe { libc::_exit(0) }
+        }
+        ForkResult::Parent { child } => {
+            drop(writer);
+            let report = receive(reader);
+            // It does nothing after its report.
+            waitpid(child, None)?;
+            Ok(match report {
+                Report::Started(pid) if pid == child || !is_child(pid) => Report::Unknown,
+                report => report,
+            })
+        }
+    }
 }
 
-/// Reads a report. Its end is not waited for: a process that was started holds the pipe until its execve.
-fn receive(mut report: PipeReader) -> Result<Pid, WorkerError> {
-    let mut number = || {
-        let mut bytes = [0; 4];
-        match report.read_exact(&mut bytes) {
-            Ok(()) => Ok(u32::from_le_bytes(bytes)),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(WorkerError::Silent),
-            Err(error) => Err(WorkerError::Io(error)),
-        }
-    };
-    match number()? {
-        FAILED => {
-            let length = u64::from(number()?).min(WORDS_MAX_BYTES);
-            let mut words = Vec::new();
-            report.take(length).read_to_end(&mut words)?;
-            Err(WorkerError::Failed(String::from_utf8_lossy(&words).into_owned()))
-        }
-        pid => i32::try_from(pid).map(Pid::from_raw).map_err(|_| WorkerError::Stranger),
+fn answer(kept: &[BorrowedFd<'_>], reporter: &Reporter, work: impl FnOnce(&Reporter) -> Result<u32, Cause>) -> Answer {
+    let kept = [kept, &[reporter.0.as_fd()]].concat();
+    if descriptors::close_all_but(&kept).is_err() {
+        return Answer::Failed(Cause::Other);
+    }
+    work(reporter).map_or_else(Answer::Failed, Answer::Started)
+}
+
+/// Reads the first report. The end of the pipe is not waited for: a process that was started holds it until its execve.
+fn receive(pipe: PipeReader) -> Report {
+    let mut line = Vec::new();
+    let read = BufReader::new(pipe.take(REPORT_MAX_BYTES)).read_until(b'\n', &mut line);
+    match read.ok().and_then(|_| serde_json::from_slice(&line).ok()) {
+        Some(Answer::Started(pid)) => i32::try_from(pid).map_or(Report::Unknown, |pid| Report::Started(Pid::from_raw(pid))),
+        Some(Answer::Failed(cause)) => Report::Failed(cause),
+        None => Report::Unknown,
     }
 }
 
 /// Whether `pid` is a child of this process, ended or not.
 fn is_child(pid: Pid) -> bool {
     let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    waitid(Id::Pid(pid), look).is_ok()
+    pid.as_raw() > 0 && waitid(Id::Pid(pid), look).is_ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn received(bytes: &[u8]) -> Result<Pid, WorkerError> {
+    fn received(bytes: &[u8]) -> Report {
         let (reader, mut writer) = io::pipe().unwrap();
         writer.write_all(bytes).unwrap();
         drop(writer);
@@ -127,37 +124,46 @@ mod tests {
     }
 
     #[test]
-    fn a_report_is_a_pid_or_words() {
-        assert_eq!(received(b"\x02\x01\0\0").unwrap(), Pid::from_raw(0x102));
-        assert_eq!(
-            received(b"\0\0\0\0\x02\0\0\0no").unwrap_err().to_string(),
-            "no",
-            "and the length bounds it"
-        );
-        assert!(matches!(received(b"\0\0\0\0\xff\xff\xff\xffcut"), Err(WorkerError::Failed(words)) if words == "cut"));
-        assert!(matches!(received(b"\x02"), Err(WorkerError::Silent)));
-        assert!(matches!(received(b"\0\0\0\0"), Err(WorkerError::Silent)));
-        assert!(matches!(received(&[0xff; 4]), Err(WorkerError::Stranger)));
+    fn the_first_report_counts() {
+        let (reader, writer) = io::pipe().unwrap();
+        let reporter = Reporter(writer);
+        reporter.report(Answer::Failed(Cause::NotFound));
+        reporter.report(Answer::Started(7));
+        assert_eq!(receive(reader), Report::Failed(Cause::NotFound));
+        assert_eq!(received(b"{\"Started\":258}\n"), Report::Started(Pid::from_raw(258)));
+        for bad in [
+            &b""[..],
+            b"\n",
+            b"{\"Started\":4294967295}\n",
+            b"{\"Started\":-1}\n",
+            b"{\"Started\"",
+            &[b'x'; 4096],
+        ] {
+            assert_eq!(received(bad), Report::Unknown, "{bad:?}");
+        }
     }
 
     #[test]
     fn only_children_of_this_process_are_believed() {
-        let error = run(&[], || Ok::<_, String>(1)).unwrap_err();
-        assert!(matches!(error, WorkerError::Stranger), "{error}");
-        let itself = run(&[], || Ok::<_, String>(std::process::id())).unwrap_err();
-        assert!(matches!(itself, WorkerError::Stranger), "{itself}");
-        let said = run(&[], || Err("why")).unwrap_err();
-        assert_eq!(said.to_string(), "why");
+        for pid in [0, 1, std::process::id()] {
+            assert_eq!(run(&[], |_| Ok(pid)).unwrap(), Report::Unknown, "{pid}");
+        }
+        assert_eq!(
+            run(&[], |_| Ok(Pid::this().as_raw() as u32)).unwrap(),
+            Report::Unknown,
+            "the worker itself"
+        );
+        assert_eq!(run(&[], |_| Err(Cause::Mount)).unwrap(), Report::Failed(Cause::Mount));
     }
 
     #[test]
     fn the_worker_holds_what_it_was_left() {
         let (_secret, _other) = std::os::unix::net::UnixStream::pair().unwrap();
         let (reader, kept) = io::pipe().unwrap();
-        let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
         // The standard three, the pipe that was kept, the report, and the directory that is read.
-        let said = run(&[kept.as_fd()], || Err(open())).unwrap_err();
-        assert_eq!(said.to_string(), "6");
+        let open = || std::fs::read_dir("/proc/self/fd").unwrap().count() == 6;
+        let report = run(&[kept.as_fd()], |_| Err(if open() { Cause::Mount } else { Cause::Other }));
+        assert_eq!(report.unwrap(), Report::Failed(Cause::Mount));
         drop((reader, kept));
     }
 }

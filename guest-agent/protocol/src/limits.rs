@@ -114,7 +114,7 @@ pub const LAUNCHER_DEADLINE: Duration = Duration::from_secs(30);
 pub const KILL_DEADLINE: Duration = Duration::from_secs(10);
 /// Whoever listens on a forwarded port must have taken the connection within this time.
 pub const FORWARD_DEADLINE: Duration = Duration::from_secs(5);
-/// Every process of a container must stand still this long after it was told to.
+/// Deadline for every process of a container to be frozen.
 pub const FREEZE_DEADLINE: Duration = Duration::from_secs(5);
 /// Whatever is done under a permit must have ended by then: launcher and roll-back together, twice over. One that has not
 /// hangs in the kernel (on a disk that the host holds back, for one) and cannot be undone: the guest serves nothing any more.

@@ -1,4 +1,4 @@
-//! The guest's end: AF_VSOCK listeners that serve the host and nobody else.
+//! The guest's end: AF_VSOCK listeners that accept connections from the host only.
 
 use std::{
     io::{self, IoSlice},

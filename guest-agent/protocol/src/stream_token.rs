@@ -35,7 +35,7 @@ impl StreamToken {
     }
 }
 
-/// Shows the first bytes only: whoever knows a token can take its stream.
+/// Shows the first bytes only: a token is all it takes to claim its stream.
 impl fmt::Debug for StreamToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "StreamToken({}..)", hex::encode(&self.0[..2]))

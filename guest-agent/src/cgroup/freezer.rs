@@ -1,4 +1,4 @@
-//! The cgroup freezer: every process of a container stands still, and goes on.
+//! The cgroup freezer: stops every process of a container, and lets them continue.
 //!
 //! A frozen process still takes SIGKILL (cgroup-v2.rst, `cgroup.freeze`), so a paused container can be ended.
 
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_does_not_stand_still_goes_on_again() {
+    fn what_does_not_freeze_is_thawed() {
         let cgroup = tempfile::tempdir().unwrap();
         let events = cgroup.path().join("cgroup.events");
         let asked = || fs::read_to_string(cgroup.path().join("cgroup.freeze")).unwrap();

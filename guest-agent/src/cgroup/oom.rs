@@ -1,4 +1,4 @@
-//! Tells when the kernel has ended processes of a container for want of memory.
+//! Reports when the OOM killer has ended processes of a container.
 
 use std::{
     fs::File,

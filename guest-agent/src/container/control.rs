@@ -11,8 +11,8 @@ use policy::{
 
 use super::{ContainerError, Containers, Phase, io_error, lock};
 use crate::{
-    cgroup::{self, counters::Counters, freezer, limits::Limits, oom::OomCount},
-    decode::{ProcessId, TerminalSize},
+    cgroup::{self, counters::Counters, freezer, oom::OomCount},
+    decode::{Limits, ProcessId, TerminalSize},
     paths,
 };
 
@@ -149,7 +149,7 @@ impl Containers {
         cgroup::counters::read(id).map_err(io_error("reading counters"))
     }
 
-    /// Waits until more than `seen` processes were ended for want of memory, or until the init has ended.
+    /// Waits until more than `seen` processes were OOM-killed, or until the init has ended.
     pub async fn oom_beyond(&self, id: &ContainerId, seen: u64) -> Result<OomCount, ContainerError> {
         let init = self.exit_of(id, &ProcessId::Init)?;
         cgroup::oom::beyond(id, seen, init)

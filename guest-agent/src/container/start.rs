@@ -9,6 +9,7 @@ use std::{
 };
 
 use agent_protocol::limits::{FREEZE_DEADLINE, PROCESSES};
+use launcher_protocol::{Request, START_NOTICE, notify_socket};
 use nix::unistd::{Gid, Pid, Uid};
 use policy::{
     ContainerId, Permit,
@@ -16,19 +17,18 @@ use policy::{
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Container, ContainerError, Containers, Phase, Process, Rest, State, UserDatabase, Walls, io_error, lock, spec};
+use super::{
+    Confinement, Container, ContainerError, Containers, Phase, Process, State, UnjudgedSpec, UserDatabase, io_error, lock, request,
+};
 use crate::{
     cgroup::{self, freezer},
-    context::Written,
     decode::{ProcessId, TerminalSize},
     guest_dir::Directory,
-    launcher::{self, LauncherError, Started, Verb},
+    launcher::{self, LauncherError, Started},
     paths,
+    security_context::Written,
     stdio::{self, HostStreams, ProcessEnds, Terminal},
 };
-
-/// What libcontainer's init waits to read before it executes the program.
-const START_NOTICE: &[u8] = b"start container";
 
 impl Containers {
     /// Makes the container of the permit, its init waiting for [`Self::start`]; the init's pid comes back.
@@ -39,8 +39,8 @@ impl Containers {
     pub fn create<S>(
         &self,
         permit: Permit<'_, CreateContainer>,
-        walls: Walls,
-        rest: Rest,
+        confinement: Confinement,
+        unjudged: UnjudgedSpec,
         users: UserDatabase,
         sandbox: &ContainerId,
         size: Option<TerminalSize>,
@@ -52,21 +52,17 @@ impl Containers {
         let id = permit.action().container_id.clone();
         self.check_free(&id)?;
         let sandbox_pid = self.get(sandbox).and_then(|container| container.running_init()).ok();
-        let namespaces = walls
+        let namespaces = confinement
             .namespaces(sandbox_pid.map(Pid::as_raw))
             .ok_or_else(|| ContainerError::NoSandbox(sandbox.clone()))?;
         self.make_sources(permit.action())?;
-        let mut spec = spec::of_container(permit.action(), permit.verdict(), &walls, &rest, &namespaces);
-        let context = self.write_context(&id, &rest)?;
-        if let (Some(written), Some(environment)) = (&context, spec["process"]["env"].as_array_mut()) {
-            // Not the host's, so no rule of the policy has to know it.
-            environment.push(written.variable().into());
-        }
+        let context = self.write_context(&id, &unjudged)?;
+        let variable = context.as_ref().map(Written::variable);
+        let request = request::of_container(permit.action(), permit.verdict(), &confinement, &unjudged, namespaces, variable);
         let streams = if permit.verdict().stdio { streams } else { HostStreams::none() };
-        let owner = owner(&spec);
-        let _still = walls.shares_pids().then(|| self.hold_onlookers(sandbox)).transpose()?;
-        let process = self.launch(Verb::Create, &id, &spec, owner, size, streams).map_err(|error| {
-            // Whatever came into being of the container goes again; the error to tell is the first, unless its traces stay.
+        let _still = confinement.shares_pids().then(|| self.hold_onlookers(sandbox)).transpose()?;
+        let process = self.launch(&request, size, streams).map_err(|error| {
+            // Everything made for the container is removed again; the first error is reported, unless traces stay.
             let cleared = self.clear(&id).is_ok() && context.as_ref().is_none_or(|written| written.remove().is_ok());
             if cleared { error } else { ContainerError::NotUndone }
         })?;
@@ -82,10 +78,10 @@ impl Containers {
         });
         let container = Container {
             id: id.clone(),
-            seccomp: rest.seccomp,
-            rlimits: walls.rlimits_of_execs(),
+            seccomp: unjudged.seccomp,
+            rlimits: confinement.rlimits_of_execs(),
             users,
-            shares_pids: walls.shares_pids(),
+            shares_pids: confinement.shares_pids(),
             state,
         };
         lock(&self.table).insert(id, Arc::new(container));
@@ -95,14 +91,14 @@ impl Containers {
 
     /// Stops every container of the pid namespace of `sandbox`, until the value is dropped.
     ///
-    /// An init appears in that namespace while the guest's root is still its own, and until the pivot whoever may trace it
-    /// could follow its `/proc/<pid>/root` to the guest's files. A container of its own pid namespace shows it to nobody.
+    /// An init appears in that namespace while the guest's root is still its own, and until pivot_root a process that may trace it
+    /// could follow its `/proc/<pid>/root` to the guest's files. An init with a pid namespace of its own is visible to no container.
     fn hold_onlookers(&self, sandbox: &ContainerId) -> Result<Onlookers, ContainerError> {
         let mut held = Onlookers(Vec::new());
         let see = |container: &&Arc<Container>| container.id == *sandbox || container.shares_pids;
         let onlookers: Vec<_> = lock(&self.table).values().filter(see).cloned().collect();
         for container in onlookers {
-            // One that is paused stands still and is to remain so; in one that was only created no program runs.
+            // A paused container is frozen and stays so; in a created one no program runs yet.
             if lock(&container.state).phase == Phase::Running {
                 let id = container.id.clone();
                 if !freezer::freeze(&id, FREEZE_DEADLINE).map_err(io_error("holding the pod's processes"))? {
@@ -115,8 +111,8 @@ impl Containers {
     }
 
     /// Writes the security context directory, if the container is to have one.
-    fn write_context(&self, id: &ContainerId, rest: &Rest) -> Result<Option<Written>, ContainerError> {
-        let Some(certificate) = &rest.host_certificate else {
+    fn write_context(&self, id: &ContainerId, unjudged: &UnjudgedSpec) -> Result<Option<Written>, ContainerError> {
+        let Some(certificate) = &unjudged.host_certificate else {
             return Ok(None);
         };
         let written = self.context().write(&paths::rootfs(id), certificate);
@@ -139,7 +135,7 @@ impl Containers {
             }
             state.phase = Phase::Running;
         }
-        UnixStream::connect(paths::runtime_state(id).join("notify.sock"))
+        UnixStream::connect(notify_socket(id.as_hex()))
             .and_then(|mut socket| socket.write_all(START_NOTICE))
             .map_err(io_error("starting the container"))
     }
@@ -173,8 +169,8 @@ impl Containers {
         let streams = if permit.verdict().stdio { streams } else { HostStreams::none() };
         let seccomp = container.seccomp.as_ref();
         let rlimits = container.rlimits.as_ref().unwrap_or(&rlimits);
-        let spec = spec::of_exec(action, permit.verdict(), terminal, rlimits, oom_score_adj, init.as_raw(), seccomp);
-        let process = match self.launch(Verb::Exec, &container.id, &spec, owner(&spec), size, streams) {
+        let request = request::of_exec(action, permit.verdict(), terminal, rlimits, oom_score_adj, init.as_raw(), seccomp);
+        let process = match self.launch(&request, size, streams) {
             Ok(process) => process,
             Err(error) => return Err(self.undo_exec(permit, &container.id, error)),
         };
@@ -207,8 +203,8 @@ impl Containers {
             return Err(ContainerError::TerminalWithoutStdio);
         }
         let streams = if permit.verdict().stdio { streams } else { HostStreams::none() };
-        let spec = spec::of_external(action, permit.verdict(), size.is_some());
-        let process = match self.launch(Verb::External, &guest.id, &spec, owner(&spec), size, streams) {
+        let request = request::of_external(action, permit.verdict(), size.is_some());
+        let process = match self.launch(&request, size, streams) {
             Ok(process) => process,
             Err(error) => return Err(self.undo_exec(permit, &guest.id, error)),
         };
@@ -236,20 +232,17 @@ impl Containers {
         }
     }
 
-    fn launch<S>(
-        &self,
-        verb: Verb,
-        id: &ContainerId,
-        spec: &serde_json::Value,
-        (uid, gid): (Uid, Gid),
-        size: Option<TerminalSize>,
-        streams: HostStreams<S>,
-    ) -> Result<Process, ContainerError>
+    fn launch<S>(&self, request: &Request, size: Option<TerminalSize>, streams: HostStreams<S>) -> Result<Process, ContainerError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        if spec["process"]["terminal"] == true {
-            let Started { pid, exit, terminal } = launcher::launch(&self.program, &self.reaper, verb, id, spec, ProcessEnds::null())?;
+        let (terminal, uid, gid) = match request {
+            Request::Create(container) => ends_of(&container.process),
+            Request::Exec(exec) => ends_of(&exec.process),
+            Request::External(process) => (process.terminal, ROOT.0, ROOT.1),
+        };
+        if terminal {
+            let Started { pid, exit, terminal } = launcher::launch(&self.program, &self.reaper, request, ProcessEnds::null())?;
             let terminal = terminal.ok_or_else(|| self.abandon(pid, LauncherError::Answer.into()))?;
             let connected = Terminal::new(terminal).and_then(|terminal| {
                 terminal.resize(size.unwrap_or_default())?;
@@ -265,7 +258,7 @@ impl Containers {
             });
         }
         let (ends, pipes) = stdio::pipes(streams, uid, gid).map_err(ContainerError::Stdio)?;
-        let Started { pid, exit, .. } = launcher::launch(&self.program, &self.reaper, verb, id, spec, ends)?;
+        let Started { pid, exit, .. } = launcher::launch(&self.program, &self.reaper, request, ends)?;
         pipes
             .start(exit.clone())
             .map_err(|error| self.abandon(pid, ContainerError::Stdio(error)))?;
@@ -329,7 +322,7 @@ impl Containers {
     }
 }
 
-/// Containers that stand still while another is made.
+/// Containers that are frozen while another is made.
 struct Onlookers(Vec<ContainerId>);
 
 impl Drop for Onlookers {
@@ -348,15 +341,12 @@ fn parent_of(pid: Pid) -> Option<Pid> {
     fields.split(' ').nth(1)?.parse().ok().map(Pid::from_raw)
 }
 
-/// User and group that the spec gives the process.
-fn owner(spec: &serde_json::Value) -> (Uid, Gid) {
-    let number = |name: &str| {
-        spec["process"]["user"][name]
-            .as_u64()
-            .and_then(|n| u32::try_from(n).ok())
-            .unwrap_or(0)
-    };
-    (Uid::from_raw(number("uid")), Gid::from_raw(number("gid")))
+/// User and group of the guest's own processes.
+const ROOT: (Uid, Gid) = (Uid::from_raw(0), Gid::from_raw(0));
+
+/// Whether the process's streams are a terminal, and who owns their ends.
+fn ends_of(process: &launcher_protocol::Process) -> (bool, Uid, Gid) {
+    (process.terminal, Uid::from_raw(process.user.uid), Gid::from_raw(process.user.gid))
 }
 
 /// Whether `inner` lies strictly below `outer`.

@@ -23,7 +23,7 @@ const FILE_BYTES: u64 = 1 << 20;
 /// umask of a spec that names none.
 const UMASK: u32 = 0o022;
 
-/// Why a user cannot be told.
+/// Why a user cannot be identified.
 #[derive(Debug, thiserror::Error)]
 pub enum UserError {
     /// A file is there but cannot be read.

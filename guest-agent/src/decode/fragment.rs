@@ -22,7 +22,7 @@ pub enum Addition {
     Fragment(Fragment),
     /// Keys of ledgers.
     TrustList(LoadTransparencyTrustList),
-    /// For the security context directory, as they came. Signed by somebody: verifiers outside judge by whom.
+    /// For the security context directory, as they came. The guest does not judge who signed them: verifiers outside do.
     Reference(MediaType, Vec<u8>),
 }
 

@@ -10,9 +10,10 @@ use agent_protocol::limits::{
     ANNOTATIONS, ARG_BYTES, ARGS, CAPABILITIES, DEVICES as DEVICE_NODES, ENV_ENTRIES, GROUPS, GUARDED_PATHS, MOUNT_OPTIONS, MOUNTS,
     NAMESPACES, PATH_BYTES, RLIMITS, SYSCTLS as SYSCTL_ENTRIES, TEXT_BYTES,
 };
+use launcher_protocol::{Profile, Resources, Rlimit};
 use serde::{Deserialize, Serialize};
 
-use super::{DecodeError, seccomp::Profile};
+use super::{DecodeError, seccomp};
 
 /// Longest hostname in bytes (`HOST_NAME_MAX`).
 const HOSTNAME_BYTES: usize = 64;
@@ -102,15 +103,6 @@ pub struct CapabilitySets {
     pub ambient: Vec<String>,
 }
 
-/// One of `process.rlimits`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rlimit {
-    #[serde(rename = "type")]
-    pub kind: String,
-    pub hard: u64,
-    pub soft: u64,
-}
-
 /// One of `mounts`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct MountEntry {
@@ -140,7 +132,7 @@ pub struct Linux {
     pub readonly_paths: Vec<String>,
 }
 
-/// One of `linux.namespaces`; a path says that the namespace is the pod's.
+/// One of `linux.namespaces`; a path means that the namespace is the pod's.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Namespace {
     #[serde(rename = "type")]
@@ -166,47 +158,6 @@ pub struct DeviceNode {
     pub uid: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gid: Option<u32>,
-}
-
-/// The part of `linux.resources` that limits a container inside the guest; device rules are the guest's own.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Resources {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub memory: Option<Memory>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cpu: Option<Cpu>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pids: Option<Pids>,
-}
-
-/// `linux.resources.memory`, bytes
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Memory {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub limit: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reservation: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub swap: Option<i64>,
-}
-
-/// `linux.resources.cpu`
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cpu {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub shares: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub quota: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub period: Option<u64>,
-}
-
-/// `linux.resources.pids`
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pids {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub limit: Option<i64>,
 }
 
 pub(super) fn refuse(field: &'static str, reason: &'static str) -> Result<(), DecodeError> {
@@ -339,6 +290,6 @@ impl Linux {
         if !paths.all(|path| is_plain_path(path)) {
             return refuse("linux", "a masked or read-only path is not a plain absolute path");
         }
-        self.seccomp.as_ref().map_or(Ok(()), Profile::check)
+        self.seccomp.as_ref().map_or(Ok(()), seccomp::check)
     }
 }

@@ -1,85 +1,29 @@
 //! The seccomp profile of a spec.
 
 use agent_protocol::limits::{SECCOMP_CONDITIONS, SECCOMP_RULES};
-use serde::{Deserialize, Serialize};
+use launcher_protocol::Profile;
 
 use super::DecodeError;
 
-/// `linux.seccomp`, fields in the order of the Go structure whose JSON form policies hash.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Profile {
-    pub default_action: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub default_errno_ret: Option<u64>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_empty")]
-    pub architectures: Vec<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_empty")]
-    pub flags: Vec<String>,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub listener_path: String,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub listener_metadata: String,
-    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_empty")]
-    pub syscalls: Vec<Syscall>,
-}
-
-/// One of `linux.seccomp.syscalls`
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Syscall {
-    /// Go writes a missing list as null.
-    pub names: Option<Vec<String>>,
-    pub action: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub errno_ret: Option<u64>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_empty")]
-    pub args: Vec<Argument>,
-}
-
-/// One of `linux.seccomp.syscalls.args`
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Argument {
-    #[serde(default)]
-    pub index: u64,
-    #[serde(default)]
-    pub value: u64,
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub value_two: u64,
-    #[serde(default)]
-    pub op: String,
-}
-
-fn is_zero(value: &u64) -> bool {
-    *value == 0
-}
-
-fn null_is_empty<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
-}
-
-impl Profile {
-    /// Refuses what the guest cannot honour.
-    pub fn check(&self) -> Result<(), DecodeError> {
-        let rules = &self.syscalls;
-        let names = rules.iter().flat_map(|rule| &rule.names).map(Vec::len).sum::<usize>();
-        let lists = rules.len() > SECCOMP_RULES || names > SECCOMP_RULES || self.architectures.len() > 32 || self.flags.len() > 32;
-        if lists || rules.iter().any(|rule| rule.args.len() > SECCOMP_CONDITIONS) {
-            return Err(DecodeError::Spec {
-                field: "linux.seccomp",
-                reason: "it is too long",
-            });
-        }
-        let notifies = |action: &str| action == "SCMP_ACT_NOTIFY";
-        if !self.listener_path.is_empty() || notifies(&self.default_action) || self.syscalls.iter().any(|call| notifies(&call.action)) {
-            return Err(DecodeError::Spec {
-                field: "linux.seccomp",
-                reason: "the guest has no listener for it",
-            });
-        }
-        Ok(())
+/// Refuses what the guest cannot honour.
+pub fn check(profile: &Profile) -> Result<(), DecodeError> {
+    let refuse = |reason| {
+        Err(DecodeError::Spec {
+            field: "linux.seccomp",
+            reason,
+        })
+    };
+    let rules = &profile.syscalls;
+    let names = rules.iter().flat_map(|rule| &rule.names).map(Vec::len).sum::<usize>();
+    let lists = rules.len() > SECCOMP_RULES || names > SECCOMP_RULES || profile.architectures.len() > 32 || profile.flags.len() > 32;
+    if lists || rules.iter().any(|rule| rule.args.len() > SECCOMP_CONDITIONS) {
+        return refuse("it is too long");
     }
+    let notifies = |action: &str| action == "SCMP_ACT_NOTIFY";
+    if !profile.listener_path.is_empty() || notifies(&profile.default_action) || rules.iter().any(|rule| notifies(&rule.action)) {
+        return refuse("the guest has no listener for it");
+    }
+    Ok(())
 }
 
 /// SHA-256 in hex of the profile as policies carry it; empty without a profile.
@@ -93,6 +37,7 @@ pub fn digest(profile: Option<&Profile>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use launcher_protocol::{Argument, Syscall};
 
     fn profile(json: &str) -> Profile {
         serde_json::from_str(json).unwrap()
@@ -117,19 +62,15 @@ mod tests {
             }],
             ..Profile::default()
         };
-        assert!(rule(SECCOMP_RULES, SECCOMP_CONDITIONS).check().is_ok());
-        assert!(rule(SECCOMP_RULES + 1, 0).check().is_err());
-        assert!(rule(1, SECCOMP_CONDITIONS + 1).check().is_err());
+        assert!(check(&rule(SECCOMP_RULES, SECCOMP_CONDITIONS)).is_ok());
+        assert!(check(&rule(SECCOMP_RULES + 1, 0)).is_err());
+        assert!(check(&rule(1, SECCOMP_CONDITIONS + 1)).is_err());
     }
 
     #[test]
     fn listeners_are_refused() {
-        assert!(profile(r#"{"defaultAction":"SCMP_ACT_NOTIFY"}"#).check().is_err());
-        assert!(
-            profile(r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/x"}"#)
-                .check()
-                .is_err()
-        );
-        assert!(profile(r#"{"defaultAction":"SCMP_ACT_ALLOW"}"#).check().is_ok());
+        assert!(check(&profile(r#"{"defaultAction":"SCMP_ACT_NOTIFY"}"#)).is_err());
+        assert!(check(&profile(r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/x"}"#)).is_err());
+        assert!(check(&profile(r#"{"defaultAction":"SCMP_ACT_ALLOW"}"#)).is_ok());
     }
 }

@@ -3,8 +3,9 @@
 use agent_protocol::UpdateContainerRequest;
 use policy::ContainerId;
 
-use super::{DecodeError, Resources, container_id, json};
-use crate::cgroup::limits::Limits;
+use launcher_protocol::Resources;
+
+use super::{DecodeError, Limits, container_id, json};
 
 /// Container and its new limits.
 pub fn update(request: &UpdateContainerRequest) -> Result<(ContainerId, Limits), DecodeError> {

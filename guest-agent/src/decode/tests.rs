@@ -34,7 +34,7 @@ fn the_default_spec_of_ctr_is_taken() {
     let order = create(SPEC).unwrap();
     assert_eq!(order.container.to_string(), "redis");
     assert_eq!(order.spec.process.user.additional_gids, [0, 1]);
-    assert_eq!(order.spec.linux.resources, Some(Resources::default()));
+    assert_eq!(order.spec.linux.resources, Some(launcher_protocol::Resources::default()));
     assert_eq!(order.stdio, StdioPlan::default());
 }
 
@@ -235,9 +235,9 @@ proptest! {
     #[test]
     fn a_layer_that_is_taken_lies_on_some_disk(first: u64, data: u64, total: u64) {
         if let Ok(order) = layer(first, data, total) {
-            let Geometry { first_sector, data_blocks, total_blocks } = order.geometry;
-            prop_assert!(data_blocks > 0 && data_blocks < total_blocks);
-            prop_assert!(order.geometry.end_sector() > first_sector);
+            let geometry = order.geometry;
+            prop_assert!(geometry.data_blocks() > 0 && geometry.data_sectors() < geometry.sectors());
+            prop_assert!(geometry.end_sector() > geometry.first_sector());
         }
     }
 

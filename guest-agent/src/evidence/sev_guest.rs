@@ -2,6 +2,8 @@
 //!
 //! The kernel gets the report from the security processor over a channel that the hypervisor cannot read or change.
 
+#![expect(unsafe_code, reason = "the ioctl of /dev/sev-guest has no wrapper")]
+
 use std::{
     fs::{File, OpenOptions},
     io,

@@ -1,4 +1,4 @@
-//! Bytes arrive whole and in order, ends are told apart, and a lost host does not stop a process.
+//! Bytes arrive whole and in order, each stream ends by itself, and a lost host does not stop a process.
 
 use super::*;
 use crate::{decode::TerminalSize, reaper::Exit, streams::Streams};

@@ -1,5 +1,7 @@
 //! Device-mapper by its ioctls (`include/uapi/linux/dm-ioctl.h`): create, load a table, activate, ask, remove.
 
+#![expect(unsafe_code, reason = "the ioctls of device-mapper have no wrapper")]
+
 use std::{
     fmt,
     fs::{File, OpenOptions},
@@ -157,7 +159,7 @@ impl Mapped {
 
 impl Drop for Mapped {
     fn drop(&mut self) {
-        // Only on the way out of a failed set-up, whose error is the one to tell.
+        // Only on the way out of a failed set-up, whose error is reported.
         let _ = self.remove();
     }
 }

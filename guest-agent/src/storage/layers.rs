@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use agent_protocol::limits::LAYERS;
+use layer::{BLOCK_BYTES, SALT};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use policy::{
     Permit,
@@ -15,33 +16,7 @@ use super::{
     disk::Disk,
     layer_of,
 };
-use crate::{guest_dir::Directory, paths};
-
-/// Blocks of ext4 and of the hash tree, in bytes.
-const BLOCK_BYTES: u64 = 4096;
-/// Sectors of a block.
-pub const SECTORS_PER_BLOCK: u64 = BLOCK_BYTES / 512;
-/// Salt of every layer: 32 zero bytes.
-const SALT: &str = "0000000000000000000000000000000000000000000000000000000000000000";
-
-/// Where a layer image lies on the disk; checked against itself, not yet against the disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Geometry {
-    /// First 512-byte sector.
-    pub first_sector: u64,
-    /// 4096-byte blocks of ext4; the verity superblock follows.
-    pub data_blocks: u64,
-    /// 4096-byte blocks in all.
-    pub total_blocks: u64,
-}
-
-impl Geometry {
-    /// First sector after the image.
-    pub fn end_sector(&self) -> u64 {
-        // Bounded by decode: no overflow.
-        self.first_sector + self.total_blocks * SECTORS_PER_BLOCK
-    }
-}
+use crate::{decode::Geometry, guest_dir::Directory, paths};
 
 /// A mounted layer, taken apart from the top.
 #[derive(Debug)]
@@ -152,7 +127,7 @@ fn mount_device(device: &Mapped, target: &str) -> Result<(), StorageError> {
     mount(Some(&device.path()), point.path().as_str(), Some("ext4"), flags, Some("noload")).map_err(StorageError::io("mounting a layer"))
 }
 
-/// Takes the devices of a failed step down, the upper one first; the error to tell is the step's, unless one stays.
+/// Takes the devices of a failed step down, the upper one first; the step's error is reported, unless a device stays.
 fn undone_unless<T, E: Into<StorageError>, const N: usize>(step: Result<T, E>, devices: [&mut Mapped; N]) -> Result<T, StorageError> {
     step.map_err(|error| {
         let removed = devices.into_iter().try_for_each(Mapped::remove);
@@ -162,9 +137,9 @@ fn undone_unless<T, E: Into<StorageError>, const N: usize>(step: Result<T, E>, d
 
 fn linear_table(disk: DeviceNumber, geometry: &Geometry) -> Table {
     Table {
-        sectors: geometry.total_blocks * SECTORS_PER_BLOCK,
+        sectors: geometry.sectors(),
         kind: "linear",
-        parameters: format!("{disk} {}", geometry.first_sector),
+        parameters: format!("{disk} {}", geometry.first_sector()),
         read_only: true,
         secret: false,
     }
@@ -172,14 +147,12 @@ fn linear_table(disk: DeviceNumber, geometry: &Geometry) -> Table {
 
 /// Everything but the root hash and the sizes is fixed here and never read from the host's disk.
 fn verity_table(image: DeviceNumber, geometry: &Geometry, root_hash: &str) -> Table {
-    let Geometry { data_blocks, .. } = geometry;
+    let (data_blocks, tree) = (geometry.data_blocks(), geometry.data_blocks() + 1);
+    let salt = hex::encode(SALT);
     Table {
-        sectors: data_blocks * SECTORS_PER_BLOCK,
+        sectors: geometry.data_sectors(),
         kind: "verity",
-        parameters: format!(
-            "1 {image} {image} {BLOCK_BYTES} {BLOCK_BYTES} {data_blocks} {} sha256 {root_hash} {SALT}",
-            data_blocks + 1
-        ),
+        parameters: format!("1 {image} {image} {BLOCK_BYTES} {BLOCK_BYTES} {data_blocks} {tree} sha256 {root_hash} {salt}"),
         read_only: true,
         secret: false,
     }
@@ -191,11 +164,7 @@ mod tests {
 
     #[test]
     fn tables_fix_what_the_host_must_not_choose() {
-        let geometry = Geometry {
-            first_sector: 4096,
-            data_blocks: 523,
-            total_blocks: 530,
-        };
+        let geometry = Geometry::new(4096, 523, 530).unwrap();
         let disk = DeviceNumber { major: 254, minor: 0 };
         let linear = linear_table(disk, &geometry);
         assert_eq!(

@@ -40,7 +40,7 @@ const SECTOR_BYTES: u32 = 4096;
 const SUPERBLOCK_BYTES: usize = 4096;
 /// Length of the first table, 512-byte sectors: any that surely fits.
 const PROBE_SECTORS: u64 = 8;
-/// ext4 must not read inodes that nobody wrote: neither ahead of need nor to initialise them later.
+/// ext4 must not read inodes that were never written: neither by read-ahead nor to initialise them later.
 const MOUNT_OPTIONS: &str = "noinit_itable,inode_readahead_blks=0";
 
 /// The mounted scratch disk.

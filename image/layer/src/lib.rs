@@ -28,4 +28,4 @@ pub use digest::{DiffId, DigestError, RootHash};
 pub use error::{ConvertError, EntryError, EntryName};
 pub use limits::Limits;
 pub use tar::HeaderError;
-pub use verity::{BLOCK_BYTES, SALT};
+pub use verity::{BLOCK_BYTES, SALT, hash_blocks};

@@ -11,6 +11,18 @@ pub const SALT: [u8; 32] = [0; 32];
 
 pub(crate) const DIGEST_BYTES: usize = 32;
 
+/// Blocks of the hash tree over `data_blocks` blocks, down to the one block that the root hash is the digest of, as the kernel
+/// counts them (`drivers/md/dm-verity-target.c`, `verity_ctr`).
+pub fn hash_blocks(data_blocks: u64) -> u64 {
+    let mut sum = 0;
+    let mut level = data_blocks;
+    while level > 1 {
+        level = level.div_ceil((BLOCK_BYTES / DIGEST_BYTES) as u64);
+        sum += level;
+    }
+    sum
+}
+
 /// Hashes one block as dm-verity's format 1 does: salt first.
 pub(crate) struct LeafHasher {
     salted: Sha256,
@@ -89,6 +101,15 @@ fn superblock(root: &RootHash, data_blocks: u64) -> [u8; BLOCK_BYTES] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_tree_has_as_many_blocks_as_are_written() {
+        for data_blocks in [2, 128, 129, 16_384, 16_385, 40_000] {
+            let leaves = vec![1; data_blocks as usize * DIGEST_BYTES];
+            let (_, written) = append(&mut io::sink(), &LeafHasher::new(), leaves).unwrap();
+            assert_eq!(hash_blocks(data_blocks), written - 1, "{data_blocks}");
+        }
+    }
 
     fn reference(data: &[u8]) -> [u8; 32] {
         let mut level: Vec<u8> = data.to_vec();

@@ -1,4 +1,4 @@
-//! What keeps a container apart: the host's wish in its simplest form, judged where the policy judges it, else the agent's own.
+//! What keeps a container apart: the host's requested in its simplest form, judged where the policy judges it, else the agent's own.
 //!
 //! A policy that declares a `casemate_version` decides over paths, namespaces, limits and kernel parameters, and gets what it
 //! allowed, no more and no less. Under any other the agent hides and guards the default paths itself, whatever the host's
@@ -6,11 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use launcher_protocol::{Namespace as LaunchNamespace, NamespaceKind};
 use policy::{
     ContainerId, Permit,
     action::{ConfineContainer, Namespace, Rlimit},
 };
-use serde_json::{Value, json};
 
 use crate::decode;
 
@@ -43,7 +43,7 @@ const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", 
 
 /// The parts of the host's document that are about this.
 #[derive(Debug, Default)]
-pub struct Wish {
+pub struct RequestedConfinement {
     /// `linux.maskedPaths`
     pub masked: Vec<String>,
     /// `linux.readonlyPaths`
@@ -51,12 +51,12 @@ pub struct Wish {
     /// `linux.namespaces`
     pub namespaces: Vec<decode::Namespace>,
     /// `process.rlimits`
-    pub rlimits: Vec<decode::Rlimit>,
+    pub rlimits: Vec<launcher_protocol::Rlimit>,
     /// `linux.sysctl`
     pub sysctls: BTreeMap<String, String>,
 }
 
-impl Wish {
+impl RequestedConfinement {
     /// In its simplest form, so that two documents that mean the same are judged the same: paths without needless slashes and
     /// limits by their kind, each once and in order, and exactly the namespaces that the container will be in.
     pub fn normalised(self, container: &ContainerId) -> ConfineContainer {
@@ -88,7 +88,7 @@ fn paths(paths: &[String]) -> Vec<String> {
 }
 
 /// One limit of each kind, in order: of several the last counts, as it does where they are set one after the other.
-pub fn rlimits(rlimits: Vec<decode::Rlimit>) -> Vec<Rlimit> {
+pub fn rlimits(rlimits: Vec<launcher_protocol::Rlimit>) -> Vec<Rlimit> {
     let by_kind: BTreeMap<_, _> = rlimits.into_iter().map(|limit| (limit.kind, (limit.hard, limit.soft))).collect();
     let limits = by_kind.into_iter().map(|(kind, (hard, soft))| Rlimit { kind, hard, soft });
     limits.collect()
@@ -96,27 +96,20 @@ pub fn rlimits(rlimits: Vec<decode::Rlimit>) -> Vec<Rlimit> {
 
 /// What a container is confined by; only a permit makes one.
 #[derive(Debug)]
-pub struct Walls {
-    wish: ConfineContainer,
+pub struct Confinement {
+    requested: ConfineContainer,
     judged: bool,
 }
 
-/// A namespace to be entered or made.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NamespaceUse {
-    kind: String,
-    path: Option<String>,
-}
-
-impl Walls {
-    /// As the permit allows; `judged` says that the policy looked at them ([`policy::Enforcer::judges_confinement`]).
+impl Confinement {
+    /// As the permit allows; `judged` is whether the policy judged it ([`policy::Enforcer::judges_confinement`]).
     pub fn of(permit: Permit<'_, ConfineContainer>, judged: bool) -> Self {
-        let wish = permit.action().clone();
+        let requested = permit.action().clone();
         permit.commit();
-        Self { wish, judged }
+        Self { requested, judged }
     }
 
-    /// Paths that are hidden and paths that can only be read. Where nobody judges them they are the default paths, and for a
+    /// Paths that are hidden and paths that can only be read. Where no policy judges them they are the default paths, and for a
     /// privileged container those of them that it asks for: its privilege was judged. No other path: to hide a file of the image
     /// is to change the image.
     pub fn guarded_paths(&self, privileged: bool) -> (Vec<String>, Vec<String>) {
@@ -124,7 +117,7 @@ impl Walls {
             masked_paths,
             readonly_paths,
             ..
-        } = &self.wish;
+        } = &self.requested;
         if self.judged {
             (masked_paths.clone(), readonly_paths.clone())
         } else if privileged {
@@ -134,23 +127,25 @@ impl Walls {
         }
     }
 
-    /// The namespaces to be entered or made; the network needs neither. `sandbox_pid` is the init of the pod's first container;
+    /// The namespaces to enter or make; the network is the guest's. `sandbox_pid` is the init of the pod's first container;
     /// `None` if a namespace is shared and there is no such process.
-    pub fn namespaces(&self, sandbox_pid: Option<i32>) -> Option<Vec<NamespaceUse>> {
-        let namespaces = self.wish.namespaces.iter().filter(|namespace| namespace.kind != NETWORK);
-        let uses = namespaces.map(|Namespace { kind, path }| {
-            let path = match path.as_str() {
-                "" => None,
-                _ => Some(format!("/proc/{}/ns/{kind}", sandbox_pid?)),
+    pub fn namespaces(&self, sandbox_pid: Option<i32>) -> Option<Vec<LaunchNamespace>> {
+        let kinds = NamespaceKind::ALL.into_iter();
+        let uses = kinds.filter_map(|kind| Some((kind, self.requested.namespaces.iter().find(|asked| asked.kind == kind.name())?)));
+        let namespaces = uses.map(|(kind, asked)| {
+            let path = if asked.path.is_empty() {
+                None
+            } else {
+                Some(kind.path_of(sandbox_pid?))
             };
-            Some(NamespaceUse { kind: kind.clone(), path })
+            Some(LaunchNamespace { kind, path })
         });
-        uses.collect()
+        namespaces.collect()
     }
 
     /// Whether its processes are to be in the pid namespace of the pod's first container.
     pub fn shares_pids(&self) -> bool {
-        self.wish
+        self.requested
             .namespaces
             .iter()
             .any(|namespace| namespace.kind == "pid" && namespace.path == POD)
@@ -158,27 +153,17 @@ impl Walls {
 
     /// Limits of the init.
     pub fn rlimits(&self) -> &[Rlimit] {
-        &self.wish.rlimits
+        &self.requested.rlimits
     }
 
     /// Limits of every later process, where the policy allowed some; else the host's document for that process has them.
     pub fn rlimits_of_execs(&self) -> Option<Vec<Rlimit>> {
-        self.judged.then(|| self.wish.rlimits.clone())
+        self.judged.then(|| self.requested.rlimits.clone())
     }
 
     /// Kernel parameters of the container's namespaces.
     pub fn sysctls(&self) -> &BTreeMap<String, String> {
-        &self.wish.sysctls
-    }
-}
-
-impl NamespaceUse {
-    /// As the OCI specification has it.
-    pub fn json(&self) -> Value {
-        match &self.path {
-            Some(path) => json!({"type": self.kind, "path": path}),
-            None => json!({"type": self.kind}),
-        }
+        &self.requested.sysctls
     }
 }
 
@@ -203,16 +188,16 @@ mod tests {
         }
     }
 
-    fn rlimit(kind: &str, hard: u64) -> decode::Rlimit {
-        decode::Rlimit {
+    fn rlimit(kind: &str, hard: u64) -> launcher_protocol::Rlimit {
+        launcher_protocol::Rlimit {
             kind: kind.to_owned(),
             hard,
             soft: hard,
         }
     }
 
-    fn wish() -> Wish {
-        Wish {
+    fn requested() -> RequestedConfinement {
+        RequestedConfinement {
             masked: ["/proc//kcore/", "/extra", "/proc/kcore"].map(str::to_owned).to_vec(),
             namespaces: vec![
                 namespace("ipc", "/proc/1234/ns/ipc"),
@@ -220,19 +205,19 @@ mod tests {
                 namespace("user", ""),
             ],
             rlimits: vec![rlimit("RLIMIT_NPROC", 1), rlimit("RLIMIT_NOFILE", 5), rlimit("RLIMIT_NPROC", 2)],
-            ..Wish::default()
+            ..RequestedConfinement::default()
         }
     }
 
-    fn walls(policy: &str) -> Walls {
+    fn confinement(policy: &str) -> Confinement {
         let mut enforcer = Enforcer::new(policy).unwrap();
         let judged = enforcer.judges_confinement();
-        Walls::of(enforcer.enforce(wish().normalised(&ContainerId::new("c"))).unwrap(), judged)
+        Confinement::of(enforcer.enforce(requested().normalised(&ContainerId::new("c"))).unwrap(), judged)
     }
 
     #[test]
     fn documents_that_mean_the_same_are_judged_the_same() {
-        let action = wish().normalised(&ContainerId::new("c"));
+        let action = requested().normalised(&ContainerId::new("c"));
         assert_eq!(action.masked_paths, ["/extra", "/proc/kcore"]);
         let limits: Vec<_> = action.rlimits.iter().map(|limit| (limit.kind.as_str(), limit.hard)).collect();
         assert_eq!(limits, [("RLIMIT_NOFILE", 5), ("RLIMIT_NPROC", 2)]);
@@ -252,41 +237,55 @@ mod tests {
 
     #[test]
     fn a_policy_that_judges_gets_what_it_allowed() {
-        let walls = walls(JUDGING);
+        let confinement = confinement(JUDGING);
         assert_eq!(
-            walls.guarded_paths(false),
+            confinement.guarded_paths(false),
             (vec!["/extra".to_owned(), "/proc/kcore".to_owned()], vec![])
         );
-        assert_eq!(walls.rlimits_of_execs().unwrap(), walls.rlimits());
+        assert_eq!(confinement.rlimits_of_execs().unwrap(), confinement.rlimits());
         let mut enforcer = Enforcer::new(JUDGING).unwrap();
-        let mut wish = wish();
-        wish.sysctls.insert("net.core.somaxconn".to_owned(), "9".to_owned());
-        let denied = enforcer.enforce(wish.normalised(&ContainerId::new("c"))).map(drop).unwrap_err();
+        let mut requested = requested();
+        requested.sysctls.insert("net.core.somaxconn".to_owned(), "9".to_owned());
+        let denied = enforcer
+            .enforce(requested.normalised(&ContainerId::new("c")))
+            .map(drop)
+            .unwrap_err();
         assert_eq!(denied.point(), "confine_container");
     }
 
     #[test]
     fn where_nobody_judges_the_default_paths_are_guarded() {
-        let walls = walls(policy::OPEN_DOOR);
-        let (masked, readonly) = walls.guarded_paths(false);
+        let confinement = confinement(policy::OPEN_DOOR);
+        let (masked, readonly) = confinement.guarded_paths(false);
         assert_eq!(masked, MASKED, "and nothing of the image is hidden");
         assert_eq!(readonly, READONLY);
         assert_eq!(
-            walls.guarded_paths(true),
+            confinement.guarded_paths(true),
             (vec!["/proc/kcore".to_owned()], vec![]),
             "privilege is judged by create_container"
         );
-        assert_eq!(walls.rlimits_of_execs(), None);
+        assert_eq!(confinement.rlimits_of_execs(), None);
     }
 
     #[test]
     fn a_shared_namespace_is_that_of_the_pods_first_process() {
-        let walls = walls(policy::OPEN_DOOR);
-        let json: Vec<_> = walls.namespaces(Some(77)).unwrap().iter().map(NamespaceUse::json).collect();
+        let confinement = confinement(policy::OPEN_DOOR);
+        let namespaces = confinement.namespaces(Some(77)).unwrap();
+        let paths: Vec<_> = namespaces
+            .iter()
+            .map(|namespace| (namespace.kind.name(), namespace.path.as_deref()))
+            .collect();
+        let own = |kind| (kind, None);
         assert_eq!(
-            Value::from(json),
-            json!([{"type": "pid"}, {"type": "ipc", "path": "/proc/77/ns/ipc"}, {"type": "uts"}, {"type": "mount"}, {"type": "cgroup"}])
+            paths,
+            [
+                own("pid"),
+                ("ipc", Some("/proc/77/ns/ipc")),
+                own("uts"),
+                own("mount"),
+                own("cgroup")
+            ]
         );
-        assert!(walls.namespaces(None).is_none(), "the pod's namespace is not there");
+        assert!(confinement.namespaces(None).is_none(), "the pod's namespace is not there");
     }
 }

@@ -3,10 +3,10 @@
 use policy::{Denied, Enforcer, action::LoadFragment};
 use policy_fragment::{Fragment, LedgerKey, Receipt};
 
-use crate::{context::SecurityContext, decode::Addition};
+use crate::{decode::Addition, security_context::SecurityContext};
 
 /// Asks the policy, and keeps what it makes of the message. What was refused leaves nothing, whatever the policy's own rules
-/// remembered on the way. Reference values are judged by nobody in the guest, and put aside for containers to come.
+/// remembered on the way. Reference values are not judged in the guest; they are kept for later containers.
 ///
 /// # Errors
 /// The policy does not want it.

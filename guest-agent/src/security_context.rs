@@ -1,6 +1,6 @@
 //! The security context directory of a container: its policy and reference values, written into its root file system.
 //!
-//! Nothing in it is secret, and but for the policy nothing is proven: whoever reads it verifies signatures.
+//! Nothing in it is secret, and only the policy is proven: the reader verifies signatures.
 
 use std::io;
 
@@ -71,7 +71,7 @@ impl SecurityContext {
         let written = Written { root, name };
         for (name, content) in files {
             if let Err(error) = directory.write_new(name, content.as_bytes(), FILE_MODE) {
-                // The error to tell is the first; what stays lies in a container's directory that goes with the container.
+                // The first error is reported; what stays lies in a container's directory that goes with the container.
                 let _ = written.remove();
                 return Err(error);
             }
@@ -87,7 +87,7 @@ pub struct Written {
 }
 
 impl Written {
-    /// The variable that tells the container where it is.
+    /// The environment variable with the directory's path.
     pub fn variable(&self) -> String {
         format!("{CONTEXT_VARIABLE}=/{}", self.name)
     }

@@ -28,6 +28,7 @@ pub fn deny_host_channels() -> Result<(), FilterError> {
 }
 
 #[cfg(test)]
+#[expect(unsafe_code, reason = "the filtered system calls are made directly")]
 mod tests {
     use super::*;
 

@@ -26,7 +26,7 @@ const TABLES: [(&str, &str); 6] = [
 /// One record of the kernel's log (`CONSOLE_EXT_LOG_MAX`).
 const RECORD_BYTES: usize = 8192;
 
-/// Does what `words` say, as one who is not PID 1.
+/// Carries out the words of the command line, in a process that is not PID 1.
 pub fn run(words: &[String]) -> ExitCode {
     let words = words.iter().map(String::as_str).collect::<Vec<_>>();
     let shown = match words.as_slice() {

@@ -13,13 +13,12 @@ use tokio_vsock::VsockStream;
 
 use super::Service;
 use crate::{
-    additions,
     cgroup::counters::Counters,
-    container::{ContainerError, UserDatabase, Walls, exec_action, split},
+    container::{Confinement, ContainerError, UserDatabase, exec_action, split},
     decode::{self, CreateOrder, ExecOrder, ExternalOrder, ForwardOrder, LayerOrder, SignalOrder, StdioPlan},
     error::RequestError,
     evidence::Evidence,
-    network, paths,
+    fragments, network, paths,
     reaper::ended,
     stdio::HostStreams,
     storage::{self, StorageError},
@@ -47,7 +46,7 @@ impl<E: Evidence + 'static> Service<E> {
         let addition = opened.map_err(|_| RequestError::Panicked)??;
         let act = self
             .sandbox
-            .judged(move |enforcer, _, containers| Ok(additions::load(enforcer, &mut containers.context(), addition)?));
+            .exclusive(move |enforcer, _, containers| Ok(fragments::load(enforcer, &mut containers.context(), addition)?));
         act.await
     }
 
@@ -63,7 +62,7 @@ impl<E: Evidence + 'static> Service<E> {
             cause,
         })?;
         grown.map_err(|available| StorageError::BeyondDisk { end, available })?;
-        let act = self.sandbox.judged(move |enforcer, storage, _| {
+        let act = self.sandbox.exclusive(move |enforcer, storage, _| {
             let permit = enforcer.enforce(MountDevice::new(paths::layer(slot), root_hash))?;
             Ok(storage.mount_layer(permit, slot, &disk, geometry)?)
         });
@@ -73,7 +72,7 @@ impl<E: Evidence + 'static> Service<E> {
     pub(super) async fn create(&self, order: CreateOrder) -> Result<u32, RequestError> {
         self.sandbox.check_open()?;
         let streams = self.claim(&order.stdio).await?;
-        let act = self.sandbox.judged(move |enforcer, storage, containers| {
+        let act = self.sandbox.exclusive(move |enforcer, storage, containers| {
             let CreateOrder {
                 container,
                 sandbox,
@@ -86,15 +85,15 @@ impl<E: Evidence + 'static> Service<E> {
             }
             let users = UserDatabase::read(&paths::rootfs(&container)).map_err(ContainerError::User)?;
             let identity = users.identify(&spec.process.user).map_err(ContainerError::User)?;
-            let (action, confinement, rest) = split(spec, &container, &sandbox, identity).map_err(ContainerError::Source)?;
+            let (action, confinement, unjudged) = split(spec, &container, &sandbox, identity).map_err(ContainerError::Source)?;
             let judged = enforcer.judges_confinement();
             let mut whole = enforcer.transaction();
-            let walls = Walls::of(whole.enforce(confinement)?, judged);
-            if rest.host_network {
+            let confinement = Confinement::of(whole.enforce(confinement)?, judged);
+            if unjudged.host_network {
                 whole.enforce(HostNetwork {})?.commit();
             }
             let permit = whole.enforce(action)?;
-            let pid = containers.create(permit, walls, rest, users, &sandbox, stdio.terminal, streams)?;
+            let pid = containers.create(permit, confinement, unjudged, users, &sandbox, stdio.terminal, streams)?;
             whole.commit();
             Ok(pid.as_raw() as u32)
         });
@@ -106,7 +105,7 @@ impl<E: Evidence + 'static> Service<E> {
         // Nobody waits, for streams or for others, to learn that there is no such container.
         self.sandbox.containers.get(&order.container)?;
         let streams = self.claim(&order.stdio).await?;
-        let act = self.sandbox.judged(move |enforcer, _, containers| {
+        let act = self.sandbox.exclusive(move |enforcer, _, containers| {
             let ExecOrder {
                 container,
                 exec_id,
@@ -125,7 +124,7 @@ impl<E: Evidence + 'static> Service<E> {
     pub(super) async fn exec_external(&self, order: ExternalOrder) -> Result<u32, RequestError> {
         self.sandbox.check_open()?;
         let streams = self.claim(&order.stdio).await?;
-        let act = self.sandbox.judged(move |enforcer, _, containers| {
+        let act = self.sandbox.exclusive(move |enforcer, _, containers| {
             let ExternalOrder { exec_id, action, stdio } = order;
             let permit = enforcer.enforce(action)?;
             let pid = containers.exec_external(permit, exec_id, stdio.terminal, streams)?;
@@ -137,7 +136,7 @@ impl<E: Evidence + 'static> Service<E> {
     pub(super) async fn forward(&self, order: ForwardOrder) -> Result<(), RequestError> {
         self.sandbox.check_open()?;
         let stream = self.streams.claim(order.token).await?;
-        let act = self.sandbox.judged(move |enforcer, _, _| {
+        let act = self.sandbox.exclusive(move |enforcer, _, _| {
             let permit = enforcer.enforce(order.action)?;
             Ok(network::connect(permit)?)
         });
@@ -147,7 +146,7 @@ impl<E: Evidence + 'static> Service<E> {
     pub(super) async fn signal(&self, order: SignalOrder) -> Result<(), RequestError> {
         self.sandbox.check_open()?;
         self.sandbox.containers.get(&order.container)?;
-        let act = self.sandbox.judged(move |enforcer, _, containers| {
+        let act = self.sandbox.exclusive(move |enforcer, _, containers| {
             let SignalOrder {
                 container,
                 process,
@@ -176,7 +175,7 @@ impl<E: Evidence + 'static> Service<E> {
     /// reader of statistics must not keep others from acting.
     async fn may_be_read(&self, container: &ContainerId) -> Result<(), RequestError> {
         let container = container.clone();
-        let act = self.sandbox.judged(move |enforcer, _, containers| {
+        let act = self.sandbox.exclusive(move |enforcer, _, containers| {
             containers.get(&container)?;
             enforcer.enforce(GetProperties {})?.commit();
             Ok(())

@@ -1,0 +1,34 @@
+//! What the launcher answers.
+
+use serde::{Deserialize, Serialize};
+
+/// The launcher's one answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum Answer {
+    /// The process exists under this pid, as the launcher and the agent see it.
+    Started(u32),
+    /// There is no process.
+    Failed(Cause),
+}
+
+/// Why a process cannot be started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Cause {
+    /// No such program in the container.
+    NotFound,
+    /// The program is a directory, or lacks the right to be executed.
+    NotExecutable,
+    /// The kernel does not know the program's format.
+    Format,
+    /// The working directory cannot be entered.
+    WorkingDirectory,
+    /// The seccomp profile cannot be loaded, or forbids what starting a process takes.
+    Seccomp,
+    /// A mount cannot be made.
+    Mount,
+    /// A limit cannot be set, or the cgroup cannot be joined.
+    Resources,
+    /// Something else failed.
+    Other,
+}

@@ -1,0 +1,40 @@
+//! The wire between the agent and `casemate-launcher`: requests, answers, frames, and the paths that both use.
+//!
+//! ```text
+//! agent ── Request ──► launcher        one frame each way, over a stream socket that the launcher inherits
+//! agent ◄── Answer ─── launcher        with the terminal's master as SCM_RIGHTS where the request asks for a terminal
+//! ```
+//! Everything in a request was judged by the policy or is the agent's own choice. An answer carries no text: what libcontainer
+//! reports may name files of the guest, so a failure is one of [`Cause`].
+
+#![deny(unsafe_code)]
+
+mod answer;
+mod frame;
+mod process;
+mod request;
+mod resources;
+mod seccomp;
+
+use std::path::PathBuf;
+
+pub use answer::{Answer, Cause};
+pub use frame::{FRAME_MAX_BYTES, FrameError, receive, send};
+pub use process::{Capabilities, Process, Rlimit, User};
+pub use request::{Container, Device, Exec, External, Mount, Namespace, NamespaceKind, Request};
+pub use resources::{Cpu, Memory, Pids, Resources};
+pub use seccomp::{Argument, Profile, Syscall};
+
+/// Where libcontainer keeps the state of containers: a tmpfs of the guest that no container reaches.
+pub const STATE_ROOT: &str = "/run/casemate/runtime";
+/// Where the launcher writes the OCI documents that libcontainer reads; a tmpfs of the guest as well.
+pub const BUNDLES: &str = "/run/casemate/bundles";
+/// The cgroup v2 hierarchy.
+pub const CGROUP_ROOT: &str = "/sys/fs/cgroup";
+/// What an init reads from its [`notify_socket`] before it executes its program (libcontainer's `notify_socket.rs`).
+pub const START_NOTICE: &[u8] = b"start container";
+
+/// The socket on which the init of the container `id` waits for [`START_NOTICE`].
+pub fn notify_socket(id: &str) -> PathBuf {
+    PathBuf::from(STATE_ROOT).join(id).join("notify.sock")
+}

@@ -1,0 +1,132 @@
+//! What goes to the launcher is what was judged, within the agent's own confinement.
+
+use super::*;
+use crate::{
+    container::{
+        spec::{exec_action, split},
+        user::UserDatabase,
+    },
+    decode::{ProcessSpec, User as HostUser},
+};
+use launcher_protocol::Memory;
+use policy::ContainerId;
+use serde_json::{Value, json};
+
+/// What create_container judges, the confinement that the agent chooses where no policy judges it, and the rest.
+fn split_spec(spec: Value) -> (CreateContainer, Confinement, UnjudgedSpec) {
+    let user = HostUser {
+        uid: 3,
+        gid: 4,
+        ..HostUser::default()
+    };
+    let identity = UserDatabase::default().identify(&user).unwrap();
+    let spec = serde_json::from_value(spec).unwrap();
+    let (action, requested, unjudged) = split(spec, &ContainerId::new("c"), &ContainerId::new("s"), identity).unwrap();
+    let mut enforcer = policy::Enforcer::new(policy::OPEN_DOOR).unwrap();
+    let confinement = Confinement::of(enforcer.enforce(requested).unwrap(), false);
+    (action, confinement, unjudged)
+}
+
+fn container(spec: Value) -> Container {
+    let (action, confinement, unjudged) = split_spec(spec);
+    let namespaces = confinement.namespaces(Some(77)).unwrap();
+    let variable = Some("AGENTS=own".to_owned());
+    match of_container(&action, &verdict(), &confinement, &unjudged, namespaces, variable) {
+        Request::Create(container) => *container,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn host_spec() -> Value {
+    json!({
+        "process": {"args": ["sh", "-c", "id"], "env": ["A=1", "B=2"], "cwd": "/tmp", "noNewPrivileges": false,
+            "capabilities": {"bounding": ["CAP_CHOWN", "CAP_KILL"]}, "oomScoreAdj": -1000},
+        "root": {"path": "/host/rootfs", "readonly": true},
+        "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
+        "linux": {"namespaces": [{"type": "pid"}, {"type": "ipc", "path": "/proc/1234/ns/ipc"}, {"type": "network"}],
+            "cgroupsPath": "/../../etc", "maskedPaths": ["/extra", "/proc/keys"],
+            "resources": {"devices": [{"allow": true, "access": "rwm"}], "memory": {"limit": 1024}, "unified": {"x": "y"}}},
+    })
+}
+
+fn verdict() -> ProcessVerdict {
+    let capabilities = action::Capabilities {
+        bounding: vec!["CAP_KILL".to_owned()],
+        ..action::Capabilities::default()
+    };
+    ProcessVerdict {
+        env: vec!["B=2".to_owned()],
+        capabilities,
+        stdio: true,
+    }
+}
+
+#[test]
+fn the_verdict_takes_the_place_of_the_request() {
+    let process = container(host_spec()).process;
+    assert_eq!(process.env, ["B=2", "AGENTS=own"]);
+    assert_eq!(process.capabilities.bounding, ["CAP_KILL"]);
+    let user = User {
+        uid: 3,
+        gid: 4,
+        umask: 0o22,
+        additional_gids: vec![],
+    };
+    assert_eq!(process.user, user);
+    assert_eq!(process.oom_score_adj, -999);
+    assert!(!process.no_new_privileges);
+}
+
+#[test]
+fn the_confinement_is_the_agents_own() {
+    let made = container(host_spec());
+    let id = ContainerId::new("c");
+    assert_eq!((made.rootfs, made.read_only_root), (paths::rootfs(&id), true));
+    assert_eq!(made.cgroup, paths::cgroup(&id));
+    let memory = Memory {
+        limit: Some(1024),
+        ..Memory::default()
+    };
+    assert_eq!(
+        (made.resources.memory, made.resources.cpu, made.resources.pids),
+        (Some(memory), None, None)
+    );
+    assert!(!made.masked_paths.contains(&"/extra".to_owned()) && made.masked_paths.contains(&"/proc/kcore".to_owned()));
+    let ipc = made
+        .namespaces
+        .iter()
+        .find(|namespace| namespace.kind == NamespaceKind::Ipc)
+        .unwrap();
+    assert_eq!(ipc.path.as_deref(), Some("/proc/77/ns/ipc"));
+    assert_eq!(made.namespaces.iter().filter(|namespace| namespace.path.is_none()).count(), 4);
+}
+
+#[test]
+fn only_a_judged_privilege_unmasks() {
+    let mut host = host_spec();
+    host["annotations"] = json!({"io.microsoft.virtualmachine.lcow.privileged": "true"});
+    assert!(split_spec(host.clone()).0.privileged);
+    assert_eq!(container(host).masked_paths, ["/proc/keys"]);
+}
+
+#[test]
+fn an_exec_enters_the_containers_namespaces_and_keeps_its_profile() {
+    let process: ProcessSpec = serde_json::from_value(host_spec()["process"].clone()).unwrap();
+    let identity = UserDatabase::default().identify(&HostUser::default()).unwrap();
+    let (action, terminal, rlimits, oom) = exec_action(process, &ContainerId::new("c"), identity);
+    let profile = Profile {
+        default_action: "SCMP_ACT_ALLOW".to_owned(),
+        ..Profile::default()
+    };
+    let Request::Exec(exec) = of_exec(&action, &verdict(), terminal, &rlimits, oom, 99, Some(&profile)) else {
+        panic!("no exec");
+    };
+    let mount = exec
+        .namespaces
+        .iter()
+        .find(|namespace| namespace.kind == NamespaceKind::Mount)
+        .unwrap();
+    assert_eq!(mount.path.as_deref(), Some("/proc/99/ns/mnt"));
+    assert_eq!(exec.seccomp, Some(profile));
+    assert_eq!(exec.process.args, ["sh", "-c", "id"]);
+}
