@@ -2,15 +2,15 @@
 
 use crate::control::{self, Control, ControlError};
 use crate::descriptors::{BootFiles, Files};
-use crate::devices::board::{Board, BoardError, Surroundings};
-use crate::ending::EndLatch;
+use crate::devices::board::{Board, BoardError, DeviceContext};
 use crate::event_loop::EventLoop;
-use crate::jail::{self, Inmate, JailError};
+use crate::exit_reason::ExitEvent;
+use crate::jail::{self, JailConfig, JailError};
 use crate::kernel::{ElfKernel, KernelError};
 use crate::kvm::{self, KvmError, KvmVm};
 use crate::memory::{self, Memory, MemoryError};
 use crate::seccomp::Filters;
-use crate::vcpu::{self, ThreadError, ThreadSurroundings, VcpuError, VcpuThreads};
+use crate::vcpu::{self, ThreadError, VcpuContext, VcpuError, VcpuThreads};
 use crate::vm::Vm;
 use crate::watchdog::Watchdog;
 use std::io;
@@ -55,7 +55,7 @@ pub enum BuildError {
     /// The control socket.
     #[error(transparent)]
     Control(#[from] ControlError),
-    /// The event loop or the latch.
+    /// The event loop or the exit_event.
     #[error("cannot set up the event loop")]
     Events(#[source] io::Error),
 }
@@ -63,35 +63,39 @@ pub enum BuildError {
 /// Builds the VM that `spec` describes from the spec's files, in a jail. No vCPU runs yet.
 pub fn build(spec: &VmSpec, files: Files, filters: Filters) -> Result<Vm, BuildError> {
     let kvm = kvm::open()?;
-    jail::enter(&inmate(spec, &files.devices.written()))?;
+    jail::enter(&jail_config(spec, &files.devices.written()))?;
     let memory = memory::allocate(spec.memory)?;
     let kvm = KvmVm::new(kvm, &memory)?;
     let watchdog = Arc::new(Watchdog::new(spec.watchdog));
-    let latch = Arc::new(EndLatch::new().map_err(BuildError::Events)?);
+    let exit_event = Arc::new(ExitEvent::new().map_err(BuildError::Events)?);
     let mut events = EventLoop::new().map_err(BuildError::Events)?;
-    let around = Surroundings {
+    let context = DeviceContext {
         memory: &memory,
         kvm: &kvm,
         events: &mut events,
-        latch: &latch,
+        exit_event: &exit_event,
         watchdog: &watchdog,
     };
-    let board = Board::new(spec, files.devices, around)?;
+    let board = Board::new(spec, files.devices, context)?;
     let entry = load_guest(spec, files.boot, &memory)?;
     let vcpus = vcpu::create(&kvm, spec.vcpus, entry)?;
-    let around = ThreadSurroundings {
+    let context = VcpuContext {
         buses: board.buses,
-        latch: latch.clone(),
+        exit_event: exit_event.clone(),
         watchdog,
         filter: filters.vcpu,
     };
-    let vcpus = Rc::new(VcpuThreads::start(vcpus, around)?);
-    control::serve(&mut events, files.control, Control::new(vcpus.clone(), board.layers, latch.clone()))?;
-    Ok(Vm::new(events, vcpus, latch, filters.main, kvm, memory))
+    let vcpus = Rc::new(VcpuThreads::start(vcpus, context)?);
+    control::serve(
+        &mut events,
+        files.control,
+        Control::new(vcpus.clone(), board.layers, exit_event.clone()),
+    )?;
+    Ok(Vm::new(events, vcpus, exit_event, filters.main, kvm, memory))
 }
 
-fn inmate<'a>(spec: &VmSpec, written: &'a [BorrowedFd<'a>]) -> Inmate<'a> {
-    Inmate {
+fn jail_config<'a>(spec: &VmSpec, written: &'a [BorrowedFd<'a>]) -> JailConfig<'a> {
+    JailConfig {
         identity: spec.identity,
         vcpus: spec.vcpus,
         written,

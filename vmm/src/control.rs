@@ -4,8 +4,8 @@ mod wire;
 
 use crate::descriptors;
 use crate::devices::virtio::block::LayersHandle;
-use crate::ending::{EndLatch, Ending};
 use crate::event_loop::{EventLoop, EventSet, Token};
+use crate::exit_reason::{ExitEvent, ExitReason};
 use crate::vcpu::VcpuThreads;
 use std::cell::Cell;
 use std::fs::File;
@@ -34,7 +34,7 @@ pub enum ControlError {
 pub struct Control {
     vcpus: Rc<VcpuThreads>,
     layers: Option<LayersHandle>,
-    latch: Arc<EndLatch>,
+    exit_event: Arc<ExitEvent>,
     state: Cell<RunState>,
 }
 
@@ -90,12 +90,12 @@ impl Drop for Connected {
 }
 
 impl Control {
-    /// Requests to a VM that is about to run: `vcpus` are paused and counted, `layers` grow, `latch` ends it.
-    pub fn new(vcpus: Rc<VcpuThreads>, layers: Option<LayersHandle>, latch: Arc<EndLatch>) -> Self {
+    /// Requests to a VM that is about to run: `vcpus` are paused and counted, `layers` grow, `exit_event` ends it.
+    pub fn new(vcpus: Rc<VcpuThreads>, layers: Option<LayersHandle>, exit_event: Arc<ExitEvent>) -> Self {
         Self {
             vcpus,
             layers,
-            latch,
+            exit_event,
             state: Cell::new(RunState::Running),
         }
     }
@@ -109,7 +109,7 @@ impl Control {
         };
         let sent = wire::send_reply(client, &reply);
         if stops {
-            self.latch.end(Ending::Stopped);
+            self.exit_event.set(ExitReason::Stopped);
         }
         sent.is_ok()
     }

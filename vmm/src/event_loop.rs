@@ -27,7 +27,7 @@ struct Entry {
     handler: Option<Handler>,
     /// Serves a device, so it is not called while devices are paused.
     is_device: bool,
-    rests_until: Option<Instant>,
+    suspended_until: Option<Instant>,
 }
 
 /// A single-threaded, level-triggered event loop.
@@ -40,7 +40,7 @@ pub struct EventLoop {
     stopped: bool,
     devices_paused: bool,
     /// Handlers that rest, usually none.
-    resting: Vec<Token>,
+    suspended: Vec<Token>,
 }
 
 impl EventLoop {
@@ -52,7 +52,7 @@ impl EventLoop {
             next: 0,
             stopped: false,
             devices_paused: false,
-            resting: Vec::new(),
+            suspended: Vec::new(),
         })
     }
 
@@ -80,7 +80,7 @@ impl EventLoop {
             events,
             handler: Some(handler),
             is_device,
-            rests_until: None,
+            suspended_until: None,
         };
         self.epoll.ctl(
             ControlOperation::Add,
@@ -93,12 +93,12 @@ impl EventLoop {
     }
 
     /// Does not call a handler for `time`, whatever is ready; what is ready then is served then.
-    pub fn rest(&mut self, token: Token, time: Duration) -> io::Result<()> {
+    pub fn suspend(&mut self, token: Token, time: Duration) -> io::Result<()> {
         let entry = self.entries.get_mut(&token).ok_or(io::ErrorKind::NotFound)?;
-        if entry.rests_until.replace(Instant::now() + time).is_none() {
-            self.resting.push(token);
+        if entry.suspended_until.replace(Instant::now() + time).is_none() {
+            self.suspended.push(token);
         }
-        self.listen(token)
+        self.update_interest(token)
     }
 
     /// Calls no device's handler until [`EventLoop::resume_devices`]: what is ready then is served then.
@@ -114,34 +114,34 @@ impl EventLoop {
     fn set_devices_paused(&mut self, paused: bool) -> io::Result<()> {
         self.devices_paused = paused;
         let devices: Vec<Token> = self.entries.iter().filter(|(_, e)| e.is_device).map(|(token, _)| *token).collect();
-        devices.into_iter().try_for_each(|token| self.listen(token))
+        devices.into_iter().try_for_each(|token| self.update_interest(token))
     }
 
     /// Tells the kernel what a handler waits for now.
-    fn listen(&self, token: Token) -> io::Result<()> {
+    fn update_interest(&self, token: Token) -> io::Result<()> {
         let entry = self.entries.get(&token).ok_or(io::ErrorKind::NotFound)?;
         let wanted = EpollEvent::new(entry.wanted(self.devices_paused), token.0);
         self.epoll.ctl(ControlOperation::Modify, entry.fd, wanted)
     }
 
     /// Wakes handlers that have rested; gives the milliseconds until the next one has, at most `timeout_ms` (-1: for ever).
-    fn wake(&mut self, timeout_ms: i32) -> io::Result<i32> {
-        if self.resting.is_empty() {
+    fn resume_suspended(&mut self, timeout_ms: i32) -> io::Result<i32> {
+        if self.suspended.is_empty() {
             return Ok(timeout_ms);
         }
         let now = Instant::now();
         let mut timeout_ms = timeout_ms;
-        for token in std::mem::take(&mut self.resting) {
+        for token in std::mem::take(&mut self.suspended) {
             let Some(entry) = self.entries.get_mut(&token) else { continue };
-            match entry.rests_until.filter(|until| *until > now) {
+            match entry.suspended_until.filter(|until| *until > now) {
                 Some(until) => {
                     let rest = i32::try_from((until - now).as_millis()).unwrap_or(i32::MAX - 1) + 1;
                     timeout_ms = if timeout_ms < 0 { rest } else { rest.min(timeout_ms) };
-                    self.resting.push(token);
+                    self.suspended.push(token);
                 }
                 None => {
-                    entry.rests_until = None;
-                    self.listen(token)?;
+                    entry.suspended_until = None;
+                    self.update_interest(token)?;
                 }
             }
         }
@@ -171,7 +171,7 @@ impl EventLoop {
 
     /// Serves what is ready, after waiting at most `timeout_ms` for it (-1: for ever).
     pub fn turn(&mut self, timeout_ms: i32) -> io::Result<()> {
-        let timeout_ms = self.wake(timeout_ms)?;
+        let timeout_ms = self.resume_suspended(timeout_ms)?;
         let mut events = [EpollEvent::default(); EVENTS_PER_WAIT];
         let count = match self.epoll.wait(timeout_ms, &mut events) {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(()),
@@ -190,7 +190,7 @@ impl EventLoop {
     /// never reused, and what is ready is offered again.
     fn dispatch(&mut self, token: Token, events: EventSet) {
         let paused = self.devices_paused;
-        if self.entries.get(&token).is_none_or(|e| e.is_silent(paused)) {
+        if self.entries.get(&token).is_none_or(|e| e.is_suspended(paused)) {
             return;
         }
         let Some(mut handler) = self.entries.get_mut(&token).and_then(|e| e.handler.take()) else {
@@ -204,12 +204,12 @@ impl EventLoop {
 }
 
 impl Entry {
-    fn is_silent(&self, devices_paused: bool) -> bool {
-        self.rests_until.is_some() || (self.is_device && devices_paused)
+    fn is_suspended(&self, devices_paused: bool) -> bool {
+        self.suspended_until.is_some() || (self.is_device && devices_paused)
     }
 
     fn wanted(&self, devices_paused: bool) -> EventSet {
-        if self.is_silent(devices_paused) {
+        if self.is_suspended(devices_paused) {
             EventSet::empty()
         } else {
             self.events
@@ -329,7 +329,7 @@ mod tests {
     #[test]
     fn a_resting_handler_is_called_when_its_time_is_over() {
         let (mut events, token, calls) = counting(EventLoop::add);
-        events.rest(token, Duration::from_millis(20)).unwrap();
+        events.suspend(token, Duration::from_millis(20)).unwrap();
         events.turn(0).unwrap();
         assert_eq!(*calls.borrow(), 0);
         let start = Instant::now();
@@ -337,10 +337,10 @@ mod tests {
             events.turn(-1).unwrap();
         }
         assert!(start.elapsed() >= Duration::from_millis(19));
-        events.rest(token, Duration::from_secs(600)).unwrap();
+        events.suspend(token, Duration::from_secs(600)).unwrap();
         events.remove(token);
         events.turn(0).unwrap();
-        assert!(events.resting.is_empty());
+        assert!(events.suspended.is_empty());
     }
 
     #[test]
@@ -350,7 +350,7 @@ mod tests {
         events.turn(0).unwrap();
         assert_eq!(*calls.borrow(), 0);
         // Resting and paused: both have to end.
-        events.rest(token, Duration::ZERO).unwrap();
+        events.suspend(token, Duration::ZERO).unwrap();
         events.turn(0).unwrap();
         assert_eq!(*calls.borrow(), 0);
         events.resume_devices().unwrap();

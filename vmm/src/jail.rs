@@ -58,7 +58,7 @@ fn failed(what: &'static str) -> impl FnOnce(Errno) -> JailError {
 
 /// Who lives in the jail.
 #[derive(Clone, Copy, Debug)]
-pub struct Inmate<'a> {
+pub struct JailConfig<'a> {
     /// Whom to become.
     pub identity: Option<Identity>,
     /// Threads to come.
@@ -68,18 +68,18 @@ pub struct Inmate<'a> {
 }
 
 /// Enters the jail; see the module's head.
-pub fn enter(inmate: &Inmate<'_>) -> Result<(), JailError> {
+pub fn enter(config: &JailConfig<'_>) -> Result<(), JailError> {
     let held = caps::read(None, CapSet::Effective)?;
-    limit_resources(inmate)?;
-    silence_standard_streams()?;
+    limit_resources(config)?;
+    redirect_standard_streams()?;
     if held.contains(&Capability::CAP_SYS_ADMIN) {
-        leave_the_host()?;
+        enter_namespaces()?;
     }
     if held.contains(&Capability::CAP_SETPCAP) {
         caps::clear(None, CapSet::Bounding)?;
     }
-    if let Some(identity) = inmate.identity {
-        become_another(identity, &held)?;
+    if let Some(identity) = config.identity {
+        change_identity(identity, &held)?;
     }
     drop_capabilities()?;
     prctl::set_no_new_privs().map_err(failed("give up gaining privileges"))?;
@@ -87,12 +87,12 @@ pub fn enter(inmate: &Inmate<'_>) -> Result<(), JailError> {
     prctl::set_dumpable(false).map_err(failed("forbid being traced"))
 }
 
-fn limit_resources(inmate: &Inmate<'_>) -> Result<(), JailError> {
+fn limit_resources(config: &JailConfig<'_>) -> Result<(), JailError> {
     limit("limit core dumps", Resource::RLIMIT_CORE, 0)?;
     limit("limit open descriptors", Resource::RLIMIT_NOFILE, DESCRIPTORS_MAX)?;
     let stderr = io::stderr();
     let mut longest = 0;
-    for file in inmate.written.iter().copied().chain([std::os::fd::AsFd::as_fd(&stderr)]) {
+    for file in config.written.iter().copied().chain([std::os::fd::AsFd::as_fd(&stderr)]) {
         let size = fstat(file).map_err(failed("examine a file of the spec"))?.st_size;
         longest = longest.max(u64::try_from(size).unwrap_or_default());
     }
@@ -101,9 +101,9 @@ fn limit_resources(inmate: &Inmate<'_>) -> Result<(), JailError> {
         Resource::RLIMIT_FSIZE,
         longest.saturating_add(CONSOLE_ROOM_BYTES),
     )?;
-    if inmate.identity.is_some() {
+    if config.identity.is_some() {
         // Counted per user, so only for a user of one's own.
-        let threads = 2 * u64::from(inmate.vcpus.get()) + SPARE_THREADS;
+        let threads = 2 * u64::from(config.vcpus.get()) + SPARE_THREADS;
         limit("limit threads", Resource::RLIMIT_NPROC, threads)?;
     }
     Ok(())
@@ -117,14 +117,14 @@ fn limit(what: &'static str, resource: Resource, most: u64) -> Result<(), JailEr
 }
 
 /// Nothing is read from standard input or written to standard output; standard error stays for last words.
-fn silence_standard_streams() -> Result<(), JailError> {
+fn redirect_standard_streams() -> Result<(), JailError> {
     let null = File::options().read(true).write(true).open("/dev/null").map_err(JailError::Null)?;
     dup2_stdin(&null).map_err(failed("close standard input"))?;
     dup2_stdout(&null).map_err(failed("close standard output"))
 }
 
 /// Namespaces of its own, without a network, and a root directory without a file.
-fn leave_the_host() -> Result<(), JailError> {
+fn enter_namespaces() -> Result<(), JailError> {
     let own = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
     unshare(own).map_err(failed("leave the host's namespaces"))?;
     let nothing = None::<&str>;
@@ -146,7 +146,7 @@ fn leave_the_host() -> Result<(), JailError> {
     chdir("/").map_err(failed("enter the empty root"))
 }
 
-fn become_another(identity: Identity, held: &CapsHashSet) -> Result<(), JailError> {
+fn change_identity(identity: Identity, held: &CapsHashSet) -> Result<(), JailError> {
     let (uid, gid) = (u32::from(identity.uid), u32::from(identity.gid));
     let is_already = Uid::current().as_raw() == uid && Uid::effective().as_raw() == uid && Gid::current().as_raw() == gid;
     if !held.contains(&Capability::CAP_SETUID) || !held.contains(&Capability::CAP_SETGID) {

@@ -14,7 +14,7 @@ use vmm_sys_util::errno;
 use vmm_sys_util::eventfd::EventFd;
 
 /// What this VMM cannot do without, in the words of the kernel's KVM API document.
-const NEEDED: [(Cap, &str); 6] = [
+const REQUIRED_CAPS: [(Cap, &str); 6] = [
     (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
     (Cap::Irqchip, "KVM_CAP_IRQCHIP"),
     (Cap::Irqfd, "KVM_CAP_IRQFD"),
@@ -23,8 +23,8 @@ const NEEDED: [(Cap, &str); 6] = [
     (Cap::TscDeadlineTimer, "KVM_CAP_TSC_DEADLINE_TIMER"),
 ];
 
-/// Memory slots of [`KvmVm::show`]; RAM has two from zero on.
-const FIRST_SHOWN_SLOT: u32 = 8;
+/// Memory slots of [`KvmVm::map_read_only`]; RAM has two from zero on.
+const FIRST_READ_ONLY_SLOT: u32 = 8;
 
 /// What KVM refused.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +37,7 @@ pub enum KvmError {
     Api(i32),
     /// A needed capability is missing.
     #[error("this host's KVM lacks {0}; Linux 5.10 and later have it")]
-    Lacks(&'static str),
+    MissingCap(&'static str),
     /// An ioctl failed.
     #[error("KVM refused to {what}")]
     Ioctl {
@@ -58,8 +58,8 @@ fn refused(what: &'static str) -> impl FnOnce(errno::Error) -> KvmError {
 pub struct KvmVm {
     kvm: Kvm,
     vm: VmFd,
-    /// The page of [`KvmVm::show`], unmapped after the VM is gone.
-    shown: OnceCell<Memory>,
+    /// The page of [`KvmVm::map_read_only`], unmapped after the VM is gone.
+    read_only_page: OnceCell<Memory>,
 }
 
 /// Opens /dev/kvm and checks that it is what this VMM needs.
@@ -69,8 +69,8 @@ pub fn open() -> Result<Kvm, KvmError> {
     if version != KVM_API_VERSION as i32 {
         return Err(KvmError::Api(version));
     }
-    match NEEDED.iter().find(|(cap, _)| !kvm.check_extension(*cap)) {
-        Some((_, name)) => Err(KvmError::Lacks(name)),
+    match REQUIRED_CAPS.iter().find(|(cap, _)| !kvm.check_extension(*cap)) {
+        Some((_, name)) => Err(KvmError::MissingCap(name)),
         None => Ok(kvm),
     }
 }
@@ -96,15 +96,15 @@ impl KvmVm {
         let this = Self {
             kvm,
             vm,
-            shown: OnceCell::new(),
+            read_only_page: OnceCell::new(),
         };
-        this.route_lines()?;
+        this.route_gsis()?;
         Ok(this)
     }
 
     /// Lines go to the I/O APIC only. KVM's default also routes the first 16 to a PIC, which a guest with
     /// hardware-reduced ACPI never initialises and whose output would wake the first vCPU for nothing.
-    fn route_lines(&self) -> Result<(), KvmError> {
+    fn route_gsis(&self) -> Result<(), KvmError> {
         let entries: Vec<_> = (0..IO_APIC_PINS)
             .map(|pin| {
                 let mut entry = kvm_irq_routing_entry {
@@ -125,7 +125,7 @@ impl KvmVm {
 
     /// Lets the guest read `bytes`, at most a page and zeros behind them, at each of `addresses` without an exit to the VMM.
     /// Writes exit as before. Does nothing where KVM cannot do this, and nothing the second time.
-    pub fn show(&self, bytes: &[u8], addresses: &[u64]) -> Result<(), KvmError> {
+    pub fn map_read_only(&self, bytes: &[u8], addresses: &[u64]) -> Result<(), KvmError> {
         if !self.kvm.check_extension(Cap::ReadonlyMem) {
             return Ok(());
         }
@@ -133,12 +133,12 @@ impl KvmVm {
         let page = Memory::from_ranges(&[(GuestAddress(0), PAGE_BYTES as usize)]).map_err(no_memory)?;
         page.write_slice(bytes, GuestAddress(0))
             .map_err(|_| refused("show a page")(errno::Error::new(libc::EINVAL)))?;
-        if self.shown.set(page).is_err() {
+        if self.read_only_page.set(page).is_err() {
             return Ok(());
         }
-        let hosts = self.shown.get().into_iter().flat_map(memory::mappings);
+        let hosts = self.read_only_page.get().into_iter().flat_map(memory::mappings);
         for (_, host) in hosts {
-            for (slot, address) in (FIRST_SHOWN_SLOT..).zip(addresses) {
+            for (slot, address) in (FIRST_READ_ONLY_SLOT..).zip(addresses) {
                 let region = kvm_userspace_memory_region {
                     slot,
                     flags: KVM_MEM_READONLY,
@@ -146,7 +146,7 @@ impl KvmVm {
                     memory_size: PAGE_BYTES,
                     userspace_addr: host,
                 };
-                // SAFETY: the mapping is a page at `host` and stays until `shown` is dropped, after the VM; slot numbers and
+                // SAFETY: the mapping is a page at `host` and stays until `read_only_page` is dropped, after the VM; slot numbers and
                 // addresses are apart from those of RAM.
                 unsafe { self.vm.set_user_memory_region(region) }.map_err(refused("show a page"))?;
             }
@@ -155,12 +155,12 @@ impl KvmVm {
     }
 
     /// Lets writes to `event` pull the line `gsi`.
-    pub fn interrupt_line(&self, event: &EventFd, gsi: u32) -> Result<(), KvmError> {
+    pub fn register_irqfd(&self, event: &EventFd, gsi: u32) -> Result<(), KvmError> {
         self.vm.register_irqfd(event, gsi).map_err(refused("connect an interrupt line"))
     }
 
     /// Lets the guest's write of the 32-bit `value` to `address` signal `event`, without an exit to the VMM.
-    pub fn doorbell(&self, event: &EventFd, address: u64, value: u32) -> Result<(), KvmError> {
+    pub fn register_ioeventfd(&self, event: &EventFd, address: u64, value: u32) -> Result<(), KvmError> {
         self.vm
             .register_ioevent(event, &IoEventAddress::Mmio(address), value)
             .map_err(refused("connect a doorbell"))

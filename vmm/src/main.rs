@@ -1,12 +1,12 @@
 //! `casemate-vmm --spec-fd N`: one process, one VM. Reads a [`vm_spec::VmSpec`] from descriptor N, runs it, and exits with a
-//! code of [`exit`].
+//! code of [`exit_code`].
 #![forbid(unsafe_code)]
 
 use casemate_vmm::seccomp::Filters;
-use casemate_vmm::{exit, program};
+use casemate_vmm::{exit_code, program};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let filters = Filters::new().map_err(Into::into);
-    exit::report(filters.and_then(|filters| program::run(std::env::args_os().skip(1), filters)))
+    exit_code::report(filters.and_then(|filters| program::run(std::env::args_os().skip(1), filters)))
 }

@@ -2,8 +2,8 @@
 
 use crate::builder;
 use crate::descriptors::{Files, Inherited};
-use crate::ending::Ending;
-use crate::exit::{self, Failure};
+use crate::exit_code::{self, Failure};
+use crate::exit_reason::ExitReason;
 use crate::seccomp::Filters;
 use std::ffi::OsString;
 use std::fs::File;
@@ -15,7 +15,7 @@ const USAGE: &str = "usage: casemate-vmm --spec-fd N, where N is an inherited de
 /// Runs the VM that `arguments` (without the program's name) lead to, each thread under its filter.
 ///
 /// It takes the process for itself: to be called once, from the main thread, before anything was opened or started.
-pub fn run(arguments: impl Iterator<Item = OsString>, filters: Filters) -> Result<Ending, Failure> {
+pub fn run(arguments: impl Iterator<Item = OsString>, filters: Filters) -> Result<ExitReason, Failure> {
     let spec_fd = spec_fd(arguments)?;
     let mut inherited = Inherited::default();
     let spec = read_spec(spec_fd, &mut inherited)?;
@@ -47,5 +47,5 @@ fn read_spec(fd: Fd, inherited: &mut Inherited) -> Result<VmSpec, Failure> {
 }
 
 fn wrong_spec(error: &dyn std::error::Error) -> Failure {
-    Failure::Usage(format!("the VM's spec: {}", exit::with_causes(error)))
+    Failure::Usage(format!("the VM's spec: {}", exit_code::with_causes(error)))
 }

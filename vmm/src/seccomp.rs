@@ -51,7 +51,7 @@ pub struct Rule {
     number: libc::c_long,
     only: &'static [Condition],
     /// On which hosts, or in which moments that no test can arrange, it is needed; absent: always.
-    pub sometimes: Option<&'static str>,
+    pub untested: Option<&'static str>,
 }
 
 /// What must hold for an argument.
@@ -78,7 +78,7 @@ const fn rule(name: &'static str, number: libc::c_long) -> Rule {
         name,
         number,
         only: &[],
-        sometimes: None,
+        untested: None,
     }
 }
 
@@ -88,8 +88,8 @@ impl Rule {
         self
     }
 
-    const fn sometimes(mut self, why: &'static str) -> Self {
-        self.sometimes = Some(why);
+    const fn untested(mut self, why: &'static str) -> Self {
+        self.untested = Some(why);
         self
     }
 }
@@ -151,16 +151,16 @@ pub const MAIN: &[Rule] = &[
     rule("rt_sigprocmask", libc::SYS_rt_sigprocmask),
     // memory
     rule("munmap", libc::SYS_munmap),
-    rule("mmap", libc::SYS_mmap).only(NOT_EXECUTABLE).sometimes(ALLOCATOR),
-    rule("mremap", libc::SYS_mremap).sometimes(ALLOCATOR),
-    rule("madvise", libc::SYS_madvise).sometimes(ALLOCATOR),
-    rule("mprotect", libc::SYS_mprotect).only(NOT_EXECUTABLE).sometimes(ALLOCATOR),
-    rule("brk", libc::SYS_brk).sometimes(ALLOCATOR),
+    rule("mmap", libc::SYS_mmap).only(NOT_EXECUTABLE).untested(ALLOCATOR),
+    rule("mremap", libc::SYS_mremap).untested(ALLOCATOR),
+    rule("madvise", libc::SYS_madvise).untested(ALLOCATOR),
+    rule("mprotect", libc::SYS_mprotect).only(NOT_EXECUTABLE).untested(ALLOCATOR),
+    rule("brk", libc::SYS_brk).untested(ALLOCATOR),
     // time
-    rule("clock_gettime", libc::SYS_clock_gettime).sometimes(CLOCK),
-    rule("restart_syscall", libc::SYS_restart_syscall).sometimes(STOPPED),
+    rule("clock_gettime", libc::SYS_clock_gettime).untested(CLOCK),
+    rule("restart_syscall", libc::SYS_restart_syscall).untested(STOPPED),
     // the end
-    rule("gettid", libc::SYS_gettid).sometimes(PANIC),
+    rule("gettid", libc::SYS_gettid).untested(PANIC),
     rule("sigaltstack", libc::SYS_sigaltstack),
     rule("exit_group", libc::SYS_exit_group),
 ];
@@ -183,17 +183,17 @@ pub const VCPU: &[Rule] = &[
     rule("futex", libc::SYS_futex),
     rule("clock_nanosleep", libc::SYS_clock_nanosleep),
     // memory
-    rule("mmap", libc::SYS_mmap).only(NOT_EXECUTABLE).sometimes(ALLOCATOR),
-    rule("mprotect", libc::SYS_mprotect).only(NOT_EXECUTABLE).sometimes(ALLOCATOR),
-    rule("mremap", libc::SYS_mremap).sometimes(ALLOCATOR),
-    rule("brk", libc::SYS_brk).sometimes(ALLOCATOR),
+    rule("mmap", libc::SYS_mmap).only(NOT_EXECUTABLE).untested(ALLOCATOR),
+    rule("mprotect", libc::SYS_mprotect).only(NOT_EXECUTABLE).untested(ALLOCATOR),
+    rule("mremap", libc::SYS_mremap).untested(ALLOCATOR),
+    rule("brk", libc::SYS_brk).untested(ALLOCATOR),
     rule("madvise", libc::SYS_madvise),
     rule("munmap", libc::SYS_munmap),
     // time
-    rule("clock_gettime", libc::SYS_clock_gettime).sometimes(CLOCK),
-    rule("restart_syscall", libc::SYS_restart_syscall).sometimes(STOPPED),
+    rule("clock_gettime", libc::SYS_clock_gettime).untested(CLOCK),
+    rule("restart_syscall", libc::SYS_restart_syscall).untested(STOPPED),
     // the end
-    rule("gettid", libc::SYS_gettid).sometimes(PANIC),
+    rule("gettid", libc::SYS_gettid).untested(PANIC),
     rule("rt_sigprocmask", libc::SYS_rt_sigprocmask),
     rule("sigaltstack", libc::SYS_sigaltstack),
     rule("exit", libc::SYS_exit),

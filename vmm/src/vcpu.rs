@@ -2,12 +2,12 @@
 
 mod cpuid;
 mod exits;
-mod gate;
+mod pause;
 mod registers;
 mod threads;
 
-pub use exits::Buses;
-pub use threads::{Surroundings as ThreadSurroundings, ThreadError, VcpuThreads};
+pub use exits::VcpuContext;
+pub use threads::{ThreadError, VcpuThreads};
 
 use crate::kvm::{KvmError, KvmVm};
 use kvm_bindings::CpuId;

@@ -1,7 +1,7 @@
 //! A built VM: it runs until something ends it, then every thread is joined.
 
-use crate::ending::{EndLatch, Ending};
 use crate::event_loop::{EventLoop, EventSet, Token};
+use crate::exit_reason::{ExitEvent, ExitReason};
 use crate::kvm::KvmVm;
 use crate::memory::Memory;
 use crate::seccomp::{Filter, FilterError};
@@ -29,7 +29,7 @@ pub enum RunError {
 pub struct Vm {
     events: EventLoop,
     vcpus: Rc<VcpuThreads>,
-    latch: Arc<EndLatch>,
+    exit_event: Arc<ExitEvent>,
     filter: Filter,
     /// KVM forgets the guest's memory before the memory goes.
     _kvm: KvmVm,
@@ -38,29 +38,29 @@ pub struct Vm {
 
 impl Vm {
     /// Puts the parts together; the vCPUs are paused. `filter` is for the thread that will run the VM.
-    pub fn new(events: EventLoop, vcpus: Rc<VcpuThreads>, latch: Arc<EndLatch>, filter: Filter, kvm: KvmVm, memory: Memory) -> Self {
+    pub fn new(events: EventLoop, vcpus: Rc<VcpuThreads>, exit_event: Arc<ExitEvent>, filter: Filter, kvm: KvmVm, memory: Memory) -> Self {
         Self {
             events,
             vcpus,
-            latch,
+            exit_event,
             filter,
             _kvm: kvm,
             _memory: memory,
         }
     }
 
-    /// Runs the guest to its end.
-    pub fn run(mut self) -> Result<Ending, RunError> {
+    /// Runs the guest until the VM exits.
+    pub fn run(mut self) -> Result<ExitReason, RunError> {
         let stop = |events: &mut EventLoop, _: Token, _: EventSet| events.stop();
         self.events
-            .add(self.latch.event().as_raw_fd(), EventSet::IN, Box::new(stop))
+            .add(self.exit_event.eventfd().as_raw_fd(), EventSet::IN, Box::new(stop))
             .map_err(RunError::Events)?;
         // vCPU threads have been under theirs since they were started.
         self.filter.install()?;
         self.vcpus.resume();
         let served = self.events.run();
-        self.vcpus.end()?;
+        self.vcpus.stop()?;
         served.map_err(RunError::Events)?;
-        Ok(self.latch.ending().cloned().unwrap_or(Ending::Stopped))
+        Ok(self.exit_event.reason().cloned().unwrap_or(ExitReason::Stopped))
     }
 }

@@ -21,9 +21,9 @@ const STORM_WINDOWS: u32 = 32;
 /// How long a storming vCPU waits after each exit.
 pub const THROTTLE: Duration = Duration::from_millis(1);
 /// Doorbells in a row that led to nothing before that queue is not listened to for a moment.
-pub const FRUITLESS_RINGS: u32 = 256;
+pub const USELESS_NOTIFICATIONS_MAX: u32 = 256;
 /// That moment: short enough that a driver in good faith hardly notices.
-pub const SILENCE: Duration = Duration::from_millis(2);
+pub const NOTIFICATION_PAUSE: Duration = Duration::from_millis(2);
 
 /// What all threads share.
 #[derive(Debug, Default)]
@@ -42,17 +42,17 @@ impl Watchdog {
     }
 
     /// A device has done `amount` of work.
-    pub fn worked(&self, amount: u64) {
+    pub fn record_progress(&self, amount: u64) {
         self.work.fetch_add(amount, Ordering::Relaxed);
     }
 
     /// All work so far.
-    pub fn work(&self) -> u64 {
+    pub fn progress(&self) -> u64 {
         self.work.load(Ordering::Relaxed)
     }
 
     /// A doorbell is not listened to for a moment.
-    pub fn silenced(&self) {
+    pub fn record_silenced(&self) {
         self.silenced.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -122,7 +122,7 @@ impl ExitMeter {
     }
 
     fn judge_window(&mut self, watchdog: &Watchdog, now: Instant) {
-        let work = watchdog.work();
+        let work = watchdog.progress();
         let busy = now.saturating_duration_since(self.began).saturating_sub(self.waited);
         if busy < WINDOW_TIME && work - self.work < WINDOW_WORK {
             self.bad_windows = self.bad_windows.saturating_add(1);
@@ -149,7 +149,7 @@ mod tests {
         let mut stopped = 0;
         for i in 0..exits {
             *clock += gap;
-            watchdog.worked(work(i));
+            watchdog.record_progress(work(i));
             match meter.exit(watchdog, || *clock) {
                 Verdict::Go => {}
                 Verdict::Wait => {

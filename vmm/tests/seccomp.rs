@@ -8,7 +8,7 @@ mod launcher;
 mod script;
 
 use casemate_vmm::seccomp::{Filter, Filters, MAIN, Rule, VCPU};
-use casemate_vmm::{exit, program};
+use casemate_vmm::{exit_code, program};
 use launcher::{Control, Launcher, Outcome};
 use script::{Part, Script, block_header, vsock_packet};
 use std::fmt;
@@ -34,7 +34,7 @@ const PORTS: (u32, u32) = (1024, 1 << 30);
 fn main() -> ExitCode {
     if let Ok(without) = std::env::var(WITHOUT) {
         let filters = filters(&without);
-        return exit::report(program::run(std::env::args_os().skip(1), filters));
+        return exit_code::report(program::run(std::env::args_os().skip(1), filters));
     }
     if let Err(e) = File::options().read(true).write(true).open("/dev/kvm") {
         println!("SKIPPED: /dev/kvm cannot be opened here: {e}");
@@ -73,7 +73,7 @@ fn test() -> Outcome<()> {
     for (table, rules) in [("main", MAIN), ("vcpu", VCPU)] {
         for rule in rules {
             let rule_name = format!("{table}:{}", rule.name);
-            if let Some(why) = rule.sometimes {
+            if let Some(why) = rule.untested {
                 println!("not tried: {rule_name}, {why}");
                 continue;
             }

@@ -3,10 +3,11 @@
 
 use casemate_vmm::control::{Control, serve};
 use casemate_vmm::devices::virtio::block::{Block, Layers, LayersHandle};
-use casemate_vmm::ending::EndLatch;
+use casemate_vmm::exit_reason::ExitEvent;
 use casemate_vmm::event_loop::EventLoop;
 use casemate_vmm::seccomp::{Filter, VCPU};
-use casemate_vmm::vcpu::{Buses, ThreadSurroundings, VcpuThreads};
+use casemate_vmm::devices::Buses;
+use casemate_vmm::vcpu::{VcpuContext, VcpuThreads};
 use casemate_vmm_fuzz::steps;
 use libfuzzer_sys::fuzz_target;
 use nix::sys::socket::{
@@ -35,17 +36,17 @@ fuzz_target!(|bytes: &[u8]| {
     bind(listener.as_raw_fd(), &UnixAddr::new_unnamed()).expect("an address");
     listen(&listener, Backlog::new(4).expect("a backlog")).expect("a listener");
     let address: UnixAddr = getsockname(listener.as_raw_fd()).expect("its address");
-    let latch = Arc::new(EndLatch::new().expect("a latch"));
-    let around = ThreadSurroundings {
+    let exit_event = Arc::new(ExitEvent::new().expect("a exit_event"));
+    let context = VcpuContext {
         buses: Buses::default(),
-        latch: latch.clone(),
+        exit_event: exit_event.clone(),
         watchdog: Arc::default(),
         filter: Filter::allowing(VCPU).expect("a filter"),
     };
-    let vcpus = Rc::new(VcpuThreads::start(Vec::new(), around).expect("no threads"));
+    let vcpus = Rc::new(VcpuThreads::start(Vec::new(), context).expect("no threads"));
     let layers = LayersHandle::new(Arc::new(Mutex::new(Block::new(Layers::new()))));
     let mut events = EventLoop::new().expect("an event loop");
-    serve(&mut events, listener, Control::new(vcpus, Some(layers), latch.clone())).expect("a listening socket");
+    serve(&mut events, listener, Control::new(vcpus, Some(layers), exit_event.clone())).expect("a listening socket");
     let client = seqpacket();
     connect(client.as_raw_fd(), &address).expect("the VMM listens");
     events.turn(0).expect("epoll works");

@@ -8,7 +8,7 @@ use casemate_vmm::devices::virtio::mmio::{EmptySlot, MmioTransport, SLOT_BYTES};
 use casemate_vmm::devices::virtio::rng::Rng;
 use casemate_vmm::devices::virtio::{Memory, SharedVirtioDevice};
 use casemate_vmm::devices::{Bus, SharedDevice};
-use casemate_vmm::ending::EndLatch;
+use casemate_vmm::exit_reason::ExitEvent;
 use casemate_vmm::event_loop::EventLoop;
 use casemate_vmm_fuzz::steps;
 use libfuzzer_sys::fuzz_target;
@@ -23,7 +23,7 @@ fn event() -> EventFd {
 fuzz_target!(|bytes: &[u8]| {
     let memory = Memory::from_ranges(&[(GuestAddress(0), 0x1_0000)]).expect("memory");
     let (mut bus, mut events) = (Bus::default(), EventLoop::new().expect("an event loop"));
-    let latch = Arc::new(EndLatch::new().expect("a latch"));
+    let exit_event = Arc::new(ExitEvent::new().expect("a exit_event"));
     let devices: [SharedVirtioDevice; 2] = [Arc::new(Mutex::new(Rng::new())), Arc::new(Mutex::new(Block::new(Layers::new())))];
     for (base, device) in (0u64..).step_by(SLOT_BYTES as usize).zip(devices) {
         let transport = MmioTransport::new(memory.clone(), event(), device, Arc::default()).expect("a transport");
@@ -33,8 +33,8 @@ fuzz_target!(|bytes: &[u8]| {
     let others: [SharedDevice; 4] = [
         Arc::new(Mutex::new(EmptySlot)),
         Arc::new(Mutex::new(Serial::new(event(), None, Arc::default()))),
-        Arc::new(Mutex::new(Power(latch.clone()))),
-        Arc::new(Mutex::new(KeyboardReset(latch))),
+        Arc::new(Mutex::new(Power(exit_event.clone()))),
+        Arc::new(Mutex::new(KeyboardReset(exit_event))),
     ];
     for (base, device) in (0x400u64..).step_by(8).zip(others) {
         bus.insert(base, 8, device).expect("a place");

@@ -1,9 +1,10 @@
 //! Requests over a real socket, to a VM of no vCPUs: the protocol is what is tested here.
 
 use super::*;
+use crate::devices::Buses;
 use crate::devices::virtio::block::{Block, Layers};
 use crate::seccomp::{Filter, VCPU};
-use crate::vcpu::{Buses, ThreadSurroundings};
+use crate::vcpu::VcpuContext;
 use nix::sys::socket::{
     AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect, getsockname, listen, recv, sendmsg,
     socket,
@@ -15,18 +16,18 @@ use vm_spec::control::{MESSAGE_MAX_BYTES, Stats};
 
 struct Server {
     events: EventLoop,
-    latch: Arc<EndLatch>,
+    exit_event: Arc<ExitEvent>,
     address: UnixAddr,
 }
 
-fn no_vcpus(latch: &Arc<EndLatch>) -> Rc<VcpuThreads> {
-    let around = ThreadSurroundings {
+fn no_vcpus(exit_event: &Arc<ExitEvent>) -> Rc<VcpuThreads> {
+    let context = VcpuContext {
         buses: Buses::default(),
-        latch: latch.clone(),
+        exit_event: exit_event.clone(),
         watchdog: Arc::default(),
         filter: Filter::allowing(VCPU).unwrap(),
     };
-    Rc::new(VcpuThreads::start(Vec::new(), around).unwrap())
+    Rc::new(VcpuThreads::start(Vec::new(), context).unwrap())
 }
 
 fn unix(kind: SockType) -> OwnedFd {
@@ -44,13 +45,17 @@ fn listener() -> (OwnedFd, UnixAddr) {
 
 impl Server {
     fn new(layers: bool) -> Self {
-        let latch = Arc::new(EndLatch::new().unwrap());
-        let vcpus = no_vcpus(&latch);
+        let exit_event = Arc::new(ExitEvent::new().unwrap());
+        let vcpus = no_vcpus(&exit_event);
         let layers = layers.then(|| LayersHandle::new(Arc::new(Mutex::new(Block::new(Layers::new())))));
         let (listener, address) = listener();
         let mut events = EventLoop::new().unwrap();
-        serve(&mut events, listener, Control::new(vcpus, layers, latch.clone())).unwrap();
-        Self { events, latch, address }
+        serve(&mut events, listener, Control::new(vcpus, layers, exit_event.clone())).unwrap();
+        Self {
+            events,
+            exit_event,
+            address,
+        }
     }
 
     fn client(&mut self) -> OwnedFd {
@@ -105,9 +110,9 @@ fn a_client_asks_many_things_on_one_connection() {
     }
     assert_eq!(server.ask(&client, &Request::Resume, &[]), Reply::Done);
     assert_eq!(state(&mut server), Reply::State(RunState::Running));
-    assert!(server.latch.ending().is_none());
+    assert!(server.exit_event.reason().is_none());
     assert_eq!(server.ask(&client, &Request::Stop, &[]), Reply::Done);
-    assert_eq!(server.latch.ending(), Some(&Ending::Stopped));
+    assert_eq!(server.exit_event.reason(), Some(&ExitReason::Stopped));
 }
 
 #[test]
@@ -187,8 +192,8 @@ fn only_so_many_clients_are_held() {
 #[test]
 fn only_a_listening_seqpacket_socket_will_do() {
     let control = || {
-        let latch = Arc::new(EndLatch::new().unwrap());
-        Control::new(no_vcpus(&latch), None, latch)
+        let exit_event = Arc::new(ExitEvent::new().unwrap());
+        Control::new(no_vcpus(&exit_event), None, exit_event)
     };
     let mut events = EventLoop::new().unwrap();
     for wrong in [unix(SockType::SeqPacket), unix(SockType::Stream), layer(1).into()] {

@@ -7,13 +7,13 @@ use super::virtio::block::{Block, Durability, Layers, LayersHandle, Scratch, Scr
 use super::virtio::mmio::{EmptySlot, MmioTransport, QUEUE_NOTIFY};
 use super::virtio::rng::Rng;
 use super::virtio::vsock::Vsock;
-use super::{BusDevice, BusError, SharedDevice};
+use super::{BusDevice, BusError, Buses, SharedDevice};
 use crate::descriptors::DeviceFiles;
-use crate::ending::EndLatch;
 use crate::event_loop::EventLoop;
+use crate::exit_reason::ExitEvent;
 use crate::kvm::{KvmError, KvmVm};
 use crate::memory::Memory;
-use crate::vcpu::Buses;
+
 use crate::watchdog::Watchdog;
 use std::fs::File;
 use std::io;
@@ -42,7 +42,7 @@ pub enum BoardError {
 }
 
 /// What device set-up needs from the rest of the VM.
-pub struct Surroundings<'a> {
+pub struct DeviceContext<'a> {
     /// Guest memory.
     pub memory: &'a Memory,
     /// Interrupt lines and doorbells.
@@ -50,7 +50,7 @@ pub struct Surroundings<'a> {
     /// Serves queues and host sides.
     pub events: &'a mut EventLoop,
     /// Ends the VM.
-    pub latch: &'a Arc<EndLatch>,
+    pub exit_event: &'a Arc<ExitEvent>,
     /// Hears of what devices get done.
     pub watchdog: &'a Arc<Watchdog>,
 }
@@ -65,53 +65,53 @@ pub struct Board {
 
 impl Board {
     /// Puts every device of `spec` in its place.
-    pub fn new(spec: &VmSpec, files: DeviceFiles, mut around: Surroundings<'_>) -> Result<Self, BoardError> {
+    pub fn new(spec: &VmSpec, files: DeviceFiles, mut context: DeviceContext<'_>) -> Result<Self, BoardError> {
         let mut board = Self {
             buses: Buses::default(),
             layers: None,
         };
-        board.add_ports(files.console, &around)?;
+        board.add_ports(files.console, &context)?;
         if spec.layers {
             let disk = Arc::new(Mutex::new(Block::new(Layers::new())));
             board.layers = Some(LayersHandle::new(disk.clone()));
-            board.add_virtio(VirtioSlot::Layers, disk, &mut around)?;
+            board.add_virtio(VirtioSlot::Layers, disk, &mut context)?;
         }
         if let Some(file) = files.scratch {
             let disk = Block::new(Scratch::new(file, Durability::Ephemeral)?);
-            board.add_virtio(VirtioSlot::Scratch, Arc::new(Mutex::new(disk)), &mut around)?;
+            board.add_virtio(VirtioSlot::Scratch, Arc::new(Mutex::new(disk)), &mut context)?;
         }
         if let Some(listener) = files.vsock {
-            board.add_virtio(VirtioSlot::Vsock, Arc::new(Mutex::new(Vsock::new(listener)?)), &mut around)?;
+            board.add_virtio(VirtioSlot::Vsock, Arc::new(Mutex::new(Vsock::new(listener)?)), &mut context)?;
         }
         if spec.rng {
-            board.add_virtio(VirtioSlot::Rng, Arc::new(Mutex::new(Rng::new())), &mut around)?;
+            board.add_virtio(VirtioSlot::Rng, Arc::new(Mutex::new(Rng::new())), &mut context)?;
         }
-        board.fill_empty_slots(around.kvm)?;
+        board.fill_empty_slots(context.kvm)?;
         Ok(board)
     }
 
     /// Serial console, power and keyboard reset.
-    fn add_ports(&mut self, console: Option<File>, around: &Surroundings<'_>) -> Result<(), BoardError> {
-        let line = interrupt_line(around.kvm, SERIAL_GSI)?;
-        let serial = Serial::new(line, console, around.watchdog.clone());
+    fn add_ports(&mut self, console: Option<File>, context: &DeviceContext<'_>) -> Result<(), BoardError> {
+        let line = interrupt_line(context.kvm, SERIAL_GSI)?;
+        let serial = Serial::new(line, console, context.watchdog.clone());
         self.add_port(SERIAL_PORT, SERIAL_PORTS, serial)?;
-        self.add_port(SLEEP_CONTROL_PORT, POWER_PORTS, Power(around.latch.clone()))?;
-        self.add_port(KEYBOARD_PORT, 1, KeyboardReset(around.latch.clone()))
+        self.add_port(SLEEP_CONTROL_PORT, POWER_PORTS, Power(context.exit_event.clone()))?;
+        self.add_port(KEYBOARD_PORT, 1, KeyboardReset(context.exit_event.clone()))
     }
 
     fn add_port(&mut self, port: u16, ports: u16, device: impl BusDevice + 'static) -> Result<(), BoardError> {
         Ok(self.buses.pio.insert(port.into(), ports.into(), Arc::new(Mutex::new(device)))?)
     }
 
-    fn add_virtio(&mut self, slot: VirtioSlot, device: SharedVirtioDevice, around: &mut Surroundings<'_>) -> Result<(), BoardError> {
-        let line = interrupt_line(around.kvm, slot.gsi())?;
-        let transport = MmioTransport::new(around.memory.clone(), line, device, around.watchdog.clone())?;
+    fn add_virtio(&mut self, slot: VirtioSlot, device: SharedVirtioDevice, context: &mut DeviceContext<'_>) -> Result<(), BoardError> {
+        let line = interrupt_line(context.kvm, slot.gsi())?;
+        let transport = MmioTransport::new(context.memory.clone(), line, device, context.watchdog.clone())?;
         for index in 0..transport.queue_count() {
-            around
+            context
                 .kvm
-                .doorbell(&transport.queue_event(index)?, slot.base() + QUEUE_NOTIFY, index as u32)?;
+                .register_ioeventfd(&transport.queue_event(index)?, slot.base() + QUEUE_NOTIFY, index as u32)?;
         }
-        transport.attach(around.events)?;
+        transport.attach(context.events)?;
         self.buses
             .mmio
             .insert(slot.base(), VIRTIO_SLOT_BYTES, Arc::new(Mutex::new(transport)))?;
@@ -126,12 +126,12 @@ impl Board {
         for base in &free {
             self.buses.mmio.insert(*base, VIRTIO_SLOT_BYTES, empty.clone())?;
         }
-        Ok(kvm.show(&EmptySlot::registers(), &free)?)
+        Ok(kvm.map_read_only(&EmptySlot::registers(), &free)?)
     }
 }
 
 fn interrupt_line(kvm: &KvmVm, gsi: u32) -> Result<EventFd, BoardError> {
     let line = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
-    kvm.interrupt_line(&line, gsi)?;
+    kvm.register_irqfd(&line, gsi)?;
     Ok(line)
 }

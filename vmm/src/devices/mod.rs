@@ -48,6 +48,15 @@ pub type MmioBus = Bus;
 /// The bus of `KVM_EXIT_IO`.
 pub type PioBus = Bus;
 
+/// Both address spaces of devices, shared by all vCPUs.
+#[derive(Default)]
+pub struct Buses {
+    /// Memory-mapped devices.
+    pub mmio: MmioBus,
+    /// Port devices.
+    pub pio: PioBus,
+}
+
 impl Bus {
     /// Lets `device` answer to `length` addresses from `base`.
     pub fn insert(&mut self, base: u64, length: u64, device: SharedDevice) -> Result<(), BusError> {

@@ -1,7 +1,7 @@
 //! Power-off and reset: the ACPI sleep and reset registers, and the keyboard controller's reset line.
 
 use super::BusDevice;
-use crate::ending::{EndLatch, Ending};
+use crate::exit_reason::{ExitEvent, ExitReason};
 use std::sync::Arc;
 use vm_spec::layout::{RESET_PORT, RESET_VALUE, SLEEP_CONTROL_PORT, SLEEP_TYPE_S5};
 
@@ -15,7 +15,7 @@ pub const KEYBOARD_PORT: u16 = 0x64;
 const KEYBOARD_RESET: u8 = 0xfe;
 
 /// The three ACPI registers at [`SLEEP_CONTROL_PORT`].
-pub struct Power(pub Arc<EndLatch>);
+pub struct Power(pub Arc<ExitEvent>);
 
 impl BusDevice for Power {
     /// No sleep state is ever woken from: all bits are clear.
@@ -28,8 +28,8 @@ impl BusDevice for Power {
         const SLEEP: u64 = 0;
         const RESET: u64 = (RESET_PORT - SLEEP_CONTROL_PORT) as u64;
         match offset {
-            SLEEP if value == SLEEP_TYPE_S5 << SLEEP_TYPE_SHIFT | SLEEP_ENABLE => self.0.end(Ending::PowerOff),
-            RESET if value == RESET_VALUE => self.0.end(Ending::Reset),
+            SLEEP if value == SLEEP_TYPE_S5 << SLEEP_TYPE_SHIFT | SLEEP_ENABLE => self.0.set(ExitReason::PowerOff),
+            RESET if value == RESET_VALUE => self.0.set(ExitReason::Reset),
             // `STATUS` has one bit, cleared by writing; it is never set.
             _ => {}
         }
@@ -37,7 +37,7 @@ impl BusDevice for Power {
 }
 
 /// As much of an 8042 as Linux needs for `reboot=k`: never busy, and a reset line.
-pub struct KeyboardReset(pub Arc<EndLatch>);
+pub struct KeyboardReset(pub Arc<ExitEvent>);
 
 impl BusDevice for KeyboardReset {
     fn read(&mut self, _offset: u64, data: &mut [u8]) {
@@ -46,7 +46,7 @@ impl BusDevice for KeyboardReset {
 
     fn write(&mut self, _offset: u64, data: &[u8]) {
         if data == [KEYBOARD_RESET] {
-            self.0.end(Ending::Reset);
+            self.0.set(ExitReason::Reset);
         }
     }
 }
@@ -55,17 +55,17 @@ impl BusDevice for KeyboardReset {
 mod tests {
     use super::*;
 
-    fn after(write: impl Fn(&mut Power, &mut KeyboardReset)) -> Option<Ending> {
-        let latch = Arc::new(EndLatch::new().unwrap());
-        write(&mut Power(latch.clone()), &mut KeyboardReset(latch.clone()));
-        latch.ending().cloned()
+    fn after(write: impl Fn(&mut Power, &mut KeyboardReset)) -> Option<ExitReason> {
+        let exit_event = Arc::new(ExitEvent::new().unwrap());
+        write(&mut Power(exit_event.clone()), &mut KeyboardReset(exit_event.clone()));
+        exit_event.reason().cloned()
     }
 
     #[test]
     fn only_the_exact_values_end_the_vm() {
-        assert_eq!(after(|p, _| p.write(0, &[0x34])), Some(Ending::PowerOff));
-        assert_eq!(after(|p, _| p.write(2, &[1])), Some(Ending::Reset));
-        assert_eq!(after(|_, k| k.write(0, &[0xfe])), Some(Ending::Reset));
+        assert_eq!(after(|p, _| p.write(0, &[0x34])), Some(ExitReason::PowerOff));
+        assert_eq!(after(|p, _| p.write(2, &[1])), Some(ExitReason::Reset));
+        assert_eq!(after(|_, k| k.write(0, &[0xfe])), Some(ExitReason::Reset));
         for offset in 0..3 {
             for value in (0..=255u8).filter(|v| (offset, *v) != (0, 0x34) && (offset, *v) != (2, 1)) {
                 assert_eq!(after(|p, _| p.write(offset, &[value])), None, "{value:#x} at {offset}");
@@ -83,10 +83,10 @@ mod tests {
 
     #[test]
     fn nothing_is_busy() {
-        let latch = Arc::new(EndLatch::new().unwrap());
+        let exit_event = Arc::new(ExitEvent::new().unwrap());
         let mut data = [0xff; 4];
-        Power(latch.clone()).read(0, &mut data);
+        Power(exit_event.clone()).read(0, &mut data);
         assert_eq!(data, [0; 4]);
-        KeyboardReset(latch).read(0, &mut data[..1]);
+        KeyboardReset(exit_event).read(0, &mut data[..1]);
     }
 }

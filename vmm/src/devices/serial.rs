@@ -118,7 +118,7 @@ impl Serial {
             DATA | IER if self.divisor_is_open() => self.divisor[offset as usize] = value,
             DATA => {
                 if self.mcr & MCR_LOOP == 0 && self.console.put(value) {
-                    self.watchdog.worked(1);
+                    self.watchdog.record_progress(1);
                 }
                 self.transmitter_is_empty();
             }

@@ -1,25 +1,29 @@
-//! What happens when the guest exits to the VMM: the loop of one vCPU thread, and the counters of its exits.
+//! The loop of one vCPU thread: enters the guest, serves its exits, counts them.
 
-use super::gate::Gate;
-use super::threads::Surroundings;
-use crate::devices::{MmioBus, PioBus};
-use crate::ending::Ending;
+use super::pause::PauseControl;
+use crate::devices::Buses;
+use crate::exit_reason::{ExitEvent, ExitReason};
 use crate::kvm;
-use crate::watchdog::{ExitMeter, THROTTLE, Verdict};
+use crate::seccomp::Filter;
+use crate::watchdog::{ExitMeter, THROTTLE, Verdict, Watchdog};
 use kvm_bindings::{KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::sleep;
 use std::time::Instant;
 
-/// Both address spaces of devices, shared by all vCPUs.
-#[derive(Default)]
-pub struct Buses {
-    /// Memory-mapped devices.
-    pub mmio: MmioBus,
-    /// Port devices.
-    pub pio: PioBus,
+/// What all vCPU threads share.
+pub struct VcpuContext {
+    /// Devices.
+    pub buses: Buses,
+    /// Ends the VM.
+    pub exit_event: Arc<ExitEvent>,
+    /// Detects exit storms.
+    pub watchdog: Arc<Watchdog>,
+    /// System calls that a vCPU thread may make.
+    pub filter: Filter,
 }
 
 /// Exits that reached the VMM, over all vCPUs.
@@ -48,36 +52,39 @@ fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Runs the guest on this thread until the gate ends.
-pub fn serve(vcpu: &mut VcpuFd, gate: &Gate, around: &Surroundings, counters: &ExitCounters) {
-    let Surroundings {
-        buses, latch, watchdog, ..
-    } = around;
+/// Runs the guest on this thread until the VM exits or `pause` stops it.
+pub fn run(vcpu: &mut VcpuFd, pause: &PauseControl, context: &VcpuContext, counters: &ExitCounters) {
+    let VcpuContext {
+        buses,
+        exit_event,
+        watchdog,
+        ..
+    } = context;
     let mut meter = ExitMeter::new(Instant::now());
-    while let Some(pass) = gate.enter() {
-        // Tells the guest's watchdogs that time stood still; KVM refuses before the guest has set kvmclock up.
+    while let Some(guard) = pause.wait_until_running() {
+        // Keeps the guest's soft-lockup watchdog quiet after a pause; KVM refuses before the guest has set kvmclock up.
         let _ = vcpu.kvmclock_ctrl();
-        while pass.is_valid() {
-            let mut ending = turn(vcpu, buses, counters);
+        while guard.may_enter() {
+            let mut reason = run_once(vcpu, buses, counters);
             match meter.exit(watchdog, Instant::now) {
                 Verdict::Go => {}
                 Verdict::Wait => sleep(THROTTLE),
-                Verdict::End => ending = ending.or(Some(Ending::Storm)),
+                Verdict::End => reason = reason.or(Some(ExitReason::ExitStorm)),
             }
-            if let Some(ending) = ending {
-                latch.end(ending);
-                // The main thread joins us; until then this vCPU has nothing left to run.
+            if let Some(reason) = reason {
+                exit_event.set(reason);
+                // The main thread joins this one; until then this vCPU has nothing left to run.
                 break;
             }
         }
-        if latch.ending().is_some() {
+        if exit_event.reason().is_some() {
             return;
         }
     }
 }
 
 /// Enters the guest once and serves its exit.
-fn turn(vcpu: &mut VcpuFd, buses: &Buses, counters: &ExitCounters) -> Option<Ending> {
+fn run_once(vcpu: &mut VcpuFd, buses: &Buses, counters: &ExitCounters) -> Option<ExitReason> {
     match vcpu.run() {
         Ok(VcpuExit::IoOut(port, data)) => {
             count(&counters.io);
@@ -99,7 +106,7 @@ fn turn(vcpu: &mut VcpuFd, buses: &Buses, counters: &ExitCounters) -> Option<End
             buses.mmio.read(address, data);
             None
         }
-        // EINTR: a kick; the gate decides. EAGAIN: a vCPU's first start by INIT and SIPI, to be entered again.
+        // EINTR: a kick, so the caller checks for a pause. EAGAIN: INIT and SIPI started this vCPU, which must be entered again.
         Err(e) if matches!(e.errno(), libc::EINTR | libc::EAGAIN) => {
             count(&counters.interrupted);
             None
@@ -110,19 +117,19 @@ fn turn(vcpu: &mut VcpuFd, buses: &Buses, counters: &ExitCounters) -> Option<End
         }
         other => {
             count(&counters.other);
-            ending(&other).or_else(|| Some(Ending::Unrunnable(kvm::internal_error(vcpu))))
+            exit_reason(&other).or_else(|| Some(ExitReason::KvmFailed(kvm::internal_error(vcpu))))
         }
     }
 }
 
-/// What a rare exit means; `None` for an internal error of KVM, which only the vCPU can explain.
-fn ending(exit: &Result<VcpuExit<'_>, vmm_sys_util::errno::Error>) -> Option<Ending> {
+/// What a rare exit means; `None` for an internal error of KVM, whose details need the vCPU.
+fn exit_reason(exit: &Result<VcpuExit<'_>, vmm_sys_util::errno::Error>) -> Option<ExitReason> {
     Some(match exit {
-        Ok(VcpuExit::Shutdown) => Ending::TripleFault,
-        Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_SHUTDOWN, _)) => Ending::PowerOff,
-        Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_RESET, _)) => Ending::Reset,
+        Ok(VcpuExit::Shutdown) => ExitReason::TripleFault,
+        Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_SHUTDOWN, _)) => ExitReason::PowerOff,
+        Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_RESET, _)) => ExitReason::Reset,
         Ok(VcpuExit::InternalError) => return None,
-        Ok(exit) => Ending::Unrunnable(format!("an exit that this VM cannot have, {exit:?}")),
-        Err(errno) => Ending::Unrunnable(format!("KVM_RUN: {errno}")),
+        Ok(exit) => ExitReason::KvmFailed(format!("unexpected exit {exit:?}")),
+        Err(errno) => ExitReason::KvmFailed(format!("KVM_RUN: {errno}")),
     })
 }

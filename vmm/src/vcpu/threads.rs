@@ -1,15 +1,14 @@
-//! The vCPU threads as one thing: started behind a shut gate, opened, shut, ended, joined.
+//! All vCPU threads: start, pause, resume, stop, statistics.
 
-use super::exits::{Buses, ExitCounters, serve};
-use super::gate::{Gate, Stuck};
-use crate::ending::{EndLatch, Ending};
-use crate::seccomp::Filter;
+use super::exits::{ExitCounters, VcpuContext, run};
+use super::pause::{PauseControl, PauseTimeout};
+use crate::exit_reason::{ExitEvent, ExitReason};
 use crate::stats::VcpuStats;
 use crate::watchdog::Watchdog;
 use kvm_ioctls::VcpuFd;
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use vm_spec::control::Stats;
 use vmm_sys_util::errno;
@@ -18,38 +17,26 @@ use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 /// Stack of a vCPU thread: the run loop and the devices' register code, nothing deep.
 const STACK_BYTES: usize = 256 << 10;
 
-/// Why the threads could not be started, stopped or asked.
+/// Why the threads could not be started, paused or read.
 #[derive(Debug, thiserror::Error)]
 pub enum ThreadError {
-    /// The kick signal has no handler.
+    /// `sigaction` failed.
     #[error("cannot install the handler of the signal that kicks vCPUs")]
     Signal(#[source] errno::Error),
-    /// KVM has no statistics.
-    #[error("KVM gives no statistics of a vCPU; Linux 5.14 and later do")]
+    /// `KVM_GET_STATS_FD` failed.
+    #[error("cannot read KVM's statistics of a vCPU; Linux 5.14 or later is needed")]
     Stats(#[source] io::Error),
-    /// No thread to be had.
+    /// `clone` failed.
     #[error("cannot start a vCPU thread; the process or its cgroup may be out of threads")]
     Spawn(#[source] io::Error),
-    /// It did not leave the guest.
+    /// A vCPU did not leave the guest.
     #[error(transparent)]
-    Stuck(#[from] Stuck),
+    Pause(#[from] PauseTimeout),
 }
 
-/// What every vCPU thread has around it.
-pub struct Surroundings {
-    /// Devices.
-    pub buses: Buses,
-    /// Ends the VM.
-    pub latch: Arc<EndLatch>,
-    /// Looks at exits.
-    pub watchdog: Arc<Watchdog>,
-    /// What the threads may ask of the kernel.
-    pub filter: Filter,
-}
-
-/// All vCPU threads of the VM. They start paused.
+/// All vCPU threads of the VM.
 pub struct VcpuThreads {
-    gate: Arc<Gate>,
+    pause: Arc<PauseControl>,
     counters: Arc<ExitCounters>,
     watchdog: Arc<Watchdog>,
     stats: Vec<VcpuStats>,
@@ -60,71 +47,71 @@ pub struct VcpuThreads {
 extern "C" fn on_kick(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
 
 impl VcpuThreads {
-    /// Starts a thread per vCPU, behind a shut gate; returns when each is under its filter.
-    pub fn start(vcpus: Vec<VcpuFd>, around: Surroundings) -> Result<Self, ThreadError> {
+    /// Starts a thread per vCPU, paused; returns when each has installed its seccomp filter.
+    pub fn start(vcpus: Vec<VcpuFd>, context: VcpuContext) -> Result<Self, ThreadError> {
         register_signal_handler(SIGRTMIN(), on_kick).map_err(ThreadError::Signal)?;
         let stats = vcpus
             .iter()
             .map(VcpuStats::open)
             .collect::<Result<_, _>>()
             .map_err(ThreadError::Stats)?;
-        let around = Arc::new(around);
+        let context = Arc::new(context);
         let this = Self {
-            gate: Arc::new(Gate::new()),
+            pause: Arc::new(PauseControl::new()),
             counters: Arc::default(),
-            watchdog: around.watchdog.clone(),
+            watchdog: context.watchdog.clone(),
             stats,
             handles: Mutex::default(),
         };
         let count = vcpus.len();
-        let settled = Arc::new((Mutex::new(0), Condvar::new()));
+        let filtered = Arc::new((Mutex::new(0), Condvar::new()));
         for (id, mut vcpu) in vcpus.into_iter().enumerate() {
-            let (gate, counters, around) = (this.gate.clone(), this.counters.clone(), around.clone());
-            let settled = settled.clone();
-            let run = move || {
-                let _last_word = LastWord(&around.latch);
-                let installed = around.filter.install();
-                *settled.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-                settled.1.notify_one();
+            let (pause, counters, context) = (this.pause.clone(), this.counters.clone(), context.clone());
+            let filtered = filtered.clone();
+            let body = move || {
+                let _on_panic = ExitOnPanic(&context.exit_event);
+                let installed = context.filter.install();
+                *filtered.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+                filtered.1.notify_one();
                 match installed {
-                    Ok(()) => serve(&mut vcpu, &gate, &around, &counters),
-                    Err(e) => around.latch.end(Ending::Faulty(e.to_string())),
+                    Ok(()) => run(&mut vcpu, &pause, &context, &counters),
+                    Err(e) => context.exit_event.set(ExitReason::VmmFailed(e.to_string())),
                 }
             };
-            let handle = Builder::new().name(format!("vcpu{id}")).stack_size(STACK_BYTES).spawn(run);
+            let handle = Builder::new().name(format!("vcpu{id}")).stack_size(STACK_BYTES).spawn(body);
             match handle {
                 Ok(handle) => this.handles().push(handle),
                 Err(e) => {
-                    let _ = this.end();
+                    let _ = this.stop();
                     return Err(ThreadError::Spawn(e));
                 }
             }
         }
-        // No guest runs before the last thread is under its filter: the first vCPU would, while the others still start.
-        let behind = settled.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let _all = settled
+        // No vCPU may run before every thread has its filter: the first would run while the others still start.
+        let guard = filtered.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let _all = filtered
             .1
-            .wait_while(behind, |threads| *threads < count)
+            .wait_while(guard, |threads| *threads < count)
             .unwrap_or_else(PoisonError::into_inner);
         Ok(this)
     }
 
     /// Lets the guest run.
     pub fn resume(&self) {
-        self.gate.open();
+        self.pause.resume();
     }
 
-    /// Returns when no vCPU is in the guest and none of its exits is being served. If one does not stop, all run on.
+    /// Returns when no vCPU is in the guest and none of its exits is being served. If one does not stop, all are resumed.
     pub fn pause(&self) -> Result<(), ThreadError> {
-        self.gate.shut(|| self.kick()).inspect_err(|_| self.gate.open())?;
+        self.pause.pause(|| self.kick()).inspect_err(|_| self.pause.resume())?;
         Ok(())
     }
 
     /// Takes every vCPU out of the guest for good and joins the threads.
-    pub fn end(&self) -> Result<(), ThreadError> {
-        self.gate.end(|| self.kick())?;
+    pub fn stop(&self) -> Result<(), ThreadError> {
+        self.pause.stop(|| self.kick())?;
         for handle in self.handles().drain(..) {
-            // A thread that panicked has said so on stderr and ended the VM.
+            // A thread that panicked has written so to stderr and set the exit reason.
             let _ = handle.join();
         }
         Ok(())
@@ -144,23 +131,23 @@ impl VcpuThreads {
 
     fn kick(&self) {
         for handle in self.handles().iter() {
-            // Fails only for a thread that is gone, which is what the kick is for.
+            // Fails only for a thread that has exited and so needs no kick.
             let _ = handle.kill(SIGRTMIN());
         }
     }
 
-    fn handles(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
+    fn handles(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
         self.handles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Ends the VM if the thread panics: nobody would wait for its vCPU otherwise.
-struct LastWord<'a>(&'a EndLatch);
+/// Ends the VM if the thread panics: its vCPU would be missing otherwise.
+struct ExitOnPanic<'a>(&'a ExitEvent);
 
-impl Drop for LastWord<'_> {
+impl Drop for ExitOnPanic<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.end(Ending::Unrunnable("a vCPU thread of the VMM panicked".into()));
+            self.0.set(ExitReason::KvmFailed("a vCPU thread of the VMM panicked".into()));
         }
     }
 }

@@ -40,7 +40,7 @@ pub struct Block<D> {
     disk: D,
     generation: u32,
     /// The capacity has changed since the driver could have read it, and no interrupt was possible yet.
-    change_untold: bool,
+    config_change_pending: bool,
     active: Option<Activation>,
 }
 
@@ -50,7 +50,7 @@ impl<D: Disk> Block<D> {
         Self {
             disk,
             generation: 0,
-            change_untold: false,
+            config_change_pending: false,
             active: None,
         }
     }
@@ -72,8 +72,8 @@ impl<D: Disk> Block<D> {
     fn capacity_changed(&mut self) {
         self.generation = self.generation.wrapping_add(1);
         match &self.active {
-            Some(active) => active.interrupt.config_changed(),
-            None => self.change_untold = true,
+            Some(active) => active.interrupt.notify_config_change(),
+            None => self.config_change_pending = true,
         }
     }
 }
@@ -121,8 +121,8 @@ impl<D: Disk> VirtioDevice for Block<D> {
 
     fn activate(&mut self, activation: Activation) {
         // The driver reads the capacity before it can be interrupted; it must not miss what came in between.
-        if std::mem::take(&mut self.change_untold) {
-            activation.interrupt.config_changed();
+        if std::mem::take(&mut self.config_change_pending) {
+            activation.interrupt.notify_config_change();
         }
         self.active = Some(activation);
     }
@@ -143,9 +143,9 @@ impl<D: Disk> VirtioDevice for Block<D> {
         };
         let Some(ring) = rings.get_mut(index) else { return Ok(()) };
         let (mut unsignalled, mut moved) = (0, 0);
-        ring.begin();
+        ring.begin_turn();
         loop {
-            ring.quiet(memory)?;
+            ring.disable_notification(memory)?;
             while let Some(chain) = ring.pop(memory)? {
                 let head = chain.head;
                 let bytes = chain.readable.len() + chain.writable.len();
@@ -156,14 +156,14 @@ impl<D: Disk> VirtioDevice for Block<D> {
                 ring.push_used(memory, head, written)?;
                 if unsignalled >= SIGNAL_BYTES {
                     unsignalled = 0;
-                    ring.signal(memory, interrupt)?;
+                    ring.notify(memory, interrupt)?;
                 }
                 if moved >= TURN_BYTES {
-                    ring.yield_turn();
+                    ring.end_turn();
                 }
             }
-            ring.signal(memory, interrupt)?;
-            if !ring.rearm(memory)? {
+            ring.notify(memory, interrupt)?;
+            if !ring.enable_notification(memory)? {
                 return Ok(());
             }
         }
@@ -183,14 +183,22 @@ pub fn execute(disk: &impl Disk, features: u64, chain: Chain<'_>) -> (u32, usize
         return (0, 0);
     };
     let mut named = 0;
-    let outcome = answer(disk, features, &mut readable, data, &mut named).err().unwrap_or(Status::Ok);
+    let outcome = run_request(disk, features, &mut readable, data, &mut named)
+        .err()
+        .unwrap_or(Status::Ok);
     match status.write_all(&[outcome as u8]) {
         Ok(()) => (total, named),
         Err(_) => (0, named),
     }
 }
 
-fn answer(disk: &impl Disk, features: u64, readable: &mut Buffers<'_>, mut writable: Buffers<'_>, named: &mut usize) -> Result<(), Status> {
+fn run_request(
+    disk: &impl Disk,
+    features: u64,
+    readable: &mut Buffers<'_>,
+    mut writable: Buffers<'_>,
+    named: &mut usize,
+) -> Result<(), Status> {
     let mut header = [0; request::HEADER_BYTES];
     readable.read_exact(&mut header).map_err(|_| Status::IoError)?;
     let request = Request::parse(Header::parse(&header), readable.len(), writable.len(), disk.capacity(), features)?;

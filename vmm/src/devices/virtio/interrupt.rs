@@ -31,22 +31,22 @@ impl Interrupt {
     }
 
     /// The device has served `chains` well-formed chains.
-    pub fn worked(&self, chains: u64) {
-        self.watchdog.worked(chains);
+    pub fn record_progress(&self, chains: u64) {
+        self.watchdog.record_progress(chains);
     }
 
     /// Tells the driver of used buffers.
-    pub fn used(&self) {
+    pub fn notify_used(&self) {
         self.raise(USED_BUFFER);
     }
 
     /// Tells the driver that the configuration has changed.
-    pub fn config_changed(&self) {
+    pub fn notify_config_change(&self) {
         self.raise(CONFIG_CHANGED);
     }
 
     /// Tells the driver, once, that the device gave up until the next reset.
-    pub fn needs_reset(&self) {
+    pub fn set_needs_reset(&self) {
         if !self.needs_reset.swap(true, Ordering::SeqCst) {
             self.raise(CONFIG_CHANGED);
         }

@@ -11,7 +11,7 @@
 use super::{Activation, Interrupt, Memory, Ring, SharedVirtioDevice, lock};
 use crate::devices::BusDevice;
 use crate::event_loop::{EventLoop, EventSet};
-use crate::watchdog::{FRUITLESS_RINGS, SILENCE, Watchdog};
+use crate::watchdog::{NOTIFICATION_PAUSE, USELESS_NOTIFICATIONS_MAX, Watchdog};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -167,21 +167,21 @@ impl MmioTransport {
     pub fn attach(&self, events: &mut EventLoop) -> io::Result<()> {
         for (index, kick) in self.kicks.iter().enumerate() {
             let (kick, device, interrupt) = (kick.try_clone()?, self.device.clone(), self.interrupt.clone());
-            let (watchdog, mut fruitless) = (self.watchdog.clone(), 0);
+            let (watchdog, mut useless) = (self.watchdog.clone(), 0);
             let fd = kick.as_raw_fd();
             let serve = move |events: &mut EventLoop, own, _| {
                 // An error means that somebody has drained the counter; the queue tells what there is to do.
                 let _ = kick.read();
-                let before = watchdog.work();
+                let before = watchdog.progress();
                 if lock(&device).process_queue(index).is_err() {
-                    interrupt.needs_reset();
+                    interrupt.set_needs_reset();
                 }
-                fruitless = if watchdog.work() == before { fruitless + 1 } else { 0 };
-                if fruitless >= FRUITLESS_RINGS {
-                    fruitless = 0;
-                    watchdog.silenced();
+                useless = if watchdog.progress() == before { useless + 1 } else { 0 };
+                if useless >= USELESS_NOTIFICATIONS_MAX {
+                    useless = 0;
+                    watchdog.record_silenced();
                     // Fails only for a handler that was removed.
-                    let _ = events.rest(own, SILENCE);
+                    let _ = events.suspend(own, NOTIFICATION_PAUSE);
                 }
             };
             events.add_device(fd, EventSet::IN, Box::new(serve))?;
@@ -191,7 +191,7 @@ impl MmioTransport {
             let (device, interrupt) = (self.device.clone(), self.interrupt.clone());
             let serve = move |_: &mut EventLoop, _, _| {
                 if lock(&device).process_host_events().is_err() {
-                    interrupt.needs_reset();
+                    interrupt.set_needs_reset();
                 }
             };
             events.add_device(fd, EventSet::IN, Box::new(serve))?;
@@ -320,7 +320,7 @@ impl MmioTransport {
                 Queue::new(setup.max).ok()
             };
             let (Some(queue), Ok(kick)) = (queue, kick.try_clone()) else {
-                self.interrupt.needs_reset();
+                self.interrupt.set_needs_reset();
                 return false;
             };
             rings.push(Ring::new(queue, kick));

@@ -23,8 +23,8 @@ pub struct Chain<'m> {
 
 /// A queue that the driver has set up, or an empty one that it left out.
 ///
-/// To serve it: [`Ring::begin`]; then [`Ring::quiet`], [`Ring::pop`] until `None`, [`Ring::signal`], and again from
-/// `quiet` as long as [`Ring::rearm`] says so.
+/// To serve it: [`Ring::begin_turn`]; then [`Ring::disable_notification`], [`Ring::pop`] until `None`, [`Ring::notify`], and again from
+/// `quiet` as long as [`Ring::enable_notification`] says so.
 pub struct Ring {
     queue: Queue,
     kick: EventFd,
@@ -49,12 +49,12 @@ impl Ring {
     }
 
     /// Starts a turn of at most one queue's length of chains.
-    pub fn begin(&mut self) {
+    pub fn begin_turn(&mut self) {
         self.budget = self.queue.size();
     }
 
     /// Asks the driver not to notify while the queue is being served anyway.
-    pub fn quiet(&mut self, memory: &Memory) -> Result<(), RingError> {
+    pub fn disable_notification(&mut self, memory: &Memory) -> Result<(), RingError> {
         if self.queue.ready() {
             self.queue.disable_notification(memory)?;
         }
@@ -69,21 +69,21 @@ impl Ring {
             };
             self.budget -= 1;
             let head = chain.head_index();
-            match gather(memory, chain, self.queue.size()) {
+            match collect_chain(memory, chain, self.queue.size()) {
                 Some((readable, writable)) => return Ok(Some(Chain { head, readable, writable })),
-                None => self.give_back(memory, head, 0)?,
+                None => self.add_used(memory, head, 0)?,
             }
         }
         Ok(None)
     }
 
     /// Ends the turn early; the event loop comes back for the rest.
-    pub fn yield_turn(&mut self) {
+    pub fn end_turn(&mut self) {
         self.budget = 0;
     }
 
     /// Puts the chain taken last back, to be popped again.
-    pub fn unpop(&mut self) {
+    pub fn undo_pop(&mut self) {
         self.queue.go_to_previous_position();
         self.budget += 1;
     }
@@ -91,26 +91,26 @@ impl Ring {
     /// Returns a chain with `len` bytes written.
     pub fn push_used(&mut self, memory: &Memory, head: u16, len: u32) -> Result<(), RingError> {
         self.served += 1;
-        self.give_back(memory, head, len)
+        self.add_used(memory, head, len)
     }
 
-    fn give_back(&mut self, memory: &Memory, head: u16, len: u32) -> Result<(), RingError> {
+    fn add_used(&mut self, memory: &Memory, head: u16, len: u32) -> Result<(), RingError> {
         self.queue.add_used(memory, head, len)?;
         self.returned = true;
         Ok(())
     }
 
     /// Interrupts the driver if buffers were returned since the last time and it wants to know.
-    pub fn signal(&mut self, memory: &Memory, interrupt: &Interrupt) -> Result<(), RingError> {
-        interrupt.worked(std::mem::take(&mut self.served));
+    pub fn notify(&mut self, memory: &Memory, interrupt: &Interrupt) -> Result<(), RingError> {
+        interrupt.record_progress(std::mem::take(&mut self.served));
         if std::mem::take(&mut self.returned) && self.queue.needs_notification(memory)? {
-            interrupt.used();
+            interrupt.notify_used();
         }
         Ok(())
     }
 
     /// Lets the driver notify again. `true`: more chains have come meanwhile, serve on.
-    pub fn rearm(&mut self, memory: &Memory) -> Result<bool, RingError> {
+    pub fn enable_notification(&mut self, memory: &Memory) -> Result<bool, RingError> {
         if !self.queue.ready() {
             return Ok(false);
         }
@@ -130,7 +130,7 @@ impl Ring {
 
 /// Walks a chain; `None` where it loops, leaves memory, ends early, has a readable part after a writable one, or is
 /// longer than the queue (virtio 1.2, 2.7.4, 2.7.5).
-fn gather<'m>(memory: &'m Memory, chain: DescriptorChain<&'m Memory>, limit: u16) -> Option<(Buffers<'m>, Buffers<'m>)> {
+fn collect_chain<'m>(memory: &'m Memory, chain: DescriptorChain<&'m Memory>, limit: u16) -> Option<(Buffers<'m>, Buffers<'m>)> {
     let (mut readable, mut writable) = (Buffers::default(), Buffers::default());
     let (mut complete, mut in_writable) = (false, false);
     for (count, descriptor) in chain.enumerate() {

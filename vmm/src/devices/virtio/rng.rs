@@ -54,9 +54,9 @@ impl VirtioDevice for Rng {
         };
         let Some(ring) = rings.get_mut(index) else { return Ok(()) };
         let mut entropy = [0; MAX_REQUEST_BYTES];
-        ring.begin();
+        ring.begin_turn();
         loop {
-            ring.quiet(memory)?;
+            ring.disable_notification(memory)?;
             while let Some(mut chain) = ring.pop(memory)? {
                 let wanted = &mut entropy[..chain.writable.len().min(MAX_REQUEST_BYTES)];
                 // With no entropy the request is answered empty: the driver asks again.
@@ -64,8 +64,8 @@ impl VirtioDevice for Rng {
                 let len = if filled { wanted.len() as u32 } else { 0 };
                 ring.push_used(memory, chain.head, len)?;
             }
-            ring.signal(memory, interrupt)?;
-            if !ring.rearm(memory)? {
+            ring.notify(memory, interrupt)?;
+            if !ring.enable_notification(memory)? {
                 return Ok(());
             }
         }

@@ -55,7 +55,7 @@ impl Vsock {
     }
 
     /// Takes packets from the guest until there are none or our answers to them pile up.
-    fn pump_tx(&mut self) -> Result<(), RingError> {
+    fn process_tx(&mut self) -> Result<(), RingError> {
         let Some(Activation {
             memory, rings, interrupt, ..
         }) = &mut self.active
@@ -64,25 +64,25 @@ impl Vsock {
         };
         let Some(ring) = rings.get_mut(TX) else { return Ok(()) };
         self.tx_stalled = false;
-        ring.begin();
+        ring.begin_turn();
         loop {
-            ring.quiet(memory)?;
+            ring.disable_notification(memory)?;
             while !self.muxer.is_congested()
                 && let Some(chain) = ring.pop(memory)?
             {
                 self.muxer.receive(chain.readable);
                 ring.push_used(memory, chain.head, 0)?;
             }
-            ring.signal(memory, interrupt)?;
+            ring.notify(memory, interrupt)?;
             self.tx_stalled = self.muxer.is_congested();
-            if self.tx_stalled || !ring.rearm(memory)? {
+            if self.tx_stalled || !ring.enable_notification(memory)? {
                 return Ok(());
             }
         }
     }
 
     /// Gives packets to the guest as long as it has buffers for them.
-    fn pump_rx(&mut self) -> Result<(), RingError> {
+    fn process_rx(&mut self) -> Result<(), RingError> {
         let Some(Activation {
             memory, rings, interrupt, ..
         }) = &mut self.active
@@ -90,9 +90,9 @@ impl Vsock {
             return Ok(());
         };
         let Some(ring) = rings.get_mut(RX) else { return Ok(()) };
-        ring.begin();
+        ring.begin_turn();
         loop {
-            ring.quiet(memory)?;
+            ring.disable_notification(memory)?;
             while self.muxer.has_output()
                 && let Some(mut chain) = ring.pop(memory)?
             {
@@ -107,15 +107,15 @@ impl Vsock {
                     continue;
                 };
                 let Some((packet, data)) = self.muxer.produce(&chain.writable) else {
-                    ring.unpop();
+                    ring.undo_pop();
                     break;
                 };
                 let written = header.write_all(&packet.to_bytes()).map_or(0, |()| HEADER_BYTES + data);
                 ring.push_used(memory, chain.head, written as u32)?;
             }
-            ring.signal(memory, interrupt)?;
+            ring.notify(memory, interrupt)?;
             // With nothing to send, fresh buffers are no news: the driver need not notify.
-            if !self.muxer.has_output() || !ring.rearm(memory)? {
+            if !self.muxer.has_output() || !ring.enable_notification(memory)? {
                 break;
             }
         }
@@ -151,9 +151,9 @@ impl VirtioDevice for Vsock {
 
     fn process_queue(&mut self, index: usize) -> Result<(), RingError> {
         if index == TX {
-            self.pump_tx()?;
+            self.process_tx()?;
         }
-        self.pump_rx()
+        self.process_rx()
     }
 
     fn host_events(&self) -> Option<RawFd> {
@@ -161,8 +161,8 @@ impl VirtioDevice for Vsock {
     }
 
     fn process_host_events(&mut self) -> Result<(), RingError> {
-        self.muxer.serve_host(Instant::now());
-        self.pump_rx()
+        self.muxer.process_host_events(Instant::now());
+        self.process_rx()
     }
 }
 

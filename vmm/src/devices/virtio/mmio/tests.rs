@@ -49,16 +49,16 @@ impl VirtioDevice for Echo {
             return Ok(());
         };
         let ring = &mut rings[index];
-        ring.begin();
+        ring.begin_turn();
         loop {
-            ring.quiet(memory)?;
+            ring.disable_notification(memory)?;
             while let Some(mut chain) = ring.pop(memory)? {
                 let answer = [chain.readable.len() as u8];
                 let written = chain.writable.write_all(&answer).map_or(0, |()| 1);
                 ring.push_used(memory, chain.head, written)?;
             }
-            ring.signal(memory, interrupt)?;
-            if !ring.rearm(memory)? {
+            ring.notify(memory, interrupt)?;
+            if !ring.enable_notification(memory)? {
                 return Ok(());
             }
         }
@@ -400,7 +400,7 @@ proptest! {
 #[test]
 fn a_doorbell_rung_for_nothing_is_silenced_for_a_moment() {
     let mut driver = Driver::started(Arc::new(Mutex::new(Echo::default())));
-    for _ in 0..FRUITLESS_RINGS {
+    for _ in 0..USELESS_NOTIFICATIONS_MAX {
         driver.write(0x50, 0);
         driver.turn_once();
     }
@@ -419,7 +419,7 @@ fn a_doorbell_rung_for_nothing_is_silenced_for_a_moment() {
 fn a_doorbell_that_is_sometimes_rung_twice_is_not_silenced() {
     let mut driver = Driver::started(Arc::new(Mutex::new(Echo::default())));
     let buffer = driver.allocate(1);
-    for _ in 0..FRUITLESS_RINGS {
+    for _ in 0..USELESS_NOTIFICATIONS_MAX {
         assert_eq!(driver.exchange(0, &[writable(buffer, 1)]), 1);
         for _ in 0..3 {
             driver.write(0x50, 0);

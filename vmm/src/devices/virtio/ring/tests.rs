@@ -44,7 +44,7 @@ fn as_many_chains_come_as_the_driver_made_available_and_never_more_than_the_ring
         for ahead in [0, 1, SIZE - 1, SIZE, SIZE + 1, 0x7fff, 0x8000, u16::MAX] {
             ring.queue.set_next_avail(start);
             put(&memory, DRIVER_AREA, 2, start.wrapping_add(ahead));
-            ring.begin();
+            ring.begin_turn();
             if ahead > SIZE {
                 assert!(ring.pop(&memory).is_err(), "{ahead} ahead of {start}");
                 continue;
@@ -74,7 +74,7 @@ fn the_driver_is_interrupted_exactly_when_the_used_index_passes_its_event() {
             for head in 0..pushed {
                 ring.push_used(&memory, head, 8).unwrap();
             }
-            ring.signal(&memory, &interrupt).unwrap();
+            ring.notify(&memory, &interrupt).unwrap();
             assert_eq!(interrupt.status() != 0, event < pushed, "{pushed} from {start}, event {event}");
             interrupt.clear();
             let _ = line.read();

@@ -46,7 +46,7 @@ pub struct Reset;
 enum State {
     Requested,
     Established,
-    Gone,
+    Detached,
 }
 
 /// A stream. `readable` and friends follow edge-triggered events: they hold until the socket has said otherwise.
@@ -61,19 +61,19 @@ pub struct Connection {
     send: SendCredit,
     readable: bool,
     /// The client will send nothing more, and all it sent has gone to the guest.
-    client_ended: bool,
+    client_send_closed: bool,
     /// The client will take nothing more.
-    client_deaf: bool,
+    client_receive_closed: bool,
     /// SHUTDOWN flags the guest has heard.
-    told: u32,
+    sent_shutdown: u32,
     credit_asked: bool,
 
     receive: ReceiveCredit,
     /// Bytes from the guest that the client's socket had no room for.
     buffer: VecDeque<u8>,
-    room_watched: bool,
+    writable_watched: bool,
     /// SHUTDOWN flags the guest has sent.
-    guest_flags: u32,
+    guest_shutdown: u32,
     write_closed: bool,
     update_asked: bool,
 }
@@ -98,14 +98,14 @@ impl Connection {
             opening: Some(opening),
             send: SendCredit::default(),
             readable: true,
-            client_ended: false,
-            client_deaf: false,
-            told: 0,
+            client_send_closed: false,
+            client_receive_closed: false,
+            sent_shutdown: 0,
             credit_asked: false,
             receive: ReceiveCredit::default(),
             buffer: VecDeque::new(),
-            room_watched: false,
-            guest_flags: 0,
+            writable_watched: false,
+            guest_shutdown: 0,
             write_closed: false,
             update_asked: false,
         }
@@ -117,35 +117,35 @@ impl Connection {
     }
 
     /// Whether the guest has not heard of this stream yet.
-    pub fn is_unheard(&self) -> bool {
+    pub fn is_request_pending(&self) -> bool {
         self.opening == Some(OP_REQUEST)
     }
 
     /// Whether bytes wait for room in the client's socket.
-    pub fn wants_room(&self) -> bool {
+    pub fn wants_writable(&self) -> bool {
         !self.buffer.is_empty()
     }
 
-    /// Whether [`Connection::wants_room`] has changed since the last call.
+    /// Whether [`Connection::wants_writable`] has changed since the last call.
     pub fn take_interest_change(&mut self) -> bool {
-        let wanted = self.wants_room();
-        std::mem::replace(&mut self.room_watched, wanted) != wanted
+        let wanted = self.wants_writable();
+        std::mem::replace(&mut self.writable_watched, wanted) != wanted
     }
 
     /// Takes over the credit in a packet of the guest.
-    pub fn learn_credit(&mut self, header: &Header) {
+    pub fn update_credit(&mut self, header: &Header) {
         self.send.update(header.buf_alloc, header.fwd_cnt);
         self.credit_asked &= self.send.available() == 0;
     }
 
     /// Whether nothing is left to do but to remove it.
     pub fn is_finished(&self) -> bool {
-        self.state == State::Gone && self.buffer.is_empty()
+        self.state == State::Detached && self.buffer.is_empty()
     }
 
     /// Whether the guest still knows it.
     pub fn is_live(&self) -> bool {
-        self.state != State::Gone
+        self.state != State::Detached
     }
 
     /// When the guest's time is up, if it is being waited for.
@@ -154,11 +154,11 @@ impl Connection {
     }
 
     /// The guest's side is over; what it sent is still delivered, what the client sends is not.
-    pub fn abandon(&mut self) {
+    pub fn detach_guest(&mut self) {
         if self.state == State::Requested {
-            self.deafen();
+            self.close_client_receive();
         }
-        self.state = State::Gone;
+        self.state = State::Detached;
         self.deadline = None;
         self.opening = None;
         self.close_reading();
@@ -171,17 +171,17 @@ impl Connection {
     }
 
     /// The socket has room.
-    pub fn on_room(&mut self) {
+    pub fn on_writable(&mut self) {
         while !self.buffer.is_empty() {
             match self.stream.write(self.buffer.as_slices().0) {
-                Ok(0) => return self.deafen(),
+                Ok(0) => return self.close_client_receive(),
                 Ok(count) => {
                     self.buffer.drain(..count);
                     self.receive.forward(count as u32);
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => (),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
-                Err(_) => return self.deafen(),
+                Err(_) => return self.close_client_receive(),
             }
         }
         self.finish_writing();
@@ -189,20 +189,20 @@ impl Connection {
 
     /// The client has closed both directions: nothing can be delivered any more, but what it sent can.
     pub fn on_hang_up(&mut self) {
-        self.deafen();
+        self.close_client_receive();
         self.readable = true;
         if self.state == State::Requested {
-            self.state = State::Gone;
+            self.state = State::Detached;
         }
     }
 
     /// A packet of the guest for this stream.
     pub fn receive(&mut self, header: &Header, payload: Buffers<'_>) -> Result<(), Reset> {
-        self.learn_credit(header);
+        self.update_credit(header);
         match (self.state, header.op) {
-            (State::Gone, _) => Err(Reset),
+            (State::Detached, _) => Err(Reset),
             (_, OP_RST) => {
-                self.abandon();
+                self.detach_guest();
                 Ok(())
             }
             (State::Requested, OP_RESPONSE) => self.establish(),
@@ -220,7 +220,7 @@ impl Connection {
     /// Whether [`Connection::produce`] may have a packet.
     pub fn has_output(&self) -> bool {
         match self.state {
-            State::Gone => false,
+            State::Detached => false,
             State::Requested => self.opening.is_some(),
             State::Established => {
                 self.opening.is_some()
@@ -235,7 +235,7 @@ impl Connection {
     /// The next packet for the guest: its header and how many bytes of `data` it fills.
     pub fn produce(&mut self, data: &Buffers<'_>) -> Option<(Header, usize)> {
         let (op, flags, len) = match self.state {
-            State::Gone => return None,
+            State::Detached => return None,
             State::Requested => (self.opening.take()?, 0, 0),
             State::Established => self.next_packet(data)?,
         };
@@ -249,7 +249,7 @@ impl Connection {
             op,
             flags,
             buf_alloc: RECEIVE_BUFFER_BYTES,
-            fwd_cnt: self.receive.tell(),
+            fwd_cnt: self.receive.announce(),
         };
         Some((header, len))
     }
@@ -282,11 +282,11 @@ impl Connection {
         }
         let due = self.shutdown_due();
         if due != 0 {
-            self.told |= due;
-            if self.told == SHUTDOWN_BOTH {
+            self.sent_shutdown |= due;
+            if self.sent_shutdown == SHUTDOWN_BOTH {
                 self.deadline = Some(Instant::now() + CLOSE_DEADLINE);
             }
-            return Some((OP_SHUTDOWN, self.told, 0));
+            return Some((OP_SHUTDOWN, self.sent_shutdown, 0));
         }
         if self.receive.is_update_due() {
             return Some((OP_CREDIT_UPDATE, 0, 0));
@@ -299,7 +299,7 @@ impl Connection {
     }
 
     fn may_read(&self) -> bool {
-        self.readable && !self.client_ended && self.guest_flags & SHUTDOWN_RCV == 0
+        self.readable && !self.client_send_closed && self.guest_shutdown & SHUTDOWN_RCV == 0
     }
 
     /// Moves bytes of the client into `data`, as many as the guest has room for.
@@ -314,7 +314,7 @@ impl Connection {
                 break;
             }
             match (&self.stream).read_volatile(&mut part) {
-                Ok(0) => self.client_ended = true,
+                Ok(0) => self.client_send_closed = true,
                 Ok(n) => {
                     count += n;
                     if n < part.len() {
@@ -323,8 +323,8 @@ impl Connection {
                 }
                 Err(VolatileMemoryError::IOError(e)) if e.kind() == io::ErrorKind::WouldBlock => self.readable = false,
                 Err(_) => {
-                    self.client_ended = true;
-                    self.deafen();
+                    self.client_send_closed = true;
+                    self.close_client_receive();
                 }
             }
         }
@@ -334,9 +334,9 @@ impl Connection {
 
     /// SHUTDOWN flags that the guest has yet to hear.
     fn shutdown_due(&self) -> u32 {
-        let deaf = if self.client_deaf { SHUTDOWN_RCV } else { 0 };
-        let ended = if self.client_ended { SHUTDOWN_SEND } else { 0 };
-        (deaf | ended) & !self.told
+        let deaf = if self.client_receive_closed { SHUTDOWN_RCV } else { 0 };
+        let ended = if self.client_send_closed { SHUTDOWN_SEND } else { 0 };
+        (deaf | ended) & !self.sent_shutdown
     }
 
     fn establish(&mut self) -> Result<(), Reset> {
@@ -351,16 +351,16 @@ impl Connection {
     }
 
     fn deliver(&mut self, len: u32, mut payload: Buffers<'_>) -> Result<(), Reset> {
-        if self.guest_flags & SHUTDOWN_SEND != 0 || len as usize > MAX_PAYLOAD_BYTES || !self.receive.accept(len) {
+        if self.guest_shutdown & SHUTDOWN_SEND != 0 || len as usize > MAX_PAYLOAD_BYTES || !self.receive.accept(len) {
             return Err(Reset);
         }
         let mut payload = payload.split_to(len as usize).map_err(|_| Reset)?;
-        if self.buffer.is_empty() && !self.client_deaf {
+        if self.buffer.is_empty() && !self.client_receive_closed {
             let written = self.write_stream(&payload);
             self.receive.forward(written as u32);
             payload.split_to(written).map_err(|_| Reset)?;
         }
-        if self.client_deaf {
+        if self.client_receive_closed {
             // Nobody will read it; the guest must not starve for credit all the same.
             self.receive.forward(payload.len() as u32);
             return Ok(());
@@ -384,7 +384,7 @@ impl Connection {
                 }
                 Err(VolatileMemoryError::IOError(e)) if e.kind() == io::ErrorKind::WouldBlock => break,
                 Err(_) => {
-                    self.client_deaf = true;
+                    self.client_receive_closed = true;
                     break;
                 }
             }
@@ -393,13 +393,13 @@ impl Connection {
     }
 
     fn shut(&mut self, flags: u32) -> Result<(), Reset> {
-        self.guest_flags |= flags & SHUTDOWN_BOTH;
-        if self.guest_flags & SHUTDOWN_RCV != 0 {
+        self.guest_shutdown |= flags & SHUTDOWN_BOTH;
+        if self.guest_shutdown & SHUTDOWN_RCV != 0 {
             self.close_reading();
         }
         self.finish_writing();
         // Both directions closed: the RST that answers is the confirmation (virtio 1.2, 5.10.6.5).
-        if self.guest_flags == SHUTDOWN_BOTH { Err(Reset) } else { Ok(()) }
+        if self.guest_shutdown == SHUTDOWN_BOTH { Err(Reset) } else { Ok(()) }
     }
 
     /// The client's writes fail from now on.
@@ -409,15 +409,15 @@ impl Connection {
 
     /// Carries the guest's end of stream over once its last byte has gone.
     fn finish_writing(&mut self) {
-        let ended = self.guest_flags & SHUTDOWN_SEND != 0 || self.state == State::Gone;
+        let ended = self.guest_shutdown & SHUTDOWN_SEND != 0 || self.state == State::Detached;
         if ended && self.buffer.is_empty() && !self.write_closed {
             self.write_closed = true;
             let _ = self.stream.shutdown(Shutdown::Write);
         }
     }
 
-    fn deafen(&mut self) {
-        self.client_deaf = true;
+    fn close_client_receive(&mut self) {
+        self.client_receive_closed = true;
         self.receive.forward(self.buffer.len() as u32);
         self.buffer.clear();
     }

@@ -2,9 +2,9 @@
 
 use std::num::Wrapping;
 
-/// Our receive buffer per connection, told to the guest as `buf_alloc`; also the most we ever hold for a slow client.
+/// Our receive buffer per connection, announced to the guest as `buf_alloc`; also the most we ever hold for a slow client.
 pub const RECEIVE_BUFFER_BYTES: u32 = 256 * 1024;
-/// The guest is told of freed space when it has grown by this much since it last heard: before it runs dry, and not
+/// The guest is announced of freed space when it has grown by this much since it last heard: before it runs dry, and not
 /// with every packet.
 const UPDATE_BYTES: u32 = RECEIVE_BUFFER_BYTES / 4;
 
@@ -39,7 +39,7 @@ impl SendCredit {
 pub struct ReceiveCredit {
     received: Wrapping<u32>,
     forwarded: Wrapping<u32>,
-    told: Wrapping<u32>,
+    announced: Wrapping<u32>,
 }
 
 impl ReceiveCredit {
@@ -64,14 +64,14 @@ impl ReceiveCredit {
     }
 
     /// The `fwd_cnt` for the header of a packet that is being sent now.
-    pub fn tell(&mut self) -> u32 {
-        self.told = self.forwarded;
+    pub fn announce(&mut self) -> u32 {
+        self.announced = self.forwarded;
         self.forwarded.0
     }
 
     /// Whether the peer should hear of freed space though no other packet goes its way.
     pub fn is_update_due(&self) -> bool {
-        (self.forwarded - self.told).0 >= UPDATE_BYTES
+        (self.forwarded - self.announced).0 >= UPDATE_BYTES
     }
 }
 
@@ -122,7 +122,7 @@ mod tests {
             let mut credit = ReceiveCredit {
                 received: Wrapping(start),
                 forwarded: Wrapping(start),
-                told: Wrapping(start),
+                announced: Wrapping(start),
             };
             assert_eq!(credit.accept(held), held <= RECEIVE_BUFFER_BYTES);
             let held = if held <= RECEIVE_BUFFER_BYTES { held } else { 0 };
@@ -132,7 +132,7 @@ mod tests {
             assert_eq!(credit.held(), held);
             credit.forward(held);
             assert_eq!((credit.held(), credit.is_update_due()), (0, held >= UPDATE_BYTES));
-            assert_eq!(credit.tell(), start.wrapping_add(held));
+            assert_eq!(credit.announce(), start.wrapping_add(held));
             assert!(!credit.is_update_due());
         }
     }
@@ -144,7 +144,7 @@ mod tests {
             start: u32, steps in proptest::collection::vec((0u8..4, 0u32..200_000), 1..200),
         ) {
             let mut sender = SendCredit { sent: Wrapping(start), peer_alloc: RECEIVE_BUFFER_BYTES, peer_forwarded: Wrapping(start) };
-            let mut receiver = ReceiveCredit { received: Wrapping(start), forwarded: Wrapping(start), told: Wrapping(start) };
+            let mut receiver = ReceiveCredit { received: Wrapping(start), forwarded: Wrapping(start), announced: Wrapping(start) };
             let mut held: u32 = 0;
             for (kind, amount) in steps {
                 match kind {
@@ -159,7 +159,7 @@ mod tests {
                         receiver.forward(count);
                         held -= count;
                     }
-                    2 => sender.update(RECEIVE_BUFFER_BYTES, receiver.tell()),
+                    2 => sender.update(RECEIVE_BUFFER_BYTES, receiver.announce()),
                     _ => prop_assert!(!receiver.accept(RECEIVE_BUFFER_BYTES - held + 1)),
                 }
                 prop_assert_eq!(receiver.held(), held);

@@ -45,7 +45,7 @@ pub struct Muxer {
     epoll: Epoll,
     listener: UnixListener,
     /// No descriptor was left for a new client: the listener rests until the next tick.
-    listener_rests: bool,
+    listener_suspended: bool,
     timer: TimerFd,
     timer_armed: bool,
     handshakes: HashMap<u64, Handshake>,
@@ -70,7 +70,7 @@ impl Muxer {
         Ok(Self {
             epoll,
             listener,
-            listener_rests: false,
+            listener_suspended: false,
             timer,
             timer_armed: false,
             handshakes: HashMap::new(),
@@ -89,7 +89,7 @@ impl Muxer {
         self.connectors.insert(port, connector);
     }
 
-    /// The descriptor that is readable when [`Muxer::serve_host`] has work.
+    /// The descriptor that is readable when [`Muxer::process_host_events`] has work.
     pub fn events(&self) -> RawFd {
         self.epoll.as_raw_fd()
     }
@@ -115,14 +115,14 @@ impl Muxer {
         let known: Vec<Key> = self
             .connections
             .iter()
-            .filter(|(_, c)| !c.is_unheard())
+            .filter(|(_, c)| !c.is_request_pending())
             .map(|(key, _)| *key)
             .collect();
         for key in known {
             if let Some(connection) = self.connections.get_mut(&key) {
-                connection.abandon();
+                connection.detach_guest();
             }
-            self.settle(key);
+            self.update_stream(key);
         }
     }
 
@@ -147,7 +147,7 @@ impl Muxer {
             Some(connection) => {
                 let outcome = connection.receive(&header, packet);
                 if outcome.is_err() {
-                    connection.abandon();
+                    connection.detach_guest();
                 }
                 outcome.is_ok()
             }
@@ -156,7 +156,7 @@ impl Muxer {
         if !outcome && header.op != OP_RST {
             self.replies.push_back(header.reset());
         }
-        self.settle(key);
+        self.update_stream(key);
     }
 
     /// The next packet for the guest: its header and how many bytes of `data` it fills.
@@ -168,7 +168,7 @@ impl Muxer {
             self.queued.remove(&key);
             let packet = self.connections.get_mut(&key).and_then(|c| c.produce(data));
             // Behind all others, if it has more.
-            self.settle(key);
+            self.update_stream(key);
             if packet.is_some() {
                 return packet;
             }
@@ -177,7 +177,7 @@ impl Muxer {
     }
 
     /// Serves the listener, clients and streams that are ready, and deadlines that have passed.
-    pub fn serve_host(&mut self, now: Instant) {
+    pub fn process_host_events(&mut self, now: Instant) {
         let mut events = [EpollEvent::default(); EVENTS_PER_TURN];
         let count = self.epoll.wait(0, &mut events).unwrap_or(0);
         for event in &events[..count] {
@@ -201,9 +201,9 @@ impl Muxer {
         let expired = |c: &Connection| c.deadline().is_some_and(|d| d <= now);
         let late: Vec<Key> = self.connections.iter().filter(|(_, c)| expired(c)).map(|(key, _)| *key).collect();
         for key in late {
-            self.end(key);
+            self.reset_stream(key);
         }
-        if std::mem::take(&mut self.listener_rests) {
+        if std::mem::take(&mut self.listener_suspended) {
             self.watch_listener(EventSet::IN);
         }
         self.arm_timer();
@@ -216,7 +216,7 @@ impl Muxer {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(_) => {
-                    self.listener_rests = true;
+                    self.listener_suspended = true;
                     self.watch_listener(EventSet::empty());
                     return self.arm_timer();
                 }
@@ -277,7 +277,7 @@ impl Muxer {
             return false;
         }
         let mut connection = Connection::granted(key, stream);
-        connection.learn_credit(header);
+        connection.update_credit(header);
         self.insert(key, connection, ControlOperation::Add)
     }
 
@@ -285,7 +285,7 @@ impl Muxer {
         let watched = self.watch(key, &connection, operation).is_ok();
         if watched {
             self.connections.insert(key, connection);
-            self.settle(key);
+            self.update_stream(key);
             self.arm_timer();
         }
         watched
@@ -304,15 +304,15 @@ impl Muxer {
             connection.on_readable();
         }
         if events.contains(EventSet::OUT) {
-            connection.on_room();
+            connection.on_writable();
         }
-        self.settle(key);
+        self.update_stream(key);
     }
 
     /// Resets a stream of which the guest knows, without waiting for it.
-    fn end(&mut self, key: Key) {
+    fn reset_stream(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(&key) else { return };
-        if !connection.is_unheard() {
+        if !connection.is_request_pending() {
             let from_guest = Header {
                 src_cid: GUEST_CID,
                 dst_cid: HOST_CID,
@@ -323,12 +323,12 @@ impl Muxer {
             };
             self.replies.push_back(from_guest.reset());
         }
-        connection.abandon();
-        self.settle(key);
+        connection.detach_guest();
+        self.update_stream(key);
     }
 
     /// After anything has happened to a stream: removes it, gives it a turn, waits for room in its socket.
-    fn settle(&mut self, key: Key) {
+    fn update_stream(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(&key) else { return };
         if connection.is_finished() {
             if let Some(connection) = self.connections.remove(&key) {
@@ -375,7 +375,7 @@ impl Muxer {
             return;
         }
         let waited_for = self.connections.values().any(|c| c.deadline().is_some());
-        if self.listener_rests || !self.handshakes.is_empty() || waited_for {
+        if self.listener_suspended || !self.handshakes.is_empty() || waited_for {
             self.timer_armed = self.timer.reset(TICK, None).is_ok();
         }
     }
@@ -385,7 +385,11 @@ impl Muxer {
 /// room in the socket is asked for only where bytes wait for it.
 fn interest(connection: &Connection) -> EventSet {
     let always = EventSet::IN | EventSet::READ_HANG_UP | EventSet::EDGE_TRIGGERED;
-    if connection.wants_room() { always | EventSet::OUT } else { always }
+    if connection.wants_writable() {
+        always | EventSet::OUT
+    } else {
+        always
+    }
 }
 
 fn token_of(key: Key) -> u64 {

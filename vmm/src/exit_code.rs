@@ -15,12 +15,12 @@
 //! Another signal (137 for SIGKILL) means that the host ended the process.
 
 use crate::builder::BuildError;
-use crate::ending::Ending;
+use crate::exit_reason::ExitReason;
 use crate::seccomp::FilterError;
 use crate::vm::RunError;
 use std::process::ExitCode;
 
-/// Why `main` did not get as far as an [`Ending`].
+/// Why `main` did not get as far as an [`ExitReason`].
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// Before anything of the VM exists.
@@ -38,14 +38,14 @@ pub enum Failure {
 }
 
 /// The process's exit code; what is worth a word goes to stderr, causes after colons.
-pub fn report(result: Result<Ending, Failure>) -> ExitCode {
+pub fn report(result: Result<ExitReason, Failure>) -> ExitCode {
     let (code, message) = match result {
-        Ok(Ending::PowerOff | Ending::Stopped) => return ExitCode::SUCCESS,
-        Ok(Ending::Reset) => (3, "the guest asked for a reset; its console says why".into()),
-        Ok(Ending::TripleFault) => (4, "triple fault in the guest; its console says how far it came".into()),
-        Ok(Ending::Storm) => (7, "the guest exits without end and without getting anything done".into()),
-        Ok(Ending::Faulty(why)) => (6, why),
-        Ok(Ending::Unrunnable(why)) => (5, format!("KVM cannot run the guest any further: {why}")),
+        Ok(ExitReason::PowerOff | ExitReason::Stopped) => return ExitCode::SUCCESS,
+        Ok(ExitReason::Reset) => (3, "the guest asked for a reset; its console says why".into()),
+        Ok(ExitReason::TripleFault) => (4, "triple fault in the guest; its console says how far it came".into()),
+        Ok(ExitReason::ExitStorm) => (7, "the guest exits without end and without getting anything done".into()),
+        Ok(ExitReason::VmmFailed(why)) => (6, why),
+        Ok(ExitReason::KvmFailed(why)) => (5, format!("KVM cannot run the guest any further: {why}")),
         Err(failure) => (failure_code(&failure), with_causes(&failure)),
     };
     eprintln!("casemate-vmm: {message}");
