@@ -11,12 +11,13 @@
 mod launcher;
 
 use launcher::{Launcher, Outcome};
-use std::fs::{File, OpenOptions};
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixListener;
-use std::process::{Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::{
+    fs::{File, OpenOptions},
+    os::{fd::AsFd, unix::net::UnixListener},
+    process::{Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
 use vm_spec::control::Request;
 
 fn main() -> Outcome<()> {

@@ -1,22 +1,21 @@
 //! From a spec to a VM that waits at the gate: jail, memory, VM, devices, kernel, tables, vCPUs, in that order.
 
-use crate::control::{self, Control, ControlError};
-use crate::descriptors::{BootFiles, Files};
-use crate::devices::board::{Board, BoardError, DeviceContext};
-use crate::event_loop::EventLoop;
-use crate::exit_reason::ExitEvent;
-use crate::jail::{self, JailConfig, JailError};
-use crate::kernel::{ElfKernel, KernelError};
-use crate::kvm::{self, KvmError, KvmVm};
-use crate::memory::{self, Memory, MemoryError};
-use crate::seccomp::Filters;
-use crate::vcpu::{self, ThreadError, VcpuContext, VcpuError, VcpuThreads};
-use crate::vm::Vm;
-use crate::watchdog::Watchdog;
-use std::io;
-use std::os::fd::BorrowedFd;
-use std::rc::Rc;
-use std::sync::Arc;
+use crate::{
+    control::{self, Control, ControlError},
+    descriptors::{BootFiles, Files},
+    devices::board::{Board, BoardError, DeviceContext},
+    event_loop::EventLoop,
+    exit_reason::ExitEvent,
+    jail::{self, JailConfig, JailError},
+    kernel::{ElfKernel, KernelError},
+    kvm::{self, KvmError, KvmVm},
+    memory::{self, Memory, MemoryError},
+    seccomp::Filters,
+    vcpu::{self, ThreadError, VcpuContext, VcpuError, VcpuThreads},
+    vm::Vm,
+    watchdog::Watchdog,
+};
+use std::{io, os::fd::BorrowedFd, rc::Rc, sync::Arc};
 use vm_spec::{Entry, LaunchPlan, PlanError, VmSpec};
 
 /// Which part of the VM could not be built.

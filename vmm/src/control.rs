@@ -2,17 +2,21 @@
 
 mod wire;
 
-use crate::descriptors;
-use crate::devices::virtio::block::LayersHandle;
-use crate::event_loop::{EventLoop, EventSet, Token};
-use crate::exit_reason::{ExitEvent, ExitReason};
-use crate::vcpu::VcpuThreads;
-use std::cell::Cell;
-use std::fs::File;
-use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::rc::Rc;
-use std::sync::Arc;
+use crate::{
+    descriptors,
+    devices::virtio::block::LayersHandle,
+    event_loop::{EventLoop, EventSet, Token},
+    exit_reason::{ExitEvent, ExitReason},
+    vcpu::VcpuThreads,
+};
+use std::{
+    cell::Cell,
+    fs::File,
+    io,
+    os::fd::{AsRawFd, OwnedFd},
+    rc::Rc,
+    sync::Arc,
+};
 use vm_spec::control::{EXTENTS_PER_MESSAGE, Extent, Reply, Request, RunState};
 use wire::Received;
 

@@ -2,14 +2,20 @@
 //! arrive with a control message.
 #![expect(unsafe_code, reason = "a number becomes an owned descriptor")]
 
-use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::socket::{SockFlag, accept4};
-use std::collections::BTreeSet;
-use std::fs::File;
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixListener;
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, FdFlag, fcntl},
+    sys::socket::{SockFlag, accept4},
+};
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+        unix::net::UnixListener,
+    },
+};
 use vm_spec::{Boot, Fd, VmSpec};
 
 /// Standard input, output and error are the process's own.

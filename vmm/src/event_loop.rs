@@ -1,9 +1,11 @@
 //! The one epoll loop of the process: descriptors in, handlers called, handlers may add and remove others while it runs.
 
-use std::collections::BTreeMap;
-use std::io;
-use std::os::fd::RawFd;
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    io,
+    os::fd::RawFd,
+    time::{Duration, Instant},
+};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent};
 
 pub use vmm_sys_util::epoll::EventSet;
@@ -220,9 +222,7 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::cell::RefCell;
-    use std::os::fd::AsRawFd;
-    use std::rc::Rc;
+    use std::{cell::RefCell, os::fd::AsRawFd, rc::Rc};
     use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
     fn ready() -> EventFd {

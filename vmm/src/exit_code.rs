@@ -14,10 +14,7 @@
 //! SIGSYS (159 in a shell) means that a thread made a system call that its filter forbids; the kernel's log names it.
 //! Another signal (137 for SIGKILL) means that the host ended the process.
 
-use crate::builder::BuildError;
-use crate::exit_reason::ExitReason;
-use crate::seccomp::FilterError;
-use crate::vm::RunError;
+use crate::{builder::BuildError, exit_reason::ExitReason, seccomp::FilterError, vm::RunError};
 use std::process::ExitCode;
 
 /// Why `main` did not get as far as an [`ExitReason`].

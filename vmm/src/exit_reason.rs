@@ -1,7 +1,6 @@
 //! Why a VM exits: the first reason that any thread sets wins.
 
-use std::io;
-use std::sync::OnceLock;
+use std::{io, sync::OnceLock};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 /// Why the guest no longer runs.

@@ -10,16 +10,18 @@
 
 use crate::devices::serial::CONSOLE_MAX_BYTES;
 use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
-use nix::errno::Errno;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
-use nix::sys::prctl;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::stat::fstat;
-use nix::unistd::{Gid, Uid, chdir, dup2_stdin, dup2_stdout, pivot_root, setgroups, setresgid, setresuid};
-use std::fs::File;
-use std::io;
-use std::os::fd::BorrowedFd;
+use nix::{
+    errno::Errno,
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sched::{CloneFlags, unshare},
+    sys::{
+        prctl,
+        resource::{Resource, getrlimit, setrlimit},
+        stat::fstat,
+    },
+    unistd::{Gid, Uid, chdir, dup2_stdin, dup2_stdout, pivot_root, setgroups, setresgid, setresuid},
+};
+use std::{fs::File, io, os::fd::BorrowedFd};
 use vm_spec::{Identity, Vcpus};
 
 /// Most open descriptors: 4096 extents of layers, 1024 streams, and queues, vCPUs and clients.

@@ -1,11 +1,8 @@
 //! The ELF kernel (`vmlinux`): program headers in, segments read straight from the file to where the guest runs them.
 
 use crate::memory::{self, Memory, MemoryError};
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
-use vm_spec::Kernel;
-use vm_spec::layout::GpaRange;
+use std::{fs::File, io, os::unix::fs::FileExt};
+use vm_spec::{Kernel, layout::GpaRange};
 
 /// Most program headers that are read; Linux has five.
 const PROGRAM_HEADERS_MAX: u16 = 64;

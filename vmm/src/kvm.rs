@@ -10,8 +10,7 @@ use kvm_ioctls::{Cap, IoEventAddress, Kvm, VcpuFd, VmFd};
 use std::cell::OnceCell;
 use vm_memory::{Bytes, GuestAddress};
 use vm_spec::layout::{IO_APIC_PINS, KVM_TSS, PAGE_BYTES};
-use vmm_sys_util::errno;
-use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::{errno, eventfd::EventFd};
 
 /// What this VMM cannot do without, in the words of the kernel's KVM API document.
 const REQUIRED_CAPS: [(Cap, &str); 6] = [

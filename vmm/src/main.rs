@@ -2,8 +2,7 @@
 //! code of [`exit_code`].
 #![forbid(unsafe_code)]
 
-use casemate_vmm::seccomp::Filters;
-use casemate_vmm::{exit_code, program};
+use casemate_vmm::{exit_code, program, seccomp::Filters};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

@@ -1,12 +1,12 @@
 //! Guest memory: allocated once, filled from the launch plan and straight from files.
 #![expect(unsafe_code, reason = "reads files into guest memory without a copy in between")]
 
-use std::fs::File;
-use std::io;
-use std::os::fd::AsRawFd;
+use std::{fs::File, io, os::fd::AsRawFd};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
-use vm_spec::layout::{GpaRange, ram_ranges};
-use vm_spec::{MemoryMib, Page};
+use vm_spec::{
+    MemoryMib, Page,
+    layout::{GpaRange, ram_ranges},
+};
 
 /// Guest memory as every part of the VMM sees it; clones share the mappings.
 pub type Memory = GuestMemoryMmap<()>;

@@ -1,13 +1,13 @@
 //! The program: from a command line to how the VM ended.
 
-use crate::builder;
-use crate::descriptors::{Files, Inherited};
-use crate::exit_code::{self, Failure};
-use crate::exit_reason::ExitReason;
-use crate::seccomp::Filters;
-use std::ffi::OsString;
-use std::fs::File;
-use std::io::Read;
+use crate::{
+    builder,
+    descriptors::{Files, Inherited},
+    exit_code::{self, Failure},
+    exit_reason::ExitReason,
+    seccomp::Filters,
+};
+use std::{ffi::OsString, fs::File, io::Read};
 use vm_spec::{Fd, SPEC_MAX_BYTES, VmSpec};
 
 const USAGE: &str = "usage: casemate-vmm --spec-fd N, where N is an inherited descriptor from which the VM's spec is read";

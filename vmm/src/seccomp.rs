@@ -8,8 +8,7 @@
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch, apply_filter,
 };
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 use vmm_sys_util::signal::SIGRTMIN;
 
 /// `_IO(KVMIO, 0x80)`: enters the guest.

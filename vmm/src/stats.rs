@@ -5,11 +5,15 @@
 #![expect(unsafe_code, reason = "kvm-ioctls has no wrapper for KVM_GET_STATS_FD")]
 
 use kvm_ioctls::VcpuFd;
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io;
-use std::os::fd::{AsRawFd, FromRawFd};
-use std::os::unix::fs::FileExt;
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io,
+    os::{
+        fd::{AsRawFd, FromRawFd},
+        unix::fs::FileExt,
+    },
+};
 
 /// `_IO(KVMIO, 0xce)`.
 const KVM_GET_STATS_FD: libc::Ioctl = 0xaece;

@@ -1,15 +1,14 @@
 //! A built VM: it runs until something ends it, then every thread is joined.
 
-use crate::event_loop::{EventLoop, EventSet, Token};
-use crate::exit_reason::{ExitEvent, ExitReason};
-use crate::kvm::KvmVm;
-use crate::memory::Memory;
-use crate::seccomp::{Filter, FilterError};
-use crate::vcpu::{ThreadError, VcpuThreads};
-use std::io;
-use std::os::fd::AsRawFd;
-use std::rc::Rc;
-use std::sync::Arc;
+use crate::{
+    event_loop::{EventLoop, EventSet, Token},
+    exit_reason::{ExitEvent, ExitReason},
+    kvm::KvmVm,
+    memory::Memory,
+    seccomp::{Filter, FilterError},
+    vcpu::{ThreadError, VcpuThreads},
+};
+use std::{io, os::fd::AsRawFd, rc::Rc, sync::Arc};
 
 /// Why a VM cannot go on.
 #[derive(Debug, thiserror::Error)]

@@ -5,10 +5,11 @@
 //! [`STORM_WINDOWS`] windows of [`WINDOW_EXITS`] exits in a row, each of them fast and almost without work. Only the
 //! thread of a vCPU that storms is slowed down, so even a guest judged wrongly goes on, and stops storming by working.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
-use vm_spec::Watchdog as Action;
-use vm_spec::control::WatchdogStats;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+use vm_spec::{Watchdog as Action, control::WatchdogStats};
 
 /// Exits between two looks at the clock.
 const WINDOW_EXITS: u32 = 4096;

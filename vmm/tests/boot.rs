@@ -6,14 +6,18 @@ mod jail;
 mod launcher;
 
 use launcher::{Control, Launcher};
-use std::fs::File;
-use std::io::{Read, Seek, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
-use vm_spec::control::{Reply, Request, RunState, Stats};
-use vm_spec::{Fd, Tee, Watchdog};
+use std::{
+    fs::File,
+    io::{Read, Seek, Write},
+    os::unix::net::{UnixListener, UnixStream},
+    process::{Child, Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+use vm_spec::{
+    Fd, Tee, Watchdog,
+    control::{Reply, Request, RunState, Stats},
+};
 
 const VMM: &str = env!("CARGO_BIN_EXE_casemate-vmm");
 /// A guest that takes longer hangs.

@@ -7,21 +7,29 @@ mod elf;
 mod launcher;
 mod script;
 
-use casemate_vmm::seccomp::{Filter, Filters, MAIN, Rule, VCPU};
-use casemate_vmm::{exit_code, program};
+use casemate_vmm::{
+    exit_code, program,
+    seccomp::{Filter, Filters, MAIN, Rule, VCPU},
+};
 use launcher::{Control, Launcher, Outcome};
 use script::{Part, Script, block_header, vsock_packet};
-use std::fmt;
-use std::fs::File;
-use std::io::{Read, Seek, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
-use std::process::{Child, Command, ExitCode, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
-use vm_spec::control::{Reply, Request};
-use vm_spec::layout::{SERIAL_PORT, VirtioSlot};
+use std::{
+    fmt,
+    fs::File,
+    io::{Read, Seek, Write},
+    os::unix::{
+        net::{UnixListener, UnixStream},
+        process::ExitStatusExt,
+    },
+    path::Path,
+    process::{Child, Command, ExitCode, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+use vm_spec::{
+    control::{Reply, Request},
+    layout::{SERIAL_PORT, VirtioSlot},
+};
 
 /// In the environment of a VMM under test: the rule it has to do without, as `table:name`.
 const WITHOUT: &str = "CASEMATE_TEST_WITHOUT";

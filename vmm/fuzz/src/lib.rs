@@ -1,9 +1,12 @@
 //! What the fuzz targets share: a machine of one virtio device, and fuzzed bytes read as a hostile driver's steps.
 
-use casemate_vmm::devices::BusDevice;
-use casemate_vmm::devices::virtio::mmio::MmioTransport;
-use casemate_vmm::devices::virtio::{Memory, SharedVirtioDevice};
-use casemate_vmm::event_loop::EventLoop;
+use casemate_vmm::{
+    devices::{
+        BusDevice,
+        virtio::{Memory, SharedVirtioDevice, mmio::MmioTransport},
+    },
+    event_loop::EventLoop,
+};
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use std::sync::Arc;

@@ -1,12 +1,16 @@
 //! Requests to the two disks: right headers with wrong lengths, wrong headers, ranges, and rings that change.
 #![no_main]
 
-use casemate_vmm::devices::virtio::SharedVirtioDevice;
-use casemate_vmm::devices::virtio::block::{Block, Durability, Layers, LayersHandle, Scratch};
+use casemate_vmm::devices::virtio::{
+    SharedVirtioDevice,
+    block::{Block, Durability, Layers, LayersHandle, Scratch},
+};
 use casemate_vmm_fuzz::{Machine, Part, parts, steps};
 use libfuzzer_sys::fuzz_target;
-use std::fs::File;
-use std::sync::{Arc, LazyLock, Mutex};
+use std::{
+    fs::File,
+    sync::{Arc, LazyLock, Mutex},
+};
 
 /// One file for all inputs; what an earlier one wrote is of no account.
 static FILE: LazyLock<File> = LazyLock::new(|| {

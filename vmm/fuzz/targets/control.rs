@@ -1,24 +1,30 @@
 //! Packets of any content, and messages of nearly the right one, with any number of files beside them.
 #![no_main]
 
-use casemate_vmm::control::{Control, serve};
-use casemate_vmm::devices::virtio::block::{Block, Layers, LayersHandle};
-use casemate_vmm::exit_reason::ExitEvent;
-use casemate_vmm::event_loop::EventLoop;
-use casemate_vmm::seccomp::{Filter, VCPU};
-use casemate_vmm::devices::Buses;
-use casemate_vmm::vcpu::{VcpuContext, VcpuThreads};
+use casemate_vmm::{
+    control::{Control, serve},
+    devices::{
+        Buses,
+        virtio::block::{Block, Layers, LayersHandle},
+    },
+    event_loop::EventLoop,
+    exit_reason::ExitEvent,
+    seccomp::{Filter, VCPU},
+    vcpu::{VcpuContext, VcpuThreads},
+};
 use casemate_vmm_fuzz::steps;
 use libfuzzer_sys::fuzz_target;
 use nix::sys::socket::{
     AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect, getsockname, listen, recv, sendmsg,
     socket,
 };
-use std::fs::File;
-use std::io::IoSlice;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::rc::Rc;
-use std::sync::{Arc, LazyLock, Mutex};
+use std::{
+    fs::File,
+    io::IoSlice,
+    os::fd::{AsRawFd, OwnedFd},
+    rc::Rc,
+    sync::{Arc, LazyLock, Mutex},
+};
 use vm_spec::control::{Extent, MESSAGE_MAX_BYTES, Reply, Request};
 
 static FILE: LazyLock<File> = LazyLock::new(|| {

@@ -1,15 +1,21 @@
 //! Accesses of every width and place to the board's ports and registers, by a driver that keeps no rule.
 #![no_main]
 
-use casemate_vmm::devices::power::{KeyboardReset, Power};
-use casemate_vmm::devices::serial::Serial;
-use casemate_vmm::devices::virtio::block::{Block, Layers};
-use casemate_vmm::devices::virtio::mmio::{EmptySlot, MmioTransport, SLOT_BYTES};
-use casemate_vmm::devices::virtio::rng::Rng;
-use casemate_vmm::devices::virtio::{Memory, SharedVirtioDevice};
-use casemate_vmm::devices::{Bus, SharedDevice};
-use casemate_vmm::exit_reason::ExitEvent;
-use casemate_vmm::event_loop::EventLoop;
+use casemate_vmm::{
+    devices::{
+        Bus, SharedDevice,
+        power::{KeyboardReset, Power},
+        serial::Serial,
+        virtio::{
+            Memory, SharedVirtioDevice,
+            block::{Block, Layers},
+            mmio::{EmptySlot, MmioTransport, SLOT_BYTES},
+            rng::Rng,
+        },
+    },
+    event_loop::EventLoop,
+    exit_reason::ExitEvent,
+};
 use casemate_vmm_fuzz::steps;
 use libfuzzer_sys::fuzz_target;
 use std::sync::{Arc, Mutex};

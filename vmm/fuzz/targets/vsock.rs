@@ -4,10 +4,14 @@
 use casemate_vmm::devices::virtio::vsock::Vsock;
 use casemate_vmm_fuzz::{Machine, Part, parts, steps};
 use libfuzzer_sys::fuzz_target;
-use std::io::{Read, Write};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
-use std::sync::{Arc, Mutex};
+use std::{
+    io::{Read, Write},
+    os::{
+        linux::net::SocketAddrExt,
+        unix::net::{SocketAddr, UnixListener, UnixStream},
+    },
+    sync::{Arc, Mutex},
+};
 
 const RX: usize = 0;
 const TX: usize = 1;

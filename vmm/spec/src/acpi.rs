@@ -3,19 +3,23 @@
 //! Hardware-reduced ACPI (ACPI 6.5, 3.11.1): no PM timer, no legacy interrupt controllers, no CMOS clock to probe.
 //! The DSDT always declares every virtio-mmio slot; an empty one answers device id 0 and Linux leaves it alone.
 
-use crate::Vcpus;
-use crate::layout::{
-    ACPI_TABLES, IO_APIC, LOCAL_APIC, RESET_PORT, RESET_VALUE, SERIAL_GSI, SERIAL_PORT, SERIAL_PORTS, SLEEP_CONTROL_PORT,
-    SLEEP_STATUS_PORT, SLEEP_TYPE_S5, VIRTIO_FIRST_GSI, VIRTIO_SLOT_BYTES, VIRTIO_SLOTS, slot_base,
+use crate::{
+    Vcpus,
+    layout::{
+        ACPI_TABLES, IO_APIC, LOCAL_APIC, RESET_PORT, RESET_VALUE, SERIAL_GSI, SERIAL_PORT, SERIAL_PORTS, SLEEP_CONTROL_PORT,
+        SLEEP_STATUS_PORT, SLEEP_TYPE_S5, VIRTIO_FIRST_GSI, VIRTIO_SLOT_BYTES, VIRTIO_SLOTS, slot_base,
+    },
 };
-use acpi_tables::Aml;
-use acpi_tables::aml::{Device, EISAName, IO, Interrupt, Memory32Fixed, Name, Package, ResourceTemplate, Scope};
-use acpi_tables::fadt::{FADTBuilder, Flags};
-use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
-use acpi_tables::madt::{EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic};
-use acpi_tables::rsdp::Rsdp;
-use acpi_tables::sdt::Sdt;
-use acpi_tables::xsdt::XSDT;
+use acpi_tables::{
+    Aml,
+    aml::{Device, EISAName, IO, Interrupt, Memory32Fixed, Name, Package, ResourceTemplate, Scope},
+    fadt::{FADTBuilder, Flags},
+    gas::{AccessSize, AddressSpace, GAS},
+    madt::{EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic},
+    rsdp::Rsdp,
+    sdt::Sdt,
+    xsdt::XSDT,
+};
 
 const OEM: [u8; 6] = *b"CASEMT";
 const OEM_TABLE: [u8; 8] = *b"CASEMATE";

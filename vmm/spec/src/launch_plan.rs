@@ -3,13 +3,14 @@
 //! One pure function of the spec and the files' sizes; what is measured is what is loaded. Kernel and initrd are
 //! not pages of the plan: they are read straight into their ranges.
 
-use crate::acpi;
-use crate::boot_params::{BootParams, setup_data_node};
-use crate::layout::{
-    ACPI_TABLES, CMDLINE, CMDLINE_MAX_BYTES, GDT, GpaRange, HIGH_MEMORY, PAGE_BYTES, PAGE_DIRECTORY, PDPT, PML4, RESET_PORT, RESET_VALUE,
-    RESET_VECTOR, SETUP_DATA_HOST_PAGE_NODE, SETUP_DATA_MANIFEST_NODE, ZERO_PAGE, e820, ram_ranges,
+use crate::{
+    Boot, Tee, VmSpec, acpi,
+    boot_params::{BootParams, setup_data_node},
+    layout::{
+        ACPI_TABLES, CMDLINE, CMDLINE_MAX_BYTES, GDT, GpaRange, HIGH_MEMORY, PAGE_BYTES, PAGE_DIRECTORY, PDPT, PML4, RESET_PORT,
+        RESET_VALUE, RESET_VECTOR, SETUP_DATA_HOST_PAGE_NODE, SETUP_DATA_MANIFEST_NODE, ZERO_PAGE, e820, ram_ranges,
+    },
 };
-use crate::{Boot, Tee, VmSpec};
 use boot_manifest::{HostPage, Manifest, Mode, SETUP_DATA_HOST_PAGE, SETUP_DATA_MANIFEST};
 
 /// The GDT of the 64-bit boot protocol: null, unused, code (0x10: execute/read, long mode), data (0x18: read/write).

@@ -1,17 +1,23 @@
 //! Requests over a real socket, to a VM of no vCPUs: the protocol is what is tested here.
 
 use super::*;
-use crate::devices::Buses;
-use crate::devices::virtio::block::{Block, Layers};
-use crate::seccomp::{Filter, VCPU};
-use crate::vcpu::VcpuContext;
+use crate::{
+    devices::{
+        Buses,
+        virtio::block::{Block, Layers},
+    },
+    seccomp::{Filter, VCPU},
+    vcpu::VcpuContext,
+};
 use nix::sys::socket::{
     AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect, getsockname, listen, recv, sendmsg,
     socket,
 };
 use proptest::prelude::*;
-use std::io::{IoSlice, Write};
-use std::sync::Mutex;
+use std::{
+    io::{IoSlice, Write},
+    sync::Mutex,
+};
 use vm_spec::control::{MESSAGE_MAX_BYTES, Stats};
 
 struct Server {

@@ -2,8 +2,10 @@
 
 use crate::descriptors;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockType, getsockopt, recvmsg, send, sockopt};
-use std::io::{self, IoSliceMut};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::{
+    io::{self, IoSliceMut},
+    os::fd::{AsRawFd, OwnedFd, RawFd},
+};
 use vm_spec::control::{EXTENTS_PER_MESSAGE, MESSAGE_MAX_BYTES, Reply, Request};
 
 /// Most descriptors that Linux lets a packet carry (`SCM_MAX_FD`). There is room for all of them: those that find none

@@ -1,26 +1,35 @@
 //! The board: which device sits where. Every place is fixed ([`vm_spec::layout`]); an absent device leaves its slot empty.
 
-use super::power::{KEYBOARD_PORT, KeyboardReset, Power};
-use super::serial::Serial;
-use super::virtio::SharedVirtioDevice;
-use super::virtio::block::{Block, Durability, Layers, LayersHandle, Scratch, ScratchError};
-use super::virtio::mmio::{EmptySlot, MmioTransport, QUEUE_NOTIFY};
-use super::virtio::rng::Rng;
-use super::virtio::vsock::Vsock;
-use super::{BusDevice, BusError, Buses, SharedDevice};
-use crate::descriptors::DeviceFiles;
-use crate::event_loop::EventLoop;
-use crate::exit_reason::ExitEvent;
-use crate::kvm::{KvmError, KvmVm};
-use crate::memory::Memory;
-
-use crate::watchdog::Watchdog;
-use std::fs::File;
-use std::io;
-use std::sync::{Arc, Mutex};
-use vm_spec::VmSpec;
-use vm_spec::layout::{
-    POWER_PORTS, SERIAL_GSI, SERIAL_PORT, SERIAL_PORTS, SLEEP_CONTROL_PORT, VIRTIO_SLOT_BYTES, VIRTIO_SLOTS, VirtioSlot, slot_base,
+use super::{
+    BusDevice, BusError, Buses, SharedDevice,
+    power::{KEYBOARD_PORT, KeyboardReset, Power},
+    serial::Serial,
+    virtio::{
+        SharedVirtioDevice,
+        block::{Block, Durability, Layers, LayersHandle, Scratch, ScratchError},
+        mmio::{EmptySlot, MmioTransport, QUEUE_NOTIFY},
+        rng::Rng,
+        vsock::Vsock,
+    },
+};
+use crate::{
+    descriptors::DeviceFiles,
+    event_loop::EventLoop,
+    exit_reason::ExitEvent,
+    kvm::{KvmError, KvmVm},
+    memory::Memory,
+    watchdog::Watchdog,
+};
+use std::{
+    fs::File,
+    io,
+    sync::{Arc, Mutex},
+};
+use vm_spec::{
+    VmSpec,
+    layout::{
+        POWER_PORTS, SERIAL_GSI, SERIAL_PORT, SERIAL_PORTS, SLEEP_CONTROL_PORT, VIRTIO_SLOT_BYTES, VIRTIO_SLOTS, VirtioSlot, slot_base,
+    },
 };
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 

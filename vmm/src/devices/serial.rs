@@ -4,9 +4,7 @@
 
 use super::BusDevice;
 use crate::watchdog::Watchdog;
-use std::fs::File;
-use std::io::Write;
-use std::sync::Arc;
+use std::{fs::File, io::Write, sync::Arc};
 use vmm_sys_util::eventfd::EventFd;
 
 /// Most bytes a guest can write to the console in its life: a console log must not fill the host's disk.

@@ -1,18 +1,24 @@
 //! The loop of one vCPU thread: enters the guest, serves its exits, counts them.
 
 use super::pause::PauseControl;
-use crate::devices::Buses;
-use crate::exit_reason::{ExitEvent, ExitReason};
-use crate::kvm;
-use crate::seccomp::Filter;
-use crate::watchdog::{ExitMeter, THROTTLE, Verdict, Watchdog};
+use crate::{
+    devices::Buses,
+    exit_reason::{ExitEvent, ExitReason},
+    kvm,
+    seccomp::Filter,
+    watchdog::{ExitMeter, THROTTLE, Verdict, Watchdog},
+};
 use kvm_bindings::{KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN};
 use kvm_ioctls::{VcpuExit, VcpuFd};
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::sleep;
-use std::time::Instant;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::sleep,
+    time::Instant,
+};
 
 /// What all vCPU threads share.
 pub struct VcpuContext {

@@ -6,9 +6,13 @@
 //!    └────stop()──► stopped ◄──stop()──┘
 //! ```
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 /// A kick that arrives just before the thread enters the guest is lost, so kicks repeat after this time.
 const KICK_INTERVAL: Duration = Duration::from_millis(1);
@@ -141,9 +145,10 @@ impl Drop for RunGuard<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
-    use std::sync::atomic::AtomicUsize;
-    use std::thread;
+    use std::{
+        sync::{Arc, atomic::AtomicUsize},
+        thread,
+    };
 
     /// Starts `threads` that count loop iterations until they are stopped.
     fn spinning(control: &Arc<PauseControl>, threads: usize) -> (Arc<AtomicUsize>, Vec<thread::JoinHandle<()>>) {

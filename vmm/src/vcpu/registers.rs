@@ -5,8 +5,7 @@
 //! wait for INIT and SIPI in the in-kernel local APIC.
 
 use kvm_bindings::{Msrs, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs};
-use vm_spec::layout::GDT;
-use vm_spec::{Entry, GDT_ENTRIES};
+use vm_spec::{Entry, GDT_ENTRIES, layout::GDT};
 
 const CR0_PE: u64 = 1;
 const CR0_ET: u64 = 1 << 4;

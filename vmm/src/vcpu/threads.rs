@@ -1,18 +1,26 @@
 //! All vCPU threads: start, pause, resume, stop, statistics.
 
-use super::exits::{ExitCounters, VcpuContext, run};
-use super::pause::{PauseControl, PauseTimeout};
-use crate::exit_reason::{ExitEvent, ExitReason};
-use crate::stats::VcpuStats;
-use crate::watchdog::Watchdog;
+use super::{
+    exits::{ExitCounters, VcpuContext, run},
+    pause::{PauseControl, PauseTimeout},
+};
+use crate::{
+    exit_reason::{ExitEvent, ExitReason},
+    stats::VcpuStats,
+    watchdog::Watchdog,
+};
 use kvm_ioctls::VcpuFd;
-use std::collections::BTreeMap;
-use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{Builder, JoinHandle};
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::{Builder, JoinHandle},
+};
 use vm_spec::control::Stats;
-use vmm_sys_util::errno;
-use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
+use vmm_sys_util::{
+    errno,
+    signal::{Killable, SIGRTMIN, register_signal_handler},
+};
 
 /// Stack of a vCPU thread: the run loop and the devices' register code, nothing deep.
 const STACK_BYTES: usize = 256 << 10;

@@ -1,12 +1,16 @@
 //! What a running VMM has left: ids, capabilities, namespaces, files, limits, and a filter on every thread.
 
 use super::{Vm, elf, guests, has_kvm, start_as, with};
-use std::collections::BTreeSet;
-use std::fs::{read_dir, read_link, read_to_string};
-use std::os::unix::net::UnixListener;
-use std::process::Command;
-use vm_spec::Identity;
-use vm_spec::control::{Reply, Request};
+use std::{
+    collections::BTreeSet,
+    fs::{read_dir, read_link, read_to_string},
+    os::unix::net::UnixListener,
+    process::Command,
+};
+use vm_spec::{
+    Identity,
+    control::{Reply, Request},
+};
 
 const USER: u32 = 0x7000_1234;
 

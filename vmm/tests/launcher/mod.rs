@@ -1,14 +1,20 @@
 //! Starts `casemate-vmm` as the shim does: opens files, lets descriptors be inherited, talks to the control socket.
 
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, getsockname, listen, socket};
-use std::error::Error;
-use std::fs::File;
-use std::io::{Seek, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::process::{Child, Command, Stdio};
-use vm_spec::control::{Client, Extent, Reply, Request};
-use vm_spec::{Boot, Fd, HostData, Scratch, Tee, VmSpec, Vsock, Watchdog};
+use nix::{
+    fcntl::{FcntlArg, FdFlag, fcntl},
+    sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, getsockname, listen, socket},
+};
+use std::{
+    error::Error,
+    fs::File,
+    io::{Seek, Write},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    process::{Child, Command, Stdio},
+};
+use vm_spec::{
+    Boot, Fd, HostData, Scratch, Tee, VmSpec, Vsock, Watchdog,
+    control::{Client, Extent, Reply, Request},
+};
 
 /// Any error will do here.
 pub type Outcome<T> = Result<T, Box<dyn Error>>;

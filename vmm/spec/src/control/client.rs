@@ -1,14 +1,20 @@
 //! The client's end of a control socket: one request and one reply at a time, each within a time limit.
 
 use super::{MESSAGE_MAX_BYTES, Reply, Request};
-use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, sendmsg, setsockopt, socket, sockopt,
+use nix::{
+    errno::Errno,
+    sys::{
+        socket::{
+            AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, sendmsg, setsockopt, socket, sockopt,
+        },
+        time::TimeVal,
+    },
 };
-use nix::sys::time::TimeVal;
-use std::io::{self, IoSlice};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::path::Path;
+use std::{
+    io::{self, IoSlice},
+    os::fd::{AsRawFd, OwnedFd, RawFd},
+    path::Path,
+};
 
 /// Seconds within which the VMM must take a request, and then answer it. Pausing may take it five.
 const ANSWER_SECONDS: i64 = 10;

@@ -15,11 +15,15 @@ pub use scratch::{Durability, Scratch, ScratchError};
 
 use super::{Activation, Buffers, Chain, RingError, VirtioDevice, lock, read_config_space};
 use request::{Header, MAX_RANGE_SECTORS, MAX_RANGES, RANGE_BYTES, Request, SECTOR_BYTES, Status};
-use std::fs::File;
-use std::io;
-use std::sync::{Arc, Mutex};
-use virtio_bindings::virtio_blk::{VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_ID_BYTES};
-use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
+use std::{
+    fs::File,
+    io,
+    sync::{Arc, Mutex},
+};
+use virtio_bindings::{
+    virtio_blk::{VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_ID_BYTES},
+    virtio_ids::VIRTIO_ID_BLOCK,
+};
 
 /// Descriptors in the request queue.
 const QUEUE_SIZE: u16 = 256;

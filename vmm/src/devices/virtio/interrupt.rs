@@ -1,8 +1,10 @@
 //! The interrupt of one virtio device: status bits that the guest reads and acknowledges, and the line to KVM.
 
 use crate::watchdog::Watchdog;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU32, Ordering},
+};
 use vmm_sys_util::eventfd::EventFd;
 
 /// Interrupt status bit 0: a used buffer is there (virtio 1.2, 4.2.2).

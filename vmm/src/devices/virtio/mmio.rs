@@ -9,18 +9,20 @@
 //! features only before FEATURES_OK, queue registers only between FEATURES_OK and DRIVER_OK.
 
 use super::{Activation, Interrupt, Memory, Ring, SharedVirtioDevice, lock};
-use crate::devices::BusDevice;
-use crate::event_loop::{EventLoop, EventSet};
-use crate::watchdog::{NOTIFICATION_PAUSE, USELESS_NOTIFICATIONS_MAX, Watchdog};
-use std::io;
-use std::os::fd::AsRawFd;
-use std::sync::Arc;
-use virtio_bindings::virtio_config::{
-    VIRTIO_CONFIG_S_ACKNOWLEDGE as ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER as DRIVER, VIRTIO_CONFIG_S_DRIVER_OK as DRIVER_OK,
-    VIRTIO_CONFIG_S_FAILED as FAILED, VIRTIO_CONFIG_S_FEATURES_OK as FEATURES_OK, VIRTIO_CONFIG_S_NEEDS_RESET as NEEDS_RESET,
-    VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_VERSION_1,
+use crate::{
+    devices::BusDevice,
+    event_loop::{EventLoop, EventSet},
+    watchdog::{NOTIFICATION_PAUSE, USELESS_NOTIFICATIONS_MAX, Watchdog},
 };
-use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
+use std::{io, os::fd::AsRawFd, sync::Arc};
+use virtio_bindings::{
+    virtio_config::{
+        VIRTIO_CONFIG_S_ACKNOWLEDGE as ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER as DRIVER, VIRTIO_CONFIG_S_DRIVER_OK as DRIVER_OK,
+        VIRTIO_CONFIG_S_FAILED as FAILED, VIRTIO_CONFIG_S_FEATURES_OK as FEATURES_OK, VIRTIO_CONFIG_S_NEEDS_RESET as NEEDS_RESET,
+        VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_VERSION_1,
+    },
+    virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC},
+};
 use virtio_queue::{Queue, QueueT};
 use vm_memory::GuestAddress;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};

@@ -3,11 +3,8 @@
 //! Offsets and layouts are written out from the specification (virtio 1.2, 2.7 and 4.2.2) and not taken from the code
 //! under test.
 
-use super::mmio::MmioTransport;
-use super::{Memory, SharedVirtioDevice};
-use crate::devices::BusDevice;
-use crate::event_loop::EventLoop;
-use crate::watchdog::Watchdog;
+use super::{Memory, SharedVirtioDevice, mmio::MmioTransport};
+use crate::{devices::BusDevice, event_loop::EventLoop, watchdog::Watchdog};
 use std::sync::Arc;
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};

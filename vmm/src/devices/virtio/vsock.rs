@@ -16,10 +16,11 @@ pub mod packet;
 use super::{Activation, RingError, VirtioDevice, read_config_space};
 use muxer::{Connector, Muxer};
 use packet::HEADER_BYTES;
-use std::io;
-use std::os::fd::RawFd;
-use std::os::unix::net::UnixListener;
-use std::time::Instant;
+use std::{
+    io,
+    os::{fd::RawFd, unix::net::UnixListener},
+    time::Instant,
+};
 use virtio_bindings::virtio_ids::VIRTIO_ID_VSOCK;
 
 /// The guest's address; 2 is the host's.

@@ -2,9 +2,7 @@
 #![expect(unsafe_code, reason = "preadv and pwritev take raw pointers to guest memory")]
 
 use crate::devices::virtio::Buffers;
-use std::fs::File;
-use std::io;
-use std::os::fd::AsRawFd;
+use std::{fs::File, io, os::fd::AsRawFd};
 use vm_memory::volatile_memory::PtrGuardMut;
 
 /// Most slices in one system call (`UIO_MAXIOV`).

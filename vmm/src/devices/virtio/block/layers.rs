@@ -1,11 +1,8 @@
 //! The read-only disk of layers: extents of files, one after the other, and more of them as containers come.
 
-use super::disk::Disk;
-use super::file_io;
-use super::request::SECTOR_BYTES;
+use super::{disk::Disk, file_io, request::SECTOR_BYTES};
 use crate::devices::virtio::Buffers;
-use std::fs::File;
-use std::io;
+use std::{fs::File, io};
 use virtio_bindings::virtio_blk::VIRTIO_BLK_F_RO;
 
 /// Most extents on one disk; each holds a file descriptor.

@@ -1,11 +1,9 @@
 //! The scratch disk: one file of the host that the guest reads and writes.
 
-use super::disk::Disk;
-use super::file_io;
+use super::{disk::Disk, file_io};
 use crate::devices::virtio::Buffers;
 use nix::fcntl::{FallocateFlags, fallocate};
-use std::fs::File;
-use std::io;
+use std::{fs::File, io};
 use virtio_bindings::virtio_blk::{VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_WRITE_ZEROES};
 
 /// The file's length is a multiple of this.

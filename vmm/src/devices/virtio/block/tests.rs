@@ -1,13 +1,17 @@
 //! Tests of the block device over real rings.
 
 use super::*;
-use crate::devices::virtio::mock::{Descriptor, Driver, INDIRECT, NEXT, Part, VERSION_1, WRITE, readable, writable};
-use crate::devices::virtio::rng::Rng;
-use crate::devices::virtio::{SharedVirtioDevice, vsock::Vsock};
+use crate::devices::virtio::{
+    SharedVirtioDevice,
+    mock::{Descriptor, Driver, INDIRECT, NEXT, Part, VERSION_1, WRITE, readable, writable},
+    rng::Rng,
+    vsock::Vsock,
+};
 use proptest::prelude::*;
-use std::io::Write;
-use std::os::unix::fs::FileExt;
-use std::os::unix::net::UnixListener;
+use std::{
+    io::Write,
+    os::unix::{fs::FileExt, net::UnixListener},
+};
 use vm_memory::{Bytes, GuestAddress};
 
 const IN: u32 = 0;

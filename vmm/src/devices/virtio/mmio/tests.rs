@@ -1,8 +1,11 @@
 //! Tests of the register block through the eyes of a driver.
 
 use super::*;
-use crate::devices::virtio::mock::{Descriptor, Driver, EVENT_IDX, INDIRECT, NEEDS_RESET, NEXT, VERSION_1, WRITE, readable, writable};
-use crate::devices::virtio::{RingError, VirtioDevice, read_config_space};
+use crate::devices::virtio::{
+    RingError, VirtioDevice,
+    mock::{Descriptor, Driver, EVENT_IDX, INDIRECT, NEEDS_RESET, NEXT, VERSION_1, WRITE, readable, writable},
+    read_config_space,
+};
 use proptest::prelude::*;
 use std::sync::Mutex;
 use vm_memory::Bytes;

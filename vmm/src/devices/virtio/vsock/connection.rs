@@ -8,18 +8,22 @@
 //! bytes; the guest's SHUTDOWN with the SEND flag becomes `shutdown(SHUT_WR)`, after all its bytes. In the state *gone*
 //! the guest has forgotten the stream, but what it sent before is still delivered.
 
-use super::credit::{RECEIVE_BUFFER_BYTES, ReceiveCredit, SendCredit};
-use super::packet::{
-    HOST_CID, Header, MAX_PAYLOAD_BYTES, OP_CREDIT_REQUEST, OP_CREDIT_UPDATE, OP_REQUEST, OP_RESPONSE, OP_RST, OP_RW, OP_SHUTDOWN,
-    SHUTDOWN_BOTH, SHUTDOWN_RCV, SHUTDOWN_SEND, TYPE_STREAM,
+use super::{
+    credit::{RECEIVE_BUFFER_BYTES, ReceiveCredit, SendCredit},
+    packet::{
+        HOST_CID, Header, MAX_PAYLOAD_BYTES, OP_CREDIT_REQUEST, OP_CREDIT_UPDATE, OP_REQUEST, OP_RESPONSE, OP_RST, OP_RW, OP_SHUTDOWN,
+        SHUTDOWN_BOTH, SHUTDOWN_RCV, SHUTDOWN_SEND, TYPE_STREAM,
+    },
 };
 use crate::devices::virtio::Buffers;
-use std::collections::VecDeque;
-use std::io::{self, Read, Write};
-use std::mem::take;
-use std::net::Shutdown;
-use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    io::{self, Read, Write},
+    mem::take,
+    net::Shutdown,
+    os::unix::net::UnixStream,
+    time::{Duration, Instant},
+};
 use vm_memory::{ReadVolatile, VolatileMemoryError, WriteVolatile};
 
 /// How long the guest may take to answer a request for a connection.

@@ -1,8 +1,10 @@
 //! The line with which a client of the host names a port of the guest, as Firecracker's clients write it.
 
-use std::io::{self, Read};
-use std::os::unix::net::UnixStream;
-use std::time::Instant;
+use std::{
+    io::{self, Read},
+    os::unix::net::UnixStream,
+    time::Instant,
+};
 
 /// Longest line, newline included; `CONNECT 4294967295\n` has 19 bytes.
 const MAX_LINE_BYTES: usize = 32;

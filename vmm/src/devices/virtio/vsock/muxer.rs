@@ -3,19 +3,26 @@
 //! The muxer has an epoll set of its own, whose descriptor is ready whenever one of its sockets is: the event loop
 //! watches one descriptor however many streams there are.
 
-use super::GUEST_CID;
-use super::connection::{Connection, Key};
-use super::handshake::{Handshake, Progress};
-use super::packet::{HEADER_BYTES, HOST_CID, Header, OP_REQUEST, OP_RST, TYPE_STREAM};
-use crate::descriptors;
-use crate::devices::virtio::Buffers;
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::io;
-use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::time::{Duration, Instant};
-use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
-use vmm_sys_util::timerfd::TimerFd;
+use super::{
+    GUEST_CID,
+    connection::{Connection, Key},
+    handshake::{Handshake, Progress},
+    packet::{HEADER_BYTES, HOST_CID, Header, OP_REQUEST, OP_RST, TYPE_STREAM},
+};
+use crate::{descriptors, devices::virtio::Buffers};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    io,
+    os::{
+        fd::{AsRawFd, RawFd},
+        unix::net::{UnixListener, UnixStream},
+    },
+    time::{Duration, Instant},
+};
+use vmm_sys_util::{
+    epoll::{ControlOperation, Epoll, EpollEvent, EventSet},
+    timerfd::TimerFd,
+};
 
 /// Most streams and clients without a port yet, together.
 pub const MAX_CONNECTIONS: usize = 1024;

@@ -5,23 +5,29 @@ mod hostile;
 mod interleaving;
 mod streams;
 
-use super::connection::REQUEST_DEADLINE;
-use super::credit::RECEIVE_BUFFER_BYTES;
-use super::packet::{
-    HOST_CID, Header, MAX_PAYLOAD_BYTES, OP_CREDIT_REQUEST, OP_CREDIT_UPDATE, OP_REQUEST, OP_RESPONSE, OP_RST, OP_RW, OP_SHUTDOWN,
-    SHUTDOWN_BOTH, SHUTDOWN_RCV, SHUTDOWN_SEND, TYPE_STREAM,
+use super::{
+    connection::REQUEST_DEADLINE,
+    credit::RECEIVE_BUFFER_BYTES,
+    packet::{
+        HOST_CID, Header, MAX_PAYLOAD_BYTES, OP_CREDIT_REQUEST, OP_CREDIT_UPDATE, OP_REQUEST, OP_RESPONSE, OP_RST, OP_RW, OP_SHUTDOWN,
+        SHUTDOWN_BOTH, SHUTDOWN_RCV, SHUTDOWN_SEND, TYPE_STREAM,
+    },
+    *,
 };
-use super::*;
-use crate::devices::virtio::lock;
-use crate::devices::virtio::mock::{Driver, VERSION_1, readable, writable};
+use crate::devices::virtio::{
+    lock,
+    mock::{Driver, VERSION_1, readable, writable},
+};
 use proptest::prelude::*;
-use std::collections::{HashMap, VecDeque};
-use std::io::{Read, Write};
-use std::net::Shutdown;
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::{
+    collections::{HashMap, VecDeque},
+    io::{Read, Write},
+    net::Shutdown,
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 use vm_memory::{Bytes, GuestAddress};
 
 const PORT: u32 = 1024;

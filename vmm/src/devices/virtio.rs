@@ -22,11 +22,12 @@ pub use buffers::{Buffers, ShortBuffer};
 pub use interrupt::Interrupt;
 pub use ring::{Chain, Ring, RingError};
 
-use std::os::fd::RawFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    os::fd::RawFd,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
-/// Guest memory as the devices see it; clones share the mappings.
-pub type Memory = vm_memory::GuestMemoryMmap<()>;
+pub use crate::memory::Memory;
 
 /// What the driver agreed on, given to a device when the driver sets DRIVER_OK.
 pub struct Activation {
