@@ -65,7 +65,7 @@ pub fn build(spec: &VmSpec, files: Files, filters: Filters) -> Result<Vm, BuildE
     jail::enter(&jail_config(spec, &files.devices.written()))?;
     let memory = memory::allocate(spec.memory)?;
     let kvm = KvmVm::new(kvm, &memory)?;
-    let watchdog = Arc::new(Watchdog::new(spec.watchdog));
+    let watchdog = Arc::new(Watchdog::default());
     let exit_event = Arc::new(ExitEvent::new().map_err(BuildError::Events)?);
     let mut events = EventLoop::new().map_err(BuildError::Events)?;
     let context = DeviceContext {

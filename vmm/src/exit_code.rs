@@ -9,7 +9,6 @@
 //! | 4 | triple fault in the guest |
 //! | 5 | KVM could not run the guest any further |
 //! | 6 | a fault in the VMM itself |
-//! | 7 | the guest kept the VMM busy without end, and the spec says to end it then |
 //!
 //! SIGSYS (159 in a shell) means that a thread made a system call that its filter forbids; the kernel's log names it.
 //! Another signal (137 for SIGKILL) means that the host ended the process.
@@ -40,7 +39,6 @@ pub fn report(result: Result<ExitReason, Failure>) -> ExitCode {
         Ok(ExitReason::PowerOff | ExitReason::Stopped) => return ExitCode::SUCCESS,
         Ok(ExitReason::Reset) => (3, "the guest asked for a reset; its console says why".into()),
         Ok(ExitReason::TripleFault) => (4, "triple fault in the guest; its console says how far it came".into()),
-        Ok(ExitReason::ExitStorm) => (7, "the guest exits without end and without getting anything done".into()),
         Ok(ExitReason::VmmFailed(why)) => (6, why),
         Ok(ExitReason::KvmFailed(why)) => (5, format!("KVM cannot run the guest any further: {why}")),
         Err(failure) => (failure_code(&failure), with_causes(&failure)),

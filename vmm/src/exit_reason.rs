@@ -16,8 +16,6 @@ pub enum ExitReason {
     TripleFault,
     /// KVM cannot run the guest, with the cause.
     KvmFailed(String),
-    /// The watchdog detected an exit storm.
-    ExitStorm,
     /// The VMM failed, with the cause.
     VmmFailed(String),
 }

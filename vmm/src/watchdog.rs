@@ -1,58 +1,53 @@
-//! Notices a guest that keeps the VMM busy without getting anything done: exits without end, doorbells rung for nothing.
+//! Detects guests that keep the VMM busy without progress: exit storms, and queue notifications without buffers.
 //!
-//! Work is what counts, not speed: a chain that a device has served, or a byte on the console (as long as it has room). A busy guest makes two
-//! exits for each interrupt that follows such work, and a booting one a thousand exits in all. A *storm* is
-//! [`STORM_WINDOWS`] windows of [`WINDOW_EXITS`] exits in a row, each of them fast and almost without work. Only the
-//! thread of a vCPU that storms is slowed down, so even a guest judged wrongly goes on, and stops storming by working.
+//! Progress, not speed, is what counts: a descriptor chain that a device has served, or a byte on the console (until its
+//! limit). A busy guest makes two exits for each interrupt that follows such progress, and a booting one a thousand exits
+//! in all. An *exit storm* is [`STORM_WINDOWS`] windows of [`WINDOW_EXITS`] exits in a row, each of them fast and almost
+//! without progress. Only the thread of the vCPU in the storm is throttled, so even a false positive keeps running, and
+//! the storm is over as soon as the guest makes progress.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
-use vm_spec::{Watchdog as Action, control::WatchdogStats};
+use vm_spec::control::WatchdogStats;
 
-/// Exits between two looks at the clock.
+/// Exits per window; the clock is read once in each.
 const WINDOW_EXITS: u32 = 4096;
-/// A window with at least this much work is an honest one.
-const WINDOW_WORK: u64 = WINDOW_EXITS as u64 / 16;
-/// A window that took longer is no burden: 20 000 exits a second.
+/// A window with at least this much progress is no part of a storm.
+const WINDOW_PROGRESS: u64 = WINDOW_EXITS as u64 / 16;
+/// A window that took longer is no part of a storm: less than 20 000 exits a second.
 const WINDOW_TIME: Duration = Duration::from_millis(WINDOW_EXITS as u64 / 20);
-/// Bad windows in a row that are a storm: 131 072 exits.
+/// Bad windows in a row that make a storm: 131 072 exits.
 const STORM_WINDOWS: u32 = 32;
-/// How long a storming vCPU waits after each exit.
+/// How long a vCPU in a storm sleeps after each exit: about a thousand exits a second remain.
 pub const THROTTLE: Duration = Duration::from_millis(1);
-/// Doorbells in a row that led to nothing before that queue is not listened to for a moment.
+/// Notifications in a row without a served chain before the queue's handler is suspended.
 pub const USELESS_NOTIFICATIONS_MAX: u32 = 256;
-/// That moment: short enough that a driver in good faith hardly notices.
+/// How long it is suspended: too short for a well-behaved driver to notice.
 pub const NOTIFICATION_PAUSE: Duration = Duration::from_millis(2);
 
-/// What all threads share.
+/// Progress and counters, shared by all threads.
 #[derive(Debug, Default)]
 pub struct Watchdog {
-    action: Action,
-    work: AtomicU64,
+    progress: AtomicU64,
     storms: AtomicU64,
     throttled: AtomicU64,
     silenced: AtomicU64,
 }
 
 impl Watchdog {
-    /// A watchdog that does `action` about storms.
-    pub fn new(action: Action) -> Self {
-        Self { action, ..Self::default() }
-    }
-
-    /// A device has done `amount` of work.
+    /// A device has made `amount` of progress.
     pub fn record_progress(&self, amount: u64) {
-        self.work.fetch_add(amount, Ordering::Relaxed);
+        self.progress.fetch_add(amount, Ordering::Relaxed);
     }
 
-    /// All work so far.
+    /// All progress so far.
     pub fn progress(&self) -> u64 {
-        self.work.load(Ordering::Relaxed)
+        self.progress.load(Ordering::Relaxed)
     }
 
-    /// A doorbell is not listened to for a moment.
+    /// A queue's handler was suspended.
     pub fn record_silenced(&self) {
         self.silenced.fetch_add(1, Ordering::Relaxed);
     }
@@ -68,64 +63,47 @@ impl Watchdog {
     }
 }
 
-/// What is to be done after an exit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Nothing.
-    Go,
-    /// Wait for [`THROTTLE`].
-    Wait,
-    /// End the VM.
-    End,
-}
-
-/// Watches the exits of one vCPU.
+/// Measures the exits of one vCPU.
 #[derive(Debug)]
 pub struct ExitMeter {
     exits: u32,
-    began: Instant,
-    work: u64,
+    window_start: Instant,
+    progress: u64,
     bad_windows: u32,
-    /// Waits ordered in this window: no time of the guest's.
-    waited: Duration,
+    /// Throttling in this window, which does not count as the guest's time.
+    throttled: Duration,
 }
 
 impl ExitMeter {
-    /// A meter at `now`.
+    /// Starts a window at `now`.
     pub fn new(now: Instant) -> Self {
         Self {
             exits: 0,
-            began: now,
-            work: 0,
+            window_start: now,
+            progress: 0,
             bad_windows: 0,
-            waited: Duration::ZERO,
+            throttled: Duration::ZERO,
         }
     }
 
-    /// Counts one exit; the clock is asked once in a window.
-    pub fn exit(&mut self, watchdog: &Watchdog, now: impl FnOnce() -> Instant) -> Verdict {
+    /// Counts one exit; `true` if the caller must wait for [`THROTTLE`].
+    pub fn exit(&mut self, watchdog: &Watchdog, now: impl FnOnce() -> Instant) -> bool {
         self.exits += 1;
         if self.exits == WINDOW_EXITS {
-            self.judge_window(watchdog, now());
+            self.end_window(watchdog, now());
         }
-        if self.bad_windows < STORM_WINDOWS {
-            return Verdict::Go;
+        let in_storm = self.bad_windows >= STORM_WINDOWS;
+        if in_storm {
+            self.throttled += THROTTLE;
+            watchdog.throttled.fetch_add(1, Ordering::Relaxed);
         }
-        match watchdog.action {
-            Action::Report => Verdict::Go,
-            Action::Throttle => {
-                self.waited += THROTTLE;
-                watchdog.throttled.fetch_add(1, Ordering::Relaxed);
-                Verdict::Wait
-            }
-            Action::End => Verdict::End,
-        }
+        in_storm
     }
 
-    fn judge_window(&mut self, watchdog: &Watchdog, now: Instant) {
-        let work = watchdog.progress();
-        let busy = now.saturating_duration_since(self.began).saturating_sub(self.waited);
-        if busy < WINDOW_TIME && work - self.work < WINDOW_WORK {
+    fn end_window(&mut self, watchdog: &Watchdog, now: Instant) {
+        let progress = watchdog.progress();
+        let busy = now.saturating_duration_since(self.window_start).saturating_sub(self.throttled);
+        if busy < WINDOW_TIME && progress - self.progress < WINDOW_PROGRESS {
             self.bad_windows = self.bad_windows.saturating_add(1);
             if self.bad_windows == STORM_WINDOWS {
                 watchdog.storms.fetch_add(1, Ordering::Relaxed);
@@ -135,7 +113,7 @@ impl ExitMeter {
         }
         *self = Self {
             bad_windows: self.bad_windows,
-            work,
+            progress,
             ..Self::new(now)
         };
     }
@@ -145,71 +123,69 @@ impl ExitMeter {
 mod tests {
     use super::*;
 
-    /// Runs `exits` exits, `gap` apart, each with `work(i)`; counts the verdicts other than `Go`.
-    fn run(watchdog: &Watchdog, meter: &mut ExitMeter, clock: &mut Instant, exits: u32, gap: Duration, work: fn(u32) -> u64) -> u32 {
-        let mut stopped = 0;
+    /// Runs `exits` exits, `gap` apart, each with `progress(i)`; counts those that were throttled.
+    fn run(watchdog: &Watchdog, meter: &mut ExitMeter, clock: &mut Instant, exits: u32, gap: Duration, progress: fn(u32) -> u64) -> u32 {
+        let mut throttled = 0;
         for i in 0..exits {
             *clock += gap;
-            watchdog.record_progress(work(i));
-            match meter.exit(watchdog, || *clock) {
-                Verdict::Go => {}
-                Verdict::Wait => {
-                    *clock += THROTTLE;
-                    stopped += 1;
-                }
-                Verdict::End => stopped += 1,
+            watchdog.record_progress(progress(i));
+            if meter.exit(watchdog, || *clock) {
+                *clock += THROTTLE;
+                throttled += 1;
             }
         }
-        stopped
+        throttled
     }
 
     const FAST: Duration = Duration::from_micros(2);
     const STORM_EXITS: u32 = STORM_WINDOWS * WINDOW_EXITS;
 
-    fn fresh(action: Action) -> (Watchdog, ExitMeter, Instant) {
+    fn start() -> (Watchdog, ExitMeter, Instant) {
         let now = Instant::now();
-        (Watchdog::new(action), ExitMeter::new(now), now)
+        (Watchdog::default(), ExitMeter::new(now), now)
     }
 
     #[test]
-    fn a_spinning_guest_is_slowed_down_and_let_go_once_it_works() {
-        let (watchdog, mut meter, mut clock) = fresh(Action::Throttle);
+    fn a_storm_is_throttled_until_the_guest_makes_progress() {
+        let (watchdog, mut meter, mut clock) = start();
         assert_eq!(run(&watchdog, &mut meter, &mut clock, STORM_EXITS - 1, FAST, |_| 0), 0);
+        assert_eq!(watchdog.stats().storms, 0);
         assert_eq!(
             run(&watchdog, &mut meter, &mut clock, 3 * WINDOW_EXITS, FAST, |_| 0),
             3 * WINDOW_EXITS,
-            "storms on while slowed down"
+            "throttling does not end the storm"
         );
         assert_eq!(watchdog.stats().storms, 1);
-        let stopped = run(&watchdog, &mut meter, &mut clock, 2 * WINDOW_EXITS, FAST, |i| u64::from(i % 2 == 0));
-        assert!(stopped <= WINDOW_EXITS, "{stopped}");
+        let throttled = run(&watchdog, &mut meter, &mut clock, 2 * WINDOW_EXITS, FAST, |i| u64::from(i % 2 == 0));
+        assert!(throttled <= WINDOW_EXITS, "{throttled}");
         assert_eq!(run(&watchdog, &mut meter, &mut clock, WINDOW_EXITS, FAST, |_| 0), 0);
     }
 
     #[test]
-    fn the_action_decides() {
-        for (action, wanted) in [(Action::Report, 0), (Action::End, 1)] {
-            let (watchdog, mut meter, mut clock) = fresh(action);
-            assert_eq!(run(&watchdog, &mut meter, &mut clock, STORM_EXITS, FAST, |_| 0), wanted);
-            assert_eq!(watchdog.stats().storms, 1);
+    fn each_storm_is_counted() {
+        let (watchdog, mut meter, mut clock) = start();
+        for storms in 1..=3 {
+            run(&watchdog, &mut meter, &mut clock, STORM_EXITS, FAST, |_| 0);
+            assert_eq!(watchdog.stats().storms, storms);
+            run(&watchdog, &mut meter, &mut clock, 2 * WINDOW_EXITS, FAST, |i| u64::from(i % 2 == 0));
         }
     }
 
-    /// Exits, the time between them, and the work done by each.
-    type Life = (u32, Duration, fn(u32) -> u64);
+    /// Exits, the time between them, and the progress of each.
+    type Workload = (u32, Duration, fn(u32) -> u64);
 
     /// Two exits for each interrupt of a busy disk; three for each character of the console; a slow poll; a whole boot.
     #[test]
-    fn honest_guests_are_left_alone() {
-        let honest: [Life; 4] = [
+    fn well_behaved_guests_are_not_throttled() {
+        let workloads: [Workload; 4] = [
             (20 * STORM_EXITS, FAST, |i| u64::from(i % 2 == 0)),
             (20 * STORM_EXITS, FAST, |i| u64::from(i % 3 == 0)),
             (20 * STORM_EXITS, Duration::from_micros(51), |_| 0),
             (100_000, Duration::ZERO, |_| 0),
         ];
-        for (exits, gap, work) in honest {
-            let (watchdog, mut meter, mut clock) = fresh(Action::End);
-            assert_eq!(run(&watchdog, &mut meter, &mut clock, exits, gap, work), 0, "{gap:?}");
+        for (exits, gap, progress) in workloads {
+            let (watchdog, mut meter, mut clock) = start();
+            assert_eq!(run(&watchdog, &mut meter, &mut clock, exits, gap, progress), 0, "{gap:?}");
             assert_eq!(watchdog.stats(), WatchdogStats::default());
         }
     }

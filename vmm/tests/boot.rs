@@ -15,13 +15,13 @@ use std::{
     time::{Duration, Instant},
 };
 use vm_spec::{
-    Fd, Tee, Watchdog,
+    Fd, Tee,
     control::{Reply, Request, RunState, Stats},
 };
 
 const VMM: &str = env!("CARGO_BIN_EXE_casemate-vmm");
 /// A guest that takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A started VM.
 struct Vm {
@@ -91,7 +91,7 @@ impl Vm {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return (status.code(), text(&self.console), text(&self.stderr));
             }
-            assert!(start.elapsed() < PATIENCE, "the VM hangs; console: {:?}", text(&self.console));
+            assert!(start.elapsed() < TIMEOUT, "the VM hangs; console: {:?}", text(&self.console));
             sleep(Duration::from_millis(2));
         }
     }
@@ -99,7 +99,7 @@ impl Vm {
     fn wait_for_output(&self) {
         let start = Instant::now();
         while text(&self.console).is_empty() {
-            assert!(start.elapsed() < PATIENCE, "no output; stderr: {}", text(&self.stderr));
+            assert!(start.elapsed() < TIMEOUT, "no output; stderr: {}", text(&self.stderr));
             sleep(Duration::from_millis(2));
         }
     }
@@ -264,7 +264,7 @@ fn a_paused_guest_stands_still_and_goes_on() {
         sleep(Duration::from_millis(20));
         assert_eq!(vm.stats().to_vmm["io"], at_pause.to_vmm["io"]);
         assert_eq!(vm.ask(Request::Resume), Reply::Done);
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while vm.stats().to_vmm["io"] <= at_pause.to_vmm["io"] {
             assert!(Instant::now() < deadline, "the guest does not go on");
         }
@@ -298,20 +298,26 @@ fn a_paused_vm_serves_no_device_until_it_is_resumed() {
     }
     assert_eq!(vm.ask(Request::Resume), Reply::Done);
     client.set_nonblocking(false).unwrap();
-    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.set_read_timeout(Some(TIMEOUT)).unwrap();
     assert_eq!(client.read(&mut [0]).unwrap(), 0);
     assert_eq!(vm.ask(Request::Stop), Reply::Done);
     assert_eq!(vm.end().0, Some(0));
 }
 
 #[test]
-fn a_guest_that_only_exits_is_ended_where_the_spec_says_so() {
+fn a_guest_that_only_exits_is_throttled() {
     if !has_kvm() {
         return;
     }
-    let (status, _, stderr) = run(guests::busy(), |vm| vm.spec.watchdog = Watchdog::End);
-    assert_eq!(status, Some(7), "{stderr}");
-    assert!(stderr.contains("exits without end"), "{stderr}");
+    let vm = start(elf(guests::busy()), |_| ());
+    let deadline = Instant::now() + TIMEOUT;
+    while vm.stats().watchdog.throttled == 0 {
+        assert!(Instant::now() < deadline, "{:?}", vm.stats().watchdog);
+        sleep(Duration::from_millis(10));
+    }
+    assert_eq!(vm.stats().watchdog.storms, 1);
+    assert_eq!(vm.ask(Request::Stop), Reply::Done);
+    assert_eq!(vm.end().0, Some(0));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 use vm_spec::control::{Client, Extent, Reply, Request, Stats};
-use vm_spec::{Boot, Fd, HostData, Scratch, Tee, VmSpec, Vsock, Watchdog};
+use vm_spec::{Boot, Fd, HostData, Scratch, Tee, VmSpec, Vsock};
 
 const GUEST: &str = "/usr/local/share/casemate";
 const VMM: &str = "/usr/local/bin/casemate-vmm";
@@ -87,7 +87,6 @@ impl Vm {
             scratch: Some(Scratch { file: fd(&scratch) }),
             rng: true,
             identity: None,
-            watchdog: Watchdog::default(),
         };
         let mut spec_file = tempfile::tempfile().context("cannot create the spec's file")?;
         spec_file

@@ -17,7 +17,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 use tokio::process::{Child, Command};
-use vm_spec::{Boot, Fd, HostData, Identity, Scratch, UnprivilegedId, VmSpec, Vsock, Watchdog};
+use vm_spec::{Boot, Fd, HostData, Identity, Scratch, UnprivilegedId, VmSpec, Vsock};
 
 /// Name of the VMM's program.
 const PROGRAM: &str = "casemate-vmm";
@@ -123,7 +123,6 @@ fn spec(config: &Config, host_data: [u8; 32], identity: Option<Identity>, parts:
         scratch: Some(Scratch { file: fd(&parts.scratch) }),
         rng: true,
         identity,
-        watchdog: Watchdog::Throttle,
     }
 }
 

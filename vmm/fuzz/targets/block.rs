@@ -3,7 +3,7 @@
 
 use casemate_vmm::devices::virtio::{
     SharedVirtioDevice,
-    block::{Block, Durability, Layers, LayersHandle, Scratch},
+    block::{Block, Layers, LayersHandle, Scratch},
 };
 use casemate_vmm_fuzz::{Machine, Part, parts, steps};
 use libfuzzer_sys::fuzz_target;
@@ -32,7 +32,7 @@ fuzz_target!(|bytes: &[u8]| {
         device
     } else {
         Arc::new(Mutex::new(Block::new(
-            Scratch::new(file(), Durability::Ephemeral).expect("a scratch disk"),
+            Scratch::new(file()).expect("a scratch disk"),
         )))
     };
     let mut machine = Machine::new(disk);

@@ -90,7 +90,7 @@ pub struct Stats {
     pub watchdog: WatchdogStats,
 }
 
-/// What the watchdog has seen ([`crate::Watchdog`]); all zero for an honest guest.
+/// Counters of the watchdog; all zero for a well-behaved guest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WatchdogStats {

@@ -10,6 +10,4 @@ mod spec;
 
 pub use launch_plan::{Entry, GDT_ENTRIES, Kernel, LaunchPlan, Page, PageKind, PlanError};
 
-pub use spec::{
-    Boot, Fd, HostData, Identity, MemoryMib, SPEC_MAX_BYTES, Scratch, SpecError, Tee, UnprivilegedId, Vcpus, VmSpec, Vsock, Watchdog,
-};
+pub use spec::{Boot, Fd, HostData, Identity, MemoryMib, SPEC_MAX_BYTES, Scratch, SpecError, Tee, UnprivilegedId, Vcpus, VmSpec, Vsock};

@@ -39,9 +39,6 @@ pub struct VmSpec {
     /// Whom the VMM becomes once it has its files; absent: it stays who it is.
     #[serde(default)]
     pub identity: Option<Identity>,
-    /// What happens to a guest that keeps the VMM busy without getting anything done.
-    #[serde(default)]
-    pub watchdog: Watchdog,
 }
 
 /// User and group of a VMM: its own, so that no two VMMs can signal or trace each other.
@@ -74,19 +71,6 @@ impl From<UnprivilegedId> for u32 {
     fn from(id: UnprivilegedId) -> u32 {
         id.0
     }
-}
-
-/// What the VMM does about a guest that exits to it without end and without progress.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Watchdog {
-    /// Nothing but counting it.
-    Report,
-    /// Slows the vCPU down to about a thousand such exits a second.
-    #[default]
-    Throttle,
-    /// Ends the VM.
-    End,
 }
 
 /// How the guest is entered.

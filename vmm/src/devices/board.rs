@@ -6,7 +6,7 @@ use super::{
     serial::Serial,
     virtio::{
         SharedVirtioDevice,
-        block::{Block, Durability, Layers, LayersHandle, Scratch, ScratchError},
+        block::{Block, Layers, LayersHandle, Scratch, ScratchError},
         mmio::{EmptySlot, MmioTransport, QUEUE_NOTIFY},
         rng::Rng,
         vsock::Vsock,
@@ -86,7 +86,7 @@ impl Board {
             board.add_virtio(VirtioSlot::Layers, disk, &mut context)?;
         }
         if let Some(file) = files.scratch {
-            let disk = Block::new(Scratch::new(file, Durability::Ephemeral)?);
+            let disk = Block::new(Scratch::new(file)?);
             board.add_virtio(VirtioSlot::Scratch, Arc::new(Mutex::new(disk)), &mut context)?;
         }
         if let Some(listener) = files.vsock {

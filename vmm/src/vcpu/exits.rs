@@ -6,7 +6,7 @@ use crate::{
     exit_reason::{ExitEvent, ExitReason},
     kvm,
     seccomp::Filter,
-    watchdog::{ExitMeter, THROTTLE, Verdict, Watchdog},
+    watchdog::{ExitMeter, THROTTLE, Watchdog},
 };
 use kvm_bindings::{KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN};
 use kvm_ioctls::{VcpuExit, VcpuFd};
@@ -71,11 +71,9 @@ pub fn run(vcpu: &mut VcpuFd, pause: &PauseControl, context: &VcpuContext, count
         // Keeps the guest's soft-lockup watchdog quiet after a pause; KVM refuses before the guest has set kvmclock up.
         let _ = vcpu.kvmclock_ctrl();
         while guard.may_enter() {
-            let mut reason = run_once(vcpu, buses, counters);
-            match meter.exit(watchdog, Instant::now) {
-                Verdict::Go => {}
-                Verdict::Wait => sleep(THROTTLE),
-                Verdict::End => reason = reason.or(Some(ExitReason::ExitStorm)),
+            let reason = run_once(vcpu, buses, counters);
+            if meter.exit(watchdog, Instant::now) {
+                sleep(THROTTLE);
             }
             if let Some(reason) = reason {
                 exit_event.set(reason);

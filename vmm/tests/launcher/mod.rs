@@ -12,7 +12,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 use vm_spec::{
-    Boot, Fd, HostData, Scratch, Tee, VmSpec, Vsock, Watchdog,
+    Boot, Fd, HostData, Scratch, Tee, VmSpec, Vsock,
     control::{Client, Extent, Reply, Request},
 };
 
@@ -58,7 +58,6 @@ impl Launcher {
             scratch: None,
             rng: false,
             identity: None,
-            watchdog: Watchdog::default(),
         };
         Ok(Self { spec, inherited, control })
     }

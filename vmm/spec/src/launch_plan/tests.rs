@@ -1,7 +1,7 @@
 //! The plan's promises: pages apart from each other and from kernel and initrd, fields where Linux looks for them.
 
 use super::*;
-use crate::{Fd, HostData, MemoryMib, Vcpus, Watchdog};
+use crate::{Fd, HostData, MemoryMib, Vcpus};
 use proptest::prelude::*;
 
 const KERNEL: Kernel = Kernel {
@@ -32,7 +32,6 @@ fn spec(memory: u32, tee: Tee) -> VmSpec {
         scratch: None,
         rng: false,
         identity: None,
-        watchdog: Watchdog::default(),
     }
 }
 

@@ -11,7 +11,7 @@ mod scratch;
 
 pub use disk::Disk;
 pub use layers::{AppendError, Appended, Layers, MAX_EXTENTS};
-pub use scratch::{Durability, Scratch, ScratchError};
+pub use scratch::{Scratch, ScratchError};
 
 use super::{Activation, Buffers, Chain, RingError, VirtioDevice, lock, read_config_space};
 use request::{Header, MAX_RANGE_SECTORS, MAX_RANGES, RANGE_BYTES, Request, SECTOR_BYTES, Status};

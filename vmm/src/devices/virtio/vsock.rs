@@ -1,20 +1,22 @@
 //! virtio-vsock (virtio 1.2, 5.10) in user space: streams between the guest's AF_VSOCK and unix sockets of the host.
 //!
 //! A client of the host connects to the listening socket, writes `CONNECT <port>\n`, and reads `OK <host port>\n` once
-//! the guest has accepted; from then on bytes and half-closes pass both ways. A refused connection is closed without
-//! an answer. The guest may connect only to ports that [`Vsock::serve`] lists.
+//! the guest has accepted, as with Firecracker; from then on bytes and half-closes pass both ways. A refused connection is
+//! closed without an answer. The guest only listens: a connection that it asks for is refused with an RST.
 //!
-//! This file is the virtio side; [`muxer`] owns the connections and the sockets, [`connection`] is one stream,
-//! [`credit`] and [`packet`] are pure.
+//! This file is the virtio side. [`muxer`] owns the streams, `clients` the handshakes before them; [`connection`] is one
+//! stream and `socket` its end on the host; [`credit`] and [`packet`] are pure.
 
+mod clients;
 pub mod connection;
 pub mod credit;
 pub mod handshake;
 pub mod muxer;
 pub mod packet;
+mod socket;
 
 use super::{Activation, RingError, VirtioDevice, read_config_space};
-use muxer::{Connector, Muxer};
+use muxer::Muxer;
 use packet::HEADER_BYTES;
 use std::{
     io,
@@ -23,24 +25,27 @@ use std::{
 };
 use virtio_bindings::virtio_ids::VIRTIO_ID_VSOCK;
 
-/// The guest's address; 2 is the host's.
+/// The guest's address.
 pub const GUEST_CID: u64 = 3;
 
 const RX: usize = 0;
 const TX: usize = 1;
-/// Receive, transmit, events. We send no events: the VM is never migrated.
+/// Receive, transmit, events. No event is ever sent: the VM is never migrated.
 const QUEUE_SIZES: [u16; 3] = [256, 256, 16];
 
 /// The socket device.
 pub struct Vsock {
     muxer: Muxer,
-    /// Transmit packets wait because too many of our answers do.
+    /// The transmit queue waits until the guest has taken replies.
     tx_stalled: bool,
     active: Option<Activation>,
 }
 
 impl Vsock {
-    /// A device whose host side is `listener`. Fails where the process can have no more descriptors.
+    /// A device whose host side is `listener`.
+    ///
+    /// # Errors
+    /// When the process may open no more descriptors.
     pub fn new(listener: UnixListener) -> io::Result<Self> {
         Ok(Self {
             muxer: Muxer::new(listener)?,
@@ -49,13 +54,7 @@ impl Vsock {
         })
     }
 
-    /// Lets the guest connect to `port`; each connection is the stream that `connector` returns.
-    pub fn serve(mut self, port: u32, connector: Connector) -> Self {
-        self.muxer.serve(port, connector);
-        self
-    }
-
-    /// Takes packets from the guest until there are none or our answers to them pile up.
+    /// Takes packets from the guest until there are none or too many replies wait for the guest.
     fn process_tx(&mut self) -> Result<(), RingError> {
         let Some(Activation {
             memory, rings, interrupt, ..
@@ -97,7 +96,7 @@ impl Vsock {
             while self.muxer.has_output()
                 && let Some(mut chain) = ring.pop(memory)?
             {
-                // Without room for one byte of data the stream could never move.
+                // A buffer without room for one byte of data would stall the stream.
                 let header = if chain.writable.len() > HEADER_BYTES {
                     chain.writable.split_to(HEADER_BYTES).ok()
                 } else {
@@ -115,7 +114,7 @@ impl Vsock {
                 ring.push_used(memory, chain.head, written as u32)?;
             }
             ring.notify(memory, interrupt)?;
-            // With nothing to send, fresh buffers are no news: the driver need not notify.
+            // With nothing to send, the driver need not notify of new buffers.
             if !self.muxer.has_output() || !ring.enable_notification(memory)? {
                 break;
             }

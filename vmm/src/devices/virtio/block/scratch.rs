@@ -9,21 +9,10 @@ use virtio_bindings::virtio_blk::{VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRT
 /// The file's length is a multiple of this.
 const SIZE_ALIGN_BYTES: u64 = 4096;
 
-/// What a flush of the guest means on the host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Durability {
-    /// The data reach the host's disk before the flush is answered.
-    Durable,
-    /// A flush is answered at once: the guest's key dies with the guest, and a crash of the host ends both, so nobody
-    /// could read what a flush would save.
-    Ephemeral,
-}
-
 /// A disk in one file.
 pub struct Scratch {
     file: File,
     capacity: u64,
-    durability: Durability,
 }
 
 /// Why a file cannot be a scratch disk.
@@ -39,17 +28,13 @@ pub enum ScratchError {
 
 impl Scratch {
     /// A disk as long as `file` is now; the file is open for reading and writing.
-    pub fn new(file: File, durability: Durability) -> Result<Self, ScratchError> {
+    pub fn new(file: File) -> Result<Self, ScratchError> {
         let metadata = file.metadata().map_err(ScratchError::Metadata)?;
         let capacity = metadata.len();
         if !metadata.is_file() || capacity == 0 || !capacity.is_multiple_of(SIZE_ALIGN_BYTES) {
             return Err(ScratchError::Length(capacity));
         }
-        Ok(Self {
-            file,
-            capacity,
-            durability,
-        })
+        Ok(Self { file, capacity })
     }
 
     fn allocate(&self, mode: FallocateFlags, offset: u64, length: u64) -> io::Result<()> {
@@ -87,11 +72,10 @@ impl Disk for Scratch {
         file_io::write_at(&self.file, offset, &from)
     }
 
+    /// Completes at once: the guest's encryption key dies with the guest, so after a host crash nobody could read what a
+    /// flush would have saved.
     fn flush(&self) -> io::Result<()> {
-        match self.durability {
-            Durability::Durable => self.file.sync_data(),
-            Durability::Ephemeral => Ok(()),
-        }
+        Ok(())
     }
 
     /// A file system that cannot punch holes keeps the bytes: a discard is a hint.

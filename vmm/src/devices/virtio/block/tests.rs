@@ -44,7 +44,7 @@ fn layers() -> (LayersHandle, Arc<Mutex<Block<Layers>>>) {
 
 fn scratch(len: usize) -> (File, Driver) {
     let file = file_of(&pattern(len, 1));
-    let disk = Scratch::new(file.try_clone().unwrap(), Durability::Durable).unwrap();
+    let disk = Scratch::new(file.try_clone().unwrap()).unwrap();
     (file, Driver::started(Arc::new(Mutex::new(Block::new(disk)))))
 }
 
@@ -214,7 +214,7 @@ fn a_scratch_file_has_whole_blocks() {
     for len in [0, 1, 4095, 4097] {
         let file = tempfile::tempfile().unwrap();
         file.set_len(len).unwrap();
-        assert!(matches!(Scratch::new(file, Durability::Durable), Err(ScratchError::Length(l)) if l == len));
+        assert!(matches!(Scratch::new(file), Err(ScratchError::Length(l)) if l == len));
     }
 }
 
@@ -272,7 +272,7 @@ fn odd_lengths_and_sectors_out_of_range_are_io_errors() {
 #[test]
 fn writes_need_no_flush_feature_and_flush_is_unsupported_without_it() {
     let file = file_of(&[0; 4096]);
-    let disk = Scratch::new(file.try_clone().unwrap(), Durability::Ephemeral).unwrap();
+    let disk = Scratch::new(file.try_clone().unwrap()).unwrap();
     let mut driver = Driver::new(Arc::new(Mutex::new(Block::new(disk))));
     driver.start(VERSION_1);
     assert_eq!(request(&mut driver, OUT, 1, &[9; 512], 0), (0, 1, vec![]));
@@ -420,7 +420,7 @@ proptest! {
     ) {
         let (handle, layer_disk) = layers();
         handle.append(vec![(file_of(&pattern(4096, 1)), 0, 4096)]).unwrap();
-        let scratch = Scratch::new(file_of(&pattern(4096, 1)), Durability::Ephemeral).unwrap();
+        let scratch = Scratch::new(file_of(&pattern(4096, 1))).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let device: SharedVirtioDevice = match which {
             0 => layer_disk,

@@ -1,4 +1,4 @@
-//! The line with which a client of the host names a port of the guest, as Firecracker's clients write it.
+//! The line with which a client of the host names a port of the guest, in the format of Firecracker's vsock.
 
 use std::{
     io::{self, Read},
@@ -9,28 +9,28 @@ use std::{
 /// Longest line, newline included; `CONNECT 4294967295\n` has 19 bytes.
 const MAX_LINE_BYTES: usize = 32;
 
-/// A client that has connected and not yet said where to.
+/// A client that has connected and not yet named a port.
 pub struct Handshake {
     /// The client, in non-blocking mode.
     pub stream: UnixStream,
-    /// When our patience ends.
+    /// When the client is dropped.
     pub deadline: Instant,
     line: Vec<u8>,
 }
 
-/// How far a client has come.
+/// State of a handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// The line is not complete.
     Waiting,
-    /// It wants this port of the guest.
+    /// The client wants this port of the guest.
     Port(u32),
-    /// It is gone or wrote something else.
+    /// The client has closed the socket or wrote something else.
     Refused,
 }
 
 impl Handshake {
-    /// Starts to listen to a client.
+    /// Nothing is read yet.
     pub fn new(stream: UnixStream, deadline: Instant) -> Self {
         Self {
             stream,
@@ -39,8 +39,8 @@ impl Handshake {
         }
     }
 
-    /// Reads what is there, and not one byte past the newline: those belong to the stream.
-    pub fn advance(&mut self) -> Progress {
+    /// Reads what is there, but no byte past the newline: those belong to the stream.
+    pub fn read(&mut self) -> Progress {
         let mut byte = [0];
         while self.line.len() < MAX_LINE_BYTES {
             match self.stream.read(&mut byte) {
@@ -74,7 +74,7 @@ mod tests {
     use std::io::Write;
 
     #[test]
-    fn only_the_exact_form_is_taken() {
+    fn only_the_exact_format_is_accepted() {
         assert_eq!(parse_connect(b"CONNECT 1024\n"), Some(1024));
         assert_eq!(parse_connect(b"CONNECT 4294967295\n"), Some(u32::MAX));
         for line in [
@@ -98,29 +98,29 @@ mod tests {
         server.set_nonblocking(true).unwrap();
         let mut handshake = Handshake::new(server, Instant::now());
         client.write_all(b"CONN").unwrap();
-        assert_eq!(handshake.advance(), Progress::Waiting);
+        assert_eq!(handshake.read(), Progress::Waiting);
         client.write_all(b"ECT 7\nhello").unwrap();
-        assert_eq!(handshake.advance(), Progress::Port(7));
+        assert_eq!(handshake.read(), Progress::Port(7));
         let mut rest = [0; 16];
         assert_eq!(handshake.stream.read(&mut rest).unwrap(), 5);
         assert_eq!(&rest[..5], b"hello");
     }
 
     #[test]
-    fn an_endless_line_and_an_early_end_are_refused() {
+    fn an_endless_line_and_an_early_close_are_refused() {
         let (mut client, server) = UnixStream::pair().unwrap();
         server.set_nonblocking(true).unwrap();
         let mut handshake = Handshake::new(server, Instant::now());
         client.write_all(&[b'0'; 100]).unwrap();
-        assert_eq!(handshake.advance(), Progress::Refused);
+        assert_eq!(handshake.read(), Progress::Refused);
         let (client, server) = UnixStream::pair().unwrap();
         drop(client);
-        assert_eq!(Handshake::new(server, Instant::now()).advance(), Progress::Refused);
+        assert_eq!(Handshake::new(server, Instant::now()).read(), Progress::Refused);
     }
 
     proptest! {
         #[test]
-        fn every_port_survives_the_line(port: u32) {
+        fn every_port_is_parsed(port: u32) {
             prop_assert_eq!(parse_connect(format!("CONNECT {port}\n").as_bytes()), Some(port));
         }
 

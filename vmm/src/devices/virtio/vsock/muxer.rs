@@ -1,17 +1,16 @@
-//! All streams of the vsock device, the listening socket, and the turns in which the guest hears of them.
+//! All streams of the vsock device: which packet belongs to which, and whose turn it is to send one to the guest.
 //!
-//! The muxer has an epoll set of its own, whose descriptor is ready whenever one of its sockets is: the event loop
-//! watches one descriptor however many streams there are.
+//! The muxer has an epoll set of its own, so that the event loop polls one descriptor however many streams there are.
 
 use super::{
     GUEST_CID,
+    clients::{Clients, FIRST_HANDSHAKE, LISTENER},
     connection::{Connection, Key},
-    handshake::{Handshake, Progress},
-    packet::{HEADER_BYTES, HOST_CID, Header, OP_REQUEST, OP_RST, TYPE_STREAM},
+    packet::{HEADER_BYTES, HOST_CID, Header, OP_RST, TYPE_STREAM},
 };
-use crate::{descriptors, devices::virtio::Buffers};
+use crate::devices::virtio::Buffers;
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     io,
     os::{
         fd::{AsRawFd, RawFd},
@@ -24,42 +23,28 @@ use vmm_sys_util::{
     timerfd::TimerFd,
 };
 
-/// Most streams and clients without a port yet, together.
+/// Most streams and handshakes, together.
 pub const MAX_CONNECTIONS: usize = 1024;
-/// Most resets waiting for the guest before we stop to take packets from it.
+/// Resets queued for the guest at which no more packets are taken from it.
 const MAX_REPLIES: usize = 256;
-/// How long a client may take to write its line.
-const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
-/// Clients accepted in one go.
-const ACCEPTS_PER_TURN: usize = 16;
 const EVENTS_PER_TURN: usize = 64;
-/// How often deadlines are looked at while there are any.
+/// How often deadlines are checked while there are any.
 const TICK: Duration = Duration::from_secs(1);
-/// Ports of the host's side of streams that clients open; below it are the ports that we serve.
+/// Host ports of streams.
 const FIRST_HOST_PORT: u32 = 1 << 30;
 const LAST_HOST_PORT: u32 = (1 << 31) - 1;
 
-/// Epoll tokens: a stream's is its two ports, and no host port is `u32::MAX`; handshakes count up from there.
-const FIRST_HANDSHAKE: u64 = (u32::MAX as u64) << 32;
-const LISTENER: u64 = u64::MAX;
+/// Epoll token of the timer. A stream's token is its two ports, below [`FIRST_HANDSHAKE`]: no host port is `u32::MAX`.
 const TIMER: u64 = u64::MAX - 1;
-
-/// Makes the host's end of a connection that the guest asked for.
-pub type Connector = Box<dyn FnMut() -> io::Result<UnixStream> + Send>;
 
 /// The streams of one guest.
 pub struct Muxer {
     epoll: Epoll,
-    listener: UnixListener,
-    /// No descriptor was left for a new client: the listener rests until the next tick.
-    listener_suspended: bool,
+    clients: Clients,
     timer: TimerFd,
     timer_armed: bool,
-    handshakes: HashMap<u64, Handshake>,
-    next_handshake: u64,
     connections: HashMap<Key, Connection>,
     next_port: u32,
-    connectors: BTreeMap<u32, Connector>,
     /// Streams that may have a packet for the guest, each once, served in turn.
     ready: VecDeque<Key>,
     queued: HashSet<Key>,
@@ -68,32 +53,22 @@ pub struct Muxer {
 }
 
 impl Muxer {
-    /// A muxer without streams that accepts clients from `listener`.
+    /// Accepts clients from `listener`.
     pub fn new(listener: UnixListener) -> io::Result<Self> {
-        listener.set_nonblocking(true)?;
         let (epoll, timer) = (Epoll::new()?, TimerFd::new()?);
-        epoll.ctl(ControlOperation::Add, listener.as_raw_fd(), EpollEvent::new(EventSet::IN, LISTENER))?;
+        let clients = Clients::new(listener, &epoll)?;
         epoll.ctl(ControlOperation::Add, timer.as_raw_fd(), EpollEvent::new(EventSet::IN, TIMER))?;
         Ok(Self {
             epoll,
-            listener,
-            listener_suspended: false,
+            clients,
             timer,
             timer_armed: false,
-            handshakes: HashMap::new(),
-            next_handshake: FIRST_HANDSHAKE,
             connections: HashMap::new(),
             next_port: FIRST_HOST_PORT,
-            connectors: BTreeMap::new(),
             ready: VecDeque::new(),
             queued: HashSet::new(),
             replies: VecDeque::new(),
         })
-    }
-
-    /// Lets the guest connect to `port`.
-    pub fn serve(&mut self, port: u32, connector: Connector) {
-        self.connectors.insert(port, connector);
     }
 
     /// The descriptor that is readable when [`Muxer::process_host_events`] has work.
@@ -106,7 +81,7 @@ impl Muxer {
         self.connections.len()
     }
 
-    /// Whether the guest must take answers before it is heard again.
+    /// Whether the guest must take answers before more of its packets are taken.
     pub fn is_congested(&self) -> bool {
         self.replies.len() >= MAX_REPLIES
     }
@@ -116,7 +91,7 @@ impl Muxer {
         !self.replies.is_empty() || !self.ready.is_empty()
     }
 
-    /// The guest's driver starts anew: streams it knew are gone, requests it has not seen yet wait for the next driver.
+    /// The guest's driver resets the device: streams it knew end, requests it has not seen yet wait for the next driver.
     pub fn guest_reset(&mut self) {
         self.replies.clear();
         let known: Vec<Key> = self
@@ -133,14 +108,15 @@ impl Muxer {
         }
     }
 
-    /// Takes one packet of the guest.
+    /// Takes one packet of the guest. One that belongs to no stream is answered with an RST; so is a REQUEST, because the
+    /// host offers no ports.
     pub fn receive(&mut self, mut packet: Buffers<'_>) {
         let mut bytes = [0; HEADER_BYTES];
         if packet.read_exact(&mut bytes).is_err() {
             return;
         }
         let header = Header::parse(&bytes);
-        // Not from this guest to this host: dropped, as nobody could be answered.
+        // Not from this guest to this host: dropped, because there is nowhere to send an answer.
         if header.src_cid != GUEST_CID || header.dst_cid != HOST_CID {
             return;
         }
@@ -149,18 +125,17 @@ impl Muxer {
             guest_port: header.src_port,
         };
         let known = self.connections.get_mut(&key).filter(|c| c.is_live());
-        let outcome = match known {
-            _ if header.kind != TYPE_STREAM => false,
-            Some(connection) => {
-                let outcome = connection.receive(&header, packet);
-                if outcome.is_err() {
+        let accepted = match known {
+            Some(connection) if header.kind == TYPE_STREAM => {
+                let result = connection.receive(&header, packet);
+                if result.is_err() {
                     connection.detach_guest();
                 }
-                outcome.is_ok()
+                result.is_ok()
             }
-            None => header.op == OP_REQUEST && self.grant(key, &header),
+            _ => false,
         };
-        if !outcome && header.op != OP_RST {
+        if !accepted && header.op != OP_RST {
             self.replies.push_back(header.reset());
         }
         self.update_stream(key);
@@ -174,7 +149,7 @@ impl Muxer {
         while let Some(key) = self.ready.pop_front() {
             self.queued.remove(&key);
             let packet = self.connections.get_mut(&key).and_then(|c| c.produce(data));
-            // Behind all others, if it has more.
+            // To the end of the queue, if it has more.
             self.update_stream(key);
             if packet.is_some() {
                 return packet;
@@ -189,72 +164,47 @@ impl Muxer {
         let count = self.epoll.wait(0, &mut events).unwrap_or(0);
         for event in &events[..count] {
             match event.data() {
-                LISTENER => self.accept(now),
+                LISTENER => {
+                    let limit = MAX_CONNECTIONS.saturating_sub(self.connections.len());
+                    self.clients.accept(&self.epoll, limit, now);
+                    self.arm_timer();
+                }
                 TIMER => {
-                    // Cannot block: it is only set anew once this event has been seen.
+                    // Cannot block: the timer is armed again only after this event.
                     let _ = self.timer.wait();
                     self.timer_armed = false;
                     self.expire(now);
                 }
-                token if token >= FIRST_HANDSHAKE => self.advance(token, now),
+                token if token >= FIRST_HANDSHAKE => {
+                    if let Some((stream, guest_port)) = self.clients.read(token) {
+                        self.connect(stream, guest_port, now);
+                    }
+                }
                 token => self.stream_event(token, event.event_set()),
             }
         }
     }
 
-    /// Ends clients and requests whose time is up at `now`.
+    /// Ends handshakes and streams whose deadline has passed at `now`.
     pub fn expire(&mut self, now: Instant) {
-        self.handshakes.retain(|_, h| h.deadline > now);
+        self.clients.expire(&self.epoll, now);
         let expired = |c: &Connection| c.deadline().is_some_and(|d| d <= now);
         let late: Vec<Key> = self.connections.iter().filter(|(_, c)| expired(c)).map(|(key, _)| *key).collect();
         for key in late {
             self.reset_stream(key);
         }
-        if std::mem::take(&mut self.listener_suspended) {
-            self.watch_listener(EventSet::IN);
-        }
         self.arm_timer();
     }
 
-    fn accept(&mut self, now: Instant) {
-        for _ in 0..ACCEPTS_PER_TURN {
-            let stream = match descriptors::accept(&self.listener) {
-                Ok(client) => UnixStream::from(client),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(_) => {
-                    self.listener_suspended = true;
-                    self.watch_listener(EventSet::empty());
-                    return self.arm_timer();
-                }
-            };
-            // A client too many sees its connection closed.
-            if self.handshakes.len() + self.connections.len() >= MAX_CONNECTIONS {
-                continue;
-            }
-            let token = self.next_handshake;
-            let event = EpollEvent::new(EventSet::IN, token);
-            if self.epoll.ctl(ControlOperation::Add, stream.as_raw_fd(), event).is_ok() {
-                self.next_handshake = if token + 1 < TIMER { token + 1 } else { FIRST_HANDSHAKE };
-                self.handshakes.insert(token, Handshake::new(stream, now + HANDSHAKE_DEADLINE));
-                self.arm_timer();
-            }
-        }
-    }
-
-    fn advance(&mut self, token: u64, now: Instant) {
-        let progress = self.handshakes.get_mut(&token).map_or(Progress::Waiting, Handshake::advance);
-        if progress == Progress::Waiting {
-            return;
-        }
-        let Some(handshake) = self.handshakes.remove(&token) else { return };
-        if let Progress::Port(guest_port) = progress {
-            let key = Key {
-                host_port: self.allocate_port(guest_port),
-                guest_port,
-            };
-            let connection = Connection::requested(key, handshake.stream, now);
-            self.insert(key, connection, ControlOperation::Modify);
+    fn connect(&mut self, stream: UnixStream, guest_port: u32, now: Instant) {
+        let key = Key {
+            host_port: self.allocate_port(guest_port),
+            guest_port,
+        };
+        let connection = Connection::requested(key, stream, now);
+        if self.poll(key, &connection).is_ok() {
+            self.connections.insert(key, connection);
+            self.update_stream(key);
         }
     }
 
@@ -271,31 +221,6 @@ impl Muxer {
                 return host_port;
             }
         }
-    }
-
-    /// The guest wants to connect; `false`: it may not.
-    fn grant(&mut self, key: Key, header: &Header) -> bool {
-        let room = self.handshakes.len() + self.connections.len() < MAX_CONNECTIONS && !self.connections.contains_key(&key);
-        let Some(connector) = self.connectors.get_mut(&key.host_port).filter(|_| room) else {
-            return false;
-        };
-        let Ok(stream) = connector() else { return false };
-        if stream.set_nonblocking(true).is_err() {
-            return false;
-        }
-        let mut connection = Connection::granted(key, stream);
-        connection.update_credit(header);
-        self.insert(key, connection, ControlOperation::Add)
-    }
-
-    fn insert(&mut self, key: Key, connection: Connection, operation: ControlOperation) -> bool {
-        let watched = self.watch(key, &connection, operation).is_ok();
-        if watched {
-            self.connections.insert(key, connection);
-            self.update_stream(key);
-            self.arm_timer();
-        }
-        watched
     }
 
     fn stream_event(&mut self, token: u64, events: EventSet) {
@@ -316,7 +241,7 @@ impl Muxer {
         self.update_stream(key);
     }
 
-    /// Resets a stream of which the guest knows, without waiting for it.
+    /// Ends a stream, with an RST if the guest knows it.
     fn reset_stream(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(&key) else { return };
         if !connection.is_request_pending() {
@@ -334,14 +259,14 @@ impl Muxer {
         self.update_stream(key);
     }
 
-    /// After anything has happened to a stream: removes it, gives it a turn, waits for room in its socket.
+    /// After any change of a stream: removes it, queues it for sending, updates what epoll waits for.
     fn update_stream(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(&key) else { return };
         if connection.is_finished() {
             if let Some(connection) = self.connections.remove(&key) {
                 connection.close();
             }
-            // Keys of streams that are gone would let a guest that opens and resets them fill the queue.
+            // Otherwise a guest that opens and resets streams would fill the queue with keys of streams that are gone.
             if self.queued.remove(&key) {
                 self.ready.retain(|queued| *queued != key);
             }
@@ -350,46 +275,34 @@ impl Muxer {
         if connection.has_output() && self.queued.insert(key) {
             self.ready.push_back(key);
         }
-        if connection.take_interest_change() {
-            let (events, token) = (interest(connection), token_of(key));
+        let (changed, has_deadline) = (connection.take_interest_change(), connection.deadline().is_some());
+        if changed && let Some(connection) = self.connections.get(&key) {
             // Cannot fail: the socket is in the set, and changing an entry needs no memory.
-            let _ = self.epoll.ctl(
-                ControlOperation::Modify,
-                connection.stream().as_raw_fd(),
-                EpollEvent::new(events, token),
-            );
+            let _ = self.poll(key, connection);
         }
-        if connection.deadline().is_some() {
+        if has_deadline {
             self.arm_timer();
         }
     }
 
-    fn watch(&self, key: Key, connection: &Connection, operation: ControlOperation) -> io::Result<()> {
+    /// Sets what epoll waits for on a client's socket, which is in the set since its handshake.
+    fn poll(&self, key: Key, connection: &Connection) -> io::Result<()> {
         let event = EpollEvent::new(interest(connection), token_of(key));
-        self.epoll.ctl(operation, connection.stream().as_raw_fd(), event)
-    }
-
-    fn watch_listener(&self, events: EventSet) {
-        let _ = self.epoll.ctl(
-            ControlOperation::Modify,
-            self.listener.as_raw_fd(),
-            EpollEvent::new(events, LISTENER),
-        );
+        self.epoll.ctl(ControlOperation::Modify, connection.stream().as_raw_fd(), event)
     }
 
     fn arm_timer(&mut self) {
         if self.timer_armed {
             return;
         }
-        let waited_for = self.connections.values().any(|c| c.deadline().is_some());
-        if self.listener_suspended || !self.handshakes.is_empty() || waited_for {
+        if self.clients.needs_timer() || self.connections.values().any(|c| c.deadline().is_some()) {
             self.timer_armed = self.timer.reset(TICK, None).is_ok();
         }
     }
 }
 
-/// Edge-triggered, so that a client that hung up does not wake us again and again while the guest takes its time;
-/// room in the socket is asked for only where bytes wait for it.
+/// Edge-triggered, so that a client that hung up does not wake the loop again and again until the guest has read all;
+/// OUT only while bytes wait for room.
 fn interest(connection: &Connection) -> EventSet {
     let always = EventSet::IN | EventSet::READ_HANG_UP | EventSet::EDGE_TRIGGERED;
     if connection.wants_writable() {

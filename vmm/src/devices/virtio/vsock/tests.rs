@@ -1,4 +1,4 @@
-//! Tests of the socket device over real rings and sockets: the test plays the guest's kernel and the host's client.
+//! Tests of the vsock device over real rings and sockets; the test is both the guest's driver and the host's client.
 
 mod credit;
 mod hostile;
@@ -35,7 +35,7 @@ const PORT: u32 = 1024;
 const RX_BYTES: usize = 4096;
 const RX_BUFFERS: usize = 64;
 
-/// A guest kernel that does nothing by itself.
+/// A guest's vsock driver that does nothing on its own.
 struct Guest {
     driver: Driver,
     device: Arc<Mutex<Vsock>>,
@@ -50,11 +50,11 @@ struct Guest {
 }
 
 impl Guest {
-    /// A device whose driver has not come yet.
-    fn sleeping_with(prepare: impl FnOnce(Vsock) -> Vsock) -> Self {
+    /// A device whose driver has not started yet.
+    fn without_driver() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("vsock.sock");
-        let device = Arc::new(Mutex::new(prepare(Vsock::new(UnixListener::bind(&path).unwrap()).unwrap())));
+        let device = Arc::new(Mutex::new(Vsock::new(UnixListener::bind(&path).unwrap()).unwrap()));
         let mut driver = Driver::new(device.clone());
         let spare = (0..RX_BUFFERS).map(|_| driver.allocate(RX_BYTES)).collect();
         let tx = driver.allocate(HEADER_BYTES + MAX_PAYLOAD_BYTES + 64);
@@ -71,27 +71,27 @@ impl Guest {
     }
 
     fn new() -> Self {
-        let mut guest = Self::sleeping_with(|v| v);
-        guest.wake();
+        let mut guest = Self::without_driver();
+        guest.start();
         guest
     }
 
-    fn wake(&mut self) {
+    fn start(&mut self) {
         let features = self.driver.offered();
         self.driver.start(features);
         self.post(RX_BUFFERS);
     }
 
-    /// A driver that starts again, as after a reboot: its buffers are its own again.
-    fn wake_again(&mut self) {
+    /// The driver resets the device and gets its buffers back, as after a reboot.
+    fn restart(&mut self) {
         self.spare.extend(self.posted.drain().map(|(_, address)| address));
-        self.wake();
+        self.start();
     }
 
-    /// Lets the muxer look at its deadlines as if `time` had passed.
+    /// Expires deadlines as if `time` had passed.
     fn expire_after(&mut self, time: Duration) {
         lock(&self.device).muxer.expire(Instant::now() + time);
-        // The queue's turn sends what that led to.
+        // Delivers what that produced.
         self.driver.kick(RX);
     }
 
@@ -118,7 +118,7 @@ impl Guest {
                 "the length in the header is the payload's"
             );
             assert_eq!((header.src_cid, header.dst_cid), (HOST_CID, GUEST_CID));
-            // An answer to a packet of another type names that type.
+            // An answer to a packet of another type repeats that type.
             assert!(header.kind == TYPE_STREAM || header.op == OP_RST);
             self.inbox.push_back((header, bytes[HEADER_BYTES..].to_vec()));
             self.spare.push(address);
@@ -213,7 +213,7 @@ impl Guest {
     }
 }
 
-/// The guest's idea of one stream.
+/// The guest's end of one stream.
 #[derive(Clone, Copy)]
 struct Peer {
     host_port: u32,
@@ -252,7 +252,7 @@ impl Peer {
     }
 }
 
-/// The client sees its connection closed without a byte.
+/// The client reads the end of the stream and no byte.
 fn assert_closed(mut client: UnixStream) {
     let mut rest = Vec::new();
     client.read_to_end(&mut rest).unwrap();

@@ -1,9 +1,9 @@
-//! Flow control: neither end ever sends what the other has no room for, and nobody starves.
+//! Flow control: neither end sends more than the other has room for, and no stream stalls.
 
 use super::*;
 
 #[test]
-fn the_guest_s_credit_is_respected_and_asked_for() {
+fn the_guest_s_credit_is_respected_and_requested() {
     let mut guest = Guest::new();
     let (mut client, mut peer) = guest.connected(5000);
     let message = pattern(12_000);
@@ -22,7 +22,7 @@ fn the_guest_s_credit_is_respected_and_asked_for() {
         guest.send(peer.packet(OP_CREDIT_UPDATE), &[]);
     }
     assert!(got == message);
-    // Claims that make no sense stop the stream and nothing else.
+    // An impossible fwd_cnt stalls this stream only.
     peer.fwd_cnt += 1;
     guest.send(peer.packet(OP_CREDIT_UPDATE), &[]);
     client.write_all(b"x").unwrap();
@@ -31,11 +31,11 @@ fn the_guest_s_credit_is_respected_and_asked_for() {
 }
 
 #[test]
-fn our_credit_is_enforced_and_returned() {
+fn our_credit_is_returned_as_the_client_reads() {
     let mut guest = Guest::new();
     let (mut client, peer) = guest.connected(1 << 16);
     let part = pattern(MAX_PAYLOAD_BYTES);
-    // The client reads nothing: the socket takes some, our buffer the rest of the credit.
+    // The client reads nothing: the socket takes some, the receive buffer the rest of the credit.
     let mut sent = 0u32;
     let mut known = 0u32;
     loop {
@@ -54,7 +54,7 @@ fn our_credit_is_enforced_and_returned() {
     assert!(sent > RECEIVE_BUFFER_BYTES, "the socket's own buffer counts as forwarded");
     guest.send(peer.packet(OP_CREDIT_REQUEST), &[]);
     assert_eq!(guest.expect(OP_CREDIT_UPDATE).0.buf_alloc, RECEIVE_BUFFER_BYTES);
-    // The client reads all: the guest hears of it by itself.
+    // The client reads all: the guest gets a credit update without asking.
     let mut all = vec![0; sent as usize];
     let mut filled = 0;
     while filled < all.len() {
@@ -64,9 +64,8 @@ fn our_credit_is_enforced_and_returned() {
     while let Some((header, _)) = guest.next() {
         known = header.fwd_cnt;
     }
-    assert!(sent - known < RECEIVE_BUFFER_BYTES, "credit came back");
+    assert!(sent - known < RECEIVE_BUFFER_BYTES, "credit was returned");
     assert!(all.chunks(MAX_PAYLOAD_BYTES).all(|c| *c == part[..c.len()]));
-    // One byte too many ends the stream.
     let room = (RECEIVE_BUFFER_BYTES - (sent - known)) as usize;
     assert!(room <= RECEIVE_BUFFER_BYTES as usize);
     drop(client);
@@ -87,7 +86,7 @@ fn a_guest_that_overruns_its_credit_is_reset() {
 
 #[test]
 fn packets_wait_for_receive_buffers() {
-    let mut guest = Guest::sleeping_with(|v| v);
+    let mut guest = Guest::without_driver();
     let features = guest.driver.offered();
     guest.driver.start(features);
     let client = guest.asking_client();

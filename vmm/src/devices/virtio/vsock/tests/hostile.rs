@@ -1,4 +1,4 @@
-//! Guests and clients that break rules, flood, or fall silent.
+//! Guests and clients that violate the protocol, flood, or stop responding.
 
 use super::*;
 
@@ -9,7 +9,7 @@ fn clients_that_do_not_speak_the_protocol_are_closed() {
         let mut client = guest.client();
         client.write_all(line.as_bytes()).unwrap();
         guest.expect_silence();
-        // Unread bytes of its own make this a reset or an end.
+        // Unread bytes of the client make this a connection reset.
         assert!(matches!(client.read(&mut [0; 1]), Ok(0) | Err(_)), "{line}");
     }
     assert_eq!(guest.streams(), 0);
@@ -30,8 +30,8 @@ fn a_hung_up_client_does_not_keep_the_loop_busy() {
 }
 
 #[test]
-fn useless_receive_buffers_come_back_and_the_next_is_used() {
-    let mut guest = Guest::sleeping_with(|v| v);
+fn unusable_receive_buffers_are_returned_and_the_next_is_used() {
+    let mut guest = Guest::without_driver();
     guest.driver.start(VERSION_1);
     let _client = guest.asking_client();
     let (read_only, tiny) = (guest.spare[0], guest.spare[1]);
@@ -46,7 +46,7 @@ fn useless_receive_buffers_come_back_and_the_next_is_used() {
 }
 
 #[test]
-fn packets_for_nobody_are_answered_with_a_reset_or_dropped() {
+fn packets_of_no_stream_are_reset_or_dropped() {
     let mut guest = Guest::new();
     let peer = Peer {
         host_port: 77,
@@ -74,7 +74,7 @@ fn packets_for_nobody_are_answered_with_a_reset_or_dropped() {
         &[],
     );
     guest.expect_silence();
-    // Shorter than a header, or without a byte of it.
+    // Shorter than a header, or empty.
     for len in [0, HEADER_BYTES - 1] {
         let address = guest.tx;
         guest.driver.exchange(TX, &[readable(address, len)]);
@@ -83,7 +83,7 @@ fn packets_for_nobody_are_answered_with_a_reset_or_dropped() {
 }
 
 #[test]
-fn a_header_may_be_cut_and_a_payload_that_is_missing_ends_the_stream() {
+fn a_header_may_be_split_and_a_missing_payload_ends_the_stream() {
     let mut guest = Guest::new();
     let (mut client, peer) = guest.connected(1 << 16);
     let bytes = [&peer.data(6).to_bytes()[..], b"sixsix"].concat();
@@ -148,8 +148,8 @@ fn the_number_of_clients_is_limited() {
 }
 
 #[test]
-fn a_flood_of_nonsense_waits_for_the_guest_to_take_the_answers() {
-    let mut guest = Guest::sleeping_with(|v| v);
+fn a_flood_of_invalid_packets_waits_until_the_guest_takes_the_answers() {
+    let mut guest = Guest::without_driver();
     let features = guest.driver.offered();
     guest.driver.start(features);
     let peer = Peer {
@@ -178,7 +178,7 @@ fn a_flood_of_nonsense_waits_for_the_guest_to_take_the_answers() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Packets with every kind of nonsense in them: no panic, no unbounded state, and the device still works.
+    /// Random packets: no panic, no unbounded state, and the device still works.
     #[test]
     fn random_packets_are_survived(
         packets in proptest::collection::vec((0u16..10, 0u32..4, any::<u32>(), any::<u32>(), 0usize..300, any::<u8>()), 1..120),

@@ -1,4 +1,4 @@
-//! Whatever the order in which both ends write, read and close: all bytes arrive, once and in order, and both ends end.
+//! In any order of writes, reads and closes of both ends, all bytes arrive once and in order, and both ends close.
 
 use super::*;
 
@@ -11,7 +11,7 @@ enum Step {
     GuestPosts(usize),
     ClientCloses,
     GuestCloses,
-    GuestTellsCredit,
+    GuestUpdatesCredit,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -23,11 +23,11 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (1usize..20).prop_map(Step::GuestPosts),
         1 => Just(Step::ClientCloses),
         1 => Just(Step::GuestCloses),
-        2 => Just(Step::GuestTellsCredit),
+        2 => Just(Step::GuestUpdatesCredit),
     ]
 }
 
-/// Both ends of one stream, with everything each has sent and got.
+/// Both ends of one stream, with everything each has sent and received.
 struct Stream {
     guest: Guest,
     client: UnixStream,
@@ -41,7 +41,7 @@ struct Stream {
     guest_read: usize,
     guest_closed: bool,
     guest_saw_end: bool,
-    /// What the host has told of its buffer.
+    /// The last `fwd_cnt` of the host.
     host_fwd_cnt: u32,
 }
 
@@ -94,7 +94,7 @@ impl Stream {
                 self.guest_read = (self.guest_read + len).min(self.guest_got.len());
                 self.peer.fwd_cnt = self.guest_read as u32;
             }
-            Step::GuestTellsCredit => self.guest.send(self.peer.packet(OP_CREDIT_UPDATE), &[]),
+            Step::GuestUpdatesCredit => self.guest.send(self.peer.packet(OP_CREDIT_UPDATE), &[]),
             Step::GuestPosts(count) => self.guest.post(count),
             Step::ClientCloses if !self.client_closed => {
                 self.client.shutdown(Shutdown::Write).unwrap();
@@ -142,14 +142,14 @@ proptest! {
         for step in steps {
             stream.apply(step);
         }
-        // Let both ends finish; with the smallest buffers a turn moves a byte.
+        // Let both ends finish; with the smallest buffers an iteration moves one byte.
         for _ in 0..1_000_000 {
             if stream.client_saw_end && stream.guest_saw_end {
                 break;
             }
             for step in [
                 Step::ClientCloses, Step::GuestCloses, Step::GuestPosts(RX_BUFFERS), Step::GuestReads(usize::MAX / 2),
-                Step::GuestTellsCredit, Step::ClientReads(100_000),
+                Step::GuestUpdatesCredit, Step::ClientReads(100_000),
             ] {
                 stream.apply(step);
             }

@@ -1,4 +1,4 @@
-//! Streams from their beginning to their end: who hears what, and in which order.
+//! The life of a stream: connect, data, half-close, close.
 
 use super::*;
 
@@ -35,16 +35,16 @@ fn bytes_written_before_the_answer_are_not_lost() {
 }
 
 #[test]
-fn a_client_may_come_before_the_guest_has_booted() {
-    let mut guest = Guest::sleeping_with(|v| v);
+fn a_client_may_connect_before_the_guest_has_booted() {
+    let mut guest = Guest::without_driver();
     let client = guest.asking_client();
     guest.driver.turn();
     guest.driver.turn();
     assert_eq!(guest.streams(), 1);
-    guest.wake();
+    guest.start();
     guest.expect(OP_REQUEST);
-    // A driver that starts again has forgotten that request.
-    guest.wake_again();
+    // After a reset the driver no longer knows that request.
+    guest.restart();
     assert_closed(client);
     assert_eq!(guest.streams(), 0);
 }
@@ -95,7 +95,7 @@ fn half_closes_pass_both_ways_after_all_bytes() {
     let mut rest = Vec::new();
     client.read_to_end(&mut rest).unwrap();
     assert_eq!(rest, b"last");
-    // Both halves closed: the socket hung up, and the guest hears that nobody reads any more either.
+    // Both halves are closed: the socket hung up, and the guest is told that the client receives nothing more either.
     assert_eq!(guest.expect(OP_SHUTDOWN).0.flags, SHUTDOWN_BOTH);
     guest.send(peer.packet(OP_RST), &[]);
     assert_eq!(guest.streams(), 0);
@@ -114,7 +114,7 @@ fn the_guest_s_half_close_leaves_the_client_s_direction_open() {
 }
 
 #[test]
-fn a_guest_that_receives_no_more_breaks_the_client_s_pipe() {
+fn the_client_s_writes_fail_once_the_guest_receives_nothing_more() {
     let mut guest = Guest::new();
     let (mut client, peer) = guest.connected(1 << 16);
     guest.send(peer.shutdown(SHUTDOWN_RCV), &[]);
@@ -126,7 +126,7 @@ fn a_guest_that_receives_no_more_breaks_the_client_s_pipe() {
 }
 
 #[test]
-fn nothing_is_lost_when_the_guest_closes_behind_its_data() {
+fn nothing_is_lost_when_the_guest_closes_right_after_its_data() {
     for end in [OP_SHUTDOWN, OP_RST] {
         let mut guest = Guest::new();
         let (mut client, peer) = guest.connected(1 << 16);
@@ -163,12 +163,12 @@ fn nothing_is_lost_when_the_guest_closes_behind_its_data() {
 }
 
 #[test]
-fn a_client_that_closes_is_heard_out_first() {
+fn data_of_a_client_that_closes_is_delivered_first() {
     let mut guest = Guest::new();
     let (mut client, mut peer) = guest.connected(10);
     client.write_all(b"fifteen bytes..").unwrap();
     drop(client);
-    // The guest hears at once that nobody listens, but not yet that nothing comes: it has room for ten bytes only.
+    // RCV is sent at once, SEND not yet: the guest has room for ten bytes only.
     let (mut seen, mut flags) = (Vec::new(), 0);
     while let Some((header, data)) = guest.next() {
         seen.extend(data);
@@ -180,7 +180,7 @@ fn a_client_that_closes_is_heard_out_first() {
     guest.send(peer.packet(OP_CREDIT_UPDATE), &[]);
     assert_eq!(guest.expect(OP_RW).1, b"tes..");
     assert_eq!(guest.expect(OP_SHUTDOWN).0.flags, SHUTDOWN_BOTH);
-    // Data that nobody will read does no harm.
+    // Data for a client that is gone is discarded.
     guest.send(peer.data(3), b"abc");
     guest.send(peer.packet(OP_RST), &[]);
     guest.expect_silence();
@@ -188,36 +188,24 @@ fn a_client_that_closes_is_heard_out_first() {
 }
 
 #[test]
-fn the_guest_connects_to_listed_ports_only() {
-    let made: Arc<Mutex<Vec<UnixStream>>> = Arc::default();
-    let ends = made.clone();
-    let connector = move || {
-        let (ours, theirs) = UnixStream::pair()?;
-        lock(&ends).push(theirs);
-        Ok(ours)
-    };
-    let mut guest = Guest::sleeping_with(|v| v.serve(9, Box::new(connector)));
-    guest.wake();
-    let mut peer = Peer {
-        host_port: 8,
-        guest_port: 5555,
-        buf_alloc: 1 << 16,
-        fwd_cnt: 0,
-    };
-    guest.send(peer.packet(OP_REQUEST), &[]);
-    let (answer, _) = guest.expect(OP_RST);
-    assert_eq!((answer.src_port, answer.dst_port), (8, 5555));
-    assert!(lock(&made).is_empty());
-    peer.host_port = 9;
-    guest.send(peer.packet(OP_REQUEST), &[]);
-    guest.expect(OP_RESPONSE);
-    guest.send(peer.data(4), b"ping");
-    let mut service = lock(&made).pop().unwrap();
-    let mut message = [0; 4];
-    service.read_exact(&mut message).unwrap();
-    service.write_all(b"pong").unwrap();
-    assert_eq!((&message, guest.expect(OP_RW).1), (b"ping", b"pong".to_vec()));
-    // The same ports again: the stream is confused and ends.
+fn a_connection_from_the_guest_is_refused() {
+    let mut guest = Guest::new();
+    for host_port in [0, 8, 1024, 1 << 30, u32::MAX] {
+        let peer = Peer {
+            host_port,
+            guest_port: 5555,
+            buf_alloc: 1 << 16,
+            fwd_cnt: 0,
+        };
+        guest.send(peer.packet(OP_REQUEST), &[]);
+        let (answer, _) = guest.expect(OP_RST);
+        assert_eq!((answer.src_port, answer.dst_port), (host_port, 5555));
+        guest.send(peer.data(4), b"ping");
+        guest.expect(OP_RST);
+        assert_eq!(guest.streams(), 0);
+    }
+    // The ports of a stream that exists: it ends.
+    let (_client, peer) = guest.connected(1 << 16);
     guest.send(peer.packet(OP_REQUEST), &[]);
     guest.expect(OP_RST);
     assert_eq!(guest.streams(), 0);
