@@ -1,4 +1,4 @@
-//! From a spec to a VM that waits at the gate: jail, memory, VM, devices, kernel, tables, vCPUs, in that order.
+//! Builds a paused VM from a spec: jail, memory, VM, devices, kernel, boot tables, vCPUs, in this order.
 
 use crate::{
     control::{self, Control, ControlError},
@@ -18,11 +18,11 @@ use crate::{
 use std::{io, os::fd::BorrowedFd, rc::Rc, sync::Arc};
 use vm_spec::{Entry, LaunchPlan, PlanError, VmSpec};
 
-/// Which part of the VM could not be built.
+/// Why the VM could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// The jail.
-    #[error("cannot give up privileges")]
+    #[error("cannot drop privileges")]
     Jail(#[from] JailError),
     /// Guest memory.
     #[error(transparent)]
@@ -39,8 +39,8 @@ pub enum BuildError {
     /// The initrd file.
     #[error("cannot load the initrd")]
     Initrd(#[source] MemoryError),
-    /// Its length.
-    #[error("cannot examine the initrd file")]
+    /// Its length is unknown.
+    #[error("cannot stat the initrd file")]
     InitrdLength(#[source] io::Error),
     /// The layout of memory.
     #[error(transparent)]
@@ -54,12 +54,12 @@ pub enum BuildError {
     /// The control socket.
     #[error(transparent)]
     Control(#[from] ControlError),
-    /// The event loop or the exit_event.
+    /// The event loop or the exit event.
     #[error("cannot set up the event loop")]
     Events(#[source] io::Error),
 }
 
-/// Builds the VM that `spec` describes from the spec's files, in a jail. No vCPU runs yet.
+/// Enters the jail and builds the VM that `spec` describes. No vCPU runs yet.
 pub fn build(spec: &VmSpec, files: Files, filters: Filters) -> Result<Vm, BuildError> {
     let kvm = kvm::open()?;
     jail::enter(&jail_config(spec, &files.devices.written()))?;
@@ -101,7 +101,7 @@ fn jail_config<'a>(spec: &VmSpec, written: &'a [BorrowedFd<'a>]) -> JailConfig<'
     }
 }
 
-/// Kernel and initrd go straight from their files to where the plan wants them; then the plan's own pages.
+/// Reads kernel and initrd from their files to the addresses of the launch plan, then writes the plan's pages.
 fn load_guest(spec: &VmSpec, files: BootFiles, memory: &Memory) -> Result<Entry, BuildError> {
     let kernel = ElfKernel::open(&files.kernel)?;
     let initrd_bytes = files

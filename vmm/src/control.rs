@@ -1,4 +1,4 @@
-//! The control socket: one JSON request per packet, one reply; served by the event loop.
+//! The server of the control socket: one JSON request and one reply per packet, on the event loop.
 
 mod wire;
 
@@ -20,21 +20,21 @@ use std::{
 use vm_spec::control::{EXTENTS_PER_MESSAGE, Extent, Reply, Request, RunState};
 use wire::Received;
 
-/// Clients at a time: the shim, an operator's tools, and some to spare.
+/// Most clients at a time: the shim, an operator's tools, and a margin.
 const CLIENTS_MAX: usize = 16;
 
-/// Why the socket of the spec cannot be served.
+/// Why the control socket cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    /// Of another kind.
+    /// A descriptor of another kind.
     #[error("`control` must be a listening unix socket of type SOCK_SEQPACKET")]
     NotAListener,
-    /// It cannot be watched.
-    #[error("cannot watch the control socket")]
+    /// epoll failed.
+    #[error("cannot poll the control socket")]
     Watch(#[source] io::Error),
 }
 
-/// What requests act on.
+/// Executes requests.
 pub struct Control {
     vcpus: Rc<VcpuThreads>,
     layers: Option<LayersHandle>,
@@ -50,10 +50,10 @@ pub fn serve(events: &mut EventLoop, listener: OwnedFd, control: Control) -> Res
     let (control, clients) = (Rc::new(control), Rc::new(Cell::new(0)));
     let fd = listener.as_raw_fd();
     let accept = move |events: &mut EventLoop, _: Token, _: EventSet| {
-        // What cannot be accepted now is offered again, or its client has gone.
+        // A client that cannot be accepted now is still readable, or has closed its end.
         let Ok(client) = descriptors::accept(&listener) else { return };
         if clients.get() < CLIENTS_MAX {
-            // Fails where too many descriptors are watched; dropping the handler closes the connection.
+            // Fails if too many descriptors are polled; dropping the handler closes the connection.
             let _ = add_client(events, client, control.clone(), Connected::new(clients.clone()));
         }
     };
@@ -63,21 +63,21 @@ pub fn serve(events: &mut EventLoop, listener: OwnedFd, control: Control) -> Res
 
 fn add_client(events: &mut EventLoop, client: OwnedFd, control: Rc<Control>, connected: Connected) -> io::Result<Token> {
     let fd = client.as_raw_fd();
-    let answer = move |events: &mut EventLoop, own: Token, _: EventSet| {
-        let _counted = &connected;
-        let goes_on = match wire::receive(&client) {
+    let serve = move |events: &mut EventLoop, own: Token, _: EventSet| {
+        let _count = &connected;
+        let stays_open = match wire::receive(&client) {
             Ok(Some(packet)) => control.reply(events, &client, packet),
             Ok(None) => false,
             Err(e) => e.kind() == io::ErrorKind::WouldBlock,
         };
-        if !goes_on {
+        if !stays_open {
             events.remove(own);
         }
     };
-    events.add(fd, EventSet::IN, Box::new(answer))
+    events.add(fd, EventSet::IN, Box::new(serve))
 }
 
-/// Counts a connection while it lasts.
+/// Counts a connection while it exists.
 struct Connected(Rc<Cell<usize>>);
 
 impl Connected {
@@ -94,7 +94,7 @@ impl Drop for Connected {
 }
 
 impl Control {
-    /// Requests to a VM that is about to run: `vcpus` are paused and counted, `layers` grow, `exit_event` ends it.
+    /// For a VM that is about to run. `layers` is the layer disk, if the VM has one.
     pub fn new(vcpus: Rc<VcpuThreads>, layers: Option<LayersHandle>, exit_event: Arc<ExitEvent>) -> Self {
         Self {
             vcpus,
@@ -104,7 +104,7 @@ impl Control {
         }
     }
 
-    /// Answers one packet; `false` where the client does not take the answer.
+    /// Answers one packet; `false` if the reply could not be sent.
     fn reply(&self, events: &mut EventLoop, client: &OwnedFd, packet: Received) -> bool {
         let (reply, stops) = match wire::parse(&packet) {
             Ok(Request::Stop) => (Reply::Done, true),
@@ -128,20 +128,20 @@ impl Control {
             Request::Pause => self.pause(events).map(|()| Reply::Done),
             Request::Resume => self.resume(events).map(|()| Reply::Done),
             Request::State => Ok(Reply::State(self.state.get())),
-            // Answered where the reply is sent.
+            // Executed by the caller, after the reply.
             Request::Stop => Ok(Reply::Done),
         }
     }
 
-    /// vCPUs first: once they are out, only this thread touches the guest's memory, and it will not.
+    /// vCPUs first: then only this thread accesses guest memory, and it does not while devices are paused.
     fn pause(&self, events: &mut EventLoop) -> Result<(), String> {
         self.vcpus.pause().map_err(|e| e.to_string())?;
         self.state.set(RunState::Paused);
-        events.pause_devices().map_err(|e| format!("cannot stop the devices: {e}"))
+        events.pause_devices().map_err(|e| format!("cannot pause the devices: {e}"))
     }
 
     fn resume(&self, events: &mut EventLoop) -> Result<(), String> {
-        events.resume_devices().map_err(|e| format!("cannot start the devices: {e}"))?;
+        events.resume_devices().map_err(|e| format!("cannot resume the devices: {e}"))?;
         self.state.set(RunState::Running);
         self.vcpus.resume();
         Ok(())

@@ -1,5 +1,4 @@
-//! File descriptors that come by number: those the spec names, taken before anything else is opened, and those that
-//! arrive with a control message.
+//! File descriptors that are known by number: inherited ones that the spec names, and those of `SCM_RIGHTS` messages.
 #![expect(unsafe_code, reason = "a number becomes an owned descriptor")]
 
 use nix::{
@@ -18,13 +17,13 @@ use std::{
 };
 use vm_spec::{Boot, Fd, VmSpec};
 
-/// Standard input, output and error are the process's own.
+/// 0 to 2 are the standard streams.
 const FIRST_INHERITED: RawFd = 3;
 
 /// Why a descriptor named in the spec cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DescriptorError {
-    /// Below 3.
+    /// A standard stream.
     #[error("`{0}` is descriptor {1}; the spec may name descriptors from 3 on")]
     Standard(&'static str, RawFd),
     /// Two fields name one descriptor.
@@ -33,12 +32,12 @@ pub enum DescriptorError {
     /// Not inherited.
     #[error("`{0}` is descriptor {1}, which is not open; it must be inherited without close-on-exec")]
     Closed(&'static str, RawFd, #[source] Errno),
-    /// Those the spec does not name.
-    #[error("cannot close the descriptors that the spec does not name; Linux 5.9 and later can")]
+    /// `close_range` failed.
+    #[error("cannot close the descriptors that the spec does not name; Linux 5.9 or later is needed")]
     Others(#[source] Errno),
 }
 
-/// The descriptors this process was started with; each is handed out once.
+/// The descriptors this process was started with; each can be taken once.
 #[derive(Debug, Default)]
 pub struct Inherited {
     taken: BTreeSet<RawFd>,
@@ -47,7 +46,7 @@ pub struct Inherited {
 impl Inherited {
     /// Takes the descriptor that `field` names.
     ///
-    /// Only `main` may own an `Inherited`, before any part of the VM opens descriptors: what is open now was inherited.
+    /// Must be called before any part of the VM opens a descriptor: until then every open descriptor is an inherited one.
     pub fn take(&mut self, field: &'static str, Fd(number): Fd) -> Result<OwnedFd, DescriptorError> {
         if number < FIRST_INHERITED {
             return Err(DescriptorError::Standard(field, number));
@@ -58,19 +57,19 @@ impl Inherited {
         // SAFETY: borrowed for one system call that fails on a closed descriptor.
         let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
         fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map_err(|e| DescriptorError::Closed(field, number, e))?;
-        // SAFETY: the descriptor is open, was opened by whoever started this process and not by any part of it, and
-        // `taken` makes sure that it is handed out once.
+        // SAFETY: the descriptor is open, it was inherited and so has no other owner in this process, and `taken` ensures
+        // that it is taken once.
         Ok(unsafe { OwnedFd::from_raw_fd(number) })
     }
 
-    /// Closes every descriptor from 3 on that was not taken: what whoever started this process forgot to close.
+    /// Closes every descriptor from 3 on that was not taken, in case the parent process leaked some.
     ///
-    /// As [`Inherited::take`], only before any part of the VM opens descriptors.
+    /// As [`Inherited::take`], must be called before any part of the VM opens a descriptor.
     pub fn close_others(&self) -> Result<(), DescriptorError> {
         let mut first = FIRST_INHERITED;
         for taken in self.taken.iter().copied().chain([RawFd::MAX]) {
             if first < taken {
-                // SAFETY: nobody owns these: whatever this process has opened so far was taken or is one of the first three.
+                // SAFETY: these have no owner: every descriptor of this process so far was taken or is a standard stream.
                 let closed = unsafe { libc::syscall(libc::SYS_close_range, first, taken - 1, 0) };
                 Errno::result(closed).map_err(DescriptorError::Others)?;
             }
@@ -80,12 +79,12 @@ impl Inherited {
     }
 }
 
-/// Every file of a spec.
+/// All files of a spec.
 #[derive(Debug)]
 pub struct Files {
-    /// What the guest boots from.
+    /// For boot.
     pub boot: BootFiles,
-    /// What devices need.
+    /// For devices.
     pub devices: DeviceFiles,
     /// The control socket.
     pub control: OwnedFd,
@@ -100,10 +99,10 @@ pub struct BootFiles {
     pub initrd: Option<File>,
 }
 
-/// Files that devices are made of; absent where the spec has none.
+/// Files of devices; absent if the spec has no such device.
 #[derive(Debug)]
 pub struct DeviceFiles {
-    /// Where the serial console is written.
+    /// Output of the serial console.
     pub console: Option<File>,
     /// The scratch disk.
     pub scratch: Option<File>,
@@ -112,14 +111,14 @@ pub struct DeviceFiles {
 }
 
 impl DeviceFiles {
-    /// Those that the VMM writes on behalf of the guest.
+    /// Those that the VMM writes.
     pub fn written(&self) -> Vec<BorrowedFd<'_>> {
         self.console.iter().chain(&self.scratch).map(AsFd::as_fd).collect()
     }
 }
 
 impl Files {
-    /// Takes all of them.
+    /// Takes all files that `spec` names.
     pub fn take(spec: &VmSpec, inherited: &mut Inherited) -> Result<Self, DescriptorError> {
         let mut optional = |field, fd: Option<Fd>| fd.map(|fd| inherited.take(field, fd)).transpose();
         let Boot::Direct { kernel, initrd, .. } = &spec.boot;
@@ -136,16 +135,16 @@ impl Files {
     }
 }
 
-/// Takes one waiting client of a listening socket, in non-blocking mode.
+/// Accepts a client of a listening socket, in non-blocking mode.
 pub fn accept(listener: &impl AsRawFd) -> io::Result<OwnedFd> {
     let client = accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK)?;
-    // SAFETY: the kernel has just made this descriptor for us; nobody else owns it.
+    // SAFETY: accept4 has just returned this new descriptor; nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(client) })
 }
 
-/// Owns the descriptors of a received `SCM_RIGHTS` message.
+/// Takes ownership of the descriptors of a received `SCM_RIGHTS` message; each must be passed once.
 pub fn received(numbers: Vec<RawFd>) -> Vec<OwnedFd> {
-    // SAFETY: the kernel has just installed these for the receiver, which passes each on once, to here.
+    // SAFETY: the kernel has just installed these for the receiver, which passes each to this function once.
     numbers.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).collect()
 }
 
@@ -155,7 +154,7 @@ mod tests {
     use std::os::fd::IntoRawFd;
 
     #[test]
-    fn each_descriptor_is_handed_out_once() {
+    fn each_descriptor_can_be_taken_once() {
         let mut inherited = Inherited::default();
         let number = tempfile::tempfile().unwrap().into_raw_fd();
         let owned = inherited.take("kernel", Fd(number)).unwrap();

@@ -1,4 +1,4 @@
-//! Devices and the two buses (memory and port I/O) on which the guest reaches them.
+//! Devices, and the two buses (MMIO and port I/O) that dispatch the guest's accesses to them.
 
 pub mod board;
 pub mod power;
@@ -7,7 +7,7 @@ pub mod virtio;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A device with registers. Offset and data come from the guest: any value must be survived.
+/// A device with registers. Offset and data come from the guest and are hostile.
 pub trait BusDevice: Send {
     /// The guest reads `data.len()` bytes (1 to 8) at `offset` from the start of the device's range.
     fn read(&mut self, offset: u64, data: &mut [u8]);
@@ -18,10 +18,10 @@ pub trait BusDevice: Send {
 /// A device that vCPU threads and the event loop share.
 pub type SharedDevice = Arc<Mutex<dyn BusDevice>>;
 
-/// What makes a bus layout wrong; a fault of the builder, never of a guest.
+/// Why a bus layout is invalid; a bug of the VMM, not an action of the guest.
 #[derive(Debug, thiserror::Error)]
 pub enum BusError {
-    /// Two devices would answer to one address.
+    /// Two devices would have the same address.
     #[error("the device range {base:#x} + {length:#x} overlaps another or wraps around")]
     Overlap {
         /// First address.
@@ -37,7 +37,7 @@ struct Slot {
     device: SharedDevice,
 }
 
-/// An address space of fixed device ranges; port I/O and MMIO have one each.
+/// An address space with fixed device ranges.
 #[derive(Default)]
 pub struct Bus {
     slots: Vec<Slot>,
@@ -58,7 +58,7 @@ pub struct Buses {
 }
 
 impl Bus {
-    /// Lets `device` answer to `length` addresses from `base`.
+    /// Adds `device` at `base`.
     pub fn insert(&mut self, base: u64, length: u64, device: SharedDevice) -> Result<(), BusError> {
         let overlap = BusError::Overlap { base, length };
         let Some(end) = base.checked_add(length).filter(|_| length > 0) else {
@@ -71,12 +71,12 @@ impl Bus {
         Ok(())
     }
 
-    /// Whether a device answers to `address`.
-    pub fn answers(&self, address: u64) -> bool {
+    /// Whether there is a device at `address`.
+    pub fn is_occupied(&self, address: u64) -> bool {
         self.at(address, 1).is_some()
     }
 
-    /// A guest's read; where no device answers it sees all ones, as on hardware.
+    /// A guest's read; without a device it returns all ones, as on hardware.
     pub fn read(&self, address: u64, data: &mut [u8]) {
         data.fill(0xff);
         if let Some((offset, device)) = self.at(address, data.len()) {
@@ -84,14 +84,14 @@ impl Bus {
         }
     }
 
-    /// A guest's write; where no device answers it is lost, as on hardware.
+    /// A guest's write; without a device it is ignored, as on hardware.
     pub fn write(&self, address: u64, data: &[u8]) {
         if let Some((offset, device)) = self.at(address, data.len()) {
             device.lock().unwrap_or_else(PoisonError::into_inner).write(offset, data);
         }
     }
 
-    /// An access that crosses the end of a range belongs to nobody.
+    /// An access that crosses the end of a range reaches no device.
     fn at(&self, address: u64, bytes: usize) -> Option<(u64, &SharedDevice)> {
         let slot = self.slots.iter().find(|s| address >= s.base && address - s.base < s.length)?;
         let offset = address - slot.base;
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Records the accesses it sees.
+    /// Records accesses.
     #[derive(Default)]
     struct Recorder(Vec<(u64, usize)>);
 

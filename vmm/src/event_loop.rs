@@ -1,4 +1,4 @@
-//! The one epoll loop of the process: descriptors in, handlers called, handlers may add and remove others while it runs.
+//! The epoll loop of the main thread. Handlers may add, remove and suspend handlers while it runs.
 
 use std::{
     collections::BTreeMap,
@@ -10,16 +10,16 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent};
 
 pub use vmm_sys_util::epoll::EventSet;
 
-/// Events taken from the kernel in one go.
+/// Events per `epoll_wait`.
 const EVENTS_PER_WAIT: usize = 64;
-/// Most descriptors watched at a time; each control connection and each queue is one.
+/// Most descriptors at a time; each control connection and each queue has one.
 const MAX_HANDLERS: usize = 1024;
 
-/// Names one registered handler; never reused within a loop.
+/// Identifies a registered handler; never reused within a loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Token(u64);
 
-/// What runs when a descriptor is ready. It gets the loop itself, and its own token, so that it can remove itself.
+/// Called when its descriptor is ready, with the loop and its own token, so that it can remove itself.
 pub type Handler = Box<dyn FnMut(&mut EventLoop, Token, EventSet)>;
 
 struct Entry {
@@ -27,7 +27,7 @@ struct Entry {
     events: EventSet,
     /// Absent while the handler runs.
     handler: Option<Handler>,
-    /// Serves a device, so it is not called while devices are paused.
+    /// Not called while devices are paused.
     is_device: bool,
     suspended_until: Option<Instant>,
 }
@@ -41,7 +41,7 @@ pub struct EventLoop {
     next: u64,
     stopped: bool,
     devices_paused: bool,
-    /// Handlers that rest, usually none.
+    /// Suspended handlers, usually none.
     suspended: Vec<Token>,
 }
 
@@ -58,16 +58,18 @@ impl EventLoop {
         })
     }
 
-    /// Calls `handler` whenever one of `events`, an error or a hang-up holds on `fd`.
+    /// Calls `handler` whenever `fd` has one of `events`, an error or a hang-up.
     ///
-    /// The descriptor must stay open until the handler is dropped or removed. Fails where epoll refuses the
-    /// descriptor and with `QuotaExceeded` where too many are watched.
+    /// The descriptor must stay open until the handler is dropped or removed.
+    ///
+    /// # Errors
+    /// When epoll refuses the descriptor, and `QuotaExceeded` when there are too many.
     pub fn add(&mut self, fd: RawFd, events: EventSet, handler: Handler) -> io::Result<Token> {
         self.insert(fd, events, handler, false)
     }
 
-    /// As [`EventLoop::add`], for a handler that serves a device: it is not called while devices are paused. Its
-    /// descriptor must be of a kind that has no hang-up, such as an eventfd or an epoll set.
+    /// As [`EventLoop::add`], for a device: the handler is not called while devices are paused. The descriptor must be of a
+    /// kind without hang-up, such as an eventfd or an epoll set, because epoll reports a hang-up in any case.
     pub fn add_device(&mut self, fd: RawFd, events: EventSet, handler: Handler) -> io::Result<Token> {
         self.insert(fd, events, handler, true)
     }
@@ -94,7 +96,7 @@ impl EventLoop {
         Ok(token)
     }
 
-    /// Does not call a handler for `time`, whatever is ready; what is ready then is served then.
+    /// Does not call a handler for `time`; events that are still pending then are served then.
     pub fn suspend(&mut self, token: Token, time: Duration) -> io::Result<()> {
         let entry = self.entries.get_mut(&token).ok_or(io::ErrorKind::NotFound)?;
         if entry.suspended_until.replace(Instant::now() + time).is_none() {
@@ -103,12 +105,12 @@ impl EventLoop {
         self.update_interest(token)
     }
 
-    /// Calls no device's handler until [`EventLoop::resume_devices`]: what is ready then is served then.
+    /// Calls no device handler until [`EventLoop::resume_devices`]; events that are still pending then are served then.
     pub fn pause_devices(&mut self) -> io::Result<()> {
         self.set_devices_paused(true)
     }
 
-    /// Calls devices' handlers again.
+    /// Calls device handlers again.
     pub fn resume_devices(&mut self) -> io::Result<()> {
         self.set_devices_paused(false)
     }
@@ -119,14 +121,15 @@ impl EventLoop {
         devices.into_iter().try_for_each(|token| self.update_interest(token))
     }
 
-    /// Tells the kernel what a handler waits for now.
+    /// Sets what epoll waits for on behalf of a handler.
     fn update_interest(&self, token: Token) -> io::Result<()> {
         let entry = self.entries.get(&token).ok_or(io::ErrorKind::NotFound)?;
         let wanted = EpollEvent::new(entry.wanted(self.devices_paused), token.0);
         self.epoll.ctl(ControlOperation::Modify, entry.fd, wanted)
     }
 
-    /// Wakes handlers that have rested; gives the milliseconds until the next one has, at most `timeout_ms` (-1: for ever).
+    /// Resumes handlers whose suspension is over; returns the milliseconds until the next one's is, at most `timeout_ms`
+    /// (-1: no limit).
     fn resume_suspended(&mut self, timeout_ms: i32) -> io::Result<i32> {
         if self.suspended.is_empty() {
             return Ok(timeout_ms);
@@ -150,15 +153,15 @@ impl EventLoop {
         Ok(timeout_ms)
     }
 
-    /// Forgets a handler and drops it; one that is running is dropped when it returns.
+    /// Removes and drops a handler; one that is running is dropped when it returns.
     pub fn remove(&mut self, token: Token) {
         if let Some(entry) = self.entries.remove(&token) {
-            // Fails only where the descriptor was closed before, and then the kernel has forgotten it already.
+            // Fails only if the descriptor is closed, and then it has left the set already.
             let _ = self.epoll.ctl(ControlOperation::Delete, entry.fd, EpollEvent::default());
         }
     }
 
-    /// Lets [`EventLoop::run`] return once the running handler has.
+    /// Makes [`EventLoop::run`] return after the current handler.
     pub fn stop(&mut self) {
         self.stopped = true;
     }
@@ -171,7 +174,7 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Serves what is ready, after waiting at most `timeout_ms` for it (-1: for ever).
+    /// Waits at most `timeout_ms` for events (-1: no limit) and serves them.
     pub fn turn(&mut self, timeout_ms: i32) -> io::Result<()> {
         let timeout_ms = self.resume_suspended(timeout_ms)?;
         let mut events = [EpollEvent::default(); EVENTS_PER_WAIT];
@@ -188,8 +191,8 @@ impl EventLoop {
         Ok(())
     }
 
-    /// An event whose handler was removed, or is not to be called since, earlier in the same turn is dropped: tokens are
-    /// never reused, and what is ready is offered again.
+    /// Drops events whose handler was removed or suspended earlier in the same turn: tokens are never reused, and a
+    /// level-triggered event is reported again.
     fn dispatch(&mut self, token: Token, events: EventSet) {
         let paused = self.devices_paused;
         if self.entries.get(&token).is_none_or(|e| e.is_suspended(paused)) {
@@ -327,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resting_handler_is_called_when_its_time_is_over() {
+    fn a_suspended_handler_is_called_when_its_time_is_over() {
         let (mut events, token, calls) = counting(EventLoop::add);
         events.suspend(token, Duration::from_millis(20)).unwrap();
         events.turn(0).unwrap();
@@ -344,12 +347,12 @@ mod tests {
     }
 
     #[test]
-    fn paused_devices_are_served_later_and_others_now() {
+    fn pausing_devices_defers_their_handlers_only() {
         let (mut events, token, calls) = counting(EventLoop::add_device);
         events.pause_devices().unwrap();
         events.turn(0).unwrap();
         assert_eq!(*calls.borrow(), 0);
-        // Resting and paused: both have to end.
+        // Suspended and paused: both have to end.
         events.suspend(token, Duration::ZERO).unwrap();
         events.turn(0).unwrap();
         assert_eq!(*calls.borrow(), 0);

@@ -1,46 +1,46 @@
-//! Exit codes: the only place that knows them.
+//! The exit codes of `casemate-vmm`.
 //!
 //! | code | meaning |
 //! |---|---|
 //! | 0 | the guest powered off, or the control socket's `stop` |
-//! | 1 | the command line or the spec is wrong |
-//! | 2 | the VM could not be built: a file of the spec, or this host's KVM |
-//! | 3 | the guest asked for a reset (Linux after a panic does) |
+//! | 1 | the command line or the spec is invalid |
+//! | 2 | the VM could not be built: a file of the spec, or the host's KVM |
+//! | 3 | the guest asked for a reset, as Linux does after a panic |
 //! | 4 | triple fault in the guest |
-//! | 5 | KVM could not run the guest any further |
-//! | 6 | a fault in the VMM itself |
+//! | 5 | KVM failed to run the guest |
+//! | 6 | the VMM failed |
 //!
-//! SIGSYS (159 in a shell) means that a thread made a system call that its filter forbids; the kernel's log names it.
-//! Another signal (137 for SIGKILL) means that the host ended the process.
+//! SIGSYS (159 in a shell) means that a thread made a system call that its seccomp filter forbids; the kernel's log names
+//! the call. Any other signal (137 for SIGKILL) came from the host.
 
 use crate::{builder::BuildError, exit_reason::ExitReason, seccomp::FilterError, vm::RunError};
 use std::process::ExitCode;
 
-/// Why `main` did not get as far as an [`ExitReason`].
+/// Why the program has no [`ExitReason`].
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// Before anything of the VM exists.
+    /// The command line or the spec is invalid.
     #[error("{0}")]
     Usage(String),
-    /// While compiling system call filters.
+    /// Compiling the seccomp filters failed.
     #[error(transparent)]
     Filter(#[from] FilterError),
-    /// While building it.
+    /// Building the VM failed.
     #[error("cannot build the VM")]
     Build(#[from] BuildError),
-    /// While running it.
-    #[error("the VM cannot go on")]
+    /// Running the VM failed.
+    #[error("cannot run the VM")]
     Run(#[from] RunError),
 }
 
-/// The process's exit code; what is worth a word goes to stderr, causes after colons.
+/// The process's exit code. Anything but success is also written to stderr.
 pub fn report(result: Result<ExitReason, Failure>) -> ExitCode {
     let (code, message) = match result {
         Ok(ExitReason::PowerOff | ExitReason::Stopped) => return ExitCode::SUCCESS,
-        Ok(ExitReason::Reset) => (3, "the guest asked for a reset; its console says why".into()),
-        Ok(ExitReason::TripleFault) => (4, "triple fault in the guest; its console says how far it came".into()),
+        Ok(ExitReason::Reset) => (3, "the guest asked for a reset; see its console for the reason".into()),
+        Ok(ExitReason::TripleFault) => (4, "triple fault in the guest; see its console for how far it got".into()),
         Ok(ExitReason::VmmFailed(why)) => (6, why),
-        Ok(ExitReason::KvmFailed(why)) => (5, format!("KVM cannot run the guest any further: {why}")),
+        Ok(ExitReason::KvmFailed(why)) => (5, format!("KVM failed to run the guest: {why}")),
         Err(failure) => (failure_code(&failure), with_causes(&failure)),
     };
     eprintln!("casemate-vmm: {message}");
@@ -55,7 +55,7 @@ fn failure_code(failure: &Failure) -> u8 {
     }
 }
 
-/// An error and what caused it, on one line.
+/// An error and its causes on one line, separated by colons.
 pub fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

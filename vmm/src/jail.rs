@@ -1,12 +1,11 @@
-//! The jail: what the process gives up once it has its descriptors and /dev/kvm, before it builds the VM.
+//! The jail: drops privileges once the process has its descriptors and /dev/kvm, before it builds the VM.
 //!
 //! ```text
 //!  limits ─► standard streams ─► namespaces, empty root ─► bounding set ─► user and group ─► all capabilities ─► no_new_privs
 //! ```
-//! What it was never allowed to do it need not give up: started without privileges it has no namespaces of its own,
-//! and keeps its ids. What it could still do and cannot give up is an error. It must run before any thread is started:
-//! most of this belongs to a thread, and is inherited by those it starts. The system call filters ([`crate::seccomp`])
-//! follow when the guest is about to be entered.
+//! A process that was started without privileges keeps its namespaces and ids, because it cannot change them. A privilege
+//! that the process has and cannot drop is an error. It must run before any thread is started: most of these attributes are
+//! per thread and inherited. The seccomp filters ([`crate::seccomp`]) are installed later, just before the guest runs.
 
 use crate::devices::serial::CONSOLE_MAX_BYTES;
 use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
@@ -24,33 +23,33 @@ use nix::{
 use std::{fs::File, io, os::fd::BorrowedFd};
 use vm_spec::{Identity, Vcpus};
 
-/// Most open descriptors: 4096 extents of layers, 1024 streams, and queues, vCPUs and clients.
+/// Most open descriptors: 4096 extents of layers, 1024 streams, and those of queues, vCPUs and clients.
 const DESCRIPTORS_MAX: u64 = 8192;
-/// Room in written files for what is added to the console: its own limit, a line that says so, and last words.
+/// How much written files may grow: the console's limit, the line that reports it, and error messages.
 const CONSOLE_ROOM_BYTES: u64 = CONSOLE_MAX_BYTES + 64 * 1024;
-/// Threads beside those of vCPUs: the main one, workers that KVM starts in this process's name (Linux 6.14), and to
-/// spare, should two VMMs have one user by chance.
+/// Threads beside those of vCPUs: the main thread, worker threads of KVM (tasks of this process since Linux 6.14), and a
+/// margin in case two VMMs share a user.
 const SPARE_THREADS: u64 = 16;
-/// A directory that exists in every root: /dev/kvm was opened in it. The empty root is mounted over it for a moment.
+/// A directory that every root has, since /dev/kvm was opened in it. The empty root is first mounted here.
 const MOUNT_POINT: &str = "/dev";
 
-/// What could not be given up.
+/// Why the jail could not be entered.
 #[derive(Debug, thiserror::Error)]
 pub enum JailError {
-    /// A system call.
+    /// A system call failed.
     #[error("cannot {0}")]
     Call(&'static str, #[source] Errno),
-    /// Capability sets.
+    /// Changing a capability set failed.
     #[error("cannot drop capabilities")]
     Capabilities(#[from] CapsError),
-    /// Still there after they were dropped.
-    #[error("capabilities are left after all were dropped: {0:?}")]
+    /// Capabilities remain.
+    #[error("capabilities remain after all were dropped: {0:?}")]
     Left(CapsHashSet),
-    /// Standard streams.
+    /// For the standard streams.
     #[error("cannot open /dev/null")]
     Null(#[source] io::Error),
-    /// The spec names ids that this process may not take.
-    #[error("cannot become user {0} and group {1} without the capabilities to; leave `identity` out of the spec")]
+    /// The process may not change to the ids of the spec.
+    #[error("cannot change to user {0} and group {1} without CAP_SETUID and CAP_SETGID; leave `identity` out of the spec")]
     Identity(u32, u32),
 }
 
@@ -58,18 +57,18 @@ fn failed(what: &'static str) -> impl FnOnce(Errno) -> JailError {
     move |errno| JailError::Call(what, errno)
 }
 
-/// Who lives in the jail.
+/// What the jail depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct JailConfig<'a> {
-    /// Whom to become.
+    /// User and group to change to.
     pub identity: Option<Identity>,
-    /// Threads to come.
+    /// Number of vCPU threads that will be started.
     pub vcpus: Vcpus,
-    /// The files that are written.
+    /// Files that the VMM writes.
     pub written: &'a [BorrowedFd<'a>],
 }
 
-/// Enters the jail; see the module's head.
+/// Drops all privileges; see the module documentation.
 pub fn enter(config: &JailConfig<'_>) -> Result<(), JailError> {
     let held = caps::read(None, CapSet::Effective)?;
     limit_resources(config)?;
@@ -84,9 +83,9 @@ pub fn enter(config: &JailConfig<'_>) -> Result<(), JailError> {
         change_identity(identity, &held)?;
     }
     drop_capabilities()?;
-    prctl::set_no_new_privs().map_err(failed("give up gaining privileges"))?;
+    prctl::set_no_new_privs().map_err(failed("set no_new_privs"))?;
     // No other process of this user may trace it or read its memory.
-    prctl::set_dumpable(false).map_err(failed("forbid being traced"))
+    prctl::set_dumpable(false).map_err(failed("make the process undumpable"))
 }
 
 fn limit_resources(config: &JailConfig<'_>) -> Result<(), JailError> {
@@ -95,7 +94,7 @@ fn limit_resources(config: &JailConfig<'_>) -> Result<(), JailError> {
     let stderr = io::stderr();
     let mut longest = 0;
     for file in config.written.iter().copied().chain([std::os::fd::AsFd::as_fd(&stderr)]) {
-        let size = fstat(file).map_err(failed("examine a file of the spec"))?.st_size;
+        let size = fstat(file).map_err(failed("stat a file of the spec"))?.st_size;
         longest = longest.max(u64::try_from(size).unwrap_or_default());
     }
     limit(
@@ -104,33 +103,33 @@ fn limit_resources(config: &JailConfig<'_>) -> Result<(), JailError> {
         longest.saturating_add(CONSOLE_ROOM_BYTES),
     )?;
     if config.identity.is_some() {
-        // Counted per user, so only for a user of one's own.
+        // The limit counts all processes of a user, so it is set only if the VMM has a user of its own.
         let threads = 2 * u64::from(config.vcpus.get()) + SPARE_THREADS;
         limit("limit threads", Resource::RLIMIT_NPROC, threads)?;
     }
     Ok(())
 }
 
-/// Never raises a limit.
+/// Lowers a limit, never raises it.
 fn limit(what: &'static str, resource: Resource, most: u64) -> Result<(), JailError> {
     let (_, hard) = getrlimit(resource).map_err(failed(what))?;
     let most = most.min(hard);
     setrlimit(resource, most, most).map_err(failed(what))
 }
 
-/// Nothing is read from standard input or written to standard output; standard error stays for last words.
+/// Standard input and output become /dev/null; standard error stays for error messages.
 fn redirect_standard_streams() -> Result<(), JailError> {
     let null = File::options().read(true).write(true).open("/dev/null").map_err(JailError::Null)?;
-    dup2_stdin(&null).map_err(failed("close standard input"))?;
-    dup2_stdout(&null).map_err(failed("close standard output"))
+    dup2_stdin(&null).map_err(failed("redirect standard input"))?;
+    dup2_stdout(&null).map_err(failed("redirect standard output"))
 }
 
-/// Namespaces of its own, without a network, and a root directory without a file.
+/// Enters new namespaces, without a network, and an empty root directory.
 fn enter_namespaces() -> Result<(), JailError> {
     let own = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
-    unshare(own).map_err(failed("leave the host's namespaces"))?;
+    unshare(own).map_err(failed("unshare namespaces"))?;
     let nothing = None::<&str>;
-    // What is mounted or unmounted here must not show on the host, nor the other way round.
+    // Mounts must not propagate to the host or from it.
     mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing).map_err(failed("make mounts private"))?;
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(
@@ -142,9 +141,9 @@ fn enter_namespaces() -> Result<(), JailError> {
     )
     .map_err(failed("mount an empty root"))?;
     chdir(MOUNT_POINT).map_err(failed("enter the empty root"))?;
-    // Stacked on one place: the old root lies over the new one and is taken away (pivot_root(2), "pivot_root(".", ".")").
-    pivot_root(".", ".").map_err(failed("change the root (not possible where the host's root is an initramfs)"))?;
-    umount2(".", MntFlags::MNT_DETACH).map_err(failed("take the old root away"))?;
+    // Stacks the old root on the new one, to be unmounted next (pivot_root(2), "pivot_root(".", ".")").
+    pivot_root(".", ".").map_err(failed("pivot_root (impossible if the host's root is an initramfs)"))?;
+    umount2(".", MntFlags::MNT_DETACH).map_err(failed("unmount the old root"))?;
     chdir("/").map_err(failed("enter the empty root"))
 }
 
@@ -155,12 +154,12 @@ fn change_identity(identity: Identity, held: &CapsHashSet) -> Result<(), JailErr
         return if is_already { Ok(()) } else { Err(JailError::Identity(uid, gid)) };
     }
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-    setgroups(&[]).map_err(failed("leave supplementary groups"))?;
-    setresgid(gid, gid, gid).map_err(failed("become another group"))?;
-    setresuid(uid, uid, uid).map_err(failed("become another user"))
+    setgroups(&[]).map_err(failed("drop supplementary groups"))?;
+    setresgid(gid, gid, gid).map_err(failed("change the group"))?;
+    setresuid(uid, uid, uid).map_err(failed("change the user"))
 }
 
-/// A change of user has done most of this; a process that stays root has not.
+/// A process that changed its user has lost most capabilities already; one that stays root has not.
 fn drop_capabilities() -> Result<(), JailError> {
     for set in [CapSet::Ambient, CapSet::Inheritable, CapSet::Effective, CapSet::Permitted] {
         caps::clear(None, set)?;

@@ -1,12 +1,12 @@
-//! The ELF kernel (`vmlinux`): program headers in, segments read straight from the file to where the guest runs them.
+//! The ELF kernel (`vmlinux`): parses its program headers and reads its segments into guest memory.
 
 use crate::memory::{self, Memory, MemoryError};
 use std::{fs::File, io, os::unix::fs::FileExt};
 use vm_spec::{Kernel, layout::GpaRange};
 
-/// Most program headers that are read; Linux has five.
+/// Most program headers; Linux has five.
 const PROGRAM_HEADERS_MAX: u16 = 64;
-/// Highest physical address a segment may reach: beyond any guest, and far from overflow.
+/// Highest physical address of a segment: above any guest's memory, far below overflow.
 const ADDRESS_MAX: u64 = 1 << 48;
 
 const EHDR_BYTES: usize = 64;
@@ -17,17 +17,17 @@ const ET_EXEC: u16 = 2;
 const EM_X86_64: u16 = 62;
 const PT_LOAD: u32 = 1;
 
-/// Why a file is not a kernel that can be loaded.
+/// Why a kernel file cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
     /// The file could not be read.
     #[error("cannot read the kernel file's headers")]
     Read(#[source] io::Error),
-    /// Something else than `vmlinux`, perhaps a bzImage.
+    /// Not a `vmlinux`, perhaps a bzImage.
     #[error("the kernel is not an x86-64 ELF executable; give the uncompressed `vmlinux`, not a bzImage")]
     NotVmlinux,
-    /// The headers contradict themselves.
-    #[error("the kernel's ELF headers are damaged: {0}")]
+    /// The headers are inconsistent.
+    #[error("the kernel's ELF headers are invalid: {0}")]
     Headers(&'static str),
     /// A segment could not be loaded.
     #[error("cannot load a segment of the kernel")]
@@ -42,7 +42,7 @@ struct Segment {
     memory: GpaRange,
 }
 
-/// A kernel whose headers were read and found sound.
+/// A kernel whose headers are valid.
 #[derive(Debug)]
 pub struct ElfKernel<'a> {
     file: &'a File,
@@ -76,7 +76,7 @@ impl<'a> ElfKernel<'a> {
             .iter()
             .map(|s| s.memory.start)
             .min()
-            .ok_or(KernelError::Headers("nothing to load"))?;
+            .ok_or(KernelError::Headers("no segment to load"))?;
         let end = segments.iter().map(|s| s.memory.end()).max().unwrap_or(start);
         let occupies = GpaRange {
             start,
@@ -89,12 +89,12 @@ impl<'a> ElfKernel<'a> {
         })
     }
 
-    /// What the launch plan has to know.
+    /// What the launch plan needs.
     pub fn layout(&self) -> Kernel {
         self.layout
     }
 
-    /// Reads the segments into fresh, so zeroed, guest memory.
+    /// Reads the segments into guest memory that is still zeroed.
     pub fn load(&self, memory: &Memory) -> Result<(), KernelError> {
         for segment in &self.segments {
             let range = GpaRange {
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn segments_land_at_their_physical_addresses() {
+    fn segments_are_loaded_at_their_physical_addresses() {
         let file = file(&elf(b"code", 0x5000));
         let kernel = ElfKernel::open(&file).unwrap();
         let occupies = GpaRange {
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn each_damage_has_its_name() {
+    fn each_invalid_header_has_its_error() {
         let damaged = |at: usize, value: &[u8]| {
             let mut b = elf(b"code", 0x5000);
             b[at..at + value.len()].copy_from_slice(value);
@@ -200,7 +200,7 @@ mod tests {
         assert!(matches!(damaged(54, &[57]), KernelError::Headers("program header table")));
         assert!(matches!(damaged(57, &[1]), KernelError::Headers("program header table")));
         assert!(matches!(damaged(32, &[0xff; 8]), KernelError::Read(_)));
-        assert!(matches!(damaged(64, &[2]), KernelError::Headers("nothing to load")));
+        assert!(matches!(damaged(64, &[2]), KernelError::Headers("no segment to load")));
         assert!(matches!(
             damaged(88, &[0xff; 8]),
             KernelError::Headers("a segment's physical address")
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_truncated_segment_is_an_error_of_the_load() {
+    fn a_truncated_segment_fails_to_load() {
         let mut bytes = elf(b"code", 0x5000);
         bytes.pop();
         let file = file(&bytes);

@@ -1,5 +1,5 @@
-//! The VM as KVM sees it: memory slots, interrupt controllers, lines and doorbells. The door to KVM's VM ioctls.
-#![expect(unsafe_code, reason = "KVM is told which host memory backs the guest")]
+//! KVM's view of the VM: memory slots, interrupt controllers, irqfds and ioeventfds. All VM ioctls are made here.
+#![expect(unsafe_code, reason = "KVM_SET_USER_MEMORY_REGION takes host addresses")]
 
 use crate::memory::{self, Memory};
 use kvm_bindings::{
@@ -12,7 +12,7 @@ use vm_memory::{Bytes, GuestAddress};
 use vm_spec::layout::{IO_APIC_PINS, KVM_TSS, PAGE_BYTES};
 use vmm_sys_util::{errno, eventfd::EventFd};
 
-/// What this VMM cannot do without, in the words of the kernel's KVM API document.
+/// Capabilities that this VMM needs, by their names in Documentation/virt/kvm/api.rst.
 const REQUIRED_CAPS: [(Cap, &str); 6] = [
     (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
     (Cap::Irqchip, "KVM_CAP_IRQCHIP"),
@@ -22,25 +22,25 @@ const REQUIRED_CAPS: [(Cap, &str); 6] = [
     (Cap::TscDeadlineTimer, "KVM_CAP_TSC_DEADLINE_TIMER"),
 ];
 
-/// Memory slots of [`KvmVm::map_read_only`]; RAM has two from zero on.
+/// First memory slot of [`KvmVm::map_read_only`]; RAM uses at most slots 0 and 1.
 const FIRST_READ_ONLY_SLOT: u32 = 8;
 
-/// What KVM refused.
+/// Why a KVM call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum KvmError {
     /// `/dev/kvm` cannot be opened.
     #[error("cannot open /dev/kvm; load kvm_amd or kvm_intel, and let this user read and write the device")]
     Open(#[source] errno::Error),
-    /// Another KVM API than the stable one.
-    #[error("/dev/kvm speaks API version {0}, not {KVM_API_VERSION}")]
+    /// Not the stable KVM API.
+    #[error("/dev/kvm has API version {0}, not {KVM_API_VERSION}")]
     Api(i32),
     /// A needed capability is missing.
-    #[error("this host's KVM lacks {0}; Linux 5.10 and later have it")]
+    #[error("the host's KVM lacks {0}; Linux 5.10 or later is needed")]
     MissingCap(&'static str),
     /// An ioctl failed.
-    #[error("KVM refused to {what}")]
+    #[error("KVM: cannot {what}")]
     Ioctl {
-        /// What was asked.
+        /// What it was for.
         what: &'static str,
         /// Its errno.
         #[source]
@@ -57,11 +57,11 @@ fn refused(what: &'static str) -> impl FnOnce(errno::Error) -> KvmError {
 pub struct KvmVm {
     kvm: Kvm,
     vm: VmFd,
-    /// The page of [`KvmVm::map_read_only`], unmapped after the VM is gone.
+    /// The page of [`KvmVm::map_read_only`]; dropped after the VM that maps it.
     read_only_page: OnceCell<Memory>,
 }
 
-/// Opens /dev/kvm and checks that it is what this VMM needs.
+/// Opens /dev/kvm and checks its API version and capabilities.
 pub fn open() -> Result<Kvm, KvmError> {
     let kvm = Kvm::new().map_err(KvmError::Open)?;
     let version = kvm.get_api_version();
@@ -75,7 +75,7 @@ pub fn open() -> Result<Kvm, KvmError> {
 }
 
 impl KvmVm {
-    /// Creates the VM, gives it its memory, and puts local APICs and an I/O APIC in place.
+    /// Creates the VM with its memory, local APICs and an I/O APIC.
     pub fn new(kvm: Kvm, memory: &Memory) -> Result<Self, KvmError> {
         let vm = kvm.create_vm().map_err(refused("create a VM"))?;
         for (slot, (range, host)) in (0..).zip(memory::mappings(memory)) {
@@ -88,9 +88,9 @@ impl KvmVm {
             };
             // SAFETY: the mapping is `range.length` bytes at `host`; it is owned by the `Memory` that the VM keeps until
             // every vCPU thread is joined, and the slots do not overlap.
-            unsafe { vm.set_user_memory_region(region) }.map_err(refused("map the guest's memory"))?;
+            unsafe { vm.set_user_memory_region(region) }.map_err(refused("map guest memory"))?;
         }
-        vm.set_tss_address(KVM_TSS as usize).map_err(refused("take the TSS address"))?;
+        vm.set_tss_address(KVM_TSS as usize).map_err(refused("set the TSS address"))?;
         vm.create_irq_chip().map_err(refused("create the interrupt controllers"))?;
         let this = Self {
             kvm,
@@ -101,8 +101,8 @@ impl KvmVm {
         Ok(this)
     }
 
-    /// Lines go to the I/O APIC only. KVM's default also routes the first 16 to a PIC, which a guest with
-    /// hardware-reduced ACPI never initialises and whose output would wake the first vCPU for nothing.
+    /// Routes GSIs to the I/O APIC only. KVM's default also routes the first 16 to a PIC, which a guest with
+    /// hardware-reduced ACPI never initialises and whose output would wake the first vCPU needlessly.
     fn route_gsis(&self) -> Result<(), KvmError> {
         let entries: Vec<_> = (0..IO_APIC_PINS)
             .map(|pin| {
@@ -118,20 +118,20 @@ impl KvmVm {
                 entry
             })
             .collect();
-        let routing = KvmIrqRouting::from_entries(&entries).map_err(|_| refused("route interrupts")(errno::Error::new(libc::E2BIG)))?;
-        self.vm.set_gsi_routing(&routing).map_err(refused("route interrupts"))
+        let routing = KvmIrqRouting::from_entries(&entries).map_err(|_| refused("set the GSI routing")(errno::Error::new(libc::E2BIG)))?;
+        self.vm.set_gsi_routing(&routing).map_err(refused("set the GSI routing"))
     }
 
-    /// Lets the guest read `bytes`, at most a page and zeros behind them, at each of `addresses` without an exit to the VMM.
-    /// Writes exit as before. Does nothing where KVM cannot do this, and nothing the second time.
+    /// Maps a read-only page that starts with `bytes` at each of `addresses`: reads do not exit to the VMM, writes do. Does
+    /// nothing if KVM lacks `KVM_CAP_READONLY_MEM`. Only the first call has an effect.
     pub fn map_read_only(&self, bytes: &[u8], addresses: &[u64]) -> Result<(), KvmError> {
         if !self.kvm.check_extension(Cap::ReadonlyMem) {
             return Ok(());
         }
-        let no_memory = |_| refused("show a page")(errno::Error::new(libc::ENOMEM));
+        let no_memory = |_| refused("map a read-only page")(errno::Error::new(libc::ENOMEM));
         let page = Memory::from_ranges(&[(GuestAddress(0), PAGE_BYTES as usize)]).map_err(no_memory)?;
         page.write_slice(bytes, GuestAddress(0))
-            .map_err(|_| refused("show a page")(errno::Error::new(libc::EINVAL)))?;
+            .map_err(|_| refused("map a read-only page")(errno::Error::new(libc::EINVAL)))?;
         if self.read_only_page.set(page).is_err() {
             return Ok(());
         }
@@ -145,31 +145,31 @@ impl KvmVm {
                     memory_size: PAGE_BYTES,
                     userspace_addr: host,
                 };
-                // SAFETY: the mapping is a page at `host` and stays until `read_only_page` is dropped, after the VM; slot numbers and
-                // addresses are apart from those of RAM.
-                unsafe { self.vm.set_user_memory_region(region) }.map_err(refused("show a page"))?;
+                // SAFETY: the mapping is a page at `host` that lives until `read_only_page` is dropped, after the VM; slots and
+                // addresses are distinct from those of RAM.
+                unsafe { self.vm.set_user_memory_region(region) }.map_err(refused("map a read-only page"))?;
             }
         }
         Ok(())
     }
 
-    /// Lets writes to `event` pull the line `gsi`.
+    /// Lets writes to `event` raise the interrupt `gsi` (`KVM_IRQFD`).
     pub fn register_irqfd(&self, event: &EventFd, gsi: u32) -> Result<(), KvmError> {
-        self.vm.register_irqfd(event, gsi).map_err(refused("connect an interrupt line"))
+        self.vm.register_irqfd(event, gsi).map_err(refused("register an irqfd"))
     }
 
-    /// Lets the guest's write of the 32-bit `value` to `address` signal `event`, without an exit to the VMM.
+    /// Lets the guest's write of the 32-bit `value` to `address` signal `event` without an exit to the VMM (`KVM_IOEVENTFD`).
     pub fn register_ioeventfd(&self, event: &EventFd, address: u64, value: u32) -> Result<(), KvmError> {
         self.vm
             .register_ioevent(event, &IoEventAddress::Mmio(address), value)
-            .map_err(refused("connect a doorbell"))
+            .map_err(refused("register an ioeventfd"))
     }
 
-    /// CPUID leaves that this host can give a guest.
+    /// CPUID leaves that KVM supports on this host.
     pub fn supported_cpuid(&self) -> Result<CpuId, KvmError> {
         self.kvm
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-            .map_err(refused("name its CPUID leaves"))
+            .map_err(refused("get the supported CPUID leaves"))
     }
 
     /// Creates vCPU `id`; its local APIC has the same id.
@@ -178,10 +178,10 @@ impl KvmVm {
     }
 }
 
-/// Why KVM gave up on a vCPU (`KVM_EXIT_INTERNAL_ERROR`), with the place in the guest.
+/// Describes a `KVM_EXIT_INTERNAL_ERROR`, with the guest's instruction address.
 pub fn internal_error(vcpu: &mut VcpuFd) -> String {
     // SAFETY: every byte pattern is a valid `suberror`; KVM has filled this part of the union for this exit.
     let suberror = unsafe { vcpu.get_kvm_run().__bindgen_anon_1.internal.suberror };
     let rip = vcpu.get_regs().map_or(0, |regs| regs.rip);
-    format!("internal error {suberror} at instruction address {rip:#x} (1 means an instruction it cannot emulate)")
+    format!("internal error {suberror} at instruction address {rip:#x} (1: an instruction that KVM cannot emulate)")
 }

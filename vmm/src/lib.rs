@@ -1,4 +1,4 @@
-//! The parts of `casemate-vmm`: a program that runs one VM; a library too, so that tests and fuzzers reach its edges.
+//! `casemate-vmm`, a VMM that runs one VM per process; a library so that tests and fuzz targets can reach its interfaces.
 #![deny(unsafe_code)]
 
 pub mod builder;

@@ -1,5 +1,5 @@
-//! `casemate-vmm --spec-fd N`: one process, one VM. Reads a [`vm_spec::VmSpec`] from descriptor N, runs it, and exits with a
-//! code of [`exit_code`].
+//! `casemate-vmm --spec-fd N`: one process, one VM. Reads a [`vm_spec::VmSpec`] from descriptor N, runs the VM, and exits
+//! with a code of [`exit_code`].
 #![forbid(unsafe_code)]
 
 use casemate_vmm::{exit_code, program, seccomp::Filters};

@@ -1,5 +1,5 @@
-//! Guest memory: allocated once, filled from the launch plan and straight from files.
-#![expect(unsafe_code, reason = "reads files into guest memory without a copy in between")]
+//! Guest memory: allocated once, filled from the launch plan and from files.
+#![expect(unsafe_code, reason = "pread takes a raw pointer to guest memory")]
 
 use std::{fs::File, io, os::fd::AsRawFd};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
@@ -11,26 +11,26 @@ use vm_spec::{
 /// Guest memory as every part of the VMM sees it; clones share the mappings.
 pub type Memory = GuestMemoryMmap<()>;
 
-/// Most bytes that one `pread` is asked for (`MAX_RW_COUNT` of Linux is a little below 2 GiB).
+/// Most bytes per `pread` (Linux's `MAX_RW_COUNT` is a little below 2 GiB).
 const READ_MAX_BYTES: usize = 1 << 30;
 
-/// What can go wrong with guest memory.
+/// Why guest memory could not be allocated or filled.
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
     /// mmap failed.
-    #[error("cannot allocate {mib} MiB of guest memory; free memory or give the guest less", mib = .0.get())]
+    #[error("cannot allocate {mib} MiB of guest memory; free memory on the host or give the guest less", mib = .0.get())]
     Allocate(MemoryMib, #[source] vm_memory::mmap::FromRangesError),
-    /// Not RAM of this guest.
+    /// The range is not RAM of this guest.
     #[error("the guest has no memory from {:#x} to {:#x}", .0.start, .0.end())]
     OutsideRam(GpaRange),
     /// The file could not be read.
     #[error("cannot read {} bytes of the file at offset {offset}", .range.length)]
     Read {
-        /// Where the bytes were to go.
+        /// Destination.
         range: GpaRange,
-        /// Where they are in the file.
+        /// Offset in the file.
         offset: u64,
-        /// Why not.
+        /// Cause.
         #[source]
         source: io::Error,
     },
@@ -45,7 +45,7 @@ pub fn allocate(size: MemoryMib) -> Result<Memory, MemoryError> {
     Memory::from_ranges(&ranges).map_err(|e| MemoryError::Allocate(size, e))
 }
 
-/// The mappings, for KVM: guest range and host address of each.
+/// Guest range and host address of each mapping, for KVM.
 pub fn mappings(memory: &Memory) -> impl Iterator<Item = (GpaRange, u64)> {
     memory.iter().map(|region| {
         (
@@ -71,7 +71,7 @@ pub fn write_pages(memory: &Memory, pages: &[Page]) -> Result<(), MemoryError> {
     Ok(())
 }
 
-/// Fills `range` with the bytes of `file` from `offset` on, which must all be there.
+/// Fills `range` from `file` at `offset`; an end of file before that is an error.
 pub fn read_file(memory: &Memory, range: GpaRange, file: &File, offset: u64) -> Result<(), MemoryError> {
     let failed = |source| MemoryError::Read { range, offset, source };
     let mut at = libc::off_t::try_from(offset).map_err(|_| failed(io::ErrorKind::InvalidInput.into()))?;
@@ -109,7 +109,7 @@ mod tests {
     use std::io::Write;
 
     #[test]
-    fn a_file_lands_where_it_belongs_and_nowhere_else() {
+    fn a_file_is_read_to_its_range_only() {
         let memory = allocate(MemoryMib::try_from(64).unwrap()).unwrap();
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"0123456789").unwrap();
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn short_files_and_wrong_places_are_errors() {
+    fn short_files_and_ranges_outside_ram_are_errors() {
         let memory = allocate(MemoryMib::try_from(64).unwrap()).unwrap();
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"0123456789").unwrap();

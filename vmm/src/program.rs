@@ -1,4 +1,4 @@
-//! The program: from a command line to how the VM ended.
+//! The program: parses the command line, reads the spec, runs the VM.
 
 use crate::{
     builder,
@@ -12,15 +12,16 @@ use vm_spec::{Fd, SPEC_MAX_BYTES, VmSpec};
 
 const USAGE: &str = "usage: casemate-vmm --spec-fd N, where N is an inherited descriptor from which the VM's spec is read";
 
-/// Runs the VM that `arguments` (without the program's name) lead to, each thread under its filter.
+/// Runs a VM from `arguments` (without the program's name), each thread under its seccomp filter.
 ///
-/// It takes the process for itself: to be called once, from the main thread, before anything was opened or started.
+/// Call it once, from the main thread, before the process opens a file or starts a thread: it closes descriptors and enters
+/// the jail.
 pub fn run(arguments: impl Iterator<Item = OsString>, filters: Filters) -> Result<ExitReason, Failure> {
     let spec_fd = spec_fd(arguments)?;
     let mut inherited = Inherited::default();
     let spec = read_spec(spec_fd, &mut inherited)?;
-    let files = Files::take(&spec, &mut inherited).map_err(|e| wrong_spec(&e))?;
-    inherited.close_others().map_err(|e| wrong_spec(&e))?;
+    let files = Files::take(&spec, &mut inherited).map_err(|e| invalid_spec(&e))?;
+    inherited.close_others().map_err(|e| invalid_spec(&e))?;
     let vm = builder::build(&spec, files, filters)?;
     Ok(vm.run()?)
 }
@@ -38,14 +39,14 @@ fn spec_fd(mut arguments: impl Iterator<Item = OsString>) -> Result<Fd, Failure>
 
 /// Reads the descriptor to its end, from where its offset is.
 fn read_spec(fd: Fd, inherited: &mut Inherited) -> Result<VmSpec, Failure> {
-    let file = File::from(inherited.take("--spec-fd", fd).map_err(|e| wrong_spec(&e))?);
+    let file = File::from(inherited.take("--spec-fd", fd).map_err(|e| invalid_spec(&e))?);
     let mut json = Vec::new();
     file.take(SPEC_MAX_BYTES as u64 + 1)
         .read_to_end(&mut json)
-        .map_err(|e| wrong_spec(&e))?;
-    VmSpec::from_json(&json).map_err(|e| wrong_spec(&e))
+        .map_err(|e| invalid_spec(&e))?;
+    VmSpec::from_json(&json).map_err(|e| invalid_spec(&e))
 }
 
-fn wrong_spec(error: &dyn std::error::Error) -> Failure {
+fn invalid_spec(error: &dyn std::error::Error) -> Failure {
     Failure::Usage(format!("the VM's spec: {}", exit_code::with_causes(error)))
 }

@@ -1,9 +1,9 @@
-//! System call filters: what a thread may ask of the host's kernel from the moment it may enter the guest.
+//! Seccomp filters: the system calls that each thread may make once the guest may run.
 //!
-//! One table per kind of thread; there are two. A call that no rule of a thread's table allows kills the whole process
-//! with SIGSYS (`SECCOMP_RET_KILL_PROCESS`): no code of an attacker runs after it, no handler either. The kernel names
-//! the call in its log (audit record type 1326). `tests/seccomp.rs` runs every thread through what it does in the life
-//! of a VM under its table, and again without each rule in turn, so no rule is missing and none is idle.
+//! There is one table for the main thread and one for vCPU threads. A call that the table does not allow kills the process
+//! with SIGSYS (`SECCOMP_RET_KILL_PROCESS`), so no signal handler and no code of an attacker runs after it. The kernel logs
+//! the call (audit record type 1326). `tests/seccomp.rs` runs complete VMs under both tables, and again without each rule in
+//! turn, so that no rule is missing and none is unnecessary.
 
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch, apply_filter,
@@ -13,27 +13,27 @@ use vmm_sys_util::signal::SIGRTMIN;
 
 /// `_IO(KVMIO, 0x80)`: enters the guest.
 const KVM_RUN: u64 = 0xae80;
-/// `_IO(KVMIO, 0xad)`: tells the guest that it was paused.
+/// `_IO(KVMIO, 0xad)`: marks the guest as paused.
 const KVM_KVMCLOCK_CTRL: u64 = 0xaead;
-/// `_IOR(KVMIO, 0x81, struct kvm_regs)`: where a guest was that KVM cannot run any further.
+/// `_IOR(KVMIO, 0x81, struct kvm_regs)`: the instruction address for the message of an internal error.
 const KVM_GET_REGS: u64 = 0x8090_ae81;
 
-/// Why a filter is not in place.
+/// Why a filter could not be installed.
 #[derive(Debug, thiserror::Error)]
 pub enum FilterError {
-    /// The table cannot be expressed; a fault of the table.
+    /// The table is invalid.
     #[error("cannot compile a system call filter")]
     Compile(#[source] seccompiler::BackendError),
-    /// The kernel does not take it.
-    #[error("the kernel takes no system call filter; it needs CONFIG_SECCOMP_FILTER")]
+    /// `seccomp(2)` failed.
+    #[error("cannot install a system call filter; the kernel needs CONFIG_SECCOMP_FILTER")]
     Install(#[source] seccompiler::Error),
 }
 
-/// A compiled filter; copies share it.
+/// A compiled filter; clones share it.
 #[derive(Clone, Debug)]
 pub struct Filter(Arc<BpfProgram>);
 
-/// The filters of a VMM, one per kind of thread.
+/// The filters of both kinds of threads.
 #[derive(Clone, Debug)]
 pub struct Filters {
     /// The main thread: event loop, devices' queues, control socket.
@@ -49,11 +49,11 @@ pub struct Rule {
     pub name: &'static str,
     number: libc::c_long,
     only: &'static [Condition],
-    /// On which hosts, or in which moments that no test can arrange, it is needed; absent: always.
+    /// When it is needed, if that depends on the host or on timing so that the test cannot trigger it.
     pub untested: Option<&'static str>,
 }
 
-/// What must hold for an argument.
+/// A condition on an argument.
 #[derive(Clone, Copy, Debug)]
 struct Condition {
     argument: u8,
@@ -108,10 +108,10 @@ const NOT_EXECUTABLE: &[Condition] = &[Condition {
     argument: 2,
     is: Is::Without(libc::PROT_EXEC as u64),
 }];
-const ALLOCATOR: &str = "the allocator asks for it where its heap happens to be full or empty";
-const CLOCK: &str = "where the host's clock cannot be read without a system call";
-const PANIC: &str = "a panic names its thread in its last words";
-const STOPPED: &str = "after the process was stopped or frozen during a call with a time limit";
+const ALLOCATOR: &str = "depends on how full the allocator's heap is";
+const CLOCK: &str = "needed on hosts whose clock source has no vDSO";
+const PANIC: &str = "needed for the message of a panic, which names the thread";
+const STOPPED: &str = "needed after SIGSTOP or a cgroup freeze during a call with a timeout";
 
 /// The main thread's calls.
 pub const MAIN: &[Rule] = &[
@@ -145,7 +145,7 @@ pub const MAIN: &[Rule] = &[
         },
         Condition { argument: 2, is: Is::Kick },
     ]),
-    // the C library's part of a kick
+    // pthread_kill of the C library
     rule("getpid", libc::SYS_getpid),
     rule("rt_sigprocmask", libc::SYS_rt_sigprocmask),
     // memory
@@ -158,14 +158,14 @@ pub const MAIN: &[Rule] = &[
     // time
     rule("clock_gettime", libc::SYS_clock_gettime).untested(CLOCK),
     rule("restart_syscall", libc::SYS_restart_syscall).untested(STOPPED),
-    // the end
+    // exit
     rule("gettid", libc::SYS_gettid).untested(PANIC),
     rule("sigaltstack", libc::SYS_sigaltstack),
     rule("exit_group", libc::SYS_exit_group),
 ];
 
-/// A vCPU thread's calls: entering the guest, and what devices do within an access to their registers. A driver that
-/// resets the socket device ends its streams here.
+/// A vCPU thread's calls: entering the guest, and accesses to device registers. A driver that resets the vsock device closes
+/// its streams on this thread.
 pub const VCPU: &[Rule] = &[
     // the guest
     ioctl("ioctl KVM_RUN", &[equal(1, KVM_RUN)]),
@@ -191,7 +191,7 @@ pub const VCPU: &[Rule] = &[
     // time
     rule("clock_gettime", libc::SYS_clock_gettime).untested(CLOCK),
     rule("restart_syscall", libc::SYS_restart_syscall).untested(STOPPED),
-    // the end
+    // exit
     rule("gettid", libc::SYS_gettid).untested(PANIC),
     rule("rt_sigprocmask", libc::SYS_rt_sigprocmask),
     rule("sigaltstack", libc::SYS_sigaltstack),
@@ -209,7 +209,7 @@ impl Filters {
 }
 
 impl Filter {
-    /// Allows what `rules` say and kills the process for anything else.
+    /// Allows the system calls in `rules`; any other kills the process.
     pub fn allowing<'a>(rules: impl IntoIterator<Item = &'a Rule>) -> Result<Self, FilterError> {
         let mut by_number = BTreeMap::<i64, Vec<SeccompRule>>::new();
         for rule in rules {
@@ -224,7 +224,7 @@ impl Filter {
             .map_err(FilterError::Compile)
     }
 
-    /// Puts the calling thread under the filter, for good.
+    /// Installs the filter for the calling thread; it cannot be removed.
     pub fn install(&self) -> Result<(), FilterError> {
         apply_filter(&self.0).map_err(FilterError::Install)
     }
@@ -249,9 +249,9 @@ impl Rule {
 mod tests {
     use super::*;
 
-    /// A call with a condition beside the same call without one would be allowed either way.
+    /// A rule without conditions would make a rule with conditions for the same call pointless.
     #[test]
-    fn no_rule_undoes_another() {
+    fn no_rule_overrides_another() {
         for table in [MAIN, VCPU] {
             for (i, rule) in table.iter().enumerate() {
                 let same = table[..i].iter().filter(|r| r.number == rule.number).collect::<Vec<_>>();

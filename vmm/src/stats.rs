@@ -1,7 +1,7 @@
 //! KVM's own counters of a vCPU, through the binary statistics descriptor (`KVM_GET_STATS_FD`; Linux 5.14).
 //!
-//! Layout: Documentation/virt/kvm/api.rst, 4.133. The descriptor has to be asked for before the vCPU runs: the ioctl
-//! waits for the vCPU otherwise. Reading it later disturbs nobody.
+//! Layout: Documentation/virt/kvm/api.rst, 4.133. The descriptor has to be opened before the vCPU runs, because the ioctl
+//! waits while the vCPU is in the guest. Reading the descriptor does not.
 #![expect(unsafe_code, reason = "kvm-ioctls has no wrapper for KVM_GET_STATS_FD")]
 
 use kvm_ioctls::VcpuFd;
@@ -20,10 +20,10 @@ const KVM_GET_STATS_FD: libc::Ioctl = 0xaece;
 /// `struct kvm_stats_header` and the fixed part of `struct kvm_stats_desc`.
 const HEADER_BYTES: usize = 24;
 const DESCRIPTOR_BYTES: usize = 16;
-/// Far above what any kernel has; guards the arithmetic below.
+/// Far above any kernel's number of counters; bounds the allocation below.
 const COUNTERS_MAX: u32 = 1024;
 const NAME_MAX_BYTES: u32 = 256;
-/// `KVM_STATS_TYPE_MASK`, and the last type that is a single number (peak); histograms follow.
+/// `KVM_STATS_TYPE_MASK`, and the last scalar type (peak); histograms follow.
 const TYPE_MASK: u32 = 0xf;
 const TYPE_PEAK: u32 = 2;
 
@@ -32,18 +32,18 @@ const TYPE_PEAK: u32 = 2;
 pub struct VcpuStats(File);
 
 impl VcpuStats {
-    /// Asks KVM for the descriptor; before the vCPU first runs.
+    /// Opens the descriptor; to be called before the vCPU first runs.
     pub fn open(vcpu: &VcpuFd) -> io::Result<Self> {
         // SAFETY: the ioctl takes no argument and `vcpu` is an open vCPU descriptor.
         let fd = unsafe { libc::ioctl(vcpu.as_raw_fd(), KVM_GET_STATS_FD) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the kernel has just made this descriptor for us; nobody else owns it.
+        // SAFETY: the ioctl has just returned this new descriptor; nothing else owns it.
         Ok(Self(unsafe { File::from_raw_fd(fd) }))
     }
 
-    /// Adds every single-number counter to `sums` under KVM's name.
+    /// Adds every scalar counter to `sums` under KVM's name.
     pub fn add_to(&self, sums: &mut BTreeMap<String, u64>) -> io::Result<()> {
         let mut header = [0; HEADER_BYTES];
         self.0.read_exact_at(&mut header, 0)?;

@@ -1,4 +1,4 @@
-//! vCPUs: created, set up for the boot protocol, and run on a thread each.
+//! vCPUs: create them, set up CPUID and registers, run each on a thread.
 
 mod cpuid;
 mod exits;
@@ -15,19 +15,19 @@ use kvm_ioctls::VcpuFd;
 use vm_spec::{Entry, Vcpus};
 use vmm_sys_util::errno;
 
-/// What went wrong with one vCPU.
+/// Why a vCPU could not be created.
 #[derive(Debug, thiserror::Error)]
 pub enum VcpuError {
-    /// KVM would not create it.
-    #[error("vCPU {0}")]
+    /// `KVM_CREATE_VCPU` failed.
+    #[error("cannot create vCPU {0}")]
     Create(u8, #[source] KvmError),
-    /// The host's leaves could not be read, or there are too many.
-    #[error("CPUID leaves")]
+    /// `KVM_GET_SUPPORTED_CPUID` failed.
+    #[error("cannot read the CPUID leaves that KVM supports")]
     Cpuid(#[source] KvmError),
-    /// KVM would not take a part of its state.
-    #[error("vCPU {id}: KVM does not take its {what}")]
+    /// KVM rejected a part of its state.
+    #[error("vCPU {id}: KVM rejects its {what}")]
     State {
-        /// Its index.
+        /// Index of the vCPU.
         id: u8,
         /// Which part.
         what: &'static str,
@@ -37,7 +37,7 @@ pub enum VcpuError {
     },
 }
 
-/// Creates all vCPUs; the first starts at `entry`, the others wait for it to start them.
+/// Creates all vCPUs; the first starts at `entry`, the others wait for INIT and SIPI.
 pub fn create(vm: &KvmVm, count: Vcpus, entry: Entry) -> Result<Vec<VcpuFd>, VcpuError> {
     let supported = vm.supported_cpuid().map_err(VcpuError::Cpuid)?;
     (0..count.get())
@@ -56,14 +56,14 @@ fn state(id: u8, what: &'static str) -> impl Fn(errno::Error) -> VcpuError {
     move |source| VcpuError::State { id, what, source }
 }
 
-/// CPUID first: KVM checks what follows against it.
+/// CPUID first: KVM checks the MSRs against it.
 fn set_up(vcpu: &VcpuFd, id: u8, count: Vcpus, supported: &CpuId) -> Result<(), VcpuError> {
     let too_many = |_| state(id, "CPUID leaves")(errno::Error::new(libc::E2BIG));
     let cpuid = CpuId::from_entries(&cpuid::for_vcpu(supported, id, count.get())).map_err(too_many)?;
     vcpu.set_cpuid2(&cpuid).map_err(state(id, "CPUID leaves"))?;
     let msrs = registers::msrs().map_err(too_many)?;
-    let taken = vcpu.set_msrs(&msrs).map_err(state(id, "model-specific registers"))?;
-    if taken != msrs.as_slice().len() {
+    let written = vcpu.set_msrs(&msrs).map_err(state(id, "model-specific registers"))?;
+    if written != msrs.as_slice().len() {
         return Err(state(id, "model-specific registers")(errno::Error::new(libc::EINVAL)));
     }
     Ok(())

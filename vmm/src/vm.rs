@@ -1,4 +1,4 @@
-//! A built VM: it runs until something ends it, then every thread is joined.
+//! A built VM: runs until the VM exits, then joins every thread.
 
 use crate::{
     event_loop::{EventLoop, EventSet, Token},
@@ -10,7 +10,7 @@ use crate::{
 };
 use std::{io, os::fd::AsRawFd, rc::Rc, sync::Arc};
 
-/// Why a VM cannot go on.
+/// Why running the VM failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// epoll failed.
@@ -19,24 +19,24 @@ pub enum RunError {
     /// The kernel refused the system call filter.
     #[error(transparent)]
     Filter(#[from] FilterError),
-    /// A vCPU thread is stuck.
+    /// A vCPU thread did not stop.
     #[error(transparent)]
     Threads(#[from] ThreadError),
 }
 
-/// Everything that has to live as long as the guest does.
+/// Everything that has to live as long as the guest.
 pub struct Vm {
     events: EventLoop,
     vcpus: Rc<VcpuThreads>,
     exit_event: Arc<ExitEvent>,
     filter: Filter,
-    /// KVM forgets the guest's memory before the memory goes.
+    /// Dropped before the memory that it maps.
     _kvm: KvmVm,
     _memory: Memory,
 }
 
 impl Vm {
-    /// Puts the parts together; the vCPUs are paused. `filter` is for the thread that will run the VM.
+    /// A VM whose vCPUs are paused. `filter` is the seccomp filter of the thread that will call [`Vm::run`].
     pub fn new(events: EventLoop, vcpus: Rc<VcpuThreads>, exit_event: Arc<ExitEvent>, filter: Filter, kvm: KvmVm, memory: Memory) -> Self {
         Self {
             events,
@@ -54,12 +54,12 @@ impl Vm {
         self.events
             .add(self.exit_event.eventfd().as_raw_fd(), EventSet::IN, Box::new(stop))
             .map_err(RunError::Events)?;
-        // vCPU threads have been under theirs since they were started.
+        // The vCPU threads have installed theirs already.
         self.filter.install()?;
         self.vcpus.resume();
-        let served = self.events.run();
+        let result = self.events.run();
         self.vcpus.stop()?;
-        served.map_err(RunError::Events)?;
+        result.map_err(RunError::Events)?;
         Ok(self.exit_event.reason().cloned().unwrap_or(ExitReason::Stopped))
     }
 }

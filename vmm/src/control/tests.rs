@@ -1,4 +1,4 @@
-//! Requests over a real socket, to a VM of no vCPUs: the protocol is what is tested here.
+//! Tests of the protocol over a real socket, with a VM without vCPUs.
 
 use super::*;
 use crate::{
@@ -40,7 +40,7 @@ fn unix(kind: SockType) -> OwnedFd {
     socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None).unwrap()
 }
 
-/// A listening socket at an address that the kernel picks in the abstract namespace.
+/// A listening socket at an abstract address that the kernel chooses.
 fn listener() -> (OwnedFd, UnixAddr) {
     let listener = unix(SockType::SeqPacket);
     bind(listener.as_raw_fd(), &UnixAddr::new_unnamed()).unwrap();
@@ -101,7 +101,7 @@ fn reason(reply: Reply) -> String {
 }
 
 #[test]
-fn a_client_asks_many_things_on_one_connection() {
+fn a_connection_serves_many_requests() {
     let mut server = Server::new(true);
     let client = server.client();
     assert!(matches!(
@@ -122,7 +122,7 @@ fn a_client_asks_many_things_on_one_connection() {
 }
 
 #[test]
-fn extents_arrive_with_their_files_in_order() {
+fn extents_are_matched_with_their_files_in_order() {
     let mut server = Server::new(true);
     let client = server.client();
     let extents = vec![
@@ -156,7 +156,7 @@ fn extents_arrive_with_their_files_in_order() {
 }
 
 #[test]
-fn what_cannot_be_is_refused_with_a_reason_and_the_connection_stays() {
+fn invalid_requests_are_refused_with_a_reason_and_the_connection_stays_open() {
     let mut server = Server::new(true);
     let client = server.client();
     let extent = |length| Extent { offset: 0, length };
@@ -180,7 +180,7 @@ fn what_cannot_be_is_refused_with_a_reason_and_the_connection_stays() {
 }
 
 #[test]
-fn only_so_many_clients_are_held() {
+fn the_number_of_clients_is_limited() {
     let mut server = Server::new(false);
     let mut clients: Vec<_> = (0..CLIENTS_MAX).map(|_| server.client()).collect();
     let refused = server.client();
@@ -196,7 +196,7 @@ fn only_so_many_clients_are_held() {
 }
 
 #[test]
-fn only_a_listening_seqpacket_socket_will_do() {
+fn only_a_listening_seqpacket_socket_is_accepted() {
     let control = || {
         let exit_event = Arc::new(ExitEvent::new().unwrap());
         Control::new(no_vcpus(&exit_event), None, exit_event)

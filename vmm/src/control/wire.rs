@@ -1,4 +1,4 @@
-//! Packets of the control socket: accepting, receiving with descriptors, parsing, sending.
+//! Packets of the control socket: receive with descriptors, parse, send.
 
 use crate::descriptors;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockType, getsockopt, recvmsg, send, sockopt};
@@ -8,16 +8,16 @@ use std::{
 };
 use vm_spec::control::{EXTENTS_PER_MESSAGE, MESSAGE_MAX_BYTES, Reply, Request};
 
-/// Most descriptors that Linux lets a packet carry (`SCM_MAX_FD`). There is room for all of them: those that find none
-/// would be lost to us and stay open.
+/// Most descriptors per packet in Linux (`SCM_MAX_FD`). The buffer has room for all, because descriptors beyond it would stay
+/// open without an owner.
 const DESCRIPTORS_MAX: usize = 253;
 
-/// One packet as it came.
+/// One received packet.
 pub struct Received {
     bytes: Vec<u8>,
-    /// The descriptors beside it.
+    /// Its descriptors.
     pub files: Vec<OwnedFd>,
-    /// The kernel dropped a part of it.
+    /// The kernel has dropped a part of it.
     truncated: bool,
 }
 
@@ -26,7 +26,7 @@ pub fn is_seqpacket_listener(socket: &OwnedFd) -> bool {
     getsockopt(socket, sockopt::SockType) == Ok(SockType::SeqPacket) && getsockopt(socket, sockopt::AcceptConn) == Ok(true)
 }
 
-/// Takes one packet; `None` when the client has gone.
+/// Receives one packet; `None` when the client has closed its end.
 pub fn receive(client: &OwnedFd) -> io::Result<Option<Received>> {
     let mut bytes = vec![0; MESSAGE_MAX_BYTES];
     let mut space = nix::cmsg_space!([RawFd; DESCRIPTORS_MAX]);
@@ -44,7 +44,7 @@ pub fn receive(client: &OwnedFd) -> io::Result<Option<Received>> {
     Ok((length > 0).then_some(Received { bytes, files, truncated }))
 }
 
-/// The request in a packet, or why there is none.
+/// Parses the request in a packet.
 pub fn parse(packet: &Received) -> Result<Request, String> {
     if packet.truncated || packet.files.len() > EXTENTS_PER_MESSAGE {
         return Err(format!(
@@ -54,7 +54,7 @@ pub fn parse(packet: &Received) -> Result<Request, String> {
     serde_json::from_slice(&packet.bytes).map_err(|e| format!("not a request: {e}"))
 }
 
-/// Sends a reply without waiting: a client that does not read its replies is not waited for.
+/// Sends a reply without blocking: a client that does not read its replies must not block the VMM.
 pub fn send_reply(client: &OwnedFd, reply: &Reply) -> io::Result<()> {
     let bytes = serde_json::to_vec(reply)?;
     send(client.as_raw_fd(), &bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL)?;

@@ -1,4 +1,4 @@
-//! The board: which device sits where. Every place is fixed ([`vm_spec::layout`]); an absent device leaves its slot empty.
+//! The board: creates all devices at their fixed addresses ([`vm_spec::layout`]); an absent device leaves its slot empty.
 
 use super::{
     BusDevice, BusError, Buses, SharedDevice,
@@ -33,47 +33,47 @@ use vm_spec::{
 };
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-/// Why a device is not in its place.
+/// Why a device could not be created.
 #[derive(Debug, thiserror::Error)]
 pub enum BoardError {
-    /// KVM did not connect a line or a doorbell.
+    /// KVM refused an irqfd or ioeventfd.
     #[error(transparent)]
     Kvm(#[from] KvmError),
     /// The scratch file.
-    #[error("the scratch disk")]
+    #[error("cannot set up the scratch disk")]
     Scratch(#[from] ScratchError),
-    /// No more descriptors or memory.
+    /// An eventfd or epoll call failed.
     #[error("cannot set up a device")]
     Io(#[from] io::Error),
-    /// Two devices in one place.
+    /// Two devices overlap.
     #[error(transparent)]
     Bus(#[from] BusError),
 }
 
-/// What device set-up needs from the rest of the VM.
+/// What devices need from the rest of the VM.
 pub struct DeviceContext<'a> {
     /// Guest memory.
     pub memory: &'a Memory,
-    /// Interrupt lines and doorbells.
+    /// For irqfds and ioeventfds.
     pub kvm: &'a KvmVm,
-    /// Serves queues and host sides.
+    /// Serves queues and host events.
     pub events: &'a mut EventLoop,
-    /// Ends the VM.
+    /// Set by power-off and reset.
     pub exit_event: &'a Arc<ExitEvent>,
-    /// Hears of what devices get done.
+    /// Records the devices' progress.
     pub watchdog: &'a Arc<Watchdog>,
 }
 
-/// All devices, and what grows at run time.
+/// All devices.
 pub struct Board {
     /// For the vCPU threads.
     pub buses: Buses,
-    /// The layer disk, if the spec asks for it.
+    /// Appends to the layer disk, if the VM has one.
     pub layers: Option<LayersHandle>,
 }
 
 impl Board {
-    /// Puts every device of `spec` in its place.
+    /// Creates every device of `spec`.
     pub fn new(spec: &VmSpec, files: DeviceFiles, mut context: DeviceContext<'_>) -> Result<Self, BoardError> {
         let mut board = Self {
             buses: Buses::default(),
@@ -101,8 +101,8 @@ impl Board {
 
     /// Serial console, power and keyboard reset.
     fn add_ports(&mut self, console: Option<File>, context: &DeviceContext<'_>) -> Result<(), BoardError> {
-        let line = interrupt_line(context.kvm, SERIAL_GSI)?;
-        let serial = Serial::new(line, console, context.watchdog.clone());
+        let irq = irqfd(context.kvm, SERIAL_GSI)?;
+        let serial = Serial::new(irq, console, context.watchdog.clone());
         self.add_port(SERIAL_PORT, SERIAL_PORTS, serial)?;
         self.add_port(SLEEP_CONTROL_PORT, POWER_PORTS, Power(context.exit_event.clone()))?;
         self.add_port(KEYBOARD_PORT, 1, KeyboardReset(context.exit_event.clone()))
@@ -113,8 +113,8 @@ impl Board {
     }
 
     fn add_virtio(&mut self, slot: VirtioSlot, device: SharedVirtioDevice, context: &mut DeviceContext<'_>) -> Result<(), BoardError> {
-        let line = interrupt_line(context.kvm, slot.gsi())?;
-        let transport = MmioTransport::new(context.memory.clone(), line, device, context.watchdog.clone())?;
+        let irq = irqfd(context.kvm, slot.gsi())?;
+        let transport = MmioTransport::new(context.memory.clone(), irq, device, context.watchdog.clone())?;
         for index in 0..transport.queue_count() {
             context
                 .kvm
@@ -127,11 +127,11 @@ impl Board {
         Ok(())
     }
 
-    /// Linux probes every slot of the ACPI tables: those without a device say so, without three exits each.
+    /// Linux probes every slot of the ACPI tables. An empty slot is mapped read-only, which saves three exits.
     fn fill_empty_slots(&mut self, kvm: &KvmVm) -> Result<(), BoardError> {
         let empty: SharedDevice = Arc::new(Mutex::new(EmptySlot));
         let all = (0..VIRTIO_SLOTS).map(slot_base);
-        let free: Vec<u64> = all.filter(|base| !self.buses.mmio.answers(*base)).collect();
+        let free: Vec<u64> = all.filter(|base| !self.buses.mmio.is_occupied(*base)).collect();
         for base in &free {
             self.buses.mmio.insert(*base, VIRTIO_SLOT_BYTES, empty.clone())?;
         }
@@ -139,8 +139,8 @@ impl Board {
     }
 }
 
-fn interrupt_line(kvm: &KvmVm, gsi: u32) -> Result<EventFd, BoardError> {
-    let line = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
-    kvm.register_irqfd(&line, gsi)?;
-    Ok(line)
+fn irqfd(kvm: &KvmVm, gsi: u32) -> Result<EventFd, BoardError> {
+    let irq = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
+    kvm.register_irqfd(&irq, gsi)?;
+    Ok(irq)
 }

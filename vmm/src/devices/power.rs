@@ -1,4 +1,4 @@
-//! Power-off and reset: the ACPI sleep and reset registers, and the keyboard controller's reset line.
+//! Power-off and reset: the ACPI sleep and reset registers, and the i8042 reset command.
 
 use super::BusDevice;
 use crate::exit_reason::{ExitEvent, ExitReason};
@@ -18,7 +18,7 @@ const KEYBOARD_RESET: u8 = 0xfe;
 pub struct Power(pub Arc<ExitEvent>);
 
 impl BusDevice for Power {
-    /// No sleep state is ever woken from: all bits are clear.
+    /// `WAK_STS` is never set: the VM never wakes from a sleep state.
     fn read(&mut self, _offset: u64, data: &mut [u8]) {
         data.fill(0);
     }
@@ -30,13 +30,13 @@ impl BusDevice for Power {
         match offset {
             SLEEP if value == SLEEP_TYPE_S5 << SLEEP_TYPE_SHIFT | SLEEP_ENABLE => self.0.set(ExitReason::PowerOff),
             RESET if value == RESET_VALUE => self.0.set(ExitReason::Reset),
-            // `STATUS` has one bit, cleared by writing; it is never set.
+            // The only bit of the status register is cleared by writing, and it is never set.
             _ => {}
         }
     }
 }
 
-/// As much of an 8042 as Linux needs for `reboot=k`: never busy, and a reset line.
+/// The part of an i8042 that Linux needs for `reboot=k`: never busy, and the reset command.
 pub struct KeyboardReset(pub Arc<ExitEvent>);
 
 impl BusDevice for KeyboardReset {
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_busy() {
+    fn registers_read_as_zero() {
         let exit_event = Arc::new(ExitEvent::new().unwrap());
         let mut data = [0xff; 4];
         Power(exit_event.clone()).read(0, &mut data);

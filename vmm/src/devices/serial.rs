@@ -1,4 +1,4 @@
-//! The serial console: a 16550A that sends and never receives, as far as Linux's 8250 driver looks.
+//! The serial console: the transmit side of a 16550A, as far as Linux's 8250 driver uses it.
 //!
 //! Register names and bits: TL16C550C data sheet; `include/uapi/linux/serial_reg.h`.
 
@@ -7,11 +7,11 @@ use crate::watchdog::Watchdog;
 use std::{fs::File, io::Write, sync::Arc};
 use vmm_sys_util::eventfd::EventFd;
 
-/// Most bytes a guest can write to the console in its life: a console log must not fill the host's disk.
+/// Most bytes that a guest can write to the console, so that the log cannot fill the host's disk.
 pub const CONSOLE_MAX_BYTES: u64 = 16 << 20;
-/// Bytes held back until a line is whole.
+/// Most bytes that are buffered until a line is complete.
 const LINE_BYTES: usize = 256;
-const CUT_OFF: &[u8] = b"\n[the console is cut off here: 16 MiB are its limit]\n";
+const CUT_OFF: &[u8] = b"\n[the console's limit of 16 MiB is reached, output ends here]\n";
 
 const DATA: u64 = 0;
 const IER: u64 = 1;
@@ -31,12 +31,12 @@ const FCR_FIFOS: u8 = 1;
 const LCR_DIVISOR: u8 = 1 << 7;
 const MCR_BITS: u8 = 0x1f;
 const MCR_LOOP: u8 = 1 << 4;
-/// Holding register and shifter are empty: a byte is gone as soon as it is written.
+/// Holding and shift register are empty: a byte is sent as soon as it is written.
 const LSR_IDLE: u8 = 1 << 6 | 1 << 5;
 /// Carrier, data set ready, clear to send.
 const MSR_CONNECTED: u8 = 1 << 7 | 1 << 5 | 1 << 4;
 
-/// See the module's head. The guest's bytes go to a file, line by line.
+/// The port; the guest's bytes are written to a file, line by line.
 pub struct Serial {
     interrupt: EventFd,
     watchdog: Arc<Watchdog>,
@@ -47,15 +47,15 @@ pub struct Serial {
     mcr: u8,
     scratch: u8,
     divisor: [u8; 2],
-    /// The transmitter has become empty and the driver has not been told.
+    /// A transmitter-empty interrupt is pending.
     transmit_empty: bool,
 }
 
 impl Serial {
-    /// `interrupt` is the irqfd of the console's line; without an `output` everything is discarded. `watchdog` hears of
-    /// each byte that is taken.
+    /// `interrupt` is the irqfd of the console; without an `output` everything is discarded. Each byte that is accepted counts
+    /// as progress for `watchdog`.
     ///
-    /// A write that would block (a full pipe whose descriptor is non-blocking) loses the line, never time.
+    /// If a write would block (a full pipe in non-blocking mode), the line is lost and the guest does not wait.
     pub fn new(interrupt: EventFd, output: Option<File>, watchdog: Arc<Watchdog>) -> Self {
         Self {
             interrupt,
@@ -75,22 +75,22 @@ impl Serial {
         }
     }
 
-    fn divisor_is_open(&self) -> bool {
+    fn is_divisor_selected(&self) -> bool {
         self.lcr & LCR_DIVISOR != 0
     }
 
-    /// Edge: told once for each time the transmitter becomes empty or the driver asks to be told.
+    /// Edge-triggered: one interrupt each time the transmitter becomes empty or the driver enables the interrupt.
     fn transmitter_is_empty(&mut self) {
         self.transmit_empty = true;
         if self.ier & IER_TRANSMIT_EMPTY != 0 {
-            // Fails only where the counter is full, and then the line is pulled already.
+            // Fails only if the counter is full, and then an interrupt is pending already.
             let _ = self.interrupt.write(1);
         }
     }
 
     fn read_register(&mut self, offset: u64) -> u8 {
         match offset {
-            DATA | IER if self.divisor_is_open() => self.divisor[offset as usize],
+            DATA | IER if self.is_divisor_selected() => self.divisor[offset as usize],
             IER => self.ier,
             IIR_FCR => {
                 let pending = self.transmit_empty && self.ier & IER_TRANSMIT_EMPTY != 0;
@@ -103,7 +103,7 @@ impl Serial {
             LCR => self.lcr,
             MCR => self.mcr,
             LSR => LSR_IDLE,
-            // In loop-back the outputs RTS, DTR, OUT1, OUT2 appear as CTS, DSR, RI, DCD.
+            // In loop-back mode the outputs RTS, DTR, OUT1, OUT2 appear as CTS, DSR, RI, DCD.
             MSR if self.mcr & MCR_LOOP != 0 => (self.mcr & 1) << 5 | (self.mcr & 2) << 3 | (self.mcr & 0b1100) << 4,
             MSR => MSR_CONNECTED,
             SCRATCH => self.scratch,
@@ -113,7 +113,7 @@ impl Serial {
 
     fn write_register(&mut self, offset: u64, value: u8) {
         match offset {
-            DATA | IER if self.divisor_is_open() => self.divisor[offset as usize] = value,
+            DATA | IER if self.is_divisor_selected() => self.divisor[offset as usize] = value,
             DATA => {
                 if self.mcr & MCR_LOOP == 0 && self.console.put(value) {
                     self.watchdog.record_progress(1);
@@ -147,7 +147,7 @@ impl BusDevice for Serial {
     }
 }
 
-/// The bounded way out.
+/// Line-buffered output with a limit.
 struct Console {
     output: Option<File>,
     line: Vec<u8>,
@@ -155,7 +155,7 @@ struct Console {
 }
 
 impl Console {
-    /// `false` where the limit is reached. Where there is no output bytes count all the same.
+    /// `false` if the limit is reached. Bytes count towards it even without an output.
     fn put(&mut self, byte: u8) -> bool {
         if self.left == 0 {
             return false;
@@ -174,8 +174,8 @@ impl Console {
         true
     }
 
-    /// The console is for debugging: what cannot be written is lost and the guest goes on. A write that is interrupted
-    /// is not repeated: the signal means that this vCPU shall stop.
+    /// The console is for debugging only: what cannot be written is lost. An interrupted write is not repeated, because the
+    /// signal asks this vCPU thread to stop.
     fn flush(&mut self) {
         if let Some(output) = &mut self.output {
             let mut rest = &self.line[..];

@@ -1,12 +1,12 @@
-//! Virtio devices: what a device is, what it gets when the guest's driver activates it, and the devices themselves.
+//! Virtio devices: the device trait, what a device gets on activation, and the devices themselves.
 //!
-//! A vCPU thread touches a device only through [`mmio::MmioTransport`]: features, configuration, activation, reset.
-//! Queues are served by the event loop: the guest's notification is an `ioeventfd`, and [`mmio::MmioTransport::attach`]
-//! registers its handler. Both sides meet at the device's mutex; the interrupt status ([`Interrupt`]) is outside it,
-//! so that an interrupt handler in the guest never waits for a disk.
+//! A vCPU thread accesses a device only through [`mmio::MmioTransport`]: features, configuration, activation, reset. The
+//! event loop serves the queues: the guest's notification is an `ioeventfd`, whose handler [`mmio::MmioTransport::attach`]
+//! registers. Both take the device's mutex. The interrupt status ([`Interrupt`]) is outside it, so that an interrupt handler
+//! in the guest never waits for disk I/O.
 //!
-//! Everything a driver writes is hostile. A malformed descriptor chain is returned unused, a ring that makes no sense
-//! puts the device into the state "needs reset" (virtio 1.2, 2.1.2), and the VM goes on.
+//! Everything a driver writes is hostile. A malformed descriptor chain is returned unused, an invalid ring sets
+//! DEVICE_NEEDS_RESET (virtio 1.2, 2.1.2), and the VM continues.
 
 pub mod block;
 mod buffers;
@@ -29,21 +29,21 @@ use std::{
 
 pub use crate::memory::Memory;
 
-/// What the driver agreed on, given to a device when the driver sets DRIVER_OK.
+/// What a device gets when the driver sets DRIVER_OK.
 pub struct Activation {
     /// The guest's memory.
     pub memory: Memory,
-    /// One ring per entry of [`VirtioDevice::queue_sizes`]; a queue that the driver left out stays empty for ever.
+    /// One ring per entry of [`VirtioDevice::queue_sizes`]; a queue that the driver did not set up stays empty.
     pub rings: Vec<Ring>,
     /// The negotiated feature bits, the transport's included.
     pub features: u64,
-    /// The way to interrupt the guest.
+    /// Interrupts the guest.
     pub interrupt: Arc<Interrupt>,
 }
 
 /// A virtio device behind a transport.
 ///
-/// All calls come under the device's mutex: [`VirtioDevice::process_queue`] and [`VirtioDevice::process_host_events`]
+/// All calls are made under the device's mutex: [`VirtioDevice::process_queue`] and [`VirtioDevice::process_host_events`]
 /// from the event loop, the others from vCPU threads.
 pub trait VirtioDevice: Send {
     /// The device ID (virtio 1.2, section 5).
@@ -52,12 +52,12 @@ pub trait VirtioDevice: Send {
     /// The largest size of each queue, powers of two.
     fn queue_sizes(&self) -> &'static [u16];
 
-    /// Device-specific feature bits on offer; the transport adds its own.
+    /// Device-specific feature bits offered; the transport adds its own.
     fn features(&self) -> u64 {
         0
     }
 
-    /// Changes whenever configuration space has changed.
+    /// Changes whenever configuration space changes.
     fn config_generation(&self) -> u32 {
         0
     }
@@ -68,13 +68,16 @@ pub trait VirtioDevice: Send {
     /// The driver writes configuration space; devices without writable fields ignore it.
     fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
 
-    /// The driver is ready: from now on queues are served.
+    /// The driver is ready: queues are served from now on.
     fn activate(&mut self, activation: Activation);
 
     /// Back to the state before [`VirtioDevice::activate`]; guest memory must not be touched afterwards.
     fn reset(&mut self);
 
-    /// The driver has put buffers into queue `index`. An error means that the rings are unusable.
+    /// Serves queue `index`.
+    ///
+    /// # Errors
+    /// When the rings are invalid.
     fn process_queue(&mut self, index: usize) -> Result<(), RingError>;
 
     /// A descriptor of the host that is readable when [`VirtioDevice::process_host_events`] has work.
@@ -82,7 +85,7 @@ pub trait VirtioDevice: Send {
         None
     }
 
-    /// Serves the host side of a device that has one.
+    /// Serves host events, of a device that has any.
     fn process_host_events(&mut self) -> Result<(), RingError> {
         Ok(())
     }
@@ -91,7 +94,7 @@ pub trait VirtioDevice: Send {
 /// A device shared between the vCPU threads and the event loop.
 pub type SharedVirtioDevice = Arc<Mutex<dyn VirtioDevice>>;
 
-/// Locks a device; a panic in another thread has ended the VM anyway, so a poisoned lock is no news.
+/// Locks a device. A poisoned lock is taken too: the panic that poisoned it ends the VM anyway.
 pub(crate) fn lock<T: ?Sized>(device: &Mutex<T>) -> MutexGuard<'_, T> {
     device.lock().unwrap_or_else(PoisonError::into_inner)
 }

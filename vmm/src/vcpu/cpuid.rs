@@ -1,146 +1,26 @@
-//! CPUID: of what the host's KVM supports, the part that a guest of ours needs, with the topology of this VM in place of the
-//! host's.
+//! CPUID: the part of what KVM supports that a guest needs, with the VM's topology instead of the host's.
 //!
-//! What is passed on stands in one table, [`PASSED`]; whatever else this or a later KVM offers stays out: nested
-//! virtualisation (a second hypervisor's worth of host kernel for an attacker), performance counters, tracing, TSX, SGX, CET,
-//! AMX, and leaf 0x8000001f, whose bits make Linux read registers that only an SEV guest has.
+//! [`PASSED`] lists the bits that are passed through. Everything else that this or a later KVM offers is masked: nested
+//! virtualisation (much host kernel code that a guest could attack), performance counters, tracing, TSX, SGX, CET, AMX, and
+//! leaf 0x8000001f, whose bits make Linux read MSRs that only an SEV guest has.
+
+mod table;
 
 use kvm_bindings::{CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
+use table::{
+    CACHES_AMD, CACHES_INTEL, EXTENDED_FEATURES, EXTENDED_MAX_LEAF, FEATURES, PASSED, Passed, SIZES, STRUCTURED_FEATURES, TOPOLOGY,
+    TOPOLOGY_AMD, VENDOR_AND_MAX_LEAF,
+};
 
-const VENDOR_AND_MAX_LEAF: u32 = 0;
-const FEATURES: u32 = 1;
-const CACHES_INTEL: u32 = 4;
-const STRUCTURED_FEATURES: u32 = 7;
-const TOPOLOGY: u32 = 0xb;
-const XSAVE: u32 = 0xd;
-const KVM_FEATURES: u32 = 0x4000_0001;
-const EXTENDED_MAX_LEAF: u32 = 0x8000_0000;
-const EXTENDED_FEATURES: u32 = 0x8000_0001;
-const SIZES: u32 = 0x8000_0008;
-const CACHES_AMD: u32 = 0x8000_001d;
-const TOPOLOGY_AMD: u32 = 0x8000_001e;
-
-/// Leaf 1 ECX: x2APIC, TSC deadline timer, "running under a hypervisor". KVM's in-kernel local APIC has the first two,
-/// but `KVM_GET_SUPPORTED_CPUID` leaves the timer out.
+/// Leaf 1 ECX: x2APIC, TSC deadline timer, hypervisor present. KVM's in-kernel local APIC has the first two, but
+/// `KVM_GET_SUPPORTED_CPUID` does not report the timer.
 const FEATURES_ECX: u32 = 1 << 21 | 1 << 24 | 1 << 31;
 /// Leaf 1 EDX: more than one logical processor.
 const FEATURES_EDX_MULTI: u32 = 1 << 28;
 /// Leaf 0x8000_0001 ECX: legacy multi-core (AMD).
 const EXTENDED_ECX_MULTI: u32 = 1 << 1;
-/// Last sub-leaf of leaf 7 that is passed on.
+/// Last sub-leaf of leaf 7 that is passed through.
 const STRUCTURED_LAST: u32 = 2;
-
-/// A whole register.
-const ALL: u32 = u32::MAX;
-
-/// Bits of EAX, EBX, ECX and EDX of one sub-leaf that reach the guest.
-struct Passed {
-    function: u32,
-    /// `None`: every sub-leaf, or a leaf without any.
-    index: Option<u32>,
-    registers: [u32; 4],
-}
-
-const fn leaf(function: u32, registers: [u32; 4]) -> Passed {
-    Passed {
-        function,
-        index: None,
-        registers,
-    }
-}
-
-const fn subleaf(function: u32, index: u32, registers: [u32; 4]) -> Passed {
-    Passed {
-        function,
-        index: Some(index),
-        registers,
-    }
-}
-
-/// The register that has these bits.
-const fn bits<const N: usize>(numbers: [u32; N]) -> u32 {
-    let (mut register, mut at) = (0, 0);
-    while at < N {
-        register |= 1 << numbers[at];
-        at += 1;
-    }
-    register
-}
-
-/// After Intel SDM volume 2A ("CPUID"), AMD APM volume 3 appendix E and Linux `arch/x86/include/asm/cpufeatures.h`.
-const PASSED: &[Passed] = &[
-    leaf(VENDOR_AND_MAX_LEAF, [ALL; 4]),
-    leaf(FEATURES, [ALL, ALL, FEATURES_ECX | FEATURES_ECX_PASSED, FEATURES_EDX_PASSED]),
-    leaf(2, [ALL; 4]),
-    leaf(CACHES_INTEL, [ALL; 4]),
-    // The local APIC's timer goes on in every sleep.
-    leaf(6, [bits([2]), 0, 0, 0]),
-    subleaf(STRUCTURED_FEATURES, 0, [ALL, STRUCTURED_EBX, STRUCTURED_ECX, STRUCTURED_EDX]),
-    // SHA-512, SM3, SM4, AVX-VNNI, BF16, CMPccXADD, fast short string functions, AVX-IFMA; VNNI of 8 and 16 bits, prefetches.
-    subleaf(
-        STRUCTURED_FEATURES,
-        1,
-        [bits([0, 1, 2, 4, 5, 7, 10, 11, 12, 23]), 0, 0, bits([4, 5, 10, 14])],
-    ),
-    // Controls of speculation.
-    subleaf(STRUCTURED_FEATURES, 2, [0, 0, 0, bits([0, 1, 2, 3, 4, 5])]),
-    // x87, SSE, AVX, AVX-512 and protection keys; sizes depend on what the guest switches on.
-    subleaf(XSAVE, 0, [XSAVE_STATES, ALL, ALL, 0]),
-    // XSAVEOPT, XSAVEC, XGETBV with ECX=1, XSAVES, and no supervisor state.
-    subleaf(XSAVE, 1, [bits([0, 1, 2, 3]), ALL, 0, 0]),
-    subleaf(XSAVE, 2, [ALL; 4]),
-    subleaf(XSAVE, 5, [ALL; 4]),
-    subleaf(XSAVE, 6, [ALL; 4]),
-    subleaf(XSAVE, 7, [ALL; 4]),
-    subleaf(XSAVE, 9, [ALL; 4]),
-    leaf(0x4000_0000, [ALL; 4]),
-    leaf(KVM_FEATURES, [KVM_EAX, 0, 0, 0]),
-    leaf(EXTENDED_MAX_LEAF, [ALL; 4]),
-    leaf(EXTENDED_FEATURES, [ALL, ALL, EXTENDED_ECX, EXTENDED_EDX]),
-    leaf(0x8000_0002, [ALL; 4]),
-    leaf(0x8000_0003, [ALL; 4]),
-    leaf(0x8000_0004, [ALL; 4]),
-    leaf(0x8000_0005, [ALL; 4]),
-    leaf(0x8000_0006, [ALL; 4]),
-    // A time stamp counter of constant rate.
-    leaf(0x8000_0007, [0, 0, 0, bits([8])]),
-    leaf(SIZES, [ALL, SIZES_EBX, ALL, 0]),
-    leaf(CACHES_AMD, [ALL; 4]),
-    leaf(TOPOLOGY_AMD, [ALL; 4]),
-    // No breakpoint on nested data, LFENCE and VERW as barriers, null selectors, automatic IBRS; how SRSO and TSA are met.
-    leaf(0x8000_0021, [bits([0, 2, 5, 6, 8, 27, 28, 29, 30]), 0, bits([1, 2]), 0]),
-];
-
-/// SSE3, PCLMULQDQ, SSSE3, FMA, CMPXCHG16B, PCID, SSE4.1, SSE4.2, MOVBE, POPCNT, AES, XSAVE, AVX, F16C, RDRAND. Not passed: the
-/// debug store, MONITOR, VMX, SMX, SpeedStep and thermal control, performance capabilities, direct cache access.
-const FEATURES_ECX_PASSED: u32 = bits([0, 1, 9, 12, 13, 17, 19, 20, 22, 23, 25, 26, 28, 29, 30]);
-/// What every 64-bit processor has, up to SSE2 and self-snoop. Not passed: serial number, debug store, thermal control.
-const FEATURES_EDX_PASSED: u32 = bits([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 19, 23, 24, 25, 26, 27, 28]);
-/// FSGSBASE, TSC_ADJUST, BMI1, AVX2, FDP, SMEP, BMI2, ERMS, INVPCID, FCS, AVX-512 F, DQ, RDSEED, ADX, SMAP, IFMA, CLFLUSHOPT,
-/// CLWB, AVX-512 CD, SHA, AVX-512 BW, VL. Not passed: SGX, TSX, cache monitoring, MPX, processor trace.
-const STRUCTURED_EBX: u32 = bits([0, 1, 3, 5, 6, 7, 8, 9, 10, 13, 16, 17, 18, 19, 20, 21, 23, 24, 28, 29, 30, 31]);
-/// VBMI, UMIP, PKU, VBMI2, GFNI, VAES, VPCLMULQDQ, VNNI, BITALG, VPOPCNTDQ, RDPID, CLDEMOTE, MOVDIRI, MOVDIR64B. Not passed:
-/// WAITPKG, shadow stacks, memory encryption, 5-level paging, key locker, bus locks, ENQCMD, supervisor keys.
-const STRUCTURED_ECX: u32 = bits([1, 2, 3, 6, 8, 9, 10, 11, 12, 14, 22, 25, 27, 28]);
-/// FSRM, VP2INTERSECT, MD_CLEAR, SERIALIZE, AVX512-FP16, and the controls of speculation with the list of what needs none.
-const STRUCTURED_EDX: u32 = bits([4, 8, 10, 14, 23, 26, 27, 28, 29, 31]);
-/// x87, SSE, AVX, the three states of AVX-512, protection keys.
-const XSAVE_STATES: u32 = bits([0, 1, 2, 5, 6, 7, 9]);
-/// Clocks, no delay after port accesses, steal time, end of interrupt, unhalt, TLB flush, IPIs, polling, yields.
-///
-/// Not asynchronous page faults (4, 10, 14): a guest that is told "page not present" sleeps until it is told of the page's
-/// arrival, and KVM has lost such news more than once (Cloud Hypervisor 2277, Firecracker 3043: a vCPU that spins or sleeps for
-/// ever). They pay off only where the host swaps guests out.
-const KVM_EAX: u32 = bits([0, 1, 3, 5, 6, 7, 9, 11, 12, 13, 24]);
-/// LAHF, legacy multi-core, CR8 by lock, LZCNT, SSE4A, misaligned SSE, PREFETCHW, XOP, FMA4, TBM, topology leaves. Not passed:
-/// SVM, extended APIC space, errata of the host, IBS, SKINIT, watchdog, counters, data breakpoints, MWAITX.
-const EXTENDED_ECX: u32 = bits([0, 1, 4, 5, 6, 7, 8, 11, 16, 21, 22]);
-/// As leaf 1, and SYSCALL, NX, MMX extensions, FXSR, pages of 1 GiB, RDTSCP, long mode.
-const EXTENDED_EDX: u32 = bits([
-    0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 20, 22, 23, 24, 25, 26, 27, 29,
-]);
-/// CLZERO, error pointers, WBNOINVD, and the controls of speculation.
-const SIZES_EBX: u32 = bits([0, 2, 9, 12, 14, 15, 16, 17, 18, 19, 24, 25, 26, 28, 29, 30]);
 
 /// The leaves of vCPU `id` of `count`: one socket, `count` cores, one thread each, APIC id = index.
 pub fn for_vcpu(supported: &CpuId, id: u8, count: u8) -> Vec<kvm_cpuid_entry2> {
@@ -176,12 +56,12 @@ pub fn for_vcpu(supported: &CpuId, id: u8, count: u8) -> Vec<kvm_cpuid_entry2> {
     {
         leaves.extend(topology(id, count));
     }
-    end_with_the_last(&mut leaves, VENDOR_AND_MAX_LEAF);
-    end_with_the_last(&mut leaves, EXTENDED_MAX_LEAF);
+    set_max_leaf(&mut leaves, VENDOR_AND_MAX_LEAF);
+    set_max_leaf(&mut leaves, EXTENDED_MAX_LEAF);
     leaves
 }
 
-/// What reaches a guest of one sub-leaf of the host's.
+/// Masks one sub-leaf; `None` if the guest does not see it.
 fn passed(supported: &kvm_cpuid_entry2) -> Option<kvm_cpuid_entry2> {
     let same = |row: &&Passed| row.function == supported.function && row.index.is_none_or(|index| index == supported.index);
     let [eax, ebx, ecx, edx] = PASSED.iter().find(same)?.registers;
@@ -194,14 +74,14 @@ fn passed(supported: &kvm_cpuid_entry2) -> Option<kvm_cpuid_entry2> {
     })
 }
 
-/// Leaf `first` of a group of leaves says which is the group's last.
-fn end_with_the_last(leaves: &mut [kvm_cpuid_entry2], first: u32) {
-    const GROUP: u32 = 0xffff_0000;
-    let group = leaves
+/// Sets the maximum leaf of a range, which leaf `first` reports in EAX, to the last leaf present.
+fn set_max_leaf(leaves: &mut [kvm_cpuid_entry2], first: u32) {
+    const RANGE: u32 = 0xffff_0000;
+    let range = leaves
         .iter()
         .map(|leaf| leaf.function)
-        .filter(|function| function & GROUP == first & GROUP);
-    let last = group.max().unwrap_or(first);
+        .filter(|function| function & RANGE == first & RANGE);
+    let last = range.max().unwrap_or(first);
     for leaf in leaves.iter_mut().filter(|leaf| leaf.function == first) {
         leaf.eax = last;
     }
@@ -222,7 +102,7 @@ fn topology(id: u32, count: u32) -> [kvm_cpuid_entry2; 3] {
     [level(0, 0, 1, 1), level(1, id_bits(count), count, 2), level(2, 0, 0, 0)]
 }
 
-/// Bits that an APIC id below `count` takes.
+/// Width of APIC ids below `count`.
 fn id_bits(count: u32) -> u32 {
     count.next_power_of_two().trailing_zeros()
 }
@@ -239,7 +119,7 @@ fn is_amd(leaves: &[kvm_cpuid_entry2]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{table::ALL, *};
 
     fn entry(function: u32, index: u32, registers: [u32; 4]) -> kvm_cpuid_entry2 {
         let [eax, ebx, ecx, edx] = registers;
@@ -280,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn each_vcpu_sees_itself_and_its_siblings() {
+    fn each_vcpu_sees_its_id_and_the_vm_s_topology() {
         assert_eq!(of(2, 4, 1, 0)[1], 0x0204_0800);
         assert_eq!(of(2, 4, 1, 0)[2], 1 << 21 | 1 << 24 | 1 << 31);
         assert_eq!((of(0, 1, 1, 0)[3], of(0, 2, 1, 0)[3]), (0, 1 << 28));
@@ -295,15 +175,15 @@ mod tests {
     }
 
     #[test]
-    fn the_host_does_not_show_through() {
+    fn the_host_s_topology_and_counters_are_masked() {
         let leaves = for_vcpu(&host(), 0, 1);
         assert!(leaves.iter().all(|l| l.function != 0xa && l.edx != 0x15));
         assert_eq!(of(0, 1, 0x8000_0001, 0)[2], 1 << 22, "no counters, no siblings");
         assert_eq!(of(0, 1, 0x4000_0000, 0), [0x4000_0001, 1, 2, 3], "KVM's own leaves stay");
-        assert_eq!(of(0, 1, 0x4000_0001, 0)[0], 0x0100_3aeb, "but for asynchronous page faults");
+        assert_eq!(of(0, 1, 0x4000_0001, 0)[0], 0x0100_3aeb, "except asynchronous page faults");
     }
 
-    /// A host of either vendor with every bit of every leaf set, more leaves than there are, and every sub-leaf of leaf 7 and 0xd.
+    /// A host with every bit of every leaf set, including leaves that do not exist.
     fn everything(vendor: &[u8; 4]) -> CpuId {
         let functions = (0..0x30).chain(0x4000_0000..0x4000_0010).chain(0x8000_0000..0x8000_0030);
         let all = functions.flat_map(|function| {
@@ -312,12 +192,11 @@ mod tests {
         });
         let mut all = all.collect::<Vec<_>>();
         all[0].ebx = u32::from_le_bytes(*vendor);
-        // More than KVM would take; what is passed on has to fit.
         CpuId::from_entries(&all).unwrap()
     }
 
     #[test]
-    fn no_guest_is_told_of_nested_virtualisation() {
+    fn nested_virtualisation_is_masked() {
         for vendor in [b"Auth", b"Genu"] {
             let leaves = for_vcpu(&everything(vendor), 1, 4);
             let register = |function| leaves.iter().find(|l| l.function == function).unwrap();
@@ -330,13 +209,13 @@ mod tests {
     }
 
     #[test]
-    fn of_a_host_with_every_bit_set_the_listed_ones_are_passed_on() {
+    fn only_listed_bits_are_passed_through() {
         let leaves = for_vcpu(&everything(b"Auth"), 0, 1);
         let registers = |function, index| {
             let l = leaves.iter().find(|l| l.function == function && l.index == index);
             l.map(|l| [l.eax, l.ebx, l.ecx, l.edx])
         };
-        assert_eq!(registers(0, 0).unwrap()[0], 0xd, "the last leaf is one that is there");
+        assert_eq!(registers(0, 0).unwrap()[0], 0xd, "the maximum leaf is present");
         assert_eq!(registers(0x8000_0000, 0).unwrap()[0], 0x8000_0021);
         assert_eq!(registers(7, 0).unwrap(), [2, 0xf1bf_27eb, 0x1a40_5f4e, 0xbc80_4510]);
         assert_eq!(registers(7, 3), None);

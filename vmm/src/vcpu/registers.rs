@@ -1,8 +1,8 @@
-//! Registers at the entry of the 64-bit boot protocol (Documentation/arch/x86/boot.rst, "64-bit Boot Protocol").
+//! Registers at entry into the guest (Documentation/arch/x86/boot.rst, "64-bit Boot Protocol").
 //!
-//! What is not set here is right as KVM creates a vCPU: FPU and SSE control words, XCR0 = 1, PAT, the local APIC with
-//! every LVT masked (Linux programs LINT0 and LINT1 itself, and no line of this VM reaches LINT0). Other vCPUs
-//! wait for INIT and SIPI in the in-kernel local APIC.
+//! KVM's reset state is right for everything else: FPU and SSE control words, XCR0 = 1, PAT, the local APIC with every LVT
+//! masked (Linux programs LINT0 and LINT1 itself, and no interrupt line of this VM reaches LINT0). Other vCPUs wait for INIT
+//! and SIPI in the in-kernel local APIC.
 
 use kvm_bindings::{Msrs, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs};
 use vm_spec::{Entry, GDT_ENTRIES, layout::GDT};
@@ -24,7 +24,7 @@ const BOOT_DS: u16 = 0x18;
 
 /// `IA32_MISC_ENABLE` with fast string operations, as firmware leaves it.
 const MISC_ENABLE: kvm_msr_entry = msr(0x1a0, 1);
-/// `IA32_MTRR_DEF_TYPE`: MTRRs on, write-back everywhere, as firmware leaves it; without it Linux gives up on PAT.
+/// `IA32_MTRR_DEF_TYPE`: MTRRs on, write-back everywhere, as firmware leaves it; without it Linux disables PAT.
 const MTRR_DEF_TYPE: kvm_msr_entry = msr(0x2ff, 1 << 11 | 6);
 
 const fn msr(index: u32, data: u64) -> kvm_msr_entry {

@@ -1,4 +1,4 @@
-//! What Linux's 8250 driver asks of the port, and what a guest cannot do with it.
+//! What Linux's 8250 driver expects of the port, and what a hostile guest cannot do.
 
 use super::*;
 use proptest::prelude::*;
@@ -27,7 +27,7 @@ fn get(serial: &mut Serial, offset: u64) -> u8 {
 }
 
 #[test]
-fn bytes_come_out_in_order_and_the_rest_of_a_line_at_the_end() {
+fn bytes_are_written_in_order_and_an_incomplete_line_on_drop() {
     let (mut serial, file) = serial();
     for byte in b"one\ntwo" {
         assert_eq!(get(&mut serial, LSR) & 0x20, 0x20);
@@ -40,7 +40,7 @@ fn bytes_come_out_in_order_and_the_rest_of_a_line_at_the_end() {
 
 /// `autoconfig()` and `autoconfig_16550a()` of drivers/tty/serial/8250/8250_port.c.
 #[test]
-fn the_driver_finds_a_16550a() {
+fn the_driver_detects_a_16550a() {
     let (mut serial, file) = serial();
     serial.write(IER, &[0]);
     assert_eq!(get(&mut serial, IER), 0);
@@ -68,7 +68,7 @@ fn the_driver_finds_a_16550a() {
 }
 
 #[test]
-fn an_empty_transmitter_interrupts_once_until_asked() {
+fn an_empty_transmitter_interrupts_once_per_enable_or_byte() {
     let (mut serial, _file) = serial();
     let line = serial.interrupt.try_clone().unwrap();
     serial.write(DATA, b"a");
@@ -94,7 +94,7 @@ fn the_console_is_bounded() {
 
 proptest! {
     #[test]
-    fn survives_any_access(accesses: Vec<(bool, u64, Vec<u8>)>) {
+    fn no_access_panics(accesses: Vec<(bool, u64, Vec<u8>)>) {
         let mut serial = Serial::new(EventFd::new(EFD_NONBLOCK).unwrap(), None, Arc::default());
         for (write, offset, mut data) in accesses {
             let offset = offset % 16;

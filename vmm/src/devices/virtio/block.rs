@@ -1,7 +1,6 @@
-//! virtio-blk (virtio 1.2, 5.2) over a [`Disk`]: the growing read-only disk of layers, or the scratch disk.
+//! virtio-blk (virtio 1.2, 5.2) over a [`Disk`]: the growing read-only layer disk, or the scratch disk.
 //!
-//! The queue side is here; what a request means and whether it fits is decided by the pure functions of [`request`],
-//! and [`execute`] carries one request out, so that it can move to a thread or a ring of its own.
+//! This file serves the queue. The pure functions of [`request`] parse and check a request, and [`execute`] performs it.
 
 mod disk;
 mod file_io;
@@ -28,22 +27,22 @@ use virtio_bindings::{
 /// Descriptors in the request queue.
 const QUEUE_SIZE: u16 = 256;
 const QUEUE_SIZES: [u16; 1] = [QUEUE_SIZE];
-/// Data descriptors of one request: the queue's length less header and status.
+/// Data descriptors of one request: the queue's size without header and status.
 const SEGMENTS_MAX: u32 = QUEUE_SIZE as u32 - 2;
-/// Bytes moved before the driver hears of completed requests: one interrupt costs the guest two exits.
+/// Bytes transferred before the driver is interrupted for completed requests: an interrupt costs the guest two exits.
 const SIGNAL_BYTES: usize = 1 << 20;
-/// Bytes moved before the other descriptors of the event loop get their turn: I/O is synchronous.
+/// Bytes transferred before the event loop serves other descriptors: I/O is synchronous.
 const TURN_BYTES: usize = 4 << 20;
-/// What a range to discard or to zero counts for: it moves nothing, but changes the host's file system.
+/// Bytes that a range to discard or to zero counts as: it transfers nothing, but the host's file system has work to do.
 const RANGE_COST: usize = TURN_BYTES / 64;
-/// Length of `struct virtio_blk_config` as far as we fill it (virtio 1.2, 5.2.4).
+/// Length of `struct virtio_blk_config` up to the last field used (virtio 1.2, 5.2.4).
 const CONFIG_BYTES: usize = 60;
 
 /// The block device.
 pub struct Block<D> {
     disk: D,
     generation: u32,
-    /// The capacity has changed since the driver could have read it, and no interrupt was possible yet.
+    /// The capacity has changed while there was no driver to interrupt.
     config_change_pending: bool,
     active: Option<Activation>,
 }
@@ -82,7 +81,7 @@ impl<D: Disk> Block<D> {
     }
 }
 
-/// Lets the layer disk grow while the guest runs.
+/// Appends to the layer disk while the guest runs.
 #[derive(Clone)]
 pub struct LayersHandle(Arc<Mutex<Block<Layers>>>);
 
@@ -92,8 +91,8 @@ impl LayersHandle {
         Self(device)
     }
 
-    /// Appends extents, each a file, a byte offset and a length, and tells the guest of the new capacity.
-    /// All are appended or none.
+    /// Appends extents, each a file, a byte offset and a length, and notifies the guest of the new capacity. Appends all or
+    /// none.
     pub fn append(&self, extents: Vec<(File, u64, u64)>) -> Result<Appended, AppendError> {
         let mut device = lock(&self.0);
         let appended = device.disk.append(extents)?;
@@ -124,7 +123,7 @@ impl<D: Disk> VirtioDevice for Block<D> {
     }
 
     fn activate(&mut self, activation: Activation) {
-        // The driver reads the capacity before it can be interrupted; it must not miss what came in between.
+        // The driver may have read the capacity before the change, when it could not be interrupted.
         if std::mem::take(&mut self.config_change_pending) {
             activation.interrupt.notify_config_change();
         }
@@ -154,7 +153,7 @@ impl<D: Disk> VirtioDevice for Block<D> {
                 let head = chain.head;
                 let bytes = chain.readable.len() + chain.writable.len();
                 let (written, ranges) = execute(&self.disk, *features, chain);
-                // A refused request of any length moves nothing.
+                // A request beyond the limit is refused and transfers nothing.
                 let bytes = bytes.min(request::MAX_TRANSFER_BYTES);
                 (unsignalled, moved) = (unsignalled + bytes, moved + bytes + ranges * RANGE_COST);
                 ring.push_used(memory, head, written)?;
@@ -174,8 +173,8 @@ impl<D: Disk> VirtioDevice for Block<D> {
     }
 }
 
-/// Carries one request out and writes its status byte, the last writable byte of the chain. Returns the number of
-/// writable bytes, and of ranges it named; a chain without room for a status is answered with none.
+/// Performs one request and writes its status byte, the last writable byte of the chain. Returns the used length and the
+/// number of ranges; the used length is 0 if the chain has no room for a status.
 pub fn execute(disk: &impl Disk, features: u64, chain: Chain<'_>) -> (u32, usize) {
     let Chain {
         mut readable,
@@ -186,13 +185,13 @@ pub fn execute(disk: &impl Disk, features: u64, chain: Chain<'_>) -> (u32, usize
     let Ok(data) = status.split_to(status.len().saturating_sub(1)) else {
         return (0, 0);
     };
-    let mut named = 0;
-    let outcome = run_request(disk, features, &mut readable, data, &mut named)
+    let mut ranges = 0;
+    let outcome = run_request(disk, features, &mut readable, data, &mut ranges)
         .err()
         .unwrap_or(Status::Ok);
     match status.write_all(&[outcome as u8]) {
-        Ok(()) => (total, named),
-        Err(_) => (0, named),
+        Ok(()) => (total, ranges),
+        Err(_) => (0, ranges),
     }
 }
 
@@ -201,13 +200,13 @@ fn run_request(
     features: u64,
     readable: &mut Buffers<'_>,
     mut writable: Buffers<'_>,
-    named: &mut usize,
+    range_count: &mut usize,
 ) -> Result<(), Status> {
     let mut header = [0; request::HEADER_BYTES];
     readable.read_exact(&mut header).map_err(|_| Status::IoError)?;
     let request = Request::parse(Header::parse(&header), readable.len(), writable.len(), disk.capacity(), features)?;
     if let Request::Discard { ranges } | Request::WriteZeroes { ranges } = request {
-        *named = ranges;
+        *range_count = ranges;
     }
     match request {
         Request::Read { offset } => disk.read(offset, writable).map_err(status_of),
@@ -245,7 +244,7 @@ fn each_range(
     Ok(())
 }
 
-/// "Unsupported" lets the driver do the same thing by other means; every other failure is an I/O error.
+/// `Unsupported` lets the driver fall back to another request; every other failure is an I/O error.
 fn status_of(error: io::Error) -> Status {
     match error.kind() {
         io::ErrorKind::Unsupported => Status::Unsupported,

@@ -17,7 +17,7 @@ pub struct Buffers<'m> {
 }
 
 impl<'m> Buffers<'m> {
-    /// Appends `len` bytes of guest memory at `address`; `None` where any byte of it is not memory.
+    /// Appends `len` bytes of guest memory at `address`; `None` if any of them is not guest memory.
     pub(super) fn push(&mut self, memory: &'m Memory, address: GuestAddress, len: usize, access: Permissions) -> Option<()> {
         let total = self.len.checked_add(len)?;
         for slice in memory.get_slices(address, len, access).ok()? {
@@ -64,7 +64,7 @@ impl<'m> Buffers<'m> {
         Ok(())
     }
 
-    /// Takes the first `count` bytes away as buffers of their own.
+    /// Removes the first `count` bytes and returns them.
     pub fn split_to(&mut self, count: usize) -> Result<Buffers<'m>, ShortBuffer> {
         if count > self.len {
             return Err(ShortBuffer);
@@ -134,7 +134,7 @@ mod tests {
             let mut buffers = Buffers::default();
             let mut wanted = Vec::new();
             for (i, len) in lens.iter().enumerate() {
-                // Backwards in memory, so that order in the chain is not order of addresses.
+                // Descending addresses, so that the order of the chain is not that of memory.
                 let address = GuestAddress(0xe00 - 0x180 * i as u64);
                 let bytes: Vec<u8> = (0..*len).map(|b| (b * 7 + i) as u8).collect();
                 memory.write_slice(&bytes, address).unwrap();

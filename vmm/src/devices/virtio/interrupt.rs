@@ -1,4 +1,4 @@
-//! The interrupt of one virtio device: status bits that the guest reads and acknowledges, and the line to KVM.
+//! The interrupt of one virtio device: status bits that the guest reads and acknowledges, and the irqfd.
 
 use crate::watchdog::Watchdog;
 use std::sync::{
@@ -7,7 +7,7 @@ use std::sync::{
 };
 use vmm_sys_util::eventfd::EventFd;
 
-/// Interrupt status bit 0: a used buffer is there (virtio 1.2, 4.2.2).
+/// Interrupt status bit 0: a buffer was used (virtio 1.2, 4.2.2).
 const USED_BUFFER: u32 = 1;
 /// Interrupt status bit 1: the configuration or the device status has changed.
 const CONFIG_CHANGED: u32 = 2;
@@ -22,7 +22,7 @@ pub struct Interrupt {
 }
 
 impl Interrupt {
-    /// `line` is the eventfd that KVM turns into the device's interrupt (`KVM_IRQFD`); `watchdog` hears of the device's work.
+    /// `line` is the device's irqfd (`KVM_IRQFD`); `watchdog` records the device's progress.
     pub fn new(line: EventFd, watchdog: Arc<Watchdog>) -> Self {
         Self {
             line,
@@ -32,22 +32,22 @@ impl Interrupt {
         }
     }
 
-    /// The device has served `chains` well-formed chains.
+    /// Records `chains` served, well-formed chains.
     pub fn record_progress(&self, chains: u64) {
         self.watchdog.record_progress(chains);
     }
 
-    /// Tells the driver of used buffers.
+    /// Sends a used buffer notification.
     pub fn notify_used(&self) {
         self.raise(USED_BUFFER);
     }
 
-    /// Tells the driver that the configuration has changed.
+    /// Sends a configuration change notification.
     pub fn notify_config_change(&self) {
         self.raise(CONFIG_CHANGED);
     }
 
-    /// Tells the driver, once, that the device gave up until the next reset.
+    /// Sets DEVICE_NEEDS_RESET and notifies the driver once.
     pub fn set_needs_reset(&self) {
         if !self.needs_reset.swap(true, Ordering::SeqCst) {
             self.raise(CONFIG_CHANGED);
@@ -59,12 +59,12 @@ impl Interrupt {
         self.needs_reset.load(Ordering::SeqCst)
     }
 
-    /// The bits pending.
+    /// Pending status bits.
     pub fn status(&self) -> u32 {
         self.status.load(Ordering::SeqCst)
     }
 
-    /// The driver has seen `bits`.
+    /// The driver acknowledges `bits`.
     pub fn acknowledge(&self, bits: u32) {
         self.status.fetch_and(!bits, Ordering::SeqCst);
     }
@@ -75,10 +75,10 @@ impl Interrupt {
         self.needs_reset.store(false, Ordering::SeqCst);
     }
 
-    /// The status is set before the line is pulled: the guest's handler reads it at once.
+    /// The status is set before the interrupt is raised, because the guest's handler reads it at once.
     fn raise(&self, bits: u32) {
         self.status.fetch_or(bits, Ordering::SeqCst);
-        // Fails only where the counter is full, and then the line is pulled already.
+        // Fails only if the counter is full, and then an interrupt is pending already.
         let _ = self.line.write(1);
     }
 }

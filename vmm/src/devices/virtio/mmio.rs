@@ -5,8 +5,8 @@
 //!    ▲                                                                        │
 //!    └──────────────── Status := 0, from any state ◄──────────────────────────┘
 //! ```
-//! A step that is not the next one has no effect, and neither has a write that the state does not allow: driver
-//! features only before FEATURES_OK, queue registers only between FEATURES_OK and DRIVER_OK.
+//! A status bit out of order has no effect, and neither has a write that the state does not allow: driver features only
+//! before FEATURES_OK, queue registers only between FEATURES_OK and DRIVER_OK.
 
 use super::{Activation, Interrupt, Memory, Ring, SharedVirtioDevice, lock};
 use crate::{
@@ -29,13 +29,13 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 /// Bytes of address space of one slot: registers, then configuration space.
 pub const SLOT_BYTES: u64 = 0x200;
-/// Offset of the register to which a driver writes the index of a queue that has new buffers.
+/// Offset of the register to which the driver writes the index of a queue with new buffers.
 pub const QUEUE_NOTIFY: u64 = 0x050;
 
 /// "virt".
 const MAGIC: u32 = 0x7472_6976;
 const VERSION: u32 = 2;
-/// "CASE"; drivers do not look at it.
+/// "CASE"; drivers ignore it.
 const VENDOR: u32 = 0x4553_4143;
 
 const MAGIC_VALUE: u64 = 0x000;
@@ -89,7 +89,7 @@ impl QueueSetup {
         }
     }
 
-    /// The queue as the driver described it; `None` where size, alignment or addresses are impossible.
+    /// The queue as the driver described it; `None` if size, alignment or an address is invalid.
     fn build(&self, memory: &Memory, event_idx: bool) -> Option<Queue> {
         let mut queue = Queue::new(self.max).ok()?;
         queue.try_set_size(u16::try_from(self.size).ok()?).ok()?;
@@ -102,7 +102,7 @@ impl QueueSetup {
     }
 }
 
-/// A device slot in the guest's address space with a device behind it.
+/// The registers of a slot with a device.
 pub struct MmioTransport {
     memory: Memory,
     device: SharedVirtioDevice,
@@ -120,8 +120,10 @@ pub struct MmioTransport {
 }
 
 impl MmioTransport {
-    /// Puts `device` behind a register block; `irq` is the eventfd that KVM turns into the slot's interrupt, `watchdog`
-    /// tells doorbells that lead to work from others. Fails where the process can have no more descriptors.
+    /// Registers of `device`; `irq` is the slot's irqfd, `watchdog` records whether notifications lead to progress.
+    ///
+    /// # Errors
+    /// When the process may open no more descriptors.
     pub fn new(memory: Memory, irq: EventFd, device: SharedVirtioDevice, watchdog: Arc<Watchdog>) -> io::Result<Self> {
         let (device_type, features, sizes) = {
             let device = lock(&device);
@@ -148,8 +150,7 @@ impl MmioTransport {
         })
     }
 
-    /// Also offers ACCESS_PLATFORM: the guest's driver must bounce its buffers through shared memory, as a
-    /// confidential guest has to.
+    /// Also offers ACCESS_PLATFORM, with which the driver uses bounce buffers in shared memory, as a confidential guest has to.
     pub fn with_access_platform(mut self) -> Self {
         self.offered |= 1 << VIRTIO_F_ACCESS_PLATFORM;
         self
@@ -160,19 +161,19 @@ impl MmioTransport {
         self.kicks.len()
     }
 
-    /// A copy of the eventfd to be signalled when the guest writes `index` to [`QUEUE_NOTIFY`] (`KVM_IOEVENTFD`).
+    /// The eventfd to signal when the guest writes `index` to [`QUEUE_NOTIFY`] (`KVM_IOEVENTFD`).
     pub fn queue_event(&self, index: usize) -> io::Result<EventFd> {
         self.kicks.get(index).ok_or(io::ErrorKind::NotFound)?.try_clone()
     }
 
-    /// Registers the device's queues, and its host side if it has one, with the loop that is to serve them.
+    /// Registers the handlers of the device's queues, and of its host events if it has any.
     pub fn attach(&self, events: &mut EventLoop) -> io::Result<()> {
         for (index, kick) in self.kicks.iter().enumerate() {
             let (kick, device, interrupt) = (kick.try_clone()?, self.device.clone(), self.interrupt.clone());
             let (watchdog, mut useless) = (self.watchdog.clone(), 0);
             let fd = kick.as_raw_fd();
             let serve = move |events: &mut EventLoop, own, _| {
-                // An error means that somebody has drained the counter; the queue tells what there is to do.
+                // Fails if the counter is zero; the queue itself tells what there is to do.
                 let _ = kick.read();
                 let before = watchdog.progress();
                 if lock(&device).process_queue(index).is_err() {
@@ -182,7 +183,7 @@ impl MmioTransport {
                 if useless >= USELESS_NOTIFICATIONS_MAX {
                     useless = 0;
                     watchdog.record_silenced();
-                    // Fails only for a handler that was removed.
+                    // Fails only if the handler was removed.
                     let _ = events.suspend(own, NOTIFICATION_PAUSE);
                 }
             };
@@ -243,7 +244,7 @@ impl MmioTransport {
         }
     }
 
-    /// Whether `step` is the last one the driver made.
+    /// Whether `step` is the last status bit that the driver has set.
     fn is_at(&self, step: u32) -> bool {
         self.status & FAILED == 0 && STEPS.into_iter().rev().find(|s| self.status & s != 0) == Some(step)
     }
@@ -254,7 +255,7 @@ impl MmioTransport {
         };
         match (offset, queue.ready) {
             (QUEUE_READY, _) => queue.ready = value == 1 && queue.build(&self.memory, false).is_some(),
-            // A queue in use keeps its place.
+            // A queue that is ready cannot be changed.
             (_, true) => (),
             (QUEUE_NUM, _) => queue.size = value,
             (QUEUE_DESC_LOW, _) => set_low(&mut queue.descriptors, value),
@@ -267,13 +268,13 @@ impl MmioTransport {
         }
     }
 
-    /// A notification that came as an exit; with an `ioeventfd` in place KVM does this itself.
+    /// A notification that exits to the VMM; KVM handles those with an `ioeventfd`.
     fn notify(&self, index: u32) {
         if self.status & DRIVER_OK == 0 {
             return;
         }
         if let Some(kick) = usize::try_from(index).ok().and_then(|i| self.kicks.get(i)) {
-            // Fails only where the counter is full, and then the event loop will come anyway.
+            // Fails only if the counter is full, and then the event loop serves the queue anyway.
             let _ = kick.write(1);
         }
     }
@@ -282,7 +283,7 @@ impl MmioTransport {
         if value == 0 {
             return self.reset();
         }
-        // Bits are only ever added; a driver that takes one back is confused and changes nothing.
+        // Bits are only ever added; a write that clears one is ignored.
         if value & self.status != self.status {
             return;
         }
@@ -298,10 +299,10 @@ impl MmioTransport {
         }
     }
 
-    /// Makes one step; `false` where the device refuses it.
+    /// Makes one step; `false` if the device refuses it.
     fn advance(&mut self, step: u32) -> bool {
         let allowed = match step {
-            // Refused: the bit reads back as zero, which tells the driver (virtio 1.2, 3.1.1).
+            // If refused, the bit reads back as zero (virtio 1.2, 3.1.1).
             FEATURES_OK => self.driver_features & !self.offered == 0 && self.driver_features & 1 << VIRTIO_F_VERSION_1 != 0,
             DRIVER_OK => self.activate(),
             _ => true,
@@ -334,13 +335,13 @@ impl MmioTransport {
             features: self.driver_features,
             interrupt,
         });
-        // What the host side had ready before the driver came is served now.
+        // Serves host events that came before activation.
         self.kicks.iter().for_each(|kick| drop(kick.write(1)));
         true
     }
 
     fn reset(&mut self) {
-        // The device first: once it is reset, no thread of ours writes to the guest's old rings any more.
+        // The device first: then no thread of the VMM writes to the old rings any more.
         lock(&self.device).reset();
         self.interrupt.clear();
         self.status = 0;
@@ -375,11 +376,11 @@ impl BusDevice for MmioTransport {
     }
 }
 
-/// A slot without a device: device ID 0 makes drivers leave it alone (virtio 1.2, 4.2.2).
+/// A slot without a device: drivers ignore device ID 0 (virtio 1.2, 4.2.2).
 pub struct EmptySlot;
 
 impl EmptySlot {
-    /// Its first registers; all others are zero.
+    /// Its first registers; all others read as zero.
     pub fn registers() -> [u8; 16] {
         let mut bytes = [0; 16];
         for (register, bytes) in (0..).step_by(4).zip(bytes.chunks_exact_mut(4)) {

@@ -1,7 +1,6 @@
-//! A driver for tests: sets a device up register by register and talks to it through rings in guest memory.
+//! A virtio driver for tests: registers, and rings in guest memory.
 //!
-//! Offsets and layouts are written out from the specification (virtio 1.2, 2.7 and 4.2.2) and not taken from the code
-//! under test.
+//! Offsets and layouts are those of the specification (virtio 1.2, 2.7 and 4.2.2), independent of the code under test.
 
 use super::{Memory, SharedVirtioDevice, mmio::MmioTransport};
 use crate::{devices::BusDevice, event_loop::EventLoop, watchdog::Watchdog};
@@ -9,7 +8,7 @@ use std::sync::Arc;
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-/// Two regions that touch and one behind a hole.
+/// Two adjacent regions, and one after a hole.
 const REGIONS: [(u64, usize); 3] = [(0, 0x20_0000), (0x20_0000, 0x20_0000), (0x80_0000, 0x20_0000)];
 /// Rings lie below, buffers above.
 const FIRST_BUFFER: u64 = 0x4_0000;
@@ -22,7 +21,7 @@ pub const EVENT_IDX: u64 = 1 << 29;
 pub const VERSION_1: u64 = 1 << 32;
 pub const NEEDS_RESET: u32 = 0x40;
 
-/// A descriptor as it lies in memory.
+/// A descriptor as it is in memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Descriptor {
     pub address: u64,
@@ -152,7 +151,7 @@ impl Driver {
         self.write(0x20, (features >> 32) as u32);
     }
 
-    /// The whole dance up to DRIVER_OK.
+    /// Up to DRIVER_OK.
     pub fn start(&mut self, features: u64) {
         self.negotiate(features);
         self.set_up_queues();
@@ -186,7 +185,7 @@ impl Driver {
                 free: (0..size).rev().collect(),
                 chains: vec![Vec::new(); size.into()],
             };
-            // A device that starts anew finds fresh rings.
+            // A device that is started again finds zeroed rings.
             self.memory.write_slice(&[0; RING_STRIDE as usize], GuestAddress(base)).unwrap();
             self.write(0x38, size.into());
             for (offset, address) in [(0x80, queue.descriptors), (0x90, queue.available), (0xa0, queue.used)] {
@@ -206,7 +205,7 @@ impl Driver {
         }
     }
 
-    /// Serves the events that are ready now, and none that they lead to.
+    /// Serves the events that are ready now, but none that they cause.
     pub fn turn_once(&mut self) {
         self.events.turn(0).unwrap();
     }
@@ -258,7 +257,7 @@ impl Driver {
         head
     }
 
-    /// Makes whatever descriptor `head` says available.
+    /// Makes the chain at descriptor `head` available, whatever it contains.
     pub fn offer_head(&mut self, queue: usize, head: u16) {
         let q = &mut self.queues[queue];
         let slot = q.available + 4 + 2 * u64::from(q.next_available % q.size);
@@ -281,7 +280,7 @@ impl Driver {
         self.turn();
     }
 
-    /// Chains that came back since the last call: head and length.
+    /// Chains returned since the last call: head and length.
     pub fn completed(&mut self, queue: usize) -> Vec<(u16, u32)> {
         let q = &mut self.queues[queue];
         let index: u16 = self.memory.read_obj(GuestAddress(q.used + 2)).unwrap();
@@ -294,28 +293,28 @@ impl Driver {
             q.next_used = q.next_used.wrapping_add(1);
             done.push((head as u16, len));
         }
-        // With EVENT_IDX: tell me of the next one.
+        // With EVENT_IDX: interrupt for the next one.
         self.memory
             .write_obj(q.next_used, GuestAddress(q.available + 4 + 2 * u64::from(q.size)))
             .unwrap();
         done
     }
 
-    /// Whether the interrupt line was pulled since the last call; acknowledges everything.
+    /// The interrupt status since the last call; acknowledges all of it.
     pub fn interrupted(&mut self) -> u32 {
-        let pulled = self.interrupts.read().is_ok();
+        let raised = self.interrupts.read().is_ok();
         let status = self.read(0x60);
-        assert!(pulled || status == 0, "status {status} without an interrupt");
+        assert!(raised || status == 0, "status {status} without an interrupt");
         self.write(0x64, status);
         status
     }
 
-    /// One chain, there and back: the length the device reports.
+    /// Sends one chain, waits for it, and returns its used length.
     pub fn exchange(&mut self, queue: usize, parts: &[Part]) -> u32 {
         let head = self.offer(queue, parts);
         self.kick(queue);
         let done = self.completed(queue);
-        assert_eq!(done.len(), 1, "one chain in, one chain out");
+        assert_eq!(done.len(), 1, "one chain is returned");
         assert_eq!(done[0].0, head);
         done[0].1
     }

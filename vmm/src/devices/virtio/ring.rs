@@ -1,43 +1,43 @@
-//! One split virtqueue in use: strict chains out of it, used buffers into it, notifications suppressed both ways.
+//! One split virtqueue: takes validated chains, returns used ones, suppresses notifications in both directions.
 
 use super::{Buffers, Interrupt, Memory};
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 use vm_memory::Permissions;
 use vmm_sys_util::eventfd::EventFd;
 
-/// The ring makes no sense or lies outside memory; the device needs a reset.
+/// The ring is invalid or outside guest memory; the device needs a reset.
 #[derive(Debug, thiserror::Error)]
-#[error("a virtqueue is unusable")]
+#[error("a virtqueue is invalid")]
 pub struct RingError(#[from] virtio_queue::Error);
 
-/// A well-formed descriptor chain: every byte lies in guest memory, readable parts come before writable ones.
+/// A well-formed descriptor chain: all in guest memory, readable parts before writable ones.
 #[derive(Debug)]
 pub struct Chain<'m> {
-    /// The chain's name in the used ring.
+    /// Index of its first descriptor, as the used ring needs it.
     pub head: u16,
-    /// What the driver sends.
+    /// What the device reads.
     pub readable: Buffers<'m>,
-    /// Where the device answers.
+    /// What the device writes.
     pub writable: Buffers<'m>,
 }
 
-/// A queue that the driver has set up, or an empty one that it left out.
+/// A queue that the driver has set up, or an empty one if it did not.
 ///
 /// To serve it: [`Ring::begin_turn`]; then [`Ring::disable_notification`], [`Ring::pop`] until `None`, [`Ring::notify`], and again from
-/// `quiet` as long as [`Ring::enable_notification`] says so.
+/// `disable_notification` as long as [`Ring::enable_notification`] says so.
 pub struct Ring {
     queue: Queue,
     kick: EventFd,
-    /// Chains that may still be taken before other descriptors of the event loop get their turn.
+    /// Chains that may still be taken before the event loop serves other descriptors.
     budget: u16,
-    /// Chains were returned since the driver was last told, or would have been if it wanted to know.
+    /// Chains were returned since the last [`Ring::notify`].
     returned: bool,
-    /// Well-formed chains returned since the watchdog last heard.
+    /// Well-formed chains returned since progress was last recorded.
     served: u64,
 }
 
 impl Ring {
-    /// `kick` is the eventfd through which the event loop hears of this queue.
+    /// `kick` is the eventfd that makes the event loop serve this queue.
     pub(super) fn new(queue: Queue, kick: EventFd) -> Self {
         Self {
             queue,
@@ -48,12 +48,12 @@ impl Ring {
         }
     }
 
-    /// Starts a turn of at most one queue's length of chains.
+    /// Starts a turn, which takes at most as many chains as the queue is long.
     pub fn begin_turn(&mut self) {
         self.budget = self.queue.size();
     }
 
-    /// Asks the driver not to notify while the queue is being served anyway.
+    /// Asks the driver not to notify while the queue is being served.
     pub fn disable_notification(&mut self, memory: &Memory) -> Result<(), RingError> {
         if self.queue.ready() {
             self.queue.disable_notification(memory)?;
@@ -61,7 +61,7 @@ impl Ring {
         Ok(())
     }
 
-    /// Takes the next chain. A malformed one goes back to the driver with length 0 and is never seen here.
+    /// Takes the next chain. A malformed one is returned to the driver with length 0 and skipped.
     pub fn pop<'m>(&mut self, memory: &'m Memory) -> Result<Option<Chain<'m>>, RingError> {
         while self.queue.ready() && self.budget > 0 {
             let Some(chain) = self.queue.iter(memory)?.next() else {
@@ -77,12 +77,12 @@ impl Ring {
         Ok(None)
     }
 
-    /// Ends the turn early; the event loop comes back for the rest.
+    /// Ends the turn early; the event loop serves the rest later.
     pub fn end_turn(&mut self) {
         self.budget = 0;
     }
 
-    /// Puts the chain taken last back, to be popped again.
+    /// Undoes the last [`Ring::pop`].
     pub fn undo_pop(&mut self) {
         self.queue.go_to_previous_position();
         self.budget += 1;
@@ -100,7 +100,7 @@ impl Ring {
         Ok(())
     }
 
-    /// Interrupts the driver if buffers were returned since the last time and it wants to know.
+    /// Interrupts the driver if chains were returned since the last call and it asked for an interrupt.
     pub fn notify(&mut self, memory: &Memory, interrupt: &Interrupt) -> Result<(), RingError> {
         interrupt.record_progress(std::mem::take(&mut self.served));
         if std::mem::take(&mut self.returned) && self.queue.needs_notification(memory)? {
@@ -109,7 +109,7 @@ impl Ring {
         Ok(())
     }
 
-    /// Lets the driver notify again. `true`: more chains have come meanwhile, serve on.
+    /// Lets the driver notify again; `true` if more chains have arrived meanwhile and must be served.
     pub fn enable_notification(&mut self, memory: &Memory) -> Result<bool, RingError> {
         if !self.queue.ready() {
             return Ok(false);
@@ -121,14 +121,14 @@ impl Ring {
         Ok(self.queue.enable_notification(memory)?)
     }
 
-    /// Has the event loop serve this queue again.
+    /// Makes the event loop serve this queue again.
     pub fn kick(&self) {
-        // Fails only where the counter is full, and then the event loop will come anyway.
+        // Fails only if the counter is full, and then the event loop serves the queue anyway.
         let _ = self.kick.write(1);
     }
 }
 
-/// Walks a chain; `None` where it loops, leaves memory, ends early, has a readable part after a writable one, or is
+/// Collects a chain; `None` if it loops, leaves guest memory, ends early, has a readable part after a writable one, or is
 /// longer than the queue (virtio 1.2, 2.7.4, 2.7.5).
 fn collect_chain<'m>(memory: &'m Memory, chain: DescriptorChain<&'m Memory>, limit: u16) -> Option<(Buffers<'m>, Buffers<'m>)> {
     let (mut readable, mut writable) = (Buffers::default(), Buffers::default());
@@ -137,7 +137,7 @@ fn collect_chain<'m>(memory: &'m Memory, chain: DescriptorChain<&'m Memory>, lim
         if count >= usize::from(limit) {
             return None;
         }
-        // The iterator ends in silence where a descriptor is bad; then the last one seen promised another.
+        // The iterator stops silently at an invalid descriptor; then the one before has the NEXT flag.
         complete = !descriptor.has_next();
         let len = usize::try_from(descriptor.len()).ok()?;
         if descriptor.is_write_only() {

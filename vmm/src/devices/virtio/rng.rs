@@ -1,13 +1,13 @@
-//! virtio-rng (virtio 1.2, 5.4): the host's entropy, a bounded amount per request.
+//! virtio-rng (virtio 1.2, 5.4): the host's entropy, at most 4 KiB per request.
 #![expect(
     unsafe_code,
-    reason = "getrandom(2): crates look for it with dlsym or open /dev/random, a static program in a jail has neither"
+    reason = "getrandom(2): crates need dlsym or /dev/random, which a static program in an empty root does not have"
 )]
 
 use super::{Activation, RingError, VirtioDevice};
 use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
 
-/// Most bytes given for one request; Linux asks for 64 at a time.
+/// Most bytes per request; Linux asks for 64.
 const MAX_REQUEST_BYTES: usize = 4096;
 const QUEUE_SIZES: [u16; 1] = [64];
 
@@ -59,7 +59,7 @@ impl VirtioDevice for Rng {
             ring.disable_notification(memory)?;
             while let Some(mut chain) = ring.pop(memory)? {
                 let wanted = &mut entropy[..chain.writable.len().min(MAX_REQUEST_BYTES)];
-                // With no entropy the request is answered empty: the driver asks again.
+                // Without entropy the request is returned empty, and the driver repeats it.
                 let filled = fill(wanted) && chain.writable.write_all(wanted).is_ok();
                 let len = if filled { wanted.len() as u32 } else { 0 };
                 ring.push_used(memory, chain.head, len)?;
@@ -72,11 +72,11 @@ impl VirtioDevice for Rng {
     }
 }
 
-/// Fills `bytes` with the kernel's random bytes; `false` where it has none.
+/// Fills `bytes` from getrandom(2); `false` on failure.
 fn fill(bytes: &mut [u8]) -> bool {
     // SAFETY: the kernel writes at most `bytes.len()` bytes to where `bytes` lies.
     let count = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
-    // Interrupted it may give less (getrandom(2): never below 256 bytes), which is as good as nothing.
+    // A signal may cut a request of more than 256 bytes short, which counts as a failure.
     usize::try_from(count).is_ok_and(|count| count == bytes.len())
 }
 

@@ -1,11 +1,11 @@
-//! What a block device needs of the thing that holds its bytes.
+//! The backend of a block device.
 
 use crate::devices::virtio::Buffers;
 use std::io;
 
-/// Bytes behind a block device. Offsets and lengths are in bytes, checked against [`Disk::capacity`] by the caller.
+/// The storage of a block device. Offsets and lengths are in bytes; the caller checks them against [`Disk::capacity`].
 ///
-/// An error of kind `Unsupported` tells the guest so; any other is an I/O error to it.
+/// An error of kind `Unsupported` becomes VIRTIO_BLK_S_UNSUPP, any other VIRTIO_BLK_S_IOERR.
 pub trait Disk: Send {
     /// What the guest reads as the disk's serial number, at most 20 bytes of ASCII.
     fn id(&self) -> &'static str;
@@ -22,12 +22,12 @@ pub trait Disk: Send {
     /// Writes all of `from` at `offset`.
     fn write(&self, offset: u64, from: Buffers<'_>) -> io::Result<()>;
 
-    /// Makes earlier writes durable.
+    /// Makes completed writes durable, as far as the disk promises durability.
     fn flush(&self) -> io::Result<()>;
 
-    /// The bytes are not needed any more.
+    /// Allows to deallocate the bytes.
     fn discard(&self, offset: u64, length: u64) -> io::Result<()>;
 
-    /// The bytes read as zeros from now on; `unmap` allows to give their space back.
+    /// Makes the bytes read as zeros; `unmap` allows to deallocate them.
     fn write_zeroes(&self, offset: u64, length: u64, unmap: bool) -> io::Result<()>;
 }

@@ -1,4 +1,4 @@
-//! Positioned, vectored I/O between files and guest memory without a copy in between.
+//! Positioned, vectored I/O between files and guest memory, without a copy.
 #![expect(unsafe_code, reason = "preadv and pwritev take raw pointers to guest memory")]
 
 use crate::devices::virtio::Buffers;
@@ -11,7 +11,7 @@ const SLICES_PER_CALL: usize = 1024;
 /// `preadv` or `pwritev`.
 type Transfer = unsafe extern "C" fn(libc::c_int, *const libc::iovec, libc::c_int, libc::off_t) -> libc::ssize_t;
 
-/// Fills all of `into` from `offset`; a file that ends before is an error.
+/// Fills all of `into` from `offset`; an end of file before that is an error.
 pub fn read_at(file: &File, offset: u64, into: &Buffers<'_>) -> io::Result<()> {
     transfer(libc::preadv, file, offset, into, io::ErrorKind::UnexpectedEof)
 }
@@ -34,9 +34,9 @@ fn transfer(call: Transfer, file: &File, mut offset: u64, buffers: &Buffers<'_>,
     while !rest.is_empty() {
         let count = rest.len().min(SLICES_PER_CALL) as libc::c_int;
         let position = libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
-        // SAFETY: `rest` holds at least `count` vectors, and each describes memory that one of `guards` keeps mapped
-        // and writable until the end of this function (advancing below only shortens them). It is the guest's memory:
-        // no Rust reference to it exists, and its bytes may change at any time by the contract of `VolatileSlice`.
+        // SAFETY: `rest` holds at least `count` vectors, and each describes memory that one of `guards` keeps mapped and
+        // writable until the end of this function (`advance` only shortens them). It is guest memory: no Rust reference to
+        // it exists, and its bytes may change at any time by the contract of `VolatileSlice`.
         let done = unsafe { call(file.as_raw_fd(), rest.as_ptr(), count, position) };
         match usize::try_from(done) {
             Ok(0) => return Err(at_zero.into()),

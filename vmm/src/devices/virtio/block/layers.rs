@@ -1,4 +1,4 @@
-//! The read-only disk of layers: extents of files, one after the other, and more of them as containers come.
+//! The read-only layer disk: a concatenation of file extents that grows as layers are added.
 
 use super::{disk::Disk, file_io, request::SECTOR_BYTES};
 use crate::devices::virtio::Buffers;
@@ -9,14 +9,14 @@ use virtio_bindings::virtio_blk::VIRTIO_BLK_F_RO;
 pub const MAX_EXTENTS: usize = 4096;
 /// Largest disk: 64 TiB.
 const MAX_CAPACITY_BYTES: u64 = 1 << 46;
-/// Offsets and lengths are multiples of this: a layer's blocks never straddle two extents.
+/// Offsets and lengths are multiples of this, so that no block of a layer straddles two extents.
 const EXTENT_ALIGN_BYTES: u64 = 4096;
 
 struct Extent {
     file: File,
-    /// Where it starts in the file.
+    /// First byte in the file.
     offset: u64,
-    /// Where it starts on the disk.
+    /// First byte on the disk.
     start: u64,
     length: u64,
 }
@@ -28,7 +28,7 @@ pub struct Layers {
     capacity: u64,
 }
 
-/// Where appended extents are on the disk.
+/// Location of appended extents on the disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Appended {
     /// First 512-byte sector of each extent, in order.
@@ -40,13 +40,13 @@ pub struct Appended {
 /// Why extents were not appended.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
-    /// The disk would have more extents than it may have.
-    #[error("the layer disk would have {0} extents; {MAX_EXTENTS} are possible")]
+    /// More than [`MAX_EXTENTS`].
+    #[error("the layer disk would have {0} extents; the limit is {MAX_EXTENTS}")]
     TooMany(usize),
     /// Offset or length is not a multiple of 4096, or the length is zero.
     #[error("extent {index}: offset {offset} and length {length} must be multiples of 4096, the length not zero")]
     Unaligned {
-        /// Its place in the list.
+        /// Its index in the list.
         index: usize,
         /// Byte offset in the file.
         offset: u64,
@@ -56,7 +56,7 @@ pub enum AppendError {
     /// The extent ends after its file does.
     #[error("extent {index}: bytes {offset} + {length} lie outside the file of {file} bytes")]
     OutsideFile {
-        /// Its place in the list.
+        /// Its index in the list.
         index: usize,
         /// Byte offset in the file.
         offset: u64,
@@ -68,16 +68,16 @@ pub enum AppendError {
     /// Not a regular file.
     #[error("extent {0} is not in a regular file")]
     NotAFile(usize),
-    /// The disk would be larger than it may be.
+    /// The disk would exceed its largest capacity.
     #[error("the layer disk would be larger than {MAX_CAPACITY_BYTES} bytes")]
     TooLarge,
-    /// The file cannot be examined.
-    #[error("extent {0}: its file cannot be examined")]
+    /// `fstat` failed.
+    #[error("extent {0}: cannot stat its file")]
     Metadata(usize, #[source] io::Error),
 }
 
 impl Layers {
-    /// A disk without a byte.
+    /// An empty disk.
     pub fn new() -> Self {
         Self::default()
     }
@@ -153,7 +153,7 @@ impl Disk for Layers {
     }
 
     fn read(&self, offset: u64, mut into: Buffers<'_>) -> io::Result<()> {
-        // The first extent that does not lie wholly before `offset`.
+        // The first extent that does not end at or before `offset`.
         let first = self.extents.partition_point(|e| e.start + e.length <= offset);
         let mut position = offset;
         for extent in &self.extents[first..] {

@@ -1,4 +1,4 @@
-//! Block requests as pure functions: 16 bytes of header and the lengths around them in, a checked request out.
+//! Parses and checks block requests: pure functions from a header and lengths to a valid request.
 
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_WRITE_ZEROES, VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH,
@@ -11,12 +11,12 @@ pub const SECTOR_BYTES: u64 = 512;
 pub const HEADER_BYTES: usize = 16;
 /// `sector`, `num_sectors`, `flags` of a discard or write-zeroes request.
 pub const RANGE_BYTES: usize = 16;
-/// Most bytes that one request may move: four times what Linux asks for, and no more than one turn of the event loop should
-/// take. Descriptors of a request may name the same memory again and again, so the guest's memory is no limit.
+/// Most bytes per request: four times what Linux asks for, and a bound on the time of one turn of the event loop. The size
+/// of guest memory is no bound, because descriptors of a request may overlap.
 pub const MAX_TRANSFER_BYTES: usize = 16 << 20;
 /// Most ranges in one discard or write-zeroes request.
 pub const MAX_RANGES: u32 = 16;
-/// Longest range in one discard or write-zeroes request: 1 GiB, so that one request does not stop the device for long.
+/// Longest range in one discard or write-zeroes request: 1 GiB, so that one request does not block the device for long.
 pub const MAX_RANGE_SECTORS: u32 = 1 << 21;
 
 /// The status byte of a request.
@@ -25,9 +25,9 @@ pub const MAX_RANGE_SECTORS: u32 = 1 << 21;
 pub enum Status {
     /// Done.
     Ok = 0,
-    /// Failed, or out of the disk's range.
+    /// Failed, or outside the disk.
     IoError = 1,
-    /// A request this disk does not serve.
+    /// A request that this disk does not support.
     Unsupported = 2,
 }
 
@@ -51,15 +51,15 @@ impl Header {
     }
 }
 
-/// A request that fits the disk.
+/// A valid request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// Fill all writable bytes but the status from `offset` bytes on.
+    /// Read from `offset` into all writable bytes except the status.
     Read {
         /// Byte offset.
         offset: u64,
     },
-    /// Write all readable bytes after the header at `offset` bytes.
+    /// Write all readable bytes after the header at `offset`.
     Write {
         /// Byte offset.
         offset: u64,
@@ -68,7 +68,7 @@ pub enum Request {
     Flush,
     /// Write the disk's id.
     GetId,
-    /// Forget ranges.
+    /// Discard ranges.
     Discard {
         /// Number of ranges after the header.
         ranges: usize,
@@ -81,8 +81,8 @@ pub enum Request {
 }
 
 impl Request {
-    /// Judges a request: `readable` bytes follow its header, `writable` precede its status, the disk has `capacity`
-    /// bytes and the driver agreed on `features`.
+    /// Checks a request: `readable` bytes follow its header, `writable` bytes precede its status, the disk has `capacity`
+    /// bytes, and `features` were negotiated.
     pub fn parse(header: Header, readable: usize, writable: usize, capacity: u64, features: u64) -> Result<Self, Status> {
         let has = |feature: u32| features & 1 << feature != 0;
         match header.kind {
@@ -113,17 +113,17 @@ pub struct Range {
     pub offset: u64,
     /// Bytes.
     pub length: u64,
-    /// Whether the space may be given back.
+    /// Whether the space may be deallocated.
     pub unmap: bool,
 }
 
 impl Range {
-    /// A range to discard; all flags are reserved.
+    /// Parses a range to discard; all flags are reserved.
     pub fn parse_discard(bytes: &[u8; RANGE_BYTES], capacity: u64) -> Result<Self, Status> {
         Self::parse(bytes, capacity, 0)
     }
 
-    /// A range to zero.
+    /// Parses a range to zero.
     pub fn parse_write_zeroes(bytes: &[u8; RANGE_BYTES], capacity: u64) -> Result<Self, Status> {
         Self::parse(bytes, capacity, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP)
     }
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_sector_is_on_the_disk_and_the_next_is_not() {
+    fn requests_end_at_the_capacity() {
         let read = |sector, len| Request::parse(Header { kind: 0, sector }, 0, len, 4096, 0);
         assert_eq!(read(7, 512), Ok(Request::Read { offset: 3584 }));
         for (sector, len) in [(8, 512), (7, 1024), (u64::MAX, 512), (u64::MAX / 512 + 1, 512), (0, 511), (0, 4608)] {
@@ -214,14 +214,14 @@ mod tests {
     }
 
     #[test]
-    fn one_request_moves_a_bounded_number_of_bytes() {
+    fn the_bytes_of_one_request_are_limited() {
         let read = |len| Request::parse(Header { kind: 0, sector: 0 }, 0, len, u64::MAX, 0);
         assert_eq!(read(MAX_TRANSFER_BYTES), Ok(Request::Read { offset: 0 }));
         assert_eq!(read(MAX_TRANSFER_BYTES + 512), Err(Status::IoError));
     }
 
     #[test]
-    fn requests_that_were_not_agreed_on_are_unsupported() {
+    fn requests_of_features_that_were_not_negotiated_are_unsupported() {
         let parse = |kind, features| Request::parse(Header { kind, sector: 0 }, 16, 0, 4096, features);
         for kind in [VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_WRITE_ZEROES] {
             assert!(parse(kind, ALL).is_ok());
@@ -255,7 +255,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_accepted_lies_on_the_disk(
+        fn accepted_requests_lie_on_the_disk(
             bytes: [u8; HEADER_BYTES], kind in 0u32..20, readable in 0usize..100_000, writable in 0usize..100_000,
             capacity in 0u64..1 << 40, features: u64,
         ) {

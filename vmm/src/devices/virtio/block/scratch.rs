@@ -1,4 +1,4 @@
-//! The scratch disk: one file of the host that the guest reads and writes.
+//! The scratch disk: one file of the host, which the guest reads and writes.
 
 use super::{disk::Disk, file_io};
 use crate::devices::virtio::Buffers;
@@ -6,7 +6,7 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use std::{fs::File, io};
 use virtio_bindings::virtio_blk::{VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_WRITE_ZEROES};
 
-/// The file's length is a multiple of this.
+/// The file's size is a multiple of this.
 const SIZE_ALIGN_BYTES: u64 = 4096;
 
 /// A disk in one file.
@@ -18,8 +18,8 @@ pub struct Scratch {
 /// Why a file cannot be a scratch disk.
 #[derive(Debug, thiserror::Error)]
 pub enum ScratchError {
-    /// It cannot be examined.
-    #[error("the scratch file cannot be examined")]
+    /// `fstat` failed.
+    #[error("cannot stat the scratch file")]
     Metadata(#[source] io::Error),
     /// Not a regular file, or its length is zero or not a multiple of 4096.
     #[error("the scratch file must be a regular file whose length is a multiple of 4096, not {0} bytes")]
@@ -27,7 +27,7 @@ pub enum ScratchError {
 }
 
 impl Scratch {
-    /// A disk as long as `file` is now; the file is open for reading and writing.
+    /// A disk with the size of `file`, which must be open for reading and writing.
     pub fn new(file: File) -> Result<Self, ScratchError> {
         let metadata = file.metadata().map_err(ScratchError::Metadata)?;
         let capacity = metadata.len();
@@ -78,7 +78,7 @@ impl Disk for Scratch {
         Ok(())
     }
 
-    /// A file system that cannot punch holes keeps the bytes: a discard is a hint.
+    /// Does nothing on a file system that cannot punch holes: a discard is a hint.
     fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
         match self.allocate(FallocateFlags::FALLOC_FL_PUNCH_HOLE, offset, length) {
             Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(()),

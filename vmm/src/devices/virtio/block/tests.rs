@@ -71,7 +71,7 @@ fn capacity(driver: &mut Driver) -> u64 {
 }
 
 #[test]
-fn the_layer_disk_grows_and_tells_the_guest() {
+fn the_layer_disk_grows_and_notifies_the_guest() {
     let (handle, device) = layers();
     let mut driver = Driver::started(device);
     assert_eq!((driver.read(8), capacity(&mut driver), driver.read(0x10c)), (2, 0, 254));
@@ -106,7 +106,7 @@ fn the_layer_disk_grows_and_tells_the_guest() {
 }
 
 #[test]
-fn growth_before_the_driver_is_ready_is_told_when_it_is() {
+fn growth_before_activation_is_notified_at_activation() {
     let (handle, device) = layers();
     let mut driver = Driver::new(device);
     handle.append(vec![(file_of(&[0; 4096]), 0, 4096)]).unwrap();
@@ -118,7 +118,7 @@ fn growth_before_the_driver_is_ready_is_told_when_it_is() {
 }
 
 #[test]
-fn extents_that_cannot_be_are_refused_and_nothing_is_appended() {
+fn invalid_extents_are_refused_and_nothing_is_appended() {
     let (handle, device) = layers();
     let mut driver = Driver::started(device);
     let good = || (file_of(&[0; 8192]), 0, 4096);
@@ -197,7 +197,7 @@ fn the_layer_disk_is_read_only_whatever_was_negotiated() {
 }
 
 #[test]
-fn disks_tell_their_names() {
+fn disks_have_ids() {
     let (_, device) = layers();
     let mut driver = Driver::started(device);
     assert_eq!(
@@ -210,7 +210,7 @@ fn disks_tell_their_names() {
 }
 
 #[test]
-fn a_scratch_file_has_whole_blocks() {
+fn a_scratch_file_must_have_whole_blocks() {
     for len in [0, 1, 4095, 4097] {
         let file = tempfile::tempfile().unwrap();
         file.set_len(len).unwrap();
@@ -219,7 +219,7 @@ fn a_scratch_file_has_whole_blocks() {
 }
 
 #[test]
-fn headers_and_data_may_be_cut_anywhere() {
+fn headers_and_data_may_be_split_anywhere() {
     let (_, mut driver) = scratch(8192);
     let head = driver.place(&header(IN, 3));
     let (data, status) = (driver.allocate(1024), driver.allocate(1));
@@ -235,14 +235,14 @@ fn headers_and_data_may_be_cut_anywhere() {
     ];
     assert_eq!(driver.exchange(0, &parts), 1025);
     assert_eq!(driver.fetch(data, 1024), pattern(8192, 1)[1536..2560]);
-    // Data and status in one descriptor.
+    // Data and status share a descriptor.
     let whole = driver.place(&[0xee; 513]);
     assert_eq!(driver.exchange(0, &[readable(head, 16), writable(whole, 513)]), 513);
     assert_eq!(driver.fetch(whole, 513), [&pattern(8192, 1)[1536..2048], &[0]].concat());
 }
 
 #[test]
-fn requests_without_room_for_a_status_or_a_header_are_survived() {
+fn requests_without_a_status_or_a_whole_header_fail() {
     let (_, mut driver) = scratch(4096);
     let head = driver.place(&header(OUT, 0));
     assert_eq!(driver.exchange(0, &[readable(head, 16)]), 0);
@@ -266,7 +266,7 @@ fn odd_lengths_and_sectors_out_of_range_are_io_errors() {
         assert_eq!(request(&mut driver, IN, sector, &[], len).0, 1, "read {sector} {len}");
         assert_eq!(request(&mut driver, OUT, sector, &vec![7; len], 0).0, 1, "write {sector} {len}");
     }
-    assert_eq!(request(&mut driver, OUT, 0, &[], 0).0, 0, "nothing is written without a complaint");
+    assert_eq!(request(&mut driver, OUT, 0, &[], 0).0, 0, "a write of no bytes succeeds");
 }
 
 #[test]
@@ -322,7 +322,7 @@ fn range(sector: u64, count: u32, flags: u32) -> Vec<u8> {
     [&sector.to_le_bytes()[..], &count.to_le_bytes(), &flags.to_le_bytes()].concat()
 }
 
-/// How a test cuts a buffer into descriptors.
+/// Splits a buffer into descriptors.
 fn cut(address: u64, len: usize, pieces: usize, write: bool) -> Vec<Part> {
     let step = len.div_ceil(pieces).max(1);
     (0..len)
@@ -339,7 +339,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn reads_across_extents_equal_the_bytes_end_to_end(
+    fn reads_across_extents_equal_their_concatenation(
         extents in proptest::collection::vec((1usize..5, 0usize..3, 0usize..3), 1..7),
         reads in proptest::collection::vec((0u64..200, 1usize..60, 1usize..9), 1..12),
     ) {
@@ -409,10 +409,9 @@ proptest! {
         prop_assert!(bytes == model);
     }
 
-    /// Whatever lies in the descriptor table and the buffers, no device panics, hangs, or writes to a byte that was
-    /// not offered to it as writable.
+    /// With random descriptors and buffers, no device panics, hangs, or writes to a byte that was not offered as writable.
     #[test]
-    fn random_descriptors_are_survived_and_confined(
+    fn random_descriptors_change_writable_buffers_only(
         which in 0usize..4,
         table in proptest::collection::vec((0u64..24, 0u32..600, 0u16..8, 0u16..12), 10),
         words in proptest::collection::vec(any::<u32>(), 64),
@@ -430,7 +429,7 @@ proptest! {
         };
         let mut driver = Driver::started(device);
         let queue = if which == 3 { 1 } else { 0 };
-        // Buffers start with small numbers, so that some are real requests, then tables, then noise.
+        // Small numbers at the start, so that some buffers are valid requests.
         let base = 0x5_0000u64;
         for (i, word) in words.iter().enumerate() {
             let word = if i % 3 == 0 { word % 16 } else { *word };
@@ -442,7 +441,7 @@ proptest! {
             Descriptor { address, len, flags: flags & (NEXT | WRITE | INDIRECT), next: *next }
         }).collect();
         driver.write_descriptors(queue, &descriptors);
-        // Direct descriptors are the first window of writable bytes, tables within the buffers the second.
+        // Writable are the buffers of direct descriptors and those of indirect tables within the buffers.
         let mut may_change = vec![false; 0x1_0000];
         let mut allow = |address: u64, len: u32| {
             let place = |a: u64| a.saturating_sub(base).min(0x1_0000) as usize;

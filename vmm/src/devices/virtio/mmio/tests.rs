@@ -1,4 +1,4 @@
-//! Tests of the register block through the eyes of a driver.
+//! Tests of the registers from a driver's point of view.
 
 use super::*;
 use crate::devices::virtio::{
@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use std::sync::Mutex;
 use vm_memory::Bytes;
 
-/// Answers each chain with the number of its readable bytes, written to its writable part.
+/// Writes the number of a chain's readable bytes to its writable part.
 #[derive(Default)]
 struct Echo {
     active: Option<Activation>,
@@ -110,7 +110,7 @@ fn features_that_were_not_offered_or_an_old_driver_are_refused() {
     ] {
         driver.negotiate(features);
         assert_eq!(driver.status(), if accepted { 11 } else { 3 }, "{features:#x}");
-        // Too late: nothing changes any more.
+        // Too late to change features.
         driver.accept(VERSION_1 | 0b100);
         assert_eq!(
             driver.transport.driver_features,
@@ -120,7 +120,7 @@ fn features_that_were_not_offered_or_an_old_driver_are_refused() {
 }
 
 #[test]
-fn steps_come_in_order_and_bits_are_never_taken_back() {
+fn status_bits_are_set_in_order_and_never_cleared() {
     let (device, mut driver) = echo();
     for (written, wanted) in [(2, 0), (4, 0), (8, 0), (1, 1), (5, 1), (9, 1), (3, 3), (7, 3), (1, 3), (0, 0)] {
         driver.write(0x70, written);
@@ -146,7 +146,7 @@ fn queues_are_set_up_between_features_ok_and_driver_ok_only() {
     assert_eq!(ready(&mut driver), 0);
     driver.negotiate(VERSION_1);
     assert_eq!(ready(&mut driver), 1);
-    // In use: neither moved nor resized.
+    // Ready: neither moved nor resized.
     driver.write(0x80, 0x2000);
     driver.write(0x38, 4);
     assert_eq!(
@@ -157,13 +157,13 @@ fn queues_are_set_up_between_features_ok_and_driver_ok_only() {
     driver.write(0x80, 0x2000);
     assert_eq!(driver.transport.queues[0].descriptors, 0x2000);
     driver.write(0x70, 15);
-    assert_eq!(ready(&mut driver), 0, "live: as it was left");
+    assert_eq!(ready(&mut driver), 0, "live: unchanged");
     driver.write(0x30, 2);
     assert_eq!((driver.read(0x34), driver.read(0x44)), (0, 0), "a queue that does not exist");
 }
 
 #[test]
-fn impossible_queues_do_not_become_ready() {
+fn invalid_queues_do_not_become_ready() {
     let (_, mut driver) = echo();
     for (register, value) in [
         (0x38, 0),
@@ -213,11 +213,11 @@ fn registers_are_32_bits_wide_and_configuration_takes_any_width() {
 }
 
 #[test]
-fn chains_go_there_and_back_with_and_without_event_idx() {
+fn chains_are_returned_with_and_without_event_idx() {
     for features in [VERSION_1, VERSION_1 | EVENT_IDX] {
         let (_, mut driver) = echo();
         driver.start(features);
-        // More rounds than the ring is long.
+        // More rounds than the ring has entries.
         for round in 0..40u8 {
             let (message, answer) = (driver.place(&[0; 9]), driver.allocate(1));
             assert_eq!(driver.exchange(1, &[readable(message, 9), writable(answer, 1)]), 1);
@@ -229,12 +229,12 @@ fn chains_go_there_and_back_with_and_without_event_idx() {
 }
 
 #[test]
-fn an_interrupt_comes_only_when_the_driver_wants_it() {
+fn the_driver_is_interrupted_only_at_its_used_event() {
     let (_, mut driver) = echo();
     driver.start(VERSION_1 | EVENT_IDX);
     let answer = driver.allocate(1);
     driver.completed(0);
-    // "Tell me of the third from now": used_event = 2.
+    // An interrupt for the third chain from now: used_event = 2.
     let used_event = driver.queues[0].available + 4 + 16;
     driver.memory.write_obj(2u16, GuestAddress(used_event)).unwrap();
     for expected in [0, 0, 1, 0] {
@@ -245,7 +245,7 @@ fn an_interrupt_comes_only_when_the_driver_wants_it() {
 }
 
 #[test]
-fn a_reset_forgets_everything_and_the_device_can_be_started_again() {
+fn a_device_can_be_started_again_after_a_reset() {
     let (device, mut driver) = echo();
     for round in 1..=3 {
         driver.start(VERSION_1);
@@ -262,7 +262,7 @@ fn a_reset_forgets_everything_and_the_device_can_be_started_again() {
 }
 
 #[test]
-fn indirect_chains_work_once() {
+fn indirect_chains_are_one_level_deep() {
     let (_, mut driver) = echo();
     driver.start(VERSION_1);
     let (message, answer) = (driver.place(&[0; 5]), driver.allocate(1));
@@ -297,7 +297,7 @@ fn indirect_chains_work_once() {
     driver.kick(0);
     assert_eq!(driver.completed(0), [(0, 1)]);
     assert_eq!(driver.fetch(answer, 1), [5]);
-    // A table within a table, and one of a length that is no table's.
+    // A nested table, and tables of invalid length.
     let nested = driver.place(
         &Descriptor {
             address: table,
@@ -324,7 +324,7 @@ fn indirect_chains_work_once() {
 }
 
 #[test]
-fn malformed_chains_come_back_unused_and_the_next_one_is_served() {
+fn malformed_chains_are_returned_unused_and_the_next_one_is_served() {
     let (_, mut driver) = echo();
     driver.start(VERSION_1);
     let ok = driver.allocate(16);
@@ -354,7 +354,7 @@ fn malformed_chains_come_back_unused_and_the_next_one_is_served() {
 }
 
 #[test]
-fn a_ring_that_makes_no_sense_needs_a_reset_and_gets_well_by_it() {
+fn an_invalid_ring_needs_a_reset_and_works_after_it() {
     let (_, mut driver) = echo();
     driver.start(VERSION_1);
     driver.offer_head(0, 8);
@@ -362,11 +362,11 @@ fn a_ring_that_makes_no_sense_needs_a_reset_and_gets_well_by_it() {
     assert_eq!(driver.status(), 15 | NEEDS_RESET);
     assert_eq!(driver.interrupted(), 2);
     driver.kick(0);
-    assert_eq!(driver.interrupted(), 0, "told once");
+    assert_eq!(driver.interrupted(), 0, "notified once");
     driver.start(VERSION_1);
     let buffer = driver.allocate(1);
     assert_eq!(driver.exchange(0, &[writable(buffer, 1)]), 1);
-    // More chains than the queue has places.
+    // More chains than the queue has entries.
     driver
         .memory
         .write_obj(100u16, GuestAddress(driver.queues[0].available + 2))
@@ -378,14 +378,14 @@ fn a_ring_that_makes_no_sense_needs_a_reset_and_gets_well_by_it() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// No sequence of accesses panics, and status only ever holds bits in their order.
+    /// No sequence of accesses panics, and status bits are always in order.
     #[test]
-    fn random_accesses_are_survived(
+    fn random_accesses_do_not_panic(
         accesses in proptest::collection::vec((0u64..0x140, any::<bool>(), 0usize..9, any::<u64>()), 1..300),
     ) {
         let (_, mut driver) = echo();
         for (offset, write, len, value) in accesses {
-            // Mostly real registers with small values, so that something happens.
+            // Mostly valid registers with small values, so that the state changes.
             let (offset, len) = if value % 4 == 0 { (offset, len) } else { (offset & !3, 4) };
             let value = if value % 8 < 6 { value >> 56 & 31 } else { value };
             if write {
@@ -401,14 +401,14 @@ proptest! {
 }
 
 #[test]
-fn a_doorbell_rung_for_nothing_is_silenced_for_a_moment() {
+fn useless_notifications_suspend_the_queue_s_handler() {
     let mut driver = Driver::started(Arc::new(Mutex::new(Echo::default())));
     for _ in 0..USELESS_NOTIFICATIONS_MAX {
         driver.write(0x50, 0);
         driver.turn_once();
     }
     assert_eq!(driver.watchdog.stats().silenced, 1);
-    // The other queue is listened to all the while, and this one again.
+    // The other queue is served meanwhile, and this one afterwards.
     let buffer = driver.allocate(1);
     assert_eq!(driver.exchange(1, &[writable(buffer, 1)]), 1);
     driver.offer(0, &[writable(buffer, 1)]);
@@ -419,7 +419,7 @@ fn a_doorbell_rung_for_nothing_is_silenced_for_a_moment() {
 }
 
 #[test]
-fn a_doorbell_that_is_sometimes_rung_twice_is_not_silenced() {
+fn a_queue_with_some_useless_notifications_is_not_suspended() {
     let mut driver = Driver::started(Arc::new(Mutex::new(Echo::default())));
     let buffer = driver.allocate(1);
     for _ in 0..USELESS_NOTIFICATIONS_MAX {

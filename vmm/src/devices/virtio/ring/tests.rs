@@ -1,4 +1,4 @@
-//! Index arithmetic of a ring at every position: all 65 536 values of the 16-bit counters, so every way to wrap.
+//! Index arithmetic of a ring at all 65 536 values of its 16-bit counters.
 
 use super::*;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ const DEVICE_AREA: GuestAddress = GuestAddress(0x2000);
 fn memory() -> Memory {
     let memory = Memory::from_ranges(&[(GuestAddress(0), 0x4000)]).unwrap();
     for i in 0..SIZE {
-        // One writable descriptor of eight bytes each, and each in its place of the ring.
+        // One writable descriptor of eight bytes each, in order of the ring.
         let descriptor = [0x3000u64, 8 | 2 << 32];
         memory.write_obj(descriptor, GuestAddress(16 * u64::from(i))).unwrap();
         put(&memory, DRIVER_AREA, 4 + 2 * u64::from(i), i);
@@ -24,7 +24,7 @@ fn put(memory: &Memory, area: GuestAddress, offset: u64, value: u16) {
     memory.write_obj(value, GuestAddress(area.0 + offset)).unwrap();
 }
 
-/// A ring in the middle of its life: `start` chains were taken and given back, modulo 2^16.
+/// A ring of which `start` chains, modulo 2^16, were taken and returned.
 fn ring(start: u16) -> Ring {
     let mut queue = Queue::new(SIZE).unwrap();
     queue.try_set_avail_ring_address(DRIVER_AREA).unwrap();
@@ -37,7 +37,7 @@ fn ring(start: u16) -> Ring {
 }
 
 #[test]
-fn as_many_chains_come_as_the_driver_made_available_and_never_more_than_the_ring_holds() {
+fn pop_returns_all_available_chains_and_never_more_than_the_ring_holds() {
     let memory = memory();
     let mut ring = ring(0);
     for start in 0..=u16::MAX {
@@ -60,7 +60,7 @@ fn as_many_chains_come_as_the_driver_made_available_and_never_more_than_the_ring
 }
 
 #[test]
-fn the_driver_is_interrupted_exactly_when_the_used_index_passes_its_event() {
+fn the_driver_is_interrupted_exactly_when_the_used_index_passes_used_event() {
     let memory = memory();
     let line = EventFd::new(EFD_NONBLOCK).unwrap();
     let interrupt = Interrupt::new(line.try_clone().unwrap(), Arc::default());
@@ -68,7 +68,7 @@ fn the_driver_is_interrupted_exactly_when_the_used_index_passes_its_event() {
     for start in 0..=u16::MAX {
         for (pushed, event) in [(1, 0), (1, 1), (1, u16::MAX), (3, 0), (3, 2), (3, 3), (3, 0x8000)] {
             ring.queue.set_next_used(start);
-            // The last signal was at `start`.
+            // The last notification was at `start`.
             ring.queue.needs_notification(&memory).unwrap();
             put(&memory, DRIVER_AREA, 4 + 2 * u64::from(SIZE), start.wrapping_add(event));
             for head in 0..pushed {

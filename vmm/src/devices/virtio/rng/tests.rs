@@ -1,4 +1,4 @@
-//! Tests of the entropy device.
+//! Tests of the entropy device over a real ring.
 
 use super::*;
 use crate::devices::virtio::mock::{Driver, readable, writable};
@@ -19,7 +19,7 @@ fn a_request_is_filled_with_different_bytes_each_time() {
 }
 
 #[test]
-fn a_large_request_gets_a_bounded_answer() {
+fn a_large_request_is_filled_up_to_the_limit() {
     let mut driver = driver();
     let buffer = driver.allocate(MAX_REQUEST_BYTES + 8);
     assert_eq!(
@@ -30,7 +30,7 @@ fn a_large_request_gets_a_bounded_answer() {
 }
 
 #[test]
-fn a_request_without_room_comes_back_empty() {
+fn a_request_without_writable_bytes_is_returned_empty() {
     let mut driver = driver();
     let buffer = driver.place(&[7; 16]);
     assert_eq!(driver.exchange(0, &[readable(buffer, 16)]), 0);

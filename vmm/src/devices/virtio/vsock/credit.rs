@@ -1,31 +1,30 @@
-//! Credit of one stream (virtio 1.2, 5.10.6.3): how much either side may send, with counters that wrap at 2^32.
+//! Credit of one stream (virtio 1.2, 5.10.6.3): how much each side may send, with counters that wrap at 2^32.
 
 use std::num::Wrapping;
 
-/// Our receive buffer per connection, announced to the guest as `buf_alloc`; also the most we ever hold for a slow client.
+/// Receive buffer per connection, announced to the guest as `buf_alloc`; the most that is buffered for a slow client.
 pub const RECEIVE_BUFFER_BYTES: u32 = 256 * 1024;
-/// The guest is announced of freed space when it has grown by this much since it last heard: before it runs dry, and not
-/// with every packet.
+/// Freed space at which the guest gets a credit update: before it runs out of credit, but not with every packet.
 const UPDATE_BYTES: u32 = RECEIVE_BUFFER_BYTES / 4;
 
-/// What we may still send to the guest.
+/// What may still be sent to the guest.
 #[derive(Debug, Default)]
 pub struct SendCredit {
     sent: Wrapping<u32>,
-    peer_alloc: u32,
-    peer_forwarded: Wrapping<u32>,
+    buf_alloc: u32,
+    fwd_cnt: Wrapping<u32>,
 }
 
 impl SendCredit {
-    /// Takes over what a packet of the peer says.
+    /// Sets the credit from a packet of the guest.
     pub fn update(&mut self, buf_alloc: u32, fwd_cnt: u32) {
-        self.peer_alloc = buf_alloc;
-        self.peer_forwarded = Wrapping(fwd_cnt);
+        self.buf_alloc = buf_alloc;
+        self.fwd_cnt = Wrapping(fwd_cnt);
     }
 
-    /// Bytes that fit into the peer's buffer. A peer that claims to have forwarded more than it got gets nothing.
+    /// Bytes that fit into the guest's buffer. A guest that claims to have forwarded more than it received gets none.
     pub fn available(&self) -> u32 {
-        self.peer_alloc.saturating_sub((self.sent - self.peer_forwarded).0)
+        self.buf_alloc.saturating_sub((self.sent - self.fwd_cnt).0)
     }
 
     /// `count` bytes were sent; at most [`SendCredit::available`].
@@ -34,7 +33,7 @@ impl SendCredit {
     }
 }
 
-/// What the guest may still send to us.
+/// What the guest may still send.
 #[derive(Debug, Default)]
 pub struct ReceiveCredit {
     received: Wrapping<u32>,
@@ -43,12 +42,12 @@ pub struct ReceiveCredit {
 }
 
 impl ReceiveCredit {
-    /// Bytes held between arrival and forwarding.
+    /// Bytes received and not forwarded yet.
     pub fn held(&self) -> u32 {
         (self.received - self.forwarded).0
     }
 
-    /// Accounts for `count` bytes that arrived; `false`, and no change, where the peer had no credit for them.
+    /// Accounts for `count` bytes that arrived; `false` and no change if the guest had no credit for them.
     pub fn accept(&mut self, count: u32) -> bool {
         let fits = count <= RECEIVE_BUFFER_BYTES - self.held();
         if fits {
@@ -57,7 +56,7 @@ impl ReceiveCredit {
         fits
     }
 
-    /// `count` of the held bytes have gone to the client.
+    /// `count` of the held bytes were forwarded to the client.
     pub fn forward(&mut self, count: u32) {
         debug_assert!(count <= self.held(), "only held bytes can be forwarded");
         self.forwarded += count;
@@ -69,7 +68,7 @@ impl ReceiveCredit {
         self.forwarded.0
     }
 
-    /// Whether the peer should hear of freed space though no other packet goes its way.
+    /// Whether a credit update is due even if no other packet is sent.
     pub fn is_update_due(&self) -> bool {
         (self.forwarded - self.announced).0 >= UPDATE_BYTES
     }
@@ -81,7 +80,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_lying_peer_gets_no_credit() {
+    fn an_impossible_fwd_cnt_gives_no_credit() {
         let mut credit = SendCredit::default();
         credit.update(1000, 1);
         assert_eq!(credit.available(), 0);
@@ -92,8 +91,8 @@ mod tests {
         assert_eq!(credit.available(), 0);
     }
 
-    /// Values around every edge of the arithmetic: zero, the buffer, its update threshold, half and the whole of the range.
-    fn edges() -> impl Iterator<Item = u32> + Clone {
+    /// Values around every boundary of the arithmetic: zero, the buffer, its update threshold, half of the range and the wrap.
+    fn boundaries() -> impl Iterator<Item = u32> + Clone {
         let middles = [0, UPDATE_BYTES, RECEIVE_BUFFER_BYTES, 2 * RECEIVE_BUFFER_BYTES, 1 << 31];
         middles
             .into_iter()
@@ -101,24 +100,24 @@ mod tests {
     }
 
     #[test]
-    fn sending_never_exceeds_what_the_peer_has_room_for_wherever_the_counters_wrap() {
-        for (sent, flying, alloc) in edges().flat_map(|s| edges().flat_map(move |f| edges().map(move |a| (s, f, a)))) {
+    fn sending_never_exceeds_the_guest_s_buffer_wherever_the_counters_wrap() {
+        for (sent, in_flight, alloc) in boundaries().flat_map(|s| boundaries().flat_map(move |f| boundaries().map(move |a| (s, f, a)))) {
             let mut credit = SendCredit {
                 sent: Wrapping(sent),
                 ..SendCredit::default()
             };
-            // The peer has forwarded all but `flying` of what was sent.
-            credit.update(alloc, sent.wrapping_sub(flying));
-            let room = u64::from(alloc).saturating_sub(flying.into());
-            assert_eq!(u64::from(credit.available()), room, "{sent} {flying} {alloc}");
+            // The guest has forwarded all but `in_flight` of what was sent.
+            credit.update(alloc, sent.wrapping_sub(in_flight));
+            let room = u64::from(alloc).saturating_sub(in_flight.into());
+            assert_eq!(u64::from(credit.available()), room, "{sent} {in_flight} {alloc}");
             credit.consume(credit.available());
             assert_eq!(credit.available(), 0);
         }
     }
 
     #[test]
-    fn receiving_takes_exactly_what_fits_wherever_the_counters_wrap() {
-        for (start, held, count) in edges().flat_map(|s| edges().flat_map(move |h| edges().map(move |c| (s, h, c)))) {
+    fn receiving_accepts_exactly_what_fits_wherever_the_counters_wrap() {
+        for (start, held, count) in boundaries().flat_map(|s| boundaries().flat_map(move |h| boundaries().map(move |c| (s, h, c)))) {
             let mut credit = ReceiveCredit {
                 received: Wrapping(start),
                 forwarded: Wrapping(start),
@@ -143,7 +142,7 @@ mod tests {
         fn never_more_in_flight_than_the_buffer_holds(
             start: u32, steps in proptest::collection::vec((0u8..4, 0u32..200_000), 1..200),
         ) {
-            let mut sender = SendCredit { sent: Wrapping(start), peer_alloc: RECEIVE_BUFFER_BYTES, peer_forwarded: Wrapping(start) };
+            let mut sender = SendCredit { sent: Wrapping(start), buf_alloc: RECEIVE_BUFFER_BYTES, fwd_cnt: Wrapping(start) };
             let mut receiver = ReceiveCredit { received: Wrapping(start), forwarded: Wrapping(start), announced: Wrapping(start) };
             let mut held: u32 = 0;
             for (kind, amount) in steps {
@@ -165,7 +164,7 @@ mod tests {
                 prop_assert_eq!(receiver.held(), held);
                 prop_assert!(held <= RECEIVE_BUFFER_BYTES);
             }
-            // A sender that has run dry always gets going again: once all is forwarded an update is due or it has credit.
+            // A sender without credit never stalls: once all is forwarded, an update is due.
             receiver.forward(held);
             prop_assert!(sender.available() > 0 || receiver.is_update_due());
         }

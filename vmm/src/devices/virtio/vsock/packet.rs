@@ -1,27 +1,27 @@
-//! The 44 bytes before every vsock packet (virtio 1.2, 5.10.6), as a pure parser and writer.
+//! The header of vsock packets (virtio 1.2, 5.10.6): parse and write.
 
 /// Length of the header on the wire.
 pub const HEADER_BYTES: usize = 44;
 /// Longest payload of one packet, as in Linux (`VIRTIO_VSOCK_MAX_PKT_BUF_SIZE`).
 pub const MAX_PAYLOAD_BYTES: usize = 64 * 1024;
-/// The well-known address of the host.
+/// Address of the host (`VMADDR_CID_HOST`).
 pub const HOST_CID: u64 = 2;
 /// Socket type: a stream.
 pub const TYPE_STREAM: u16 = 1;
 
-/// Asks for a connection.
+/// Requests a connection.
 pub const OP_REQUEST: u16 = 1;
-/// Accepts one.
+/// Accepts a connection.
 pub const OP_RESPONSE: u16 = 2;
-/// Refuses or ends one at once.
+/// Refuses or resets a connection.
 pub const OP_RST: u16 = 3;
 /// Closes one or both directions, see [`SHUTDOWN_RCV`].
 pub const OP_SHUTDOWN: u16 = 4;
 /// Carries data.
 pub const OP_RW: u16 = 5;
-/// Tells the sender's buffer state.
+/// Announces the sender's credit.
 pub const OP_CREDIT_UPDATE: u16 = 6;
-/// Asks for the receiver's buffer state.
+/// Requests the receiver's credit.
 pub const OP_CREDIT_REQUEST: u16 = 7;
 
 /// Flag of [`OP_SHUTDOWN`]: the sender of the packet will receive nothing more.
@@ -46,7 +46,7 @@ pub struct Header {
     pub len: u32,
     /// Socket type.
     pub kind: u16,
-    /// What the packet is about.
+    /// `OP_*`.
     pub op: u16,
     /// Flags of [`OP_SHUTDOWN`].
     pub flags: u32,
@@ -57,7 +57,7 @@ pub struct Header {
 }
 
 impl Header {
-    /// Reads the wire form; every bit pattern is some header.
+    /// Parses the wire format; every bit pattern is valid.
     pub fn parse(bytes: &[u8; HEADER_BYTES]) -> Self {
         let u16_at = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
         let u32_at = |at: usize| u32::from(u16_at(at)) | u32::from(u16_at(at + 2)) << 16;
@@ -76,7 +76,7 @@ impl Header {
         }
     }
 
-    /// Writes the wire form.
+    /// Writes the wire format.
     pub fn to_bytes(&self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
@@ -93,7 +93,7 @@ impl Header {
         bytes
     }
 
-    /// The answer that ends whatever the sender of this packet believes to be a connection.
+    /// The RST that answers this packet.
     pub fn reset(&self) -> Self {
         Self {
             src_cid: self.dst_cid,
@@ -113,7 +113,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn fields_lie_where_the_specification_puts_them() {
+    fn fields_are_at_the_offsets_of_the_specification() {
         let mut bytes = [0; HEADER_BYTES];
         for (i, byte) in bytes.iter_mut().enumerate() {
             *byte = i as u8;
