@@ -1,4 +1,4 @@
-//! Boots a kernel with `casemate-vmm` by hand: opens the files, passes the descriptors, shows console and exit code.
+//! Boots a kernel with `casemate-vmm`: opens the files, passes the descriptors, prints console and exit code.
 //!
 //! ```text
 //! boot VMM KERNEL [--initrd F] [--cmdline TEXT] [--memory MIB] [--vcpus N] [--scratch F] [--layer F]... [--vsock PATH]

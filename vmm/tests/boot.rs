@@ -1,4 +1,4 @@
-//! The whole program on the machine's KVM, with guests of a few instructions: they run where Linux does not get through.
+//! The whole program on the host's KVM, with guests of a few instructions, which run even on a KVM too slow for Linux.
 
 mod elf;
 mod guests;
@@ -20,7 +20,7 @@ use vm_spec::{
 };
 
 const VMM: &str = env!("CARGO_BIN_EXE_casemate-vmm");
-/// A guest that takes longer hangs.
+/// Limit for everything that a guest does here.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A started VM.
@@ -55,7 +55,7 @@ fn elf(code: &[u8]) -> File {
     with(&elf::executable(code))
 }
 
-/// Whether this machine can run these tests at all; says so if not.
+/// Whether /dev/kvm can be opened; prints SKIPPED if not.
 fn has_kvm() -> bool {
     let open = File::options().read(true).write(true).open("/dev/kvm");
     if let Err(e) = &open {
@@ -68,7 +68,7 @@ fn start(kernel: File, change: impl FnOnce(&mut Launcher)) -> Vm {
     start_as(Command::new(VMM), kernel, change)
 }
 
-/// As [`start`], with a command that ends in the VMM.
+/// As [`start`], with a command that executes the VMM.
 fn start_as(program: Command, kernel: File, change: impl FnOnce(&mut Launcher)) -> Vm {
     let console = tempfile::tempfile().unwrap();
     let stderr = tempfile::tempfile().unwrap();
@@ -84,8 +84,8 @@ fn start_as(program: Command, kernel: File, change: impl FnOnce(&mut Launcher)) 
 }
 
 impl Vm {
-    /// Exit code, console and standard error of a VM that ends by itself.
-    fn end(mut self) -> (Option<i32>, String, String) {
+    /// Waits for the VM to exit; exit code, console and standard error.
+    fn wait(mut self) -> (Option<i32>, String, String) {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -117,7 +117,7 @@ impl Vm {
 }
 
 fn run(code: &[u8], change: impl FnOnce(&mut Launcher)) -> (Option<i32>, String, String) {
-    start(elf(code), change).end()
+    start(elf(code), change).wait()
 }
 
 #[test]
@@ -129,26 +129,26 @@ fn a_guest_prints_and_powers_off() {
 }
 
 #[test]
-fn each_way_to_end_has_its_exit_code() {
+fn each_exit_reason_has_its_exit_code() {
     if !has_kvm() {
         return;
     }
-    let ends = |code: &[u8]| {
+    let exit = |code: &[u8]| {
         let (status, _, stderr) = run(code, |_| ());
         (status, stderr)
     };
-    let reset = "casemate-vmm: the guest asked for a reset; its console says why\n".to_string();
-    assert_eq!(ends(guests::reset()), (Some(3), reset.clone()));
-    assert_eq!(ends(guests::keyboard_reset()), (Some(3), reset));
-    let (status, stderr) = ends(guests::triple_fault());
+    let reset = "casemate-vmm: the guest asked for a reset; see its console for the reason\n".to_string();
+    assert_eq!(exit(guests::reset()), (Some(3), reset.clone()));
+    assert_eq!(exit(guests::keyboard_reset()), (Some(3), reset));
+    let (status, stderr) = exit(guests::triple_fault());
     assert_eq!(status, Some(4), "{stderr}");
-    let (status, _, stderr) = run(guests::runs_away(), |vm| vm.spec.layers = true);
+    let (status, _, stderr) = run(guests::jumps_to_mmio(), |vm| vm.spec.layers = true);
     assert_eq!(status, Some(5), "{stderr}");
     assert!(stderr.contains("internal error 1 at instruction address 0xd0000000"), "{stderr}");
 }
 
 #[test]
-fn the_guest_finds_what_the_boot_protocol_promises() {
+fn the_guest_finds_its_boot_parameters() {
     if !has_kvm() {
         return;
     }
@@ -164,7 +164,7 @@ fn the_guest_finds_what_the_boot_protocol_promises() {
 }
 
 #[test]
-fn every_slot_says_what_is_in_it() {
+fn every_slot_has_its_device_id() {
     if !has_kvm() {
         return;
     }
@@ -176,11 +176,11 @@ fn every_slot_says_what_is_in_it() {
         vm.spec.rng = true;
     });
     let mut console = vm.console.try_clone().unwrap();
-    assert_eq!(vm.end().0, Some(0));
+    assert_eq!(vm.wait().0, Some(0));
     let mut seen = Vec::new();
     console.rewind().unwrap();
     console.read_to_end(&mut seen).unwrap();
-    // Block 2, block 2, vsock 19, entropy 4, and four that are empty; then nobody.
+    // Block 2, block 2, vsock 19, entropy 4, four empty slots; then no device.
     assert_eq!(seen, b"virt22virt22virt2Cvirt24virt20virt20virt20virt20\xff\xff\xff\xff");
 }
 
@@ -189,7 +189,7 @@ fn the_layer_disk_grows_over_the_control_socket() {
     if !has_kvm() {
         return;
     }
-    let vm = start(elf(guests::asleep()), |vm| vm.spec.layers = true);
+    let vm = start(elf(guests::halted()), |vm| vm.spec.layers = true);
     let layers = [with(&[1; 4096]), with(&[2; 8192])];
     let appended = Reply::Appended {
         first_sectors: vec![0, 8],
@@ -197,19 +197,19 @@ fn the_layer_disk_grows_over_the_control_socket() {
     };
     assert_eq!(vm.control.append(&layers).unwrap(), appended);
     assert_eq!(vm.ask(Request::Stop), Reply::Done);
-    assert_eq!(vm.end().0, Some(0));
+    assert_eq!(vm.wait().0, Some(0));
 }
 
 #[test]
-fn doorbells_ring_without_an_exit() {
+fn queue_notifications_do_not_exit_to_the_vmm() {
     if !has_kvm() {
         return;
     }
-    let vm = start(elf(guests::doorbell()), |vm| vm.spec.rng = true);
+    let vm = start(elf(guests::notify()), |vm| vm.spec.rng = true);
     vm.wait_for_output();
     assert_eq!(vm.stats().to_vmm["mmio"], 1, "only the queue that does not exist");
     assert_eq!(vm.ask(Request::Stop), Reply::Done);
-    assert_eq!(vm.end().0, Some(0));
+    assert_eq!(vm.wait().0, Some(0));
 }
 
 #[test]
@@ -242,7 +242,7 @@ fn an_interrupt_line_reaches_the_guest_through_the_io_apic() {
 }
 
 #[test]
-fn a_guest_cannot_become_a_hypervisor() {
+fn a_guest_cannot_enable_svm() {
     if !has_kvm() {
         return;
     }
@@ -251,7 +251,7 @@ fn a_guest_cannot_become_a_hypervisor() {
 }
 
 #[test]
-fn a_paused_guest_stands_still_and_goes_on() {
+fn a_paused_guest_does_not_run_until_it_is_resumed() {
     if !has_kvm() {
         return;
     }
@@ -266,12 +266,12 @@ fn a_paused_guest_stands_still_and_goes_on() {
         assert_eq!(vm.ask(Request::Resume), Reply::Done);
         let deadline = Instant::now() + TIMEOUT;
         while vm.stats().to_vmm["io"] <= at_pause.to_vmm["io"] {
-            assert!(Instant::now() < deadline, "the guest does not go on");
+            assert!(Instant::now() < deadline, "the guest does not resume");
         }
     }
     assert_eq!(vm.ask(Request::Pause), Reply::Done);
-    assert_eq!(vm.ask(Request::Stop), Reply::Done, "a paused VM stops too");
-    assert_eq!(vm.end().0, Some(0));
+    assert_eq!(vm.ask(Request::Stop), Reply::Done, "a paused VM can be stopped");
+    assert_eq!(vm.wait().0, Some(0));
 }
 
 #[test]
@@ -281,14 +281,14 @@ fn a_paused_vm_serves_no_device_until_it_is_resumed() {
     }
     let socket = tempfile::tempdir().unwrap();
     let path = socket.path().join("vsock");
-    let vm = start(elf(guests::asleep()), |vm| {
+    let vm = start(elf(guests::halted()), |vm| {
         vm.vsock(UnixListener::bind(&path).unwrap().into()).unwrap();
     });
     vm.wait_for_output();
     assert_eq!(vm.ask(Request::State), Reply::State(RunState::Running));
     assert_eq!(vm.ask(Request::Pause), Reply::Done);
     assert_eq!(vm.ask(Request::State), Reply::State(RunState::Paused));
-    // A client whose line makes no sense is closed as soon as the device is served.
+    // An invalid line closes the connection as soon as the device is served.
     let mut client = UnixStream::connect(&path).unwrap();
     client.write_all(b"nonsense\n").unwrap();
     client.set_nonblocking(true).unwrap();
@@ -301,7 +301,7 @@ fn a_paused_vm_serves_no_device_until_it_is_resumed() {
     client.set_read_timeout(Some(TIMEOUT)).unwrap();
     assert_eq!(client.read(&mut [0]).unwrap(), 0);
     assert_eq!(vm.ask(Request::Stop), Reply::Done);
-    assert_eq!(vm.end().0, Some(0));
+    assert_eq!(vm.wait().0, Some(0));
 }
 
 #[test]
@@ -317,30 +317,30 @@ fn a_guest_that_only_exits_is_throttled() {
     }
     assert_eq!(vm.stats().watchdog.storms, 1);
     assert_eq!(vm.ask(Request::Stop), Reply::Done);
-    assert_eq!(vm.end().0, Some(0));
+    assert_eq!(vm.wait().0, Some(0));
 }
 
 #[test]
-fn a_sleeping_guest_is_paused_and_stopped() {
+fn a_halted_guest_can_be_paused_and_stopped() {
     if !has_kvm() {
         return;
     }
-    let vm = start(elf(guests::asleep()), |vm| vm.spec.vcpus = 2.try_into().unwrap());
+    let vm = start(elf(guests::halted()), |vm| vm.spec.vcpus = 2.try_into().unwrap());
     vm.wait_for_output();
     assert_eq!(vm.ask(Request::Pause), Reply::Done);
     assert_eq!(vm.ask(Request::Resume), Reply::Done);
     assert_eq!(vm.ask(Request::Stop), Reply::Done);
-    let (status, _, stderr) = vm.end();
+    let (status, _, stderr) = vm.wait();
     assert_eq!((status, stderr.as_str()), (Some(0), ""));
 }
 
 #[test]
-fn what_cannot_be_built_is_said_in_one_line() {
+fn a_vm_that_cannot_be_built_is_reported_in_one_line() {
     if !has_kvm() {
         return;
     }
     let refused = |kernel: File, change: fn(&mut Launcher)| {
-        let (status, _, stderr) = start(kernel, change).end();
+        let (status, _, stderr) = start(kernel, change).wait();
         assert_eq!(stderr.lines().count(), 1, "{stderr}");
         (status, stderr)
     };
@@ -377,7 +377,7 @@ fn what_cannot_be_built_is_said_in_one_line() {
 }
 
 #[test]
-fn a_wrong_command_line_or_spec_is_a_usage_error() {
+fn an_invalid_command_line_or_spec_is_a_usage_error() {
     let run = |arguments: &[&str], stdin: &str| {
         let output = Command::new(VMM)
             .args(arguments)

@@ -1,7 +1,7 @@
-//! Every thread of a VMM through what it does in the life of a VM, under its system call filter: with the whole table,
-//! and again without each of its rules, when it must die of SIGSYS. A rule without which all goes well is one too many.
+//! Runs complete VMs under the seccomp filters: with all rules, and again without each rule, which must kill the VMM with
+//! SIGSYS. A rule without which both workloads succeed is unnecessary, and the test fails.
 //!
-//! No libtest here: the program runs itself as the VMM under test.
+//! Without libtest, because the program executes itself as the VMM under test.
 
 mod elf;
 mod launcher;
@@ -31,12 +31,12 @@ use vm_spec::{
     layout::{SERIAL_PORT, VirtioSlot},
 };
 
-/// In the environment of a VMM under test: the rule it has to do without, as `table:name`.
+/// Environment variable of a VMM under test: the rule to omit, as `table:name`.
 const WITHOUT: &str = "CASEMATE_TEST_WITHOUT";
-/// A VMM that takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Limit for a whole workload.
+const TIMEOUT: Duration = Duration::from_secs(120);
 const SIGSYS: i32 = 31;
-/// The first port that the VMM gives to a client of the host, and the guest's.
+/// The guest's port, and the first port that the VMM assigns to a client of the host.
 const PORTS: (u32, u32) = (1024, 1 << 30);
 
 fn main() -> ExitCode {
@@ -69,60 +69,60 @@ fn filters(without: &str) -> Filters {
 }
 
 fn test() -> Outcome<()> {
-    let lives: [(&str, Life); 2] = [("busy", busy_life), ("storm", storming_life)];
-    for (name, life) in lives {
-        let death = life("nothing")?;
-        if !matches!(death, Death::Natural) {
-            return Err(format!("with the whole table, the {name} life ended by {death}").into());
+    let workloads: [(&str, Workload); 2] = [("devices", devices_workload), ("exit storm", storm_workload)];
+    for (name, workload) in workloads {
+        let exit = workload("nothing")?;
+        if !matches!(exit, Exit::Expected) {
+            return Err(format!("workload {name:?} with all rules: {exit}").into());
         }
-        println!("ok: a {name} life under the filters");
+        println!("ok: workload {name:?} with all rules");
     }
-    let mut idle = Vec::new();
+    let mut unnecessary = Vec::new();
     for (table, rules) in [("main", MAIN), ("vcpu", VCPU)] {
         for rule in rules {
             let rule_name = format!("{table}:{}", rule.name);
             if let Some(why) = rule.untested {
-                println!("not tried: {rule_name}, {why}");
+                println!("not tested: {rule_name}: {why}");
                 continue;
             }
-            let needed_in = lives.iter().find_map(|(name, life)| match life(&rule_name) {
-                Ok(Death::Natural) => None,
-                Ok(Death::Filter) => Some(Ok(*name)),
-                Ok(other) => Some(Err(format!("without {rule_name}, the {name} life ended by {other}"))),
-                Err(e) => Some(Err(format!("without {rule_name}: {e}"))),
+            let needed_by = workloads.iter().find_map(|(name, workload)| match workload(&rule_name) {
+                Ok(Exit::Expected) => None,
+                Ok(Exit::Filter) => Some(Ok(*name)),
+                Ok(other) => Some(Err(format!("workload {name:?} without {rule_name}: {other}"))),
+                Err(e) => Some(Err(format!("workload {name:?} without {rule_name}: {e}"))),
             });
-            match needed_in {
-                Some(needed) => println!("ok: {rule_name} is needed in a {} life", needed?),
-                None => idle.push(rule_name),
+            match needed_by {
+                Some(name) => println!("ok: workload {:?} needs {rule_name}", name?),
+                None => unnecessary.push(rule_name),
             }
         }
     }
-    if idle.is_empty() {
+    if unnecessary.is_empty() {
         Ok(())
     } else {
-        Err(format!("no life needs {idle:?}").into())
+        Err(format!("no workload needs {unnecessary:?}").into())
     }
 }
 
-/// A life that a VMM leads without a rule.
-type Life = fn(&str) -> Outcome<Death>;
+/// Runs a VM without the named rule.
+type Workload = fn(&str) -> Outcome<Exit>;
 
-/// How a VMM under test ended.
-enum Death {
-    /// As its guest wanted.
-    Natural,
-    /// By its filter.
+/// How a VMM under test exited.
+enum Exit {
+    /// With the expected exit code.
+    Expected,
+    /// Killed by its seccomp filter.
     Filter,
-    /// Otherwise, with exit code or signal, and what it said.
+    /// Otherwise: exit code or signal, and standard error.
     Other(String),
 }
 
-impl fmt::Display for Death {
+impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Natural => f.write_str("its guest's will"),
-            Self::Filter => f.write_str("its filter"),
-            Self::Other(words) => f.write_str(words),
+            Self::Expected => f.write_str("expected exit code"),
+            Self::Filter => f.write_str("killed by SIGSYS"),
+            Self::Other(text) => f.write_str(text),
         }
     }
 }
@@ -159,29 +159,29 @@ impl Vm {
         })
     }
 
-    /// Waits for the end, which is natural with exit code `code`.
-    fn end(mut self, code: i32) -> Outcome<Death> {
+    /// Waits for the VMM to exit, with exit code `code` expected.
+    fn wait(mut self, code: i32) -> Outcome<Exit> {
         let start = Instant::now();
         let status = loop {
             if let Some(status) = self.child.try_wait()? {
                 break status;
             }
-            if start.elapsed() > PATIENCE {
-                return Err("it hangs".into());
+            if start.elapsed() > TIMEOUT {
+                return Err("the VMM hangs".into());
             }
             sleep(Duration::from_millis(1));
         };
         Ok(match (status.code(), status.signal()) {
-            (Some(c), _) if c == code => Death::Natural,
-            (_, Some(SIGSYS)) => Death::Filter,
-            _ => Death::Other(format!("{status}: {}", text(&self.stderr)?)),
+            (Some(c), _) if c == code => Exit::Expected,
+            (_, Some(SIGSYS)) => Exit::Filter,
+            _ => Exit::Other(format!("{status}: {}", text(&self.stderr)?)),
         })
     }
 
     fn wait_for_output(&mut self) -> Outcome<()> {
         while text(&self.console)?.is_empty() {
             if self.child.try_wait()?.is_some() {
-                return Err("it ended".into());
+                return Err("the VMM exited".into());
             }
             sleep(Duration::from_millis(1));
         }
@@ -189,24 +189,24 @@ impl Vm {
     }
 }
 
-/// Disks, entropy, streams, console, pauses, counters; it ends with a fault of the guest that KVM cannot serve.
-fn busy_life(without: &str) -> Outcome<Death> {
+/// Disks, entropy, vsock streams, console, pause, statistics; ends with an instruction fetch that KVM cannot emulate.
+fn devices_workload(without: &str) -> Outcome<Exit> {
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("vsock");
-    let mut vm = Vm::start(without, &busy_script(), |vm| {
+    let mut vm = Vm::start(without, &devices_script(), |vm| {
         vm.spec.layers = true;
         vm.spec.rng = true;
         vm.scratch(with(&[0; 8192])?)?;
         vm.vsock(UnixListener::bind(&path)?.into())
     })?;
-    // Where a filter kills the VMM the host's side fails somewhere; only how it ended counts.
-    let _ = hosts_side(&mut vm, &path);
-    vm.end(5)
+    // Fails somewhere if a filter kills the VMM; only the VMM's exit counts.
+    let _ = host_side(&mut vm, &path);
+    vm.wait(5)
 }
 
-fn busy_script() -> Script {
+fn devices_script() -> Script {
     let mut script = Script::default();
-    // IER: the console's interrupt.
+    // IER: enables the console's interrupt.
     for (port, value) in [(SERIAL_PORT + 1, 2), (SERIAL_PORT, b'x'), (SERIAL_PORT, b'\n')] {
         script.out(port, value);
     }
@@ -229,8 +229,8 @@ fn busy_script() -> Script {
     for _ in 0..6 {
         script.submit(rx, &[Part::In(1024)]);
     }
-    // REQUEST comes, RESPONSE and data go, data come, SHUTDOWN goes, RST comes. Then the same up to the RESPONSE, and the
-    // driver is gone and leaves the stream to the device.
+    // Receives REQUEST, sends RESPONSE and data, receives data, sends SHUTDOWN, receives RST. Then again up to RESPONSE, and a
+    // reset with the stream still open.
     script.wait_used(rx, 1);
     script.exchange(tx, &[Part::Out(&vsock_packet(PORTS, 2, &[]))]);
     script.exchange(tx, &[Part::Out(&vsock_packet(PORTS, 5, b"ping"))]);
@@ -240,12 +240,12 @@ fn busy_script() -> Script {
     script.exchange(tx, &[Part::Out(&vsock_packet((PORTS.0, PORTS.1 + 1), 2, &[]))]);
     script.reset(VirtioSlot::Vsock);
     script.out(SERIAL_PORT, b'\n');
-    // Nobody can execute from device registers.
+    // KVM cannot execute from device registers.
     script.jump(VirtioSlot::Layers.base() as u32);
     script
 }
 
-fn hosts_side(vm: &mut Vm, vsock: &Path) -> Outcome<()> {
+fn host_side(vm: &mut Vm, vsock: &Path) -> Outcome<()> {
     vm.wait_for_output()?;
     let layer = with(&[1; 4096])?;
     vm.control.append(&[layer])?;
@@ -256,7 +256,7 @@ fn hosts_side(vm: &mut Vm, vsock: &Path) -> Outcome<()> {
     expect(&mut first, b"OK 1073741824\nping")?;
     first.write_all(b"pong")?;
     if first.read(&mut [0])? != 0 {
-        return Err("the first stream goes on".into());
+        return Err("the first stream is still open".into());
     }
     let mut second = connect(vsock)?;
     expect(&mut second, b"OK 1073741825\n")
@@ -264,7 +264,7 @@ fn hosts_side(vm: &mut Vm, vsock: &Path) -> Outcome<()> {
 
 fn connect(vsock: &Path) -> Outcome<UnixStream> {
     let mut stream = UnixStream::connect(vsock)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
     stream.write_all(format!("CONNECT {}\n", PORTS.0).as_bytes())?;
     Ok(stream)
 }
@@ -279,8 +279,8 @@ fn expect(stream: &mut UnixStream, wanted: &[u8]) -> Outcome<()> {
     }
 }
 
-/// A guest that exits as fast as it can until it is slowed down.
-fn storming_life(without: &str) -> Outcome<Death> {
+/// A guest that exits in an endless loop until it is throttled.
+fn storm_workload(without: &str) -> Outcome<Exit> {
     let mut script = Script::default();
     script.out(SERIAL_PORT, b'\n');
     script.storm();
@@ -297,7 +297,7 @@ fn storming_life(without: &str) -> Outcome<Death> {
         Ok(())
     })();
     drop(stopped);
-    vm.end(0)
+    vm.wait(0)
 }
 
 fn with(bytes: &[u8]) -> Outcome<File> {

@@ -1,4 +1,4 @@
-//! One report: its raw bytes, whose first part is signed, and the fields at their fixed offsets.
+//! One report: its raw bytes, of which the first part is signed, and accessors for its fields.
 
 use std::fmt;
 
@@ -10,18 +10,18 @@ const SIGNED_BYTES: usize = 0x2a0;
 
 const VERSIONS: std::ops::RangeInclusive<u32> = 2..=5;
 
-/// Why bytes are not a report that can be judged.
+/// Why bytes are not a known report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReportError {
     /// Not exactly [`REPORT_BYTES`] long.
     #[error("an attestation report has {REPORT_BYTES} bytes, not {0}")]
     Length(usize),
-    /// A version whose layout is not known here. Version 6 is refused on purpose: guessing its layout would verify nothing.
+    /// A version with an unknown layout. Version 6 is refused too: fields read from a guessed layout would prove nothing.
     #[error("attestation report version {0} is unknown (2 to 5 are known)")]
     Version(u32),
 }
 
-/// A report of a known version. Its fields are claims until the signature was verified.
+/// A report of a known version. Its fields are untrusted until the signature is verified.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Report {
     raw: Box<[u8; REPORT_BYTES]>,
@@ -37,7 +37,7 @@ impl fmt::Debug for Report {
 }
 
 impl Report {
-    /// Takes the bytes as the firmware gave them.
+    /// Parses the bytes that the firmware returned.
     pub fn parse(bytes: &[u8]) -> Result<Self, ReportError> {
         let raw: [u8; REPORT_BYTES] = bytes.try_into().map_err(|_| ReportError::Length(bytes.len()))?;
         let report = Self { raw: Box::new(raw) };
@@ -62,7 +62,7 @@ impl Report {
         u32::from_le_bytes(self.field(0x30))
     }
 
-    /// REPORT_DATA, offset 0x50: what the guest asked to be bound.
+    /// REPORT_DATA, offset 0x50: chosen by the guest.
     pub fn report_data(&self) -> [u8; 64] {
         self.field(0x50)
     }
@@ -72,7 +72,7 @@ impl Report {
         self.field(0x90)
     }
 
-    /// HOST_DATA, offset 0xC0: the digest of the policy.
+    /// HOST_DATA, offset 0xC0: SHA-256 of the policy.
     pub fn host_data(&self) -> [u8; 32] {
         self.field(0xc0)
     }
@@ -82,7 +82,7 @@ impl Report {
         u64::from_le_bytes(self.field(0x180))
     }
 
-    /// The raw bytes that the signature covers. Verify these, never a re-encoding: reserved bytes count.
+    /// The raw bytes that the signature covers. Verify these and not a re-encoding, because they include reserved bytes.
     pub fn signed_bytes(&self) -> &[u8] {
         &self.raw[..SIGNED_BYTES]
     }
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_come_from_their_offsets() {
+    fn fields_are_at_their_offsets() {
         let raw = bytes(3);
         let report = Report::parse(&raw).unwrap();
         assert_eq!(report.host_data(), raw[0xc0..0xe0]);

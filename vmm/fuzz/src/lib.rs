@@ -1,4 +1,4 @@
-//! What the fuzz targets share: a machine of one virtio device, and fuzzed bytes read as a hostile driver's steps.
+//! Shared by the fuzz targets: a machine with one virtio device, and input bytes interpreted as steps of a hostile driver.
 
 use casemate_vmm::{
     devices::{
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-/// Two regions that touch, and one behind a hole.
+/// Two adjacent regions, and one after a hole.
 const REGIONS: [(GuestAddress, usize); 3] = [
     (GuestAddress(0), 0x1_0000),
     (GuestAddress(0x1_0000), 0x1_0000),
@@ -25,7 +25,7 @@ const PAGE: u64 = 0x1000;
 /// Buffers that [`Machine::submit`] hands out; they reach into the second region.
 const FIRST_BUFFER: u64 = 0xa000;
 const LAST_BUFFER: u64 = 0x1_c000;
-/// Small, so that indexes wrap.
+/// Small, so that indices wrap.
 pub const QUEUE_SIZE: u16 = 16;
 /// Most steps of one input.
 const STEPS_MAX: usize = 200;
@@ -34,11 +34,11 @@ const STEPS_MAX: usize = 200;
 pub enum Part {
     /// The device reads these bytes.
     Out(Vec<u8>),
-    /// The device may write so many.
+    /// The device may write this many bytes.
     In(u32),
 }
 
-/// A device behind its registers, a driver in front of them.
+/// A device, its registers, and the driver's state.
 pub struct Machine {
     pub memory: Memory,
     pub events: EventLoop,
@@ -75,7 +75,7 @@ impl Machine {
         u32::from_le_bytes(bytes)
     }
 
-    /// Brings the device up as a good driver does, with all features on offer but those in `without`.
+    /// Initialises the device as a correct driver does, with all offered features except `without`.
     pub fn set_up(&mut self, without: u32) {
         self.write(0x70, 0);
         self.write(0x70, 1);
@@ -102,7 +102,7 @@ impl Machine {
         self.turn();
     }
 
-    /// Puts a well-formed chain into a queue, over whatever was in these descriptors before, and notifies.
+    /// Makes a well-formed chain available, reusing descriptors, and notifies the device.
     pub fn submit(&mut self, queue: usize, parts: &[Part]) {
         let base = queue as u64 * RING_STRIDE;
         let head = self.next_descriptor;
@@ -140,17 +140,17 @@ impl Machine {
         self.turn();
     }
 
-    /// Writes guest memory; what is outside is lost.
+    /// Writes guest memory; ignored outside it.
     pub fn poke(&mut self, address: u64, bytes: &[u8]) {
         let _ = self.memory.write_slice(bytes, GuestAddress(address));
     }
 
-    /// Lets the event loop serve what is ready.
+    /// Runs the event loop once.
     pub fn turn(&mut self) {
         self.events.turn(0).expect("epoll works");
     }
 
-    /// One step of a driver that may do anything.
+    /// One arbitrary step of a hostile driver.
     pub fn anything(&mut self, input: &mut Unstructured<'_>) -> Result<()> {
         match input.int_in_range(0..=5u8)? {
             0 => {
@@ -159,7 +159,7 @@ impl Machine {
                 self.poke(address, bytes);
             }
             1 => {
-                // Where rings lie.
+                // Within the rings.
                 let address = input.int_in_range(0..=3 * RING_STRIDE)?;
                 let bytes = self.some_bytes(input)?;
                 self.poke(address, bytes);
@@ -194,13 +194,13 @@ impl Machine {
     }
 }
 
-/// As every Rust program does at its start; libFuzzer's `main` is none.
+/// Ignores SIGPIPE, as Rust's runtime does, which libFuzzer's `main` bypasses.
 pub fn ignore_broken_pipes() {
     // SAFETY: ignoring a signal installs no handler.
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) }.expect("SIGPIPE can be ignored");
 }
 
-/// Takes steps until the input is used up.
+/// Takes steps until the input is consumed.
 pub fn steps(bytes: &[u8], mut step: impl FnMut(&mut Unstructured<'_>) -> Result<()>) {
     let mut input = Unstructured::new(bytes);
     for _ in 0..STEPS_MAX {

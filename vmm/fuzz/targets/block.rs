@@ -1,4 +1,4 @@
-//! Requests to the two disks: right headers with wrong lengths, wrong headers, ranges, and rings that change.
+//! Requests to both disks: valid headers with wrong lengths, invalid headers, ranges, and rings that change in use.
 #![no_main]
 
 use casemate_vmm::devices::virtio::{
@@ -12,7 +12,7 @@ use std::{
     sync::{Arc, LazyLock, Mutex},
 };
 
-/// One file for all inputs; what an earlier one wrote is of no account.
+/// One file for all inputs; its contents do not matter.
 static FILE: LazyLock<File> = LazyLock::new(|| {
     let file = tempfile::tempfile().expect("a file");
     file.set_len(64 << 10).expect("its length");
@@ -31,9 +31,7 @@ fuzz_target!(|bytes: &[u8]| {
         layers = Some(LayersHandle::new(device.clone()));
         device
     } else {
-        Arc::new(Mutex::new(Block::new(
-            Scratch::new(file()).expect("a scratch disk"),
-        )))
+        Arc::new(Mutex::new(Block::new(Scratch::new(file()).expect("a scratch disk"))))
     };
     let mut machine = Machine::new(disk);
     machine.set_up(0);

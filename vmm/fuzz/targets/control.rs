@@ -1,4 +1,4 @@
-//! Packets of any content, and messages of nearly the right one, with any number of files beside them.
+//! Packets of arbitrary bytes, and almost valid messages, with any number of files.
 #![no_main]
 
 use casemate_vmm::{
@@ -42,7 +42,7 @@ fuzz_target!(|bytes: &[u8]| {
     bind(listener.as_raw_fd(), &UnixAddr::new_unnamed()).expect("an address");
     listen(&listener, Backlog::new(4).expect("a backlog")).expect("a listener");
     let address: UnixAddr = getsockname(listener.as_raw_fd()).expect("its address");
-    let exit_event = Arc::new(ExitEvent::new().expect("a exit_event"));
+    let exit_event = Arc::new(ExitEvent::new().expect("an exit event"));
     let context = VcpuContext {
         buses: Buses::default(),
         exit_event: exit_event.clone(),

@@ -1,4 +1,4 @@
-//! Accesses of every width and place to the board's ports and registers, by a driver that keeps no rule.
+//! Accesses of any width at any address to the ports and registers of all devices.
 #![no_main]
 
 use casemate_vmm::{
@@ -29,7 +29,7 @@ fn event() -> EventFd {
 fuzz_target!(|bytes: &[u8]| {
     let memory = Memory::from_ranges(&[(GuestAddress(0), 0x1_0000)]).expect("memory");
     let (mut bus, mut events) = (Bus::default(), EventLoop::new().expect("an event loop"));
-    let exit_event = Arc::new(ExitEvent::new().expect("a exit_event"));
+    let exit_event = Arc::new(ExitEvent::new().expect("an exit event"));
     let devices: [SharedVirtioDevice; 2] = [Arc::new(Mutex::new(Rng::new())), Arc::new(Mutex::new(Block::new(Layers::new())))];
     for (base, device) in (0u64..).step_by(SLOT_BYTES as usize).zip(devices) {
         let transport = MmioTransport::new(memory.clone(), event(), device, Arc::default()).expect("a transport");

@@ -1,4 +1,4 @@
-//! Rings and descriptors of any content, changed while they are in use: the entropy device serves them.
+//! Arbitrary rings and descriptors, changed while in use by the entropy device.
 #![no_main]
 
 use casemate_vmm::devices::virtio::rng::Rng;

@@ -1,4 +1,4 @@
-//! Packets of the guest, clients of the host, and rings that change under the socket device.
+//! Packets of the guest, clients of the host, and rings that change in use by the vsock device.
 #![no_main]
 
 use casemate_vmm::devices::virtio::vsock::Vsock;

@@ -1,7 +1,7 @@
-//! The ACPI tables: they depend on the number of vCPUs and on nothing else, so their measurement is predictable.
+//! The ACPI tables. They depend only on the number of vCPUs, so that their measurement is predictable.
 //!
 //! Hardware-reduced ACPI (ACPI 6.5, 3.11.1): no PM timer, no legacy interrupt controllers, no CMOS clock to probe.
-//! The DSDT always declares every virtio-mmio slot; an empty one answers device id 0 and Linux leaves it alone.
+//! The DSDT always declares every virtio-mmio slot; an empty one has device ID 0, which Linux ignores.
 
 use crate::{
     Vcpus,
@@ -24,12 +24,12 @@ use acpi_tables::{
 const OEM: [u8; 6] = *b"CASEMT";
 const OEM_TABLE: [u8; 8] = *b"CASEMATE";
 const OEM_REVISION: u32 = 1;
-/// Each table starts at a multiple of this; the RSDP has to (ACPI 6.5, 5.2.5.1).
+/// Alignment of each table; the RSDP requires it (ACPI 6.5, 5.2.5.1).
 const TABLE_ALIGN: usize = 16;
 /// `IAPC_BOOT_ARCH` (ACPI 6.5, table 5.10): no VGA, no MSI, no ASPM, no CMOS clock; legacy devices and 8042 absent.
 const IAPC_BOOT_ARCH: u16 = 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5;
 
-/// The bytes that belong at [`ACPI_TABLES`]; the RSDP is the first of them.
+/// The bytes at [`ACPI_TABLES`], starting with the RSDP.
 pub fn tables(vcpus: Vcpus) -> Vec<u8> {
     let mut area = Area {
         bytes: vec![0; Rsdp::len()],
@@ -50,7 +50,7 @@ struct Area {
 }
 
 impl Area {
-    /// Puts a table behind the others and says where the guest finds it.
+    /// Appends a table and returns its guest address.
     fn append(&mut self, table: &[u8]) -> u64 {
         let at = self.bytes.len().next_multiple_of(TABLE_ALIGN);
         self.bytes.resize(at, 0);
@@ -92,7 +92,7 @@ fn dsdt() -> Sdt {
     dsdt
 }
 
-/// One device with hardware id, unique id and current resources.
+/// One device with `_HID`, `_UID` and `_CRS`.
 fn device(name: &str, hid: &dyn Aml, uid: u32, resources: &[&dyn Aml]) -> Vec<u8> {
     aml_bytes(&Device::new(
         name.into(),
@@ -104,7 +104,7 @@ fn device(name: &str, hid: &dyn Aml, uid: u32, resources: &[&dyn Aml]) -> Vec<u8
     ))
 }
 
-/// Edge-triggered, active high, not shared: what a write to an irqfd produces.
+/// Edge-triggered, active high, not shared: what an irqfd delivers.
 fn edge_triggered(gsi: u32) -> Interrupt {
     Interrupt::new(true, true, false, false, gsi)
 }
@@ -156,7 +156,7 @@ mod tests {
         b.iter().fold(0, |s, x| s.wrapping_add(*x))
     }
 
-    /// The table at a guest address, its checksum verified.
+    /// The table at a guest address; checks its checksum.
     fn table(area: &[u8], gpa: u64) -> &[u8] {
         let at = (gpa - ACPI_TABLES) as usize;
         let table = &area[at..at + u32_at(area, at + 4)];
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_number_of_vcpus_matters_and_the_largest_fits_below_1_mib() {
+    fn tables_depend_on_the_number_of_vcpus_only_and_fit_one_page() {
         assert_eq!(for_vcpus(2), for_vcpus(2));
         assert_ne!(for_vcpus(2), for_vcpus(3));
         assert!(for_vcpus(64).len() as u64 <= PAGE_BYTES);

@@ -1,10 +1,10 @@
 //! The zero page (`struct boot_params`, `arch/x86/include/uapi/asm/bootparam.h`) and `setup_data` nodes.
 //!
-//! Offsets are those of Documentation/arch/x86/{boot,zero-page}.rst; only fields that a 64-bit entry reads are set.
+//! Offsets are those of Documentation/arch/x86/{boot,zero-page}.rst. Only fields that the 64-bit entry point reads are set.
 
 use crate::layout::{E820Type, GpaRange, PAGE_BYTES};
 
-/// Entries that fit `boot_params.e820_table`.
+/// Entries of `boot_params.e820_table`.
 const E820_MAX_ENTRIES: usize = 128;
 const E820_ENTRY_BYTES: usize = 20;
 
@@ -22,12 +22,12 @@ const CMDLINE_SIZE: usize = 0x238;
 const SETUP_DATA: usize = 0x250;
 const E820_TABLE: usize = 0x2d0;
 
-/// "Undefined" loader, as for every loader without an assigned number.
+/// Undefined: a boot loader without an assigned id.
 const LOADER_UNDEFINED: u8 = 0xff;
 /// `LOADED_HIGH`: the kernel is above 1 MiB.
 const LOADED_HIGH: u8 = 1;
 
-/// What the zero page says.
+/// Contents of the zero page.
 pub(crate) struct BootParams<'a> {
     pub(crate) cmdline: GpaRange,
     /// Below 4 GiB.

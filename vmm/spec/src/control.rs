@@ -1,7 +1,7 @@
-//! The control socket's messages: one JSON document per `SOCK_SEQPACKET` packet, files beside it by `SCM_RIGHTS`.
+//! The control socket's messages: one JSON document per `SOCK_SEQPACKET` packet, files as `SCM_RIGHTS`.
 //!
-//! A client connects, sends a [`Request`], reads a [`Reply`], and may go on. Several clients may be connected.
-//! [`Client`] is such a client.
+//! A client, such as [`Client`], connects, sends a [`Request`], reads a [`Reply`], and may repeat this. Several clients may be
+//! connected.
 
 mod client;
 
@@ -15,40 +15,39 @@ pub const MESSAGE_MAX_BYTES: usize = 16 * 1024;
 /// Most extents (and descriptors) in one message.
 pub const EXTENTS_PER_MESSAGE: usize = 16;
 
-/// What a client asks of the VMM.
+/// A request to the VMM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
-    /// Appends file extents to the read-only layer disk; extent `i` lies in the `i`-th passed descriptor.
+    /// Appends file extents to the read-only layer disk; extent `i` is a part of the `i`-th passed file.
     AppendExtents(Vec<Extent>),
-    /// Counters of the VM.
+    /// Reads the VM's counters.
     Stats,
-    /// Ends the VM at once, as if its power cord were drawn; the VMM exits with code 0 after the reply.
+    /// Stops the VM at once, without a guest shutdown; the VMM exits with code 0 after the reply.
     Stop,
-    /// Takes every vCPU out of the guest and stops every device until [`Request::Resume`]. What the guest or the host's
-    /// side of a device asks for meanwhile is served then.
+    /// Stops every vCPU and every device until [`Request::Resume`]. Device events that arrive meanwhile are served then.
     Pause,
-    /// Lets vCPUs and devices run again.
+    /// Resumes vCPUs and devices.
     Resume,
-    /// Whether the VM is paused.
+    /// Reads whether the VM is paused.
     State,
 }
 
-/// A part of a file that backs a part of the layer disk.
+/// A part of a file, which backs a part of the layer disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Extent {
     /// Byte offset in the file, a multiple of 4096.
     pub offset: u64,
-    /// Bytes, a multiple of 4096, not zero.
+    /// Length in bytes, a multiple of 4096, not zero.
     pub length: u64,
 }
 
-/// The VMM's answer.
+/// The VMM's reply.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Reply {
-    /// The extents are in place and the guest was told of the new capacity.
+    /// The extents were appended, and the guest was notified of the new capacity.
     Appended {
         /// First 512-byte sector of each appended extent, in order.
         first_sectors: Vec<u64>,
@@ -59,19 +58,19 @@ pub enum Reply {
     Stats(Stats),
     /// Answer to [`Request::State`].
     State(RunState),
-    /// Done (stop, pause, resume).
+    /// Success, for stop, pause and resume.
     Done,
     /// Refused, with the reason.
     Error(String),
 }
 
-/// Whether the guest runs.
+/// Whether the VM runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunState {
     /// vCPUs may be in the guest, devices are served.
     Running,
-    /// No vCPU is in the guest, none of its exits is being served, and no device touches its memory.
+    /// No vCPU is in the guest, no exit is being served, and no device accesses guest memory.
     Paused,
 }
 
@@ -85,7 +84,7 @@ pub struct Stats {
     pub kvm: BTreeMap<String, u64>,
     /// Exits that reached the VMM, by reason (`io`, `mmio`, …).
     pub to_vmm: BTreeMap<String, u64>,
-    /// What the watchdog has seen.
+    /// Counters of the watchdog.
     #[serde(default)]
     pub watchdog: WatchdogStats,
 }
@@ -94,10 +93,10 @@ pub struct Stats {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WatchdogStats {
-    /// Times that a vCPU began to exit fast and without progress.
+    /// Exit storms: times that a vCPU began to exit fast and without progress.
     pub storms: u64,
-    /// Exits of such vCPUs that were slowed down.
+    /// Exits that were throttled in such storms.
     pub throttled: u64,
-    /// Times that a doorbell was not listened to for a moment because it had rung too often for nothing.
+    /// Times that a queue's handler was suspended after too many notifications without a new buffer.
     pub silenced: u64,
 }

@@ -1,7 +1,7 @@
-//! The launch plan: every page the VMM writes before the guest runs, in order, and where the first vCPU starts.
+//! The launch plan: all pages that the VMM writes before the guest runs, in order, and the first vCPU's entry point.
 //!
-//! One pure function of the spec and the files' sizes; what is measured is what is loaded. Kernel and initrd are
-//! not pages of the plan: they are read straight into their ranges.
+//! A pure function of the spec and the sizes of files, so that what is measured is what is loaded. Kernel and initrd are not
+//! pages of the plan; the VMM reads them from their files.
 
 use crate::{
     Boot, Tee, VmSpec, acpi,
@@ -21,84 +21,84 @@ const PRESENT_WRITABLE: u64 = 0b11;
 /// A page directory entry that maps 2 MiB.
 const LARGE_PAGE: u64 = 1 << 7;
 const LARGE_PAGE_BYTES: u64 = 2 << 20;
-/// What the page directory maps: the first GiB. The entered code has to lie in it.
+/// What the page directory maps: the first GiB. The entry point must lie in it.
 const MAPPED_BYTES: u64 = 1 << 30;
 
-/// Who vouches for a page's bytes.
+/// Whether a page is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PageKind {
-    /// Part of the launch measurement where there is one.
+    /// Part of the launch measurement, if the TEE has one.
     Measured,
-    /// The host's word only.
+    /// Not measured: provided by the untrusted host.
     Unmeasured,
 }
 
-/// One page of guest memory as it is before the guest runs.
+/// The initial contents of one page of guest memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
     /// Guest physical address, page-aligned.
     pub gpa: u64,
     /// Whether it is measured.
     pub kind: PageKind,
-    /// Its content.
+    /// Its contents.
     pub bytes: Box<[u8; PAGE_BYTES as usize]>,
 }
 
-/// Registers of the first vCPU that differ between plans; the rest is the 64-bit boot protocol's.
+/// Registers of the first vCPU that differ between plans; the boot protocol sets the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// First instruction.
     pub rip: u64,
-    /// Argument: the zero page.
+    /// Address of the zero page.
     pub rsi: u64,
     /// Page tables.
     pub cr3: u64,
 }
 
-/// What the plan has to know of an ELF kernel.
+/// What the plan needs to know of an ELF kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kernel {
-    /// Everything its segments occupy, uninitialised data included.
+    /// From its first to its last segment, uninitialised data included.
     pub occupies: GpaRange,
     /// Physical address of its 64-bit entry.
     pub entry: u64,
 }
 
-/// See the module's head.
+/// All pages of a guest and its entry point.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LaunchPlan {
     /// In order of guest address.
     pub pages: Vec<Page>,
-    /// Where the initrd file's bytes go.
+    /// Where the initrd is loaded.
     pub initrd: Option<GpaRange>,
-    /// How the first vCPU starts.
+    /// Entry point of the first vCPU.
     pub entry: Entry,
 }
 
-/// Why no plan can be made of a spec.
+/// Why a spec has no launch plan.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// `Direct` boot cannot protect a guest.
-    #[error("a guest with tee `snp` cannot boot a kernel directly: nothing would check it in the guest")]
+    /// SNP needs measured boot.
+    #[error("a guest with tee `snp` cannot boot a kernel directly: nothing would verify the kernel in the guest")]
     DirectUnderSnp,
-    /// The kernel is outside RAM, or in the low pages.
-    #[error("the kernel wants memory from {:#x} to {:#x}, which is not RAM above 1 MiB of this guest", .0.start, .0.end())]
+    /// The kernel is outside RAM, or below 1 MiB.
+    #[error("the kernel occupies {:#x} to {:#x}, which is not RAM above 1 MiB of this guest", .0.start, .0.end())]
     KernelOutsideRam(GpaRange),
-    /// The entry is outside the kernel or not mapped by the boot page tables.
-    #[error("the kernel's entry {0:#x} is not inside it or not in the first GiB")]
+    /// The entry point is outside the kernel or not mapped by the boot page tables.
+    #[error("the kernel's entry point {0:#x} is outside the kernel or above the first GiB")]
     Entry(u64),
-    /// No room between the kernel's end and the top of low RAM.
-    #[error("an initrd of {bytes} bytes does not fit behind a kernel that ends at {kernel_end:#x}; give the guest more memory")]
+    /// No room between the kernel's end and the end of low RAM.
+    #[error("an initrd of {bytes} bytes does not fit after the kernel, which ends at {kernel_end:#x}; give the guest more memory")]
     InitrdTooLarge {
         /// Bytes of the file.
         bytes: u64,
         /// First address after the kernel.
         kernel_end: u64,
     },
-    /// Longer than Linux reads.
+    /// Longer than `COMMAND_LINE_SIZE`.
     #[error("the command line has {0} bytes; Linux reads at most {max}", max = CMDLINE_MAX_BYTES - 1)]
     CmdlineTooLong(usize),
-    /// It would end early.
+    /// A NUL byte would end it early.
     #[error("the command line contains a NUL byte")]
     CmdlineNul,
 }
@@ -171,7 +171,7 @@ impl LaunchPlan {
     }
 }
 
-/// With its NUL.
+/// Appends the terminating NUL.
 fn cmdline_bytes(cmdline: &str) -> Result<Vec<u8>, PlanError> {
     if cmdline.len() >= CMDLINE_MAX_BYTES {
         return Err(PlanError::CmdlineTooLong(cmdline.len()));
@@ -202,7 +202,7 @@ fn check_kernel(kernel: Kernel, low_ram: GpaRange) -> Result<(), PlanError> {
     Ok(())
 }
 
-/// As high in low RAM as it goes: out of the way of everything the kernel allocates early.
+/// At the top of low RAM, away from the kernel's early allocations.
 fn place_initrd(bytes: u64, kernel_end: u64, low_ram: GpaRange) -> Result<Option<GpaRange>, PlanError> {
     if bytes == 0 {
         return Ok(None);
@@ -218,13 +218,13 @@ fn place_initrd(bytes: u64, kernel_end: u64, low_ram: GpaRange) -> Result<Option
     Ok(Some(GpaRange { start, length: bytes }))
 }
 
-/// Page directory entries that map the first GiB to itself.
+/// Page directory entries that identity-map the first GiB.
 fn identity_map() -> [u64; 512] {
     std::array::from_fn(|i| (i as u64 * LARGE_PAGE_BYTES) | LARGE_PAGE | PRESENT_WRITABLE)
 }
 
-/// The last page below 1 MiB. Linux with EFI support and hardware-reduced ACPI restarts through EFI, and where there is
-/// none through real mode and the reset vector; `reboot=` on its command line would be the only other way.
+/// The page of the real-mode reset vector. With hardware-reduced ACPI, Linux restarts through EFI, or without EFI through
+/// real mode and this vector, unless its command line has a `reboot=`.
 fn reset_page() -> Vec<u8> {
     let [low, high] = RESET_PORT.to_le_bytes();
     let mut page = vec![0; (RESET_VECTOR % PAGE_BYTES) as usize];

@@ -1,4 +1,4 @@
-//! Where everything lies in the guest's physical address space and on its interrupt lines.
+//! The guest's physical address space, I/O ports and interrupt lines.
 //!
 //! ```text
 //! 0x0000_0000  RAM: zero page, GDT, page tables, command line, setup_data (one page each, below 64 KiB)
@@ -7,7 +7,7 @@
 //! 0xc000_0000  no RAM up to 4 GiB: virtio-mmio slots, I/O APIC, local APICs, KVM's own pages
 //! 0x1_0000_0000  RAM beyond 3 GiB
 //! ```
-//! Everything is fixed, so that the tables which describe it can be measured before a VM exists.
+//! All addresses are fixed, so that the tables which describe them can be measured before a VM exists.
 
 use crate::MemoryMib;
 
@@ -22,7 +22,7 @@ pub const GDT: u64 = 0x8000;
 pub const PML4: u64 = 0x9000;
 /// Page directory pointer table.
 pub const PDPT: u64 = 0xa000;
-/// Page directory: the first GiB, mapped to itself by 2 MiB pages.
+/// Page directory: identity-maps the first GiB with 2 MiB pages.
 pub const PAGE_DIRECTORY: u64 = 0xb000;
 /// Kernel command line, NUL-terminated.
 pub const CMDLINE: u64 = 0xc000;
@@ -37,26 +37,26 @@ pub const SETUP_DATA_HOST_PAGE_NODE: u64 = 0xe000;
 pub const LOW_RAM_END: u64 = 0xa_0000;
 /// ACPI tables, RSDP first, outside RAM so that nothing can be allocated over them.
 pub const ACPI_TABLES: u64 = 0xe_0000;
-/// Where a restart through real mode jumps (the processor's reset vector of old): code that writes the reset register.
+/// Real-mode reset vector; its code writes the reset register.
 pub const RESET_VECTOR: u64 = 0xf_fff0;
-/// First byte above the ACPI area; RAM goes on here.
+/// First byte above the ACPI area; RAM continues here.
 pub const HIGH_MEMORY: u64 = 0x10_0000;
 
-/// Start of the hole that devices live in.
+/// Start of the MMIO hole, for devices.
 pub const MMIO_HOLE_START: u64 = 0xc000_0000;
-/// End of the hole: 4 GiB, where RAM goes on.
+/// End of the MMIO hole: 4 GiB, where RAM continues.
 pub const MMIO_HOLE_END: u64 = 0x1_0000_0000;
 
 /// First virtio-mmio slot.
 pub const VIRTIO_BASE: u64 = 0xd000_0000;
-/// Bytes of a slot's range and distance between slots.
+/// Size of a slot and distance between slots.
 pub const VIRTIO_SLOT_BYTES: u64 = 0x1000;
-/// Slots that are present from boot; Linux probes each once.
+/// Number of slots; Linux probes each once at boot.
 pub const VIRTIO_SLOTS: u32 = 8;
-/// Interrupt line (GSI) of slot 0; slot `n` has the `n`-th after it.
+/// GSI of slot 0; slot `n` has this plus `n`.
 pub const VIRTIO_FIRST_GSI: u32 = 5;
 
-/// I/O APIC registers (KVM's in-kernel model has a fixed place).
+/// I/O APIC registers (fixed in KVM's in-kernel model).
 pub const IO_APIC: u32 = 0xfec0_0000;
 /// Local APIC registers.
 pub const LOCAL_APIC: u32 = 0xfee0_0000;
@@ -79,12 +79,12 @@ pub const SLEEP_STATUS_PORT: u16 = 0x601;
 pub const RESET_PORT: u16 = 0x602;
 /// Ports of the power device: the three registers above.
 pub const POWER_PORTS: u16 = 3;
-/// Value that the reset register takes as a reset.
+/// Value that resets when written to the reset register.
 pub const RESET_VALUE: u8 = 1;
 /// `SLP_TYP` of S5 (soft off), as `\_S5` in the DSDT says.
 pub const SLEEP_TYPE_S5: u8 = 5;
 
-/// What sits in a virtio-mmio slot.
+/// The device of a virtio-mmio slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum VirtioSlot {
@@ -130,7 +130,7 @@ impl GpaRange {
         self.start.saturating_add(self.length)
     }
 
-    /// Whether `other` lies wholly inside.
+    /// Whether `other` lies within this range.
     pub fn contains(self, other: Self) -> bool {
         other.start >= self.start && other.start.checked_add(other.length).is_some_and(|end| end <= self.end())
     }
@@ -156,11 +156,11 @@ pub fn ram_ranges(memory: MemoryMib) -> Vec<GpaRange> {
 pub enum E820Type {
     /// Usable RAM.
     Ram = 1,
-    /// Not to be touched.
+    /// Reserved.
     Reserved = 2,
 }
 
-/// What the guest is told about its memory: RAM, with the PC hole (where the ACPI tables are) cut out and reserved.
+/// The E820 map: RAM, without the reserved range below 1 MiB that holds the ACPI tables.
 pub fn e820(memory: MemoryMib) -> Vec<(GpaRange, E820Type)> {
     let mut map = vec![
         (
@@ -211,7 +211,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_map_covers_the_memory_once_and_no_device(n in 64u32..=1 << 20) {
+        fn the_map_covers_all_memory_once_and_no_device(n in 64u32..=1 << 20) {
             let map = e820(mib(n));
             let total: u64 = map.iter().map(|(r, _)| r.length).sum();
             prop_assert_eq!(total, u64::from(n) << 20);

@@ -1,4 +1,4 @@
-//! What a VM is made of, before it exists: the spec, the control messages, the memory layout and the launch plan.
+//! The description of a VM, shared by the VMM and its users: spec, control messages, memory layout and launch plan.
 #![forbid(unsafe_code)]
 
 mod acpi;

@@ -1,8 +1,8 @@
-//! `VmSpec`: the wanted VM, as JSON on a file descriptor; every file in it is a descriptor the VMM inherits.
+//! `VmSpec`: the configuration of a VM, as JSON; its files are descriptors that the VMM inherits.
 
 use serde::{Deserialize, Serialize};
 
-/// Longest spec the VMM reads, in bytes.
+/// Longest spec in bytes.
 pub const SPEC_MAX_BYTES: usize = 64 * 1024;
 
 /// Everything `casemate-vmm` needs to build one VM.
@@ -13,18 +13,18 @@ pub struct VmSpec {
     pub vcpus: Vcpus,
     /// Guest memory.
     pub memory: MemoryMib,
-    /// What runs first.
+    /// How the guest boots.
     pub boot: Boot,
-    /// Protection of the guest; written into the boot manifest as its mode.
+    /// TEE of the guest; its mode in the boot manifest.
     pub tee: Tee,
     /// SHA-256 of the policy text.
     pub host_data: HostData,
-    /// Where the guest's serial console is written; absent: discarded.
+    /// Output of the guest's serial console; discarded if absent.
     #[serde(default)]
     pub console: Option<Fd>,
     /// A listening `SOCK_SEQPACKET` unix socket for [`crate::control`].
     pub control: Fd,
-    /// The vsock device's host side.
+    /// The vsock device.
     #[serde(default)]
     pub vsock: Option<Vsock>,
     /// Whether the growable read-only disk for layers is present.
@@ -36,12 +36,12 @@ pub struct VmSpec {
     /// Whether the entropy device is present.
     #[serde(default)]
     pub rng: bool,
-    /// Whom the VMM becomes once it has its files; absent: it stays who it is.
+    /// User and group that the VMM changes to once it has its files; unchanged if absent.
     #[serde(default)]
     pub identity: Option<Identity>,
 }
 
-/// User and group of a VMM: its own, so that no two VMMs can signal or trace each other.
+/// User and group of one VMM, so that VMMs cannot signal or trace each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
@@ -73,11 +73,11 @@ impl From<UnprivilegedId> for u32 {
     }
 }
 
-/// How the guest is entered.
+/// How the guest boots.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Boot {
-    /// The VMM loads an ELF kernel itself (64-bit boot protocol), nothing checks it in the guest.
+    /// The VMM loads an ELF kernel (64-bit boot protocol); nothing in the guest verifies it.
     Direct {
         /// ELF `vmlinux`.
         kernel: Fd,
@@ -92,13 +92,13 @@ pub enum Boot {
     },
 }
 
-/// Kind of protection.
+/// Trusted execution environment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tee {
-    /// None: the host is trusted.
+    /// None: the guest trusts the host.
     Plain,
-    /// Reports signed by the VMM with a test root.
+    /// None, but with simulated attestation reports, signed with a test key.
     Simulated,
     /// AMD SEV-SNP.
     Snp,
@@ -109,7 +109,7 @@ pub enum Tee {
 #[serde(transparent)]
 pub struct Fd(pub i32);
 
-/// The vsock device: host side is a listening unix stream socket with Firecracker's `CONNECT port\n` handshake.
+/// The vsock device; its host side is a listening unix stream socket with Firecracker's `CONNECT port\n` handshake.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Vsock {
@@ -117,7 +117,7 @@ pub struct Vsock {
     pub listener: Fd,
 }
 
-/// The scratch disk: a host file the guest may write; the guest encrypts what it puts there.
+/// The scratch disk: a host file that the guest reads and writes; the guest encrypts its contents.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scratch {
@@ -208,17 +208,17 @@ impl From<HostData> for String {
     }
 }
 
-/// What makes a spec unusable.
+/// Why a spec is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum SpecError {
     /// Outside 1 to 64.
-    #[error("{0} vCPUs asked for; 1 to 64 are possible")]
+    #[error("{0} vCPUs requested; 1 to 64 are possible")]
     Vcpus(u8),
     /// Outside 64 MiB to 1 TiB.
-    #[error("{0} MiB of memory asked for; 64 to 1048576 are possible")]
+    #[error("{0} MiB of memory requested; 64 to 1048576 are possible")]
     Memory(u32),
-    /// Root's id, or none.
-    #[error("the VMM cannot become user or group {0}; ids from 1 to 4294967294 are possible")]
+    /// Root's id, or -1.
+    #[error("the VMM cannot run as user or group {0}; ids from 1 to 4294967294 are possible")]
     Privileged(u32),
     /// Not 64 hex digits.
     #[error("a digest must be 64 hex digits")]
@@ -226,13 +226,13 @@ pub enum SpecError {
     /// Longer than [`SPEC_MAX_BYTES`].
     #[error("the spec is longer than {SPEC_MAX_BYTES} bytes")]
     TooLong,
-    /// Not the JSON of a spec.
+    /// Not a spec in JSON.
     #[error("the spec is not valid")]
     Json(#[source] serde_json::Error),
 }
 
 impl VmSpec {
-    /// Reads the JSON form.
+    /// Parses JSON.
     pub fn from_json(bytes: &[u8]) -> Result<Self, SpecError> {
         if bytes.len() > SPEC_MAX_BYTES {
             return Err(SpecError::TooLong);
@@ -240,7 +240,7 @@ impl VmSpec {
         serde_json::from_slice(bytes).map_err(SpecError::Json)
     }
 
-    /// Writes the JSON form.
+    /// Serialises to JSON.
     pub fn to_json(&self) -> Result<Vec<u8>, SpecError> {
         serde_json::to_vec(self).map_err(SpecError::Json)
     }
@@ -251,7 +251,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn root_is_no_identity() {
+    fn an_identity_is_never_root() {
         let parse = |text| serde_json::from_str::<Identity>(text);
         assert!(parse(r#"{"uid":1,"gid":4294967294}"#).is_ok());
         for wrong in [

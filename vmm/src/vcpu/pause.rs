@@ -1,4 +1,4 @@
-//! Pause and resume of the vCPU threads: each asks [`PauseControl`] before it enters the guest.
+//! Pause and resume of the vCPU threads, which check [`PauseControl`] before they enter the guest.
 //!
 //! ```text
 //!   paused ◄──pause()── running     threads are counted while they may be in the guest;

@@ -1,9 +1,9 @@
-//! The least that the VMM takes for a kernel.
+//! A minimal ELF kernel.
 
 /// Where guests run: 1 MiB.
 const CODE: u64 = 0x10_0000;
 
-/// An ELF executable of one segment, with zeros up to 1 MiB behind the code.
+/// An ELF executable with one segment: the code, and zeros up to 1 MiB.
 pub fn executable(code: &[u8]) -> Vec<u8> {
     let mut b = vec![0; 0x1000];
     b[..8].copy_from_slice(b"\x7fELF\x02\x01\x01\0");

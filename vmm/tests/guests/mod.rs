@@ -1,6 +1,6 @@
-//! Guests of a few instructions each, small enough for a KVM that emulates every one of them.
+//! Guests of a few instructions each, so that they also run on a KVM that emulates every instruction.
 //!
-//! Each is entered as the 64-bit boot protocol says, at 1 MiB, with the first GiB mapped to itself. Scratch addresses:
+//! Each is entered at 1 MiB by the 64-bit boot protocol, with the first GiB identity-mapped. Scratch addresses:
 //! 0x1000 flags, 0x2000 real-mode code, 0x3000 a page directory, 0x4000 an IDT, 0x5000 its descriptor, stack below 0x80000.
 
 use std::arch::{asm, global_asm};
@@ -82,13 +82,13 @@ global_asm!(
         ud2
     guest_triple_fault_end:
 
-    /* Nobody can execute from device registers. */
-    .globl guest_runs_away, guest_runs_away_end
-    guest_runs_away:
+    /* Jumps to device registers, from which KVM cannot execute. */
+    .globl guest_jumps_to_mmio, guest_jumps_to_mmio_end
+    guest_jumps_to_mmio:
         map_devices
         mov eax, 0xd0000000
         jmp rax
-    guest_runs_away_end:
+    guest_jumps_to_mmio_end:
 
     /* Prints command line and initrd; checks the RSDP and the setup_data list. */
     .globl guest_boot_params, guest_boot_params_end
@@ -122,7 +122,7 @@ global_asm!(
         7: ud2
     guest_boot_params_end:
 
-    /* Prints magic, version and device id ('0' added) of every slot, and four bytes that no device answers for. */
+    /* Prints magic, version and device id ('0' added) of every slot, and four bytes of an address without device. */
     .globl guest_slots, guest_slots_end
     guest_slots:
         map_devices
@@ -143,9 +143,9 @@ global_asm!(
         power_off
     guest_slots_end:
 
-    /* Rings the doorbell of queue 0 in slot 3 a hundred times, that of a queue that does not exist once. */
-    .globl guest_doorbell, guest_doorbell_end
-    guest_doorbell:
+    /* Notifies queue 0 of slot 3 a hundred times, and a queue that does not exist once. */
+    .globl guest_notify, guest_notify_end
+    guest_notify:
         map_devices
         mov ebx, 0xd0003050
         mov ecx, 100
@@ -156,7 +156,7 @@ global_asm!(
         put 'd'
         put 10
         forever
-    guest_doorbell_end:
+    guest_notify_end:
 
     /* Starts vCPU 1 by INIT and SIPI. */
     .globl guest_smp, guest_smp_end
@@ -185,7 +185,7 @@ global_asm!(
         .zero 32
     guest_smp_end:
 
-    /* Sends vCPU 1 to the page of the reset vector, in real mode. */
+    /* Starts vCPU 1 in real mode at the page of the reset vector. */
     .globl guest_real_mode_restart, guest_real_mode_restart_end
     guest_real_mode_restart:
         enable_x2apic
@@ -238,7 +238,7 @@ global_asm!(
         iretq
     guest_interrupt_end:
 
-    /* Switches SVM on in EFER; prints S if the processor lets it, G if that is a general protection fault. */
+    /* Sets EFER.SVME; prints S if that succeeds, G on a general protection fault. */
     .globl guest_svme, guest_svme_end
     guest_svme:
         mov esp, 0x80000
@@ -265,7 +265,7 @@ global_asm!(
         power_off
     guest_svme_end:
 
-    /* Exits as fast as it can. */
+    /* Exits to the VMM in an endless loop. */
     .globl guest_busy, guest_busy_end
     guest_busy:
         put 10
@@ -273,12 +273,12 @@ global_asm!(
         jmp 1b
     guest_busy_end:
 
-    /* Sleeps for ever, deaf. */
-    .globl guest_asleep, guest_asleep_end
-    guest_asleep:
+    /* Halts with interrupts disabled. */
+    .globl guest_halted, guest_halted_end
+    guest_halted:
         put 10
         forever
-    guest_asleep_end:
+    guest_halted_end:
 
     .popsection
     "#
@@ -298,7 +298,7 @@ macro_rules! guests {
                         out(reg) start, out(reg) end, options(nomem, nostack, preserves_flags)
                     );
                 }
-                // SAFETY: both labels are in one read-only section of this program, the end behind the start.
+                // SAFETY: both labels are in one read-only section of this program, the end after the start.
                 unsafe { std::slice::from_raw_parts(start, end - start as usize) }
             }
         )*
@@ -310,14 +310,14 @@ guests!(
     reset,
     keyboard_reset,
     triple_fault,
-    runs_away,
+    jumps_to_mmio,
     boot_params,
     slots,
-    doorbell,
+    notify,
     smp,
     real_mode_restart,
     interrupt,
     svme,
     busy,
-    asleep
+    halted
 );

@@ -1,4 +1,4 @@
-//! What a running VMM has left: ids, capabilities, namespaces, files, limits, and a filter on every thread.
+//! Privileges of a running VMM: ids, capabilities, namespaces, files, limits, and a seccomp filter on every thread.
 
 use super::{Vm, elf, guests, has_kvm, start_as, with};
 use std::{
@@ -14,7 +14,7 @@ use vm_spec::{
 
 const USER: u32 = 0x7000_1234;
 
-/// Lines `name: value` of a file in the VMM's directory of /proc.
+/// The value of a line `name: value` in a file of /proc/PID.
 fn field(vm: &Vm, file: &str, name: &str) -> String {
     let text = read_to_string(format!("/proc/{}/{file}", vm.child.id())).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
@@ -29,9 +29,9 @@ fn is_root() -> bool {
     is_root
 }
 
-fn asleep(program: Command, identity: Option<Identity>) -> Vm {
+fn halted(program: Command, identity: Option<Identity>) -> Vm {
     let socket = tempfile::tempdir().unwrap();
-    let vm = start_as(program, elf(guests::asleep()), |vm| {
+    let vm = start_as(program, elf(guests::halted()), |vm| {
         vm.spec.identity = identity;
         vm.spec.vcpus = 2.try_into().unwrap();
         vm.spec.layers = true;
@@ -43,20 +43,20 @@ fn asleep(program: Command, identity: Option<Identity>) -> Vm {
     vm
 }
 
-fn ends_well(vm: Vm) {
+fn assert_stops(vm: Vm) {
     for request in [Request::Stats, Request::Pause, Request::Resume, Request::Stop] {
         assert!(!matches!(vm.ask(request), Reply::Error(_)));
     }
-    let (status, _, stderr) = vm.end();
+    let (status, _, stderr) = vm.wait();
     assert_eq!((status, stderr.as_str()), (Some(0), ""));
 }
 
-fn assert_harmless(vm: &Vm) {
+fn assert_unprivileged(vm: &Vm) {
     let threads = read_dir(format!("/proc/{}/task", vm.child.id())).unwrap();
     let mut own = 0;
     for thread in threads {
         let status = |name| field(vm, &format!("task/{}/status", thread.as_ref().unwrap().file_name().display()), name);
-        // Threads that KVM starts in the VMM's name never return from the kernel.
+        // Worker threads of KVM never return to user space.
         if status("Name:").starts_with("kvm-") {
             continue;
         }
@@ -73,16 +73,16 @@ fn assert_harmless(vm: &Vm) {
 }
 
 #[test]
-fn a_vmm_with_an_identity_has_nothing_left_of_the_host() {
+fn a_vmm_with_an_identity_has_no_access_to_the_host() {
     if !has_kvm() || !is_root() {
         return;
     }
     let own = USER.try_into().unwrap();
     // A descriptor that the spec does not name.
-    let forgotten = std::fs::File::open("/etc/passwd").unwrap();
-    nix::fcntl::fcntl(&forgotten, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
-    let vm = asleep(Command::new(super::VMM), Some(Identity { uid: own, gid: own }));
-    assert_harmless(&vm);
+    let leaked = std::fs::File::open("/etc/passwd").unwrap();
+    nix::fcntl::fcntl(&leaked, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
+    let vm = halted(Command::new(super::VMM), Some(Identity { uid: own, gid: own }));
+    assert_unprivileged(&vm);
     let ids = format!("{USER} {USER} {USER} {USER}");
     assert_eq!(field(&vm, "status", "Uid:"), ids);
     assert_eq!(field(&vm, "status", "Gid:"), ids);
@@ -104,51 +104,51 @@ fn a_vmm_with_an_identity_has_nothing_left_of_the_host() {
     assert_eq!(
         read_to_string(format!("{directory}/net/dev")).unwrap().lines().count(),
         3,
-        "two lines of heading, and lo"
+        "two header lines, and lo"
     );
     let files: BTreeSet<String> = read_dir(format!("{directory}/fd"))
         .unwrap()
         .map(|fd| read_link(fd.unwrap().path()).unwrap().display().to_string())
         .collect();
     assert!(files.iter().all(|file| !file.contains("passwd")), "{files:?}");
-    ends_well(vm);
+    assert_stops(vm);
 }
 
 #[test]
-fn root_without_an_identity_keeps_its_id_and_nothing_else() {
+fn root_without_an_identity_keeps_only_its_ids() {
     if !has_kvm() || !is_root() {
         return;
     }
-    let vm = asleep(Command::new(super::VMM), None);
-    assert_harmless(&vm);
+    let vm = halted(Command::new(super::VMM), None);
+    assert_unprivileged(&vm);
     assert_eq!(field(&vm, "status", "CapBnd:"), "0000000000000000");
     assert_eq!(read_dir(format!("/proc/{}/root/", vm.child.id())).unwrap().count(), 0);
-    ends_well(vm);
+    assert_stops(vm);
 }
 
-/// What was never held need not be dropped; what is asked for and cannot be had is an error.
+/// Without privileges the VMM runs with its own ids, and refuses to change them.
 #[test]
-fn a_vmm_without_privileges_runs_and_cannot_become_another() {
+fn an_unprivileged_vmm_runs_and_cannot_change_its_ids() {
     if !has_kvm() || !is_root() {
         return;
     }
-    let powerless = || {
+    let unprivileged = || {
         let mut command = Command::new("setpriv");
         command.args(["--bounding-set=-all", "--inh-caps=-all", "--", super::VMM]);
         command
     };
-    let vm = asleep(powerless(), None);
-    assert_harmless(&vm);
+    let vm = halted(unprivileged(), None);
+    assert_unprivileged(&vm);
     assert!(
         read_dir(format!("/proc/{}/root/", vm.child.id())).unwrap().count() > 0,
         "the host's root"
     );
-    ends_well(vm);
+    assert_stops(vm);
     let other = USER.try_into().unwrap();
-    let (status, _, stderr) = start_as(powerless(), elf(guests::hello()), |vm| {
+    let (status, _, stderr) = start_as(unprivileged(), elf(guests::hello()), |vm| {
         vm.spec.identity = Some(Identity { uid: other, gid: other })
     })
-    .end();
+    .wait();
     assert_eq!(status, Some(2));
     assert!(stderr.contains("leave `identity` out"), "{stderr}");
 }

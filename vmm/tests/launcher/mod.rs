@@ -1,4 +1,4 @@
-//! Starts `casemate-vmm` as the shim does: opens files, lets descriptors be inherited, talks to the control socket.
+//! Starts `casemate-vmm` as the shim does: opens files, passes descriptors, connects to the control socket.
 
 use nix::{
     fcntl::{FcntlArg, FdFlag, fcntl},
@@ -16,10 +16,10 @@ use vm_spec::{
     control::{Client, Extent, Reply, Request},
 };
 
-/// Any error will do here.
+/// Result with any error.
 pub type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// A VM to be started; fields that are not needed stay as [`Launcher::new`] left them.
+/// A VM to be started.
 pub struct Launcher {
     /// The spec so far.
     pub spec: VmSpec,
@@ -27,12 +27,12 @@ pub struct Launcher {
     control: Control,
 }
 
-/// The way to a VM's control socket.
+/// Address of a VM's control socket.
 #[derive(Clone)]
 pub struct Control(UnixAddr);
 
 impl Launcher {
-    /// A plain VM of one vCPU and 128 MiB that boots `kernel`, whose console is `console`, and that has no device.
+    /// A plain VM with one vCPU, 128 MiB, `kernel`, `console`, and no virtio device.
     pub fn new(kernel: File, console: OwnedFd) -> Outcome<Self> {
         let listener = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
         bind(listener.as_raw_fd(), &UnixAddr::new_unnamed())?;
@@ -62,7 +62,7 @@ impl Launcher {
         Ok(Self { spec, inherited, control })
     }
 
-    /// Gives the kernel a command line.
+    /// Sets the kernel's command line.
     pub fn cmdline(&mut self, text: &str) {
         let Boot::Direct { cmdline, .. } = &mut self.spec.boot;
         *cmdline = text.into();
@@ -92,7 +92,7 @@ impl Launcher {
         Ok(())
     }
 
-    /// Starts the VMM; the spec becomes its last arguments.
+    /// Starts the VMM; appends `--spec-fd N` to its arguments.
     pub fn start(mut self, mut vmm: Command, stderr: Stdio) -> Outcome<(Child, Control)> {
         let mut file = tempfile::tempfile()?;
         file.write_all(&self.spec.to_json()?)?;
@@ -103,8 +103,7 @@ impl Launcher {
     }
 }
 
-/// Keeps a descriptor open across exec and tells its number. Tests that start VMs at the same time share the leak;
-/// it ends with the test process.
+/// Makes a descriptor inheritable and returns its number. VMs that other tests start at the same time inherit it too.
 fn inherit(inherited: &mut Vec<OwnedFd>, file: impl Into<OwnedFd>) -> Outcome<Fd> {
     let file = file.into();
     fcntl(file.as_fd(), FcntlArg::F_SETFD(FdFlag::empty()))?;
@@ -114,7 +113,7 @@ fn inherit(inherited: &mut Vec<OwnedFd>, file: impl Into<OwnedFd>) -> Outcome<Fd
 }
 
 impl Control {
-    /// Sends one request with files beside it and waits for the reply.
+    /// Sends a request with files and waits for the reply.
     pub fn ask(&self, request: &Request, files: &[File]) -> Outcome<Reply> {
         Ok(Client::connect_to(&self.0)?.ask(request, files)?)
     }

@@ -1,13 +1,13 @@
-//! A guest that does what its initrd says, and scripts for it: a driver for virtio devices whose every access to registers
-//! and rings a test spells out.
+//! A guest that interprets a script from its initrd, and a builder of such scripts: a virtio driver whose every access to
+//! registers and rings is explicit.
 //!
-//! Offsets are written out from the specification (virtio 1.2, 2.7 and 4.2.2) and not taken from the code under test.
+//! Offsets are those of the specification (virtio 1.2, 2.7 and 4.2.2), independent of the code under test.
 
 use std::arch::{asm, global_asm};
 use vm_spec::layout::VirtioSlot;
 
-// Entered as the 64-bit boot protocol says, with the first GiB mapped to itself: 0xd0000000 (virtio slots) is mapped first,
-// in the page directory at 0xa000 through one at 0x3000. Then records of operation, address and value are followed.
+// Entered by the 64-bit boot protocol, with the first GiB identity-mapped. Maps 0xd0000000 (virtio slots) with a page directory
+// at 0x3000, then executes records of operation, address and value.
 global_asm!(
     r#"
     .pushsection .rodata.script, "a"
@@ -57,11 +57,11 @@ pub fn guest() -> &'static [u8] {
             out(reg) start, out(reg) end, options(nomem, nostack, preserves_flags)
         );
     }
-    // SAFETY: both labels are in one read-only section of this program, the end behind the start.
+    // SAFETY: both labels are in one read-only section of this program, the end after the start.
     unsafe { std::slice::from_raw_parts(start, end - start as usize) }
 }
 
-/// Descriptors of a queue; a script never uses one twice.
+/// Descriptors of a queue; a script uses each once.
 const QUEUE_SIZE: u32 = 64;
 /// Rings and buffers of a slot: a MiB each, from 4 MiB on.
 const ARENA: u32 = 0x40_0000;
@@ -77,11 +77,11 @@ const BUFFER_BYTES: u32 = 0x400;
 pub enum Part<'a> {
     /// The device reads these bytes, a multiple of four.
     Out(&'a [u8]),
-    /// The device writes so many.
+    /// The device writes this many bytes.
     In(u32),
 }
 
-/// One queue of a device, and how far its driver is.
+/// The driver's state of one queue.
 pub struct Queue {
     slot: u32,
     index: u32,
@@ -95,7 +95,7 @@ pub struct Queue {
 pub struct Script(Vec<u8>);
 
 impl Script {
-    /// The initrd.
+    /// Contents of the initrd.
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }
@@ -121,12 +121,12 @@ impl Script {
         self.record(3, port.into(), value.into());
     }
 
-    /// Goes on elsewhere.
+    /// Jumps to an address.
     pub fn jump(&mut self, address: u32) {
         self.record(4, address, 0);
     }
 
-    /// Exits as fast as it can, for ever.
+    /// Exits to the VMM in an endless loop.
     pub fn storm(&mut self) {
         self.record(0, 0, 0);
     }
@@ -166,7 +166,7 @@ impl Script {
         self.write(slot.base() as u32 + 0x70, 0);
     }
 
-    /// Puts a chain into a queue and rings its doorbell.
+    /// Makes a chain available and notifies the device.
     pub fn submit(&mut self, queue: &mut Queue, parts: &[Part<'_>]) {
         let head = queue.descriptors;
         for (i, part) in parts.iter().enumerate() {
@@ -189,10 +189,10 @@ impl Script {
                 self.write(descriptor + at, value);
             }
         }
-        // Ring entries are 16 bits wide: an entry is written with the one behind it, which the next chain overwrites.
+        // Ring entries have 16 bits: this also writes the next entry, which the next chain overwrites.
         self.write(queue.base + DRIVER_AREA + 4 + 2 * queue.chains, head);
         queue.chains += 1;
-        // Index in the upper half; flags 0: interrupts are wanted.
+        // Index in the upper half; flags 0: interrupts enabled.
         self.write(queue.base + DRIVER_AREA, queue.chains << 16);
         self.write(queue.slot + 0x50, queue.index);
     }
@@ -202,7 +202,7 @@ impl Script {
         self.wait(queue.base + DEVICE_AREA + 2, chains);
     }
 
-    /// As [`Script::submit`], and waits until the chain is back.
+    /// As [`Script::submit`], and waits until the chain is returned.
     pub fn exchange(&mut self, queue: &mut Queue, parts: &[Part<'_>]) {
         self.submit(queue, parts);
         self.wait_used(queue, queue.chains as u16);

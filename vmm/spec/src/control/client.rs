@@ -1,4 +1,4 @@
-//! The client's end of a control socket: one request and one reply at a time, each within a time limit.
+//! A client of the control socket: one request and one reply at a time, each with a timeout.
 
 use super::{MESSAGE_MAX_BYTES, Reply, Request};
 use nix::{
@@ -16,19 +16,19 @@ use std::{
     path::Path,
 };
 
-/// Seconds within which the VMM must take a request, and then answer it. Pausing may take it five.
+/// Timeout in seconds, for sending a request and again for its reply. A pause may take the VMM five.
 const ANSWER_SECONDS: i64 = 10;
 
-/// Why the VMM did not do what was asked.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The socket is gone or silent: the VMM has ended or hangs.
+    /// The socket is closed or does not respond: the VMM has exited or hangs.
     #[error("cannot reach the VMM's control socket")]
     Socket(#[source] io::Error),
-    /// An answer that is not a reply, or a request that cannot be written.
+    /// The VMM's packet is not a reply, or the request cannot be serialised.
     #[error("the VMM's answer is not valid")]
     Json(#[source] serde_json::Error),
-    /// The VMM says why not.
+    /// The VMM refused, with the reason.
     #[error("the VMM refused: {0}")]
     Refused(String),
 }
@@ -47,7 +47,7 @@ impl Client {
     /// Connects to the socket at `path`, at most 107 bytes long.
     ///
     /// # Errors
-    /// When nobody listens there.
+    /// When no VMM listens there.
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
         Self::connect_to(&UnixAddr::new(path)?)
     }
@@ -55,7 +55,7 @@ impl Client {
     /// Connects to a socket at any address.
     ///
     /// # Errors
-    /// When nobody listens there.
+    /// When no VMM listens there.
     pub fn connect_to(address: &UnixAddr) -> Result<Self, ClientError> {
         let socket = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
         let limit = TimeVal::new(ANSWER_SECONDS, 0);
@@ -65,10 +65,10 @@ impl Client {
         Ok(Self(socket))
     }
 
-    /// Asks one thing; `files` go beside the request. A reply of [`Reply::Error`] becomes [`ClientError::Refused`].
+    /// Sends a request with `files` and waits for the reply. [`Reply::Error`] becomes [`ClientError::Refused`].
     ///
     /// # Errors
-    /// When the VMM refuses, does not answer in time, or has gone.
+    /// When the VMM refuses, does not reply in time, or has exited.
     pub fn ask(&self, request: &Request, files: &[impl AsRawFd]) -> Result<Reply, ClientError> {
         let message = serde_json::to_vec(request).map_err(ClientError::Json)?;
         let numbers: Vec<RawFd> = files.iter().map(AsRawFd::as_raw_fd).collect();

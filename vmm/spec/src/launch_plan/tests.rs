@@ -1,4 +1,4 @@
-//! The plan's promises: pages apart from each other and from kernel and initrd, fields where Linux looks for them.
+//! Tests of the plan: no overlaps of pages, kernel and initrd, and fields at the offsets that Linux reads.
 
 use super::*;
 use crate::{Fd, HostData, MemoryMib, Vcpus};
@@ -48,7 +48,7 @@ fn u64_at(b: &[u8], at: usize) -> u64 {
 }
 
 #[test]
-fn linux_finds_everything_from_the_zero_page() {
+fn the_zero_page_refers_to_everything_linux_needs() {
     let plan = LaunchPlan::direct(&spec(256, Tee::Plain), KERNEL, 5_000_001).unwrap();
     let zero = page(&plan, ZERO_PAGE);
     assert_eq!((&zero[0x202..0x206], u32_at(zero, 0x228)), (&b"HdrS"[..], CMDLINE as u32));
@@ -91,7 +91,7 @@ fn setup_data_carries_manifest_and_host_page_to_the_agent() {
 }
 
 #[test]
-fn host_data_is_in_the_unmeasured_page_alone() {
+fn host_data_changes_the_unmeasured_page_only() {
     let mut other = spec(256, Tee::Plain);
     other.host_data = HostData([9; 32]);
     let (a, b) = (
@@ -109,7 +109,7 @@ fn host_data_is_in_the_unmeasured_page_alone() {
 }
 
 #[test]
-fn the_page_tables_map_the_first_gib_to_itself() {
+fn the_page_tables_identity_map_the_first_gib() {
     let plan = LaunchPlan::direct(&spec(64, Tee::Plain), KERNEL, 0).unwrap();
     for address in [0u64, 0x7008, 0x100_0ac3, 0x3fff_ffff] {
         let mut entry = u64_at(page(&plan, plan.entry.cr3), (address >> 39) as usize * 8);
@@ -127,7 +127,7 @@ fn a_restart_through_real_mode_writes_the_reset_register() {
 }
 
 #[test]
-fn each_fault_has_its_name() {
+fn each_invalid_input_has_its_error() {
     let plan = |spec: VmSpec, start, length, entry, initrd| {
         LaunchPlan::direct(
             &spec,

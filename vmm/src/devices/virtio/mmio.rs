@@ -8,11 +8,24 @@
 //! A status bit out of order has no effect, and neither has a write that the state does not allow: driver features only
 //! before FEATURES_OK, queue registers only between FEATURES_OK and DRIVER_OK.
 
+mod empty_slot;
+mod queue_setup;
+mod registers;
+
+pub use empty_slot::EmptySlot;
+pub use registers::{QUEUE_NOTIFY, SLOT_BYTES};
+
 use super::{Activation, Interrupt, Memory, Ring, SharedVirtioDevice, lock};
 use crate::{
     devices::BusDevice,
     event_loop::{EventLoop, EventSet},
     watchdog::{NOTIFICATION_PAUSE, USELESS_NOTIFICATIONS_MAX, Watchdog},
+};
+use queue_setup::{QueueSetup, set_high, set_low};
+use registers::{
+    CONFIG, CONFIG_GENERATION, DEVICE_FEATURES, DEVICE_FEATURES_SEL, DEVICE_ID, DRIVER_FEATURES, DRIVER_FEATURES_SEL, INTERRUPT_ACK,
+    INTERRUPT_STATUS, MAGIC, MAGIC_VALUE, QUEUE_DEVICE_HIGH, QUEUE_NUM, QUEUE_NUM_MAX, QUEUE_READY, QUEUE_SEL, SHM_BASE_HIGH, SHM_LEN_LOW,
+    STATUS, VENDOR, VENDOR_ID, VERSION, VERSION_REGISTER,
 };
 use std::{io, os::fd::AsRawFd, sync::Arc};
 use virtio_bindings::{
@@ -24,83 +37,10 @@ use virtio_bindings::{
     virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC},
 };
 use virtio_queue::{Queue, QueueT};
-use vm_memory::GuestAddress;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
-
-/// Bytes of address space of one slot: registers, then configuration space.
-pub const SLOT_BYTES: u64 = 0x200;
-/// Offset of the register to which the driver writes the index of a queue with new buffers.
-pub const QUEUE_NOTIFY: u64 = 0x050;
-
-/// "virt".
-const MAGIC: u32 = 0x7472_6976;
-const VERSION: u32 = 2;
-/// "CASE"; drivers ignore it.
-const VENDOR: u32 = 0x4553_4143;
-
-const MAGIC_VALUE: u64 = 0x000;
-const VERSION_REGISTER: u64 = 0x004;
-const DEVICE_ID: u64 = 0x008;
-const VENDOR_ID: u64 = 0x00c;
-const DEVICE_FEATURES: u64 = 0x010;
-const DEVICE_FEATURES_SEL: u64 = 0x014;
-const DRIVER_FEATURES: u64 = 0x020;
-const DRIVER_FEATURES_SEL: u64 = 0x024;
-const QUEUE_SEL: u64 = 0x030;
-const QUEUE_NUM_MAX: u64 = 0x034;
-const QUEUE_NUM: u64 = 0x038;
-const QUEUE_READY: u64 = 0x044;
-const INTERRUPT_STATUS: u64 = 0x060;
-const INTERRUPT_ACK: u64 = 0x064;
-const STATUS: u64 = 0x070;
-const QUEUE_DESC_LOW: u64 = 0x080;
-const QUEUE_DESC_HIGH: u64 = 0x084;
-const QUEUE_DRIVER_LOW: u64 = 0x090;
-const QUEUE_DRIVER_HIGH: u64 = 0x094;
-const QUEUE_DEVICE_LOW: u64 = 0x0a0;
-const QUEUE_DEVICE_HIGH: u64 = 0x0a4;
-const SHM_LEN_LOW: u64 = 0x0b0;
-const SHM_BASE_HIGH: u64 = 0x0bc;
-const CONFIG_GENERATION: u64 = 0x0fc;
-const CONFIG: u64 = 0x100;
 
 /// The order in which a driver sets its status bits.
 const STEPS: [u32; 4] = [ACKNOWLEDGE, DRIVER, FEATURES_OK, DRIVER_OK];
-
-/// What the driver wrote about one queue.
-struct QueueSetup {
-    max: u16,
-    size: u32,
-    descriptors: u64,
-    driver_area: u64,
-    device_area: u64,
-    ready: bool,
-}
-
-impl QueueSetup {
-    fn new(max: u16) -> Self {
-        Self {
-            max,
-            size: u32::from(max),
-            descriptors: 0,
-            driver_area: 0,
-            device_area: 0,
-            ready: false,
-        }
-    }
-
-    /// The queue as the driver described it; `None` if size, alignment or an address is invalid.
-    fn build(&self, memory: &Memory, event_idx: bool) -> Option<Queue> {
-        let mut queue = Queue::new(self.max).ok()?;
-        queue.try_set_size(u16::try_from(self.size).ok()?).ok()?;
-        queue.try_set_desc_table_address(GuestAddress(self.descriptors)).ok()?;
-        queue.try_set_avail_ring_address(GuestAddress(self.driver_area)).ok()?;
-        queue.try_set_used_ring_address(GuestAddress(self.device_area)).ok()?;
-        queue.set_event_idx(event_idx);
-        queue.set_ready(true);
-        queue.is_valid(memory).then_some(queue)
-    }
-}
 
 /// The registers of a slot with a device.
 pub struct MmioTransport {
@@ -173,7 +113,7 @@ impl MmioTransport {
             let (watchdog, mut useless) = (self.watchdog.clone(), 0);
             let fd = kick.as_raw_fd();
             let serve = move |events: &mut EventLoop, own, _| {
-                // Fails if the counter is zero; the queue itself tells what there is to do.
+                // Fails if the counter is zero, which does not matter: the queue has its own indices.
                 let _ = kick.read();
                 let before = watchdog.progress();
                 if lock(&device).process_queue(index).is_err() {
@@ -253,19 +193,7 @@ impl MmioTransport {
         let Some(queue) = usize::try_from(self.queue_sel).ok().and_then(|q| self.queues.get_mut(q)) else {
             return;
         };
-        match (offset, queue.ready) {
-            (QUEUE_READY, _) => queue.ready = value == 1 && queue.build(&self.memory, false).is_some(),
-            // A queue that is ready cannot be changed.
-            (_, true) => (),
-            (QUEUE_NUM, _) => queue.size = value,
-            (QUEUE_DESC_LOW, _) => set_low(&mut queue.descriptors, value),
-            (QUEUE_DESC_HIGH, _) => set_high(&mut queue.descriptors, value),
-            (QUEUE_DRIVER_LOW, _) => set_low(&mut queue.driver_area, value),
-            (QUEUE_DRIVER_HIGH, _) => set_high(&mut queue.driver_area, value),
-            (QUEUE_DEVICE_LOW, _) => set_low(&mut queue.device_area, value),
-            (QUEUE_DEVICE_HIGH, _) => set_high(&mut queue.device_area, value),
-            _ => (),
-        }
+        queue.write(offset, value, &self.memory);
     }
 
     /// A notification that exits to the VMM; KVM handles those with an `ioeventfd`.
@@ -376,51 +304,12 @@ impl BusDevice for MmioTransport {
     }
 }
 
-/// A slot without a device: drivers ignore device ID 0 (virtio 1.2, 4.2.2).
-pub struct EmptySlot;
-
-impl EmptySlot {
-    /// Its first registers; all others read as zero.
-    pub fn registers() -> [u8; 16] {
-        let mut bytes = [0; 16];
-        for (register, bytes) in (0..).step_by(4).zip(bytes.chunks_exact_mut(4)) {
-            Self.read(register, bytes);
-        }
-        bytes
-    }
-}
-
-impl BusDevice for EmptySlot {
-    fn read(&mut self, offset: u64, data: &mut [u8]) {
-        let value = match offset {
-            MAGIC_VALUE => MAGIC,
-            VERSION_REGISTER => VERSION,
-            VENDOR_ID => VENDOR,
-            _ => 0,
-        };
-        data.fill(0);
-        if let Ok(register) = <&mut [u8; 4]>::try_from(data) {
-            *register = value.to_le_bytes();
-        }
-    }
-
-    fn write(&mut self, _offset: u64, _data: &[u8]) {}
-}
-
 fn low(value: u64) -> u32 {
     (value & u64::from(u32::MAX)) as u32
 }
 
 fn high(value: u64) -> u32 {
     (value >> 32) as u32
-}
-
-fn set_low(target: &mut u64, value: u32) {
-    *target = *target & !u64::from(u32::MAX) | u64::from(value);
-}
-
-fn set_high(target: &mut u64, value: u32) {
-    *target = *target & u64::from(u32::MAX) | u64::from(value) << 32;
 }
 
 #[cfg(test)]

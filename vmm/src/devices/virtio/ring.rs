@@ -24,7 +24,7 @@ pub struct Chain<'m> {
 /// A queue that the driver has set up, or an empty one if it did not.
 ///
 /// To serve it: [`Ring::begin_turn`]; then [`Ring::disable_notification`], [`Ring::pop`] until `None`, [`Ring::notify`], and again from
-/// `disable_notification` as long as [`Ring::enable_notification`] says so.
+/// `disable_notification` as long as [`Ring::enable_notification`] returns `true`.
 pub struct Ring {
     queue: Queue,
     kick: EventFd,

@@ -74,7 +74,7 @@ impl VirtioDevice for Rng {
 
 /// Fills `bytes` from getrandom(2); `false` on failure.
 fn fill(bytes: &mut [u8]) -> bool {
-    // SAFETY: the kernel writes at most `bytes.len()` bytes to where `bytes` lies.
+    // SAFETY: the kernel writes at most `bytes.len()` bytes to `bytes`.
     let count = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
     // A signal may cut a request of more than 256 bytes short, which counts as a failure.
     usize::try_from(count).is_ok_and(|count| count == bytes.len())

@@ -148,7 +148,7 @@ impl Range {
     }
 }
 
-/// Data comes in whole sectors.
+/// The byte offset of a transfer, which must have whole sectors.
 fn data_offset(sector: u64, length: usize, capacity: u64) -> Result<u64, Status> {
     if length > MAX_TRANSFER_BYTES {
         return Err(Status::IoError);

@@ -8,7 +8,7 @@ use crate::devices::virtio::{
 };
 use proptest::prelude::*;
 use std::sync::Mutex;
-use vm_memory::Bytes;
+use vm_memory::{Bytes, GuestAddress};
 
 /// Writes the number of a chain's readable bytes to its writable part.
 #[derive(Default)]

@@ -95,7 +95,7 @@ fn half_closes_pass_both_ways_after_all_bytes() {
     let mut rest = Vec::new();
     client.read_to_end(&mut rest).unwrap();
     assert_eq!(rest, b"last");
-    // Both halves are closed: the socket hung up, and the guest is told that the client receives nothing more either.
+    // Both halves are closed, so the socket hangs up and the guest gets the RCV flag too.
     assert_eq!(guest.expect(OP_SHUTDOWN).0.flags, SHUTDOWN_BOTH);
     guest.send(peer.packet(OP_RST), &[]);
     assert_eq!(guest.streams(), 0);
