@@ -17,7 +17,7 @@ const RX: usize = 0;
 const TX: usize = 1;
 /// The first port that a client of the host gets.
 const FIRST_HOST_PORT: u32 = 1 << 30;
-/// Clients at a time.
+/// Most clients at a time.
 const CLIENTS_MAX: usize = 4;
 
 fuzz_target!(init: casemate_vmm_fuzz::ignore_broken_pipes(), |bytes: &[u8]| {
