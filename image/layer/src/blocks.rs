@@ -1,9 +1,9 @@
-//! The image as a sequence of 4 KiB blocks: written once in order, hashed on the way, a few of them written again later.
+//! The image as a sequence of 4 KiB blocks, written in order and hashed on the way; a few are rewritten later.
 
 use crate::verity::{BLOCK_BYTES, DIGEST_BYTES, LeafHasher};
 use std::io::{self, Seek, SeekFrom, Write};
 
-/// Blocks gathered before they are hashed and written: large enough to make system calls rare, small enough for the cache.
+/// Blocks buffered before they are hashed and written: enough to make system calls rare, few enough for the CPU cache.
 const BUFFERED_BLOCKS: usize = 64;
 const ZEROS: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
 
@@ -13,12 +13,12 @@ pub(crate) struct BlockWriter<'w, W> {
     hasher: LeafHasher,
     /// Digests of the blocks before the buffer, 32 bytes each.
     leaves: Vec<u8>,
-    /// Whole and begun blocks that follow; never more than `BUFFERED_BLOCKS`.
+    /// The blocks that follow, the last of which may be incomplete; at most `BUFFERED_BLOCKS`.
     buffer: Vec<u8>,
 }
 
 impl<'w, W: Write + Seek> BlockWriter<'w, W> {
-    /// Starts behind `skipped` blocks, each of which must be given to [`Self::rewrite`] before the end.
+    /// Starts after `skipped` blocks, each of which the caller must pass to [`Self::rewrite`] before [`Self::finish`].
     pub(crate) fn new(out: &'w mut W, skipped: usize) -> io::Result<Self> {
         out.seek(SeekFrom::Start((skipped * BLOCK_BYTES) as u64))?;
         let leaves = vec![0; skipped * DIGEST_BYTES];
@@ -30,12 +30,12 @@ impl<'w, W: Write + Seek> BlockWriter<'w, W> {
         })
     }
 
-    /// Bytes from the start of the image to where the next byte goes.
+    /// Offset of the next byte in the image.
     pub(crate) fn position(&self) -> u64 {
         self.written_blocks() * BLOCK_BYTES as u64 + self.buffer.len() as u64
     }
 
-    /// Number of the block that the next byte belongs to.
+    /// Number of the block that holds the next byte.
     pub(crate) fn block(&self) -> u32 {
         (self.position() / BLOCK_BYTES as u64) as u32
     }
@@ -66,7 +66,7 @@ impl<'w, W: Write + Seek> BlockWriter<'w, W> {
         self.zeros(self.position().next_multiple_of(BLOCK_BYTES as u64) - self.position())
     }
 
-    /// Replaces a block that lies before the current position.
+    /// Replaces a block before the current position.
     pub(crate) fn rewrite(&mut self, block: u32, content: &[u8; BLOCK_BYTES]) -> io::Result<()> {
         let written = self.written_blocks();
         if u64::from(block) >= written {
@@ -82,7 +82,7 @@ impl<'w, W: Write + Seek> BlockWriter<'w, W> {
         Ok(())
     }
 
-    /// Writes what is left and gives back the output, positioned behind the last block, and the leaves.
+    /// Flushes the buffer and returns the output, positioned after the last block, and the leaves.
     pub(crate) fn finish(mut self) -> io::Result<(&'w mut W, LeafHasher, Vec<u8>)> {
         self.pad_to_block()?;
         self.flush_blocks()?;
@@ -110,7 +110,7 @@ mod tests {
     use std::io::Cursor;
 
     proptest! {
-        /// However it is cut into writes, the output is the concatenation and the leaves are the hashes of its blocks.
+        /// Whatever the sizes of the writes, the output is their concatenation and the leaves are the hashes of its blocks.
         #[test]
         fn leaves_describe_the_output(sizes in proptest::collection::vec(0usize..40_000, 0..30), rewritten in 0usize..200, seed: u8) {
             let mut out = Cursor::new(Vec::new());

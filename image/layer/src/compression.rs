@@ -1,10 +1,10 @@
-//! The layer's compression, recognised by its first bytes: none, gzip with any number of members, zstd with any number of frames.
+//! Decompression, chosen by the layer's first bytes: none, gzip with any number of members, zstd with any number of frames.
 
 use flate2::bufread::MultiGzDecoder;
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
 
-/// What is read from the input at a time.
+/// Bytes read from the input at a time.
 const INPUT_BUFFER_BYTES: usize = 128 << 10;
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
@@ -21,7 +21,7 @@ pub(crate) enum Decompressed<R: Read> {
 }
 
 impl<R: Read> Decompressed<R> {
-    /// Looks at the first four bytes and chooses.
+    /// Reads the first four bytes and chooses the decompressor.
     pub(crate) fn new(mut input: R) -> io::Result<Self> {
         let mut head = Vec::with_capacity(4);
         input.by_ref().take(4).read_to_end(&mut head)?;
@@ -50,7 +50,7 @@ fn is_skippable(head: &[u8]) -> bool {
     head.len() == 4 && head[0] & 0xf0 == 0x50 && head[1..] == ZSTD_SKIPPABLE
 }
 
-/// One frame after the other, skippable ones skipped, until the input ends between frames.
+/// Decompresses frame after frame, ignoring skippable ones, until the input ends between frames.
 pub(crate) struct ZstdFrames<R> {
     input: R,
     decoder: FrameDecoder,
@@ -59,8 +59,8 @@ pub(crate) struct ZstdFrames<R> {
 impl<R: BufRead> ZstdFrames<R> {
     fn new(input: R) -> io::Result<Self> {
         let mut decoder = FrameDecoder::new();
-        // ruzstd holds a frame to its window limit of 100 MiB only when a decoder is used again,
-        // so the decoder first sees the header of an empty frame (single segment, content size 0).
+        // ruzstd enforces its window limit of 100 MiB only in a decoder that is reused,
+        // so the decoder first reads the header of an empty frame (single segment, content size 0).
         let empty = [ZSTD_MAGIC.as_slice(), &[0x20, 0]].concat();
         decoder.reset(empty.as_slice()).map_err(invalid)?;
         decoder

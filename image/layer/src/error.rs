@@ -1,34 +1,33 @@
-//! Why a layer is not converted: every refusal of the tar's content names the entry.
+//! Why a layer cannot be converted; every error in the tar's content names the entry.
 
-use crate::ext4::FsError;
-use crate::tar::{HeaderError, TarError};
+use crate::tar::HeaderError;
 use std::fmt;
 use std::io;
 use thiserror::Error;
 
-/// Longest part of a name that a message shows.
+/// Bytes of a name that a message shows at most.
 const SHOWN_NAME_BYTES: usize = 256;
 
-/// Why [`crate::convert`] gave up. The output then holds an unusable part of an image.
+/// Why [`crate::convert`] failed. The output then holds an unusable part of an image.
 #[derive(Debug, Error)]
 pub enum ConvertError {
-    /// The input failed, or its compression is broken.
+    /// The input cannot be read, or its compression is damaged.
     #[error("the layer cannot be read or decompressed past byte {offset} of its tar")]
     Read {
         /// Bytes of tar read so far.
         offset: u64,
-        /// What the reader or the decompressor said.
+        /// The error of the reader or decompressor.
         source: io::Error,
     },
     /// The tar is longer than [`crate::Limits::max_tar_bytes`].
     #[error("the layer's tar is longer than {limit} bytes, at entry {last}")]
     TarTooLong {
-        /// The limit that was passed.
+        /// The limit exceeded.
         limit: u64,
         /// The entry that was being read.
         last: EntryName,
     },
-    /// What stands where an entry's header should be is none.
+    /// An invalid tar header.
     #[error("bad tar header at byte {offset}, after entry {last}")]
     Header {
         /// Where the header starts in the decompressed tar.
@@ -38,18 +37,18 @@ pub enum ConvertError {
         /// What is wrong with it.
         source: HeaderError,
     },
-    /// An entry that cannot become part of the image.
+    /// An entry that cannot be added to the image.
     #[error("entry {name}")]
     Entry {
-        /// The entry's name as the tar has it.
+        /// The entry's name as in the tar.
         name: EntryName,
         /// Why it is refused.
         source: EntryError,
     },
-    /// The file system could not be finished within the limits.
-    #[error("the file system cannot be closed")]
+    /// The file system's tables exceed the limits.
+    #[error("the file system cannot be completed")]
     Close(#[source] EntryError),
-    /// The output failed.
+    /// The output cannot be written.
     #[error("the image cannot be written")]
     Write(#[source] io::Error),
 }
@@ -63,63 +62,63 @@ pub enum EntryError {
     /// Path longer than [`crate::Limits::max_path_bytes`].
     #[error("path is longer than {limit} bytes")]
     PathTooLong {
-        /// The limit that was passed.
+        /// The limit exceeded.
         limit: usize,
     },
-    /// A path component that no Linux file system can hold.
+    /// A path component longer than Linux allows.
     #[error("a name in the path is longer than 255 bytes")]
     NameTooLong,
-    /// A path component is a file.
+    /// A path component is not a directory.
     #[error("{0} is not a directory")]
     NotADirectory(EntryName),
-    /// A hard link to nothing.
-    #[error("hard link to {0}, which the layer does not have before it")]
+    /// A hard link whose target does not exist.
+    #[error("hard link to {0}, which no earlier entry creates")]
     NoLinkTarget(EntryName),
     /// A hard link to a directory, or to itself.
-    #[error("hard link to {0}, which is a directory or the entry itself")]
+    #[error("hard link to {0}, which is a directory or the link itself")]
     BadLinkTarget(EntryName),
-    /// More hard links or subdirectories than ext4 can count.
+    /// More hard links or subdirectories than ext4 allows (`EXT4_LINK_MAX`).
     #[error("more than 65000 links to one inode")]
     TooManyLinks,
-    /// A directory would become something else.
+    /// A file replaces a directory.
     #[error("an earlier entry of this name is a directory")]
     ReplacesDirectory,
-    /// Something else would become a directory.
+    /// A directory replaces a file.
     #[error("an earlier entry of this name is not a directory")]
     ReplacesFile,
-    /// A whiteout of nothing.
+    /// A whiteout without a name to hide.
     #[error("the whiteout names no file")]
     EmptyWhiteout,
-    /// A symbolic link to nothing, which Linux calls a damaged inode.
+    /// A symbolic link without target, which Linux reports as a damaged inode.
     #[error("the symbolic link has no target")]
     EmptyLink,
-    /// An extended attribute without a place in inode and attribute block.
-    #[error("extended attribute {0} does not fit into the 4 KiB that ext4 has for an inode's attributes")]
+    /// An extended attribute that fits neither into the inode nor into the attribute block.
+    #[error("extended attribute {0} does not fit: ext4 has 4 KiB for the attributes of an inode")]
     XattrTooLarge(EntryName),
-    /// Extended attributes of all directories together pass [`crate::Limits::max_directory_xattr_bytes`].
+    /// Extended attributes of all directories exceed [`crate::Limits::max_directory_xattr_bytes`].
     #[error("extended attributes of directories exceed {limit} bytes")]
     TooManyXattrs {
-        /// The limit that was passed.
+        /// The limit exceeded.
         limit: usize,
     },
-    /// A file beyond what the layout can describe.
-    #[error("a file of {size} bytes, more than the {limit} that one index block describes")]
+    /// A file larger than one extent index block can describe.
+    #[error("a file of {size} bytes, more than the {limit} that one extent index block can describe")]
     FileTooLarge {
-        /// Size that the header announces.
+        /// Size in the header.
         size: u64,
-        /// The most a file can have.
+        /// The largest possible size.
         limit: u64,
     },
-    /// The image passes [`crate::Limits::max_image_bytes`].
+    /// The image exceeds [`crate::Limits::max_image_bytes`].
     #[error("the image would exceed {limit} bytes")]
     ImageTooLarge {
-        /// The limit that was passed.
+        /// The limit exceeded.
         limit: u64,
     },
     /// More inodes, or more hard links, than [`crate::Limits::max_inodes`].
     #[error("the image would have more than {limit} inodes or hard links")]
     TooManyInodes {
-        /// The limit that was passed.
+        /// The limit exceeded.
         limit: u32,
     },
     /// The tar ends within the entry's data.
@@ -130,7 +129,7 @@ pub enum EntryError {
     SparseData,
 }
 
-/// A name as the tar has it, shown with escapes and cut where it would fill a screen.
+/// A name as in the tar; printed with escapes, and truncated if long.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct EntryName(pub Vec<u8>);
 
@@ -155,29 +154,5 @@ impl fmt::Display for EntryName {
 impl fmt::Debug for EntryName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
-    }
-}
-
-impl ConvertError {
-    /// A failure of the tar reader while `last` was the newest entry.
-    pub(crate) fn from_tar(error: TarError, offset: u64, last: &[u8]) -> Self {
-        let last = EntryName::new(last);
-        match error {
-            TarError::Read(source) => ConvertError::Read { offset, source },
-            TarError::TooLong { limit } => ConvertError::TarTooLong { limit, last },
-            TarError::Header { offset, source } => ConvertError::Header { offset, last, source },
-            TarError::Data(source) => ConvertError::Entry { name: last, source },
-        }
-    }
-
-    /// A failure of the file system while it took in the entry `name`.
-    pub(crate) fn from_fs(error: FsError, name: &[u8]) -> Self {
-        match error {
-            FsError::Write(source) => ConvertError::Write(source),
-            FsError::Refused(source) => ConvertError::Entry {
-                name: EntryName::new(name),
-                source,
-            },
-        }
     }
 }

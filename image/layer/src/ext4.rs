@@ -9,8 +9,8 @@
 //!              block bitmap and inode bitmap of each group
 //! ```
 //!
-//! Every file is one run of blocks, so its extents follow from start and length, and a block that was written once is
-//! never read again. Names of fields are those of the kernel's `fs/ext4/ext4.h`.
+//! Every file is one run of blocks, so its extents follow from start and length. No block is read back.
+//! Field names are those of the kernel's `fs/ext4/ext4.h`.
 
 mod directory;
 mod inode;
@@ -23,7 +23,6 @@ mod xattr;
 pub(crate) use directory::write_entries;
 pub(crate) use inode::{Attributes, FileType};
 pub(crate) use path::CleanPath;
-pub(crate) use time::Time;
 pub(crate) use writer::{FsError, Writer};
 
 /// `i_mode`'s type bits.
@@ -42,7 +41,7 @@ pub(crate) const FIRST_INODE: u32 = 11;
 pub(crate) const INODE_BYTES: usize = 256;
 pub(crate) const BLOCKS_PER_GROUP: u32 = 8 * crate::BLOCK_BYTES as u32;
 
-/// Little-endian fields in a fixed area: how every structure of the disk is put together.
+/// Writes little-endian fields into a fixed area; all on-disk structures are built with it.
 pub(crate) struct Fields<'a>(pub(crate) &'a mut [u8]);
 
 impl Fields<'_> {

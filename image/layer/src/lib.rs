@@ -6,24 +6,25 @@
 //! | ext4, laid out as hcsshim's tar2ext4 does for a 128 GiB disk | verity superblock, 4 KiB | hash tree, root level first |
 //! ```
 //!
-//! The root hash depends on the tar's entries alone: no clock, no UUID, no directory order of the machine.
-//! Memory is bounded by [`Limits`]: the names and inodes, and 32 bytes for each 4 KiB block of the image.
-//! [`scratch`] writes the empty read-write file system that a guest lays over such layers.
+//! The root hash depends on the tar's entries alone: not on the clock, a UUID, or the machine's directory order.
+//! [`Limits`] bounds memory use, which is names, inodes, and 32 bytes for each 4 KiB block of the image.
+//! [`scratch`] writes the empty read-write file system that a guest mounts over such layers with overlayfs.
 #![forbid(unsafe_code)]
 
-mod apply;
 mod blocks;
 mod compression;
+mod convert;
 mod digest;
 mod error;
 mod ext4;
 mod limits;
+mod pipeline;
 pub mod scratch;
-mod stages;
 mod tar;
+mod time;
 mod verity;
 
-pub use apply::{Converted, convert, hash};
+pub use convert::{Converted, convert, hash};
 pub use digest::{DiffId, DigestError, RootHash};
 pub use error::{ConvertError, EntryError, EntryName};
 pub use limits::Limits;

@@ -1,25 +1,25 @@
-//! What one layer may cost; a layer that asks for more is refused by name before it is paid for.
+//! Limits on one conversion; a layer that exceeds one is refused before the memory or disk space is spent.
 
 const GIB: u64 = 1 << 30;
 
-/// Bounds of one conversion, all of them on input that the image's author chose.
+/// Limits on the input of one conversion, all of which the image's author chose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of the ext4 image, without the hash tree (which adds 1/127). At most 128 GiB count: the layout is made for that.
+    /// Bytes of the ext4 image, without the hash tree (which adds 1/127). Values above 128 GiB have no effect: the layout is that of a 128 GiB disk.
     pub max_image_bytes: u64,
     /// Bytes of the decompressed tar, up to the end of the stream.
     pub max_tar_bytes: u64,
-    /// Inodes, counting the directories that the tar only implies, and as many hard links. An inode costs up to about 600 bytes of
+    /// Inodes, counting directories that the tar only implies; the same number of hard links is allowed. An inode costs up to about 600 bytes of
     /// memory, a link about 140 and its name.
     pub max_inodes: u32,
     /// Bytes of one entry's cleaned path; Linux's `PATH_MAX` is 4096.
     pub max_path_bytes: usize,
-    /// Bytes of extended attributes of directories that must stay in memory because an opaque whiteout may follow.
+    /// Bytes of extended attributes of directories, which stay in memory because an opaque whiteout may follow.
     pub max_directory_xattr_bytes: usize,
 }
 
 impl Default for Limits {
-    /// Four times the largest layers seen in public registries, and 2 GB of memory at the very worst.
+    /// Four times the largest layers seen in public registries; at most 2 GB of memory.
     fn default() -> Self {
         Limits {
             max_image_bytes: 64 * GIB,

@@ -1,11 +1,11 @@
-//! An empty read-write ext4 for a guest's scratch disk, in a few dozen kilobytes whatever the disk's size.
+//! An empty read-write ext4 for a guest's scratch disk: a few dozen kilobytes are written, whatever the disk's size.
 //!
-//! The disk may be a fresh dm-crypt with integrity: there, reading a block that was never written is an I/O error. So every
-//! block that Linux reads before it writes it is written here, and no other:
+//! The disk may be a fresh dm-crypt with integrity, where reading an unwritten block is an I/O error. So exactly those
+//! blocks are written that Linux reads before it writes them:
 //!
 //! ```text
 //! group 0      superblock │ descriptors │ block bitmap │ inode bitmap │ first block of the inode table │ / │ lost+found
-//! groups 1..   nothing: BLOCK_UNINIT, INODE_UNINIT and bg_itable_unused let the kernel make bitmaps and inodes itself
+//! groups 1..   nothing: BLOCK_UNINIT, INODE_UNINIT and bg_itable_unused let the kernel initialise bitmaps and inodes
 //! last group   block bitmap, because it ends before its last bit
 //! ```
 //!
@@ -18,25 +18,25 @@ use crate::ext4::{BLOCKS_PER_GROUP, EXTENT_MAGIC, FIRST_INODE, FLAG_EXTENTS, Fie
 use std::io::{self, Seek, SeekFrom, Write};
 use thiserror::Error;
 
-/// Smallest disk: tables and a little room.
+/// Smallest disk: tables and some free space.
 const MIN_BYTES: u64 = 1 << 20;
-/// Block numbers have 32 bits here.
+/// Block numbers have 32 bits without the `64bit` feature.
 const MAX_BYTES: u64 = 1 << 44;
-/// One inode for so many bytes, as mke2fs has it.
+/// Bytes per inode, mke2fs's default.
 const BYTES_PER_INODE: u64 = 16 << 10;
 const MAX_INODES_PER_GROUP: u32 = (BLOCKS_PER_GROUP as u64 * BLOCK_BYTES as u64 / BYTES_PER_INODE) as u32;
 const INODES_PER_BLOCK: u32 = (BLOCK_BYTES / INODE_BYTES) as u32;
-/// A last group with less room than this behind its tables is left out.
+/// A last group with fewer free blocks than this is left out.
 const MIN_LAST_GROUP_BLOCKS: u32 = 64;
 const DESCRIPTOR_BYTES: usize = 32;
 const CHECKSUM: usize = 30;
 
-/// Any UUID does, since a guest has one such disk, and overlayfs complains about none at all.
+/// A guest has one such disk, so any UUID will do; overlayfs warns about a zero UUID.
 const UUID: [u8; 16] = *b"casemate\x8cratch\0\0";
 const HASH_SEED: [u8; 16] = *b"directory hashes";
 
-/// `s_mount_opts`, which the kernel applies at every mount: inode read-ahead goes one block past the used part of the
-/// table, and the failed read would be logged.
+/// `s_mount_opts`, which the kernel applies at every mount. Inode read-ahead would go one block past the used part of the
+/// table, and the kernel would log the failed read.
 const MOUNT_OPTIONS: &[u8] = b"inode_readahead_blks=0";
 
 const INODE_UNINIT: u16 = 1;
@@ -49,10 +49,10 @@ const RO_COMPAT: u32 = 0x2 /* large_file */ | 0x8 /* huge_file */ | 0x10 /* gdt_
 /// Why no file system was written.
 #[derive(Debug, Error)]
 pub enum ScratchError {
-    /// Outside of what the layout can do.
-    #[error("a scratch disk has {MIN_BYTES} to {MAX_BYTES} bytes, not {0}")]
+    /// A size that the layout does not support.
+    #[error("a scratch disk must have {MIN_BYTES} to {MAX_BYTES} bytes, not {0}")]
     Size(u64),
-    /// The disk failed.
+    /// The disk cannot be written.
     #[error("the scratch disk cannot be written")]
     Write(#[from] io::Error),
 }
@@ -62,11 +62,11 @@ pub enum ScratchError {
 pub struct Scratch {
     /// Bytes of the file system: `size_bytes`, less an incomplete block or a last group too small for its tables.
     pub bytes: u64,
-    /// Files that it can hold, those that ext4 keeps for itself included.
+    /// Inodes, including those that ext4 reserves.
     pub inodes: u32,
 }
 
-/// Writes an empty ext4 over the first `size_bytes` of `out`. Mount it `rw`; every other option may stay as it is.
+/// Writes an empty ext4 over the first `size_bytes` of `out`. Mount it `rw`; no other mount option is needed.
 pub fn write_empty_ext4<W: Write + Seek>(out: &mut W, size_bytes: u64) -> Result<Scratch, ScratchError> {
     let layout = Layout::new(size_bytes).ok_or(ScratchError::Size(size_bytes))?;
     let mut put = |block: u32, content: &[u8]| -> io::Result<()> {
@@ -94,7 +94,7 @@ pub fn write_empty_ext4<W: Write + Seek>(out: &mut W, size_bytes: u64) -> Result
     })
 }
 
-/// Where everything is; each group has its tables at its start.
+/// The block layout; each group starts with its tables.
 struct Layout {
     blocks: u32,
     groups: u32,
@@ -138,12 +138,12 @@ impl Layout {
         self.block_bitmap(group) + 2
     }
 
-    /// Behind the tables of group 0.
+    /// After the tables of group 0.
     fn root_block(&self) -> u32 {
         self.inode_table(0) + self.inodes_per_group / INODES_PER_BLOCK
     }
 
-    /// Blocks at a group's start that are in use.
+    /// Blocks in use at a group's start.
     fn used_blocks(&self, group: u32) -> u32 {
         let directories = if group == 0 { 2 } else { 0 };
         self.inode_table(group) + self.inodes_per_group / INODES_PER_BLOCK + directories - group * BLOCKS_PER_GROUP
@@ -233,7 +233,7 @@ impl Layout {
             .u16(0x36, u16::MAX) // never check because of mount counts
             .u16(0x38, SUPERBLOCK_MAGIC)
             .u16(0x3a, 1) // cleanly unmounted
-            .u16(0x3c, 2) // on errors remount read-only: the guest must not go on with what it cannot trust
+            .u16(0x3c, 2) // on errors remount read-only: the guest must not continue with data it cannot trust
             .u32(0x4c, 1) // dynamic inode sizes
             .u32(0x54, FIRST_INODE)
             .u16(0x58, INODE_BYTES as u16)
@@ -284,7 +284,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Counts bytes and notes which blocks were written.
+    /// Records which blocks were written, and how many bytes.
     #[derive(Default)]
     struct Disk {
         position: u64,

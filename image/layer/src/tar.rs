@@ -1,4 +1,4 @@
-//! Tar entries from a stream, read as Go's `archive/tar` reads them: the tools whose hashes policies carry use that reader.
+//! Tar entries from a stream, read as Go's `archive/tar` reads them: hcsshim, whose hashes policies carry, uses it.
 //!
 //! ```text
 //! next():  skip rest of data ─► header ─┬─ x ──► pax records for the next entry ──┐
@@ -9,6 +9,7 @@
 //!
 //! Formats: V7, ustar, pax, GNU (long names, base-256 numbers, sparse files in all four forms), star.
 
+mod error;
 mod header;
 mod number;
 mod pax;
@@ -16,71 +17,22 @@ mod source;
 mod sparse;
 
 use crate::digest::DiffId;
-use crate::error::EntryError;
-use crate::ext4::Time;
-use crate::stages::Stream;
+use crate::pipeline::Stream;
+use crate::time::Time;
+pub use error::HeaderError;
+use error::Problem;
+pub(crate) use error::TarError;
 use header::RawHeader;
 use pax::Records;
-use source::{Source, SourceError};
+use source::Source;
 use sparse::SparseMap;
 use std::io;
-use thiserror::Error;
 
 pub(crate) const TAR_BLOCK_BYTES: usize = 512;
 /// Longest pax header, long name or sparse map; Go's and libarchive's limit.
 const MAX_SPECIAL_BYTES: u64 = 1 << 20;
 
-/// What is wrong with a header, or with the records that stand before it.
-#[derive(Debug, Error, PartialEq, Eq)]
-pub enum HeaderError {
-    /// Not a tar header, or a damaged one.
-    #[error("the checksum does not match")]
-    Checksum,
-    /// The stream ends within a header.
-    #[error("the tar ends within a header")]
-    Truncated,
-    /// A block of zeros is followed by something else.
-    #[error("one block of zeros is followed by other data")]
-    HalfEnd,
-    /// A numeric field that is neither octal nor base-256.
-    #[error("field {0} is not a number")]
-    Number(&'static str),
-    /// A size below zero.
-    #[error("the size is negative")]
-    NegativeSize,
-    /// A pax header, long name or sparse map beyond 1 MiB.
-    #[error("a pax header, long name or sparse map of {0} bytes")]
-    SpecialTooLong(u64),
-    /// A pax record that breaks the format (POSIX pax, "Extended Header").
-    #[error("malformed pax record at byte {0} of the extended header")]
-    PaxRecord(usize),
-    /// A pax value that is no number or time.
-    #[error("pax record {0} has no valid value")]
-    PaxValue(&'static str),
-    /// A sparse file whose map cannot be.
-    #[error("the map of the sparse file is malformed")]
-    SparseMap,
-}
-
-/// Why no further entry, or no further data, can be read.
-#[derive(Debug)]
-pub(crate) enum TarError {
-    Read(io::Error),
-    TooLong { limit: u64 },
-    Header { offset: u64, source: HeaderError },
-    Data(EntryError),
-}
-
-impl From<SourceError> for TarError {
-    fn from(error: SourceError) -> Self {
-        match error {
-            SourceError::Read(source) => TarError::Read(source),
-            SourceError::TooLong { limit } => TarError::TooLong { limit },
-        }
-    }
-}
-
-/// What an entry becomes. Types that the format does not know are regular files, as for the peer.
+/// An entry's file type. Unknown type flags are regular files, as in hcsshim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Regular,
@@ -92,13 +44,13 @@ pub(crate) enum Kind {
     Fifo,
 }
 
-/// One file of the tar, after pax and GNU headers have been merged into it.
+/// One entry of the tar, with its pax and GNU headers merged.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) name: Vec<u8>,
     pub(crate) link: Vec<u8>,
     pub(crate) kind: Kind,
-    /// Bytes of content, holes of sparse files included.
+    /// Bytes of content, including the holes of sparse files.
     pub(crate) size: u64,
     pub(crate) mode: u16,
     pub(crate) uid: u32,
@@ -111,7 +63,7 @@ pub(crate) struct Entry {
     pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-/// A part of a file's content.
+/// Part of a file's content.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Piece<'a> {
     Bytes(&'a [u8]),
@@ -121,9 +73,9 @@ pub(crate) enum Piece<'a> {
 /// Reads entries one after the other.
 pub(crate) struct TarReader {
     source: Source,
-    /// Bytes of the current entry that are still in the stream.
+    /// Bytes of the current entry not yet read from the stream.
     remaining: u64,
-    /// Bytes behind them up to the next tar block.
+    /// Padding after them up to the next tar block.
     padding: u64,
     sparse: Option<SparseMap>,
 }
@@ -143,7 +95,7 @@ mod flag {
     pub(super) const GNU_LONG_LINK: u8 = b'K';
     pub(super) const GNU_SPARSE: u8 = b'S';
 
-    /// Types without data, whatever their size field says.
+    /// Types without data, whatever their size field.
     pub(super) fn has_no_data(flag: u8) -> bool {
         (HARD_LINK..=FIFO).contains(&flag)
     }
@@ -164,7 +116,7 @@ impl TarReader {
         self.source.offset()
     }
 
-    /// Reads what follows the archive's end and returns the digest of the whole stream.
+    /// Reads past the archive's end to the end of the stream, and returns the digest of the whole stream.
     pub(crate) fn finish(&mut self) -> Result<DiffId, TarError> {
         while !self.source.take(u64::MAX)?.is_empty() {}
         let unended = || TarError::Read(io::ErrorKind::UnexpectedEof.into());
@@ -228,11 +180,11 @@ impl TarReader {
             match map.step() {
                 sparse::Step::Hole(length) => return Ok(Some(Piece::Zeros(length))),
                 sparse::Step::Data(length) => most = length.min(self.remaining),
-                sparse::Step::End if self.remaining > 0 => return Err(TarError::Data(EntryError::SparseData)),
+                sparse::Step::End if self.remaining > 0 => return Err(TarError::SparseData),
                 sparse::Step::End => return Ok(None),
             }
             if most == 0 {
-                return Err(TarError::Data(EntryError::SparseData));
+                return Err(TarError::SparseData);
             }
         }
         if most == 0 {
@@ -240,7 +192,7 @@ impl TarReader {
         }
         let bytes = self.source.take(most)?;
         if bytes.is_empty() {
-            return Err(TarError::Data(EntryError::Truncated));
+            return Err(TarError::Truncated);
         }
         self.remaining -= bytes.len() as u64;
         if let Some(map) = &mut self.sparse {
@@ -257,10 +209,10 @@ impl TarReader {
         Ok(())
     }
 
-    /// False if the tar ends in the padding behind the data, which counts as its end.
+    /// False if the tar ends in the padding after the data, which counts as the archive's end.
     fn skip_data(&mut self) -> Result<bool, TarError> {
         if self.source.skip(self.remaining)? != self.remaining {
-            return Err(TarError::Data(EntryError::Truncated));
+            return Err(TarError::Truncated);
         }
         let whole = self.source.skip(self.padding)? == self.padding;
         (self.remaining, self.padding) = (0, 0);
@@ -333,10 +285,10 @@ impl TarReader {
     }
 }
 
-/// The peer turns a global pax header into an empty file of mode 0 that has the header's name; so must whoever wants its hashes.
+/// hcsshim writes a global pax header as an empty file of mode 0 with the header's name, so its hashes include that file.
 fn global_entry(raw: &RawHeader, records: Records) -> Result<Entry, HeaderError> {
     let mut merged = raw.entry()?;
-    // Only name and attributes are kept; a record that is no number is ignored.
+    // Only name and attributes matter; records with invalid numbers are ignored.
     let merge = records.merge(&mut merged, &mut 0);
     Ok(Entry {
         name: merged.name,
@@ -356,32 +308,4 @@ fn global_entry(raw: &RawHeader, records: Records) -> Result<Entry, HeaderError>
 
 fn until_nul(bytes: &[u8]) -> &[u8] {
     &bytes[..bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len())]
-}
-
-/// A failure within a header whose offset the caller knows.
-#[derive(Debug)]
-enum Problem {
-    Header(HeaderError),
-    Source(SourceError),
-}
-
-impl Problem {
-    fn at(self, offset: u64) -> TarError {
-        match self {
-            Problem::Header(source) => TarError::Header { offset, source },
-            Problem::Source(error) => error.into(),
-        }
-    }
-}
-
-impl From<HeaderError> for Problem {
-    fn from(error: HeaderError) -> Self {
-        Problem::Header(error)
-    }
-}
-
-impl From<SourceError> for Problem {
-    fn from(error: SourceError) -> Self {
-        Problem::Source(error)
-    }
 }

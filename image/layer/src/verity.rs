@@ -6,7 +6,7 @@ use std::io::{self, Write};
 
 /// Data and hash block size in bytes.
 pub const BLOCK_BYTES: usize = 4096;
-/// The salt that goes in front of every block: what policies carry is made with 32 zero bytes.
+/// The salt hashed before every block: hcsshim uses 32 zero bytes, so the hashes in policies do.
 pub const SALT: [u8; 32] = [0; 32];
 
 pub(crate) const DIGEST_BYTES: usize = 32;
@@ -37,7 +37,7 @@ impl LeafHasher {
     }
 
     pub(crate) fn hash(&self, block: &[u8]) -> [u8; DIGEST_BYTES] {
-        // Padding, sparse files and unused metadata make many blocks of zeros; looking is far cheaper than hashing.
+        // Padding, sparse files and unused metadata make many blocks of zeros; comparing is far cheaper than hashing.
         if block.len() == BLOCK_BYTES && is_zero(block) {
             return self.zero_block;
         }
@@ -49,7 +49,7 @@ fn is_zero(block: &[u8]) -> bool {
     block.chunks_exact(64).all(|line| line.iter().fold(0, |all, byte| all | byte) == 0)
 }
 
-/// Writes superblock and tree behind `data_blocks` blocks whose digests are `leaves`.
+/// Writes superblock and tree after the data blocks whose digests are `leaves`.
 /// Returns the root and the number of blocks written.
 pub(crate) fn append(out: &mut impl Write, hasher: &LeafHasher, leaves: Vec<u8>) -> io::Result<(RootHash, u64)> {
     let data_blocks = (leaves.len() / DIGEST_BYTES) as u64;
@@ -75,8 +75,8 @@ fn padded(mut level: Vec<u8>) -> Vec<u8> {
     level
 }
 
-/// Superblock version 1, padded to a block. Its UUID is made from the root hash (RFC 9562, version 8), so that equal layers
-/// are equal files; nothing reads it, and it lies outside of what the root hash covers.
+/// Superblock version 1, padded to a block. Its UUID derives from the root hash (RFC 9562, version 8), so that equal layers
+/// give equal files. Nothing reads the UUID, and the root hash does not cover it.
 fn superblock(root: &RootHash, data_blocks: u64) -> [u8; BLOCK_BYTES] {
     let mut uuid = [0; 16];
     uuid.copy_from_slice(&root.0[..16]);
@@ -137,13 +137,13 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_of_each_height_has_the_root_of_the_plain_definition() {
+    fn trees_of_every_height_have_the_root_of_a_recursive_definition() {
         for blocks in [2usize, 127, 128, 129, 16_384, 16_385] {
             let data: Vec<u8> = (0..blocks * BLOCK_BYTES).map(|at| (at / 7 + at / BLOCK_BYTES) as u8).collect();
             let (root, written, out) = tree(&data);
             assert_eq!(root.0, reference(&data), "{blocks} blocks");
             assert_eq!(out.len() as u64, written * BLOCK_BYTES as u64);
-            // The guest's tools recompute the root from the block behind the superblock.
+            // The guest recomputes the root from the block after the superblock.
             assert_eq!(LeafHasher::new().hash(&out[BLOCK_BYTES..2 * BLOCK_BYTES]), root.0);
         }
     }

@@ -1,4 +1,4 @@
-//! One layer, many spellings: whatever the compression and the tar dialect, the image is the same.
+//! The same layer in every compression and tar format gives the same image.
 
 mod tarball;
 
@@ -43,7 +43,7 @@ fn sample() -> Vec<u8> {
 }
 
 #[test]
-fn compression_leaves_the_image_as_it_is() {
+fn compression_does_not_change_the_image() {
     let tar = sample();
     let (first, second) = tar.split_at(123_457);
     let skippable = [b"\x53\x2a\x4d\x18\x05\0\0\0".as_slice(), b"hello"].concat();
@@ -60,7 +60,7 @@ fn compression_leaves_the_image_as_it_is() {
 }
 
 #[test]
-fn what_follows_the_archive_is_in_the_diff_id_only() {
+fn data_after_the_archive_changes_only_the_diff_id() {
     let tar = sample();
     let longer = [tar.as_slice(), &[0; 10 * BLOCK], b"more"].concat();
     let (short, long) = (converted(&tar).0, converted(&longer).0);
@@ -101,7 +101,7 @@ fn a_zstd_window_beyond_100_mib_is_refused() {
 }
 
 #[test]
-fn every_dialect_of_long_names() {
+fn every_format_of_long_names() {
     let directory = "d".repeat(60);
     let name = format!("{directory}/{}", "n".repeat(60));
     let file = |tar: Tarball, stated: &[u8; BLOCK]| root(&tar.entry(stated, b"content").end());
@@ -127,7 +127,7 @@ fn every_dialect_of_long_names() {
 }
 
 #[test]
-fn every_dialect_of_numbers() {
+fn every_format_of_numbers() {
     let content = [5; 700];
     let with = |header: &[u8; BLOCK]| root(&Tarball::default().entry(header, &content).end());
     let plain = header("file", b'0', 700, "");
@@ -142,8 +142,8 @@ fn every_dialect_of_numbers() {
 }
 
 #[test]
-fn every_dialect_of_sparse_files() {
-    // Holes before, between and behind two pieces of data.
+fn every_format_of_sparse_files() {
+    // Holes before, between and after two pieces of data.
     let mut whole = vec![0; 20_000];
     whole[5_000..5_100].fill(1);
     whole[9_000..9_700].fill(2);
@@ -209,7 +209,7 @@ fn every_dialect_of_sparse_files() {
 }
 
 #[test]
-fn old_archives_mark_directories_by_a_slash() {
+fn old_archives_mark_directories_with_a_slash() {
     let old = Tarball::default()
         .entry(&header("dir/", 0, 0, ""), &[])
         .entry(&header("dir/file", 0, 2, ""), b"ab")

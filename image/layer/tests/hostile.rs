@@ -1,4 +1,4 @@
-//! Layers by authors who mean harm: each is an error that names the entry, none a panic, none costs more than the limits.
+//! Hostile layers: each gives an error that names the entry; none panics or exceeds the limits.
 
 mod tarball;
 
@@ -109,7 +109,7 @@ fn a_tar_that_ends_early_names_the_entry() {
 }
 
 #[test]
-fn bad_headers_tell_where_they_are() {
+fn bad_header_errors_name_the_offset() {
     let good = || Tarball::default().file("good", b"1");
     let mut wrong_sum = header("x", b'0', 0, "");
     wrong_sum[0] = b'y';
@@ -172,7 +172,7 @@ fn bad_headers_tell_where_they_are() {
         ),
     ] {
         let error = layer::hash(tar.as_slice(), &LIMITS).expect_err(what);
-        // Records are merged, and found wrong, at the header that follows them.
+        // Records are merged, and their values checked, at the header that follows them.
         let places = ["1024", "2048"].map(|byte| format!("bad tar header at byte {byte}, after entry \"good\": "));
         assert!(places.iter().any(|place| chain(&error).starts_with(place)), "{}", chain(&error));
         assert!(chain(&error).ends_with(what), "{} instead of {what}", chain(&error));
@@ -198,7 +198,7 @@ fn limits_hold() {
     let many = (0..5_100).fold(Tarball::default(), |tar, index| tar.file(&format!("f{index}"), b""));
     assert_eq!(refusal(&many.end()).1, EntryError::TooManyInodes { limit: 5_000 });
 
-    // Names without an inode of their own cost memory too.
+    // Names without an inode of their own use memory too.
     let linked = (0..5_100).fold(Tarball::default().file("f", b""), |tar, index| {
         tar.hard_link(&format!("l{index}"), "f")
     });
@@ -236,7 +236,7 @@ fn limits_hold() {
 }
 
 #[test]
-fn links_to_one_inode_end_at_the_limit_of_ext4() {
+fn links_to_one_inode_are_limited_as_in_ext4() {
     let tar = (0..65_000).fold(Tarball::default().file("f", b""), |tar, index| {
         tar.hard_link(&format!("l{index}"), "f")
     });
@@ -258,7 +258,7 @@ fn links_to_one_inode_end_at_the_limit_of_ext4() {
     );
 }
 
-/// The small vectors, decompressed: every kind of entry is among them.
+/// The small vectors, decompressed: they contain every kind of entry.
 fn seeds() -> Vec<Vec<u8>> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors");
     let names = [
@@ -282,7 +282,7 @@ fn seeds() -> Vec<Vec<u8>> {
     names.iter().map(read).collect()
 }
 
-/// Changes bytes and makes the checksums of headers right again, so that the change gets past them.
+/// Changes bytes and corrects the headers' checksums, so that the parser reaches the change.
 fn mutate(mut tar: Vec<u8>, edits: &[(usize, u8)], cut: Option<usize>) -> Vec<u8> {
     let headers: Vec<usize> = (0..tar.len() / BLOCK)
         .map(|index| index * BLOCK)

@@ -1,4 +1,4 @@
-//! What other people's tools say about our images: e2fsck, veritysetup, and the running kernel's ext4.
+//! Checks images with independent tools: e2fsck, veritysetup, and the running kernel's ext4.
 
 mod tarball;
 
@@ -10,9 +10,9 @@ use std::process::{Command, Output};
 use tarball::{Tarball, header};
 use tempfile::{NamedTempFile, TempDir};
 
-/// Output of a tool, or `None` and a line about the skipped test where the tool is missing.
+/// Output of a tool; if the tool is missing, prints a `skipped:` line and returns `None`.
 fn run(test: &str, tool: &str, arguments: &[&str]) -> Option<Output> {
-    // Debian keeps these tools where an ordinary user's PATH does not lead.
+    // Debian installs these tools outside of an ordinary user's PATH.
     let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
     match Command::new(tool).args(arguments).env("PATH", path).output() {
         Ok(output) => Some(output),
@@ -49,8 +49,8 @@ fn written(layer: impl Read + Send) -> (NamedTempFile, Converted) {
     (image, converted)
 }
 
-/// The peer leaves the bits behind the last inode of each inode bitmap clear, which is all that e2fsck finds in its images,
-/// and the hashes in policies cover these bits. With them set, e2fsck has nothing to say.
+/// hcsshim clears the bits after the last inode of each inode bitmap, and the hashes in policies cover these bits. It is all
+/// that e2fsck reports about such images, so this sets the bits before e2fsck runs.
 fn pad_inode_bitmaps(image: &Path) {
     let mut bytes = fs::read(image).expect("the image");
     let number = |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes")) as usize;
@@ -65,7 +65,7 @@ fn pad_inode_bitmaps(image: &Path) {
     fs::write(image, bytes).expect("room for the image");
 }
 
-/// Both tools agree; changed bytes and a changed root do not get past veritysetup.
+/// Both tools accept the image; veritysetup refuses changed bytes and a changed root hash.
 fn agree(test: &str, layer: impl Read + Send) {
     let (image, converted) = written(layer);
     let ext4_bytes = converted.data_blocks * BLOCK_BYTES as u64;
@@ -101,7 +101,7 @@ fn tools_agree_on_the_vectors() {
 }
 
 #[test]
-fn tools_agree_where_entries_replace_others() {
+fn tools_agree_when_entries_replace_others() {
     let noise: Vec<u8> = (0..50_000u32).map(|at| ((at * at) >> 7) as u8).collect();
     let attribute: [(&str, &[u8]); 2] = [("SCHILY.xattr.user.long", &[b'v'; 900]), ("SCHILY.xattr.user.short", b"1")];
     let tar = Tarball::default()
@@ -159,8 +159,8 @@ fn tools_agree_on_several_groups() {
 }
 
 #[test]
-fn whatever_is_accepted_is_clean() {
-    // Types and fields at their edges, each of which the writer takes.
+fn every_accepted_layer_gives_a_clean_image() {
+    // Types and fields at the limits of what the writer accepts.
     let odd = [
         (b'3', "char"),
         (b'4', "block"),
@@ -181,7 +181,7 @@ fn whatever_is_accepted_is_clean() {
     agree("whatever_is_accepted_is_clean", tar.as_slice());
 }
 
-/// A disk full of garbage, as if every block had been written by somebody else.
+/// A disk full of garbage: no block can be mistaken for a zeroed one.
 fn garbage(bytes: u64) -> NamedTempFile {
     let mut disk = NamedTempFile::new().expect("a temporary file");
     let block = vec![0xa5; 1 << 20];
@@ -202,11 +202,11 @@ fn a_scratch_disk_over_garbage_is_clean() {
     fsck("a_scratch_disk_over_garbage_is_clean", sparse.path());
 }
 
-/// How often a mount that is busy is tried again, and the pause in between.
+/// How often a busy mount is retried, and the pause in between.
 const UNMOUNTS: usize = 100;
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
-/// Mounted until it goes out of scope.
+/// A mount that is unmounted on drop.
 struct Mounted(TempDir);
 
 impl Mounted {
@@ -226,7 +226,7 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        // A child that another test has forked holds this one's files until it executes its program.
+        // A child that another test has forked holds this test's files open until its exec.
         let unmounted = || {
             Command::new("umount")
                 .arg(self.0.path())
@@ -266,7 +266,7 @@ fn linux_uses_a_scratch_disk_over_garbage() {
     assert!(fs::read(mounted.0.path().join("large")).expect("read back") == content);
     assert_eq!(fs::read(mounted.0.path().join("d39/59")).expect("read back"), [59; 5]);
     assert_eq!(fs::read_dir(mounted.0.path()).expect("the root").count(), 39 + 2);
-    // The kernel writes at unmounting, into a file that must still be there.
+    // The kernel writes to the file on unmount, so the file must still exist.
     drop(mounted);
     OpenOptions::new().read(true).open(disk.path()).expect("the disk");
 }

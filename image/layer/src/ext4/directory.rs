@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 
 /// Inode, record length, name length and type.
 const ENTRY_BYTES: usize = 8;
-/// What an entry must leave behind it in its block: room for the entry that closes it.
+/// Bytes that an entry must leave free in its block: room for the unused entry that fills the rest.
 const CLOSING_BYTES: usize = 12;
 
-/// What a directory holds.
+/// The content of a directory.
 #[derive(Debug, Default)]
 pub(super) struct Directory {
     pub(super) children: BTreeMap<Box<[u8]>, u32>,
-    /// What its attribute block holds: an opaque whiteout, which comes later in the tar, keeps them.
+    /// Attributes in its attribute block; an opaque whiteout later in the tar must preserve them.
     pub(super) block_xattrs: Xattrs,
 }
 
@@ -27,7 +27,7 @@ impl Directory {
     }
 }
 
-/// Gathers entries into blocks and hands each to `emit` as it is full.
+/// Packs entries into blocks and passes each full block to `emit`.
 pub(crate) fn write_entries<'a, E>(
     entries: impl Iterator<Item = (u32, u8, &'a [u8])>,
     mut emit: impl FnMut(&[u8; BLOCK_BYTES]) -> Result<(), E>,
@@ -51,7 +51,7 @@ pub(crate) fn write_entries<'a, E>(
     emit(close(&mut block, used))
 }
 
-/// An unused entry takes the rest of the block.
+/// Fills the rest of the block with an unused entry.
 fn close(block: &mut [u8; BLOCK_BYTES], used: usize) -> &[u8; BLOCK_BYTES] {
     Fields(&mut block[used..]).u16(4, (BLOCK_BYTES - used) as u16);
     block
@@ -63,7 +63,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// Records of a block fill it exactly and give the entries back in order.
+        /// The records of a block fill it exactly, and hold the entries in order.
         #[test]
         fn blocks_hold_what_was_put_in(names in proptest::collection::vec(proptest::collection::vec(1u8.., 1..=255), 0..80)) {
             let mut found = Vec::new();

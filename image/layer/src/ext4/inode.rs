@@ -1,22 +1,23 @@
-//! One inode: what the writer knows of a file, and its 256 bytes on disk.
+//! One inode: its attributes in memory and its 256 bytes on disk.
 
 use super::directory::Directory;
-use super::time::{DiskTime, Time};
+use super::time::DiskTime;
 use super::xattr::{self, InlineArea, Xattrs};
 use super::{EXTENT_MAGIC, FLAG_EXTENTS, FLAG_HUGE_FILE, Fields, INODE_BYTES, TYPE_MASK};
 use crate::BLOCK_BYTES;
+use crate::time::Time;
 
-/// Symbolic links up to here stand in the inode.
+/// Symbolic links up to this length are stored in the inode.
 pub(super) const SHORT_LINK_BYTES: usize = 59;
-/// ext4 counts links in 16 bits and keeps some of the range for itself (`EXT4_LINK_MAX`).
+/// The most links to an inode (`EXT4_LINK_MAX`).
 pub(super) const MAX_LINKS: u32 = 65_000;
 const MAX_EXTENT_BLOCKS: u32 = 0x8000;
 const EXTENT_BYTES: usize = 12;
-/// Extents that stand in the inode.
+/// Extents stored in the inode.
 const ROOT_EXTENTS: u32 = 4;
 /// Extents of one index block.
 const INDEXED_EXTENTS: u32 = 340;
-/// The peer describes files from 340 extents on wrongly (two index blocks with overlapping extents), so they have no hash to match.
+/// hcsshim describes files with 340 or more extents wrongly (two index blocks with overlapping extents), so no valid hash of them exists.
 pub(super) const MAX_FILE_BYTES: u64 = (INDEXED_EXTENTS as u64 - 1) * MAX_EXTENT_BLOCKS as u64 * BLOCK_BYTES as u64;
 /// `i_block`.
 const BODY: usize = 40;
@@ -51,7 +52,7 @@ impl FileType {
     }
 }
 
-/// What a new file is made of.
+/// The attributes of a new file.
 #[derive(Clone, Debug)]
 pub(crate) struct Attributes {
     pub(crate) file_type: FileType,
@@ -61,7 +62,7 @@ pub(crate) struct Attributes {
     pub(crate) atime: Option<Time>,
     pub(crate) ctime: Option<Time>,
     pub(crate) mtime: Option<Time>,
-    /// Creation time, which no tar has: the peer takes the modification time.
+    /// Creation time, which tar does not carry: hcsshim takes the modification time.
     pub(crate) crtime: Option<Time>,
     /// Bytes of content of a regular file.
     pub(crate) size: u64,
@@ -97,7 +98,7 @@ impl Attributes {
     }
 }
 
-/// Where the content is.
+/// Where the content is stored.
 #[derive(Debug)]
 pub(super) enum Body {
     Empty,
@@ -113,7 +114,7 @@ pub(super) enum Body {
     },
 }
 
-/// An inode of the image that is being written.
+/// An inode of the image under construction.
 #[derive(Debug)]
 pub(super) struct Inode {
     pub(super) mode: u16,
@@ -126,7 +127,7 @@ pub(super) struct Inode {
     pub(super) mtime: DiskTime,
     pub(super) crtime: DiskTime,
     pub(super) xattrs: Option<Box<InlineArea>>,
-    /// Block with more attributes, 0 for none.
+    /// Block with further attributes, 0 for none.
     pub(super) xattr_block: u32,
     pub(super) body: Body,
     pub(super) directory: Option<Box<Directory>>,
@@ -137,7 +138,7 @@ impl Inode {
         self.mode & TYPE_MASK == FileType::Directory as u16
     }
 
-    /// Blocks behind the run that hold its extents.
+    /// Blocks after the run that hold its extents.
     pub(super) fn index_blocks(&self) -> u32 {
         match self.body {
             Body::Run { blocks, .. } => u32::from(extents(blocks) > ROOT_EXTENTS),

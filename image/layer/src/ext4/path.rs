@@ -1,4 +1,4 @@
-//! Paths of entries, made absolute within the layer before anything looks at them.
+//! Entry paths, normalised relative to the layer's root before use.
 
 use crate::error::EntryError;
 
@@ -12,8 +12,8 @@ pub(crate) struct CleanPath {
 }
 
 impl CleanPath {
-    /// A leading `/` means the layer's root, as for the peer. `..` may stay within the layer and may not leave it
-    /// (the peer would stop at the root without a word).
+    /// A leading `/` is the layer's root, as in hcsshim. A path whose `..` leaves the layer is an error
+    /// (hcsshim silently stops at the root).
     pub(crate) fn new(path: &[u8], max_bytes: usize) -> Result<Self, EntryError> {
         let mut joined: Vec<u8> = Vec::with_capacity(path.len().min(max_bytes + 1));
         for component in path.split(|byte| *byte == b'/') {
@@ -36,7 +36,7 @@ impl CleanPath {
         Ok(CleanPath { joined })
     }
 
-    /// The directories on the way, and the last name; `None` for the root.
+    /// The parent directories and the last name; `None` for the root.
     pub(crate) fn split(&self) -> Option<(impl Iterator<Item = &[u8]>, &[u8])> {
         if self.joined.is_empty() {
             return None;

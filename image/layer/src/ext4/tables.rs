@@ -1,10 +1,10 @@
-//! What closes the image: how many groups it has, their bitmaps and descriptors, and the superblock.
+//! The tables at the end of the image: group bitmaps and descriptors, and the superblock.
 
 use super::inode::Inode;
 use super::{BLOCKS_PER_GROUP, FIRST_INODE, Fields, INODE_BYTES, SUPERBLOCK_MAGIC};
 use crate::BLOCK_BYTES;
 
-/// The disk for which room is kept in the descriptor table; the hashes in policies are made with it.
+/// The disk size that the descriptor table has room for; hcsshim's hashes assume 128 GiB.
 pub(super) const MAX_DISK_BYTES: u64 = 128 << 30;
 pub(super) const DESCRIPTOR_BYTES: usize = 32;
 pub(super) const DESCRIPTOR_BLOCKS: u32 = (MAX_DISK_BYTES / BLOCK_BYTES as u64 / BLOCKS_PER_GROUP as u64) as u32 / DESCRIPTORS_PER_BLOCK;
@@ -12,12 +12,12 @@ const DESCRIPTORS_PER_BLOCK: u32 = (BLOCK_BYTES / DESCRIPTOR_BYTES) as u32;
 const INODES_PER_BLOCK: u32 = (BLOCK_BYTES / INODE_BYTES) as u32;
 const MAX_INODES_PER_GROUP: u32 = BLOCKS_PER_GROUP;
 
-/// Superblock features, of which only the bits set here have a name.
+/// Superblock feature bits.
 const COMPAT: u32 = 0x8 /* ext_attr */ | 0x200 /* sparse_super2: no backups */;
 const INCOMPAT: u32 = 0x2 /* filetype */ | 0x40 /* extents */ | 0x200 /* flex_bg */;
 const RO_COMPAT: u32 = 0x2 /* large_file */ | 0x8 /* huge_file */ | 0x40 /* extra_isize */ | 0x1000 /* readonly */;
 
-/// Where everything that follows the directories is.
+/// Block numbers of the tables after the directories.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Geometry {
     pub(super) groups: u32,
@@ -26,14 +26,14 @@ pub(super) struct Geometry {
     pub(super) inode_table: u32,
     /// First block of the bitmaps, two for each group.
     pub(super) bitmaps: u32,
-    /// First block behind all content.
+    /// First block after all content.
     pub(super) end: u32,
     /// Blocks of the file system; those from `end` on are zeros.
     pub(super) disk_blocks: u32,
 }
 
 impl Geometry {
-    /// As few groups as possible, and for them as few inodes as possible. `None` if the descriptor table is too small.
+    /// The fewest groups possible, with the fewest inodes possible. `None` if the descriptor table is too small.
     pub(super) fn new(inode_table: u32, inodes: u32) -> Option<Self> {
         let choices = (INODES_PER_BLOCK..=MAX_INODES_PER_GROUP).step_by(INODES_PER_BLOCK as usize);
         let by_groups = choices.map(|per_group| (group_count(inode_table, inodes, per_group), per_group));
@@ -62,7 +62,7 @@ impl Geometry {
 
 fn group_count(blocks: u32, inodes: u32, per_group: u32) -> u64 {
     let data_blocks = u64::from(BLOCKS_PER_GROUP - per_group / INODES_PER_BLOCK - 2);
-    // Enough groups for the inodes, even where the blocks need fewer.
+    // Enough groups for the inodes, even if the blocks need fewer.
     let for_inodes = u64::from((inodes - 1) / per_group) * data_blocks + 1;
     u64::from(blocks).max(for_inodes).div_ceil(data_blocks)
 }
@@ -80,7 +80,7 @@ pub(super) struct Group {
     pub(super) descriptor: [u8; DESCRIPTOR_BYTES],
 }
 
-/// Builds group number `group`. `freed` are runs of blocks (start, length) whose file was replaced.
+/// Builds group number `group`. `freed` holds runs of blocks (start, length) of replaced files.
 pub(super) fn group(geometry: &Geometry, group: u32, inodes: &[Option<Inode>], freed: &[(u32, u32)], totals: &mut Totals) -> Group {
     let mut bitmaps = [0; 2 * BLOCK_BYTES];
     let (blocks, inode_map) = bitmaps.split_at_mut(BLOCK_BYTES);
@@ -133,7 +133,7 @@ fn mark(map: &mut [u8], bits: std::ops::Range<u32>, used: bool) {
     }
 }
 
-/// Block 0: without UUID and without any time.
+/// Block 0, without UUID and timestamps.
 pub(super) fn superblock(geometry: &Geometry, totals: &Totals) -> [u8; BLOCK_BYTES] {
     let mut block = [0; BLOCK_BYTES];
     block[0x400 + 0x174] = 31; // s_log_groups_per_flex: every group is in the first flexible group

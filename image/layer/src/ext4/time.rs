@@ -1,40 +1,22 @@
-//! Times as ext4 keeps them: 34 bits of seconds and 30 of nanoseconds, with the peer's roundings.
+//! Times as ext4 keeps them: 34 bits of seconds and 30 of nanoseconds, rounded as in hcsshim.
+
+use crate::time::Time;
 
 /// Seconds that Go calls the zero time: the start of the year 1.
 const GO_ZERO_SECONDS: i64 = -62_135_596_800;
 const OLDEST: i64 = -0x8000_0000;
 const NEWEST: i64 = 0x3_7fff_ffff;
-const NANOS_PER_SECOND: i64 = 1_000_000_000;
-
-/// A point in time: seconds since 1970, and nanoseconds after them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Time {
-    seconds: i64,
-    nanoseconds: i64,
-}
-
-impl Time {
-    /// `nanoseconds` may be negative or more than a second.
-    pub(crate) fn new(seconds: i64, nanoseconds: i64) -> Self {
-        let seconds = seconds.wrapping_add(nanoseconds.div_euclid(NANOS_PER_SECOND));
-        Time {
-            seconds,
-            nanoseconds: nanoseconds.rem_euclid(NANOS_PER_SECOND),
-        }
-    }
-}
 
 /// Low half: `i_mtime`; high half: `i_mtime_extra`, two bits of epoch and 30 of nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct DiskTime(pub(crate) u64);
 
 impl From<Option<Time>> for DiskTime {
-    /// Times before 1970 set every bit of the upper half, which is not what the kernel means by such a time;
-    /// the hashes that policies carry have it so.
+    /// Times before 1970 set every bit of the upper half. The kernel encodes such times differently, but hcsshim does this,
+    /// so the hashes in policies include it.
     fn from(time: Option<Time>) -> Self {
-        let Some(Time { seconds, nanoseconds }) = time else {
-            return DiskTime(0);
-        };
+        let Some(time) = time else { return DiskTime(0) };
+        let (seconds, nanoseconds) = (time.seconds(), time.nanoseconds());
         DiskTime(match seconds {
             GO_ZERO_SECONDS if nanoseconds == 0 => 0,
             ..OLDEST => 0x8000_0000,
@@ -45,7 +27,7 @@ impl From<Option<Time>> for DiskTime {
 }
 
 impl DiskTime {
-    /// The time that is read back: what an implied directory inherits from its parent.
+    /// Decodes the time: an implied directory inherits it from its parent.
     pub(crate) fn time(self) -> Option<Time> {
         if self.0 == 0 {
             return None;
@@ -79,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_from_1970_on_is_read_back() {
+    fn times_from_1970_on_round_trip() {
         for time in [
             Time::new(1, 0),
             Time::new(0, 1),
@@ -90,7 +72,7 @@ mod tests {
             assert_eq!(DiskTime::from(Some(time)).time(), Some(time));
         }
         assert_eq!(DiskTime(0).time(), None);
-        // The lowest time comes back as itself, but is then written with the upper half set.
+        // The lowest time decodes to itself, but encodes with the upper half set.
         assert_eq!(DiskTime(0x8000_0000).time(), Some(Time::new(OLDEST, 0)));
     }
 }

@@ -1,4 +1,4 @@
-//! The image while it grows: inodes and names in memory, contents straight to their final blocks.
+//! Writes the image: keeps inodes and names in memory, and writes contents to their final blocks.
 
 mod close;
 
@@ -9,15 +9,15 @@ use super::tables::{DESCRIPTOR_BLOCKS, MAX_DISK_BYTES};
 use super::time::DiskTime;
 use super::xattr::{self, Xattrs};
 use super::{FIRST_INODE, ROOT_INODE};
+use crate::BLOCK_BYTES;
 use crate::blocks::BlockWriter;
 use crate::error::{EntryError, EntryName};
 use crate::limits::Limits;
-use crate::{BLOCK_BYTES, tar::Piece};
 use std::io::{self, Seek, Write};
 
 const OPAQUE: &[u8] = b"trusted.overlay.opaque";
 
-/// Why the file system does not take something in.
+/// Why an entry cannot be added.
 #[derive(Debug)]
 pub(crate) enum FsError {
     Write(io::Error),
@@ -36,7 +36,7 @@ impl From<EntryError> for FsError {
     }
 }
 
-/// A name in a directory that exists; without a name it is the root itself.
+/// A name in an existing directory; without a name, the root directory.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
     parent: u32,
@@ -63,19 +63,19 @@ struct Open {
 /// Writes one ext4 image.
 pub(crate) struct Writer<'w, W> {
     out: BlockWriter<'w, W>,
-    /// Inode `n` at `n - 1`; `None` where there is none.
+    /// Inode `n` at index `n - 1`; `None` if unused.
     inodes: Vec<Option<Inode>>,
     /// Names made by hard links.
     hard_links: u32,
     open: Option<Open>,
-    /// Runs of blocks of files that later entries replaced.
+    /// Runs of blocks of files replaced by later entries.
     freed: Vec<(u32, u32)>,
     directory_xattr_bytes: usize,
     limits: Limits,
 }
 
 impl<'w, W: Write + Seek> Writer<'w, W> {
-    /// An image with the root directory and `lost+found`, which e2fsck insists on.
+    /// An image with the root directory and `lost+found`, which e2fsck requires.
     pub(crate) fn new(out: &'w mut W, limits: &Limits) -> Result<Self, FsError> {
         let limits = Limits {
             max_image_bytes: limits.max_image_bytes.min(MAX_DISK_BYTES),
@@ -102,7 +102,7 @@ impl<'w, W: Write + Seek> Writer<'w, W> {
         Ok(writer)
     }
 
-    /// Finds the directory in which `path` stands. Missing directories take over owner, mode and times of their parent.
+    /// Finds the directory of `path`. Missing directories are created with owner, mode and times of their parent.
     pub(crate) fn place(&mut self, path: &CleanPath) -> Result<Place, FsError> {
         self.close_file()?;
         let Some((parents, name)) = path.split() else {
@@ -136,7 +136,7 @@ impl<'w, W: Write + Seek> Writer<'w, W> {
         })
     }
 
-    /// Creates a file, or changes the one that is there. The content of a regular file follows by [`Self::write`].
+    /// Creates a file, or replaces an existing one. [`Self::write`] adds the content of a regular file.
     pub(crate) fn create(&mut self, place: &Place, attributes: Attributes) -> Result<u32, FsError> {
         self.close_file()?;
         let becomes_directory = attributes.file_type == FileType::Directory;
@@ -147,7 +147,7 @@ impl<'w, W: Write + Seek> Writer<'w, W> {
             Some((_, inode)) if inode.is_directory() && !becomes_directory => return Err(EntryError::ReplacesDirectory.into()),
             Some((_, inode)) if !inode.is_directory() && becomes_directory => return Err(EntryError::ReplacesFile.into()),
             Some((number, inode)) if inode.is_directory() => Some(number),
-            // Content that was written stays where it is, so the inode goes with it. The peer refuses such layers.
+            // Written content keeps its blocks, so its inode is not reused. hcsshim refuses such layers.
             Some((number, inode)) if inode.links < 2 => {
                 if matches!(inode.body, Body::Run { .. }) {
                     None
@@ -175,7 +175,7 @@ impl<'w, W: Write + Seek> Writer<'w, W> {
         Ok(number)
     }
 
-    /// Adds a hard link to what `target` names, which may be a symbolic link itself.
+    /// Adds a hard link to `target`, which may be a symbolic link.
     pub(crate) fn link(&mut self, place: &Place, target: &CleanPath, shown: &[u8]) -> Result<(), FsError> {
         self.close_file()?;
         let missing = || EntryError::NoLinkTarget(EntryName::new(shown));
@@ -208,7 +208,7 @@ impl<'w, W: Write + Seek> Writer<'w, W> {
         Ok(())
     }
 
-    /// Marks the directory in which `place` stands as hiding what lower layers have there.
+    /// Marks the directory of `place` as opaque: it hides the content of lower layers.
     pub(crate) fn make_opaque(&mut self, place: &Place) -> Result<(), FsError> {
         let number = place.parent;
         let mut attributes = self.attributes(number);
@@ -223,25 +223,34 @@ impl<'w, W: Write + Seek> Writer<'w, W> {
         self.make_inode(attributes, Some(number)).map(drop)
     }
 
-    /// Content of the file that was created last.
-    pub(crate) fn write(&mut self, piece: Piece<'_>) -> Result<(), FsError> {
-        let length = match piece {
-            Piece::Bytes(bytes) => bytes.len() as u64,
-            Piece::Zeros(length) => length,
-        };
-        match &mut self.open {
-            Some(open) if open.left >= length => open.left -= length,
-            // A whiteout or hard link that came with content.
-            _ => return Ok(()),
-        }
-        match piece {
-            Piece::Bytes(bytes) => self.out.write(bytes)?,
-            Piece::Zeros(length) => self.out.zeros(length)?,
+    /// Appends to the content of the file created last.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), FsError> {
+        if self.take_content(bytes.len() as u64) {
+            self.out.write(bytes)?;
         }
         Ok(())
     }
 
-    /// Ends the content of the file that was created last: its run of blocks is known now.
+    /// Appends `length` zeros to the content of the file created last.
+    pub(crate) fn write_zeros(&mut self, length: u64) -> Result<(), FsError> {
+        if self.take_content(length) {
+            self.out.zeros(length)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the file created last takes `length` more bytes. The content of a whiteout or hard link goes nowhere.
+    fn take_content(&mut self, length: u64) -> bool {
+        match &mut self.open {
+            Some(open) if open.left >= length => {
+                open.left -= length;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Ends the content of the file created last, whose run of blocks is now known.
     fn close_file(&mut self) -> Result<(), FsError> {
         let Some(Open {
             inode: number,
@@ -268,7 +277,7 @@ impl<'w, W: Write + Seek> Writer<'w, W> {
         Ok(())
     }
 
-    /// Fills a new inode, or an existing one that has no content; returns its number.
+    /// Fills a new inode, or an existing one without content; returns its number.
     fn make_inode(&mut self, attributes: Attributes, reuse: Option<u32>) -> Result<u32, FsError> {
         if reuse.is_none() && self.inodes.len() as u64 >= u64::from(self.limits.max_inodes) {
             return Err(EntryError::TooManyInodes {
@@ -283,7 +292,7 @@ impl<'w, W: Write + Seek> Writer<'w, W> {
             }
             .into());
         }
-        // Blocks of attributes, padding and a long link; content beyond that is the size the header announced.
+        // Content and link target, and three blocks for attributes and padding.
         self.reserve(attributes.size + attributes.target.len() as u64 + 3 * BLOCK_BYTES as u64)?;
         let mode = attributes.mode();
         let is_directory = attributes.file_type == FileType::Directory;
@@ -359,7 +368,7 @@ impl<'w, W: Write + Seek> Writer<'w, W> {
         Ok(number)
     }
 
-    /// Remembers what stands in a directory's attribute block, within the limit.
+    /// Keeps the attributes in a directory's attribute block, within the limit.
     fn keep_block_xattrs(&mut self, directory: &mut Directory, xattrs: Option<Vec<(Vec<u8>, Vec<u8>)>>) -> Result<(), EntryError> {
         let weight = |xattrs: &Xattrs| xattrs.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
         let before = weight(&directory.block_xattrs);
@@ -373,7 +382,7 @@ impl<'w, W: Write + Seek> Writer<'w, W> {
         }
     }
 
-    /// What a directory's inode says, as the peer reads it back.
+    /// A directory's attributes, decoded from its inode as hcsshim does.
     fn attributes(&self, number: u32) -> Attributes {
         let inode = self.inode(number);
         Attributes {
@@ -407,7 +416,7 @@ impl<'w, W: Write + Seek> Writer<'w, W> {
         }
     }
 
-    /// Takes one link from a file; with the last one go its inode and its blocks.
+    /// Removes one link from a file; removing the last one frees its inode and blocks.
     fn unlink(&mut self, number: Option<u32>) {
         let Some(number) = number else { return };
         self.inode_mut(number).links -= 1;
@@ -424,7 +433,7 @@ impl<'w, W: Write + Seek> Writer<'w, W> {
         }
     }
 
-    /// Refuses what would pass the limit before any of it is written.
+    /// Checks the image limit before `bytes` more are written.
     fn reserve(&self, bytes: u64) -> Result<(), EntryError> {
         let limit = self.limits.max_image_bytes;
         if self.out.position().saturating_add(bytes) > limit {

@@ -1,4 +1,4 @@
-//! Extended attributes: as many as fit stand behind the inode, the rest in one block (kernel: `fs/ext4/xattr.h`).
+//! Extended attributes: as many as fit in the inode, the rest in one block (kernel: `fs/ext4/xattr.h`).
 
 use super::Fields;
 use crate::BLOCK_BYTES;
@@ -6,7 +6,7 @@ use crate::error::{EntryError, EntryName};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-/// Bytes behind the inode's fixed part (152 of 256), less the magic number in front.
+/// Bytes after the inode's fixed part (152 of 256), less the magic number.
 pub(crate) const INLINE_BYTES: usize = 100;
 pub(super) const MAGIC: u32 = 0xea02_0000;
 /// Header of the attribute block.
@@ -26,7 +26,7 @@ const PREFIXES: [(u8, &[u8]); 7] = [
     (6, b"security."),
 ];
 
-/// Attributes by full name, sorted: their order decides which of them stand in the inode.
+/// Attributes by full name, sorted: the order decides which are stored in the inode.
 pub(crate) type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
 pub(super) type InlineArea = [u8; INLINE_BYTES];
 
@@ -37,10 +37,10 @@ struct Stored<'a> {
     value: &'a [u8],
 }
 
-/// The two places, encoded.
+/// The attributes as stored in the inode and in the block.
 pub(super) struct Encoded {
     pub(super) inline: Option<Box<InlineArea>>,
-    /// The attribute block; `None` if nothing stands in it.
+    /// The attribute block; `None` if it would be empty.
     pub(super) block: Option<Box<[u8; BLOCK_BYTES]>>,
 }
 
@@ -54,7 +54,7 @@ impl Stored<'_> {
     }
 }
 
-/// Places the attributes in name order: into the inode while there is room, else into the block.
+/// Stores the attributes in name order: in the inode while there is room, then in the block.
 pub(super) fn encode(xattrs: &Xattrs) -> Result<Encoded, EntryError> {
     let mut inline = (Vec::new(), INLINE_BYTES - LIST_END_BYTES);
     let mut block = (Vec::new(), BLOCK_AREA_BYTES - LIST_END_BYTES);
@@ -74,7 +74,7 @@ pub(super) fn encode(xattrs: &Xattrs) -> Result<Encoded, EntryError> {
     })
 }
 
-/// An attribute block without attributes: what is left when the attributes of an inode are replaced.
+/// An attribute block without attributes: replaces the block of an inode whose attributes no longer need it.
 pub(super) fn empty_block() -> Box<[u8; BLOCK_BYTES]> {
     let mut content = Box::new([0; BLOCK_BYTES]);
     // Reference count and number of blocks.
@@ -95,8 +95,8 @@ fn encode_block(mut list: Vec<Stored>) -> Option<Box<[u8; BLOCK_BYTES]>> {
     (!list.is_empty()).then_some(content)
 }
 
-/// The peer sorts by a comparison that is no order (any of number, length and name may decide), so the result depends on
-/// the algorithm: insertion sort up to 12 attributes, as in Go. Above that, which no image tool produces, the kernel's order.
+/// hcsshim's comparison is not a total order (any of number, length and name may decide), so the result depends on
+/// the algorithm: Go uses insertion sort up to 12 attributes. No image tool writes more; those are sorted as in the kernel.
 fn sort(list: &mut [Stored]) {
     if list.len() > 12 {
         list.sort_by(|a, b| (a.index, a.name.len(), a.name).cmp(&(b.index, b.name.len(), b.name)));
@@ -112,7 +112,7 @@ fn sort(list: &mut [Stored]) {
     }
 }
 
-/// Entries from the front, values from the back; offsets count from `delta` bytes before the area.
+/// Writes entries from the front and values from the back; offsets count from `delta` bytes before the area.
 fn put(list: &[Stored], area: &mut [u8], delta: usize) {
     let (mut entry, mut value) = (0, area.len());
     for stored in list {
@@ -129,8 +129,8 @@ fn put(list: &[Stored], area: &mut [u8], delta: usize) {
     }
 }
 
-/// Attributes of an area that [`encode`] made, up to the first entry with an empty short name (an access control list):
-/// the peer takes that for the end of the list.
+/// Decodes an area that [`encode`] wrote, up to the first entry with an empty short name (an access control list):
+/// hcsshim takes that for the end of the list.
 pub(super) fn decode_inline(area: &InlineArea) -> Vec<(Vec<u8>, Vec<u8>)> {
     decode(area, 0)
 }
@@ -190,7 +190,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_encoded_is_decoded(xattrs in proptest::collection::btree_map(attribute_name(), proptest::collection::vec(any::<u8>(), 0..90), 0..12)) {
+        fn attributes_round_trip(xattrs in proptest::collection::btree_map(attribute_name(), proptest::collection::vec(any::<u8>(), 0..90), 0..12)) {
             let encoded = encode(&xattrs).unwrap();
             let mut back = Xattrs::new();
             back.extend(encoded.inline.iter().flat_map(|area| decode_inline(area)));
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused_by_name() {
+    fn an_attribute_that_does_not_fit_is_refused_by_name() {
         let fits = Xattrs::from([(b"user.a".to_vec(), vec![1; 4060 - 16 - 4])]);
         assert!(encode(&fits).is_ok_and(|encoded| encoded.inline.is_none() && encoded.block.is_some()));
         for (name, value) in [
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn an_access_control_list_hides_what_stands_behind_it() {
+    fn an_access_control_list_hides_the_attributes_after_it() {
         let xattrs = Xattrs::from([
             (b"security.a".to_vec(), b"1".to_vec()),
             (b"system.posix_acl_access".to_vec(), b"2".to_vec()),

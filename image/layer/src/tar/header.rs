@@ -3,10 +3,10 @@
 use super::number::{parse_numeric, parse_octal};
 use super::sparse::{self, Fragment};
 use super::{Entry, HeaderError, Kind, TAR_BLOCK_BYTES, flag, until_nul};
-use crate::ext4::Time;
+use crate::time::Time;
 use std::ops::Range;
 
-/// A field of the header by its place and its name in messages.
+/// A header field: its byte range, and its name in messages.
 pub(super) type Field = (Range<usize>, &'static str);
 
 const NAME: Range<usize> = 0..100;
@@ -39,7 +39,7 @@ enum Format {
     Star,
 }
 
-/// A header whose checksum is right.
+/// A header with a valid checksum.
 pub(super) struct RawHeader {
     block: [u8; TAR_BLOCK_BYTES],
     format: Format,
@@ -81,7 +81,7 @@ impl RawHeader {
         sparse::fragments(&self.block[GNU_SPARSE], map)
     }
 
-    /// The entry that the header alone describes. All numeric fields must be numbers, whether they are used or not.
+    /// The entry that the header alone describes. All numeric fields must be valid, even unused ones.
     pub(super) fn entry(&self) -> Result<Entry, HeaderError> {
         let kind = match self.flag() {
             flag::HARD_LINK => Kind::HardLink,
@@ -130,7 +130,7 @@ impl RawHeader {
         Ok(Time::new(self.number(field)?, 0))
     }
 
-    /// Old versions of Go wrote a ustar prefix into GNU headers. Where the times are no numbers the peer takes
+    /// Old versions of Go wrote a ustar prefix into GNU headers. If the time fields are not numbers, Go's reader takes
     /// ASCII in their place as that prefix.
     fn gnu_times(&self, entry: &mut Entry) -> &[u8] {
         let stated = |field: Field| {

@@ -1,6 +1,6 @@
-//! Numbers and times as tar headers and pax records write them.
+//! Numbers and times in tar headers and pax records.
 
-use crate::ext4::Time;
+use crate::time::Time;
 
 /// A header field: octal digits between blanks and NULs, or base-256 when the first bit is set (GNU, star).
 pub(super) fn parse_numeric(field: &[u8]) -> Option<i64> {
@@ -10,7 +10,7 @@ pub(super) fn parse_numeric(field: &[u8]) -> Option<i64> {
     }
 }
 
-/// Two's complement, big-endian, whose first bit is the mark of the encoding and not the sign.
+/// Two's complement, big-endian; the first bit marks the encoding and is not the sign.
 fn parse_base256(field: &[u8], negative: bool) -> Option<i64> {
     let invert = if negative { 0xff } else { 0 };
     let mut value: u64 = 0;
@@ -37,7 +37,7 @@ pub(super) fn parse_octal(field: &[u8]) -> Option<i64> {
         value = value.checked_mul(8)? + u64::from(*digit - b'0');
         rest.next();
     }
-    // Behind the digits: a NUL ends the field whatever follows; blanks must reach to the end.
+    // After the digits, a NUL ends the field whatever follows; blanks must fill the rest.
     let rest: Vec<u8> = rest.copied().collect();
     let ended = rest.first() == Some(&0) || rest.iter().all(blank);
     ended.then_some(value as i64)
@@ -48,7 +48,7 @@ pub(super) fn parse_decimal(text: &[u8]) -> Option<i64> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-/// Seconds with an optional fraction, of which nine digits count (POSIX pax, "mtime").
+/// Seconds with an optional fraction, of which the first nine digits are used (POSIX pax, "mtime").
 pub(super) fn parse_time(text: &[u8]) -> Option<Time> {
     let dot = text.iter().position(|byte| *byte == b'.');
     let (seconds, fraction) = dot.map_or((text, [].as_slice()), |dot| (&text[..dot], &text[dot + 1..]));

@@ -10,7 +10,7 @@ const SPARSE_OFFSET: &[u8] = b"GNU.sparse.offset";
 const SPARSE_BYTES: &[u8] = b"GNU.sparse.numbytes";
 const SPARSE_MAP: &[u8] = b"GNU.sparse.map";
 
-/// Where a sparse file's map is.
+/// Where the map of a sparse file is stored.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum SparseForm {
     /// GNU formats 0.0 and 0.1.
@@ -19,7 +19,7 @@ pub(super) enum SparseForm {
     InData,
 }
 
-/// The records by keyword; of several with one keyword the last counts.
+/// The records by keyword; the last one with a keyword wins.
 #[derive(Debug, Default)]
 pub(super) struct Records(BTreeMap<Vec<u8>, Vec<u8>>);
 
@@ -30,7 +30,7 @@ impl Records {
         let mut rest = content;
         while !rest.is_empty() {
             let malformed = HeaderError::PaxRecord(content.len() - rest.len());
-            let Some((key, value, behind)) = split_record(rest) else {
+            let Some((key, value, after)) = split_record(rest) else {
                 return Err(malformed);
             };
             match (key, map.len() % 2) {
@@ -38,7 +38,7 @@ impl Records {
                 (SPARSE_OFFSET | SPARSE_BYTES, _) => return Err(malformed),
                 _ => drop(records.insert(key.to_vec(), value.to_vec())),
             }
-            rest = behind;
+            rest = after;
         }
         if !map.is_empty() {
             records.insert(SPARSE_MAP.to_vec(), map.join(b",".as_slice()));
@@ -46,7 +46,7 @@ impl Records {
         Ok(Records(records))
     }
 
-    /// Puts the records over what the header says. An empty value leaves the header's.
+    /// Overrides the header's values with the records'. An empty record leaves the header's value.
     pub(super) fn merge(&self, entry: &mut Entry, size: &mut i64) -> Result<(), HeaderError> {
         for (key, value) in &self.0 {
             if let Some(name) = key.strip_prefix(XATTR_PREFIX) {

@@ -1,7 +1,7 @@
-//! The decompressed tar in small portions: counted, and held to a limit.
+//! Reads the decompressed tar in small portions, counts its bytes and enforces the limit.
 
 use crate::digest::DiffId;
-use crate::stages::Stream;
+use crate::pipeline::Stream;
 use std::io;
 
 #[derive(Debug)]
@@ -13,9 +13,9 @@ pub(super) enum SourceError {
 pub(super) struct Source {
     stream: Stream,
     buffer: Vec<u8>,
-    /// Bytes of the buffer that were taken.
+    /// Bytes of the buffer already consumed.
     taken: usize,
-    /// Bytes that the stream has given.
+    /// Bytes received from the stream.
     read: u64,
     limit: u64,
 }
@@ -31,17 +31,17 @@ impl Source {
         }
     }
 
-    /// Bytes taken out so far.
+    /// Bytes consumed so far.
     pub(super) fn offset(&self) -> u64 {
         self.read - (self.buffer.len() - self.taken) as u64
     }
 
-    /// Digest of the stream, once [`Self::take`] has found its end.
+    /// Digest of the stream, once [`Self::take`] has reached its end.
     pub(super) fn digest(&self) -> Option<DiffId> {
         self.stream.digest()
     }
 
-    /// At least one and at most `most` bytes; none only at the end of the stream.
+    /// At least one and at most `most` bytes; empty only at the end of the stream.
     pub(super) fn take(&mut self, most: u64) -> Result<&[u8], SourceError> {
         if self.taken == self.buffer.len() {
             self.taken = 0;
@@ -56,7 +56,7 @@ impl Source {
         Ok(&self.buffer[start..self.taken])
     }
 
-    /// Fills `target` and returns how much of it; less only at the end of the stream.
+    /// Fills `target` and returns the number of bytes; fewer than requested only at the end of the stream.
     pub(super) fn fill(&mut self, target: &mut [u8]) -> Result<usize, SourceError> {
         let mut filled = 0;
         while filled < target.len() {
@@ -70,7 +70,7 @@ impl Source {
         Ok(filled)
     }
 
-    /// Drops `count` bytes and returns how many there were.
+    /// Skips `count` bytes and returns how many the stream had.
     pub(super) fn skip(&mut self, count: u64) -> Result<u64, SourceError> {
         let mut skipped = 0;
         while skipped < count {

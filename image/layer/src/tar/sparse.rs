@@ -4,11 +4,11 @@ use super::number::{parse_decimal, parse_numeric};
 use super::source::Source;
 use super::{HeaderError, MAX_SPECIAL_BYTES, Problem, TAR_BLOCK_BYTES};
 
-/// Most fragments of one file; as many as fit into the longest map in records.
+/// Most fragments of one file: as many as fit into the longest map in pax records.
 const MAX_FRAGMENTS: usize = MAX_SPECIAL_BYTES as usize / 16;
 /// Offset and length, 12 bytes each.
 const FRAGMENT_BYTES: usize = 24;
-/// An extension block: 21 fragments and a byte that tells whether another block follows.
+/// An extension block: 21 fragments and a byte that says whether another block follows.
 const EXTENSION_BYTES: usize = 21 * FRAGMENT_BYTES + 1;
 
 /// A part of the file that the tar holds, in bytes of the file.
@@ -26,7 +26,7 @@ pub(super) enum Step {
     End,
 }
 
-/// A checked map and how far the file has been read: fragments in order, none overlapping, none past the end.
+/// A validated map and the read position: fragments are in order, do not overlap, and end within the file.
 #[derive(Debug)]
 pub(super) struct SparseMap {
     /// Start and end of each fragment.
@@ -59,7 +59,7 @@ impl SparseMap {
         })
     }
 
-    /// The next part. Holes count as read at once, data as far as [`Self::advance`] says.
+    /// The next part of the file. A hole counts as read at once, data when passed to [`Self::advance`].
     pub(super) fn step(&mut self) -> Step {
         while self.position >= self.current.1 {
             match self.fragments.next() {
@@ -98,11 +98,11 @@ pub(super) fn fragments(area: &[u8], map: &mut Vec<Fragment>) -> Result<bool, He
     Ok(more[0] != 0)
 }
 
-/// Fragments of an extension block behind an old GNU header.
+/// Fragments of an extension block after an old GNU header.
 pub(super) fn extension_entries(block: &[u8; TAR_BLOCK_BYTES], map: &mut Vec<Fragment>) -> Result<bool, HeaderError> {
     let before = map.len();
     let more = fragments(&block[..EXTENSION_BYTES], map)?;
-    // A chain of empty blocks would be read for ever.
+    // Refuse empty blocks: a chain of them would never end.
     if more && map.len() == before {
         Err(HeaderError::SparseMap)
     } else {
@@ -110,7 +110,7 @@ pub(super) fn extension_entries(block: &[u8; TAR_BLOCK_BYTES], map: &mut Vec<Fra
     }
 }
 
-/// Pairs of decimal numbers, as pax records and the map in the data have them.
+/// Pairs of decimal numbers, as in pax records and in the map within the data.
 pub(super) fn fragment_pairs<'a>(mut numbers: impl Iterator<Item = &'a [u8]>) -> Result<Vec<Fragment>, HeaderError> {
     let mut map = Vec::new();
     while let Some(offset) = numbers.next() {
@@ -131,7 +131,7 @@ fn push(map: &mut Vec<Fragment>, fragment: Fragment) -> Result<(), HeaderError> 
 }
 
 /// The map of format 1.0: lines with the count and that many pairs, in whole tar blocks at the start of the data.
-/// Returns how many bytes of the data it took.
+/// Returns the size of the map in bytes.
 pub(super) fn map_in_data(source: &mut Source, available: u64) -> Result<(Vec<Fragment>, u64), Problem> {
     let mut text = Vec::new();
     let mut lines = 0;

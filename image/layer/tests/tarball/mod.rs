@@ -1,4 +1,4 @@
-//! Tars made by hand, down to the bytes that no tool would write.
+//! Builds tars byte by byte, including ones that no tool writes.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 pub const BLOCK: usize = 512;
@@ -64,7 +64,7 @@ pub fn header(name: &str, flag: u8, size: u64, link: &str) -> [u8; BLOCK] {
     sealed(block)
 }
 
-/// The header with `bytes` put at `offset` and the checksum made right again.
+/// The header with `bytes` written at `offset` and a corrected checksum.
 pub fn patched(mut block: [u8; BLOCK], offset: usize, bytes: &[u8]) -> [u8; BLOCK] {
     block[offset..offset + bytes.len()].copy_from_slice(bytes);
     sealed(block)

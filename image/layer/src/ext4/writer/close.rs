@@ -1,4 +1,4 @@
-//! The end of an image: directories, inode table, bitmaps, and at last the blocks that were left out at the start.
+//! Completes the image: directories, inode table, bitmaps, and last the blocks reserved at the start.
 
 use super::{FsError, Writer};
 use crate::BLOCK_BYTES;
@@ -11,7 +11,7 @@ use crate::ext4::{INODE_BYTES, ROOT_INODE, TYPE_MASK};
 use std::io::{Seek, Write};
 
 impl<'w, W: Write + Seek> Writer<'w, W> {
-    /// Writes directories and tables; the image is whole, and the blocks that were left out at the start are there.
+    /// Writes directories and tables, then superblock and descriptors; the image is then complete.
     pub(crate) fn finish(mut self) -> Result<BlockWriter<'w, W>, FsError> {
         self.close_file()?;
         self.write_directories()?;
@@ -45,7 +45,7 @@ impl<'w, W: Write + Seek> Writer<'w, W> {
         Ok(self.out)
     }
 
-    /// Directories from the root down, each as one run of blocks.
+    /// Writes directories from the root down, each as one run of blocks.
     fn write_directories(&mut self) -> Result<(), FsError> {
         let mut waiting = vec![(ROOT_INODE, ROOT_INODE)];
         while let Some((number, parent)) = waiting.pop() {

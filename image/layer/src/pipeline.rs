@@ -1,9 +1,9 @@
-//! Three stages at once: one thread reads and decompresses, one takes the tar's digest, the caller builds the image.
+//! A pipeline of three threads: one reads and decompresses, one computes the tar's digest, the caller builds the image.
 //!
 //! ```text
 //!        input ──► decompress ──► digest ──► Stream ──► tar entries, ext4, leaves of the tree
 //!                      ▲                        │
-//!                      └── used-up buffers ─────┘    POOL_BUFFERS of them: the stages wait for each other
+//!                      └──── empty buffers ─────┘    POOL_BUFFERS of them: a fast stage waits for a slow one
 //! ```
 
 use crate::compression::Decompressed;
@@ -13,35 +13,35 @@ use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
-/// Large enough to make the hand-over cheap, small enough to stay in a cache.
+/// Large enough to make passing a buffer cheap, small enough to stay in the CPU cache.
 const BUFFER_BYTES: usize = 256 << 10;
 const POOL_BUFFERS: usize = 8;
 
-/// What a stage hands to the next one.
-enum Message {
-    /// Tar bytes, never none.
+/// What a stage passes to the next one; `E` is what it adds at the end of the tar.
+enum Message<E> {
+    /// Tar bytes; never empty.
     Data(Vec<u8>),
-    /// The input cannot be read or decompressed further.
+    /// The input cannot be read or decompressed any further.
     Failed(io::Error),
-    /// The tar has ended, and this is its digest.
-    End(DiffId),
+    /// The tar has ended.
+    End(E),
 }
 
 /// The decompressed tar as it arrives.
 pub(crate) struct Stream {
-    messages: Receiver<Message>,
-    used_up: Sender<Vec<u8>>,
+    messages: Receiver<Message<DiffId>>,
+    pool: Sender<Vec<u8>>,
     digest: Option<DiffId>,
 }
 
 impl Stream {
-    /// Exchanges a buffer that was used up for the next one; an empty one at the end of the tar.
-    pub(crate) fn next(&mut self, used_up: Vec<u8>) -> io::Result<Vec<u8>> {
+    /// Returns a buffer for reuse and takes the next one, which has no bytes at the end of the tar.
+    pub(crate) fn next(&mut self, used: Vec<u8>) -> io::Result<Vec<u8>> {
         if self.digest.is_some() {
             return Ok(Vec::new());
         }
-        // Nobody takes buffers back once the input has ended.
-        let _ = self.used_up.send(used_up);
+        // The decompressor no longer receives buffers once the input has ended.
+        let _ = self.pool.send(used);
         match self.messages.recv() {
             Ok(Message::Data(data)) => Ok(data),
             Ok(Message::Failed(error)) => Err(error),
@@ -59,14 +59,14 @@ impl Stream {
     }
 }
 
-/// Runs the first two stages while `act` consumes what they produce.
-pub(crate) fn run<R: Read + Send, T>(input: R, act: impl FnOnce(Stream) -> T) -> io::Result<T> {
+/// Runs the first two stages while `consume` takes what they produce.
+pub(crate) fn run<R: Read + Send, T>(input: R, consume: impl FnOnce(Stream) -> T) -> io::Result<T> {
     thread::scope(|scope| {
-        let (used_up, empty) = channel();
+        let (pool, empty) = channel();
         let (raw, to_digest) = channel();
         let (digested, messages) = channel();
         for _ in 0..POOL_BUFFERS {
-            let _ = used_up.send(Vec::new());
+            let _ = pool.send(Vec::new());
         }
         let spawn = |name: &str| thread::Builder::new().name(format!("layer-{name}"));
         let decompress = spawn("inflate").spawn_scoped(scope, move || {
@@ -75,19 +75,19 @@ pub(crate) fn run<R: Read + Send, T>(input: R, act: impl FnOnce(Stream) -> T) ->
             }
         })?;
         let digest = spawn("digest").spawn_scoped(scope, move || digest(&to_digest, &digested))?;
-        let result = act(Stream {
+        let result = consume(Stream {
             messages,
-            used_up,
+            pool,
             digest: None,
         });
-        // A panic in either has shown itself as an end before the end; it need not end the caller too.
+        // If either thread panicked, `Stream::next` has returned an error; the caller need not panic too.
         let _ = (decompress.join(), digest.join());
         Ok(result)
     })
 }
 
-/// Fills buffers until the input ends or nobody listens any more.
-fn decompress(input: impl Read, empty: &Receiver<Vec<u8>>, out: &Sender<Message>) -> io::Result<()> {
+/// Fills buffers until the input ends or the next stage has stopped.
+fn decompress(input: impl Read, empty: &Receiver<Vec<u8>>, out: &Sender<Message<()>>) -> io::Result<()> {
     let mut input = Decompressed::new(input)?;
     while let Ok(mut buffer) = empty.recv() {
         buffer.resize(BUFFER_BYTES, 0);
@@ -102,8 +102,7 @@ fn decompress(input: impl Read, empty: &Receiver<Vec<u8>>, out: &Sender<Message>
         }
         buffer.truncate(filled);
         if filled == 0 {
-            // The digest stage knows the digest, and puts it here.
-            let _ = out.send(Message::End(DiffId([0; 32])));
+            let _ = out.send(Message::End(()));
             break;
         }
         if out.send(Message::Data(buffer)).is_err() {
@@ -113,8 +112,8 @@ fn decompress(input: impl Read, empty: &Receiver<Vec<u8>>, out: &Sender<Message>
     Ok(())
 }
 
-/// Passes everything on, and replaces the end by one with the digest.
-fn digest(input: &Receiver<Message>, out: &Sender<Message>) {
+/// Forwards every message, and adds the digest to the last.
+fn digest(input: &Receiver<Message<()>>, out: &Sender<Message<DiffId>>) {
     let mut digest = Sha256::new();
     for message in input {
         let message = match message {
@@ -122,8 +121,8 @@ fn digest(input: &Receiver<Message>, out: &Sender<Message>) {
                 digest.update(&data);
                 Message::Data(data)
             }
-            Message::End(_) => Message::End(DiffId(digest.finalize_reset().into())),
-            failed => failed,
+            Message::End(()) => Message::End(DiffId(digest.finalize_reset().into())),
+            Message::Failed(error) => Message::Failed(error),
         };
         if out.send(message).is_err() {
             return;
@@ -163,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_in_comes_out_with_its_digest() {
+    fn data_arrives_unchanged_with_its_digest() {
         for left in [0, 1, BUFFER_BYTES, 20 * BUFFER_BYTES + 5] {
             let (all, digest) = run(Input { left, end: || Ok(0) }, collect).unwrap().unwrap();
             assert!(all == vec![7; left]);

@@ -1,11 +1,11 @@
-//! The one pass: decompress, hash, read entries, put them into the image, append the tree.
+//! The conversion: one pass that reads the tar's entries, adds them to the ext4 image and appends the hash tree.
 
 use crate::digest::{DiffId, RootHash};
 use crate::error::{ConvertError, EntryError, EntryName};
 use crate::ext4::{Attributes, CleanPath, FileType, FsError, Writer};
 use crate::limits::Limits;
-use crate::stages::{self, Stream};
-use crate::tar::{Entry, Kind, TarReader};
+use crate::pipeline::{self, Stream};
+use crate::tar::{Entry, Kind, Piece, TarError, TarReader};
 use crate::verity;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
@@ -13,48 +13,49 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 const WHITEOUT_PREFIX: &[u8] = b".wh.";
 const OPAQUE_WHITEOUT: &[u8] = b".wh..wh..opq";
 
-/// What a conversion says about its result.
+/// The result of a conversion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Converted {
-    /// Root of the hash tree.
+    /// Root of the dm-verity tree.
     pub root_hash: RootHash,
-    /// Digest of the tar, to the end of the stream.
+    /// SHA-256 of the decompressed tar to the end of the stream: the diff id in an image's config (OCI image spec, "Layer DiffID").
     pub diff_id: DiffId,
     /// Blocks of 4 KiB of the ext4 image; the verity superblock is the next one.
     pub data_blocks: u64,
-    /// Blocks of 4 KiB of everything that was written.
+    /// Blocks of 4 KiB of image, superblock and tree.
     pub total_blocks: u64,
 }
 
-/// Converts a layer. The image starts at the start of `output` and ends where the position is left.
+/// Converts a layer. The image starts at the start of `output` and ends at its final position.
 ///
-/// Equal tars give equal bytes, whatever their compression. `output` is only written to, mostly in order, and by the
-/// caller's thread; two more threads read, decompress and digest the input while it lasts.
+/// Equal tars give equal bytes, whatever their compression. The caller's thread writes `output`,
+/// mostly in order; two more threads read, decompress and hash the input.
 pub fn convert<R: Read + Send, W: Write + Seek>(input: R, output: &mut W, limits: &Limits) -> Result<Converted, ConvertError> {
     let unstarted = |source| ConvertError::Read { offset: 0, source };
-    stages::run(input, |stream| build(stream, output, limits)).map_err(unstarted)?
+    pipeline::run(input, |stream| build(stream, output, limits)).map_err(unstarted)?
 }
 
 fn build<W: Write + Seek>(stream: Stream, output: &mut W, limits: &Limits) -> Result<Converted, ConvertError> {
     let mut tar = TarReader::new(stream, limits.max_tar_bytes);
-    let mut image = Writer::new(output, limits).map_err(closing)?;
+    let mut image = Writer::new(output, limits).map_err(close_error)?;
     let mut name = Vec::new();
     loop {
-        let entry = tar.next().map_err(|error| ConvertError::from_tar(error, tar.offset(), &name))?;
+        let entry = tar.next().map_err(|error| tar_error(error, tar.offset(), &name))?;
         let Some(entry) = entry else { break };
         name.clone_from(&entry.name);
-        apply(&mut image, entry, limits).map_err(|error| ConvertError::from_fs(error, &name))?;
+        add_entry(&mut image, entry, limits).map_err(|error| entry_error(error, &name))?;
         loop {
             let offset = tar.offset();
-            match tar.piece() {
-                Ok(None) => break,
-                Ok(Some(piece)) => image.write(piece).map_err(|error| ConvertError::from_fs(error, &name))?,
-                Err(error) => return Err(ConvertError::from_tar(error, offset, &name)),
-            }
+            let written = match tar.piece().map_err(|error| tar_error(error, offset, &name))? {
+                None => break,
+                Some(Piece::Bytes(bytes)) => image.write(bytes),
+                Some(Piece::Zeros(length)) => image.write_zeros(length),
+            };
+            written.map_err(|error| entry_error(error, &name))?;
         }
     }
-    let diff_id = tar.finish().map_err(|error| ConvertError::from_tar(error, tar.offset(), &name))?;
-    let blocks = image.finish().map_err(closing)?;
+    let diff_id = tar.finish().map_err(|error| tar_error(error, tar.offset(), &name))?;
+    let blocks = image.finish().map_err(close_error)?;
     let (output, hasher, leaves) = blocks.finish().map_err(ConvertError::Write)?;
     let data_blocks = (leaves.len() / 32) as u64;
     let (root_hash, tree_blocks) = verity::append(output, &hasher, leaves).map_err(ConvertError::Write)?;
@@ -67,21 +68,46 @@ fn build<W: Write + Seek>(stream: Stream, output: &mut W, limits: &Limits) -> Re
     })
 }
 
-/// Computes what [`convert`] would return, and keeps nothing of the image.
+/// Computes what [`convert`] returns, without storing the image.
 pub fn hash<R: Read + Send>(input: R, limits: &Limits) -> Result<Converted, ConvertError> {
     convert(input, &mut Discard { position: 0 }, limits)
 }
 
-fn closing(error: FsError) -> ConvertError {
+/// A failure of the tar reader at `offset`, while `last` was the newest entry.
+fn tar_error(error: TarError, offset: u64, last: &[u8]) -> ConvertError {
+    let last = EntryName::new(last);
+    let entry = |name, source| ConvertError::Entry { name, source };
+    match error {
+        TarError::Read(source) => ConvertError::Read { offset, source },
+        TarError::TooLong { limit } => ConvertError::TarTooLong { limit, last },
+        TarError::Header { offset, source } => ConvertError::Header { offset, last, source },
+        TarError::Truncated => entry(last, EntryError::Truncated),
+        TarError::SparseData => entry(last, EntryError::SparseData),
+    }
+}
+
+/// A failure of the file system while the entry `name` was added.
+fn entry_error(error: FsError, name: &[u8]) -> ConvertError {
+    match error {
+        FsError::Write(source) => ConvertError::Write(source),
+        FsError::Refused(source) => ConvertError::Entry {
+            name: EntryName::new(name),
+            source,
+        },
+    }
+}
+
+/// A failure of the file system outside of any entry.
+fn close_error(error: FsError) -> ConvertError {
     match error {
         FsError::Write(source) => ConvertError::Write(source),
         FsError::Refused(source) => ConvertError::Close(source),
     }
 }
 
-fn apply<W: Write + Seek>(image: &mut Writer<'_, W>, entry: Entry, limits: &Limits) -> Result<(), FsError> {
+fn add_entry<W: Write + Seek>(image: &mut Writer<'_, W>, entry: Entry, limits: &Limits) -> Result<(), FsError> {
     let place = image.place(&CleanPath::new(&entry.name, limits.max_path_bytes)?)?;
-    // A name with a slash at its end has no last part, and is no whiteout.
+    // A name that ends with a slash is never a whiteout.
     let last = entry.name.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
     if last == OPAQUE_WHITEOUT {
         return image.make_opaque(&place);
@@ -90,7 +116,7 @@ fn apply<W: Write + Seek>(image: &mut Writer<'_, W>, entry: Entry, limits: &Limi
         if matches!(hidden, b"" | b"." | b"..") {
             return Err(EntryError::EmptyWhiteout.into());
         }
-        // overlayfs: a character device 0/0 hides what lower layers have by this name.
+        // In overlayfs a character device 0/0 hides the name in lower layers.
         return image
             .create(&place.sibling(hidden), Attributes::new(FileType::CharDevice, 0))
             .map(drop);
@@ -126,7 +152,7 @@ fn apply<W: Write + Seek>(image: &mut Writer<'_, W>, entry: Entry, limits: &Limi
     image.create(&place, attributes).map(drop)
 }
 
-/// An output that is only counted.
+/// An output that only counts bytes.
 struct Discard {
     position: u64,
 }
@@ -147,7 +173,7 @@ impl Seek for Discard {
         let position = match to {
             SeekFrom::Start(position) => Some(position),
             SeekFrom::Current(by) => self.position.checked_add_signed(by),
-            // The end is not known: nothing is kept.
+            // Nothing is stored, so the end is unknown.
             SeekFrom::End(_) => None,
         };
         self.position = position.ok_or(io::ErrorKind::InvalidInput)?;
