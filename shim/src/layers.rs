@@ -1,32 +1,31 @@
-//! From a container's id to its image's layers as verity images on this host.
+//! The layers of a container's image, as dm-verity images on this host.
 //!
 //! ```text
 //! containerd: container → image → manifest → config (diff ids) and blobs ─► cache: one ext4 + tree per diff id
 //! ```
-//! Nothing is configured for it: the default snapshotter does, whose mounts name no image. That the image still is
-//! the one the container was made from is checked by the chain id of its snapshot.
+//! It needs no special snapshotter: the mounts of the default one do not name the image, so containerd's API is asked.
+//! The chain id of the container's snapshot shows that the image's name still points to the same image.
 
 mod cache;
 mod content;
-mod image;
 
 pub use cache::{Cache, CacheError, CachedLayer};
 
 use content::{Content, ContentError};
-use image::{Image, ImageError};
+use oci::{Config, Document, DocumentError, Image, ImageError, Manifest, limits::INDEXES_MAX};
 use std::{path::Path, sync::Arc};
 use tokio::{sync::Semaphore, task::JoinSet};
 
-/// Most layers of an image: what one overlay in the guest takes.
+/// Most layers of an image: the limit of one overlay mount in the guest.
 const LAYERS_MAX: usize = agent_protocol::limits::OVERLAY_LAYERS;
 
-/// Why the layers of a container cannot be had.
+/// Why the layers of a container are not available.
 #[derive(Debug, thiserror::Error)]
 pub enum LayersError {
-    /// containerd does not have what is needed.
+    /// containerd does not provide the image.
     #[error(transparent)]
     Content(#[from] ContentError),
-    /// The image is not one that we can read.
+    /// The image's documents cannot be used.
     #[error("image {image} cannot be used")]
     Image {
         /// Its name.
@@ -35,23 +34,23 @@ pub enum LayersError {
         source: ImageError,
     },
     /// The container has no image (`ctr run --rootfs`).
-    #[error("container {0} was not made from an image; its root file system cannot be taken into the VM")]
+    #[error("container {0} was not created from an image; its root file system cannot be used in the VM")]
     NoImage(String),
-    /// The name of the image was given to another one since.
+    /// The image's name now points to another image.
     #[error(
-        "image {image} is not the one that container {container} was made from: its chain id is {actual}, the snapshot's is {expected}"
+        "image {image} is not the one that container {container} was created from: its chain id is {actual}, the snapshot's is {expected}"
     )]
     Retagged {
         /// The image's name.
         image: String,
         /// The container's id.
         container: String,
-        /// What the snapshot was made from.
+        /// Chain id of the snapshot's parent.
         expected: String,
-        /// What the image now is.
+        /// Chain id of the image.
         actual: String,
     },
-    /// More layers than an overlay takes.
+    /// More layers than an overlay mount supports.
     #[error("image {image} has {layers} layers, more than {LAYERS_MAX}")]
     Many {
         /// The image's name.
@@ -65,7 +64,7 @@ pub enum LayersError {
 }
 
 impl LayersError {
-    /// Whether something must be put right outside of the shim first.
+    /// Whether the user must correct something outside of the shim first.
     pub fn is_precondition(&self) -> bool {
         matches!(
             self,
@@ -74,7 +73,7 @@ impl LayersError {
     }
 }
 
-/// The layers of `container`'s image, lowest first, each converted once per node.
+/// The layers of `container`'s image, bottom first, each converted once per node.
 ///
 /// # Errors
 /// See [`LayersError`].
@@ -86,7 +85,7 @@ pub async fn of_container(address: &str, namespace: &str, container: &str, cache
     }
     let image = read_image(&content, &found.image).await?;
     let expected = content.snapshot_parent(&found).await?;
-    let actual = image.chain_id();
+    let actual = image.chain_id().map(|id| id.to_string()).unwrap_or_default();
     if actual != expected {
         return Err(LayersError::Retagged {
             image: found.image,
@@ -98,21 +97,16 @@ pub async fn of_container(address: &str, namespace: &str, container: &str, cache
     convert_all(&content, image, Cache::open(cache_dir)?).await
 }
 
+/// Reads the image's manifest and config.
 async fn read_image(content: &Content, name: &str) -> Result<Image, LayersError> {
     let bad = |source| LayersError::Image {
         image: name.to_owned(),
         source,
     };
-    let mut digest = content.image_target(name).await?;
-    let manifest = loop {
-        let document = content.document(&digest, name).await?;
-        match image::parse(&document).map_err(bad)? {
-            image::Document::Manifest(manifest) => break manifest,
-            image::Document::Index(index) => digest = index.choose().map_err(bad)?,
-        }
-    };
-    let config = content.document(manifest.config(), name).await?;
-    let image = Image::new(manifest, &config).map_err(bad)?;
+    let manifest = read_manifest(content, name).await?;
+    let config = content.document(&manifest.config.digest.to_string(), name).await?;
+    let image = Config::parse(&config).map_err(ImageError::from);
+    let image = image.and_then(|config| Image::new(manifest, config)).map_err(bad)?;
     match image.layers.len() {
         n if n > LAYERS_MAX => Err(LayersError::Many {
             image: name.to_owned(),
@@ -122,7 +116,24 @@ async fn read_image(content: &Content, name: &str) -> Result<Image, LayersError>
     }
 }
 
-/// Converts what the cache does not hold, as many at once as there are processors.
+/// Follows indexes from the image's name to the manifest for the guest.
+async fn read_manifest(content: &Content, name: &str) -> Result<Manifest, LayersError> {
+    let bad = |source: DocumentError| LayersError::Image {
+        image: name.to_owned(),
+        source: source.into(),
+    };
+    let mut digest = content.image_target(name).await?;
+    for _ in 0..=INDEXES_MAX {
+        let document = content.document(&digest, name).await?;
+        match Document::parse(&document).map_err(bad)? {
+            Document::Manifest(manifest) => return Ok(manifest),
+            Document::Index(index) => digest = index.choose().map_err(bad)?.to_string(),
+        }
+    }
+    Err(bad(DocumentError::Nesting))
+}
+
+/// Converts the layers that the cache lacks, as many at once as there are processors.
 async fn convert_all(content: &Arc<Content>, image: Image, cache: Cache) -> Result<Vec<CachedLayer>, LayersError> {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let slots = Arc::new(Semaphore::new(processors));
@@ -130,7 +141,7 @@ async fn convert_all(content: &Arc<Content>, image: Image, cache: Cache) -> Resu
     for (position, layer) in image.layers.into_iter().enumerate() {
         let (content, cache, slots) = (content.clone(), cache.clone(), slots.clone());
         work.spawn(async move {
-            // Nobody closes the semaphore, and a missing permit would only cost speed.
+            // The semaphore is never closed, and it only limits the load.
             let _slot = slots.acquire_owned().await.ok();
             if let Some(hit) = cache.get(&layer.diff_id)? {
                 return Ok((position, hit));

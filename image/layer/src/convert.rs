@@ -1,12 +1,13 @@
 //! The conversion: one pass that reads the tar's entries, adds them to the ext4 image and appends the hash tree.
 
-use crate::digest::{DiffId, RootHash};
 use crate::error::{ConvertError, EntryError, EntryName};
 use crate::ext4::{Attributes, CleanPath, FileType, FsError, Writer};
 use crate::limits::Limits;
 use crate::pipeline::{self, Stream};
+use crate::root_hash::RootHash;
 use crate::tar::{Entry, Kind, Piece, TarError, TarReader};
 use crate::verity;
+use oci::Digest;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
 /// OCI image spec, "Whiteouts".
@@ -19,7 +20,7 @@ pub struct Converted {
     /// Root of the dm-verity tree.
     pub root_hash: RootHash,
     /// SHA-256 of the decompressed tar to the end of the stream: the diff id in an image's config (OCI image spec, "Layer DiffID").
-    pub diff_id: DiffId,
+    pub diff_id: Digest,
     /// Blocks of 4 KiB of the ext4 image; the verity superblock is the next one.
     pub data_blocks: u64,
     /// Blocks of 4 KiB of image, superblock and tree.

@@ -14,19 +14,19 @@
 mod blocks;
 mod compression;
 mod convert;
-mod digest;
 mod error;
 mod ext4;
 mod limits;
 mod pipeline;
+mod root_hash;
 pub mod scratch;
 mod tar;
 mod time;
 mod verity;
 
 pub use convert::{Converted, convert, hash};
-pub use digest::{DiffId, DigestError, RootHash};
 pub use error::{ConvertError, EntryError, EntryName};
 pub use limits::Limits;
+pub use root_hash::{RootHash, RootHashError};
 pub use tar::HeaderError;
 pub use verity::{BLOCK_BYTES, SALT, hash_blocks};

@@ -7,8 +7,8 @@
 //! ```
 
 use crate::compression::Decompressed;
-use crate::digest::DiffId;
-use sha2::{Digest, Sha256};
+use oci::Digest;
+use sha2::{Digest as _, Sha256};
 use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -29,9 +29,9 @@ enum Message<E> {
 
 /// The decompressed tar as it arrives.
 pub(crate) struct Stream {
-    messages: Receiver<Message<DiffId>>,
+    messages: Receiver<Message<Digest>>,
     pool: Sender<Vec<u8>>,
-    digest: Option<DiffId>,
+    digest: Option<Digest>,
 }
 
 impl Stream {
@@ -54,7 +54,7 @@ impl Stream {
     }
 
     /// The digest of the whole tar, once it has been read to its end.
-    pub(crate) fn digest(&self) -> Option<DiffId> {
+    pub(crate) fn digest(&self) -> Option<Digest> {
         self.digest
     }
 }
@@ -113,7 +113,7 @@ fn decompress(input: impl Read, empty: &Receiver<Vec<u8>>, out: &Sender<Message<
 }
 
 /// Forwards every message, and adds the digest to the last.
-fn digest(input: &Receiver<Message<()>>, out: &Sender<Message<DiffId>>) {
+fn digest(input: &Receiver<Message<()>>, out: &Sender<Message<Digest>>) {
     let mut digest = Sha256::new();
     for message in input {
         let message = match message {
@@ -121,7 +121,7 @@ fn digest(input: &Receiver<Message<()>>, out: &Sender<Message<DiffId>>) {
                 digest.update(&data);
                 Message::Data(data)
             }
-            Message::End(()) => Message::End(DiffId(digest.finalize_reset().into())),
+            Message::End(()) => Message::End(Digest::from_sha256(digest.finalize_reset().into())),
             Message::Failed(error) => Message::Failed(error),
         };
         if out.send(message).is_err() {
@@ -149,7 +149,7 @@ mod tests {
         }
     }
 
-    fn collect(mut stream: Stream) -> io::Result<(Vec<u8>, DiffId)> {
+    fn collect(mut stream: Stream) -> io::Result<(Vec<u8>, Digest)> {
         let mut all = Vec::new();
         let mut buffer = Vec::new();
         loop {
@@ -166,7 +166,7 @@ mod tests {
         for left in [0, 1, BUFFER_BYTES, 20 * BUFFER_BYTES + 5] {
             let (all, digest) = run(Input { left, end: || Ok(0) }, collect).unwrap().unwrap();
             assert!(all == vec![7; left]);
-            assert_eq!(digest, DiffId(Sha256::digest(&all).into()));
+            assert_eq!(digest, Digest::of(&all));
         }
     }
 

@@ -16,13 +16,13 @@ mod pax;
 mod source;
 mod sparse;
 
-use crate::digest::DiffId;
 use crate::pipeline::Stream;
 use crate::time::Time;
 pub use error::HeaderError;
 use error::Problem;
 pub(crate) use error::TarError;
 use header::RawHeader;
+use oci::Digest;
 use pax::Records;
 use source::Source;
 use sparse::SparseMap;
@@ -117,7 +117,7 @@ impl TarReader {
     }
 
     /// Reads past the archive's end to the end of the stream, and returns the digest of the whole stream.
-    pub(crate) fn finish(&mut self) -> Result<DiffId, TarError> {
+    pub(crate) fn finish(&mut self) -> Result<Digest, TarError> {
         while !self.source.take(u64::MAX)?.is_empty() {}
         let unended = || TarError::Read(io::ErrorKind::UnexpectedEof.into());
         self.source.digest().ok_or_else(unended)

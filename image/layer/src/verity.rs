@@ -1,6 +1,6 @@
 //! The dm-verity hash tree and its superblock (kernel: Documentation/admin-guide/device-mapper/verity.rst; cryptsetup: `verity.c`).
 
-use crate::digest::RootHash;
+use crate::root_hash::RootHash;
 use sha2::{Digest, Sha256};
 use std::io::{self, Write};
 

@@ -3,9 +3,9 @@
 mod tarball;
 
 use flate2::{Compression, write::GzEncoder};
-use layer::{BLOCK_BYTES, ConvertError, Converted, DiffId, Limits};
+use layer::{BLOCK_BYTES, ConvertError, Converted, Limits};
+use oci::Digest;
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
-use sha2::{Digest, Sha256};
 use std::io::{Cursor, Write};
 use tarball::{BLOCK, Tarball, header, patched};
 
@@ -48,7 +48,7 @@ fn compression_does_not_change_the_image() {
     let (first, second) = tar.split_at(123_457);
     let skippable = [b"\x53\x2a\x4d\x18\x05\0\0\0".as_slice(), b"hello"].concat();
     let plain = converted(&tar);
-    assert_eq!(plain.0.diff_id, DiffId(Sha256::digest(&tar).into()));
+    assert_eq!(plain.0.diff_id, Digest::of(&tar));
     for layer in [
         gzip(&tar),
         [gzip(first), gzip(second), gzip(&[])].concat(),
@@ -65,7 +65,7 @@ fn data_after_the_archive_changes_only_the_diff_id() {
     let longer = [tar.as_slice(), &[0; 10 * BLOCK], b"more"].concat();
     let (short, long) = (converted(&tar).0, converted(&longer).0);
     assert_eq!(short.root_hash, long.root_hash);
-    assert_eq!(long.diff_id, DiffId(Sha256::digest(&longer).into()));
+    assert_eq!(long.diff_id, Digest::of(&longer));
 }
 
 #[test]

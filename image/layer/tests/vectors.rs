@@ -40,7 +40,7 @@ fn check(directory: &Path, vector: &Value) -> Result<(), String> {
 
 fn compare(converted: &Converted, image: &[u8], vector: &Value) -> Result<(), String> {
     let ext4_bytes = converted.data_blocks as usize * BLOCK_BYTES;
-    let mut found = vec![("tar_sha256", converted.diff_id.to_string())];
+    let mut found = vec![("tar_sha256", converted.diff_id.hex())];
     if vector["error"].is_null() {
         found.push(("image_size", ext4_bytes.to_string()));
         found.push(("image_sha256", format!("{:x}", Sha256::digest(&image[..ext4_bytes]))));

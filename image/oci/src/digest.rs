@@ -1,10 +1,13 @@
-//! A content digest, `sha256:` and 64 hex digits (OCI image specification, descriptor.md); no other algorithm is taken.
+//! A content digest: `sha256:` and 64 hex digits (image specification, descriptor.md). No other algorithm is supported.
 
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 use std::fmt;
 use std::str::FromStr;
 
 /// SHA-256 of some content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Digest([u8; 32]);
 
 /// Not `sha256:` and 64 lower-case hex digits.
@@ -16,6 +19,11 @@ impl Digest {
     /// From the hash itself.
     pub fn from_sha256(hash: [u8; 32]) -> Self {
         Self(hash)
+    }
+
+    /// Hashes `content`.
+    pub fn of(content: &[u8]) -> Self {
+        Self(Sha256::digest(content).into())
     }
 
     /// The hash in lower-case hex, without the algorithm.
@@ -38,6 +46,13 @@ impl FromStr for Digest {
     }
 }
 
+impl TryFrom<String> for Digest {
+    type Error = DigestError;
+    fn try_from(text: String) -> Result<Self, DigestError> {
+        text.parse()
+    }
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "sha256:{}", self.hex())
@@ -56,6 +71,7 @@ mod tests {
             "",
             "sha256:",
             "sha512:00",
+            "sha256:../../etc/passwd",
             &text[..70],
             &text.replace('a', "A"),
             &text.replace("sha256", "SHA256"),

@@ -1,126 +1,44 @@
-//! An OCI image layout on disk (image specification, image-layout.md): from a tag to config and layer files, every
-//! document checked against its digest.
+//! An OCI image layout on disk (image specification, image-layout.md): from a tag to the image and its layer files.
 
-use crate::Digest;
-use serde::Deserialize;
-use sha2::{Digest as _, Sha256};
+use crate::limits::{DOCUMENT_MAX_BYTES, INDEXES_MAX};
+use crate::{Config, Digest, Document, DocumentError, Image, ImageError, Index, Manifest, Platform, document};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// Largest index, manifest or config read, in bytes.
-const DOCUMENT_MAX_BYTES: u64 = 4 << 20;
-/// Most layers of an image (overlayfs takes 500 lower directories).
-const LAYERS_MAX: usize = 500;
-/// Most indexes inside indexes.
-const NESTING_MAX: usize = 4;
+/// The annotation that holds a manifest's tag (image specification, annotations.md).
+const TAG: &str = "org.opencontainers.image.ref.name";
 
 /// A layout directory.
 pub struct OciLayout {
     dir: PathBuf,
 }
 
-/// One image of a layout.
-#[derive(Clone, Debug)]
-pub struct Image {
-    /// What the image says of itself.
-    pub config: ImageConfig,
-    /// SHA-256 of each layer's uncompressed tar, bottom first.
-    pub diff_ids: Vec<Digest>,
-    /// The layer files, bottom first; their content is not checked here, whoever reads them checks the diff id.
-    pub layers: Vec<PathBuf>,
-}
-
-/// The `config` object of an image config (image specification, config.md).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-pub struct ImageConfig {
-    /// `user`, `uid`, `user:group` or `uid:gid`.
-    pub user: String,
-    /// `NAME=VALUE`.
-    pub env: Option<Vec<String>>,
-    /// First part of the command.
-    pub entrypoint: Option<Vec<String>>,
-    /// Second part of the command.
-    pub cmd: Option<Vec<String>>,
-    /// Working directory, empty for `/`.
-    pub working_dir: String,
-}
-
-/// Why an image cannot be read.
+/// Why an image cannot be read from a layout.
 #[derive(Debug, thiserror::Error)]
 pub enum LayoutError {
     /// A file cannot be read.
     #[error("cannot read {path}", path = .0.display())]
     Read(PathBuf, #[source] std::io::Error),
-    /// Over [`DOCUMENT_MAX_BYTES`].
+    /// Larger than [`DOCUMENT_MAX_BYTES`].
     #[error("{path} is larger than {DOCUMENT_MAX_BYTES} bytes", path = .0.display())]
     TooLarge(PathBuf),
-    /// Content does not have the digest it is filed under.
-    #[error("{path} does not have the digest it is named by", path = .0.display())]
+    /// The content of a blob does not have the digest in its name.
+    #[error("{path} does not have the digest in its name", path = .0.display())]
     Content(PathBuf),
-    /// Not the JSON document it should be.
-    #[error("{path} is not valid", path = .0.display())]
-    Json(PathBuf, #[source] serde_json::Error),
-    /// A digest that is not one.
-    #[error(transparent)]
-    Digest(#[from] crate::DigestError),
+    /// Not the document that it should be.
+    #[error("{path} cannot be used", path = .0.display())]
+    Document(PathBuf, #[source] DocumentError),
     /// No such tag, or no linux/amd64 image.
     #[error("{dir} holds no linux/amd64 image{wanted}", dir = .dir.display(), wanted = .tag.as_ref().map(|t| format!(" tagged {t:?}")).unwrap_or_default())]
     NotFound {
         /// The layout.
         dir: PathBuf,
-        /// What was asked for.
+        /// The tag asked for.
         tag: Option<String>,
     },
-    /// Layers and diff ids do not pair, or there are too many.
-    #[error("the image has {layers} layers and {diff_ids} diff ids; they must be as many, and at most {LAYERS_MAX}")]
-    Layers {
-        /// In the manifest.
-        layers: usize,
-        /// In the config.
-        diff_ids: usize,
-    },
-}
-
-#[derive(Deserialize)]
-struct Index {
-    #[serde(default)]
-    manifests: Vec<Descriptor>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Descriptor {
-    #[serde(default)]
-    media_type: String,
-    digest: String,
-    platform: Option<Platform>,
-    #[serde(default)]
-    annotations: std::collections::BTreeMap<String, String>,
-}
-
-#[derive(Deserialize)]
-struct Platform {
-    os: String,
-    architecture: String,
-}
-
-#[derive(Deserialize)]
-struct Manifest {
-    config: Descriptor,
-    layers: Vec<Descriptor>,
-}
-
-#[derive(Deserialize)]
-struct Config {
-    #[serde(default)]
-    config: ImageConfig,
-    rootfs: RootFs,
-}
-
-#[derive(Deserialize)]
-struct RootFs {
-    diff_ids: Vec<String>,
+    /// Manifest and config do not make an image.
+    #[error("the image in {dir} cannot be used", dir = .0.display())]
+    Image(PathBuf, #[source] ImageError),
 }
 
 impl OciLayout {
@@ -129,74 +47,53 @@ impl OciLayout {
         Self { dir: dir.into() }
     }
 
-    /// The linux/amd64 image with a tag (`org.opencontainers.image.ref.name`), or the first one when `tag` is `None`.
+    /// The linux/amd64 image with a tag, or the first image when `tag` is `None`. Index, manifest and config are checked against
+    /// their digests; layers are not read.
     pub fn image(&self, tag: Option<&str>) -> Result<Image, LayoutError> {
         let path = self.dir.join("index.json");
-        let index: Index = parse(&path, &read(&path)?)?;
+        let index: Index = document::parse(&read(&path)?).map_err(|e| LayoutError::Document(path, e))?;
         let not_found = || LayoutError::NotFound {
             dir: self.dir.clone(),
             tag: tag.map(str::to_owned),
         };
-        let named = index.manifests.into_iter().find(|d| match tag {
-            Some(tag) => d
-                .annotations
-                .get("org.opencontainers.image.ref.name")
-                .is_some_and(|name| name == tag),
-            None => true,
-        });
-        let manifest = self.manifest(named.ok_or_else(not_found)?, NESTING_MAX)?.ok_or_else(not_found)?;
-        let config: Config = self.document(&manifest.config)?;
-        if manifest.layers.len() != config.rootfs.diff_ids.len() || manifest.layers.len() > LAYERS_MAX {
-            return Err(LayoutError::Layers {
-                layers: manifest.layers.len(),
-                diff_ids: config.rootfs.diff_ids.len(),
-            });
-        }
-        let diff_ids = config
-            .rootfs
-            .diff_ids
-            .iter()
-            .map(|d| Ok(d.parse()?))
-            .collect::<Result<_, LayoutError>>()?;
-        let layers = manifest
-            .layers
-            .iter()
-            .map(|d| Ok(self.blob(d.digest.parse()?)))
-            .collect::<Result<_, LayoutError>>()?;
-        Ok(Image {
-            config: config.config,
-            diff_ids,
-            layers,
-        })
-    }
-
-    fn manifest(&self, descriptor: Descriptor, depth: usize) -> Result<Option<Manifest>, LayoutError> {
-        if !descriptor.media_type.ends_with(".image.index.v1+json") && !descriptor.media_type.ends_with(".manifest.list.v2+json") {
-            return self.document(&descriptor).map(Some);
-        }
-        let index: Index = self.document(&descriptor)?;
-        let ours = index
+        let named = index
             .manifests
-            .into_iter()
-            .find(|d| d.platform.as_ref().is_none_or(|p| p.os == "linux" && p.architecture == "amd64"));
-        match ours {
-            Some(next) if depth > 0 => self.manifest(next, depth - 1),
-            _ => Ok(None),
-        }
+            .iter()
+            .find(|entry| tag.is_none_or(|tag| entry.annotations.get(TAG).is_some_and(|name| name == tag)));
+        let manifest = self.manifest(named.ok_or_else(not_found)?.digest)?.ok_or_else(not_found)?;
+        let config = self.document(manifest.config.digest, Config::parse)?;
+        Image::new(manifest, config).map_err(|e| LayoutError::Image(self.dir.clone(), e))
     }
 
-    fn blob(&self, digest: Digest) -> PathBuf {
+    /// The file of a blob.
+    pub fn blob(&self, digest: Digest) -> PathBuf {
         self.dir.join("blobs/sha256").join(digest.hex())
     }
 
-    fn document<T: serde::de::DeserializeOwned>(&self, descriptor: &Descriptor) -> Result<T, LayoutError> {
-        let digest: Digest = descriptor.digest.parse()?;
+    /// Follows indexes to the manifest for the guest. An entry that names no platform is taken for the guest's.
+    fn manifest(&self, mut digest: Digest) -> Result<Option<Manifest>, LayoutError> {
+        for _ in 0..=INDEXES_MAX {
+            let index = match self.document(digest, Document::parse)? {
+                Document::Manifest(manifest) => return Ok(Some(manifest)),
+                Document::Index(index) => index,
+            };
+            let fits = |platform: &Option<Platform>| platform.as_ref().is_none_or(Platform::is_guest);
+            match index.manifests.iter().find(|entry| fits(&entry.platform)) {
+                Some(next) => digest = next.digest,
+                None => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads a document, checks its digest and parses it.
+    fn document<T>(&self, digest: Digest, parse: fn(&[u8]) -> Result<T, DocumentError>) -> Result<T, LayoutError> {
         let path = self.blob(digest);
         let bytes = read(&path)?;
-        if Digest::from_sha256(Sha256::digest(&bytes).into()) != digest {
+        if Digest::of(&bytes) != digest {
             return Err(LayoutError::Content(path));
         }
-        parse(&path, &bytes)
+        parse(&bytes).map_err(|e| LayoutError::Document(path, e))
     }
 }
 
@@ -204,15 +101,11 @@ fn read(path: &Path) -> Result<Vec<u8>, LayoutError> {
     let error = |e| LayoutError::Read(path.to_owned(), e);
     let file = std::fs::File::open(path).map_err(error)?;
     let mut bytes = Vec::new();
-    file.take(DOCUMENT_MAX_BYTES + 1).read_to_end(&mut bytes).map_err(error)?;
-    if bytes.len() as u64 > DOCUMENT_MAX_BYTES {
+    file.take(DOCUMENT_MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(error)?;
+    if bytes.len() > DOCUMENT_MAX_BYTES {
         return Err(LayoutError::TooLarge(path.to_owned()));
     }
     Ok(bytes)
-}
-
-fn parse<T: serde::de::DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T, LayoutError> {
-    serde_json::from_slice(bytes).map_err(|e| LayoutError::Json(path.to_owned(), e))
 }
 
 #[cfg(test)]

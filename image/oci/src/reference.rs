@@ -1,4 +1,4 @@
-//! An image reference as people type it, made whole as Docker and containerd do (distribution `reference` grammar).
+//! An image reference, completed with the defaults of Docker and containerd (distribution `reference` grammar).
 
 use crate::Digest;
 use std::fmt;
@@ -21,7 +21,7 @@ pub struct Reference {
 /// Why a text is not a reference.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReferenceError {
-    /// Name over the limit.
+    /// The name is longer than 255 bytes.
     #[error("the image name has more than {NAME_MAX_BYTES} bytes")]
     TooLong,
     /// Not a registry host.
@@ -39,22 +39,22 @@ pub enum ReferenceError {
 }
 
 impl Reference {
-    /// `docker.io` where none was typed.
+    /// The registry host; `docker.io` by default.
     pub fn registry(&self) -> &str {
         &self.registry
     }
 
-    /// `library/redis` for `redis`.
+    /// The repository; `library/redis` for `redis`.
     pub fn repository(&self) -> &str {
         &self.repository
     }
 
-    /// `latest` where neither tag nor digest was typed.
+    /// The tag; `latest` if there is neither tag nor digest.
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()
     }
 
-    /// The pinned content, if any.
+    /// The pinned digest, if any.
     pub fn digest(&self) -> Option<Digest> {
         self.digest
     }
@@ -67,7 +67,7 @@ impl FromStr for Reference {
             Some((rest, digest)) => (rest, Some(digest.parse()?)),
             None => (text, None),
         };
-        // A colon after the last slash begins a tag; one before it belongs to the registry's port.
+        // A colon after the last slash starts a tag; one before it starts the registry's port.
         let (name, tag) = match rest.rsplit_once(':') {
             Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
             _ => (rest, None),
@@ -141,23 +141,26 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn short_names_are_made_whole() {
-        let whole = |text: &str| text.parse::<Reference>().unwrap().to_string();
+    fn short_names_are_completed() {
+        let completed = |text: &str| text.parse::<Reference>().unwrap().to_string();
         let digest = format!("sha256:{}", "1f".repeat(32));
-        assert_eq!(whole("redis"), "docker.io/library/redis:latest");
-        assert_eq!(whole("team/app:1"), "docker.io/team/app:1");
-        assert_eq!(whole("localhost/bb:bb"), "localhost/bb:bb");
-        assert_eq!(whole("localhost:5000/a/b"), "localhost:5000/a/b:latest");
+        assert_eq!(completed("redis"), "docker.io/library/redis:latest");
+        assert_eq!(completed("team/app:1"), "docker.io/team/app:1");
+        assert_eq!(completed("localhost/bb:bb"), "localhost/bb:bb");
+        assert_eq!(completed("localhost:5000/a/b"), "localhost:5000/a/b:latest");
         assert_eq!(
-            whole("r.example/x_y@".to_owned().as_str().trim_end_matches('@')),
+            completed("r.example/x_y@".to_owned().as_str().trim_end_matches('@')),
             "r.example/x_y:latest"
         );
-        assert_eq!(whole(&format!("redis@{digest}")), format!("docker.io/library/redis@{digest}"));
-        assert_eq!(whole(&format!("redis:7@{digest}")), format!("docker.io/library/redis:7@{digest}"));
+        assert_eq!(completed(&format!("redis@{digest}")), format!("docker.io/library/redis@{digest}"));
+        assert_eq!(
+            completed(&format!("redis:7@{digest}")),
+            format!("docker.io/library/redis:7@{digest}")
+        );
     }
 
     #[test]
-    fn what_is_no_reference_is_refused() {
+    fn invalid_references_are_refused() {
         for bad in [
             "",
             "Redis",
@@ -178,7 +181,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whole_references_print_as_themselves(path in "[a-z0-9]{1,6}/[a-z0-9]{1,6}", tag in "[A-Za-z0-9_][A-Za-z0-9_.-]{0,9}") {
+        fn complete_references_round_trip(path in "[a-z0-9]{1,6}/[a-z0-9]{1,6}", tag in "[A-Za-z0-9_][A-Za-z0-9_.-]{0,9}") {
             let text = format!("registry.example:5000/{path}:{tag}");
             prop_assert_eq!(text.parse::<Reference>().unwrap().to_string(), text);
         }

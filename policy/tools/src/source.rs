@@ -53,15 +53,17 @@ pub(crate) fn find(container: &Container, place: &str, base_dir: &Path) -> Resul
 }
 
 fn from_layout(directory: &Path, tag: Option<&str>, place: &str) -> Result<Source, GenerateError> {
-    let image = OciLayout::new(directory).image(tag).map_err(|source| GenerateError::Image {
+    let layout = OciLayout::new(directory);
+    let image = layout.image(tag).map_err(|source| GenerateError::Image {
         place: place.to_owned(),
         source,
     })?;
     let mut layers = Vec::with_capacity(image.layers.len());
-    for (path, diff_id) in image.layers.iter().zip(&image.diff_ids) {
-        let converted = hash(path)?;
-        if converted.diff_id.to_string() != diff_id.hex() {
-            return Err(GenerateError::DiffId { path: path.clone() });
+    for layer in &image.layers {
+        let path = layout.blob(layer.blob);
+        let converted = hash(&path)?;
+        if converted.diff_id != layer.diff_id {
+            return Err(GenerateError::DiffId { path });
         }
         layers.push(converted.root_hash.to_string());
     }

@@ -58,7 +58,7 @@ fn check(directory: &Path, vector: &Vector) -> Result<()> {
         Err(error) => return Err(error.into()),
     };
     let ext4_bytes = converted.data_blocks * BLOCK_BYTES as u64;
-    same("tar_sha256", &vector.tar_sha256, converted.diff_id.to_string())?;
+    same("tar_sha256", &vector.tar_sha256, converted.diff_id.hex())?;
     same(
         "image_size",
         &vector.image_size.map(|size| size.to_string()),

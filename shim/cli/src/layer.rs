@@ -42,7 +42,7 @@ fn readable_by_all(file: &File) -> io::Result<()> {
 }
 
 fn report(converted: &Converted) -> Result<()> {
-    eprintln!("diff id  sha256:{}", converted.diff_id);
+    eprintln!("diff id  {}", converted.diff_id);
     eprintln!("ext4     {} bytes", converted.data_blocks * BLOCK_BYTES as u64);
     eprintln!("in all   {} bytes", converted.total_blocks * BLOCK_BYTES as u64);
     writeln!(io::stdout(), "{}", converted.root_hash).context("cannot print the root hash")

@@ -1,11 +1,11 @@
-//! Converted layers on this host, by diff id: `<hex>.ext4` with its tree, and `<hex>.json` with what a mount needs.
+//! Converted layers on this host, by diff id: `<hex>.ext4` holds image and tree, `<hex>.json` what a mount needs.
 //!
-//! The side file gets its name last, so that a layer is either whole or absent. The host is not trusted with any of it:
-//! the guest opens every layer with the root hash that its policy names.
+//! `<hex>.json` is renamed into place last, so a layer is either complete or absent. The guest does not trust these files:
+//! it opens every layer with the root hash in its policy.
 
-use super::image::Digest;
 use layer::{BLOCK_BYTES, ConvertError, Limits};
 use nix::fcntl::{Flock, FlockArg};
+use oci::Digest;
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File, OpenOptions},
@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Buffers before and behind the converter, in bytes.
+/// Size of the converter's input and output buffers in bytes.
 const BUFFER_BYTES: usize = 256 * 1024;
 
 /// Why a layer is not in the cache.
@@ -22,22 +22,22 @@ pub enum CacheError {
     /// A system call on a file of the cache failed.
     #[error("cannot {doing} {}", path.display())]
     Path {
-        /// What was tried.
+        /// The operation.
         doing: &'static str,
-        /// On which path.
+        /// The path.
         path: PathBuf,
-        /// Why not.
+        /// The error.
         source: io::Error,
     },
     /// The layer cannot be converted.
     #[error("layer {0} cannot be converted")]
     Convert(String, #[source] Box<ConvertError>),
-    /// The blob is not the layer that the image's configuration names.
+    /// The blob is not the layer that the image config names.
     #[error("the blob of layer {expected} holds another layer, {actual}")]
     DiffId {
-        /// What the configuration says.
+        /// The diff id in the image config.
         expected: String,
-        /// What the blob is.
+        /// The diff id of the blob.
         actual: String,
     },
     /// The converter panicked.
@@ -51,7 +51,7 @@ pub struct Cache {
     dir: PathBuf,
 }
 
-/// What a mount of a layer needs.
+/// The content of `<hex>.json`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Geometry {
     root_hash: vm_spec::HostData,
@@ -64,13 +64,13 @@ struct Geometry {
 pub struct CachedLayer {
     /// ext4 data, verity superblock and tree.
     pub file: File,
-    /// Digest of the uncompressed tar, 64 hex digits.
+    /// SHA-256 of the uncompressed tar, 64 hex digits.
     pub diff_id: String,
     /// dm-verity root hash.
     pub root_hash: [u8; 32],
-    /// Blocks of ext4.
+    /// Blocks of the ext4 image.
     pub data_blocks: u64,
-    /// Blocks of everything.
+    /// Blocks of image, superblock and tree.
     pub total_blocks: u64,
 }
 
@@ -82,10 +82,10 @@ impl CachedLayer {
 }
 
 impl Cache {
-    /// The cache in `dir`, made if it is missing.
+    /// Opens the cache in `dir`; creates it if it is missing.
     pub fn open(dir: &Path) -> Result<Self, CacheError> {
         let dir = dir.join("layers");
-        fs::create_dir_all(&dir).map_err(at("make", &dir))?;
+        fs::create_dir_all(&dir).map_err(at("create", &dir))?;
         Ok(Self { dir })
     }
 
@@ -93,14 +93,14 @@ impl Cache {
         self.dir.join(format!("{}.{suffix}", diff_id.hex()))
     }
 
-    /// The layer if it is there, whole.
+    /// The layer, if it is there and complete.
     pub fn get(&self, diff_id: &Digest) -> Result<Option<CachedLayer>, CacheError> {
         let side = self.path(diff_id, "json");
         let text = match fs::read(&side) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other.map_err(at("read", &side))?,
         };
-        // A side file that cannot be used is as good as none: the layer is made again.
+        // An invalid JSON file counts as absent: the layer is converted again.
         let Ok(geometry) = serde_json::from_slice::<Geometry>(&text) else {
             return Ok(None);
         };
@@ -114,7 +114,7 @@ impl Cache {
         Ok((length == layer.bytes()).then_some(layer))
     }
 
-    /// Converts `blob`, unless somebody else has in the meantime; one conversion per diff id on the whole host.
+    /// Converts `blob`, unless another process has done so; a lock allows one conversion per diff id on the host.
     pub fn make(&self, diff_id: &Digest, blob: impl Read + Send) -> Result<CachedLayer, CacheError> {
         let lock = self.lock(diff_id)?;
         let made = match self.get(diff_id) {
@@ -122,7 +122,7 @@ impl Cache {
             Ok(None) => self.convert(diff_id, blob),
             Err(error) => Err(error),
         };
-        // The lock's file stays only while it is needed; whoever waits for it looks again after it is gone.
+        // A process that waits for the lock notices that its file is gone, and opens a new one.
         let _ = fs::remove_file(self.path(diff_id, "lock"));
         drop(lock);
         made
@@ -150,13 +150,13 @@ impl Cache {
         let mut temporary = Temporary::new(self.path(diff_id, "converting"))?;
         let input = BufReader::with_capacity(BUFFER_BYTES, blob);
         let mut output = BufWriter::with_capacity(BUFFER_BYTES, &mut temporary.file);
-        let converted = layer::convert(input, &mut output, &Limits::default())
-            .map_err(|e| CacheError::Convert(diff_id.as_str().to_owned(), Box::new(e)))?;
+        let converted =
+            layer::convert(input, &mut output, &Limits::default()).map_err(|e| CacheError::Convert(diff_id.to_string(), Box::new(e)))?;
         drop(output);
-        if converted.diff_id.0 != diff_id.bytes() {
+        if converted.diff_id != *diff_id {
             return Err(CacheError::DiffId {
-                expected: diff_id.as_str().to_owned(),
-                actual: format!("sha256:{}", converted.diff_id),
+                expected: diff_id.to_string(),
+                actual: converted.diff_id.to_string(),
             });
         }
         let geometry = Geometry {
@@ -166,19 +166,19 @@ impl Cache {
         };
         log::info!(
             "layer {} converted in {:?}: {} blocks",
-            diff_id.as_str(),
+            diff_id,
             started.elapsed(),
             geometry.total_blocks
         );
         let (path, side_path) = (self.path(diff_id, "ext4"), self.path(diff_id, "json"));
-        // Both are written before either has its name: a disk that fills up in between leaves no half.
+        // Both files are written before either is renamed, so a full disk cannot leave one without the other.
         let mut side = Temporary::new(self.path(diff_id, "describing"))?;
         serde_json::to_writer(&mut side.file, &geometry).map_err(|e| at("write", &side_path)(e.into()))?;
         temporary.sync()?;
         side.sync()?;
         temporary.publish(&path)?;
         side.publish(&side_path).inspect_err(|_| {
-            // What was there before is of no use either: that is why we convert.
+            // Older files were unusable too, else there would be no conversion.
             for half in [&path, &side_path] {
                 let _ = fs::remove_file(half);
             }
@@ -191,8 +191,8 @@ impl Cache {
     }
 }
 
-/// A file being written under the lock of its diff id; removed unless it is published. What a killed process left
-/// of it is overwritten by the next one.
+/// A file being written under the lock of its diff id; removed on drop unless published. A file that a killed process
+/// left is overwritten.
 struct Temporary {
     file: File,
     path: PathBuf,
@@ -200,24 +200,24 @@ struct Temporary {
 
 impl Temporary {
     fn new(path: PathBuf) -> Result<Self, CacheError> {
-        let file = File::create(&path).map_err(at("make", &path))?;
+        let file = File::create(&path).map_err(at("create", &path))?;
         Ok(Self { file, path })
     }
 
-    /// Brings the content to the disk.
+    /// Flushes the content to the disk.
     fn sync(&self) -> Result<(), CacheError> {
         self.file.sync_all().map_err(at("write", &self.path))
     }
 
-    /// Gives the finished file its name; its content must be on the disk by then.
+    /// Renames the finished file to `path`; call [`Self::sync`] first.
     fn publish(self, path: &Path) -> Result<(), CacheError> {
-        fs::rename(&self.path, path).map_err(at("name", path))
+        fs::rename(&self.path, path).map_err(at("rename a file to", path))
     }
 }
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        // Not there any more once it was published.
+        // Fails if the file was published, which is fine.
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -225,14 +225,14 @@ impl Drop for Temporary {
 fn opened(diff_id: &Digest, geometry: Geometry, file: File) -> CachedLayer {
     CachedLayer {
         file,
-        diff_id: diff_id.hex().to_owned(),
+        diff_id: diff_id.hex(),
         root_hash: geometry.root_hash.0,
         data_blocks: geometry.data_blocks,
         total_blocks: geometry.total_blocks,
     }
 }
 
-/// Whether a locked file is still the one at `path`: its owner may have removed it while we waited.
+/// Whether a locked file is still the one at `path`: the previous owner may have removed it.
 fn same_file(locked: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     match (locked.metadata(), fs::metadata(path)) {

@@ -1,6 +1,5 @@
-//! What the shim asks of containerd's gRPC services: a container, its image, its snapshot, and blobs.
+//! A client of containerd's gRPC services: containers, images, snapshots, and blobs.
 
-use super::image::Digest;
 use containerd_client::services::v1::{
     GetContainerRequest, GetImageRequest, PluginsRequest, ReadContentRequest,
     containers_client::ContainersClient,
@@ -9,6 +8,7 @@ use containerd_client::services::v1::{
     introspection_client::IntrospectionClient,
     snapshots::{StatSnapshotRequest, snapshots_client::SnapshotsClient},
 };
+use oci::{Digest, limits::DOCUMENT_MAX_BYTES};
 use std::{
     fs::File,
     io::{self, Read},
@@ -18,45 +18,43 @@ use std::{
 use tokio::sync::mpsc;
 use tonic::{Code, Request, Status, Streaming, metadata::MetadataValue, transport::Channel};
 
-/// Longest manifest or configuration, as containerd has it.
-const DOCUMENT_MAX_BYTES: usize = 8 << 20;
-/// containerd must answer a unary call within this time.
-const ANSWER: Duration = Duration::from_secs(30);
-/// Chunks of a blob that may wait for the converter, about 1 MiB each at most.
+/// Timeout of unary calls.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// Chunks of a blob, at most about 1 MiB each, queued for the converter.
 const CHUNKS: usize = 4;
-/// The header by which containerd knows the namespace.
+/// The gRPC header that carries the namespace.
 const NAMESPACE_HEADER: &str = "containerd-namespace";
 
-/// Why containerd did not give what was asked for.
+/// Why a request to containerd failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ContentError {
-    /// Its socket does not answer.
+    /// containerd's socket is not reachable.
     #[error("cannot reach containerd at {0}")]
     Connect(String, #[source] tonic::transport::Error),
-    /// The namespace is not fit for a header.
+    /// The namespace is not a valid header value.
     #[error("{0:?} is not a namespace")]
     Namespace(String),
     /// A call failed.
     #[error("containerd cannot {doing}: {}", status.message())]
     Call {
-        /// What was asked.
+        /// The request.
         doing: String,
-        /// What it answered.
+        /// containerd's reply.
         status: Box<Status>,
     },
-    /// An answer without its content.
-    #[error("containerd's answer is empty: {0}")]
+    /// A reply without its content.
+    #[error("containerd's reply is empty: {0}")]
     Empty(String),
-    /// The image was removed since.
+    /// The image was removed.
     #[error("image {0} is no longer in containerd; its layers cannot be read")]
     NoImage(String),
-    /// The content store does not hold a part of the image.
+    /// The content store lacks a part of the image.
     #[error("{digest} of the image is not in containerd's content store (pulled with discard_unpacked_layers?)")]
     NoBlob {
-        /// The part that is missing.
+        /// Digest of the missing part.
         digest: String,
     },
-    /// A document that no image needs.
+    /// A document larger than any image needs.
     #[error("document {0} of the image is longer than {DOCUMENT_MAX_BYTES} bytes")]
     Long(String),
     /// A layer in the store cannot be read.
@@ -64,7 +62,7 @@ pub enum ContentError {
     Read(PathBuf, #[source] io::Error),
 }
 
-/// A container as far as its image is concerned.
+/// The image and snapshot of a container.
 pub struct FoundContainer {
     /// Name of the image; empty if it has none.
     pub image: String,
@@ -97,7 +95,7 @@ impl Content {
 
     fn unary<T>(&self, message: T) -> Request<T> {
         let mut request = self.request(message);
-        request.set_timeout(ANSWER);
+        request.set_timeout(TIMEOUT);
         request
     }
 
@@ -105,11 +103,11 @@ impl Content {
     pub async fn container(&self, id: &str) -> Result<FoundContainer, ContentError> {
         let doing = || format!("look up container {id}");
         let request = self.unary(GetContainerRequest { id: id.to_owned() });
-        let answer = ContainersClient::new(self.channel.clone())
+        let reply = ContainersClient::new(self.channel.clone())
             .get(request)
             .await
             .map_err(failed(doing()))?;
-        let container = answer.into_inner().container.ok_or_else(|| ContentError::Empty(doing()))?;
+        let container = reply.into_inner().container.ok_or_else(|| ContentError::Empty(doing()))?;
         Ok(FoundContainer {
             image: container.image,
             snapshotter: container.snapshotter,
@@ -117,14 +115,14 @@ impl Content {
         })
     }
 
-    /// Digest that an image's name points to.
+    /// The digest that an image's name points to.
     pub async fn image_target(&self, name: &str) -> Result<String, ContentError> {
         let request = self.unary(GetImageRequest { name: name.to_owned() });
         match ImagesClient::new(self.channel.clone()).get(request).await {
             Err(status) if status.code() == Code::NotFound => Err(ContentError::NoImage(name.to_owned())),
             Err(status) => Err(failed(format!("look up image {name}"))(status)),
-            Ok(answer) => {
-                let target = answer.into_inner().image.and_then(|image| image.target);
+            Ok(reply) => {
+                let target = reply.into_inner().image.and_then(|image| image.target);
                 target
                     .map(|t| t.digest)
                     .ok_or_else(|| ContentError::Empty(format!("look up image {name}")))
@@ -132,7 +130,7 @@ impl Content {
         }
     }
 
-    /// The chain id that a container's snapshot was made from.
+    /// The chain id of the layers below a container's snapshot.
     pub async fn snapshot_parent(&self, container: &FoundContainer) -> Result<String, ContentError> {
         let doing = || {
             format!(
@@ -144,18 +142,18 @@ impl Content {
             snapshotter: container.snapshotter.clone(),
             key: container.snapshot_key.clone(),
         };
-        let answer = SnapshotsClient::new(self.channel.clone())
+        let reply = SnapshotsClient::new(self.channel.clone())
             .stat(self.unary(message))
             .await
             .map_err(failed(doing()))?;
-        answer
+        reply
             .into_inner()
             .info
             .map(|info| info.parent)
             .ok_or_else(|| ContentError::Empty(doing()))
     }
 
-    /// Reads a whole manifest or configuration.
+    /// Reads an index, manifest or config.
     pub async fn document(&self, digest: &str, image: &str) -> Result<Vec<u8>, ContentError> {
         let mut stream = self.read(digest).await?;
         let mut document = Vec::new();
@@ -168,17 +166,17 @@ impl Content {
         Ok(document)
     }
 
-    /// Opens a blob: the store's own file where it can be seen, else containerd's stream of it.
+    /// Opens a blob: the content store's file if it is visible, otherwise a stream from containerd.
     pub async fn blob(&self, digest: &Digest) -> Result<Box<dyn Read + Send>, ContentError> {
         if let Some(path) = self.store().await.map(|root| root.join("blobs/sha256").join(digest.hex())) {
             match File::open(&path) {
                 Ok(file) => return Ok(Box::new(file)),
-                // A content store elsewhere, or behind a plugin: containerd itself can read it.
+                // The content store is elsewhere, or a plugin: containerd can read it.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(e) => return Err(ContentError::Read(path, e)),
             }
         }
-        let mut stream = self.read(digest.as_str()).await?;
+        let mut stream = self.read(&digest.to_string()).await?;
         let (sender, receiver) = mpsc::channel(CHUNKS);
         tokio::spawn(async move {
             loop {
@@ -214,16 +212,16 @@ impl Content {
         }
     }
 
-    /// Directory of the local content store, which its plugin exports.
+    /// Directory of the local content store, as its plugin reports it.
     async fn store(&self) -> Option<PathBuf> {
         let message = PluginsRequest {
             filters: vec!["type==io.containerd.content.v1,id==content".to_owned()],
         };
-        let answer = IntrospectionClient::new(self.channel.clone())
+        let reply = IntrospectionClient::new(self.channel.clone())
             .plugins(self.unary(message))
             .await
             .ok()?;
-        let plugin = answer.into_inner().plugins.into_iter().next()?;
+        let plugin = reply.into_inner().plugins.into_iter().next()?;
         plugin.exports.get("root").map(PathBuf::from)
     }
 }
@@ -235,7 +233,7 @@ fn failed(doing: String) -> impl FnOnce(Status) -> ContentError {
     }
 }
 
-/// A stream of chunks as a reader, for a thread that may block.
+/// A blocking reader of a stream of chunks.
 struct ChunkReader {
     receiver: mpsc::Receiver<io::Result<Vec<u8>>>,
     chunk: Vec<u8>,

@@ -1,7 +1,7 @@
 //! Reads the decompressed tar in small portions, counts its bytes and enforces the limit.
 
-use crate::digest::DiffId;
 use crate::pipeline::Stream;
+use oci::Digest;
 use std::io;
 
 #[derive(Debug)]
@@ -37,7 +37,7 @@ impl Source {
     }
 
     /// Digest of the stream, once [`Self::take`] has reached its end.
-    pub(super) fn digest(&self) -> Option<DiffId> {
+    pub(super) fn digest(&self) -> Option<Digest> {
         self.stream.digest()
     }
 

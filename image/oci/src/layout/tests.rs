@@ -1,3 +1,5 @@
+//! Layouts in a temporary directory.
+
 use super::*;
 use serde_json::json;
 
@@ -13,7 +15,7 @@ impl Layout {
     }
 
     fn blob(&self, bytes: &[u8]) -> String {
-        let digest = Digest::from_sha256(Sha256::digest(bytes).into());
+        let digest = Digest::of(bytes);
         std::fs::write(self.dir.path().join("blobs/sha256").join(digest.hex()), bytes).unwrap();
         digest.to_string()
     }
@@ -69,11 +71,14 @@ fn changed_content_is_refused() {
 fn layers_and_diff_ids_must_pair() {
     let layout = Layout::new();
     layout.index(json!([{"digest": layout.image(2, 1)}]));
-    assert!(matches!(layout.open(None), Err(LayoutError::Layers { layers: 2, diff_ids: 1 })));
+    assert!(matches!(
+        layout.open(None),
+        Err(LayoutError::Image(_, ImageError::Layers { blobs: 2, diff_ids: 1 }))
+    ));
 }
 
 #[test]
-fn an_index_inside_itself_ends() {
+fn nested_indexes_are_limited() {
     let layout = Layout::new();
     let media = "application/vnd.oci.image.index.v1+json";
     let mut inner = layout.blob(br#"{"manifests":[]}"#);
@@ -82,4 +87,24 @@ fn an_index_inside_itself_ends() {
     }
     layout.index(json!([{"digest": inner, "mediaType": media}]));
     assert!(matches!(layout.open(None), Err(LayoutError::NotFound { .. })));
+}
+
+#[test]
+fn as_many_indexes_as_allowed_lead_to_the_manifest() {
+    let layout = Layout::new();
+    let mut inner = layout.image(1, 1);
+    for _ in 0..INDEXES_MAX {
+        inner = layout.blob(json!({"manifests": [{"digest": inner}]}).to_string().as_bytes());
+    }
+    layout.index(json!([{"digest": inner}]));
+    assert_eq!(layout.open(None).unwrap().layers.len(), 1);
+}
+
+#[test]
+fn a_document_may_not_be_larger_than_the_limit() {
+    let layout = Layout::new();
+    std::fs::write(layout.dir.path().join("index.json"), vec![b' '; DOCUMENT_MAX_BYTES + 1]).unwrap();
+    assert!(matches!(layout.open(None), Err(LayoutError::TooLarge(_))));
+    std::fs::write(layout.dir.path().join("index.json"), vec![b' '; DOCUMENT_MAX_BYTES]).unwrap();
+    assert!(matches!(layout.open(None), Err(LayoutError::Document(..))));
 }

@@ -1,7 +1,6 @@
-//! The cache with real conversions of small tars.
+//! The cache, with conversions of small tars.
 
 use super::*;
-use sha2::{Digest as _, Sha256};
 
 /// A tar with one file (POSIX ustar), and its diff id.
 fn layer(content: &[u8]) -> (Vec<u8>, Digest) {
@@ -12,7 +11,7 @@ fn layer(content: &[u8]) -> (Vec<u8>, Digest) {
     header.set_cksum();
     builder.append_data(&mut header, "file", content).unwrap();
     let tar = builder.into_inner().unwrap();
-    let digest = Digest::try_from(format!("sha256:{}", hex::encode(Sha256::digest(&tar)))).unwrap();
+    let digest = Digest::of(&tar);
     (tar, digest)
 }
 
@@ -26,21 +25,21 @@ fn files(cache: &Cache) -> Vec<String> {
 }
 
 #[test]
-fn a_layer_is_made_once_and_found_again() {
+fn a_layer_is_converted_once() {
     let dir = tempfile::tempdir().unwrap();
     let cache = Cache::open(dir.path()).unwrap();
     let (tar, id) = layer(b"hello");
     assert!(cache.get(&id).unwrap().is_none());
     let made = cache.make(&id, tar.as_slice()).unwrap();
     assert_eq!(made.file.metadata().unwrap().len(), made.bytes());
-    // A second conversion would fail: there is nothing to read.
+    // A second conversion would fail, because its input is empty.
     let found = cache.make(&id, io::empty()).unwrap();
     assert_eq!((found.root_hash, found.data_blocks), (made.root_hash, made.data_blocks));
     assert_eq!(files(&cache), [format!("{}.ext4", id.hex()), format!("{}.json", id.hex())]);
 }
 
 #[test]
-fn a_blob_that_is_another_layer_leaves_nothing() {
+fn a_blob_of_another_layer_leaves_no_files() {
     let dir = tempfile::tempdir().unwrap();
     let cache = Cache::open(dir.path()).unwrap();
     let ((tar, _), (_, other)) = (layer(b"hello"), layer(b"world"));
@@ -50,7 +49,7 @@ fn a_blob_that_is_another_layer_leaves_nothing() {
 }
 
 #[test]
-fn a_damaged_entry_is_made_again() {
+fn a_damaged_entry_is_converted_again() {
     let dir = tempfile::tempdir().unwrap();
     let cache = Cache::open(dir.path()).unwrap();
     let (tar, id) = layer(b"hello");
@@ -69,7 +68,7 @@ fn a_damaged_entry_is_made_again() {
 }
 
 #[test]
-fn a_layer_that_cannot_be_described_leaves_nothing() {
+fn a_failed_json_file_leaves_no_files() {
     let dir = tempfile::tempdir().unwrap();
     let cache = Cache::open(dir.path()).unwrap();
     let (tar, id) = layer(b"hello");
@@ -84,7 +83,7 @@ fn a_layer_that_cannot_be_described_leaves_nothing() {
 }
 
 #[test]
-fn many_at_once_convert_once() {
+fn concurrent_requests_convert_once() {
     let dir = tempfile::tempdir().unwrap();
     let cache = Cache::open(dir.path()).unwrap();
     let (tar, id) = layer(&[7; 100_000]);
