@@ -1,4 +1,4 @@
-//! Where slow results live, and writing them so that a half-written one is never taken for whole.
+//! The cache directory, and file writes that leave either the whole file or none.
 
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
@@ -9,7 +9,7 @@ pub fn root() -> Result<PathBuf> {
     let base = match (std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME")) {
         (Some(dir), _) if !dir.is_empty() => PathBuf::from(dir),
         (_, Some(home)) if !home.is_empty() => Path::new(&home).join(".cache"),
-        _ => bail!("neither XDG_CACHE_HOME nor HOME is set: no place for the cache"),
+        _ => bail!("no cache directory: neither XDG_CACHE_HOME nor HOME is set"),
     };
     Ok(base.join("casemate"))
 }
@@ -24,14 +24,14 @@ pub fn key(parts: &[&[u8]]) -> String {
     hex::encode(&hash.finalize()[..8])
 }
 
-/// Writes a file under a temporary name beside it, then renames.
+/// Writes a file under a temporary name in the same directory, then renames it.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let partial = partial_name(path);
     std::fs::write(&partial, bytes).with_context(|| format!("cannot write {}", partial.display()))?;
     std::fs::rename(&partial, path).with_context(|| format!("cannot rename to {}", path.display()))
 }
 
-/// Copies a file as [`write_whole`] writes one.
+/// Copies a file in the same way as [`write_whole`].
 pub fn copy_whole(from: &Path, to: &Path) -> Result<()> {
     let partial = partial_name(to);
     std::fs::copy(from, &partial).with_context(|| format!("cannot copy {} to {}", from.display(), partial.display()))?;
@@ -49,13 +49,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_key_knows_where_a_part_ends() {
+    fn the_key_depends_on_where_a_part_ends() {
         assert_ne!(key(&[b"ab", b"c"]), key(&[b"a", b"bc"]));
         assert_eq!(key(&[b"ab"]).len(), 16);
     }
 
     #[test]
-    fn nothing_partial_is_left() {
+    fn no_partial_file_remains() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x");
         write_whole(&path, b"1").unwrap();

@@ -1,14 +1,14 @@
 //! The initramfs: a newc cpio archive (kernel `Documentation/driver-api/early-userspace/buffer-format.rst`),
-//! the same bytes for the same inputs: entries sorted by the order of calls, no times, ids 0, inodes counted.
+//! the same bytes for the same inputs: entries in the order of calls, no times, ids 0, inodes numbered from 1.
 
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Largest file taken in; the format's size field has 8 hex digits.
+/// Largest file; the format's size field has 8 hex digits.
 const FILE_MAX_BYTES: usize = 256 << 20;
 
-/// An archive in the making.
+/// An archive under construction.
 pub struct Builder {
     bytes: Vec<u8>,
     inode: u32,
@@ -39,7 +39,7 @@ impl Builder {
         Ok(archive)
     }
 
-    /// An archive with one program in it, `/init`, and a file that nobody reads where `ballast` is not empty.
+    /// An archive with one program, `/init`, and an unused file `ballast` if it is not empty.
     pub fn of_program(init: &[u8], ballast: &[u8]) -> Result<Self> {
         let mut archive = Self {
             bytes: Vec::new(),
@@ -72,7 +72,7 @@ impl Builder {
 
     fn entry(&mut self, name: &str, mode: u32, device: (u32, u32), data: &[u8]) -> Result<()> {
         if data.len() > FILE_MAX_BYTES {
-            bail!("{name} has {} bytes, the initramfs takes {FILE_MAX_BYTES} at most", data.len());
+            bail!("{name} has {} bytes; a file of the initramfs may have {FILE_MAX_BYTES}", data.len());
         }
         self.inode += 1;
         self.header(name, mode, device, data.len() as u32);
@@ -98,7 +98,7 @@ impl Builder {
     }
 }
 
-/// A program without its symbols and debug lines: they would be most of the initramfs, and all of it stays in guest memory.
+/// Strips symbols and debug lines: they would be most of the initramfs, which stays in guest memory.
 fn stripped(program: &Path) -> Result<Vec<u8>> {
     let out = program.with_extension(format!("stripped.{}", std::process::id()));
     let status = Command::new("strip")
@@ -108,7 +108,7 @@ fn stripped(program: &Path) -> Result<Vec<u8>> {
         .status()
         .context("cannot run strip: `make setup` installs binutils")?;
     if !status.success() {
-        bail!("strip does not take {} as a program", program.display());
+        bail!("strip failed on {}", program.display());
     }
     let bytes = std::fs::read(&out).with_context(|| format!("cannot read {}", out.display()))?;
     std::fs::remove_file(&out).with_context(|| format!("cannot remove {}", out.display()))?;
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_program_is_refused() {
+    fn a_file_that_is_not_a_program_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let program = dir.path().join("text");
         std::fs::write(&program, "not an ELF file").unwrap();
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn cpio_lists_what_was_put_in() {
+    fn cpio_lists_the_entries() {
         use std::io::Write;
         let Ok(mut cpio) = Command::new("cpio")
             .args(["-tv", "--quiet"])
@@ -152,7 +152,7 @@ mod tests {
             .stdout(Stdio::piped())
             .spawn()
         else {
-            println!("skipped: cpio is not installed, the archive is not listed by it");
+            println!("skipped: cpio_lists_the_entries: cpio is not installed");
             return;
         };
         cpio.stdin.take().unwrap().write_all(&archive()).unwrap();

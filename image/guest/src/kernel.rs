@@ -4,8 +4,8 @@ mod pack;
 mod packaged;
 mod source;
 
-use crate::manifest::Input;
 use anyhow::{Context, Result, bail};
+use guest_manifest::Input;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -14,7 +14,7 @@ use std::process::Command;
 pub enum Kind {
     /// `linux-source-6.12` with `image/guest/kernel/guest.fragment`, everything built in.
     Source,
-    /// The packaged `linux-image-*-cloud-amd64` with modules: starts slower, needs no compiler.
+    /// The packaged `linux-image-*-cloud-amd64` with modules: it boots slower, and needs no compiler.
     Packaged,
 }
 
@@ -33,15 +33,15 @@ impl std::str::FromStr for Kind {
 pub struct Kernel {
     /// ELF kernel, without symbols.
     pub vmlinux: PathBuf,
-    /// Modules in the order of loading; empty when all is built in.
+    /// Modules in loading order; empty if everything is built in.
     pub modules: Vec<PathBuf>,
-    /// What it was made from.
+    /// What it was built from.
     pub inputs: Vec<Input>,
     /// First line of the compiler's `--version`, or the package's name.
     pub compiler: String,
 }
 
-/// Builds or fetches the kernel, or takes it from the cache.
+/// Takes the kernel from the cache, builds it or downloads it.
 pub fn obtain(kind: Kind) -> Result<Kernel> {
     match kind {
         Kind::Source => source::obtain(),
@@ -49,7 +49,7 @@ pub fn obtain(kind: Kind) -> Result<Kernel> {
     }
 }
 
-/// Runs a command to its end; its output is shown only when it fails.
+/// Runs a command; shows its output only if it fails.
 fn run(command: &mut Command) -> Result<()> {
     let output = command
         .output()
@@ -66,7 +66,7 @@ fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// First line of what a command prints.
+/// First line of a command's output.
 fn first_line(command: &mut Command) -> Result<String> {
     let output = command
         .output()

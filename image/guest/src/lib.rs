@@ -1,25 +1,29 @@
 //! Builds the guest: kernel, initramfs and the manifest that names the SHA-256 of every input.
 //!
-//! [`build`] is the recipe; each step is a file beside this one. Slow results live in the cache
-//! (`${XDG_CACHE_HOME:-~/.cache}/casemate`), keyed by everything that can change them.
+//! [`build`] runs the steps, one per module. Slow results are cached in `${XDG_CACHE_HOME:-~/.cache}/casemate`,
+//! keyed by everything that can change them.
 #![forbid(unsafe_code)]
 
 pub mod cache;
+mod hash;
 pub mod initramfs;
 pub mod kernel;
-pub mod manifest;
 pub mod progress;
 
+pub use hash::sha256_file;
+
 use anyhow::{Context, Result};
+use guest_manifest::{FILE_NAME, Input, Manifest, VERSION};
+use hash::artifact;
 use std::path::{Path, PathBuf};
 
-/// Kernel command line of every guest. Each word saves probing of hardware that a microVM does not have,
-/// or turns a crash into the end of the VM. Every character on the console costs two exits: until the agent opens it to errors
-/// (`loglevel=1`), only a panic is written there.
+/// Kernel command line of every guest. Each word skips probing of hardware that a microVM does not have, or makes a crash
+/// stop the VM. Every character on the console costs two VM exits, so `loglevel=1` prints only panics until the agent raises
+/// the level.
 pub const CMDLINE: &str = "console=ttyS0 quiet loglevel=1 panic=-1 reboot=t tsc=reliable no_timer_check pci=off \
      8250.nr_uarts=1 random.trust_cpu=on cryptomgr.notests rcupdate.rcu_expedited=1";
 
-/// What goes in.
+/// What the image is built from.
 pub struct Inputs {
     /// `casemate-agent`, static; becomes `/init`.
     pub agent: PathBuf,
@@ -30,7 +34,7 @@ pub struct Inputs {
 }
 
 /// Builds the guest image into `out` (`vmlinux`, `initramfs.cpio`, `manifest.json`) and returns the manifest.
-pub fn build(inputs: &Inputs, out: &Path) -> Result<manifest::Manifest> {
+pub fn build(inputs: &Inputs, out: &Path) -> Result<Manifest> {
     std::fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
     let kernel = kernel::obtain(inputs.kernel)?;
     let initramfs = initramfs::Builder::guest(&inputs.agent, &inputs.launcher, &kernel.modules)?;
@@ -38,16 +42,16 @@ pub fn build(inputs: &Inputs, out: &Path) -> Result<manifest::Manifest> {
     cache::write_whole(&initrd, &initramfs.into_bytes())?;
     let vmlinux = out.join("vmlinux");
     cache::copy_whole(&kernel.vmlinux, &vmlinux)?;
-    let manifest = manifest::Manifest {
-        version: 1,
-        kernel: manifest::Artifact::of(&vmlinux)?,
-        initrd: manifest::Artifact::of(&initrd)?,
+    let manifest = Manifest {
+        version: VERSION,
+        kernel: artifact(&vmlinux)?,
+        initrd: artifact(&initrd)?,
         cmdline: CMDLINE.to_owned(),
         inputs: [
-            ("casemate-agent", manifest::sha256_file(&inputs.agent)?),
-            ("casemate-launcher", manifest::sha256_file(&inputs.launcher)?),
+            ("casemate-agent", sha256_file(&inputs.agent)?),
+            ("casemate-launcher", sha256_file(&inputs.launcher)?),
         ]
-        .map(|(name, sha256)| manifest::Input {
+        .map(|(name, sha256)| Input {
             name: name.to_owned(),
             sha256,
         })
@@ -56,6 +60,6 @@ pub fn build(inputs: &Inputs, out: &Path) -> Result<manifest::Manifest> {
         .collect(),
         compiler: kernel.compiler,
     };
-    cache::write_whole(&out.join("manifest.json"), &manifest.to_json()?)?;
+    cache::write_whole(&out.join(FILE_NAME), &manifest.to_json()?)?;
     Ok(manifest)
 }

@@ -1,21 +1,21 @@
-//! Says what a slow step is doing: one line that moves on a terminal, a line now and then elsewhere.
+//! Progress of slow steps: an updated line on a terminal, an occasional line elsewhere.
 
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-/// How often a step that is not on a terminal says that it is alive.
-const QUIET: Duration = Duration::from_secs(30);
+/// Interval between progress lines without a terminal.
+const INTERVAL: Duration = Duration::from_secs(30);
 
 /// A running step.
 pub struct Step {
     name: String,
     started: Instant,
-    spoken: Instant,
+    printed: Instant,
     terminal: bool,
 }
 
 impl Step {
-    /// Announces the step.
+    /// Starts a step and prints its name.
     pub fn start(name: impl Into<String>) -> Self {
         let name = name.into();
         let terminal = std::io::stderr().is_terminal();
@@ -23,24 +23,24 @@ impl Step {
         Self {
             name,
             started: Instant::now(),
-            spoken: Instant::now(),
+            printed: Instant::now(),
             terminal,
         }
     }
 
-    /// Shows where the step is.
+    /// Shows the step's progress.
     pub fn at(&mut self, what: std::fmt::Arguments<'_>) {
         let seconds = self.started.elapsed().as_secs();
         if self.terminal {
             eprint!("\r\x1b[K    {what} ({seconds} s)");
             let _ = std::io::stderr().flush();
-        } else if self.spoken.elapsed() >= QUIET {
+        } else if self.printed.elapsed() >= INTERVAL {
             eprintln!("    {what} ({seconds} s)");
-            self.spoken = Instant::now();
+            self.printed = Instant::now();
         }
     }
 
-    /// Says that the step is done and how long it took.
+    /// Prints how long the step took.
     pub fn done(self) {
         if self.terminal {
             eprint!("\r\x1b[K");

@@ -15,8 +15,13 @@ pub fn build(programs: &Path, output: &Path, kernel: Kind) -> Result<()> {
     };
     let manifest = guest_image::build(&inputs, output)?;
     for artifact in [&manifest.kernel, &manifest.initrd] {
-        eprintln!("    {:<15} {:>9} bytes  sha256 {}", artifact.file, artifact.bytes, artifact.sha256);
+        eprintln!(
+            "    {:<15} {:>9} bytes  sha256 {}",
+            artifact.file,
+            artifact.bytes,
+            hex::encode(artifact.sha256)
+        );
     }
-    print(&guest_image::manifest::sha256_file(&output.join("manifest.json"))?)?;
+    print(&hex::encode(guest_image::sha256_file(&output.join("manifest.json"))?))?;
     Ok(())
 }

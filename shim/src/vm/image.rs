@@ -2,7 +2,7 @@
 
 use agent_protocol::limits::REFERENCE_BYTES;
 use base64::{Engine, engine::general_purpose::STANDARD};
-use serde::Deserialize;
+use guest_manifest::{FILE_NAME, Manifest, ManifestError};
 use std::{
     fs::{self, File},
     io::{self, ErrorKind, Read},
@@ -10,30 +10,12 @@ use std::{
 };
 use vm_spec::HostData;
 
-/// Version of the manifest that we read.
-const VERSION: u32 = 1;
-
 /// Signed reference values beside the image, for verifiers: COSE, which nobody on this host reads.
 const REFERENCE: &str = "reference_info.cose";
 /// The same as a hash envelope.
 const TRANSPARENT_REFERENCE: &str = "reference_info_hash_envelope.cose";
 /// Longest of either, in bytes: the agent counts base64.
 const REFERENCE_FILE_BYTES: u64 = (REFERENCE_BYTES / 4 * 3) as u64;
-
-/// The part of `manifest.json` that a boot needs; it names more, for verifiers.
-#[derive(Debug, Deserialize)]
-struct Manifest {
-    version: u32,
-    kernel: Artifact,
-    initrd: Artifact,
-    cmdline: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct Artifact {
-    file: String,
-    sha256: HostData,
-}
 
 /// An opened guest image.
 pub struct GuestImage {
@@ -55,12 +37,9 @@ pub enum ImageError {
     /// A file of the image cannot be read.
     #[error("cannot read {} of the guest image", .0.display())]
     Read(PathBuf, #[source] io::Error),
-    /// The manifest is not one.
-    #[error("{} is not a manifest of a guest image", .0.display())]
-    Json(PathBuf, #[source] serde_json::Error),
-    /// A manifest of another time.
-    #[error("the guest image's manifest has version {0}, not {VERSION}")]
-    Version(u32),
+    /// The manifest cannot be used.
+    #[error("cannot use {}", .0.display())]
+    Manifest(PathBuf, #[source] ManifestError),
     /// A file outside of the image's directory.
     #[error("the guest image's manifest names {0:?}, which is no plain file name")]
     Name(String),
@@ -109,17 +88,14 @@ impl GuestImage {
     /// # Errors
     /// See [`ImageError`].
     pub fn open(dir: &Path) -> Result<Self, ImageError> {
-        let path = dir.join("manifest.json");
+        let path = dir.join(FILE_NAME);
         let text = fs::read(&path).map_err(|e| ImageError::Read(path.clone(), e))?;
-        let manifest: Manifest = serde_json::from_slice(&text).map_err(|e| ImageError::Json(path, e))?;
-        if manifest.version != VERSION {
-            return Err(ImageError::Version(manifest.version));
-        }
+        let manifest = Manifest::from_json(&text).map_err(|e| ImageError::Manifest(path, e))?;
         Ok(Self {
             kernel: open(dir, &manifest.kernel.file)?,
-            kernel_sha256: manifest.kernel.sha256,
+            kernel_sha256: HostData(manifest.kernel.sha256),
             initrd: open(dir, &manifest.initrd.file)?,
-            initrd_sha256: manifest.initrd.sha256,
+            initrd_sha256: HostData(manifest.initrd.sha256),
             cmdline: manifest.cmdline,
         })
     }
@@ -141,9 +117,9 @@ mod tests {
     fn write(dir: &Path, kernel: &str, version: u32) {
         let digest = "ab".repeat(32);
         let manifest = format!(
-            r#"{{"version":{version},"kernel":{{"file":"{kernel}","sha256":"{digest}","bytes":1}},"initrd":{{"file":"initramfs.cpio","sha256":"{digest}"}},"cmdline":"quiet","inputs":[]}}"#
+            r#"{{"version":{version},"kernel":{{"file":"{kernel}","sha256":"{digest}","bytes":1}},"initrd":{{"file":"initramfs.cpio","sha256":"{digest}","bytes":1}},"cmdline":"quiet","inputs":[],"compiler":"gcc"}}"#
         );
-        fs::write(dir.join("manifest.json"), manifest).unwrap();
+        fs::write(dir.join(FILE_NAME), manifest).unwrap();
         fs::write(dir.join("initramfs.cpio"), "i").unwrap();
         fs::write(dir.join("vmlinux"), "k").unwrap();
     }
@@ -174,7 +150,10 @@ mod tests {
             assert!(matches!(GuestImage::open(dir.path()), Err(ImageError::Name(_))), "{name:?}");
         }
         write(dir.path(), "vmlinux", 2);
-        assert!(matches!(GuestImage::open(dir.path()), Err(ImageError::Version(2))));
+        assert!(matches!(
+            GuestImage::open(dir.path()),
+            Err(ImageError::Manifest(_, ManifestError::Version(2)))
+        ));
         assert!(matches!(GuestImage::open(Path::new("/nonexistent")), Err(ImageError::Read(..))));
     }
 }

@@ -16,7 +16,7 @@ fn node(script: &str) -> Node {
     fs::create_dir(&image).unwrap();
     let digest = "00".repeat(32);
     let manifest = format!(
-        r#"{{"version":1,"kernel":{{"file":"vmlinux","sha256":"{digest}"}},"initrd":{{"file":"initramfs.cpio","sha256":"{digest}"}},"cmdline":""}}"#
+        r#"{{"version":1,"kernel":{{"file":"vmlinux","sha256":"{digest}","bytes":0}},"initrd":{{"file":"initramfs.cpio","sha256":"{digest}","bytes":0}},"cmdline":"","inputs":[],"compiler":""}}"#
     );
     fs::write(image.join("manifest.json"), manifest).unwrap();
     fs::write(image.join("vmlinux"), "k").unwrap();

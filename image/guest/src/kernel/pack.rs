@@ -1,22 +1,22 @@
-//! `vmlinux` without what the linker puts between its segments: a smaller file, the same memory.
+//! Packs `vmlinux`: removes the padding between its segments. The file is smaller, the loaded memory is the same.
 //!
-//! The linker places each segment at a file offset congruent to its address modulo 2 MiB, and writes bss out as zeros because a
-//! section with contents (`.init.scratch` of `CONFIG_AMD_MEM_ENCRYPT`, 4 MiB of zeros) follows it: two fifths of the file. A
-//! loader reads program headers only (ELF-64 object file format, "Program loading"), so the segments can lie one behind the
-//! other, and zeros at a segment's end need not be in the file. Sections, and with them symbols, go.
+//! The linker places each segment at a file offset congruent to its address modulo 2 MiB. It writes bss as zeros because a
+//! section with contents (`.init.scratch` of `CONFIG_AMD_MEM_ENCRYPT`, 4 MiB of zeros) follows it. Together that is two fifths
+//! of the file. A loader reads program headers only (ELF-64 object file format, "Program loading"), so the segments can follow
+//! each other directly, and zeros at a segment's end need not be in the file. Sections, including symbols, are dropped.
 
 use anyhow::{Context, Result, bail, ensure};
 
 const HEADER_BYTES: usize = 64;
 const PROGRAM_HEADER_BYTES: usize = 56;
 const PT_LOAD: u32 = 1;
-/// Segments begin at pages, so that a loader may map them.
+/// Segments start at page boundaries, so that a loader can map them.
 const PAGE: usize = 4096;
 
 /// The packed form of an ELF executable for x86-64.
 ///
 /// # Errors
-/// The file is no such thing, or its headers point outside of it.
+/// The file is not such an executable, or its headers point outside of it.
 pub fn pack(elf: &[u8]) -> Result<Vec<u8>> {
     let header = elf.get(..HEADER_BYTES).context("the kernel is shorter than an ELF header")?;
     ensure!(
@@ -47,7 +47,7 @@ pub fn pack(elf: &[u8]) -> Result<Vec<u8>> {
         packed.extend_from_slice(content);
     }
     for (n, segment) in headers.iter().enumerate().filter(|(_, segment)| segment.kind != PT_LOAD) {
-        // Notes (the PVH entry among them) are a piece of a loaded segment, and stay one.
+        // Notes, including the PVH entry, lie within a loaded segment, and move with it.
         let inside = headers.iter().zip(&moved).find_map(|(load, at)| {
             let (at, kept) = (*at)?;
             let distance = segment.offset.checked_sub(load.offset)?;
@@ -56,14 +56,14 @@ pub fn pack(elf: &[u8]) -> Result<Vec<u8>> {
         moved[n] = match inside {
             Some(at) => Some((at, segment.file_bytes)),
             None if segment.file_bytes == 0 => Some((0, 0)),
-            None => bail!("segment {n} of the kernel lies in no loaded one"),
+            None => bail!("segment {n} of the kernel is outside of its loaded segments"),
         };
     }
     for (n, (offset, bytes)) in moved.into_iter().flatten().enumerate() {
         let at = HEADER_BYTES + n * PROGRAM_HEADER_BYTES;
         packed[at + 8..at + 16].copy_from_slice(&(offset as u64).to_le_bytes());
         packed[at + 32..at + 40].copy_from_slice(&(bytes as u64).to_le_bytes());
-        // Offsets and addresses now agree modulo a page only. A note's alignment is that of its entries: loaders go by it.
+        // Offsets and addresses now agree modulo a page only. A note keeps its alignment, which is that of its entries.
         if headers[n].kind == PT_LOAD {
             packed[at + 48..at + 56].copy_from_slice(&(PAGE as u64).to_le_bytes());
         }
@@ -71,7 +71,7 @@ pub fn pack(elf: &[u8]) -> Result<Vec<u8>> {
     Ok(packed)
 }
 
-/// What a program header says of the file.
+/// The fields of a program header that describe the file.
 struct Segment {
     kind: u32,
     offset: usize,

@@ -1,13 +1,14 @@
-//! Debian's packaged cloud kernel with the modules the guest needs: the quick way in, without a compiler.
+//! Debian's packaged cloud kernel with the modules that the guest needs; no compiler is needed.
 
 use super::{Kernel, run};
-use crate::manifest::{Input, sha256_file};
+use crate::hash::{read_hex, sha256_file};
 use crate::{cache, progress::Step};
 use anyhow::{Context, Result, bail};
+use guest_manifest::Input;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What the guest needs and the cloud kernel has as modules; modprobe adds what these depend on.
+/// Modules of the cloud kernel that the guest needs; modprobe adds their dependencies.
 const MODULES: &[&str] = &[
     "virtio_mmio",
     "virtio_blk",
@@ -23,7 +24,7 @@ const MODULES: &[&str] = &[
 /// Start of a zstd frame (RFC 8878, 3.1.1).
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
-/// The newest packaged 6.12 cloud kernel that apt knows, from the cache or downloaded.
+/// The newest packaged 6.12 cloud kernel in apt's lists, from the cache or downloaded.
 pub fn obtain() -> Result<Kernel> {
     let package = newest_package()?;
     let dir = cache::root()?
@@ -33,7 +34,7 @@ pub fn obtain() -> Result<Kernel> {
         unpack(&package, &dir)?;
     }
     let order = std::fs::read_to_string(dir.join("order"))?;
-    let sha256 = std::fs::read_to_string(dir.join("package.sha256"))?;
+    let sha256 = read_hex(&dir.join("package.sha256"))?;
     Ok(Kernel {
         vmlinux: dir.join("vmlinux"),
         modules: order.lines().map(|name| dir.join("modules").join(name)).collect(),
@@ -56,7 +57,7 @@ fn newest_package() -> Result<String> {
     names
         .pop()
         .map(str::to_owned)
-        .context("apt knows no linux-image-6.12*-cloud-amd64: run `apt-get update`, or use the default kernel")
+        .context("apt lists no linux-image-6.12*-cloud-amd64: run `apt-get update`, or use the default kernel")
 }
 
 /// The numbers in a package's name, so that .117 comes after .95.
@@ -74,7 +75,7 @@ fn unpack(package: &str, dir: &Path) -> Result<()> {
     let step = Step::start(format!("downloading {package}"));
     run(Command::new("apt-get").args(["-q", "download", package]).current_dir(&work))?;
     let deb = only_deb(&work)?;
-    let sha256 = sha256_file(&deb)?;
+    let sha256 = hex::encode(sha256_file(&deb)?);
     let root = work.join("root");
     run(Command::new("dpkg").arg("-x").args([&deb, &root]))?;
     step.done();
@@ -84,11 +85,11 @@ fn unpack(package: &str, dir: &Path) -> Result<()> {
         .file_name()
         .and_then(|n| n.to_str())
         .and_then(|n| n.strip_prefix("vmlinuz-"))
-        .context("odd kernel name")?
+        .context("the kernel's file name has no version")?
         .to_owned();
     extract_vmlinux(&std::fs::read(&image)?, &work.join("vmlinux.zst"), &dir.join("vmlinux"))?;
 
-    // modprobe looks below lib/, newer packages unpack to usr/lib/.
+    // modprobe looks below lib/; newer packages unpack to usr/lib/.
     if !root.join("lib").exists() {
         std::os::unix::fs::symlink("usr/lib", root.join("lib"))?;
     }
@@ -97,7 +98,7 @@ fn unpack(package: &str, dir: &Path) -> Result<()> {
     for path in module_paths(&root, &version)? {
         let name = path
             .file_name()
-            .context("a module has a name")?
+            .context("a module without a file name")?
             .to_string_lossy()
             .trim_end_matches(".xz")
             .to_owned();
@@ -117,7 +118,7 @@ fn unpack(package: &str, dir: &Path) -> Result<()> {
     std::fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))
 }
 
-/// Files of the wanted modules and what they depend on, in the order of loading.
+/// Files of [`MODULES`] and their dependencies, in loading order.
 fn module_paths(root: &Path, version: &str) -> Result<Vec<PathBuf>> {
     let output = Command::new("modprobe")
         .arg("-d")
@@ -128,7 +129,7 @@ fn module_paths(root: &Path, version: &str) -> Result<Vec<PathBuf>> {
         .context("cannot run modprobe")?;
     if !output.status.success() {
         bail!(
-            "modprobe finds not all of {MODULES:?}: {}",
+            "modprobe cannot find all of {MODULES:?}: {}",
             String::from_utf8_lossy(&output.stderr).trim()
         );
     }
@@ -144,7 +145,7 @@ fn module_paths(root: &Path, version: &str) -> Result<Vec<PathBuf>> {
 fn extract_vmlinux(image: &[u8], scratch: &Path, out: &Path) -> Result<()> {
     for at in image.windows(4).enumerate().filter(|(_, w)| *w == ZSTD_MAGIC).map(|(at, _)| at) {
         std::fs::write(scratch, &image[at..])?;
-        // zstd complains about what follows the frame, so only the result is looked at.
+        // zstd fails because of the data after the frame, so only the output counts.
         let output = Command::new("zstd")
             .args(["-dcq"])
             .arg(scratch)
@@ -175,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_order_as_numbers() {
+    fn versions_sort_by_number() {
         assert!(version_key("linux-image-6.12.117+deb12-cloud-amd64") > version_key("linux-image-6.12.95+deb12-cloud-amd64"));
     }
 }

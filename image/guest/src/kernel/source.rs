@@ -1,9 +1,10 @@
 //! Builds `vmlinux` from Debian's `linux-source-6.12`, pinned by version and SHA-256.
 
 use super::{Kernel, first_line, pack::pack, run};
-use crate::manifest::{Input, sha256_file};
+use crate::hash::{read_hex, sha256_file};
 use crate::{cache, progress::Step};
 use anyhow::{Context, Result, bail};
+use guest_manifest::Input;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,9 +14,9 @@ const PACKAGE: &str = "linux-source-6.12";
 const VERSION: &str = "6.12.117-1~deb12u1";
 const SHA256: &str = "e849faf31ca3555757f3a8877cb01af92122f744f75d1f3102734651c4e14703";
 const FRAGMENT: &str = include_str!("../../kernel/guest.fragment");
-/// Objects that a build of the fragment makes; only the progress line depends on it.
+/// Object files of a build, for the progress line only.
 const OBJECTS: usize = 1530;
-/// Counts changes of the recipe that neither the fragment nor the compiler shows.
+/// Part of the cache key; changes with build steps that neither the fragment nor the compiler reflects.
 const RECIPE: &str = "packed";
 
 /// The kernel from the cache, or built (about 6 minutes on two cores).
@@ -34,13 +35,12 @@ pub fn obtain() -> Result<Kernel> {
     if !vmlinux.exists() || !hash_file.exists() {
         build(&source, &dir)?;
     }
-    let source_sha256 = std::fs::read_to_string(&hash_file).with_context(|| format!("cannot read {}", hash_file.display()))?;
     let fragment = dir.join("guest.fragment");
     cache::write_whole(&fragment, FRAGMENT.as_bytes())?;
     let inputs = vec![
         Input {
             name: format!("{PACKAGE} {}", source.version),
-            sha256: source_sha256,
+            sha256: read_hex(&hash_file)?,
         },
         Input {
             name: "guest.fragment".to_owned(),
@@ -60,7 +60,7 @@ struct Source {
 }
 
 impl Source {
-    /// The pinned version where it is cached or the mirror still has it; otherwise what the mirror has now, said aloud.
+    /// The pinned version if it is cached or the mirror still has it; otherwise the mirror's newest, with a message.
     /// Debian's security suite drops a version as soon as it has the next.
     fn choose() -> Result<Self> {
         let cached = cache::root()?.join("kernel").join(deb_name(VERSION));
@@ -76,12 +76,14 @@ impl Source {
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let versions: Vec<&str> = text.lines().filter_map(|l| l.split('|').nth(1)).map(str::trim).collect();
         match versions.first() {
-            None => bail!("apt knows no {PACKAGE}: Debian 12's security suite has it; check the apt sources and run `apt-get update`"),
+            None => bail!("apt lists no {PACKAGE}: Debian 12's security suite has it; check the apt sources and run `apt-get update`"),
             Some(_) if versions.contains(&VERSION) => Ok(Self {
                 version: VERSION.to_owned(),
             }),
             Some(newest) => {
-                eprintln!("    the mirror no longer has {PACKAGE} {VERSION}; taking {newest}, whose digest the manifest names");
+                eprintln!(
+                    "    the mirror no longer has {PACKAGE} {VERSION}; using {newest} instead, and recording its digest in the manifest"
+                );
                 Ok(Self {
                     version: (*newest).to_owned(),
                 })
@@ -89,7 +91,7 @@ impl Source {
         }
     }
 
-    /// The package file, in the cache, its digest checked where it is the pinned version.
+    /// Downloads the package into the cache, and checks the digest of the pinned version.
     fn fetch(&self) -> Result<(PathBuf, String)> {
         let dir = cache::root()?.join("kernel");
         std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
@@ -99,17 +101,17 @@ impl Source {
             run(Command::new("apt-get")
                 .args(["-q", "download", &format!("{PACKAGE}={}", self.version)])
                 .current_dir(&dir))?;
-            // apt writes the epoch's and other special characters percent-encoded; find what it wrote.
+            // apt percent-encodes special characters such as the epoch's colon, so look for the new file.
             let written = newest_deb(&dir)?;
             if written != deb {
                 std::fs::rename(&written, &deb).with_context(|| format!("cannot rename {}", written.display()))?;
             }
             step.done();
         }
-        let sha256 = sha256_file(&deb)?;
+        let sha256 = hex::encode(sha256_file(&deb)?);
         if self.version == VERSION && sha256 != SHA256 {
             bail!(
-                "{} has SHA-256 {sha256}, but {SHA256} is pinned; delete it and try again",
+                "{} has SHA-256 {sha256}, but {SHA256} is pinned; delete it and retry",
                 deb.display()
             );
         }
@@ -165,7 +167,7 @@ fn build(source: &Source, dir: &Path) -> Result<()> {
     std::fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))
 }
 
-/// `make` in the kernel tree, with everything fixed that would otherwise change the bytes from build to build.
+/// `make` in the kernel tree, with the settings that make builds reproducible.
 fn kbuild(tree: &Path) -> Command {
     let mut make = Command::new("make");
     make.current_dir(tree)
@@ -177,8 +179,8 @@ fn kbuild(tree: &Path) -> Command {
     make
 }
 
-/// Every option the fragment sets must have survived, and none that it leaves out come back: kconfig drops one silently when a
-/// dependency is missing, and adds one when another option selects it.
+/// Checks that the configuration has every option that the fragment sets, and none that it unsets. kconfig silently drops an
+/// option whose dependency is missing, and adds one that another option selects.
 fn check_config(config: &str) -> Result<()> {
     let has = |line: &str| config.lines().any(|l| l == line);
     let left_out = |line: &'static str| {
@@ -197,7 +199,7 @@ fn check_config(config: &str) -> Result<()> {
         return Ok(());
     }
     bail!(
-        "the kernel configuration does not hold {}: guest.fragment misses a dependency, or what another option selects",
+        "the kernel configuration differs from guest.fragment in {}: a dependency is missing, or another option selects it",
         lost.join(", ")
     )
 }

@@ -381,8 +381,9 @@ pub(super) fn config(dir: &Path) -> Config {
     let image = dir.join("image");
     fs::create_dir(&image).unwrap();
     let digest = "00".repeat(32);
-    let manifest =
-        format!(r#"{{"version":1,"kernel":{{"file":"k","sha256":"{digest}"}},"initrd":{{"file":"i","sha256":"{digest}"}},"cmdline":""}}"#);
+    let manifest = format!(
+        r#"{{"version":1,"kernel":{{"file":"k","sha256":"{digest}","bytes":0}},"initrd":{{"file":"i","sha256":"{digest}","bytes":0}},"cmdline":"","inputs":[],"compiler":""}}"#
+    );
     fs::write(image.join("manifest.json"), manifest).unwrap();
     fs::write(image.join("k"), "").unwrap();
     fs::write(image.join("i"), "").unwrap();
