@@ -1,4 +1,4 @@
-//! The token service's view of a request: which actions on which repository a client asks for.
+//! The registry token service: the scopes that clients request.
 #![forbid(unsafe_code)]
 
 mod scope;

@@ -1,5 +1,5 @@
 //! One scope of a token request, `repository:NAME:ACTION[,ACTION]` (distribution specification, "Token Scope
-//! Documentation"), read by a strict grammar: what is not understood grants nothing.
+//! Documentation"), parsed strictly: anything else grants nothing.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,18 +10,18 @@ const SCOPE_MAX_BYTES: usize = 512;
 /// Longest repository name (distribution reference grammar).
 const NAME_MAX_BYTES: usize = 255;
 
-/// What may be done to a repository.
+/// An action on a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Action {
-    /// Read manifests and blobs.
+    /// Reads manifests and blobs.
     Pull,
-    /// Write them.
+    /// Writes them.
     Push,
-    /// Remove them.
+    /// Removes them.
     Delete,
 }
 
-/// A repository and the actions asked for.
+/// A repository and the requested actions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope {
     repository: String,
@@ -31,14 +31,14 @@ pub struct Scope {
 /// Why a text is not a scope.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ScopeError {
-    /// Over the limit.
+    /// Longer than 512 bytes.
     #[error("the scope has more than {SCOPE_MAX_BYTES} bytes")]
     TooLong,
     /// Not `TYPE:NAME:ACTIONS`.
     #[error("a scope has the form repository:NAME:ACTION[,ACTION]")]
     Form,
     /// A resource type other than `repository`.
-    #[error("scope type {0:?} is not served")]
+    #[error("scope type {0:?} is not supported")]
     Type(String),
     /// Not a repository name.
     #[error("{0:?} is not a repository name")]
@@ -54,7 +54,7 @@ impl Scope {
         &self.repository
     }
 
-    /// The actions, in order and without repetition.
+    /// The actions, sorted and without duplicates.
     pub fn actions(&self) -> impl Iterator<Item = Action> + '_ {
         self.actions.iter().copied()
     }
@@ -66,7 +66,7 @@ impl FromStr for Scope {
         if text.len() > SCOPE_MAX_BYTES {
             return Err(ScopeError::TooLong);
         }
-        // The type ends at the first colon, the actions begin at the last.
+        // The type ends at the first colon; the actions start after the last.
         let (kind, rest) = text.split_once(':').ok_or(ScopeError::Form)?;
         let (name, actions) = rest.rsplit_once(':').ok_or(ScopeError::Form)?;
         if kind != "repository" {
@@ -129,7 +129,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn the_strict_form_is_read() {
+    fn the_strict_form_is_parsed() {
         let scope: Scope = "repository:team/app_x:push,pull,pull".parse().unwrap();
         assert_eq!(scope.repository(), "team/app_x");
         assert_eq!(scope.actions().collect::<Vec<_>>(), [Action::Pull, Action::Push]);
@@ -164,7 +164,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_read_prints_as_itself(name in "[a-z0-9]{1,8}(/[a-z0-9]{1,8}){0,3}", push: bool) {
+        fn scopes_round_trip(name in "[a-z0-9]{1,8}(/[a-z0-9]{1,8}){0,3}", push: bool) {
             let text = format!("repository:{name}:pull{}", if push { ",push" } else { "" });
             prop_assert_eq!(text.parse::<Scope>().unwrap().to_string(), text);
         }

@@ -1,4 +1,4 @@
-//! The unmeasured part: what the host claims about this one guest.
+//! The unmeasured part: the host's claims about one guest.
 
 use crate::manifest::{ReadError, hash_at, u32_at};
 
@@ -8,10 +8,10 @@ pub const HOST_PAGE_BYTES: usize = 64;
 const MAGIC: &[u8; 8] = b"CASEHOST";
 const VERSION: u32 = 1;
 
-/// What the host says; only mode `plain` believes the host data in it.
+/// The host's claims; the guest uses this host data in mode `plain` only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostPage {
-    /// SHA-256 of the policy text the host will send.
+    /// SHA-256 of the policy text that the host will send.
     pub host_data: [u8; 32],
 }
 
@@ -49,7 +49,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn reads_what_it_wrote(host_data: [u8; 32]) {
+        fn bytes_round_trip(host_data: [u8; 32]) {
             let page = HostPage { host_data };
             prop_assert_eq!(HostPage::from_bytes(&page.to_bytes()), Ok(page));
         }
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_is_no_host_page() {
+    fn a_manifest_is_not_a_host_page() {
         let manifest = crate::Manifest {
             mode: crate::Mode::Plain,
             kernel_sha256: [0; 32],

@@ -1,9 +1,9 @@
-//! The boot manifest and the host page: what the guest is told at boot, in one layout for writer and reader.
+//! The boot manifest and the host page, which the VMM passes to the guest at boot: one layout for writer and reader.
 //!
 //! Both travel as Linux `setup_data` nodes (boot protocol 2.09, `struct setup_data` in
-//! `arch/x86/include/uapi/asm/setup_data.h`), which Linux keeps reserved and shows under
-//! `/sys/kernel/boot_params/setup_data/N/{type,data}`. The manifest is measured (gate 0) and says
-//! where host data comes from; the host page is not measured and only counts in mode `plain`.
+//! `arch/x86/include/uapi/asm/setup_data.h`), which Linux reserves and exposes under
+//! `/sys/kernel/boot_params/setup_data/N/{type,data}`. The manifest is measured and names
+//! the source of host data; the host page is not measured and is used in mode `plain` only.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! The measured part: mode, and the SHA-256 of kernel and initrd that the boot shim must find.
+//! The measured part: the mode, and the SHA-256 of kernel and initrd, which stage0 verifies.
 
 /// Size of an encoded manifest in bytes.
 pub const MANIFEST_BYTES: usize = 128;
@@ -6,18 +6,18 @@ pub const MANIFEST_BYTES: usize = 128;
 const MAGIC: &[u8; 8] = b"CASEMANI";
 const VERSION: u32 = 1;
 
-/// Where the guest takes host data (the digest of the policy) from. It never falls back to another source.
+/// The source of host data (the digest of the policy). The guest never falls back to another source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// From the unmeasured host page: no protection against the host, same code everywhere else.
+    /// The unmeasured host page: no protection from the host; all other code is the same.
     Plain,
-    /// From a report that the VMM signs with a test root.
+    /// A report that the VMM signs with a test root key.
     Simulated,
-    /// From the report of the SNP silicon.
+    /// The attestation report of the SNP hardware.
     Snp,
 }
 
-/// What the guest was measured to be.
+/// The content of the measured page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Manifest {
     /// Source of host data.
@@ -35,9 +35,9 @@ pub enum ReadError {
     Short,
     /// The first eight bytes are not the magic.
     Magic,
-    /// A version this reader does not know.
+    /// An unknown version.
     Version(u32),
-    /// A mode this reader does not know.
+    /// An unknown mode.
     Mode(u32),
     /// Reserved bytes are not zero.
     Reserved,
@@ -120,7 +120,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn reads_what_it_wrote(k: [u8; 32], i: [u8; 32], m in 0..3) {
+        fn bytes_round_trip(k: [u8; 32], i: [u8; 32], m in 0..3) {
             let mode = [Mode::Plain, Mode::Simulated, Mode::Snp][m as usize];
             let manifest = Manifest { mode, kernel_sha256: k, initrd_sha256: i };
             prop_assert_eq!(Manifest::from_bytes(&manifest.to_bytes()), Ok(manifest));
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn each_damage_has_its_name() {
+    fn each_damage_has_its_own_error() {
         let good = Manifest {
             mode: Mode::Snp,
             kernel_sha256: [1; 32],

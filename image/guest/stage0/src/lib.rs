@@ -1,14 +1,14 @@
-//! What the boot shim checks before it jumps: the loaded kernel and initramfs are the ones the boot manifest names.
+//! The boot shim's check before it starts the kernel: kernel and initramfs have the digests in the boot manifest.
 //!
-//! Gate 0 for guests that are entered through the shim: kernel and initramfs are too large to be measured page by
-//! page, so the measured manifest carries their SHA-256 and this code compares. It runs before there is an allocator.
+//! Kernel and initramfs are too large to be measured page by page, so the measured manifest carries their SHA-256.
+//! The code runs without an allocator.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
 use boot_manifest::Manifest;
 use sha2::{Digest, Sha256};
 
-/// Why the guest must not be started; the number is what the shim reports when it ends the VM.
+/// Why the guest must not start; the shim reports the number when it stops the VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Refusal {
@@ -18,7 +18,7 @@ pub enum Refusal {
     Initrd = 0x11,
 }
 
-/// Compares both with the manifest. The slices must lie in memory that the host can no longer change.
+/// Compares both digests with the manifest. The slices must be in memory that the host can no longer change.
 pub fn verify(manifest: &Manifest, kernel: &[u8], initrd: &[u8]) -> Result<(), Refusal> {
     if !same(&Sha256::digest(kernel).into(), &manifest.kernel_sha256) {
         return Err(Refusal::Kernel);
@@ -29,7 +29,7 @@ pub fn verify(manifest: &Manifest, kernel: &[u8], initrd: &[u8]) -> Result<(), R
     Ok(())
 }
 
-/// Takes the same time wherever the two differ.
+/// Compares in constant time.
 fn same(a: &[u8; 32], b: &[u8; 32]) -> bool {
     a.iter().zip(b).fold(0, |difference, (x, y)| difference | (x ^ y)) == 0
 }
@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn each_swapped_file_is_refused_by_name() {
+    fn each_changed_file_is_refused() {
         let m = manifest(b"kernel", b"initrd");
         assert_eq!(verify(&m, b"kernel", b"initrd"), Ok(()));
         assert_eq!(verify(&m, b"kernem", b"initrd"), Err(Refusal::Kernel));
