@@ -19,17 +19,15 @@ mod streams;
 mod tools;
 mod verity;
 
-use crate::{
+use crate::testbed::{
+    accel::Accel,
+    build,
+    debian::Suite,
     images,
     job::{Build, Job},
-    l1::{
-        Suite,
-        accel::Accel,
-        build,
-        machine::{Limits, Stuck},
-        snapshot::Testbed,
-    },
-    runner,
+    machine::{Limits, Stuck},
+    results,
+    snapshot::Testbed,
 };
 use anyhow::{Context, Result};
 use report::{Report, Row};
@@ -170,7 +168,7 @@ fn in_machine(testbed: &Testbed, name: &str, dir: &Path) -> Result<Vec<Row>> {
             let _ = said.write_all(bytes);
         })?;
         anyhow::ensure!(status == 0, "it ended with {status}; what it said is in {}", dir.display());
-        runner::collect(machine, dir)?;
+        results::collect(machine, dir)?;
         let text = std::fs::read(dir.join("out").join(ROWS)).context("it left no figures")?;
         serde_json::from_slice(&text).context("its figures are damaged")
     };

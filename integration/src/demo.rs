@@ -1,13 +1,12 @@
 //! `make demo`: the whole thread once, told to a person.
 
 use crate::{
-    images::{REDIS, REDIS_CHANGED},
-    l1::{
+    lab::{Ended, Lab, Policy, Runtime, Traces},
+    testbed::{
+        images::{REDIS, REDIS_CHANGED},
         machine::{CONSOLE, Limits, Stuck, VMM_CONSOLE},
         snapshot::Testbed,
     },
-    lab::{Ended, Lab, Policy, Traces},
-    stories::Runtime,
 };
 use anyhow::{Context, Result, bail, ensure};
 use std::io::{Read, Write};
@@ -53,7 +52,7 @@ fn nonce() -> Result<String> {
 fn show_consoles(dir: &Path, names: &[&str]) {
     for name in names {
         let bytes = std::fs::read(dir.join(name)).unwrap_or_default();
-        eprintln!("--- {}\n{}", dir.join(name).display(), crate::host::tail(&bytes, 6000));
+        eprintln!("--- {}\n{}", dir.join(name).display(), crate::testbed::host::tail(&bytes, 6000));
     }
 }
 

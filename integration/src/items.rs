@@ -3,7 +3,7 @@
 //! `items.txt` has a line for each item: kind, item, names. A name is a story's, `unit:` and the end of a test's path,
 //! or `conformance:` and what is replayed. An item counts as covered when every name stands for something that ran.
 
-use crate::summary::Counts;
+use crate::runner::summary::Counts;
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeSet;
 

@@ -1,14 +1,18 @@
 //! Tells stories in copies of a prepared L1, some at a time, and says what came of each.
 
+pub mod suites;
+pub mod summary;
+
 use crate::{
-    host,
-    l1::{
+    lab::{Runtime, Scope, Set},
+    stories::{Outcome, Report, Story, sets},
+    testbed::{
         accel::Accel,
+        host,
         machine::{CONSOLE, LIVE, Limits, Machine, RESULTS, Stuck, VMM_CONSOLE},
+        results::fetch,
         snapshot::Testbed,
     },
-    lab::{Scope, Set},
-    stories::{Outcome, Report, Runtime, Story, sets},
 };
 use anyhow::{Context, Result};
 use std::collections::VecDeque;
@@ -19,11 +23,6 @@ use std::time::{Duration, Instant};
 
 /// A story prints a line at each step; emulated or not, no step takes this long without one.
 const QUIET: Duration = Duration::from_secs(120);
-/// Packing the results.
-const RESULTS_LIMIT: Limits = Limits {
-    quiet: Duration::from_secs(30),
-    total: Duration::from_secs(60),
-};
 /// Stories that one machine tells in a row at most.
 const PER_MACHINE: usize = 8;
 /// How often a story is told again because the machine, not the story, broke down.
@@ -33,7 +32,7 @@ const SHOWN_BYTES: usize = 3000;
 /// Largest report that is read.
 const REPORT_BYTES: u64 = 1 << 20;
 
-/// What shows on a console that the emulated processor failed, which is rare ([`crate::l1::machine`] says how). No story
+/// What shows on a console that the emulated processor failed, which is rare ([`crate::testbed::machine`] says how). No story
 /// crashes L1's kernel, and a guest that was booted a thousand times the same way does not panic by itself.
 const EMULATION_FAULTS: &[(&str, &str)] = &[
     (CONSOLE, "Kernel panic - not syncing"),
@@ -283,23 +282,6 @@ impl Open {
             }
         }
     }
-}
-
-/// Fetches /job/out and switches the machine off.
-pub fn collect(mut machine: Machine, dir: &Path) -> Result<()> {
-    fetch(&mut machine, dir, 0, dir)?;
-    machine.off();
-    Ok(())
-}
-
-/// Fetches /job/out of the machine whose files are in `files` into `dir`; its results begin at `from`.
-fn fetch(machine: &mut Machine, files: &Path, from: u64, dir: &Path) -> Result<()> {
-    machine.obey("results", RESULTS_LIMIT, &mut |_| ()).context("packing the results")?;
-    let mut results = std::fs::File::open(files.join(RESULTS)).context("cannot open the results")?;
-    results.seek(SeekFrom::Start(from)).context("cannot read the results")?;
-    tar::Archive::new(results)
-        .unpack(dir.join("out"))
-        .context("cannot unpack the results")
 }
 
 fn read_report(dir: &Path) -> Result<Report> {

@@ -18,36 +18,9 @@ pub mod sets;
 mod streams;
 mod task;
 
-use crate::lab::Lab;
+use crate::lab::{Lab, Runtime};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
-
-/// The runtime that containerd is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Runtime {
-    /// `io.containerd.runc.v2`, the known-good thing.
-    Runc,
-    /// `io.containerd.casemate.v2`.
-    Casemate,
-}
-
-impl Runtime {
-    /// Containerd's name of it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Runc => "io.containerd.runc.v2",
-            Self::Casemate => "io.containerd.casemate.v2",
-        }
-    }
-
-    /// One word for tables and file names.
-    pub fn short(self) -> &'static str {
-        match self {
-            Self::Runc => "runc",
-            Self::Casemate => "casemate",
-        }
-    }
-}
 
 const BOTH: &[Runtime] = &[Runtime::Runc, Runtime::Casemate];
 const OURS: &[Runtime] = &[Runtime::Casemate];

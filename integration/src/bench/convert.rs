@@ -2,7 +2,7 @@
 //! beside the bound, one core's SHA-256. On the host, in memory: no disk is measured.
 
 use super::report::Row;
-use crate::host;
+use crate::testbed::host;
 use anyhow::{Context, Result};
 use std::path::Path;
 use std::process::Command;

@@ -1,7 +1,7 @@
 //! The same `ctr` command on both runtimes, timed.
 
 use super::report::median;
-use crate::stories::Runtime;
+use crate::lab::Runtime;
 use anyhow::{Context, Result, ensure};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -35,7 +35,7 @@ pub fn timed(command: &mut Command) -> Result<(f64, Vec<u8>)> {
         output.status.success(),
         "{command:?} ended with {}: {}",
         output.status,
-        crate::host::tail(&said, 1000)
+        crate::testbed::host::tail(&said, 1000)
     );
     Ok((seconds, said))
 }

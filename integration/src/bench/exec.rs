@@ -2,8 +2,8 @@
 
 use super::ctr::{Sleeper, in_turns};
 use super::report::Row;
-use crate::images::BUSYBOX;
-use crate::stories::Runtime;
+use crate::lab::Runtime;
+use crate::testbed::images::BUSYBOX;
 use anyhow::Result;
 
 /// Rounds; the first is dropped.

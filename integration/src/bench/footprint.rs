@@ -3,8 +3,8 @@
 use super::ctr::Sleeper;
 use super::guest::memory;
 use super::report::Row;
-use crate::images::BUSYBOX;
-use crate::stories::Runtime;
+use crate::lab::Runtime;
+use crate::testbed::images::BUSYBOX;
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 

@@ -109,7 +109,7 @@ pub struct Report {
 impl Report {
     /// Of `rows`, measured on `machine`.
     pub fn new(machine: String, seconds: f64, rows: Vec<Row>) -> Result<Self> {
-        let date = crate::host::run(std::process::Command::new("date").args(["-u", "+%Y-%m-%d"]))?;
+        let date = crate::testbed::host::run(std::process::Command::new("date").args(["-u", "+%Y-%m-%d"]))?;
         Ok(Self {
             version: VERSION,
             date: date.trim().to_owned(),

@@ -2,8 +2,8 @@
 
 use super::ctr::{ctr, in_turns, run_words, timed};
 use super::report::{Row, median};
-use crate::images::BUSYBOX;
-use crate::stories::Runtime;
+use crate::lab::Runtime;
+use crate::testbed::images::BUSYBOX;
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use std::fs::File;

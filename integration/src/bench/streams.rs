@@ -2,8 +2,8 @@
 
 use super::ctr::{BOTH, ctr, run_words};
 use super::report::Row;
-use crate::images::BUSYBOX;
-use crate::stories::Runtime;
+use crate::lab::Runtime;
+use crate::testbed::images::BUSYBOX;
 use anyhow::{Context, Result, ensure};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Stdio};

@@ -1,6 +1,6 @@
 //! The peers' programs in L1: taken from this host with their libraries, so that L1's disk stays as small as the stories need it.
 
-use crate::host;
+use crate::testbed::host;
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

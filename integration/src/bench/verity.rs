@@ -4,7 +4,10 @@
 use super::ctr::{ctr, run_words, timed};
 use super::report::Row;
 use super::tools;
-use crate::{host, images, layer_tar::LayerTar, oci, stories::Runtime};
+use crate::{
+    lab::Runtime,
+    testbed::{host, images, layer_tar::LayerTar, oci},
+};
 use anyhow::{Context, Result, bail};
 use guest_image::cache;
 use std::path::{Path, PathBuf};

@@ -3,9 +3,10 @@
 use anyhow::{Context, Result};
 use clap::Parser;
 use integration::{
-    bench, demo, images,
-    lab::{Ended, IMAGES, Lab, Scope, watch::Watch},
-    stories::{ALL, Outcome, Report, Runtime, Skip, Story},
+    bench, demo,
+    lab::{Ended, IMAGES, Lab, Runtime, Scope, watch::Watch},
+    stories::{ALL, Outcome, Report, Skip, Story},
+    testbed::images,
 };
 use std::path::Path;
 use std::process::{Command, ExitCode};

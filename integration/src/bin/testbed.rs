@@ -3,16 +3,21 @@
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use integration::{
-    bench, host, images,
+    bench,
     items::{self, Ran},
-    job::{Build, Job},
-    l1::{Suite, accel, build, snapshot},
-    lab::Set,
-    runner::{self, Task},
-    shell,
-    stories::{self, Runtime, sets},
-    suites,
-    summary::{self, Summary},
+    lab::{Runtime, Set},
+    runner::{
+        self, Task, suites,
+        summary::{self, Summary},
+    },
+    stories::{self, sets},
+    testbed::{
+        accel, build,
+        debian::Suite,
+        host, images,
+        job::{Build, Job},
+        kvm_probe, shell, snapshot,
+    },
 };
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -154,7 +159,7 @@ fn act(verb: Verb) -> Result<ExitCode> {
         }
         Verb::Snapshot { suite } => {
             let image = build::obtain(suite)?;
-            match accel::choose(&image)? {
+            match kvm_probe::choose(&image)? {
                 accel::Accel::Kvm => println!("no snapshot: with the host's KVM a boot takes two seconds"),
                 accel => println!("{}", snapshot::base(&image, &accel)?.display()),
             }
@@ -228,7 +233,7 @@ fn testbed(place: &Place, needs_build: bool) -> Result<snapshot::Testbed> {
         eprintln!("casemate itself is not in the machine, not built yet: {}", names.join(", "));
     }
     let image = build::obtain(place.suite)?;
-    let accel = accel::choose(&image)?;
+    let accel = kvm_probe::choose(&image)?;
     eprintln!("    test machine: Debian {}, {}", place.suite.name(), accel.describe());
     let images = images::obtain()?;
     let job = Job::pack(&build, &images, &place.out)?;

@@ -1,7 +1,7 @@
 //! A container as `ctr` runs it.
 
 use super::{Ended, Lab, Policy, Program};
-use crate::stories::Runtime;
+use crate::lab::Runtime;
 use anyhow::{Result, ensure};
 use std::io::PipeWriter;
 use std::sync::atomic::{AtomicU32, Ordering};

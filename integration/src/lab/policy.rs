@@ -1,7 +1,7 @@
 //! A policy for one container, made by `casemate policy generate` from the image that L1 has.
 
 use super::Ended;
-use crate::images;
+use crate::testbed::images;
 use anyhow::{Context, Result};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use std::fmt::Write;

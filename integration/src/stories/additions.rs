@@ -1,8 +1,8 @@
 //! What comes beside the policy: signed fragments, the files in which a container finds its policy, and the operator's console.
 
 use crate::{
-    images::BUSYBOX,
     lab::{Ended, Lab, Policy},
+    testbed::images::BUSYBOX,
 };
 use anyhow::{Context, Result, ensure};
 use base64::{Engine, engine::general_purpose::STANDARD};

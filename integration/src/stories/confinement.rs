@@ -1,8 +1,8 @@
 //! A running VMM as its host sees it: whose it is, and what it may still do.
 
 use crate::{
-    images::BUSYBOX,
     lab::{Lab, traces, vm},
+    testbed::images::BUSYBOX,
 };
 use anyhow::{Context, Result, ensure};
 use std::fs::{read_dir, read_to_string};

@@ -1,8 +1,8 @@
 //! What the host can damage shows as an error, never as wrong data; what dies leaves nothing behind.
 
 use crate::{
-    images::{BUSYBOX, DATA_FILE, data},
     lab::{Lab, is_running, traces},
+    testbed::images::{BUSYBOX, DATA_FILE, data},
 };
 use anyhow::{Context, Result, bail, ensure};
 use nix::{

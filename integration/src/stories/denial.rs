@@ -1,8 +1,8 @@
 //! The policy's word is final: what it lists runs, anything else is denied with the reason on the caller's screen.
 
 use crate::{
-    images::{BUSYBOX, BUSYBOX_CHANGED},
     lab::{Ended, Lab, Policy},
+    testbed::images::{BUSYBOX, BUSYBOX_CHANGED},
 };
 use anyhow::{Result, ensure};
 

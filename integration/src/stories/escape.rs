@@ -1,8 +1,8 @@
 //! A hostile container against the guest: it reaches neither the guest's own programs and files nor the host's virtualisation.
 
 use crate::{
-    images::BUSYBOX,
     lab::{Ended, Lab, Running, Stdio, Tasks},
+    testbed::images::BUSYBOX,
 };
 use anyhow::{Context, Result, ensure};
 

@@ -1,8 +1,8 @@
 //! Many containers, one after another and all at once: afterwards the host has no more of anything than before.
 
 use crate::{
-    images::BUSYBOX,
     lab::{Lab, growth::Load},
+    testbed::images::BUSYBOX,
 };
 use anyhow::{Context, Result};
 

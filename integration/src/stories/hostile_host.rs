@@ -3,10 +3,12 @@
 mod wire;
 
 use crate::{
-    images::{self, BUSYBOX, PATH},
     lab::{Ended, IMAGES, Lab, Policy, vm::Vm},
-    layer_tar::LayerTar,
-    oci,
+    testbed::{
+        images::{self, BUSYBOX, PATH},
+        layer_tar::LayerTar,
+        oci,
+    },
 };
 use agent_protocol::{
     AgentClient, CONTROL_PORT, CreateContainerRequest, DeleteProcessRequest, ExecProcessRequest, ListProcessesRequest, MountLayerRequest,

@@ -1,9 +1,8 @@
 //! Containers start, say something, take signals, run a second process and end.
 
 use crate::{
-    images::{BUSYBOX, REDIS},
-    lab::{Ended, Lab, is_running},
-    stories::Runtime,
+    lab::{Ended, Lab, Runtime, is_running},
+    testbed::images::{BUSYBOX, REDIS},
 };
 use anyhow::{Result, ensure};
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! Streams lose nothing: what is typed arrives with its end, and ten megabytes come back whole.
 
-use crate::{images::BUSYBOX, lab::Lab};
+use crate::{lab::Lab, testbed::images::BUSYBOX};
 use anyhow::{Result, ensure};
 use sha2::{Digest, Sha256};
 

@@ -2,8 +2,8 @@
 
 use super::hostile_host::{COMMAND, converted_layer, world};
 use crate::{
-    images::BUSYBOX,
     lab::{Lab, Policy, vm::Vm},
+    testbed::images::BUSYBOX,
 };
 use agent_protocol::{
     AgentClient, AttachDiskRequest, ConfigureNetworkRequest, ContainerStatsRequest, CreateContainerRequest, DetachDiskRequest,

@@ -1,9 +1,8 @@
 //! Streams wait for slow readers one by one, end after their last writer and not with their process, and need little memory.
 
 use crate::{
-    images::BUSYBOX,
-    lab::{Ended, Fifo, Lab, Stdio, Tasks, traces},
-    stories::Runtime,
+    lab::{Ended, Fifo, Lab, Runtime, Stdio, Tasks, traces},
+    testbed::images::BUSYBOX,
 };
 use anyhow::{Context, Result, ensure};
 use std::io::Read;

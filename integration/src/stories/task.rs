@@ -6,9 +6,8 @@ mod codes;
 pub(super) use codes::tell as codes;
 
 use crate::{
-    images::BUSYBOX,
-    lab::{Ended, Fifo, Lab, Stdio, Tasks, is_running, traces},
-    stories::Runtime,
+    lab::{Ended, Fifo, Lab, Runtime, Stdio, Tasks, is_running, traces},
+    testbed::images::BUSYBOX,
 };
 use anyhow::{Context, Result, ensure};
 use nix::{

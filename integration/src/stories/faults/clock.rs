@@ -1,7 +1,7 @@
 //! A host's clock that jumps: nothing ends early, nothing waits for ever.
 
 use super::until_ready;
-use crate::{images::BUSYBOX, lab::Lab};
+use crate::{lab::Lab, testbed::images::BUSYBOX};
 use anyhow::{Context, Result};
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -2,11 +2,11 @@
 
 use super::{SHOWS_WITHIN, forget_containers, until_ready};
 use crate::{
-    images::BUSYBOX,
     lab::{
         Dice, Ended, Lab, Program, Running, Traces, is_running,
         victim::{Victim, kill_now},
     },
+    testbed::images::BUSYBOX,
 };
 use anyhow::{Context, Result, ensure};
 use std::fs::File;

@@ -2,8 +2,8 @@
 
 use super::forget_containers;
 use crate::{
-    images::BUSYBOX,
     lab::{Ended, Lab, Traces},
+    testbed::images::BUSYBOX,
 };
 use anyhow::{Context, Result, ensure};
 use std::path::Path;

@@ -2,11 +2,11 @@
 
 use super::{SHOWS_WITHIN, forget_containers, until_ready, with_cgroups};
 use crate::{
-    images::BUSYBOX,
     lab::{
         Ended, Event, Lab, Listener, is_running,
         victim::{Victim, kill_now},
     },
+    testbed::images::BUSYBOX,
 };
 use anyhow::{Context, Result, ensure};
 use std::time::{Duration, Instant};

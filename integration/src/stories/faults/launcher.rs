@@ -8,8 +8,8 @@
 
 use super::{SHOWS_WITHIN, forget_containers};
 use crate::{
-    images::BUSYBOX,
     lab::{Lab, Traces},
+    testbed::images::BUSYBOX,
 };
 use anyhow::{Context, Result, ensure};
 

@@ -2,8 +2,8 @@
 
 use super::{SHOWS_WITHIN, until_ready};
 use crate::{
-    images::BUSYBOX,
     lab::{Ended, Fifo, Lab, Stdio, Tasks, is_running, victim::Victim},
+    testbed::images::BUSYBOX,
 };
 use anyhow::{Context, Result, ensure};
 use std::fs::File;

@@ -5,9 +5,8 @@
 //! `NotFound`, and nothing else. A few rows are ours alone: see [`Expected::Ours`].
 
 use crate::{
-    images::BUSYBOX,
-    lab::{Answer, Ended, Lab, Stdio, Tasks},
-    stories::Runtime,
+    lab::{Answer, Ended, Lab, Runtime, Stdio, Tasks},
+    testbed::images::BUSYBOX,
 };
 use anyhow::{Context, Result, ensure};
 use containerd_client::types::v1::Status;

@@ -1,7 +1,7 @@
 //! Builds the disk, kernel and initrd of L1 from Debian packages; cached by everything that goes in.
 
-use super::Suite;
-use crate::{debian::Archive, host};
+use super::debian::Suite;
+use crate::testbed::{debian::Archive, host};
 use anyhow::{Context, Result};
 use guest_image::{cache, progress::Step};
 use std::os::unix::fs::PermissionsExt;

@@ -1,6 +1,6 @@
 //! A prompt in L1, for people (a terminal) and scripts (a pipe).
 
-use crate::l1::{machine::Machine, snapshot::Testbed};
+use crate::testbed::{machine::Machine, snapshot::Testbed};
 use anyhow::{Context, Result};
 use nix::sys::termios::{self, SetArg, Termios};
 use std::io::{IsTerminal, Read, Write};

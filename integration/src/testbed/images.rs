@@ -1,6 +1,6 @@
 //! The images of demo and stories, made of Debian 12's packages.
 
-use crate::{debian::Archive, host, layer_tar::LayerTar, oci};
+use crate::testbed::{debian::Archive, host, layer_tar::LayerTar, oci};
 use anyhow::{Context, Result};
 use guest_image::{cache, progress::Step};
 use std::path::{Path, PathBuf};

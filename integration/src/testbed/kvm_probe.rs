@@ -2,8 +2,8 @@
 //!
 //! Many rented machines have a /dev/kvm with no SVM or VMX behind it: tiny guests run there, a Linux kernel does not.
 
-use super::{build::Image, machine};
-use crate::host;
+use super::{accel::Accel, build::Image, machine};
+use crate::testbed::host;
 use anyhow::{Context, Result};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -13,39 +13,6 @@ use std::time::{Duration, Instant};
 const PROBE_DEADLINE: Duration = Duration::from_secs(20);
 const PROBE_WORD: &str = "CASEMATE-PROBE-OK";
 const POLL: Duration = Duration::from_millis(100);
-
-/// What L1's processors are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Accel {
-    /// The host's, with nested virtualisation.
-    Kvm,
-    /// Emulated, AMD SVM included; and why.
-    Tcg(String),
-    /// Emulated by counting: one processor, and each instruction of L1 and of the VMs in it takes 2 ns of its clock, however
-    /// busy the host is. For benchmarks that are to give the same figures again.
-    Counted,
-}
-
-impl Accel {
-    /// How many processors L1 has. One where they are emulated: processors kick each other's threads, and a kick at the wrong
-    /// moment lets QEMU deliver an interrupt to a VM twice ([`machine`] says how). With two, five of 47 rounds of `hostile-host` ended in
-    /// a triple fault or a guest that stood still; with one, none of 59. Two machines on two cores are not slower for it.
-    pub fn processors(&self) -> u32 {
-        match self {
-            Self::Kvm => 2,
-            Self::Tcg(_) | Self::Counted => 1,
-        }
-    }
-
-    /// For the tables that name it.
-    pub fn describe(&self) -> String {
-        match self {
-            Self::Kvm => "the host's KVM, nested".to_owned(),
-            Self::Tcg(why) => format!("emulation (TCG): {why}"),
-            Self::Counted => "emulation by the instruction clock: 2 ns an instruction".to_owned(),
-        }
-    }
-}
 
 /// Decides, once per boot of the host.
 pub fn choose(image: &Image) -> Result<Accel> {

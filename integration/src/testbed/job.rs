@@ -1,6 +1,6 @@
 //! The job disk: everything that travels into L1, as one tar whose paths are where things go.
 
-use crate::{images::Images, l1::machine::JOB_DISK_BYTES};
+use crate::testbed::{images::Images, machine::JOB_DISK_BYTES};
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 use std::fs::File;

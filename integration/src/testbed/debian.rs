@@ -1,12 +1,31 @@
 //! Debian packages of a suite that need not be the host's: an apt of our own (lists, cache, status) that uses the
 //! host's mirror and touches nothing of the host's configuration.
 
-use crate::host;
+use crate::testbed::host;
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// Debian suites that an L1 can be made of, with the containerd that each brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Suite {
+    /// Debian 12, containerd 1.6.
+    Bookworm,
+    /// Debian 13, containerd 1.7.
+    Trixie,
+}
+
+impl Suite {
+    /// As Debian writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bookworm => "bookworm",
+            Self::Trixie => "trixie",
+        }
+    }
+}
 
 /// A suite of Debian, with its security updates.
 pub struct Archive {

@@ -5,7 +5,7 @@ use super::{
     build::Image,
     machine::{JOB_DISK_BYTES, Limits, Machine, Memory, Start},
 };
-use crate::{host, job::Job};
+use crate::testbed::{host, job::Job};
 use anyhow::{Context, Result, bail};
 use guest_image::{cache, progress::Step};
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
 //! Layer tars made of Debian packages and hand-written entries: owners and modes as in the package, nothing of this machine.
 
-use crate::host;
+use crate::testbed::host;
 use anyhow::{Context, Result};
 use std::collections::BTreeSet;
 use std::io::Read;

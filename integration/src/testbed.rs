@@ -1,4 +1,4 @@
-//! L1: a Debian machine with a /dev/kvm that works, for hosts whose own does not boot Linux (QEMU emulates AMD SVM).
+//! The testbed: a Debian machine (L1) with a /dev/kvm that works, for hosts whose own does not boot Linux (QEMU emulates AMD SVM).
 //!
 //! ```text
 //!  image ──► machine ──► "containerd answers" ──saved──► base snapshot        (cached: image and QEMU build)
@@ -9,25 +9,15 @@
 
 pub mod accel;
 pub mod build;
+pub mod debian;
+pub mod host;
+pub mod images;
+pub mod job;
+pub mod kvm_probe;
+pub mod layer_tar;
 pub mod machine;
+pub mod oci;
 mod qmp;
+pub mod results;
+pub mod shell;
 pub mod snapshot;
-
-/// Debian suites that an L1 can be made of, with the containerd that each brings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Suite {
-    /// Debian 12, containerd 1.6.
-    Bookworm,
-    /// Debian 13, containerd 1.7.
-    Trixie,
-}
-
-impl Suite {
-    /// As Debian writes it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Bookworm => "bookworm",
-            Self::Trixie => "trixie",
-        }
-    }
-}

@@ -1,7 +1,7 @@
 //! One running L1: a QEMU process, its console and the lines that its init obeys.
 
 use super::{accel::Accel, build::Image, qmp::Qmp};
-use crate::host;
+use crate::testbed::host;
 use anyhow::{Context, Result};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};

@@ -1,8 +1,8 @@
 //! `make test`: every suite in order, and last a table that counts what ran, names what was skipped, and gives the times.
 
 use crate::{
-    host,
-    summary::{Counts, Summary},
+    runner::summary::{Counts, Summary},
+    testbed::host,
 };
 use anyhow::{Context, Result};
 use std::io::{BufRead, BufReader, Write};

@@ -1,0 +1,28 @@
+//! The runtimes that stories run on.
+
+/// The runtime that containerd is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Runtime {
+    /// `io.containerd.runc.v2`, the known-good one.
+    Runc,
+    /// `io.containerd.casemate.v2`.
+    Casemate,
+}
+
+impl Runtime {
+    /// Its name in containerd.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Runc => "io.containerd.runc.v2",
+            Self::Casemate => "io.containerd.casemate.v2",
+        }
+    }
+
+    /// One word for tables and file names.
+    pub fn short(self) -> &'static str {
+        match self {
+            Self::Runc => "runc",
+            Self::Casemate => "casemate",
+        }
+    }
+}

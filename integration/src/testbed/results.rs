@@ -1,0 +1,30 @@
+//! What a story or a benchmark leaves in L1's /job/out, brought to the host.
+
+use super::machine::{Limits, Machine, RESULTS};
+use anyhow::{Context, Result};
+use std::io::{Seek, SeekFrom};
+use std::path::Path;
+use std::time::Duration;
+
+/// Packing the results.
+const RESULTS_LIMIT: Limits = Limits {
+    quiet: Duration::from_secs(30),
+    total: Duration::from_secs(60),
+};
+
+/// Fetches /job/out and switches the machine off.
+pub fn collect(mut machine: Machine, dir: &Path) -> Result<()> {
+    fetch(&mut machine, dir, 0, dir)?;
+    machine.off();
+    Ok(())
+}
+
+/// Fetches /job/out of the machine whose files are in `files` into `dir`; its results begin at `from`.
+pub fn fetch(machine: &mut Machine, files: &Path, from: u64, dir: &Path) -> Result<()> {
+    machine.obey("results", RESULTS_LIMIT, &mut |_| ()).context("packing the results")?;
+    let mut results = std::fs::File::open(files.join(RESULTS)).context("cannot open the results")?;
+    results.seek(SeekFrom::Start(from)).context("cannot read the results")?;
+    tar::Archive::new(results)
+        .unpack(dir.join("out"))
+        .context("cannot unpack the results")
+}
