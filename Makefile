@@ -13,7 +13,7 @@ export KERNEL
 help:
 	@echo 'make demo      a real container in a policy-guarded microVM, through stock containerd'
 	@echo 'make test      unit tests, properties, conformance, stories in the testbed (short enough for every commit)'
-	@echo 'make test-all  the same with every round of every fault, and a table: what must be shown, and what shows it'
+	@echo 'make test-all  the same with every round of every fault'
 	@echo 'make bench     boot, run, exec, streams, block reads, memory: each beside a peer, and bench.json'
 	@echo 'make shell     a prompt in the testbed with this build installed'
 	@echo 'make check     formatting, lints, documentation, licences'

@@ -6,7 +6,6 @@
 
 pub mod bench;
 pub mod demo;
-pub mod items;
 pub mod lab;
 pub mod runner;
 pub mod stories;

@@ -5,7 +5,10 @@ pub mod summary;
 
 use crate::{
     lab::{Runtime, Scope, Set},
-    stories::{Outcome, Report, Story, sets},
+    stories::{
+        report::{Outcome, Report},
+        story::Story,
+    },
     testbed::{
         accel::Accel,
         host,
@@ -209,7 +212,7 @@ impl Teller<'_> {
 
     fn attempt(&mut self, task: Task, dir: &Path) -> Result<Report> {
         std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
-        let shares = sets::shares_machine(task.story, task.scope.set);
+        let shares = task.story.shares_machine(task.scope.set);
         let mut open = match self.open.take() {
             Some(open) if shares && open.told < PER_MACHINE => open,
             _ => self.fresh(dir)?,
@@ -253,7 +256,7 @@ impl Open {
             &line,
             Limits {
                 quiet: QUIET,
-                total: sets::limit(task.story, task.scope.set),
+                total: task.story.limit(task.scope.set),
             },
             &mut |_| (),
         )?;

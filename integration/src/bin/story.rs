@@ -5,7 +5,11 @@ use clap::Parser;
 use integration::{
     bench, demo,
     lab::{Ended, IMAGES, Lab, Runtime, Scope, watch::Watch},
-    stories::{ALL, Outcome, Report, Skip, Story},
+    stories::{
+        self,
+        report::{Outcome, Report, Skip},
+        story::Story,
+    },
     testbed::images,
 };
 use std::path::Path;
@@ -92,10 +96,7 @@ fn prepare() -> Result<()> {
 }
 
 fn tell(name: &str, runtime: Runtime, scope: Scope) -> Result<()> {
-    let story = ALL
-        .iter()
-        .find(|story| story.name == name)
-        .with_context(|| format!("no story is called {name}"))?;
+    let story = stories::find(name).with_context(|| format!("no story is called {name}"))?;
     clean()?;
     let _watch = watch()?;
     println!("{}: {} ({})", story.name, story.about, runtime.name());
@@ -137,7 +138,7 @@ fn clean() -> Result<()> {
 }
 
 fn judge(story: &Story, runtime: Runtime, scope: Scope) -> (Outcome, String) {
-    let result = Lab::enter(runtime).and_then(|lab| (story.tell)(&lab.within(scope)));
+    let result = Lab::enter(runtime).and_then(|lab| (story.run)(&lab.within(scope)));
     match result {
         Ok(()) => (Outcome::Passed, String::new()),
         Err(error) if error.is::<Skip>() => (Outcome::Skipped, error.to_string()),

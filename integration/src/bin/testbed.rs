@@ -4,13 +4,15 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use integration::{
     bench,
-    items::{self, Ran},
     lab::{Runtime, Set},
     runner::{
         self, Task, suites,
         summary::{self, Summary},
     },
-    stories::{self, sets},
+    stories::{
+        self,
+        story::{self, DEBIANS},
+    },
     testbed::{
         accel, build,
         debian::Suite,
@@ -73,7 +75,7 @@ enum Verb {
         #[arg(long)]
         seed: Option<u64>,
     },
-    /// As `test`, with every round of every story, and a table of what must be shown and which stories show it
+    /// As `test`, with every round of every story
     TestAll {
         #[command(flatten)]
         place: Place,
@@ -174,7 +176,7 @@ fn act(verb: Verb) -> Result<ExitCode> {
         Verb::Test { place, jobs, seed } => return test(&place, jobs, Set::Short, seed),
         Verb::TestAll { place, jobs, seed } => return test(&place, jobs, Set::Full, seed),
         Verb::Stories => {
-            for story in stories::ALL {
+            for story in stories::all() {
                 let runtimes: Vec<_> = story.runtimes.iter().map(|r| r.short()).collect();
                 println!("{:28} {:14} {}", story.name, runtimes.join(", "), story.about);
             }
@@ -242,7 +244,7 @@ fn testbed(place: &Place, needs_build: bool) -> Result<snapshot::Testbed> {
 
 fn run(place: &Place, jobs: usize, runtime: Option<Runtime>, extent: Extent, names: &[String]) -> Result<ExitCode> {
     for name in names {
-        if !stories::ALL.iter().any(|story| story.name == *name) {
+        if stories::find(name).is_none() {
             bail!("no story is called {name}; `testbed stories` lists them");
         }
     }
@@ -271,20 +273,20 @@ fn chance(seed: Option<u64>) -> Result<u64> {
 }
 
 /// Debians that stories are told on; parts of a story that they share are numbered in this order.
-const DEBIANS: [Suite; sets::DEBIANS as usize] = [Suite::Bookworm, Suite::Trixie];
+const SUITES: [Suite; DEBIANS as usize] = [Suite::Bookworm, Suite::Trixie];
 
 fn tell(place: &Place, jobs: usize, set: Set, seed: u64, wanted: impl Fn(&Task) -> bool) -> Result<Summary> {
-    let debian = DEBIANS.iter().position(|suite| *suite == place.suite).unwrap_or_default() as u32;
-    let tasks = stories::ALL.iter().flat_map(|story| {
+    let debian = SUITES.iter().position(|suite| *suite == place.suite).unwrap_or_default() as u32;
+    let tasks = stories::all().flat_map(|story| {
         let runtimes = story.runtimes.iter();
         runtimes.flat_map(move |&runtime| {
-            let scopes = sets::scopes(story, set, debian, seed).into_iter();
+            let scopes = story.scopes(set, debian, seed).into_iter();
             scopes.map(move |scope| Task { story, runtime, scope })
         })
     });
     let mut tasks: Vec<Task> = tasks.filter(wanted).collect();
     // What may take longest begins first, so that no machine works alone at the end.
-    tasks.sort_by_key(|task| std::cmp::Reverse(sets::limit(task.story, set)));
+    tasks.sort_by_key(|task| std::cmp::Reverse(task.story.limit(set)));
     let started = Instant::now();
     let testbed = testbed(place, tasks.iter().any(|task| task.runtime == Runtime::Casemate))?;
     let suite = place.suite.name();
@@ -298,30 +300,17 @@ fn tell(place: &Place, jobs: usize, set: Set, seed: u64, wanted: impl Fn(&Task) 
 /// Every suite; a suite that breaks does not keep the next from running.
 fn test(place: &Place, jobs: usize, set: Set, seed: Option<u64>) -> Result<ExitCode> {
     let seed = chance(seed)?;
-    let mut ran = Ran::default();
-    let tests = suites::unit_tests(&place.out)?;
-    ran.tests.extend(tests.ran().iter().cloned());
-    let mut suites = vec![tests];
-    let replayed = suites::conformance(&programs(place)?, &place.out)?;
-    ran.conformance
-        .extend(replayed.iter().flat_map(|suite| suite.ran().iter().cloned()));
-    suites.extend(replayed);
-    for (debian, suite) in (0..).zip(DEBIANS) {
+    let mut suites = vec![suites::unit_tests(&place.out)?];
+    suites.extend(suites::conformance(&programs(place)?, &place.out)?);
+    for (debian, suite) in (0..).zip(SUITES) {
         eprintln!("==> stories on {}", suite.name());
         let place = Place { suite, ..place.clone() };
         // Not the same chance twice.
         let seed = seed.wrapping_add(debian.into());
-        let told = match tell(&place, jobs, set, seed, |task| sets::is_told(task.runtime, debian)) {
+        suites.push(match tell(&place, jobs, set, seed, |task| story::runs_on(task.runtime, debian)) {
             Ok(summary) => suites::Suite::of_stories(&summary),
             Err(error) => suites::Suite::broken(&format!("stories on {}", suite.name()), &error),
-        };
-        ran.stories.extend(told.ran().iter().cloned());
-        suites.push(told);
-    }
-    if set == Set::Full {
-        let (table, counts) = items::table(&ran)?;
-        print!("{table}");
-        suites.push(suites::Suite::of_items(counts));
+        });
     }
     print!("{}", suites::table(&suites));
     Ok(if suites::any_failed(&suites) {

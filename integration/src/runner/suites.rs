@@ -28,8 +28,6 @@ pub struct Suite {
     took: Duration,
     /// What was skipped, or went wrong, each with its reason.
     remarks: Vec<String>,
-    /// Names of what ran, where they are known.
-    ran: Vec<String>,
 }
 
 impl Suite {
@@ -40,24 +38,7 @@ impl Suite {
             counts: summary.counts(),
             took: summary.took(),
             remarks: summary.remarks(),
-            ran: summary.told(),
         }
-    }
-
-    /// The list of items: each that nothing shows is a failure.
-    pub fn of_items(counts: Counts) -> Self {
-        Self {
-            name: "items of the issue".to_owned(),
-            counts,
-            took: Duration::ZERO,
-            remarks: Vec::new(),
-            ran: Vec::new(),
-        }
-    }
-
-    /// Names of what ran.
-    pub fn ran(&self) -> &[String] {
-        &self.ran
     }
 
     /// A suite that could not even start.
@@ -71,7 +52,6 @@ impl Suite {
             counts,
             took: Duration::ZERO,
             remarks: vec![format!("failed: {error:#}")],
-            ran: Vec::new(),
         }
     }
 }
@@ -92,10 +72,8 @@ pub fn unit_tests(out: &Path) -> Result<Suite> {
         counts: Counts::default(),
         took: Duration::ZERO,
         remarks: Vec::new(),
-        ran: Vec::new(),
     };
     for line in &lines {
-        suite.ran.extend(passed_test(line).map(str::to_owned));
         if let Some(counts) = libtest_counts(line) {
             suite.counts += counts;
         } else if line.trim_start().starts_with(SKIPPED) {
@@ -128,7 +106,6 @@ fn replay(casemate: &Path, kind: &str, places: &[&str], out: &Path) -> Result<Su
         counts: Counts::default(),
         took: Duration::ZERO,
         remarks: Vec::new(),
-        ran: Vec::new(),
     };
     let Some(file) = places.iter().map(PathBuf::from).find(|file| file.exists()) else {
         suite.counts.skipped = 1;
@@ -146,7 +123,6 @@ fn replay(casemate: &Path, kind: &str, places: &[&str], out: &Path) -> Result<Su
     match lines.iter().rev().find_map(|line| conformance_counts(line)) {
         Some(counts) => {
             suite.counts = counts;
-            suite.ran.push(kind.to_owned());
         }
         None => suite.remarks.push("failed: no line of counts".to_owned()),
     }
@@ -196,13 +172,6 @@ fn stream(command: &mut Command, log: &Path, show: impl Fn(&str) -> bool) -> Res
         );
     }
     Ok((lines, status.success()))
-}
-
-/// `test path::of::the_test ... ok`
-fn passed_test(line: &str) -> Option<&str> {
-    let name = line.strip_prefix("test ")?.strip_suffix(" ... ok")?;
-    // `- should panic` and the like follow the path.
-    name.split(' ').next()
 }
 
 /// `test result: ok. 12 passed; 0 failed; 1 ignored; …`
@@ -284,8 +253,6 @@ mod tests {
             })
         );
         assert_eq!(libtest_counts("test x ... ok"), None);
-        assert_eq!(passed_test("test a::b - should panic ... ok"), Some("a::b"));
-        assert_eq!(passed_test("test a::b ... FAILED"), None);
         assert_eq!(
             conformance_counts("35 passed, 0 failed"),
             Some(Counts {
@@ -309,7 +276,6 @@ mod tests {
             counts,
             took: Duration::from_secs(5),
             remarks: vec!["skipped: why".to_owned()],
-            ran: Vec::new(),
         };
         let text = table(&[suite]);
         assert!(text.contains("x: skipped: why"), "{text}");

@@ -1,6 +1,6 @@
 //! What came of the stories told on one machine.
 
-use crate::{runner::Done, stories::Outcome};
+use crate::{runner::Done, stories::report::Outcome};
 use std::ops::AddAssign;
 use std::time::{Duration, Instant};
 
@@ -58,12 +58,6 @@ impl Summary {
             failed: count(Outcome::Failed),
             skipped: count(Outcome::Skipped),
         }
-    }
-
-    /// Names of the stories that were told to an end, good or bad.
-    pub fn told(&self) -> Vec<String> {
-        let told = self.done.iter().filter(|done| done.report.outcome != Outcome::Skipped);
-        told.map(|done| done.task.story.name.to_owned()).collect()
     }
 
     /// A line for each story that did not simply pass.

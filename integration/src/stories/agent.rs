@@ -1,9 +1,32 @@
 //! The agent's first rule, told over its own wire: nothing is served before the one policy that host data names.
 
-use crate::lab::{Lab, vm::Vm};
+use crate::{
+    lab::{Lab, Set, vm::Vm},
+    stories::story::{Machines, OURS, Story},
+};
 use agent_protocol::{ListProcessesRequest, MountScratchRequest, SetPolicyRequest};
 use anyhow::{Context, Result, ensure};
 use ttrpc::Code;
+
+/// The stories of this file.
+pub const STORIES: &[Story] = &[
+    Story {
+        name: "wrong-policy",
+        about: "a policy that does not hash to host data is refused",
+        runtimes: OURS,
+        set: Set::Short,
+        machines: Machines::Shared,
+        run: wrong_policy,
+    },
+    Story {
+        name: "policy-first",
+        about: "the agent serves nothing before SetPolicy, and takes it once",
+        runtimes: OURS,
+        set: Set::Short,
+        machines: Machines::Shared,
+        run: policy_first,
+    },
+];
 
 const OTHER_POLICY: &str = "package policy\napi_version := \"0.12.0\"\n";
 
@@ -26,7 +49,7 @@ fn refused<T>(what: &str, result: ttrpc::Result<T>) -> Result<Code> {
     }
 }
 
-pub(super) fn wrong_policy(lab: &Lab) -> Result<()> {
+fn wrong_policy(lab: &Lab) -> Result<()> {
     let vm = Vm::boot("wrong-policy", agent_protocol::OPEN_DOOR.as_ref())?;
     vm.converse(async |agent, context| {
         let other = SetPolicyRequest {
@@ -48,7 +71,7 @@ pub(super) fn wrong_policy(lab: &Lab) -> Result<()> {
     lab.nothing_is_left()
 }
 
-pub(super) fn policy_first(lab: &Lab) -> Result<()> {
+fn policy_first(lab: &Lab) -> Result<()> {
     let vm = Vm::boot("policy-first", agent_protocol::OPEN_DOOR.as_ref())?;
     vm.converse(async |agent, context| {
         let list = ListProcessesRequest {

@@ -1,7 +1,8 @@
 //! A running VMM as its host sees it: whose it is, and what it may still do.
 
 use crate::{
-    lab::{Lab, traces, vm},
+    lab::{Lab, Set, traces, vm},
+    stories::story::{Machines, OURS, Story},
     testbed::images::BUSYBOX,
 };
 use anyhow::{Context, Result, ensure};
@@ -9,10 +10,20 @@ use std::fs::{read_dir, read_to_string};
 use std::path::PathBuf;
 use vm_spec::control::WatchdogStats;
 
+/// The story.
+pub const STORY: Story = Story {
+    name: "vmm-confined",
+    about: "the VMM of a running container has a user of its own, no privilege, no file, and a filter on every thread",
+    runtimes: OURS,
+    set: Set::Short,
+    machines: Machines::Shared,
+    run: vmm_confined,
+};
+
 /// Ids of VMMs (the shim's `spawn.rs`).
 const IDS: std::ops::Range<u32> = 0x7000_0000..0x7800_0000;
 
-pub(super) fn vmm_confined(lab: &Lab) -> Result<()> {
+fn vmm_confined(lab: &Lab) -> Result<()> {
     let container = lab.container(BUSYBOX).command(["sleep", "1000"]).start()?;
     container.exec("work", ["sh", "-c", "find / -xdev | wc -l"])?.exits_with(0)?;
     let pid = *traces::pids_of("casemate-vmm")?.first().context("no VMM runs")?;

@@ -1,7 +1,8 @@
 //! What the host can damage shows as an error, never as wrong data; what dies leaves nothing behind.
 
 use crate::{
-    lab::{Lab, is_running, traces},
+    lab::{Lab, Set, is_running, traces},
+    stories::story::{Machines, OURS, Story},
     testbed::images::{BUSYBOX, DATA_FILE, data},
 };
 use anyhow::{Context, Result, bail, ensure};
@@ -11,6 +12,34 @@ use nix::{
 };
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// The stories of this file.
+pub const STORIES: &[Story] = &[
+    Story {
+        name: "flipped-bit",
+        about: "a flipped bit in a cached layer is an I/O error inside",
+        runtimes: OURS,
+        set: Set::Short,
+        machines: Machines::Shared,
+        run: flipped_bit,
+    },
+    Story {
+        name: "broken-layer",
+        about: "a layer whose file system is damaged does not start, with a clear error",
+        runtimes: OURS,
+        set: Set::Short,
+        machines: Machines::Shared,
+        run: broken_layer,
+    },
+    Story {
+        name: "vmm-killed",
+        about: "the VMM is killed: exit 137, nothing left",
+        runtimes: OURS,
+        set: Set::Short,
+        machines: Machines::Shared,
+        run: vmm_killed,
+    },
+];
 
 const CACHE: &str = "/var/lib/casemate/layers";
 const START_DEADLINE: Duration = Duration::from_secs(60);
@@ -40,7 +69,7 @@ fn flip(file: &Path, at: impl FnOnce(&[u8]) -> Option<usize>) -> Result<()> {
     std::fs::write(file, bytes).context("cannot write a cached layer")
 }
 
-pub(super) fn flipped_bit(lab: &Lab) -> Result<()> {
+fn flipped_bit(lab: &Lab) -> Result<()> {
     let file = cached_layer(lab)?;
     let piece = data()[100_000..100_030].to_vec();
     flip(&file, |bytes| bytes.windows(piece.len()).position(|window| window == piece))?;
@@ -53,7 +82,7 @@ pub(super) fn flipped_bit(lab: &Lab) -> Result<()> {
     lab.nothing_is_left()
 }
 
-pub(super) fn broken_layer(lab: &Lab) -> Result<()> {
+fn broken_layer(lab: &Lab) -> Result<()> {
     let file = cached_layer(lab)?;
     flip(&file, |bytes| {
         (bytes.get(EXT4_MAGIC_OFFSET..EXT4_MAGIC_OFFSET + 2)? == [0x53, 0xef]).then_some(EXT4_MAGIC_OFFSET)
@@ -64,7 +93,7 @@ pub(super) fn broken_layer(lab: &Lab) -> Result<()> {
     lab.nothing_is_left()
 }
 
-pub(super) fn vmm_killed(lab: &Lab) -> Result<()> {
+fn vmm_killed(lab: &Lab) -> Result<()> {
     let container = lab.container(BUSYBOX).command(["sleep", "1000"]);
     let id = container.id().to_owned();
     let foreground = container.start_in_foreground()?;

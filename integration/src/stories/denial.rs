@@ -1,10 +1,47 @@
 //! The policy's word is final: what it lists runs, anything else is denied with the reason on the caller's screen.
 
 use crate::{
-    lab::{Ended, Lab, Policy},
+    lab::{Ended, Lab, Policy, Set},
+    stories::story::{Machines, OURS, Story},
     testbed::images::{BUSYBOX, BUSYBOX_CHANGED},
 };
 use anyhow::{Result, ensure};
+
+/// The stories of this file.
+pub const STORIES: &[Story] = &[
+    Story {
+        name: "allowed",
+        about: "what the policy lists runs under it",
+        runtimes: OURS,
+        set: Set::Short,
+        machines: Machines::Shared,
+        run: allowed,
+    },
+    Story {
+        name: "denied-command",
+        about: "a command other than the policy's is denied, with the reason",
+        runtimes: OURS,
+        set: Set::Short,
+        machines: Machines::Shared,
+        run: command,
+    },
+    Story {
+        name: "denied-layer",
+        about: "a changed layer is denied, with the reason",
+        runtimes: OURS,
+        set: Set::Short,
+        machines: Machines::Shared,
+        run: layer,
+    },
+    Story {
+        name: "denied-exec",
+        about: "an exec that the policy does not list is denied; the container keeps running",
+        runtimes: OURS,
+        set: Set::Short,
+        machines: Machines::Shared,
+        run: exec,
+    },
+];
 
 /// Allows one command in the busybox image, and `date` beside it.
 fn policy(command: &[&str]) -> Result<Policy> {
@@ -21,7 +58,7 @@ fn is_denied(ended: Ended, rule: &str) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn allowed(lab: &Lab) -> Result<()> {
+fn allowed(lab: &Lab) -> Result<()> {
     let policy = policy(&["echo", "allowed"])?;
     lab.container(BUSYBOX)
         .under(&policy)
@@ -32,7 +69,7 @@ pub(super) fn allowed(lab: &Lab) -> Result<()> {
     lab.nothing_is_left()
 }
 
-pub(super) fn command(lab: &Lab) -> Result<()> {
+fn command(lab: &Lab) -> Result<()> {
     let policy = policy(&["echo", "allowed"])?;
     let ended = lab.container(BUSYBOX).under(&policy).command(["echo", "something else"]).run()?;
     ensure!(!ended.text().contains("something else"), "the denied command ran");
@@ -40,7 +77,7 @@ pub(super) fn command(lab: &Lab) -> Result<()> {
     lab.nothing_is_left()
 }
 
-pub(super) fn layer(lab: &Lab) -> Result<()> {
+fn layer(lab: &Lab) -> Result<()> {
     let policy = policy(&["echo", "allowed"])?;
     let ended = lab.container(BUSYBOX_CHANGED).under(&policy).command(["echo", "allowed"]).run()?;
     ensure!(
@@ -51,7 +88,7 @@ pub(super) fn layer(lab: &Lab) -> Result<()> {
     lab.nothing_is_left()
 }
 
-pub(super) fn exec(lab: &Lab) -> Result<()> {
+fn exec(lab: &Lab) -> Result<()> {
     let policy = policy(&["sleep", "1000"])?;
     let container = lab.container(BUSYBOX).under(&policy).command(["sleep", "1000"]).start()?;
     container.exec("listed", ["date"])?.exits_with(0)?;

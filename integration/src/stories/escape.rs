@@ -1,10 +1,31 @@
 //! A hostile container against the guest: it reaches neither the guest's own programs and files nor the host's virtualisation.
 
 use crate::{
-    lab::{Ended, Lab, Running, Stdio, Tasks},
+    lab::{Ended, Lab, Running, Set, Stdio, Tasks},
+    stories::story::{Machines, OURS, Story},
     testbed::images::BUSYBOX,
 };
 use anyhow::{Context, Result, ensure};
+
+/// The stories of this file.
+pub const STORIES: &[Story] = &[
+    Story {
+        name: "guest-programs",
+        about: "a container that makes the guest's launcher run in it can neither change it nor see the guest's files",
+        runtimes: OURS,
+        set: Set::Short,
+        machines: Machines::Shared,
+        run: guest_programs,
+    },
+    Story {
+        name: "nested-virtualisation",
+        about: "a guest is offered no nested virtualisation and no counters of the host",
+        runtimes: OURS,
+        set: Set::Short,
+        machines: Machines::Shared,
+        run: nested_virtualisation,
+    },
+];
 
 /// Of each kind of container.
 const EXECS: u32 = 40;
@@ -45,7 +66,7 @@ done 2>/dev/null
 /// What the thief must never say.
 const CAUGHT: [&str; 4] = ["opened it", "wrote to it", "guest's files", "open directory"];
 
-pub(super) fn guest_programs(lab: &Lab) -> Result<()> {
+fn guest_programs(lab: &Lab) -> Result<()> {
     for capability in [None, Some("CAP_SYS_PTRACE")] {
         rob(lab, capability).with_context(|| format!("a thief with {}", capability.unwrap_or("default capabilities")))?;
     }
@@ -108,7 +129,7 @@ fn is_whole(container: &Running) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn nested_virtualisation(lab: &Lab) -> Result<()> {
+fn nested_virtualisation(lab: &Lab) -> Result<()> {
     let flags = lab
         .container(BUSYBOX)
         .command(["grep", "-m1", "^flags", "/proc/cpuinfo"])

@@ -1,18 +1,11 @@
 //! What goes wrong on a host goes wrong for one container, is told with the right status, and leaves nothing behind.
 
-mod clock;
-mod containerd;
-mod full;
-mod kill;
-mod launcher;
-mod readers;
-
-pub(super) use clock::clock_steps;
-pub(super) use containerd::containerd_killed;
-pub(super) use full::{cache_full, cache_read_only, run_full, scratch_full};
-pub(super) use kill::{shims_killed, vmms_killed};
-pub(super) use launcher::{execs_killed, starved_starts};
-pub(super) use readers::{full_log, slow_reader, stuck_reader};
+pub mod clock;
+pub mod containerd;
+pub mod full;
+pub mod kill;
+pub mod launcher;
+pub mod readers;
 
 use crate::lab::{Ended, Lab, Program};
 use anyhow::{Context, Result};

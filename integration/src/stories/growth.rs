@@ -1,10 +1,31 @@
 //! Many containers, one after another and all at once: afterwards the host has no more of anything than before.
 
 use crate::{
-    lab::{Lab, growth::Load},
+    lab::{Lab, Set, growth::Load},
+    stories::story::{Machines, OURS, Story},
     testbed::images::BUSYBOX,
 };
 use anyhow::{Context, Result};
+
+/// The stories of this file.
+pub const STORIES: &[Story] = &[
+    Story {
+        name: "growth-sequential",
+        about: "200 containers one after another: no growth of processes, sockets, mounts, files or memory",
+        runtimes: OURS,
+        set: Set::Full,
+        machines: Machines::Spread { machines: 1, minutes: 60 },
+        run: sequential,
+    },
+    Story {
+        name: "growth-parallel",
+        about: "10 containers at a time, three times: no growth",
+        runtimes: OURS,
+        set: Set::Full,
+        machines: Machines::Own { minutes: 20 },
+        run: parallel,
+    },
+];
 
 const SEQUENTIAL_SHORT: u32 = 4;
 const SEQUENTIAL: u32 = 200;
@@ -15,7 +36,7 @@ const PARALLEL_ROUNDS: u32 = 3;
 /// MiB; ten of them fit into L1 beside all else.
 const SMALL: &str = "io.casemate.memory=128";
 
-pub(super) fn sequential(lab: &Lab) -> Result<()> {
+fn sequential(lab: &Lab) -> Result<()> {
     let runs = lab.scope().rounds(SEQUENTIAL_SHORT, SEQUENTIAL);
     let settled = (runs / SETTLED).max(1);
     let mut before = None;
@@ -40,7 +61,7 @@ pub(super) fn sequential(lab: &Lab) -> Result<()> {
     after.has_not_grown_since(&before.context("nothing was counted")?, u64::from(runs - settled))
 }
 
-pub(super) fn parallel(lab: &Lab) -> Result<()> {
+fn parallel(lab: &Lab) -> Result<()> {
     let mut before = None;
     for n in 1..=PARALLEL_ROUNDS {
         let words: Vec<String> = (0..PARALLEL).map(|m| format!("run {n}.{m}")).collect();

@@ -1,16 +1,69 @@
 //! Containers start, say something, take signals, run a second process and end.
 
 use crate::{
-    lab::{Ended, Lab, Runtime, is_running},
+    lab::{Ended, Lab, Runtime, Set, is_running},
+    stories::story::{BOTH, Machines, OURS, Story},
     testbed::images::{BUSYBOX, REDIS},
 };
 use anyhow::{Result, ensure};
 use std::time::Duration;
 
+/// The stories of this file.
+pub const STORIES: &[Story] = &[
+    Story {
+        name: "run",
+        about: "a container prints what its command prints, and leaves nothing behind",
+        runtimes: BOTH,
+        set: Set::Short,
+        machines: Machines::Shared,
+        run,
+    },
+    Story {
+        name: "exit-code",
+        about: "exit code 7 arrives as 7",
+        runtimes: BOTH,
+        set: Set::Short,
+        machines: Machines::Shared,
+        run: exit_code,
+    },
+    Story {
+        name: "exec",
+        about: "a second process runs beside the first, with its own exit code",
+        runtimes: BOTH,
+        set: Set::Short,
+        machines: Machines::Shared,
+        run: exec,
+    },
+    Story {
+        name: "kill",
+        about: "SIGTERM is handled by the process, SIGKILL ends it with 137",
+        runtimes: BOTH,
+        set: Set::Short,
+        machines: Machines::Shared,
+        run: kill,
+    },
+    Story {
+        name: "layers",
+        about: "a multi-layer image with whiteouts looks as it was built; redis answers",
+        runtimes: BOTH,
+        set: Set::Short,
+        machines: Machines::Shared,
+        run: layers,
+    },
+    Story {
+        name: "guest-kernel",
+        about: "the container sees the guest's kernel, not the host's",
+        runtimes: OURS,
+        set: Set::Short,
+        machines: Machines::Shared,
+        run: guest_kernel,
+    },
+];
+
 /// Starting a server takes a while in an emulated machine.
 const SERVER_DEADLINE: Duration = Duration::from_secs(60);
 
-pub(super) fn run(lab: &Lab) -> Result<()> {
+fn run(lab: &Lab) -> Result<()> {
     lab.container(BUSYBOX)
         .command(["echo", "hello", "from inside"])
         .run()?
@@ -28,7 +81,7 @@ pub(super) fn run(lab: &Lab) -> Result<()> {
     lab.nothing_is_left()
 }
 
-pub(super) fn exit_code(lab: &Lab) -> Result<()> {
+fn exit_code(lab: &Lab) -> Result<()> {
     lab.container(BUSYBOX).command(["sh", "-c", "exit 7"]).run()?.exits_with(7)?;
     lab.container(BUSYBOX)
         .command(["/no/such/program"])
@@ -38,7 +91,7 @@ pub(super) fn exit_code(lab: &Lab) -> Result<()> {
     lab.nothing_is_left()
 }
 
-pub(super) fn exec(lab: &Lab) -> Result<()> {
+fn exec(lab: &Lab) -> Result<()> {
     let container = lab.container(BUSYBOX).command(["sleep", "1000"]).start()?;
     container
         .exec("first", ["cat", "/proc/1/cmdline"])?
@@ -51,7 +104,7 @@ pub(super) fn exec(lab: &Lab) -> Result<()> {
     lab.nothing_is_left()
 }
 
-pub(super) fn kill(lab: &Lab) -> Result<()> {
+fn kill(lab: &Lab) -> Result<()> {
     let polite = lab
         .container(BUSYBOX)
         .command(["sh", "-c", "trap 'exit 3' TERM; while :; do sleep 0.1; done"])
@@ -70,7 +123,7 @@ pub(super) fn kill(lab: &Lab) -> Result<()> {
     lab.nothing_is_left()
 }
 
-pub(super) fn layers(lab: &Lab) -> Result<()> {
+fn layers(lab: &Lab) -> Result<()> {
     let redis = lab.container(REDIS).start()?;
     let pong = |n: u32| {
         redis
@@ -94,7 +147,7 @@ pub(super) fn layers(lab: &Lab) -> Result<()> {
     lab.nothing_is_left()
 }
 
-pub(super) fn guest_kernel(lab: &Lab) -> Result<()> {
+fn guest_kernel(lab: &Lab) -> Result<()> {
     ensure!(lab.runtime() == Runtime::Casemate, "with runc there is no other kernel");
     let inside = lab
         .container(BUSYBOX)

@@ -1,14 +1,38 @@
 //! Streams lose nothing: what is typed arrives with its end, and ten megabytes come back whole.
 
-use crate::{lab::Lab, testbed::images::BUSYBOX};
+use crate::{
+    lab::{Lab, Set},
+    stories::story::{BOTH, Machines, Story},
+    testbed::images::BUSYBOX,
+};
 use anyhow::{Result, ensure};
 use sha2::{Digest, Sha256};
+
+/// The stories of this file.
+pub const STORIES: &[Story] = &[
+    Story {
+        name: "stdin-eof",
+        about: "what is typed arrives, and so does the end of input",
+        runtimes: BOTH,
+        set: Set::Short,
+        machines: Machines::Shared,
+        run: stdin_with_eof,
+    },
+    Story {
+        name: "ten-megabytes",
+        about: "10 MB of output arrive whole",
+        runtimes: BOTH,
+        set: Set::Short,
+        machines: Machines::Shared,
+        run: ten_megabytes,
+    },
+];
 
 const BYTES: usize = 10 << 20;
 /// Random bytes go out, and beside them to a program that knows what went out.
 const SCRIPT: &str = "mkfifo /tmp/copy; sha256sum </tmp/copy >&2 & head -c 10485760 /dev/urandom | tee /tmp/copy; wait";
 
-pub(super) fn stdin_with_eof(lab: &Lab) -> Result<()> {
+fn stdin_with_eof(lab: &Lab) -> Result<()> {
     lab.container(BUSYBOX)
         .command(["cat"])
         .stdin(b"typed by the caller")
@@ -26,7 +50,7 @@ pub(super) fn stdin_with_eof(lab: &Lab) -> Result<()> {
     lab.nothing_is_left()
 }
 
-pub(super) fn ten_megabytes(lab: &Lab) -> Result<()> {
+fn ten_megabytes(lab: &Lab) -> Result<()> {
     let ended = lab.container(BUSYBOX).command(["sh", "-c", SCRIPT]).run()?.exits_with(0)?;
     ensure!(ended.stdout.len() == BYTES, "{} bytes arrived, not {BYTES}", ended.stdout.len());
     let sent = String::from_utf8_lossy(&ended.stderr).into_owned();

@@ -1,12 +1,41 @@
 //! Streams wait for slow readers one by one, end after their last writer and not with their process, and need little memory.
 
 use crate::{
-    lab::{Ended, Fifo, Lab, Runtime, Stdio, Tasks, traces},
+    lab::{Ended, Fifo, Lab, Runtime, Set, Stdio, Tasks, traces},
+    stories::story::{BOTH, Machines, Story},
     testbed::images::BUSYBOX,
 };
 use anyhow::{Context, Result, ensure};
 use std::io::Read;
 use std::time::Duration;
+
+/// The stories of this file.
+pub const STORIES: &[Story] = &[
+    Story {
+        name: "flow-control",
+        about: "a stream that nobody reads blocks no other",
+        runtimes: BOTH,
+        set: Set::Short,
+        machines: Machines::Shared,
+        run: flow_control,
+    },
+    Story {
+        name: "exit-before-end",
+        about: "an exit is reported before the end of a stream that another process still writes",
+        runtimes: BOTH,
+        set: Set::Short,
+        machines: Machines::Shared,
+        run: exit_before_end,
+    },
+    Story {
+        name: "gigabyte",
+        about: "a gigabyte goes to a slow reader in bounded memory",
+        runtimes: BOTH,
+        set: Set::Full,
+        machines: Machines::Own { minutes: 30 },
+        run: gigabyte,
+    },
+];
 
 /// In an emulated machine.
 const SOON: Duration = Duration::from_secs(60);
@@ -36,7 +65,7 @@ fn ended(lab: &Lab, tasks: &Tasks, id: &str, wanted: u32) -> Result<()> {
     lab.nothing_is_left()
 }
 
-pub(super) fn flow_control(lab: &Lab) -> Result<()> {
+fn flow_control(lab: &Lab) -> Result<()> {
     let (stdout, stderr) = (Fifo::new()?, Fifo::new()?);
     // Nobody reads the first; a second one is read all the while.
     let unread = stdout.reader()?;
@@ -62,7 +91,7 @@ pub(super) fn flow_control(lab: &Lab) -> Result<()> {
     ended(lab, &tasks, &id, 6)
 }
 
-pub(super) fn exit_before_end(lab: &Lab) -> Result<()> {
+fn exit_before_end(lab: &Lab) -> Result<()> {
     let tasks = Tasks::connect()?;
     let id = started(lab, &tasks, "sleep 1000", &Stdio::default())?;
     let stdout = Fifo::new()?;
@@ -88,7 +117,7 @@ pub(super) fn exit_before_end(lab: &Lab) -> Result<()> {
     ended(lab, &tasks, &id, 137)
 }
 
-pub(super) fn gigabyte(lab: &Lab) -> Result<()> {
+fn gigabyte(lab: &Lab) -> Result<()> {
     let stdout = Fifo::new()?;
     let mut reader = stdout.reader()?;
     let stdio = Stdio {

@@ -1,12 +1,11 @@
 //! What a task can do besides starting and ending: terminals, pauses, limits, counters, many waiters, logs, and a
 //! containerd or shim that goes away under it.
 
-mod codes;
-
-pub(super) use codes::tell as codes;
+pub mod codes;
 
 use crate::{
-    lab::{Ended, Fifo, Lab, Runtime, Stdio, Tasks, is_running, traces},
+    lab::{Ended, Fifo, Lab, Runtime, Set, Stdio, Tasks, is_running, traces},
+    stories::story::{BOTH, Machines, OURS, Story},
     testbed::images::BUSYBOX,
 };
 use anyhow::{Context, Result, ensure};
@@ -18,6 +17,90 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio as Streams};
 use std::time::Duration;
+
+/// The stories of this file.
+pub const STORIES: &[Story] = &[
+    Story {
+        name: "terminal",
+        about: "a terminal has the size it was given, before and after the start",
+        runtimes: BOTH,
+        set: Set::Short,
+        machines: Machines::Shared,
+        run: terminal,
+    },
+    Story {
+        name: "close-io",
+        about: "input is closed only after everything typed has been delivered",
+        runtimes: BOTH,
+        set: Set::Short,
+        machines: Machines::Shared,
+        run: close_io,
+    },
+    Story {
+        name: "pause",
+        about: "a paused container uses no CPU time, resumes, and can be killed",
+        runtimes: BOTH,
+        set: Set::Short,
+        machines: Machines::Shared,
+        run: pause,
+    },
+    Story {
+        name: "update",
+        about: "new limits on memory and processes hold",
+        runtimes: BOTH,
+        set: Set::Short,
+        machines: Machines::Shared,
+        run: update,
+    },
+    Story {
+        name: "stats",
+        about: "counters report what a container uses, also by ctr task metrics",
+        runtimes: BOTH,
+        set: Set::Short,
+        machines: Machines::Shared,
+        run: stats,
+    },
+    Story {
+        name: "oom",
+        about: "a process over the memory limit is OOM-killed, and one event reports it",
+        runtimes: BOTH,
+        set: Set::Short,
+        machines: Machines::Shared,
+        run: oom,
+    },
+    Story {
+        name: "many-waiters",
+        about: "every waiter gets the same exit status, early and late",
+        runtimes: BOTH,
+        set: Set::Short,
+        machines: Machines::Shared,
+        run: many_waiters,
+    },
+    Story {
+        name: "log-schemes",
+        about: "outputs go to a file and to a logging program",
+        runtimes: BOTH,
+        set: Set::Short,
+        machines: Machines::Shared,
+        run: log_schemes,
+    },
+    Story {
+        name: "containerd-restarted",
+        about: "containerd is killed and comes back: output, exit status and events are whole",
+        runtimes: BOTH,
+        set: Set::Short,
+        machines: Machines::Shared,
+        run: containerd_restarted,
+    },
+    Story {
+        name: "shim-killed",
+        about: "the shim is killed: its VM and its files are gone soon",
+        runtimes: OURS,
+        set: Set::Short,
+        machines: Machines::Shared,
+        run: shim_killed,
+    },
+];
 
 /// What follows from an act shows within this time, in an emulated machine.
 const SOON: Duration = Duration::from_secs(60);
@@ -63,7 +146,7 @@ impl<'a> Made<'a> {
     }
 }
 
-pub(super) fn terminal(lab: &Lab) -> Result<()> {
+fn terminal(lab: &Lab) -> Result<()> {
     let (stdin, stdout) = (Fifo::new()?, Fifo::new()?);
     let stdio = Stdio {
         stdin: stdin.path(),
@@ -90,7 +173,7 @@ pub(super) fn terminal(lab: &Lab) -> Result<()> {
     made.end_with(0)
 }
 
-pub(super) fn close_io(lab: &Lab) -> Result<()> {
+fn close_io(lab: &Lab) -> Result<()> {
     let (stdin, stdout) = (Fifo::new()?, Fifo::new()?);
     let stdio = Stdio {
         stdin: stdin.path(),
@@ -115,7 +198,7 @@ pub(super) fn close_io(lab: &Lab) -> Result<()> {
     made.end_with(0)
 }
 
-pub(super) fn pause(lab: &Lab) -> Result<()> {
+fn pause(lab: &Lab) -> Result<()> {
     let made = Made::started(lab, "while :; do :; done")?;
     let used = || Ok::<_, anyhow::Error>(made.tasks.metrics(&made.id)?.context("no counters")?.cpu.usage_usec);
     lab.until("it works", SOON, || used().ok().filter(|usec| *usec > 0))?;
@@ -130,7 +213,7 @@ pub(super) fn pause(lab: &Lab) -> Result<()> {
     made.end_with(137)
 }
 
-pub(super) fn update(lab: &Lab) -> Result<()> {
+fn update(lab: &Lab) -> Result<()> {
     let made = Made::started(lab, "sleep 1000")?;
     let limits = serde_json::json!({
         "memory": {"limit": MEMORY}, "pids": {"limit": PIDS}, "cpu": {"shares": 512, "quota": 20_000, "period": 100_000},
@@ -171,7 +254,7 @@ pub(super) fn update(lab: &Lab) -> Result<()> {
     made.end_with(137)
 }
 
-pub(super) fn stats(lab: &Lab) -> Result<()> {
+fn stats(lab: &Lab) -> Result<()> {
     let made = Made::started(lab, "dd if=/dev/zero of=/held bs=1M count=8; sleep 1000")?;
     let held = || made.tasks.metrics(&made.id).ok()??.memory.into_option().map(|memory| memory.usage);
     lab.until("eight megabytes are held", SOON, || held().filter(|usage| *usage > 8 << 20))?;
@@ -185,7 +268,7 @@ pub(super) fn stats(lab: &Lab) -> Result<()> {
     made.end_with(137)
 }
 
-pub(super) fn oom(lab: &Lab) -> Result<()> {
+fn oom(lab: &Lab) -> Result<()> {
     let words = "dd if=/dev/zero of=/dev/null bs=100M count=1; echo went on with $?; exit 3";
     let limit = (32 << 20).to_string();
     let container = lab.container(BUSYBOX).command(["sh", "-c", words]).option("--memory-limit", &limit);
@@ -208,7 +291,7 @@ pub(super) fn oom(lab: &Lab) -> Result<()> {
     made.end_with(3)
 }
 
-pub(super) fn many_waiters(lab: &Lab) -> Result<()> {
+fn many_waiters(lab: &Lab) -> Result<()> {
     let made = Made::started(lab, "sleep 2; exit 9")?;
     let waiting: Vec<_> = (0..WAITERS).map(|_| made.tasks.waiting(&made.id, "")).collect();
     for one in waiting {
@@ -222,7 +305,7 @@ pub(super) fn many_waiters(lab: &Lab) -> Result<()> {
     made.end_with(9)
 }
 
-pub(super) fn log_schemes(lab: &Lab) -> Result<()> {
+fn log_schemes(lab: &Lab) -> Result<()> {
     let dir = tempfile::tempdir().context("cannot create a directory")?;
     let speak = "echo to out; echo to err >&2; exit 4";
     let run = |uri: &str| -> Result<()> {
@@ -294,7 +377,7 @@ fn restart_containerd(lab: &Lab, meanwhile: impl FnOnce() -> Result<()>) -> Resu
     })
 }
 
-pub(super) fn containerd_restarted(lab: &Lab) -> Result<()> {
+fn containerd_restarted(lab: &Lab) -> Result<()> {
     let (stdin, stdout) = (Fifo::new()?, Fifo::new()?);
     let shown = stdout.read()?;
     let stdio = Stdio {
@@ -348,7 +431,7 @@ pub(super) fn containerd_restarted(lab: &Lab) -> Result<()> {
     lab.nothing_is_left()
 }
 
-pub(super) fn shim_killed(lab: &Lab) -> Result<()> {
+fn shim_killed(lab: &Lab) -> Result<()> {
     let made = Made::started(lab, "sleep 1000")?;
     for pid in traces::pids_of("containerd-shim")? {
         kill(Pid::from_raw(pid), Signal::SIGKILL).context("cannot kill the shim")?;

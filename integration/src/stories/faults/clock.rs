@@ -1,13 +1,27 @@
 //! A host's clock that jumps: nothing ends early, nothing waits for ever.
 
 use super::until_ready;
-use crate::{lab::Lab, testbed::images::BUSYBOX};
+use crate::{
+    lab::{Lab, Set},
+    stories::story::{Machines, OURS, Story},
+    testbed::images::BUSYBOX,
+};
 use anyhow::{Context, Result};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// The story.
+pub const STORY: Story = Story {
+    name: "clock-steps",
+    about: "the host's clock jumps a day ahead and back under running and booting containers",
+    runtimes: OURS,
+    set: Set::Full,
+    machines: Machines::Own { minutes: 20 },
+    run: clock_steps,
+};
+
 const DAY: i64 = 24 * 60 * 60;
 
-pub(in crate::stories) fn clock_steps(lab: &Lab) -> Result<()> {
+fn clock_steps(lab: &Lab) -> Result<()> {
     for step in [DAY, -2 * DAY, DAY] {
         // Under a container that runs.
         let container = lab.container(BUSYBOX).command(["sleep", "100000"]).start()?;

@@ -3,15 +3,26 @@
 use super::{SHOWS_WITHIN, forget_containers, until_ready};
 use crate::{
     lab::{
-        Dice, Ended, Lab, Program, Running, Traces, is_running,
+        Dice, Ended, Lab, Program, Running, Set, Traces, is_running,
         victim::{Victim, kill_now},
     },
+    stories::story::{Machines, OURS, Story},
     testbed::images::BUSYBOX,
 };
 use anyhow::{Context, Result, ensure};
 use std::fs::File;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+/// The story.
+pub const STORY: Story = Story {
+    name: "containerd-killed",
+    about: "containerd is killed at random moments: containers keep running, exits meanwhile are reported, nothing is left",
+    runtimes: OURS,
+    set: Set::Full,
+    machines: Machines::Spread { machines: 6, minutes: 20 },
+    run: containerd_killed,
+};
 
 const SHORT: u32 = 2;
 const FULL: u32 = 200;
@@ -27,7 +38,7 @@ const KILL: &str = "a kill";
 /// What an exec or a kill takes, as a part of what a run does.
 const SHORTER: f64 = 0.25;
 
-pub(in crate::stories) fn containerd_killed(lab: &Lab) -> Result<()> {
+fn containerd_killed(lab: &Lab) -> Result<()> {
     let mut dice = lab.scope().dice();
     let mut containerd = Containerd(None);
     let started = Instant::now();

@@ -2,11 +2,48 @@
 
 use super::forget_containers;
 use crate::{
-    lab::{Ended, Lab, Traces},
+    lab::{Ended, Lab, Set, Traces},
+    stories::story::{Machines, OURS, Story},
     testbed::images::BUSYBOX,
 };
 use anyhow::{Context, Result, ensure};
 use std::path::Path;
+
+/// The stories of this file.
+pub const STORIES: &[Story] = &[
+    Story {
+        name: "scratch-full",
+        about: "a full scratch disk is an error to the writer, and freed space can be used again",
+        runtimes: OURS,
+        set: Set::Short,
+        machines: Machines::Shared,
+        run: scratch_full,
+    },
+    Story {
+        name: "cache-full",
+        about: "a full disk under the layer cache and the scratch disk is a clear error, and no partial layer stays",
+        runtimes: OURS,
+        set: Set::Full,
+        machines: Machines::Spread { machines: 2, minutes: 20 },
+        run: cache_full,
+    },
+    Story {
+        name: "cache-read-only",
+        about: "a read-only layer cache is a clear error",
+        runtimes: OURS,
+        set: Set::Short,
+        machines: Machines::Shared,
+        run: cache_read_only,
+    },
+    Story {
+        name: "run-full",
+        about: "a full /run is a clear error to a new container, and a running one can still be stopped",
+        runtimes: OURS,
+        set: Set::Short,
+        machines: Machines::Spread { machines: 2, minutes: 20 },
+        run: run_full,
+    },
+];
 
 const CACHE: &str = "/var/lib/casemate";
 const RUN: &str = "/run";
@@ -26,7 +63,7 @@ const NO_SPACE: [&str; 2] = ["No space left on device", "no space left on device
 const NO_SPACE_IN_THE_CACHE: [&str; 3] = [NO_SPACE[0], NO_SPACE[1], "Input/output error"];
 const READ_ONLY: [&str; 2] = ["Read-only file system", "read-only file system"];
 
-pub(in crate::stories) fn scratch_full(lab: &Lab) -> Result<()> {
+fn scratch_full(lab: &Lab) -> Result<()> {
     std::fs::write(CONFIG, format!("scratch_mib = {SCRATCH_MIB}\n")).context("cannot write the configuration")?;
     let container = lab.container(BUSYBOX).command(["sleep", "100000"]).start()?;
     for n in 0..2 {
@@ -49,7 +86,7 @@ pub(in crate::stories) fn scratch_full(lab: &Lab) -> Result<()> {
     lab.nothing_is_left()
 }
 
-pub(in crate::stories) fn cache_full(lab: &Lab) -> Result<()> {
+fn cache_full(lab: &Lab) -> Result<()> {
     let mut dice = lab.scope().dice();
     for _ in 0..lab.scope().rounds(ROUNDS_SHORT, ROUNDS_FULL) {
         let slack = dice.below(CACHE_SLACK_KIB);
@@ -73,7 +110,7 @@ pub(in crate::stories) fn cache_full(lab: &Lab) -> Result<()> {
     lab.nothing_is_left()
 }
 
-pub(in crate::stories) fn cache_read_only(lab: &Lab) -> Result<()> {
+fn cache_read_only(lab: &Lab) -> Result<()> {
     // Once without the layer in the cache, once with it.
     for _ in 0..2 {
         remount(CACHE, "ro")?;
@@ -88,7 +125,7 @@ pub(in crate::stories) fn cache_read_only(lab: &Lab) -> Result<()> {
     lab.nothing_is_left()
 }
 
-pub(in crate::stories) fn run_full(lab: &Lab) -> Result<()> {
+fn run_full(lab: &Lab) -> Result<()> {
     let mut dice = lab.scope().dice();
     let container = lab.container(BUSYBOX).command(["sleep", "100000"]).start()?;
     let known = Traces::now()?;

@@ -3,13 +3,34 @@
 use super::{SHOWS_WITHIN, forget_containers, until_ready, with_cgroups};
 use crate::{
     lab::{
-        Ended, Event, Lab, Listener, is_running,
+        Ended, Event, Lab, Listener, Set, is_running,
         victim::{Victim, kill_now},
     },
+    stories::story::{Machines, OURS, Story},
     testbed::images::BUSYBOX,
 };
 use anyhow::{Context, Result, ensure};
 use std::time::{Duration, Instant};
+
+/// The stories of this file.
+pub const STORIES: &[Story] = &[
+    Story {
+        name: "vmm-killed-anywhere",
+        about: "VMMs are killed at random moments: 137 where the container had started, an error before, nothing left",
+        runtimes: OURS,
+        set: Set::Short,
+        machines: Machines::Spread { machines: 4, minutes: 20 },
+        run: vmms_killed,
+    },
+    Story {
+        name: "shim-killed-anywhere",
+        about: "shims are killed at random moments: containerd reports 137, and `delete` leaves nothing",
+        runtimes: OURS,
+        set: Set::Full,
+        machines: Machines::Spread { machines: 4, minutes: 20 },
+        run: shims_killed,
+    },
+];
 
 /// Kills in a short set, and in all machines of a full one together.
 const SHORT: u32 = 3;
@@ -28,7 +49,7 @@ struct Shot {
     ended: Ended,
 }
 
-pub(in crate::stories) fn vmms_killed(lab: &Lab) -> Result<()> {
+fn vmms_killed(lab: &Lab) -> Result<()> {
     volleys(lab, Victim::Vmm, |shot, events| {
         // The VMM's end is the shim's to tell: once, whenever containerd was told of a task at all.
         let created = events.iter().any(|event| event.topic == "/tasks/create");
@@ -48,7 +69,7 @@ pub(in crate::stories) fn vmms_killed(lab: &Lab) -> Result<()> {
     })
 }
 
-pub(in crate::stories) fn shims_killed(lab: &Lab) -> Result<()> {
+fn shims_killed(lab: &Lab) -> Result<()> {
     volleys(lab, Victim::Shim, |shot, events| {
         // containerd asks `delete` and tells what that says. Of a task that was never started it may say nothing.
         let started = events.iter().any(|event| event.topic == "/tasks/start");

@@ -8,10 +8,31 @@
 
 use super::{SHOWS_WITHIN, forget_containers};
 use crate::{
-    lab::{Lab, Traces},
+    lab::{Lab, Set, Traces},
+    stories::story::{Machines, OURS, Story},
     testbed::images::BUSYBOX,
 };
 use anyhow::{Context, Result, ensure};
+
+/// The stories of this file.
+pub const STORIES: &[Story] = &[
+    Story {
+        name: "exec-killed",
+        about: "the process that becomes an exec is killed inside the guest: 137 or an error, and the container keeps running",
+        runtimes: OURS,
+        set: Set::Short,
+        machines: Machines::Spread { machines: 2, minutes: 20 },
+        run: execs_killed,
+    },
+    Story {
+        name: "start-starved",
+        about: "the process that becomes a container is OOM-killed by the guest's kernel: 137 or an error, and the pod keeps running",
+        runtimes: OURS,
+        set: Set::Short,
+        machines: Machines::Spread { machines: 2, minutes: 20 },
+        run: starved_starts,
+    },
+];
 
 const EXECS_SHORT: u32 = 4;
 const EXECS_FULL: u32 = 100;
@@ -24,7 +45,7 @@ const KILLER: &str = "trap 'exec sleep 100000' TERM; RANDOM=$0; \
 const LEAST: f64 = 32.0 * 1024.0;
 const MOST: f64 = 768.0 * 1024.0;
 
-pub(in crate::stories) fn execs_killed(lab: &Lab) -> Result<()> {
+fn execs_killed(lab: &Lab) -> Result<()> {
     let mut dice = lab.scope().dice();
     let seed = dice.below(30_000).to_string();
     let container = lab.container(BUSYBOX).command(["sh", "-c", KILLER, &seed]).start()?;
@@ -54,7 +75,7 @@ pub(in crate::stories) fn execs_killed(lab: &Lab) -> Result<()> {
     lab.nothing_is_left()
 }
 
-pub(in crate::stories) fn starved_starts(lab: &Lab) -> Result<()> {
+fn starved_starts(lab: &Lab) -> Result<()> {
     let mut dice = lab.scope().dice();
     let pod = lab
         .container(BUSYBOX)

@@ -2,7 +2,8 @@
 
 use super::{SHOWS_WITHIN, until_ready};
 use crate::{
-    lab::{Ended, Fifo, Lab, Stdio, Tasks, is_running, victim::Victim},
+    lab::{Ended, Fifo, Lab, Set, Stdio, Tasks, is_running, victim::Victim},
+    stories::story::{BOTH, Machines, OURS, Story},
     testbed::images::BUSYBOX,
 };
 use anyhow::{Context, Result, ensure};
@@ -10,6 +11,34 @@ use std::fs::File;
 use std::io::Read;
 use std::thread::sleep;
 use std::time::Duration;
+
+/// The stories of this file.
+pub const STORIES: &[Story] = &[
+    Story {
+        name: "slow-reader",
+        about: "a slow reader gets every byte, also those written just before the exit",
+        runtimes: BOTH,
+        set: Set::Full,
+        machines: Machines::Own { minutes: 15 },
+        run: slow_reader,
+    },
+    Story {
+        name: "stuck-reader",
+        about: "a reader that never reads costs bounded memory; exec, kill and exit work beside it",
+        runtimes: OURS,
+        set: Set::Short,
+        machines: Machines::Shared,
+        run: stuck_reader,
+    },
+    Story {
+        name: "full-log",
+        about: "a log file on a full disk loses what does not fit, and the container exits normally",
+        runtimes: OURS,
+        set: Set::Short,
+        machines: Machines::Shared,
+        run: full_log,
+    },
+];
 
 /// Written by the container; much more than all pipes and windows on the way hold together.
 const BYTES: usize = 2 << 20;
@@ -23,7 +52,7 @@ const GROWTH_KIB: u64 = 8 * 1024;
 const LOG_DIR: &str = "/job/log";
 const LOG_KIB: u64 = 64;
 
-pub(in crate::stories) fn slow_reader(lab: &Lab) -> Result<()> {
+fn slow_reader(lab: &Lab) -> Result<()> {
     // By the Task API: ctr cuts off what its FIFO still holds when the task has ended, with any runtime.
     let stdout = Fifo::new()?;
     let reader = stdout.reader()?;
@@ -56,7 +85,7 @@ fn sip(mut reader: File) -> Result<usize> {
     Ok(count)
 }
 
-pub(in crate::stories) fn stuck_reader(lab: &Lab) -> Result<()> {
+fn stuck_reader(lab: &Lab) -> Result<()> {
     let (mut reader, writer) = std::io::pipe().context("cannot make a pipe")?;
     let container = lab.container(BUSYBOX).command(["cat", "/dev/zero"]);
     let id = container.id().to_owned();
@@ -95,7 +124,7 @@ fn resident_kib(victim: Victim, id: &str) -> Result<u64> {
     value.and_then(|digits| digits.parse().ok()).context("a process without RssAnon")
 }
 
-pub(in crate::stories) fn full_log(lab: &Lab) -> Result<()> {
+fn full_log(lab: &Lab) -> Result<()> {
     std::fs::create_dir_all(LOG_DIR).context("cannot make the log's directory")?;
     Ended::of(&["mount", "-t", "tmpfs", "-o", &format!("size={LOG_KIB}k"), "tmpfs", LOG_DIR])?.exits_with(0)?;
     let script = format!("head -c {BYTES} /dev/zero; echo done >&2; exit 3");

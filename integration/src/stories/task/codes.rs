@@ -5,12 +5,23 @@
 //! `NotFound`, and nothing else. A few rows are ours alone: see [`Expected::Ours`].
 
 use crate::{
-    lab::{Answer, Ended, Lab, Runtime, Stdio, Tasks},
+    lab::{Answer, Ended, Lab, Runtime, Set, Stdio, Tasks},
+    stories::story::{BOTH, Machines, Story},
     testbed::images::BUSYBOX,
 };
 use anyhow::{Context, Result, ensure};
 use containerd_client::types::v1::Status;
 use tonic::Code;
+
+/// The story.
+pub const STORY: Story = Story {
+    name: "task-codes",
+    about: "every Task call in every state, against one table of codes",
+    runtimes: BOTH,
+    set: Set::Short,
+    machines: Machines::Shared,
+    run: codes,
+};
 
 const SIGKILL: u32 = 9;
 const SIGTERM: u32 = 15;
@@ -228,7 +239,7 @@ fn metrics(tasks: &Tasks, id: &str) -> Answer<()> {
     }
 }
 
-pub(in crate::stories) fn tell(lab: &Lab) -> Result<()> {
+fn codes(lab: &Lab) -> Result<()> {
     let tasks = Tasks::connect()?;
     let events = tasks.events()?;
     let mut table = Table {

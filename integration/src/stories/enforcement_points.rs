@@ -2,7 +2,8 @@
 
 use super::hostile_host::{COMMAND, converted_layer, world};
 use crate::{
-    lab::{Lab, Policy, vm::Vm},
+    lab::{Lab, Policy, Set, vm::Vm},
+    stories::story::{Machines, OURS, Story},
     testbed::images::BUSYBOX,
 };
 use agent_protocol::{
@@ -15,6 +16,26 @@ use agent_protocol::{
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use ttrpc::Code;
+
+/// The stories of this file.
+pub const STORIES: &[Story] = &[
+    Story {
+        name: "denied-points",
+        about: "every enforcement point denies its call by name, and the agent's log stays in the guest",
+        runtimes: OURS,
+        set: Set::Short,
+        machines: Machines::Shared,
+        run: denied_everywhere,
+    },
+    Story {
+        name: "denied-confinement",
+        about: "a policy with a casemate_version judges paths, namespaces, limits and kernel parameters",
+        runtimes: OURS,
+        set: Set::Short,
+        machines: Machines::Shared,
+        run: confined,
+    },
+];
 
 /// Signed by somebody, and wanted by no policy here.
 const FRAGMENT: &[u8] = include_bytes!("../../../policy/fragment/fixtures/es256.cose");
@@ -114,7 +135,7 @@ fn changed(spec: &[u8], change: impl FnOnce(&mut Value)) -> Result<Vec<u8>> {
     Ok(spec.to_string().into_bytes())
 }
 
-pub(super) fn denied_everywhere(lab: &Lab) -> Result<()> {
+fn denied_everywhere(lab: &Lab) -> Result<()> {
     let generated = Policy::of(BUSYBOX)
         .command(&COMMAND)
         .exec(&EXEC)
@@ -298,7 +319,7 @@ type Change = (&'static str, fn(&mut Value));
 const CONFINING: &str = "casemate_version := \"1.0.0\"\nconfine_container := data.framework.confine_container\n\
     guest_network := data.framework.guest_network\nport_forward := data.framework.port_forward\n";
 
-pub(super) fn confined(lab: &Lab) -> Result<()> {
+fn confined(lab: &Lab) -> Result<()> {
     let generated = Policy::of(BUSYBOX).command(&COMMAND).generate()?;
     let policy = format!("{}{CONFINING}", shut("scratch_unmount", generated.text())?);
     let layer = converted_layer()?;

@@ -1,19 +1,29 @@
-//! What comes beside the policy: signed fragments, the files in which a container finds its policy, and the operator's console.
+//! A signed fragment that comes beside the policy.
 
 use crate::{
-    lab::{Ended, Lab, Policy},
+    lab::{Ended, Lab, Policy, Set},
+    stories::story::{Machines, OURS, Story},
     testbed::images::BUSYBOX,
 };
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use std::path::Path;
+
+/// The story.
+pub const STORY: Story = Story {
+    name: "fragment",
+    about: "a signed fragment allows what the policy alone does not; forged or unexpected it is refused",
+    runtimes: OURS,
+    set: Set::Short,
+    machines: Machines::Shared,
+    run: fragment,
+};
 
 /// A chain and its leaf's key, made for tests.
 const CHAIN: &str = include_str!("../../../policy/tools/fixtures/p256.chain.pem");
 const KEY: &str = include_str!("../../../policy/tools/fixtures/p256.key");
 const FEED: &str = "stories.example/echo";
 const ECHO: [&str; 2] = ["echo", "allowed by a fragment"];
-const NO_CONTEXT: &str = "io.microsoft.virtualmachine.lcow.securitypolicy.env=false";
 
 /// A fragment that allows [`ECHO`], signed, and who signed it.
 fn signed_fragment(dir: &Path) -> Result<(Vec<u8>, String)> {
@@ -62,7 +72,7 @@ fn trusting(issuer: &str, feed: &str) -> Result<Policy> {
     ))
 }
 
-pub(super) fn fragment(lab: &Lab) -> Result<()> {
+fn fragment(lab: &Lab) -> Result<()> {
     let dir = tempfile::tempdir_in("/job").context("cannot create a directory")?;
     let (signed, issuer) = signed_fragment(dir.path())?;
     let run = |policy: &Policy, message: Option<&[u8]>| {
@@ -82,39 +92,5 @@ pub(super) fn fragment(lab: &Lab) -> Result<()> {
     run(&policy, Some(&forged))?.fails()?.mentions("cannot load fragment 1")?;
     let other = trusting(&issuer, "stories.example/other")?;
     run(&other, Some(&signed))?.fails()?.mentions("(rule load_fragment)")?;
-    lab.nothing_is_left()
-}
-
-pub(super) fn security_context(lab: &Lab) -> Result<()> {
-    let look = [
-        "sh",
-        "-c",
-        "cat $UVM_SECURITY_CONTEXT_DIR/security-policy-base64 || ls -d /security-context-*",
-    ];
-    let policy = Policy::of(BUSYBOX).command(&look).generate()?;
-    let container = lab.container(BUSYBOX).under(&policy).command(look);
-    container.run()?.exits_with(0)?.prints(&STANDARD.encode(policy.text()))?;
-    let without = lab
-        .container(BUSYBOX)
-        .under(&policy)
-        .option("--annotation", NO_CONTEXT)
-        .command(look);
-    without.run()?.fails()?;
-    lab.nothing_is_left()
-}
-
-pub(super) fn console(lab: &Lab) -> Result<()> {
-    let container = Policy::of(BUSYBOX).command(&["sleep", "1000"]).signals(&[9]).generate()?;
-    let policy = Policy::of_config(&format!(
-        "{}[[external_process]]\ncommand = [\"/init\", \"show\", \"version\"]\nworking_dir = \"/\"\nallow_stdio_access = true\n",
-        container.config()
-    ))?;
-    let container = lab.container(BUSYBOX).under(&policy).command(["sleep", "1000"]).start()?;
-    let console = |what: &str| Ended::of(&["casemate", "console", container.id(), "--", "/init", "show", what]);
-    let shown = console("version")?.exits_with(0)?.text();
-    ensure!(shown.starts_with("Linux version "), "the guest shows {shown:?}");
-    let inside = console("mounts")?.exits_with(125)?.mentions("(rule exec_external)")?;
-    ensure!(!inside.said().contains("/run/gcs"), "a denied look was shown");
-    container.killed(lab)?;
     lab.nothing_is_left()
 }
