@@ -6,8 +6,8 @@ use agent_protocol::{
     LoadFragmentRequest, MountLayerRequest, MountOverlayRequest, MountScratchRequest, MountShareRequest, ResizeTerminalRequest,
     SetPolicyRequest, ShutdownContainerRequest, SignalProcessRequest, StartContainerRequest, UnmountLayerRequest, UnmountOverlayRequest,
     UnmountScratchRequest, WaitProcessRequest,
-    hostile::{Sent, Stage, Traffic, World},
 };
+use hostile_requests::{Sent, Stage, Traffic, World};
 use policy::{
     ContainerId, Denied, Enforcer, RootHash,
     action::{

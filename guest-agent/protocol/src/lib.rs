@@ -11,7 +11,6 @@
 
 mod connect;
 mod guest_id;
-pub mod hostile;
 pub mod limits;
 mod listen;
 mod open_door;

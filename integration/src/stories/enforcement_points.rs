@@ -11,9 +11,10 @@ use agent_protocol::{
     DumpStacksRequest, ExecExternalRequest, ExecProcessRequest, ForwardPortRequest, ListProcessesRequest, LoadFragmentRequest,
     MountLayerRequest, MountOverlayRequest, MountScratchRequest, MountShareRequest, SetPolicyRequest, ShutdownContainerRequest,
     SignalProcessRequest, StartContainerRequest, StreamToken, UnmountLayerRequest, UnmountOverlayRequest, UnmountScratchRequest,
-    UnmountShareRequest, hostile::World, open_stream,
+    UnmountShareRequest, open_stream,
 };
 use anyhow::{Context, Result, bail, ensure};
+use hostile_requests::World;
 use serde_json::{Value, json};
 use ttrpc::Code;
 

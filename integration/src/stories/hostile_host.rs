@@ -11,11 +11,10 @@ use agent_protocol::{
     AgentClient, CONTROL_PORT, CreateContainerRequest, DeleteProcessRequest, ExecProcessRequest, ListProcessesRequest, MountLayerRequest,
     MountOverlayRequest, MountScratchRequest, STREAM_PORT, SetPolicyRequest, ShutdownContainerRequest, StartContainerRequest, Stdio,
     StreamToken, UnmountLayerRequest, UnmountOverlayRequest, UnmountScratchRequest, WaitProcessRequest, connect,
-    hostile::{Stage, Traffic, World},
-    limits::CONTROL_CONNECTIONS,
-    open_stream,
+    limits::CONTROL_CONNECTIONS, open_stream,
 };
 use anyhow::{Context, Result, bail, ensure};
+use hostile_requests::{Stage, Traffic, World};
 use serde_json::{Value, json};
 use std::{fs::File, path::Path};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

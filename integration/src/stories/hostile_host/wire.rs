@@ -1,11 +1,9 @@
 //! Frames straight onto the control connection: many at once, whole and damaged, and every answer looked at.
 
 use crate::lab::vm::Vm;
-use agent_protocol::{
-    CONTROL_PORT, connect,
-    hostile::{Sent, Stage, Traffic},
-};
+use agent_protocol::{CONTROL_PORT, connect};
 use anyhow::{Context, Result, bail, ensure};
+use hostile_requests::{Sent, Stage, Traffic};
 use std::{collections::BTreeMap, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

@@ -1,8 +1,10 @@
-//! What a hostile host could send: seeded requests with what an agent may answer. For tests of the agent from both sides;
-//! no program calls it, so none carries it.
+//! Requests that a hostile host could send to the agent, generated from a seed, each with the codes that may answer it.
+//! A dev crate: the agent's own tests use it without a guest, the stories against a running one.
 //!
-//! A [`World`] names what a test has set up in the guest; a [`Stage`] is how much of it stands. No request of
-//! [`Traffic::next`] may have an effect, and each says which codes are right for it: that is the model of the policy's state.
+//! A [`World`] names what a test sets up in the guest; a [`Stage`] is how much of it exists yet. No request of
+//! [`Traffic::next`] may have an effect, and each lists the codes that are right for it: that is the model of the policy's state.
+
+#![forbid(unsafe_code)]
 
 mod requests;
 
@@ -12,7 +14,7 @@ use ttrpc::{
     proto::{MESSAGE_HEADER_LENGTH, MessageHeader, Request},
 };
 
-use crate::{MountLayerRequest, limits::ID_BYTES};
+use agent_protocol::{MountLayerRequest, limits::ID_BYTES};
 
 /// The service's name in requests.
 const SERVICE: &str = "casemate.agent.v1.Agent";

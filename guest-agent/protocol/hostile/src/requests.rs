@@ -2,8 +2,8 @@
 
 use ttrpc::Code;
 
-use super::{STATE, Sent, Stage, Traffic};
-use crate::{
+use crate::{STATE, Sent, Stage, Traffic};
+use agent_protocol::{
     AttachDiskRequest, CreateContainerRequest, DeleteProcessRequest, ExecExternalRequest, ExecProcessRequest, ListProcessesRequest,
     LoadFragmentRequest, MountOverlayRequest, MountScratchRequest, MountShareRequest, PowerOffRequest, ResizeTerminalRequest,
     SetPolicyRequest, ShutdownContainerRequest, SignalProcessRequest, StartContainerRequest, Stdio, UnmountLayerRequest,
