@@ -2,7 +2,7 @@
 //!
 //! Progress, not speed, is what counts: a descriptor chain that a device has served, or a byte on the console (until its
 //! limit). A busy guest makes two exits for each interrupt that follows such progress, and a booting one a thousand exits
-//! in all. An *exit storm* is [`STORM_WINDOWS`] windows of [`WINDOW_EXITS`] exits in a row, each of them fast and almost
+//! in all. An *exit storm* is `STORM_WINDOWS` windows of `WINDOW_EXITS` exits in a row, each of them fast and almost
 //! without progress. Only the thread of the vCPU in the storm is throttled, so even a false positive keeps running, and
 //! the storm is over as soon as the guest makes progress.
 
