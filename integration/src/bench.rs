@@ -163,7 +163,7 @@ fn in_machine(testbed: &Testbed, name: &str, dir: &Path) -> Result<Vec<Row>> {
         let _ = std::fs::remove_dir_all(dir);
         let mut machine = testbed.machine(dir)?;
         let mut said = std::io::stderr();
-        let status = machine.obey(&format!("run /job/story bench {name}"), LIMITS, &mut |bytes| {
+        let status = machine.run_command(&format!("run /job/story bench {name}"), LIMITS, &mut |bytes| {
             // Progress only: a closed terminal is no reason to stop.
             let _ = said.write_all(bytes);
         })?;

@@ -1,4 +1,4 @@
-//! `make demo`: the whole thread once, told to a person.
+//! `make demo`: one container from containerd to the agent, shown step by step.
 
 use crate::{
     lab::{Ended, Lab, Policy, Runtime, Traces},
@@ -30,7 +30,7 @@ pub fn show(testbed: &Testbed, dir: &Path) -> Result<i32> {
     let mut machine = testbed.machine(dir)?;
     let line = format!("run /job/story demo --nonce {}", nonce()?);
     let mut out = std::io::stdout();
-    let result = machine.obey(&line, LIMITS, &mut |bytes| drop(out.write_all(bytes).and_then(|()| out.flush())));
+    let result = machine.run_command(&line, LIMITS, &mut |bytes| drop(out.write_all(bytes).and_then(|()| out.flush())));
     match result {
         Ok(0) => {}
         Ok(_) => show_consoles(dir, &[VMM_CONSOLE]),
@@ -57,7 +57,7 @@ fn show_consoles(dir: &Path, names: &[&str]) {
 }
 
 /// In L1: the demo itself.
-pub fn tell(nonce: &str) -> Result<()> {
+pub fn run(nonce: &str) -> Result<()> {
     let lab = Lab::enter(Runtime::Casemate)?;
     title("1. The policy, and its digest");
     let policy = Policy::of(REDIS)

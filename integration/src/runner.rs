@@ -1,5 +1,6 @@
-//! Tells stories in copies of a prepared L1, some at a time, and says what came of each.
+//! Runs stories in copies of a prepared L1, some at a time, and reports how each ended.
 
+mod faults;
 pub mod suites;
 pub mod summary;
 
@@ -12,12 +13,13 @@ use crate::{
     testbed::{
         accel::Accel,
         host,
-        machine::{CONSOLE, LIVE, Limits, Machine, RESULTS, Stuck, VMM_CONSOLE},
+        machine::{CONSOLE, LIVE, Limits, Machine, RESULTS, VMM_CONSOLE},
         results::fetch,
         snapshot::Testbed,
     },
 };
 use anyhow::{Context, Result};
+use faults::Fault;
 use std::collections::VecDeque;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -26,32 +28,23 @@ use std::time::{Duration, Instant};
 
 /// A story prints a line at each step; emulated or not, no step takes this long without one.
 const QUIET: Duration = Duration::from_secs(120);
-/// Stories that one machine tells in a row at most.
+/// Stories that one machine runs in a row at most.
 const PER_MACHINE: usize = 8;
-/// How often a story is told again because the machine, not the story, broke down.
-const RETRIES: u32 = 2;
+/// How often a story runs again because the emulator, not the story, failed.
+const RETRIES: usize = 2;
 /// How much of a console is shown for a story that failed, in bytes.
 const SHOWN_BYTES: usize = 3000;
 /// Largest report that is read.
 const REPORT_BYTES: u64 = 1 << 20;
-
-/// What shows on a console that the emulated processor failed, which is rare ([`crate::testbed::machine`] says how). No story
-/// crashes L1's kernel, and a guest that was booted a thousand times the same way does not panic by itself.
-const EMULATION_FAULTS: &[(&str, &str)] = &[
-    (CONSOLE, "Kernel panic - not syncing"),
-    (CONSOLE, "BUG: "),
-    (VMM_CONSOLE, "triple fault in the guest"),
-    (VMM_CONSOLE, "Kernel panic - not syncing"),
-];
 
 /// One story on one runtime.
 #[derive(Clone, Copy)]
 pub struct Task {
     /// The story.
     pub story: &'static Story,
-    /// What containerd is told to run it with.
+    /// The runtime that containerd is asked for.
     pub runtime: Runtime,
-    /// How much of it, and by which chance.
+    /// How much of it, and its seed.
     pub scope: Scope,
 }
 
@@ -71,7 +64,7 @@ impl Task {
     }
 }
 
-/// What came of a task.
+/// How a task ended.
 pub struct Done {
     /// The task.
     pub task: Task,
@@ -79,28 +72,28 @@ pub struct Done {
     pub report: Report,
     /// Wall time, restoring included.
     pub took: Duration,
-    /// How often the machine hung or broke down and the story was told again.
-    pub retries: u32,
+    /// Faults of the emulator in earlier attempts, each followed by another attempt.
+    pub faults: Vec<Fault>,
 }
 
-/// Tells every task, `at_once` at a time, with files below `out`; calls `told` as each ends.
-pub fn tell_all(testbed: &Testbed, tasks: &[Task], at_once: usize, out: &Path, told: &(dyn Fn(&Done) + Sync)) -> Vec<Done> {
+/// Runs every task, `at_once` at a time, with files below `out`; calls `on_done` as each ends.
+pub fn run_all(testbed: &Testbed, tasks: &[Task], at_once: usize, out: &Path, on_done: &(dyn Fn(&Done) + Sync)) -> Vec<Done> {
     let waiting = Mutex::new(tasks.iter().copied().enumerate().collect::<VecDeque<_>>());
     let done = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
-        for worker in 1..=at_once.max(1) {
+        for number in 1..=at_once.max(1) {
             let (waiting, done) = (&waiting, &done);
             scope.spawn(move || {
-                let mut teller = Teller {
+                let mut worker = Worker {
                     testbed,
                     out,
-                    worker,
+                    number,
                     machines: 0,
                     open: None,
                 };
                 while let Some((n, task)) = take(waiting) {
-                    let result = teller.tell(task);
-                    told(&result);
+                    let result = worker.run(task);
+                    on_done(&result);
                     if let Ok(mut done) = done.lock() {
                         done.push((n, result));
                     }
@@ -117,70 +110,58 @@ fn take(waiting: &Mutex<VecDeque<(usize, Task)>>) -> Option<(usize, Task)> {
     waiting.lock().ok()?.pop_front()
 }
 
-/// Tells one story after another. Short ones share a machine while all is well: the first container in a fresh copy
-/// takes several times as long as the next.
-struct Teller<'a> {
+/// Runs one story after another. Short ones share a machine until one fails: the first container in a fresh copy takes
+/// several times as long as the next.
+struct Worker<'a> {
     testbed: &'a Testbed,
     out: &'a Path,
-    worker: usize,
+    number: usize,
     machines: usize,
     open: Option<Open>,
 }
 
-/// A machine in which stories have been told.
+/// A machine in which stories have run.
 struct Open {
     machine: Machine,
     dir: PathBuf,
-    told: usize,
+    stories: usize,
 }
 
 /// How long each of a machine's files was when a story began.
 type Lengths = [(&'static str, u64); 3];
 
-impl Teller<'_> {
-    /// Tells one story; again where the machine, not the story, got stuck or broke down.
-    fn tell(&mut self, task: Task) -> Done {
+impl Worker<'_> {
+    /// Runs one story; once more where the emulated processor, not the story, failed.
+    fn run(&mut self, task: Task) -> Done {
         let started = Instant::now();
         if task.scope.set == Set::Full {
             eprintln!("begins  {}", task.title());
         }
         let dir = self.out.join(task.directory());
         // What an earlier run left must not be taken for this one's.
-        let _ = std::fs::remove_dir_all(&dir);
-        let mut retries = 0;
+        for n in 0..=RETRIES {
+            let _ = std::fs::remove_dir_all(aside(&dir, n));
+        }
+        let mut faults = Vec::new();
         let report = loop {
-            match self.attempt(task, &dir) {
-                Ok(report) => {
-                    let fault = (report.outcome == Outcome::Failed)
-                        .then(|| self.broken_processor(&dir, &report.message))
-                        .flatten();
-                    let Some(words) = fault.filter(|_| retries < RETRIES) else {
-                        break report;
-                    };
-                    retries += 1;
-                    eprintln!("BROKEN  {} — {words:?} on a console; told again. {}", task.title(), report.message);
-                    let _ = std::fs::rename(&dir, dir.with_extension(format!("broken-{retries}")));
+            let (report, fault) = self.judged(task, &dir);
+            match fault {
+                Some(fault) if faults.len() < RETRIES => {
+                    faults.push(fault);
+                    let kept = aside(&dir, faults.len());
+                    let _ = std::fs::rename(&dir, &kept);
+                    eprintln!(
+                        "FAULT   {}: {fault} ({}); runs again. {}",
+                        task.title(),
+                        kept.display(),
+                        report.message
+                    );
                 }
-                Err(error) => {
-                    // Whatever a story does, L1's own kernel may neither hang nor panic: the emulated processor has its faults.
-                    let broken = error.downcast_ref::<Stuck>().is_some();
-                    let message = format!("{error:#}\n{}", consoles(&dir));
-                    if broken && retries < RETRIES {
-                        retries += 1;
-                        eprintln!("HANG    {} — told again. {message}", task.title());
-                        let _ = std::fs::rename(&dir, dir.with_extension(format!("hung-{retries}")));
-                        continue;
-                    }
-                    break Report {
-                        outcome: Outcome::Failed,
-                        message,
-                        seconds: 0.0,
-                    };
-                }
+                _ => break report,
             }
         };
         let report = match report.outcome {
-            Outcome::Failed if report.seconds > 0.0 => Report {
+            Outcome::Failed => Report {
                 message: format!("{}\n{}", report.message, consoles(&dir)),
                 ..report
             },
@@ -190,41 +171,46 @@ impl Teller<'_> {
             task,
             report,
             took: started.elapsed(),
-            retries,
+            faults,
         }
     }
 
-    /// What shows that the emulated processor failed under a story; `message` is why the story failed.
-    fn broken_processor(&self, dir: &Path, message: &str) -> Option<&'static str> {
-        if *self.testbed.accel() == Accel::Kvm {
-            return None;
+    /// One attempt: its report, and the emulator's fault behind a failure where there is evidence of one.
+    fn judged(&mut self, task: Task, dir: &Path) -> (Report, Option<Fault>) {
+        let emulated = *self.testbed.accel() != Accel::Kvm;
+        match self.attempt(task, dir) {
+            Ok(report) => {
+                let failed = report.outcome == Outcome::Failed;
+                let fault = (emulated && failed).then(|| Fault::of_failure(dir, &report.message)).flatten();
+                (report, fault)
+            }
+            Err(error) => {
+                let stuck = error.downcast_ref().copied().filter(|_| emulated);
+                let report = Report {
+                    outcome: Outcome::Failed,
+                    message: format!("{error:#}"),
+                    seconds: 0.0,
+                };
+                (report, stuck.and_then(|stuck| Fault::of_stuck(dir, stuck)))
+            }
         }
-        let says = |name: &str, words: &str| {
-            let bytes = std::fs::read(dir.join(name)).unwrap_or_default();
-            bytes.windows(words.len()).any(|window| window == words.as_bytes())
-        };
-        EMULATION_FAULTS
-            .iter()
-            // A VM's console goes with the VM, maybe before it was copied; the shim tells its last lines.
-            .find(|(file, words)| says(file, words) || *file == VMM_CONSOLE && message.contains(words))
-            .map(|(_, words)| *words)
     }
 
     fn attempt(&mut self, task: Task, dir: &Path) -> Result<Report> {
         std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let shares = task.story.shares_machine(task.scope.set);
         let mut open = match self.open.take() {
-            Some(open) if shares && open.told < PER_MACHINE => open,
+            Some(open) if shares && open.stories < PER_MACHINE => open,
             _ => self.fresh(dir)?,
         };
         let before = open.lengths();
         let results = open.length(RESULTS);
-        let told = open.tell(task, results, dir);
+        let report = open.run(task, results, dir);
         open.copy_since(before, dir);
         // A machine in which anything went wrong is not used again.
-        let report = told?;
+        let report = report?;
         if shares && report.outcome != Outcome::Failed {
-            open.told += 1;
+            open.stories += 1;
             self.open = Some(open);
         } else {
             open.machine.off();
@@ -234,25 +220,25 @@ impl Teller<'_> {
 
     fn fresh(&mut self, story_dir: &Path) -> Result<Open> {
         self.machines += 1;
-        let dir = self.out.join(format!("machine-{}.{}", self.worker, self.machines));
+        let dir = self.out.join(format!("machine-{}.{}", self.number, self.machines));
         let _ = std::fs::remove_dir_all(&dir);
         let machine = self
             .testbed
             .machine(&dir)
             .with_context(|| format!("the machine of {}, files in {}", story_dir.display(), dir.display()))?;
-        Ok(Open { machine, dir, told: 0 })
+        Ok(Open { machine, dir, stories: 0 })
     }
 }
 
 impl Open {
-    fn tell(&mut self, task: Task, results: u64, dir: &Path) -> Result<Report> {
+    fn run(&mut self, task: Task, results: u64, dir: &Path) -> Result<Report> {
         let line = format!(
-            "run /job/story tell {} --runtime {} {}",
+            "run /job/story run {} --runtime {} {}",
             task.story.name,
             task.runtime.short(),
             task.scope.words()
         );
-        self.machine.obey(
+        self.machine.run_command(
             &line,
             Limits {
                 quiet: QUIET,
@@ -272,7 +258,7 @@ impl Open {
         [CONSOLE, LIVE, VMM_CONSOLE].map(|name| (name, self.length(name)))
     }
 
-    /// Gives a story's directory what was written while it was told.
+    /// Copies to a story's directory what was written while it ran.
     fn copy_since(&self, before: Lengths, dir: &Path) {
         for (name, from) in before {
             let copied = || -> std::io::Result<u64> {
@@ -287,8 +273,16 @@ impl Open {
     }
 }
 
+/// Where the files of an attempt are kept after the fault number `n` (from 1); 0: those of the last attempt.
+fn aside(dir: &Path, n: usize) -> PathBuf {
+    match n {
+        0 => dir.to_owned(),
+        n => dir.with_extension(format!("fault-{n}")),
+    }
+}
+
 fn read_report(dir: &Path) -> Result<Report> {
-    let file = std::fs::File::open(dir.join("out").join(Report::FILE)).context("the story ended without a report")?;
+    let file = std::fs::File::open(dir.join("out").join(Report::FILE)).context("the story exited without a report")?;
     let mut text = String::new();
     file.take(REPORT_BYTES)
         .read_to_string(&mut text)
@@ -296,7 +290,7 @@ fn read_report(dir: &Path) -> Result<Report> {
     serde_json::from_str(&text).context("the report is not what a story writes")
 }
 
-/// The ends of the story's output and of both consoles: L1's and those of the VMs in it.
+/// The last lines of the story's output and of both consoles, L1's and those of the VMs in it, and where all of it lies.
 fn consoles(dir: &Path) -> String {
     let part = |title: &str, file: PathBuf| {
         let bytes = std::fs::read(&file).unwrap_or_default();
@@ -304,10 +298,12 @@ fn consoles(dir: &Path) -> String {
         let body = if text.trim().is_empty() { "(nothing)" } else { text.trim() };
         format!("--- {title} ({})\n{}\n", file.display(), body.replace('\r', ""))
     };
+    let evidence = format!("--- all files, and in out/ the evidence from L1: {}\n", dir.display());
     [
         part("what the story printed", dir.join(LIVE)),
         part("console of the VMs", dir.join(VMM_CONSOLE)),
         part("console of L1", dir.join(CONSOLE)),
+        evidence,
     ]
     .concat()
 }

@@ -1,4 +1,4 @@
-//! Inside L1: prepares the machine, tells one story and reports, or gives the demo.
+//! Inside L1: prepares the machine, runs one story and writes its report, or runs the demo or a benchmark.
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -18,7 +18,7 @@ use std::time::Instant;
 
 /// The harness fetches this directory.
 const OUT: &str = "/job/out";
-/// Converted layers and what a story configured: none of it is the next story's.
+/// Converted layers and configuration of one story, which the next must not see.
 const PRIVATE: &[&str] = &["/var/lib/casemate/layers", "/var/lib/casemate/scratch", "/etc/casemate/config.toml"];
 const GREETING: &str = "\
 PS1='casemate-l1# '
@@ -34,12 +34,12 @@ end
 ";
 
 #[derive(Parser)]
-#[command(name = "story", about = "Tells stories inside the test machine")]
+#[command(name = "story", about = "Runs stories inside the test machine")]
 enum Arguments {
-    /// Import the images and greet whoever opens a prompt
+    /// Import the images and write the greeting of the prompt
     Prepare,
-    /// Tell one story and write its report
-    Tell {
+    /// Run one story and write its report
+    Run {
         /// Its name
         name: String,
         /// The runtime
@@ -53,7 +53,7 @@ enum Arguments {
         /// Its name
         name: String,
     },
-    /// Give the demo
+    /// Run the demo
     Demo {
         /// Must come back from inside
         #[arg(long)]
@@ -64,9 +64,9 @@ enum Arguments {
 fn main() -> ExitCode {
     let result = match Arguments::parse() {
         Arguments::Prepare => prepare(),
-        Arguments::Tell { name, runtime, scope } => tell(&name, runtime, scope),
+        Arguments::Run { name, runtime, scope } => run(&name, runtime, scope),
         Arguments::Bench { name } => bench::measure(&name),
-        Arguments::Demo { nonce } => watch().and_then(|_watch| demo::tell(&nonce)),
+        Arguments::Demo { nonce } => watch().and_then(|_watch| demo::run(&nonce)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -95,7 +95,7 @@ fn prepare() -> Result<()> {
     std::fs::write("/root/.bash_profile", GREETING).context("cannot write the greeting")
 }
 
-fn tell(name: &str, runtime: Runtime, scope: Scope) -> Result<()> {
+fn run(name: &str, runtime: Runtime, scope: Scope) -> Result<()> {
     let story = stories::find(name).with_context(|| format!("no story is called {name}"))?;
     clean()?;
     let _watch = watch()?;
@@ -118,7 +118,7 @@ fn tell(name: &str, runtime: Runtime, scope: Scope) -> Result<()> {
     .context("cannot write the report")
 }
 
-/// Takes away what a story told before in this machine may have left on purpose.
+/// Removes what an earlier story in this machine may have left on purpose.
 fn clean() -> Result<()> {
     for path in [OUT].iter().chain(PRIVATE) {
         let path = Path::new(path);
@@ -146,7 +146,7 @@ fn judge(story: &Story, runtime: Runtime, scope: Scope) -> (Outcome, String) {
     }
 }
 
-/// What one wants to see of a machine in which something went wrong.
+/// Copies the state of L1 that explains a failure to the results.
 fn keep_evidence() {
     let script = "cp /run/containerd.log containerd.log; dmesg >dmesg; ps axwwf >processes; cat /proc/self/mountinfo >mounts; \
          find /run/casemate /run/containerd /var/lib/casemate -ls >files; cp -r /run/casemate casemate; ctr task list >tasks";

@@ -1,4 +1,4 @@
-//! The testbed's command line: builds L1 and the images, tells stories, opens a prompt.
+//! The testbed's command line: builds L1 and the images, runs stories, opens a prompt.
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
@@ -26,7 +26,10 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 #[derive(Parser)]
-#[command(name = "testbed", about = "A Debian machine with a working /dev/kvm, and the stories told in it")]
+#[command(
+    name = "testbed",
+    about = "A Debian machine with a working /dev/kvm, and the stories that run in it"
+)]
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,
@@ -48,7 +51,7 @@ enum Verb {
         #[arg(long, value_enum)]
         suite: Suite,
     },
-    /// Tell stories, each in a machine of its own
+    /// Run stories
     #[command(after_help = "Examples:\n  testbed run --suite trixie\n  testbed run --suite bookworm --runtime runc exit-code stdin-eof")]
     Run {
         #[command(flatten)]
@@ -71,7 +74,7 @@ enum Verb {
         /// Machines at once
         #[arg(long, default_value_t = 2)]
         jobs: usize,
-        /// What chance in the stories depends on; default: another one each time
+        /// Seed of the random choices in stories; default: a new one each time
         #[arg(long)]
         seed: Option<u64>,
     },
@@ -82,13 +85,13 @@ enum Verb {
         /// Machines at once
         #[arg(long, default_value_t = 2)]
         jobs: usize,
-        /// What chance in the stories depends on; default: another one each time
+        /// Seed of the random choices in stories; default: a new one each time
         #[arg(long)]
         seed: Option<u64>,
     },
     /// List the stories
     Stories,
-    /// Show the whole thread: containerd, shim, VMM, agent and a verdict
+    /// Run one container from containerd to the agent, and show what the policy decides
     Demo {
         #[command(flatten)]
         place: Place,
@@ -120,7 +123,7 @@ struct Extent {
     /// Only this part of stories that several machines share
     #[arg(long)]
     part: Option<u32>,
-    /// What chance in the stories depends on; default: another one each time
+    /// Seed of the random choices in stories; default: a new one each time
     #[arg(long)]
     seed: Option<u64>,
 }
@@ -253,8 +256,8 @@ fn run(place: &Place, jobs: usize, runtime: Option<Runtime>, extent: Extent, nam
             && extent.part.is_none_or(|part| part == task.scope.part)
             && (names.is_empty() || names.iter().any(|n| task.story.name == *n))
     };
-    let seed = chance(extent.seed)?;
-    let summary = tell(place, jobs, extent.set, seed, wanted)?;
+    let seed = seed_or_new(extent.seed)?;
+    let summary = run_stories(place, jobs, extent.set, seed, wanted)?;
     print!("{}", summary.table());
     Ok(if summary.counts().failed == 0 {
         ExitCode::SUCCESS
@@ -264,7 +267,7 @@ fn run(place: &Place, jobs: usize, runtime: Option<Runtime>, extent: Extent, nam
 }
 
 /// The seed that was asked for, or a new one.
-fn chance(seed: Option<u64>) -> Result<u64> {
+fn seed_or_new(seed: Option<u64>) -> Result<u64> {
     if let Some(seed) = seed {
         return Ok(seed);
     }
@@ -272,10 +275,10 @@ fn chance(seed: Option<u64>) -> Result<u64> {
     Ok(now.context("the clock is before 1970")?.as_secs())
 }
 
-/// Debians that stories are told on; parts of a story that they share are numbered in this order.
+/// Debians on which stories run; parts of a story that they share are numbered in this order.
 const SUITES: [Suite; DEBIANS as usize] = [Suite::Bookworm, Suite::Trixie];
 
-fn tell(place: &Place, jobs: usize, set: Set, seed: u64, wanted: impl Fn(&Task) -> bool) -> Result<Summary> {
+fn run_stories(place: &Place, jobs: usize, set: Set, seed: u64, wanted: impl Fn(&Task) -> bool) -> Result<Summary> {
     let debian = SUITES.iter().position(|suite| *suite == place.suite).unwrap_or_default() as u32;
     let tasks = stories::all().flat_map(|story| {
         let runtimes = story.runtimes.iter();
@@ -287,11 +290,14 @@ fn tell(place: &Place, jobs: usize, set: Set, seed: u64, wanted: impl Fn(&Task) 
     let mut tasks: Vec<Task> = tasks.filter(wanted).collect();
     // What may take longest begins first, so that no machine works alone at the end.
     tasks.sort_by_key(|task| std::cmp::Reverse(task.story.limit(set)));
+    if tasks.is_empty() {
+        bail!("no story was selected: some run in the full set only (--set full), some on one runtime");
+    }
     let started = Instant::now();
     let testbed = testbed(place, tasks.iter().any(|task| task.runtime == Runtime::Casemate))?;
     let suite = place.suite.name();
-    eprintln!("    chance in the stories on {suite}: --seed {seed}");
-    let done = runner::tell_all(&testbed, &tasks, jobs, &place.out.join(suite), &|done| {
+    eprintln!("    stories on {suite}: --seed {seed}");
+    let done = runner::run_all(&testbed, &tasks, jobs, &place.out.join(suite), &|done| {
         eprintln!("{}", summary::line(done))
     });
     Ok(Summary::of(suite, started, done))
@@ -299,18 +305,20 @@ fn tell(place: &Place, jobs: usize, set: Set, seed: u64, wanted: impl Fn(&Task) 
 
 /// Every suite; a suite that breaks does not keep the next from running.
 fn test(place: &Place, jobs: usize, set: Set, seed: Option<u64>) -> Result<ExitCode> {
-    let seed = chance(seed)?;
+    let seed = seed_or_new(seed)?;
     let mut suites = vec![suites::unit_tests(&place.out)?];
     suites.extend(suites::conformance(&programs(place)?, &place.out)?);
     for (debian, suite) in (0..).zip(SUITES) {
         eprintln!("==> stories on {}", suite.name());
         let place = Place { suite, ..place.clone() };
-        // Not the same chance twice.
+        // Not the same moments on both.
         let seed = seed.wrapping_add(debian.into());
-        suites.push(match tell(&place, jobs, set, seed, |task| story::runs_on(task.runtime, debian)) {
-            Ok(summary) => suites::Suite::of_stories(&summary),
-            Err(error) => suites::Suite::broken(&format!("stories on {}", suite.name()), &error),
-        });
+        suites.push(
+            match run_stories(&place, jobs, set, seed, |task| story::runs_on(task.runtime, debian)) {
+                Ok(summary) => suites::Suite::of_stories(&summary),
+                Err(error) => suites::Suite::broken(&format!("stories on {}", suite.name()), &error),
+            },
+        );
     }
     print!("{}", suites::table(&suites));
     Ok(if suites::any_failed(&suites) {

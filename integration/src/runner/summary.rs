@@ -1,4 +1,4 @@
-//! What came of the stories told on one machine.
+//! The results of the stories on one Debian.
 
 use crate::{runner::Done, stories::report::Outcome};
 use std::ops::AddAssign;
@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 /// How many passed, failed and were skipped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// As they should be.
+    /// All that passed.
     pub passed: usize,
-    /// Not as they should be.
+    /// What failed.
     pub failed: usize,
-    /// Could not be run here.
+    /// Of those that passed: only after the emulator had failed under them.
+    pub after_faults: usize,
+    /// What could not run here.
     pub skipped: usize,
 }
 
@@ -19,6 +21,7 @@ impl AddAssign for Counts {
     fn add_assign(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
+        self.after_faults += other.after_faults;
         self.skipped += other.skipped;
     }
 }
@@ -31,7 +34,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Takes the results of stories that began to be told at `started`.
+    /// Takes the results of stories that began at `started`.
     pub fn of(machine: &str, started: Instant, done: Vec<Done>) -> Self {
         Self {
             machine: machine.to_owned(),
@@ -57,47 +60,118 @@ impl Summary {
             passed: count(Outcome::Passed),
             failed: count(Outcome::Failed),
             skipped: count(Outcome::Skipped),
+            after_faults: self.done.iter().filter(|done| done.passed_after_faults()).count(),
         }
     }
 
     /// A line for each story that did not simply pass.
     pub fn remarks(&self) -> Vec<String> {
-        let worth_a_word = self
+        let remarkable = self
             .done
             .iter()
-            .filter(|done| done.report.outcome != Outcome::Passed || done.retries > 0);
-        worth_a_word
+            .filter(|done| done.report.outcome != Outcome::Passed || !done.faults.is_empty());
+        remarkable
             .map(|done| line(done).lines().next().unwrap_or_default().to_owned())
             .collect()
     }
 
     /// The remarks and the line of counts.
     pub fn table(&self) -> String {
-        let Counts { passed, failed, skipped } = self.counts();
+        let Counts {
+            passed,
+            failed,
+            skipped,
+            after_faults,
+        } = self.counts();
         let remarks: String = self.remarks().iter().map(|remark| format!("{remark}\n")).collect();
         let seconds = self.took.as_secs_f32();
         format!(
-            "{remarks}stories on {}: {passed} passed, {failed} failed, {skipped} skipped in {seconds:.0} s\n",
+            "{remarks}stories on {}, in {seconds:.0} s; {after_faults} passed after emulator faults\n\
+             {passed} passed, {failed} failed, {skipped} skipped\n",
             self.machine
         )
     }
 }
 
-/// One story's result; for one that failed, with all there is to see.
+impl Done {
+    fn passed_after_faults(&self) -> bool {
+        self.report.outcome == Outcome::Passed && !self.faults.is_empty()
+    }
+}
+
+/// One story's result; of one that failed, with the consoles' last lines.
 pub fn line(done: &Done) -> String {
     let word = match done.report.outcome {
         Outcome::Passed => "ok     ",
         Outcome::Failed => "failed:",
         Outcome::Skipped => "skipped:",
     };
-    let retried = match done.retries {
+    let faults: Vec<String> = done.faults.iter().map(|fault| fault.to_string()).collect();
+    let passed = if done.report.outcome == Outcome::Passed { "passed " } else { "" };
+    let faults = match faults.len() {
         0 => String::new(),
-        n => format!(" (attempt {}: the machine broke down before)", n + 1),
+        1 => format!(" ({passed}after 1 emulator fault: {})", faults[0]),
+        n => format!(" ({passed}after {n} emulator faults: {})", faults.join("; ")),
     };
     let reason = if done.report.message.is_empty() {
         String::new()
     } else {
         format!(": {}", done.report.message)
     };
-    format!("{word} {} {:.1} s{retried}{reason}", done.task.title(), done.took.as_secs_f32())
+    format!("{word} {} {:.1} s{faults}{reason}", done.task.title(), done.took.as_secs_f32())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        lab::{Runtime, Scope, Set},
+        runner::{Task, faults::Fault},
+        stories::{self, report::Report},
+    };
+
+    fn done(outcome: Outcome, faults: Vec<Fault>) -> Done {
+        let scope = Scope {
+            set: Set::Short,
+            part: 1,
+            parts: 1,
+            seed: 1,
+        };
+        Done {
+            task: Task {
+                story: stories::find("run").unwrap(),
+                runtime: Runtime::Casemate,
+                scope,
+            },
+            report: Report {
+                outcome,
+                message: String::new(),
+                seconds: 1.0,
+            },
+            took: Duration::from_secs(2),
+            faults,
+        }
+    }
+
+    #[test]
+    fn a_story_that_passed_after_a_fault_is_counted_and_named() {
+        let fault = Fault::Hung(Duration::from_secs(120));
+        let summary = Summary::of(
+            "trixie",
+            Instant::now(),
+            vec![
+                done(Outcome::Passed, Vec::new()),
+                done(Outcome::Passed, vec![fault]),
+                done(Outcome::Failed, vec![fault, fault]),
+            ],
+        );
+        let counts = summary.counts();
+        assert_eq!((counts.passed, counts.failed, counts.after_faults), (2, 1, 1));
+        let text = summary.table();
+        assert!(
+            text.contains("run (casemate) 2.0 s (passed after 1 emulator fault: hung, silent for 120s)"),
+            "{text}"
+        );
+        assert_eq!(text.lines().last(), Some("2 passed, 1 failed, 0 skipped"));
+    }
 }

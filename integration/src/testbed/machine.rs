@@ -1,4 +1,4 @@
-//! One running L1: a QEMU process, its console and the lines that its init obeys.
+//! One running L1: a QEMU process, its console and the commands that its init takes.
 
 use super::{accel::Accel, build::Image, qmp::Qmp};
 use crate::testbed::host;
@@ -26,7 +26,7 @@ pub const JOB_DISK_BYTES: u64 = 512 << 20;
 /// A boot to "containerd answers" takes ten seconds on an idle host.
 const BOOT_DEADLINE: Duration = Duration::from_secs(180);
 const POLL: Duration = Duration::from_millis(30);
-/// How long a machine that was told to switch off may take.
+/// How long a machine may take to power off.
 const OFF_DEADLINE: Duration = Duration::from_secs(20);
 
 /// Files of a machine in its directory.
@@ -44,7 +44,7 @@ pub enum Memory<'a> {
     Kept(&'a Path),
     /// In a file that is read, and copied where the machine writes.
     Copied(&'a Path),
-    /// Nowhere that outlasts the machine.
+    /// In anonymous memory.
     Anonymous,
 }
 
@@ -77,17 +77,17 @@ pub struct Limits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Stuck {
     /// Nothing was written for too long.
-    #[error("no sign of life for {0:?}")]
+    #[error("no output for {0:?}")]
     Quiet(Duration),
-    /// It went on for too long.
+    /// It took too long, though it still wrote something.
     #[error("not done after {0:?}")]
     Limit(Duration),
-    /// QEMU ended: L1 panicked or was switched off.
-    #[error("the machine ended by itself")]
+    /// QEMU exited: L1 panicked or powered off.
+    #[error("the machine exited by itself")]
     Gone,
 }
 
-/// A running L1; dropping it draws the power cord.
+/// A running L1; dropping it kills QEMU.
 pub struct Machine {
     child: Child,
     serial: ChildStdin,
@@ -99,7 +99,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Starts QEMU; the machine boots, or goes on where it was saved.
+    /// Starts QEMU; the machine boots, or resumes where it was saved.
     pub fn start(start: &Start<'_>) -> Result<Self> {
         std::fs::create_dir_all(start.dir).with_context(|| format!("cannot create {}", start.dir.display()))?;
         let dir = start.dir.canonicalize().context("cannot resolve the machine's directory")?;
@@ -146,7 +146,7 @@ impl Machine {
         let now = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .context("the clock is before 1970")?;
-        self.obey(
+        self.run_command(
             &format!("clock {}", now.as_secs()),
             Limits {
                 quiet: OFF_DEADLINE,
@@ -158,7 +158,7 @@ impl Machine {
     }
 
     /// Sends a line to L1's init and waits for its answer, the exit status. `live` receives what the command prints.
-    pub fn obey(&mut self, line: &str, limits: Limits, live: &mut dyn FnMut(&[u8])) -> Result<i32, Stuck> {
+    pub fn run_command(&mut self, line: &str, limits: Limits, live: &mut dyn FnMut(&[u8])) -> Result<i32, Stuck> {
         self.send(line)?;
         self.answer(limits, live)
     }
@@ -232,7 +232,7 @@ impl Machine {
         size(CONSOLE) + size(LIVE) + size(VMM_CONSOLE)
     }
 
-    /// Saves the stopped machine's device state and ends it.
+    /// Saves the stopped machine's device state and quits QEMU.
     pub fn save(mut self, state: &Path) -> Result<()> {
         let mut qmp = Qmp::connect(&self.sockets.path().join("qmp"))?;
         qmp.save(state)?;
@@ -247,7 +247,7 @@ impl Machine {
         self.sockets.path().join("terminal")
     }
 
-    /// Tells L1 to switch itself off, and waits.
+    /// Powers L1 off and waits.
     pub fn off(mut self) {
         let end = Instant::now() + OFF_DEADLINE;
         if self.send("off").is_ok() {
@@ -284,7 +284,7 @@ fn read_from(path: &Path, offset: u64) -> Vec<u8> {
 
 /// The command line. Device list and order are part of a snapshot's format.
 fn qemu(start: &Start<'_>, dir: &Path, sockets: &Path) -> Command {
-    // Ends with this program, however that ends.
+    // Dies with this program, however that exits.
     let mut q = Command::new("setpriv");
     q.args(["--pdeathsig", "KILL"]);
     if *start.accel != Accel::Kvm {

@@ -21,7 +21,9 @@ pub fn collect(mut machine: Machine, dir: &Path) -> Result<()> {
 
 /// Fetches /job/out of the machine whose files are in `files` into `dir`; its results begin at `from`.
 pub fn fetch(machine: &mut Machine, files: &Path, from: u64, dir: &Path) -> Result<()> {
-    machine.obey("results", RESULTS_LIMIT, &mut |_| ()).context("packing the results")?;
+    machine
+        .run_command("results", RESULTS_LIMIT, &mut |_| ())
+        .context("packing the results")?;
     let mut results = std::fs::File::open(files.join(RESULTS)).context("cannot open the results")?;
     results.seek(SeekFrom::Start(from)).context("cannot read the results")?;
     tar::Archive::new(results)

@@ -149,7 +149,7 @@ fn unpack(machine: &mut Machine, logs: &Path) -> Result<()> {
     for line in ["unpack", "run /job/story prepare"] {
         let mut said = Vec::new();
         let status = machine
-            .obey(line, PREPARE, &mut |bytes| said.extend_from_slice(bytes))
+            .run_command(line, PREPARE, &mut |bytes| said.extend_from_slice(bytes))
             .with_context(|| format!("L1 at `{line}` (its files: {})", logs.display()))?;
         if status != 0 {
             bail!("L1 failed at `{line}` ({status}):\n{}", host::tail(&said, 4000));
