@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build image demo test test-all bench fuzz check install shell conformance clean-cache
+.PHONY: help setup build image demo test test-all story bench fuzz check install shell conformance clean-cache
 
 PROGRAMS := target/x86_64-unknown-linux-gnu/release
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/casemate
@@ -16,7 +16,8 @@ help:
 	@echo 'make test-all  the same with every round of every fault'
 	@echo 'make bench     boot, run, exec, streams, block reads, memory: each beside a peer, and bench.json'
 	@echo 'make shell     a prompt in the testbed with this build installed'
-	@echo 'make check     formatting, lints, documentation, licences'
+	@echo 'make story     one story (NAME=denied-exec SUITE=bookworm SET=short); `testbed stories` lists them'
+	@echo 'make check     formatting, lints, documentation, architecture, licences, unused dependencies'
 	@echo 'make fuzz      VMM and policy engine against hostile bytes (TARGET=vsock SECONDS=600; all targets for a minute each)'
 	@echo 'make image     the guest image (KERNEL=debian: packaged kernel, no compiler needed)'
 	@echo 'make install   programs to /usr/local/bin, guest image to /usr/local/share/casemate'
@@ -40,17 +41,25 @@ test: image
 test-all: image
 	$(PROGRAMS)/testbed test-all
 
+# NAME=a story of `testbed stories`; SET=full for one that only test-all runs, SEED= to repeat one with random choices
+SUITE ?= bookworm
+SET ?= short
+story: image
+	$(if $(NAME),,$(error make story needs NAME=, such as NAME=denied-exec))
+	$(PROGRAMS)/testbed run --suite $(SUITE) --set $(SET) $(if $(SEED),--seed $(SEED)) $(NAME)
+
 bench: image
 	$(PROGRAMS)/testbed bench
 
 shell: image
 	@$(PROGRAMS)/testbed shell
 
-check:
+check: setup
 	cargo fmt --all --check
 	cargo clippy --release --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' cargo doc --release --workspace --no-deps --quiet
-	@if command -v cargo-deny >/dev/null; then cargo deny --log-level error check; else echo 'skipped: cargo-deny is not installed (cargo install cargo-deny)'; fi
+	cargo test --release --quiet -p integration --test architecture
+	@integration/dependencies.sh
 
 # TARGET=a file of vmm/fuzz/targets or policy/fuzz/targets (all), SECONDS=60 for each
 fuzz: setup
@@ -62,8 +71,12 @@ install: image
 	install -s -m 755 $(addprefix $(PROGRAMS)/,containerd-shim-casemate-v2 casemate-vmm casemate) $(DESTDIR)$(PREFIX)/bin/
 	install -m 644 $(addprefix $(GUEST)/,vmlinux initramfs.cpio manifest.json) $(DESTDIR)$(PREFIX)/share/casemate/
 
+# By default the vectors in this repository.
+LAYER_VECTORS = $(or $(CASEMATE_LAYER_VECTORS),image/layer/vectors/layers.json)
+POLICY_VECTORS = $(or $(CASEMATE_POLICY_VECTORS),$(firstword $(wildcard policy/conformance/vectors/policy.jsonl.zst policy/vectors/decisions.jsonl)))
 conformance: build
-	$(PROGRAMS)/casemate conformance layers $(firstword $(wildcard ../shared/vectors/layers/layers.json) image/layer/vectors/layers.json)
+	$(PROGRAMS)/casemate conformance layers $(LAYER_VECTORS)
+	$(PROGRAMS)/casemate conformance policy $(POLICY_VECTORS)
 
 clean-cache:
 	rm -rf $(CACHE)
