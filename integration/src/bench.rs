@@ -2,7 +2,7 @@
 //!
 //! Each benchmark is a file below; those that need a KVM run in a machine of their own by the instruction clock (one processor,
 //! 2 ns an instruction, whatever else the host does), the others on the host. A benchmark that fails or hangs becomes a row that
-//! says so. Nothing here is asserted anywhere: figures are read by people.
+//! gives the reason. No figure is asserted: people read them.
 
 mod answer;
 mod boot;

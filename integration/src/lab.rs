@@ -37,7 +37,7 @@ pub fn digest(policy: &[u8]) -> [u8; 32] {
     Sha256::digest(policy).into()
 }
 
-/// A story's surroundings.
+/// What a story runs with: its runtime, its scope, and what was on the machine before.
 pub struct Lab {
     runtime: Runtime,
     scope: Scope,
@@ -45,7 +45,7 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Looks around, so that what is left afterwards can be told from what was there.
+    /// Records what is on the machine, to recognise afterwards what the story left.
     pub fn enter(runtime: Runtime) -> Result<Self> {
         Ok(Self {
             runtime,
@@ -64,7 +64,7 @@ impl Lab {
         Self { scope, ..self }
     }
 
-    /// How much of the story is told here.
+    /// How much of the story runs here.
     pub fn scope(&self) -> &Scope {
         &self.scope
     }

@@ -23,7 +23,7 @@ const MEMORY_MIB: u32 = 128;
 /// The VMM's user and group: some other than root's, as the shim gives it.
 const VMM_ID: u32 = 200_000;
 const SCRATCH_BYTES: u64 = 64 << 20;
-/// A guest that says nothing for so long hangs: on a busy host a boot takes some seconds.
+/// A guest that is silent for this long hangs: on a busy host a boot takes some seconds.
 const SPEAKS: Duration = Duration::from_secs(30);
 /// A mapping of at least this size is guest memory; glibc's reservations for threads have 64 MiB.
 const GUEST_MEMORY_KIB: u64 = 96 * 1024;
@@ -144,7 +144,7 @@ impl Started {
         self.started
     }
 
-    /// Waits until the guest's console says `word`, stops the VMM there and looks at it.
+    /// Waits until the guest's console shows `word`, then stops the VMM and measures it.
     pub fn until(mut self, word: &str) -> Result<Sample> {
         let mut console = self.console.take().context("the console was read before")?;
         let (speak, heard) = mpsc::channel();

@@ -105,7 +105,7 @@ impl Container {
 
     /// Starts it in the background.
     pub fn start(self) -> Result<Running> {
-        // Without FIFOs nobody has to read: the container's output goes nowhere.
+        // Without FIFOs no reader is needed: the container's output is discarded.
         Ended::of(&self.words(&["--detach", "--null-io"]))?.exits_with(0)?;
         Ok(Running { id: self.id })
     }
@@ -151,7 +151,7 @@ impl Running {
         &self.id
     }
 
-    /// Runs a further process in it, in the foreground.
+    /// Runs an exec in it, in the foreground.
     pub fn exec<const N: usize>(&self, exec_id: &str, words: [&str; N]) -> Result<Ended> {
         Ended::of(&[&["ctr", "task", "exec", "--exec-id", exec_id, &self.id], &words[..]].concat())
     }
@@ -192,7 +192,7 @@ impl Running {
     /// Deletes the stopped task and the container; its exit code must be `wanted`.
     fn delete_with(self, wanted: i32) -> Result<()> {
         let ended = Ended::of(&["ctr", "task", "delete", &self.id])?;
-        // ctr tells the code in a warning and itself ends with 0 (1.6) or that code.
+        // ctr prints the code in a warning and itself exits with 0 (1.6) or that code.
         let code = ended
             .said()
             .split("non-zero exit code ")

@@ -73,7 +73,7 @@ impl Reading {
         let so_far = Arc::new(Mutex::new(Vec::new()));
         let shared = Arc::clone(&so_far);
         let thread = std::thread::spawn(move || {
-            // Before the first writer a read would say that the end has come; only then does poll(2) have anything to tell.
+            // Before the first writer a read returns end of file; poll(2) returns only once a writer has opened the FIFO.
             poll(&mut [PollFd::new(file.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)?;
             let mut bytes = [0; 64 * 1024];
             loop {

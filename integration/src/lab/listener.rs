@@ -1,4 +1,4 @@
-//! What containerd tells everybody who listens: `ctr events`.
+//! containerd's events, by `ctr events`.
 
 use super::{Ended, Program};
 use anyhow::{Context, Result, bail};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 const LISTENS_WITHIN: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(100);
-/// Told when a label of a namespace changes, which nobody else here does.
+/// The event of a changed namespace label, which nothing else here changes.
 const SIGN: &str = "/namespaces/update";
 
 /// A running listener.
@@ -47,10 +47,10 @@ impl Listener {
                 std::thread::sleep(POLL);
             }
             if Instant::now() > end {
-                bail!("`ctr events` hears nothing");
+                bail!("`ctr events` receives nothing");
             }
         }
-        bail!("`ctr events` hears nothing")
+        bail!("`ctr events` receives nothing")
     }
 
     /// Everything heard so far of one container, in order.

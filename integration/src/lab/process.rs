@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 /// The longest any single program of a story may take: emulation on a host under load is slow.
 const DEADLINE: Duration = Duration::from_secs(240);
-/// While it waits a story says so: a silent machine is taken for a hung one.
+/// A waiting story prints a line this often: a silent machine counts as hung.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
 /// How much of an output is shown when it is not what was wanted: characters from its beginning and from its end.

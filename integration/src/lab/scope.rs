@@ -1,8 +1,8 @@
-//! How much of a story is told: the handful of rounds of `make test`, or one machine's part of all; and the chance in them.
+//! How much of a story runs: the few rounds of `make test`, or one machine's part of all; and the seed of its random choices.
 
 use std::time::Duration;
 
-/// Which stories are told, and how long they are.
+/// Which stories run, and how many rounds they have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Set {
     /// A few rounds of each fault: `make test`.
@@ -21,7 +21,7 @@ impl Set {
     }
 }
 
-/// What one machine tells of a story.
+/// What one machine runs of a story.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Args)]
 pub struct Scope {
     /// Which rounds
@@ -33,7 +33,7 @@ pub struct Scope {
     /// How many machines share the rounds of the full set
     #[arg(long, default_value_t = 1)]
     pub parts: u32,
-    /// What chance depends on: the same seed gives the same moments
+    /// Seed of the random choices: the same seed gives the same moments
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
 }
@@ -56,15 +56,15 @@ impl Scope {
         }
     }
 
-    /// This part's own chance; says its seed, so that it can be repeated.
+    /// This part's own random numbers; prints the seed, so that they can be repeated.
     pub fn dice(&self) -> Dice {
-        println!("  chance by {}", self.words());
-        // Parts must not throw the same: the generator mixes its seed, so a plain difference is enough.
+        println!("  seed: {}", self.words());
+        // Parts must differ: the generator mixes its seed, so a plain difference is enough.
         Dice(fastrand::Rng::with_seed(self.seed.wrapping_add(u64::from(self.part))))
     }
 }
 
-/// A repeatable source of chance.
+/// A repeatable source of random numbers.
 pub struct Dice(fastrand::Rng);
 
 impl Dice {

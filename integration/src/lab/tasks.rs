@@ -214,7 +214,7 @@ impl Tasks {
             .spawn(async move { client.wait(request(wait)).await.map(|answer| answer.into_inner().exit_status) })
     }
 
-    /// What came of a wait in the background.
+    /// The result of a wait in the background.
     pub fn waited(&self, waiting: JoinHandle<Answer<u32>>) -> Result<Answer<u32>> {
         let waited = self.runtime.block_on(async { tokio::time::timeout(CALL_DEADLINE, waiting).await });
         waited.context("a wait goes on")?.context("a wait panicked")
@@ -314,7 +314,7 @@ impl Tasks {
         let subscribed = Arc::new(AtomicBool::new(false));
         let first = Arc::clone(&subscribed);
         let mut client = EventsClient::new(self.channel.clone());
-        // Answered with the first event, so nobody waits for it here.
+        // Answered with the first event, so it is not awaited here.
         self.runtime.spawn(async move {
             let all = SubscribeRequest { filters: Vec::new() };
             let Ok(stream) = client.subscribe(request(all)).await else { return };

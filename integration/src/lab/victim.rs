@@ -1,4 +1,4 @@
-//! The host's processes that a container depends on, found by their command lines, and their violent end.
+//! The host's processes that a container depends on, found by their command lines, and killed.
 
 use anyhow::{Context, Result};
 use nix::{

@@ -29,7 +29,7 @@ const STOP_DEADLINE: Duration = Duration::from_secs(20);
 const LAST_WORDS: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(100);
 
-/// What a guest image's manifest says; further fields are for others.
+/// The fields of a guest image's manifest that are needed here.
 #[derive(Deserialize)]
 struct GuestManifest {
     kernel: Artifact,
@@ -141,7 +141,7 @@ impl Vm {
         let length = file.metadata().context("cannot size a layer")?.len();
         let request = Request::AppendExtents(vec![Extent { offset: 0, length }]);
         match ask_with(&self.dir.join("control.sock"), &request, &[file.as_raw_fd()])? {
-            Reply::Appended { first_sectors, .. } => first_sectors.first().copied().context("the VMM tells no sector"),
+            Reply::Appended { first_sectors, .. } => first_sectors.first().copied().context("the VMM names no sector"),
             other => bail!("the VMM answered an extent with {other:?}"),
         }
     }
@@ -175,7 +175,7 @@ impl Vm {
 
 impl Drop for Vm {
     fn drop(&mut self) {
-        // A VMM whose guest died closes its sockets first and then says how: a story that saw them close is not the last word.
+        // A VMM whose guest died closes its sockets first and then writes why: wait for that.
         let end = Instant::now() + LAST_WORDS;
         while Instant::now() < end && !matches!(self.child.try_wait(), Ok(Some(_))) {
             std::thread::sleep(POLL);
@@ -213,7 +213,7 @@ pub fn listen_seqpacket(path: &Path) -> Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Lets a child inherit the descriptor. This program starts one VMM at a time, so nobody else inherits it.
+/// Lets a child inherit the descriptor. This program starts one VMM at a time, so no other child inherits it.
 fn inherited(file: impl Into<OwnedFd>) -> Result<OwnedFd> {
     let file = file.into();
     fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty())).context("cannot make a descriptor inheritable")?;

@@ -1,4 +1,4 @@
-//! Faults of the emulated processor, which are rare ([`crate::testbed::machine`] says where they come from), and how to tell
+//! Faults of the emulated processor, which are rare ([`crate::testbed::machine`] explains them), and how to tell
 //! them from a story's failure. A story fails unless one of these is on record.
 
 use crate::testbed::machine::{CONSOLE, Stuck, VMM_CONSOLE};

@@ -106,7 +106,7 @@ pub fn conformance(programs: &Path, out: &Path) -> Result<Vec<Suite>> {
         .collect()
 }
 
-/// A path that was given is taken even where nothing is there: the replay then fails and says so.
+/// A given path counts even where no file is: the replay then fails with that reason.
 fn vectors(given: Option<OsString>, carried: &[&str]) -> Option<PathBuf> {
     given
         .map(PathBuf::from)
@@ -169,7 +169,7 @@ fn stream(command: &mut Command, log: &Path, show: impl Fn(&str) -> bool) -> Res
         .with_context(|| format!("cannot start {name}"))?;
     let mut lines = Vec::new();
     for line in BufReader::new(child.stdout.take().context("no standard output")?).split(b'\n') {
-        let line = String::from_utf8_lossy(&line.with_context(|| format!("cannot read what {name} says"))?).into_owned();
+        let line = String::from_utf8_lossy(&line.with_context(|| format!("cannot read the output of {name}"))?).into_owned();
         writeln!(file, "{line}").with_context(|| format!("cannot write {}", log.display()))?;
         if show(&line) {
             eprintln!("    {line}");

@@ -1,4 +1,4 @@
-//! The agent's first rule, told over its own wire: nothing is served before the one policy that host data names.
+//! The agent's first rule, checked over its own protocol: it serves nothing before the one policy that host data names.
 
 use crate::{
     lab::{Lab, Set, vm::Vm},

@@ -1,4 +1,4 @@
-//! A running VMM as its host sees it: whose it is, and what it may still do.
+//! A running VMM as its host sees it: its user, and what it may still do.
 
 use crate::{
     lab::{Lab, Set, traces, vm},
@@ -52,7 +52,7 @@ fn vmm_confined(lab: &Lab) -> Result<()> {
     let stats = vm::stats(&socket)?;
     ensure!(
         stats.watchdog == WatchdogStats::default(),
-        "an honest guest was taken for another: {:?}",
+        "the watchdog acted on a well-behaved guest: {:?}",
         stats.watchdog
     );
     println!("  {} exits so far, to the VMM: {:?}", stats.exits, stats.to_vmm);

@@ -1,4 +1,4 @@
-//! What the host can damage shows as an error, never as wrong data; what dies leaves nothing behind.
+//! Data that the host damages is an error, never wrong data; a killed VMM leaves nothing behind.
 
 use crate::{
     lab::{Lab, Set, is_running, traces},

@@ -1,4 +1,4 @@
-//! The policy's word is final: what it lists runs, anything else is denied with the reason on the caller's screen.
+//! What the policy lists runs; anything else is denied, with the reason in the caller's output.
 
 use crate::{
     lab::{Ended, Lab, Policy, Set},
@@ -48,7 +48,7 @@ fn policy(command: &[&str]) -> Result<Policy> {
     Policy::of(BUSYBOX).command(command).exec(&["date"]).signals(&[9, 15]).generate()
 }
 
-/// A denial says in plain words what may not happen and by which rule, and carries the decision for tools.
+/// A denial names in plain words what is denied and by which rule, and carries the decision for tools.
 fn is_denied(ended: Ended, rule: &str) -> Result<()> {
     ended
         .fails()?

@@ -38,7 +38,7 @@ pub const STORIES: &[Story] = &[
     },
 ];
 
-/// Signed by somebody, and wanted by no policy here.
+/// Signed, and listed by no policy here.
 const FRAGMENT: &[u8] = include_bytes!("../../../policy/fragment/fixtures/es256.cose");
 const TRUST_LIST: &[u8] = include_bytes!("../../../policy/fragment/fixtures/trust-list.cose");
 const TRUST_LISTS: &str = "application/vnd.transparency-trust-list.v1+cose";
@@ -46,7 +46,7 @@ const NETWORK_ANNOTATION: &str = "io.microsoft.virtualmachine.lcow.hostnetwork";
 
 /// The policy lets it run, and lets it be sent fewer signals than the init.
 const EXEC: [&str; 2] = ["sleep", "99999"];
-/// SIGWINCH, which a process ignores that says nothing of it. The init may be sent it, the exec not.
+/// SIGWINCH, ignored by default. The policy allows it for the init, not for the exec.
 const SIGNAL_OF_INIT: u32 = 28;
 
 /// Makes a call's context, with its time limit.
@@ -316,7 +316,7 @@ async fn signals(agent: &AgentClient, context: Deadlined, world: &World) -> Resu
 /// What is asked for, in words and in the container's document.
 type Change = (&'static str, fn(&mut Value));
 
-/// What the framework asks for of a policy that has its say about confinement.
+/// The rules that make a policy judge confinement.
 const CONFINING: &str = "casemate_version := \"1.0.0\"\nconfine_container := data.framework.confine_container\n\
     guest_network := data.framework.guest_network\nport_forward := data.framework.port_forward\n";
 

@@ -33,8 +33,8 @@ const CREATES: u32 = 10;
 /// As a program: whatever runs it runs itself once more, in the container.
 const ITSELF: &str = "/proc/self/exe";
 const LOG: &str = "/job/out/thief.log";
-/// Looks at every process of its pid namespace as it appears (the exec's is the next one), and says so where it is not busybox:
-/// it keeps the program open, waits for the end of the process, and tries to open the program for writing. Whoever may trace
+/// Looks at every process of its pid namespace as it appears (the exec's is the next one), and reports where it is not busybox:
+/// it keeps the program open, waits for the end of the process, and tries to open the program for writing. A thief that may trace
 /// processes is also asked for the root, the working directory and the directories that the process has open; only the
 /// guest's root has an `/init`. No line of it starts another process.
 const THIEF: &str = r#"
@@ -90,7 +90,7 @@ fn rob(lab: &Lab, capability: Option<&str>) -> Result<()> {
     for n in 0..EXECS {
         let exec = format!("exec-{n}");
         tasks.exec(thief.id(), &exec, &[ITSELF], &Stdio::default()).context("exec")?;
-        // Refused as a program that is not there to be executed, or run: neither says anything of the guest.
+        // Refused as a program that is not there to be executed, or run: neither shows anything about the guest.
         if tasks.start(thief.id(), &exec).is_ok() {
             tasks.wait(thief.id(), &exec).context("wait")?;
         }
@@ -105,7 +105,7 @@ fn rob(lab: &Lab, capability: Option<&str>) -> Result<()> {
             .command([ITSELF]);
         member.run()?;
     }
-    let said = std::fs::read_to_string(LOG).context("the thief says nothing")?;
+    let said = std::fs::read_to_string(LOG).context("the thief's log is missing")?;
     let count = |words: &str| said.lines().filter(|line| line.contains(words)).count();
     println!("  the thief {} times held a program", count("holds the program"));
     ensure!(
@@ -113,13 +113,13 @@ fn rob(lab: &Lab, capability: Option<&str>) -> Result<()> {
         "the thief never got hold of a program, so nothing was tried"
     );
     for words in CAUGHT {
-        ensure!(count(words) == 0, "the thief {} times says {words:?}", count(words));
+        ensure!(count(words) == 0, "the thief reported {words:?} {} times", count(words));
     }
     is_whole(&thief)?;
     thief.killed(lab)
 }
 
-/// The guest says of itself that its programs cannot be changed, and they still work.
+/// The guest reports that its programs cannot be changed, and they still work.
 fn is_whole(container: &Running) -> Result<()> {
     let shown = Ended::of(&["casemate", "console", container.id(), "--", "/init", "show", "integrity"])?.exits_with(0)?;
     shown

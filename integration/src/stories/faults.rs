@@ -1,4 +1,4 @@
-//! What goes wrong on a host goes wrong for one container, is told with the right status, and leaves nothing behind.
+//! A fault on the host affects one container, is reported with the right status, and leaves nothing behind.
 
 pub mod clock;
 pub mod containerd;
@@ -25,7 +25,7 @@ fn with_cgroups() -> Result<()> {
     std::fs::create_dir_all(NAMESPACE_CGROUP).context("cannot make the namespace's cgroup")
 }
 
-/// Takes what a broken `ctr` left, containerd's record and its own FIFOs; everything else must have gone by itself.
+/// Removes what a killed `ctr` left: containerd's record and its own FIFOs. Everything else must be gone already.
 fn forget_containers(but: &[&str]) -> Result<()> {
     forget_fifos(but)?;
     for n in 0.. {

@@ -1,4 +1,4 @@
-//! Many containers, one after another and all at once: afterwards the host has no more of anything than before.
+//! Many containers, one after another and at the same time: no resource of the host grows.
 
 use crate::{
     lab::{Lab, Set, growth::Load},

@@ -61,7 +61,7 @@ struct Host<'a> {
 }
 
 fn storm(lab: &Lab, requests: usize) -> Result<()> {
-    println!("  chance by {}", lab.scope().words());
+    println!("  seed: {}", lab.scope().words());
     let policy = Policy::of(BUSYBOX)
         .command(&COMMAND)
         .exec(&PROBE)
@@ -72,7 +72,7 @@ fn storm(lab: &Lab, requests: usize) -> Result<()> {
     let vm = Vm::boot("hostile-host", policy.text().as_bytes())?;
     vm.converse(async |agent, context| {
         let world = world(&vm, &layer)?;
-        // Not the short story once more at the head of the full one.
+        // The full story must not begin with the requests of the short one.
         let mut traffic = Traffic::new(lab.scope().seed ^ requests as u64, world.clone(), JUDGED_ONE_IN);
         let mut host = Host {
             vm: &vm,
@@ -99,7 +99,7 @@ fn storm(lab: &Lab, requests: usize) -> Result<()> {
 fn sound_console(vm: &Vm) -> Result<()> {
     let console = vm.console()?;
     for word in ["panicked", "sealed", "BUG:", "Oops", "Call Trace", "Out of memory"] {
-        ensure!(!console.contains(word), "the guest's console says {word}:\n{console}");
+        ensure!(!console.contains(word), "the guest's console has {word}:\n{console}");
     }
     Ok(())
 }
@@ -299,7 +299,7 @@ impl Host<'_> {
         Ok(())
     }
 
-    /// The world goes as it came: what the storm left of the policy's state is what it was.
+    /// Everything can be unmounted: the requests changed nothing in the policy's state.
     async fn take_down(&self) -> Result<()> {
         let agent = &self.agent;
         let container_id = CONTAINER.to_owned();
@@ -330,7 +330,7 @@ impl Host<'_> {
     }
 }
 
-/// More connections than the agent takes, and streams that nobody names: those beyond the limit are closed, the rest goes on.
+/// More connections than the agent takes, and streams that no request names: those beyond the limit are closed, the rest work.
 async fn crowd(vm: &Vm) -> Result<()> {
     let mut crowd = Vec::new();
     for _ in 0..CONTROL_CONNECTIONS + 4 {

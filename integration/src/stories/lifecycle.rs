@@ -1,4 +1,4 @@
-//! Containers start, say something, take signals, run a second process and end.
+//! Containers start, print, take signals, run an exec and exit.
 
 use crate::{
     lab::{Ended, Lab, Runtime, Set, is_running},

@@ -1,4 +1,4 @@
-//! Streams lose nothing: what is typed arrives with its end, and ten megabytes come back whole.
+//! Streams lose nothing: input arrives with its end of file, and ten megabytes of output arrive whole.
 
 use crate::{
     lab::{Lab, Set},

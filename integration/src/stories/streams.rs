@@ -67,7 +67,7 @@ fn ended(lab: &Lab, tasks: &Tasks, id: &str, wanted: u32) -> Result<()> {
 
 fn flow_control(lab: &Lab) -> Result<()> {
     let (stdout, stderr) = (Fifo::new()?, Fifo::new()?);
-    // Nobody reads the first; a second one is read all the while.
+    // The first has no reader yet; the second is read throughout.
     let unread = stdout.reader()?;
     let read = stderr.read()?;
     let stdio = Stdio {

@@ -102,7 +102,7 @@ pub const STORIES: &[Story] = &[
     },
 ];
 
-/// What follows from an act shows within this time, in an emulated machine.
+/// The effect of a call shows within this time, in an emulated machine.
 const SOON: Duration = Duration::from_secs(60);
 /// A pause is looked at for this long.
 const STILL: Duration = Duration::from_millis(300);
@@ -208,7 +208,7 @@ fn pause(lab: &Lab) -> Result<()> {
     ensure!(used()? == paused, "it works while it is paused");
     made.tasks.resume(&made.id).context("resume")?;
     lab.until("it works again", SOON, || used().ok().filter(|usec| *usec > paused))?;
-    // One that stands still can be killed.
+    // A frozen one can be killed.
     made.tasks.pause(&made.id).context("pause")?;
     made.end_with(137)
 }
@@ -296,11 +296,11 @@ fn many_waiters(lab: &Lab) -> Result<()> {
     let waiting: Vec<_> = (0..WAITERS).map(|_| made.tasks.waiting(&made.id, "")).collect();
     for one in waiting {
         let status = made.tasks.waited(one)?.context("wait")?;
-        ensure!(status == 9, "one of {WAITERS} was told {status}");
+        ensure!(status == 9, "one of {WAITERS} got {status}");
     }
     ensure!(
         made.tasks.wait(&made.id, "").context("wait")? == 9,
-        "who comes late is told something else"
+        "a late waiter gets another status"
     );
     made.end_with(9)
 }
@@ -416,7 +416,7 @@ fn containerd_restarted(lab: &Lab) -> Result<()> {
     );
     ensure!(tasks.delete(&made.id).context("delete")? == 5, "deleted with another status");
 
-    // One that ends while nobody is there to be told.
+    // One that exits while containerd is away.
     let pid = tasks.pid(&stays.id).context("pid")? as i32;
     restart_containerd(lab, || {
         kill(Pid::from_raw(pid), Signal::SIGKILL).context("cannot kill the process")?;

@@ -14,8 +14,8 @@ pub enum Accel {
 
 impl Accel {
     /// How many processors L1 has. One where they are emulated: processors kick each other's threads, and a kick at the wrong
-    /// moment lets QEMU deliver an interrupt to a VM twice ([`machine`] says how). With two, five of 47 rounds of `hostile-host` ended in
-    /// a triple fault or a guest that stood still; with one, none of 59. Two machines on two cores are not slower for it.
+    /// moment lets QEMU deliver an interrupt to a VM twice ([`super::machine`] explains how). With two, five of 47 rounds of `hostile-host` ended in
+    /// a triple fault or a hung guest; with one, none of 59. Two machines on two cores are not slower for it.
     pub fn processors(&self) -> u32 {
         match self {
             Self::Kvm => 2,

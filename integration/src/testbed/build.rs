@@ -105,7 +105,7 @@ fn build_disk(suite: Suite, dir: &Path) -> Result<()> {
         std::fs::create_dir_all(root.join(directory)).with_context(|| format!("cannot create {directory} in L1"))?;
     }
     step.at(format_args!("disk"));
-    // No journal: nobody ever writes to it. No loop mount: mke2fs copies the tree itself.
+    // No journal: the disk is never written to. No loop mount: mke2fs copies the tree itself.
     host::run(
         Command::new("mke2fs")
             .args([

@@ -15,7 +15,7 @@ const PROMPT_DEADLINE: Duration = Duration::from_secs(10);
 /// Between two pieces of the greeting.
 const GREETED: Duration = Duration::from_millis(300);
 const POLL: Duration = Duration::from_millis(50);
-/// After the script's end the shell is told so again and again: a program in between may take one of them.
+/// After the script's end the shell gets ^D this often: a program that it runs may consume one.
 const END_OF_INPUT_EVERY: Duration = Duration::from_secs(2);
 const CONTROL_D: u8 = 4;
 

@@ -1,4 +1,4 @@
-//! A host's clock that jumps: nothing ends early, nothing waits for ever.
+//! A host's clock that jumps: no deadline passes early, and none never passes.
 
 use super::until_ready;
 use crate::{

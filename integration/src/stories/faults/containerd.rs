@@ -1,4 +1,4 @@
-//! SIGKILL to containerd at random moments: what runs goes on, what ends meanwhile is told later, what was being made goes.
+//! SIGKILL to containerd at random moments: running containers keep running, exits meanwhile are reported later, what was being created is removed.
 
 use super::{SHOWS_WITHIN, forget_containers, until_ready};
 use crate::{

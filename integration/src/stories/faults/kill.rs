@@ -51,12 +51,12 @@ struct Shot {
 
 fn vmms_killed(lab: &Lab) -> Result<()> {
     volleys(lab, Victim::Vmm, |shot, events| {
-        // The VMM's end is the shim's to tell: once, whenever containerd was told of a task at all.
+        // The shim reports the VMM's exit: once, if containerd knows of a task at all.
         let created = events.iter().any(|event| event.topic == "/tasks/create");
         let exits = exits_of(shot, events);
         ensure!(
             exits == if created { vec![KILLED] } else { Vec::new() },
-            "exits were told with {exits:?}"
+            "exits were reported with {exits:?}"
         );
         let started = events.iter().any(|event| event.topic == "/tasks/start");
         ensure!(
@@ -71,11 +71,11 @@ fn vmms_killed(lab: &Lab) -> Result<()> {
 
 fn shims_killed(lab: &Lab) -> Result<()> {
     volleys(lab, Victim::Shim, |shot, events| {
-        // containerd asks `delete` and tells what that says. Of a task that was never started it may say nothing.
+        // containerd runs `delete` and reports its answer. Of a task that was never started it may report nothing.
         let started = events.iter().any(|event| event.topic == "/tasks/start");
         let exits = exits_of(shot, events);
-        ensure!(exits.iter().all(|&status| status == KILLED), "exits were told with {exits:?}");
-        ensure!(!started || !exits.is_empty(), "no exit was told of a started container");
+        ensure!(exits.iter().all(|&status| status == KILLED), "exits were reported with {exits:?}");
+        ensure!(!started || !exits.is_empty(), "no exit of a started container was reported");
         Ok(())
     })
 }
@@ -98,9 +98,9 @@ fn volleys(lab: &Lab, victim: Victim, judge: impl Fn(&Shot, &[Event]) -> Result<
         left -= moments.len() as u32;
         for shot in volley(lab, victim, &moments)? {
             let judged = || -> Result<()> {
-                ensure!(shot.ended.status != 0, "ctr does not tell");
-                ensure!(!shot.ended.said().is_empty() || shot.ended.status == 137, "ctr does not say why");
-                // Events arrive on their own way; what is there after a while is what was told.
+                ensure!(shot.ended.status != 0, "ctr exits with 0");
+                ensure!(!shot.ended.said().is_empty() || shot.ended.status == 137, "ctr gives no reason");
+                // Events arrive asynchronously: what is there after a while counts.
                 lab.until("the events", SHOWS_WITHIN, || judge(&shot, &events.of(&shot.id).ok()?).ok())
                     .or_else(|_| judge(&shot, &events.of(&shot.id)?))
             };
@@ -109,7 +109,7 @@ fn volleys(lab: &Lab, victim: Victim, judge: impl Fn(&Shot, &[Event]) -> Result<
         forget_containers(&[])?;
         lab.nothing_is_left()?;
     }
-    // The next one works as if nothing had been.
+    // The next container runs as usual.
     lab.container(BUSYBOX)
         .command(["echo", "after"])
         .run()?
@@ -119,7 +119,7 @@ fn volleys(lab: &Lab, victim: Victim, judge: impl Fn(&Shot, &[Event]) -> Result<
     lab.nothing_is_left()
 }
 
-/// How long it is from the victim's appearance until the container runs, with nobody killed; prepares the layers too.
+/// The time from the victim's start until the container runs, with no kill; converts the layers too.
 fn undisturbed(lab: &Lab, victim: Victim) -> Result<Duration> {
     lab.container(BUSYBOX).command(["true"]).run()?.exits_with(0)?;
     let container = lab.container(BUSYBOX).command(["sleep", "1000"]);

@@ -1,7 +1,6 @@
-//! SIGKILL to the guest's launcher while it starts a container or a further process.
+//! SIGKILL to the guest's launcher while it starts a container or an exec.
 //!
-//! Nobody outside the guest can send it, and nobody should: there is no hook for it. What really kills a launcher
-//! comes from inside. (1) The process that becomes an exec is the launcher's own child, and lies in the container's
+//! Nothing outside the guest can send it, and there is no hook for it. What can kill a launcher comes from inside. (1) The process that becomes an exec is the launcher's own child, and lies in the container's
 //! pid namespace before it is the caller's program; a container whose init kills whatever it sees hits it there.
 //! (2) The process that becomes a container's init lies in the container's cgroup from its first moment; with too
 //! little memory the guest's kernel kills it on its way, further on the more it was given.
@@ -38,7 +37,7 @@ const EXECS_SHORT: u32 = 4;
 const EXECS_FULL: u32 = 100;
 const STARTS_SHORT: u32 = 3;
 const STARTS_FULL: u32 = 100;
-/// Kills everybody else it can see, at moments that its shell's random numbers choose, until it is told to stop.
+/// Kills every process it can see but itself, at moments that its shell's random numbers choose, until SIGTERM.
 const KILLER: &str = "trap 'exec sleep 100000' TERM; RANDOM=$0; \
     while :; do busybox usleep $((RANDOM * 20)); kill -9 -1; done";
 /// From too little for anything to enough for everything, in bytes.
@@ -51,7 +50,7 @@ fn execs_killed(lab: &Lab) -> Result<()> {
     let container = lab.container(BUSYBOX).command(["sh", "-c", KILLER, &seed]).start()?;
     for n in 0..lab.scope().rounds(EXECS_SHORT, EXECS_FULL) {
         let ended = container.exec(&format!("exec-{n}"), ["sleep", "1000"])?;
-        // Killed as the program that was asked for, or on the way to it: then the agent says so.
+        // Killed as the program that was asked for, or before its execve: then the agent reports so.
         ensure!(ended.status != 0, "an exec that was killed ended with 0");
         ensure!(
             ended.status == 137 || ended.said().contains("exec"),
@@ -62,8 +61,8 @@ fn execs_killed(lab: &Lab) -> Result<()> {
         ensure!(container.status()? == "RUNNING", "exec {n} ended the container");
     }
     container.signal("SIGTERM")?;
-    // What was killed on its way has left nobody: the shell, the two of this pipe's, and this exec's.
-    let ended = lab.until("an exec that nobody kills", SHOWS_WITHIN, || {
+    // The killed execs left no process: only the init's, and the two of this exec.
+    let ended = lab.until("an exec that is not killed", SHOWS_WITHIN, || {
         container
             .exec("look", ["sh", "-c", "echo /proc/[0-9]*"])
             .ok()
@@ -102,7 +101,7 @@ fn starved_starts(lab: &Lab) -> Result<()> {
         lab.nothing_is_left_but(&known)
             .with_context(|| format!("start {n} with {bytes} bytes"))?;
     }
-    // The pod is as good as new: its first container runs, another one starts.
+    // The pod is intact: its first container runs, another one starts.
     pod.exec("still", ["echo", "here"])?.exits_with(0)?.prints("here")?;
     lab.container(BUSYBOX)
         .option("--annotation", "io.kubernetes.cri.container-type=container")

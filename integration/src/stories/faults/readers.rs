@@ -45,9 +45,9 @@ const BYTES: usize = 2 << 20;
 /// The slow reader's pace; what is under way when the container has ended takes it longer than the shim waits.
 const SIP_BYTES: usize = 16 * 1024;
 const SIP_PAUSE: Duration = Duration::from_millis(60);
-/// Chance for a stream without a reader to pile up somewhere.
+/// Time for a stream without a reader to fill buffers.
 const STUCK_FOR: Duration = Duration::from_secs(5);
-/// It may not pile up: what shim and VMM may grow meanwhile.
+/// What shim and VMM may grow by meanwhile.
 const GROWTH_KIB: u64 = 8 * 1024;
 const LOG_DIR: &str = "/job/log";
 const LOG_KIB: u64 = 64;
@@ -104,8 +104,8 @@ fn stuck_reader(lab: &Lab) -> Result<()> {
         .exits_with(0)?
         .prints("here")?;
     Ended::of(&["ctr", "task", "kill", "--signal", "SIGKILL", &id])?.exits_with(0)?;
-    lab.until("the exit is told", SHOWS_WITHIN, || (!is_running(&id)).then_some(()))?;
-    // ctr itself has to get rid of what it holds.
+    lab.until("the exit is reported", SHOWS_WITHIN, || (!is_running(&id)).then_some(()))?;
+    // ctr itself must write out what it holds.
     let drain = std::thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
     program.end()?.exits_with(137)?;
     drain

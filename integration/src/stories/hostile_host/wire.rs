@@ -25,12 +25,12 @@ const DAMAGED_ONE_IN: usize = 20;
 const ANSWER: Duration = Duration::from_secs(100);
 /// A connection beyond the limit is closed at once; one that is not closed by then is served.
 const CLOSED: Duration = Duration::from_secs(5);
-/// A line on the way, so that the harness sees life.
-const LIFE: usize = 5_000;
+/// Requests between two lines of output, without which the machine counts as hung.
+const REPORT_EVERY: usize = 5_000;
 /// Longest answer to any of these requests in bytes; a denial carries the decision for tools.
 const ANSWER_BYTES: usize = 8 << 10;
 
-/// Sends `count` requests at `stage`; none may have an effect, and each must be answered as the model says.
+/// Sends `count` requests at `stage`; none may have an effect, and each must be answered as the model allows.
 pub(super) async fn storm(vm: &Vm, traffic: &mut Traffic, stage: Stage, count: usize) -> Result<()> {
     let mut connection = connect(vm.vsock(), CONTROL_PORT).await.context("connecting")?;
     let mut answers = BTreeMap::<String, usize>::new();
@@ -46,7 +46,7 @@ pub(super) async fn storm(vm: &Vm, traffic: &mut Traffic, stage: Stage, count: u
                 *answers.entry(format!("{code:?}")).or_default() += 1;
             }
         }
-        if sent - spoken >= LIFE {
+        if sent - spoken >= REPORT_EVERY {
             spoken = sent;
             println!("    {sent} requests");
         }
@@ -83,7 +83,7 @@ async fn exchange(connection: &mut UnixStream, batch: &[Sent]) -> Result<Vec<Cod
     Ok(codes)
 }
 
-/// The code of an answer, which must be one of those that the model allows, and tell nothing of the guest.
+/// The code of an answer, which must be one of those that the model allows, and reveal nothing about the guest.
 fn judge(sent: &Sent, response: &Response) -> Result<Code> {
     let status = response.status();
     let code = status.code();
@@ -92,16 +92,16 @@ fn judge(sent: &Sent, response: &Response) -> Result<Code> {
         "answered with {code:?} ({}): {sent:?}",
         status.message()
     );
-    tells_nothing(status.message())?;
+    reveals_nothing(status.message())?;
     Ok(code)
 }
 
-fn tells_nothing(message: &str) -> Result<()> {
+fn reveals_nothing(message: &str) -> Result<()> {
     ensure!(message.len() < ANSWER_BYTES, "an answer has {} bytes", message.len());
     // The decision for tools is the policy's own document.
     let plain = message.split("policyDecision<").next().unwrap_or_default();
     for word in ["os error", "/proc/", "/dev/dm", "/run/casemate", "panicked", ".rs:"] {
-        ensure!(!plain.contains(word), "an answer tells of the guest: {message}");
+        ensure!(!plain.contains(word), "an answer reveals something about the guest: {message}");
     }
     Ok(())
 }
@@ -146,7 +146,7 @@ async fn damaged(vm: &Vm, traffic: &mut Traffic, stage: Stage) -> Result<usize> 
                 "damaged frames made the agent fail: {}",
                 status.message()
             );
-            tells_nothing(status.message())?;
+            reveals_nothing(status.message())?;
         }
     };
     tokio::try_join!(write, read).map(|((), ())| DAMAGED_BATCH)

@@ -1,6 +1,6 @@
 //! Every call of the Task API in every state of an init and of an exec, against one table that runc satisfies too.
 //!
-//! Where a call does not fit the state, this runtime says `FailedPrecondition`, as containerd's own errors are named;
+//! Where a call does not fit the state, this runtime answers `FailedPrecondition`, as containerd's own errors are named;
 //! runc's shim leaves some of these without a code (`Unknown`), which callers can tell from success and from
 //! `NotFound`, and nothing else. A few rows are ours alone: see [`Expected::Ours`].
 
@@ -268,7 +268,7 @@ fn codes(lab: &Lab) -> Result<()> {
     ensure!(tasks.delete(&early).context("delete")? == 137, "deleted with another status");
     Ended::of(&["ctr", "container", "delete", &early])?.exits_with(0)?;
 
-    let told = [
+    let expected = [
         "create",
         "exec-added",
         "start",
@@ -283,13 +283,13 @@ fn codes(lab: &Lab) -> Result<()> {
         "exit",
         "delete",
     ];
-    let told = told.map(|event| format!("/tasks/{event}"));
+    let expected = expected.map(|event| format!("/tasks/{event}"));
     let mut seen = Vec::new();
     let in_order = lab.until("all events", super::SOON, || {
         let all = events.so_far().into_iter();
         seen = all.filter(|topic| topic.starts_with("/tasks/")).collect();
-        (seen.len() >= told.len()).then_some(())
+        (seen.len() >= expected.len()).then_some(())
     });
-    ensure!(in_order.is_ok() && seen == told, "events came as {seen:?}");
+    ensure!(in_order.is_ok() && seen == expected, "events came as {seen:?}");
     lab.nothing_is_left()
 }
