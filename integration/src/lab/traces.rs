@@ -10,7 +10,7 @@ const PROCESSES: &[&str] = &["containerd-shim", "casemate-vmm", "casemate", "run
 /// Directories in which sandboxes keep sockets and state.
 const STATE: &[&str] = &[
     "/run/containerd/s",
-    "/run/casemate",
+    shim_state::DEFAULT_ROOT,
     "/run/containerd/io.containerd.runtime.v2.task",
     "/run/containerd/fifo",
 ];

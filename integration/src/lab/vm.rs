@@ -5,6 +5,7 @@ use anyhow::{Context, Result, bail};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use serde::Deserialize;
+use shim_state::{DEFAULT_ROOT, SandboxDir};
 use std::fs::File;
 use std::io::{Seek, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -17,8 +18,8 @@ use vm_spec::{Boot, Fd, HostData, Scratch, Tee, VmSpec, Vsock};
 
 const GUEST: &str = "/usr/local/share/casemate";
 const VMM: &str = "/usr/local/bin/casemate-vmm";
-/// Where the shim keeps sandboxes; the watch over consoles looks here.
-const STATE: &str = "/run/casemate/by-hand";
+/// Namespace of the VM's state directory: the watch over consoles looks at all of them.
+const NAMESPACE: &str = "by-hand";
 const SCRATCH_BYTES: u64 = 64 << 20;
 const MEMORY_MIB: u32 = 256;
 /// An emulated guest needs two to five seconds until its agent listens.
@@ -45,26 +46,27 @@ struct Artifact {
 /// A running VM.
 pub struct Vm {
     child: Child,
-    dir: PathBuf,
+    dir: SandboxDir,
     vsock: PathBuf,
 }
 
 impl Vm {
     /// Boots the installed guest image with the digest of `policy` as host data.
     pub fn boot(name: &str, policy: &[u8]) -> Result<Self> {
-        let dir = Path::new(STATE).join(name);
-        std::fs::create_dir_all(&dir).context("cannot create the VM's directory")?;
-        let vsock = dir.join("vsock.sock");
+        let path = SandboxDir::path_below(Path::new(DEFAULT_ROOT), NAMESPACE, name);
+        std::fs::create_dir_all(&path).context("cannot create the VM's directory")?;
+        let dir = SandboxDir::open(path)?;
+        let vsock = dir.vsock_socket();
         let manifest = std::fs::read(Path::new(GUEST).join("manifest.json")).context("no guest image is installed")?;
         let manifest: GuestManifest = serde_json::from_slice(&manifest).context("the guest image's manifest is not valid")?;
         let open = |name: &str| inherited(File::open(Path::new(GUEST).join(name)).with_context(|| format!("no {name} installed"))?);
         let kernel = open("vmlinux")?;
         let initrd = open("initramfs.cpio")?;
-        let console = inherited(File::create(dir.join("console.log")).context("cannot create the console's file")?)?;
+        let console = inherited(File::create(dir.console()).context("cannot create the console's file")?)?;
         let scratch_file = tempfile::tempfile().context("cannot create the scratch disk")?;
         scratch_file.set_len(SCRATCH_BYTES).context("cannot size the scratch disk")?;
         let scratch = inherited(scratch_file)?;
-        let control = inherited(listen_seqpacket(&dir.join("control.sock"))?)?;
+        let control = inherited(listen_seqpacket(&dir.control_socket())?)?;
         let vsock_listener = inherited(UnixListener::bind(&vsock).context("cannot listen for vsock connections")?)?;
         let spec = VmSpec {
             vcpus: 1.try_into()?,
@@ -132,7 +134,7 @@ impl Vm {
 
     /// What the guest has written to its console so far.
     pub fn console(&self) -> Result<String> {
-        let bytes = std::fs::read(self.dir.join("console.log")).context("cannot read the console")?;
+        let bytes = std::fs::read(self.dir.console()).context("cannot read the console")?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
@@ -140,7 +142,7 @@ impl Vm {
     pub fn append_layer(&self, file: &File) -> Result<u64> {
         let length = file.metadata().context("cannot size a layer")?.len();
         let request = Request::AppendExtents(vec![Extent { offset: 0, length }]);
-        match ask_with(&self.dir.join("control.sock"), &request, &[file.as_raw_fd()])? {
+        match ask_with(&self.dir.control_socket(), &request, &[file.as_raw_fd()])? {
             Reply::Appended { first_sectors, .. } => first_sectors.first().copied().context("the VMM names no sector"),
             other => bail!("the VMM answered an extent with {other:?}"),
         }
@@ -148,7 +150,7 @@ impl Vm {
 
     /// Stops it by the control socket and removes its directory.
     pub fn stop(mut self) -> Result<()> {
-        match ask(&self.dir.join("control.sock"), &Request::Stop)? {
+        match ask(&self.dir.control_socket(), &Request::Stop)? {
             Reply::Done => {}
             other => bail!("the VMM answered a stop with {other:?}"),
         }
@@ -164,8 +166,8 @@ impl Vm {
         };
         // The watch carries a console's last words as long as it finds the file.
         std::thread::sleep(POLL);
-        std::fs::remove_dir_all(&self.dir).context("cannot remove the VM's directory")?;
-        let _ = std::fs::remove_dir(STATE);
+        std::fs::remove_dir_all(self.dir.path()).context("cannot remove the VM's directory")?;
+        let _ = std::fs::remove_dir(Path::new(DEFAULT_ROOT).join(NAMESPACE));
         if !status.success() {
             bail!("the VMM ended with {status} after a stop");
         }

@@ -10,9 +10,6 @@ use std::time::Duration;
 
 /// The virtio port that the harness reads; L1's init makes the link.
 const PORT: &str = "/dev/casemate-vmm-console";
-/// `<namespace>/<sandbox>/console.log` below this.
-const STATE: &str = "/run/casemate";
-const CONSOLE: &str = "console.log";
 /// Short: the files of a sandbox that fails at once are gone soon. An open file can be read to its end even then.
 const POLL: Duration = Duration::from_millis(30);
 
@@ -81,14 +78,7 @@ impl Consoles {
 }
 
 fn found() -> Vec<PathBuf> {
-    let below = |dir: &Path| -> Vec<PathBuf> {
-        std::fs::read_dir(dir)
-            .map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
-            .unwrap_or_default()
-    };
-    let sandboxes = below(Path::new(STATE)).into_iter().flat_map(|namespace| below(&namespace));
-    sandboxes
-        .map(|sandbox| sandbox.join(CONSOLE))
-        .filter(|file| file.exists())
-        .collect()
+    let sandboxes = shim_state::all(Path::new(shim_state::DEFAULT_ROOT)).unwrap_or_default();
+    let consoles = sandboxes.into_iter().map(|sandbox| sandbox.join(shim_state::CONSOLE));
+    consoles.filter(|file| file.exists()).collect()
 }

@@ -7,7 +7,7 @@ use crate::{
 };
 use anyhow::{Context, Result, ensure};
 use std::fs::{read_dir, read_to_string};
-use std::path::PathBuf;
+use std::path::Path;
 use vm_spec::control::WatchdogStats;
 
 /// The story.
@@ -48,8 +48,8 @@ fn vmm_confined(lab: &Lab) -> Result<()> {
         read_dir(format!("/proc/{pid}/root/")).context("no root")?.count() == 0,
         "the VMM's root has files"
     );
-    let socket = PathBuf::from("/run/casemate/default").join(container.id()).join("control.sock");
-    let stats = vm::stats(&socket)?;
+    let sandbox = shim_state::find(Path::new(shim_state::DEFAULT_ROOT), container.id())?;
+    let stats = vm::stats(&sandbox.control_socket())?;
     ensure!(
         stats.watchdog == WatchdogStats::default(),
         "the watchdog acted on a well-behaved guest: {:?}",

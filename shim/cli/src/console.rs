@@ -8,8 +8,8 @@ use clap::Args;
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
-use std::os::fd::{AsFd, AsRawFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt, copy};
@@ -56,15 +56,12 @@ pub fn run(console: Console) -> ExitCode {
 }
 
 fn converse(console: Console) -> Result<u8> {
-    let directory = super::node::find(&super::node::state_dir()?, &console.id)?;
-    let handle = File::open(&directory).with_context(|| format!("cannot open {}", directory.display()))?;
-    // By descriptor: a socket's path ends at 107 bytes, ids may be longer.
-    let vsock = PathBuf::from(format!("/proc/self/fd/{}/vsock.sock", handle.as_raw_fd()));
+    let sandbox = super::node::find(&console.id)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start a runtime")?;
-    let code = runtime.block_on(attach(&vsock, console));
+    let code = runtime.block_on(attach(&sandbox.vsock_socket(), console));
     // A read of standard input cannot be called off.
     runtime.shutdown_background();
     code

@@ -1,35 +1,16 @@
 //! `casemate ps` and `casemate stats`: the sandboxes of this node and what KVM counts for them.
-//!
-//! A sandbox's directory, `/run/casemate/<namespace>/<id>`, holds the shim's record and the VMM's control socket.
 
 use crate::answer::print;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File};
+use shim_state::{DEFAULT_ROOT, Record, SandboxDir};
+use std::fs;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use vm_spec::control::{Client, Reply, Request, Stats};
 
-/// Where shims keep their sandboxes, unless the node's configuration says otherwise.
-const STATE_DIR: &str = "/run/casemate";
 /// The node's configuration.
 const CONFIG: &str = "/etc/casemate/config.toml";
-
-/// The part of the shim's record that is shown.
-#[derive(Deserialize)]
-struct Record {
-    id: String,
-    namespace: String,
-    vmm: Process,
-    shim: Process,
-}
-
-#[derive(Deserialize)]
-struct Process {
-    pid: u32,
-    start_time: u64,
-}
 
 /// One line of `ps`.
 #[derive(Debug, PartialEq, Serialize)]
@@ -67,7 +48,7 @@ pub fn ps(json: bool) -> Result<()> {
 
 /// Prints the counters of one sandbox's VM.
 pub fn stats(id: &str, json: bool) -> Result<()> {
-    let stats = ask(&find(&state_dir()?, id)?)?;
+    let stats = counters(&find(id)?)?;
     if json {
         print(&serde_json::to_string(&stats)?)?;
         return Ok(());
@@ -90,30 +71,29 @@ pub fn stats(id: &str, json: bool) -> Result<()> {
     Ok(())
 }
 
-/// What the configuration says, as far as it concerns these commands.
-pub(crate) fn state_dir() -> Result<PathBuf> {
+/// The root of the state directories, from the node's configuration.
+fn state_dir() -> Result<PathBuf> {
     #[derive(Deserialize)]
     struct Config {
         state_dir: Option<PathBuf>,
     }
     let text = match fs::read_to_string(CONFIG) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(STATE_DIR.into()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(DEFAULT_ROOT.into()),
         other => other.with_context(|| format!("cannot read {CONFIG}"))?,
     };
     let config: Config = toml::from_str(&text).with_context(|| format!("{CONFIG} is not valid"))?;
-    Ok(config.state_dir.unwrap_or_else(|| STATE_DIR.into()))
+    Ok(config.state_dir.unwrap_or_else(|| DEFAULT_ROOT.into()))
 }
 
 /// Every sandbox below `root`, by namespace and id.
 fn list(root: &Path) -> Result<Vec<Line>> {
     let mut lines = Vec::new();
-    for directory in sandboxes(root)? {
+    for directory in shim_state::all(root)? {
         // A sandbox that boots or ends right now has no record.
-        let Ok(text) = fs::read(directory.join("state.json")) else {
+        let Some(record) = Record::load(&directory)? else {
             continue;
         };
-        let record: Record = serde_json::from_slice(&text).with_context(|| format!("{} is no record", directory.display()))?;
-        let alive = start_time(record.vmm.pid) == Some(record.vmm.start_time);
+        let alive = record.vmm.is_alive();
         lines.push(Line {
             namespace: record.namespace,
             id: record.id,
@@ -126,56 +106,18 @@ fn list(root: &Path) -> Result<Vec<Line>> {
     Ok(lines)
 }
 
-fn sandboxes(root: &Path) -> Result<Vec<PathBuf>> {
-    let below = |directory: &Path| -> Result<Vec<PathBuf>> {
-        let mut found = Vec::new();
-        match fs::read_dir(directory) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            entries => {
-                for entry in entries.with_context(|| format!("cannot read {}", directory.display()))? {
-                    found.push(entry?.path());
-                }
-            }
-        }
-        found.retain(|path| path.is_dir());
-        found.sort();
-        Ok(found)
-    };
-    let mut all = Vec::new();
-    for namespace in below(root)? {
-        all.extend(below(&namespace)?);
-    }
-    Ok(all)
+/// Opens the state directory of the sandbox `id` on this node.
+pub(crate) fn find(id: &str) -> Result<SandboxDir> {
+    Ok(shim_state::find(&state_dir()?, id)?)
 }
 
-/// The directory of the sandbox `id`, in whichever namespace it is.
-pub(crate) fn find(root: &Path, id: &str) -> Result<PathBuf> {
-    let mut found = sandboxes(root)?;
-    found.retain(|path| path.file_name().is_some_and(|name| name == id));
-    match found.len() {
-        0 => bail!("no sandbox {id} runs on this node"),
-        1 => Ok(found.remove(0)),
-        n => bail!("{n} namespaces have a sandbox {id}"),
-    }
-}
-
-/// Asks the VMM of the sandbox in `directory`.
-fn ask(directory: &Path) -> Result<Stats> {
-    let handle = File::open(directory).with_context(|| format!("cannot open {}", directory.display()))?;
-    // By descriptor: a socket's path ends at 107 bytes, ids may be longer.
-    let path = PathBuf::from(format!("/proc/self/fd/{}/control.sock", handle.as_raw_fd()));
-    let client = Client::connect(&path).context("the VMM cannot be asked")?;
+/// Reads the counters from the VMM of a sandbox.
+fn counters(sandbox: &SandboxDir) -> Result<Stats> {
+    let client = Client::connect(&sandbox.control_socket()).context("cannot connect to the VMM")?;
     match client.request(&Request::Stats).context("the VMM does not answer")? {
         Reply::Stats(stats) => Ok(stats),
-        other => bail!("the VMM gave another answer: {other:?}"),
+        other => bail!("the VMM answered a request for its counters with {other:?}"),
     }
-}
-
-/// Field 22 of `/proc/<pid>/stat` (proc(5)); the name before it may hold spaces and parentheses.
-fn start_time(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
 fn resident_kib(pid: u32) -> u64 {
@@ -189,50 +131,58 @@ fn resident_kib(pid: u32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shim_state::{OwnedSandboxDir, ProcessId};
+    use std::os::fd::AsRawFd;
 
-    fn sandbox(root: &Path, namespace: &str, id: &str, start_time: u64) -> PathBuf {
-        let directory = root.join(namespace).join(id);
+    fn sandbox(root: &Path, namespace: &str, id: &str, vmm: ProcessId) -> PathBuf {
+        let directory = SandboxDir::path_below(root, namespace, id);
         fs::create_dir_all(&directory).unwrap();
-        let pid = std::process::id();
-        let record = format!(
-            r#"{{"id":"{id}","namespace":"{namespace}","vmm":{{"pid":{pid},"start_time":{start_time}}},"shim":{{"pid":1,"start_time":0}},"cgroups":[]}}"#
-        );
-        fs::write(directory.join("state.json"), record).unwrap();
+        let record = Record {
+            id: id.to_owned(),
+            namespace: namespace.to_owned(),
+            vmm,
+            shim: ProcessId { pid: 1, start_time: 0 },
+            cgroups: Vec::new(),
+        };
+        fs::write(directory.join("state.json"), serde_json::to_vec(&record).unwrap()).unwrap();
         directory
     }
 
     #[test]
-    fn living_and_dead_sandboxes_are_told_apart() {
+    fn ps_tells_running_from_dead_sandboxes() {
         let root = tempfile::tempdir().unwrap();
-        sandbox(root.path(), "default", "web", start_time(std::process::id()).unwrap());
-        sandbox(root.path(), "k8s.io", "old", 1);
+        let this = ProcessId::of(std::process::id()).unwrap();
+        sandbox(root.path(), "default", "web", this);
+        sandbox(root.path(), "k8s.io", "old", ProcessId { start_time: 1, ..this });
+        let mut zombie = std::process::Command::new("true").spawn().unwrap();
+        let vmm = ProcessId::of(zombie.id()).unwrap();
+        while vmm.is_alive() {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        sandbox(root.path(), "k8s.io", "zombie", vmm);
         fs::create_dir_all(root.path().join("default/booting")).unwrap();
         let lines = list(root.path()).unwrap();
         let seen: Vec<_> = lines.iter().map(|l| (l.namespace.as_str(), l.id.as_str(), l.status)).collect();
-        assert_eq!(seen, [("default", "web", "running"), ("k8s.io", "old", "dead")]);
+        assert_eq!(
+            seen,
+            [
+                ("default", "web", "running"),
+                ("k8s.io", "old", "dead"),
+                ("k8s.io", "zombie", "dead")
+            ]
+        );
         assert!(lines[0].memory_kib > 0);
         assert!(list(Path::new("/nonexistent")).unwrap().is_empty());
-    }
-
-    #[test]
-    fn an_id_must_name_one_sandbox() {
-        let root = tempfile::tempdir().unwrap();
-        let directory = sandbox(root.path(), "default", "web", 1);
-        assert_eq!(find(root.path(), "web").unwrap(), directory);
-        assert!(find(root.path(), "db").is_err());
-        sandbox(root.path(), "other", "web", 1);
-        assert!(find(root.path(), "web").is_err());
+        zombie.wait().unwrap();
     }
 
     #[test]
     fn counters_come_over_the_control_socket() {
-        use nix::sys::socket::{AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, accept, bind, listen, recv, send, socket};
+        use nix::sys::socket::{MsgFlags, accept, recv, send};
         use vm_spec::control::MESSAGE_MAX_BYTES;
         let root = tempfile::tempdir().unwrap();
-        let directory = sandbox(root.path(), "default", "web", 1);
-        let listener = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
-        bind(listener.as_raw_fd(), &UnixAddr::new(&directory.join("control.sock")).unwrap()).unwrap();
-        listen(&listener, Backlog::new(1).unwrap()).unwrap();
+        let sandbox = OwnedSandboxDir::create(root.path(), "default", "web").unwrap();
+        let listener = sandbox.bind_control().unwrap();
         let vmm = std::thread::spawn(move || {
             let client = accept(listener.as_raw_fd()).unwrap();
             let mut request = vec![0; MESSAGE_MAX_BYTES];
@@ -245,7 +195,7 @@ mod tests {
             send(client, &serde_json::to_vec(&reply).unwrap(), MsgFlags::empty()).unwrap();
             nix::unistd::close(client).unwrap();
         });
-        assert_eq!(ask(&directory).unwrap().exits, 42);
+        assert_eq!(counters(sandbox.dir()).unwrap().exits, 42);
         vmm.join().unwrap();
     }
 }
