@@ -6,16 +6,18 @@ mod jail;
 mod launcher;
 
 use launcher::{Control, Launcher};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use std::{
     fs::File,
     io::{Read, Seek, Write},
+    os::fd::AsRawFd,
     os::unix::net::{UnixListener, UnixStream},
     process::{Child, Command, Stdio},
     thread::sleep,
     time::{Duration, Instant},
 };
 use vm_spec::{
-    Fd, Tee,
+    Fd, SPEC_MAX_BYTES, Tee,
     control::{Reply, Request, RunState, Stats},
 };
 
@@ -393,4 +395,30 @@ fn an_invalid_command_line_or_spec_is_a_usage_error() {
     }
     let (status, stderr) = run(&["--spec-fd", "0"], "{}");
     assert_eq!((status, stderr.contains("descriptors from 3 on")), (Some(1), true), "{stderr}");
+}
+
+#[test]
+fn a_spec_that_ends_early_ends_the_vmm() {
+    for (spec, reason) in [
+        ("".to_owned(), "nothing was written"),
+        (r#"{"vcpus":1,"mem"#.to_owned(), "the spec is not valid: EOF"),
+        (" ".repeat(SPEC_MAX_BYTES + 1), "longer than 65536 bytes"),
+    ] {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        fcntl(&reader, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+        let vmm = Command::new(VMM)
+            .args(["--spec-fd", &reader.as_raw_fd().to_string()])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        writer.write_all(spec.as_bytes()).unwrap();
+        drop(writer);
+        let output = vmm.wait_with_output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), stderr.lines().count()), (Some(1), 1), "{stderr}");
+        assert!(
+            stderr.starts_with("casemate-vmm: the VM's spec: ") && stderr.contains(reason),
+            "{stderr}"
+        );
+    }
 }

@@ -7,7 +7,7 @@ use nix::{
 use std::{
     error::Error,
     fs::File,
-    io::{Seek, Write},
+    io::{Write, pipe},
     os::fd::{AsFd, AsRawFd, OwnedFd},
     process::{Child, Command, Stdio},
 };
@@ -94,11 +94,10 @@ impl Launcher {
 
     /// Starts the VMM; appends `--spec-fd N` to its arguments.
     pub fn start(mut self, mut vmm: Command, stderr: Stdio) -> Outcome<(Child, Control)> {
-        let mut file = tempfile::tempfile()?;
-        file.write_all(&self.spec.to_json()?)?;
-        file.rewind()?;
-        let Fd(spec) = inherit(&mut self.inherited, file)?;
+        let (reader, mut writer) = pipe()?;
+        let Fd(spec) = inherit(&mut self.inherited, reader)?;
         let child = vmm.arg("--spec-fd").arg(spec.to_string()).stderr(stderr).spawn()?;
+        writer.write_all(&self.spec.to_json()?)?;
         Ok((child, self.control))
     }
 }
