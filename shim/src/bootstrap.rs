@@ -1,9 +1,9 @@
-//! How a shim process comes alive: containerd's flags, the socket, the daemonised child, and the clean-up process.
+//! The shim's processes: containerd's flags, the socket, the serving process, and the clean-up process.
 //!
 //! ```text
 //! containerd ── start ──► binds the socket ── spawns ──► serve (listener on standard input)
 //!                         prints the address             answers until shutdown
-//! containerd ── delete ─► (fresh process, after every end of a shim) removes what is left
+//! containerd ── delete ─► (separate process, after every exit of a shim) removes what is left
 //! ```
 
 mod address;
@@ -13,16 +13,17 @@ pub mod info;
 pub mod serve;
 pub mod start;
 
-pub use crate::error::describe;
+pub use crate::describe::describe;
 pub use args::{Action, Args};
 
-use crate::{bundle::BundleError, config::ConfigError, vm::StateError};
+use crate::{bundle::BundleError, config::ConfigError};
+use shim_state::StateError;
 use std::{io, path::PathBuf};
 
 /// Name under which containerd knows the runtime.
 pub const RUNTIME_NAME: &str = "io.containerd.casemate.v2";
 
-/// Why a shim process could not do what its action says.
+/// Why an action failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BootstrapError {
     /// A flag that containerd does not use.
@@ -34,10 +35,10 @@ pub enum BootstrapError {
     /// Not `start` or `delete`.
     #[error("unknown action {0:?}; start and delete are known")]
     UnknownAction(String),
-    /// A flag that the action cannot do without.
+    /// A flag that the action requires.
     #[error("flag -{0} is required")]
     MissingFlag(&'static str),
-    /// An id that would lead out of its directory.
+    /// An id that cannot be part of a path.
     #[error("{0:?} is not an identifier")]
     Identifier(String),
     /// The bundle cannot be read.
@@ -52,7 +53,7 @@ pub enum BootstrapError {
     /// A container of a pod whose sandbox does not run.
     #[error("the sandbox {0} of this container is not running")]
     NoSandbox(String),
-    /// Standard input held more than a start request.
+    /// The start request on standard input is too long.
     #[error("the start request is longer than {0} bytes")]
     LongInput(u64),
     /// A system call on a path failed.

@@ -1,7 +1,7 @@
-//! What the shim reads of a bundle: few fields of `config.json`, and which sandbox a container belongs to.
+//! What the shim reads of a bundle: few fields of `config.json`, and the sandbox that a container belongs to.
 //!
-//! The document itself goes to the agent as it came, except for a policy and fragments in its annotations, which the
-//! agent has already been sent and which could make the document longer than the agent takes.
+//! The document goes to the agent unchanged, except for a policy and fragments in its annotations: the agent has them
+//! already, and they could make the document longer than the agent accepts.
 
 use crate::{fragments, policy_text::ANNOTATIONS};
 use agent_protocol::limits::{POLICY_BYTES, SPEC_BYTES};
@@ -20,7 +20,7 @@ const CRI_TYPE: &str = "io.kubernetes.cri.container-type";
 const CRI_SANDBOX: &str = "io.kubernetes.cri.sandbox-id";
 /// containerd's own grouping without CRI.
 const GROUP: &str = "io.containerd.runc.v2.group";
-/// Longest `config.json`: what the agent takes, the longest policy as base64 under both of its names, and fragments.
+/// Longest `config.json`: what the agent accepts, the longest policy as base64 under both of its names, and fragments.
 const SPEC_MAX_BYTES: u64 = (SPEC_BYTES + 2 * (POLICY_BYTES * 4 / 3 + 4) + fragments::ANNOTATION_BYTES) as u64;
 
 /// The part of an OCI runtime specification that concerns the host.
@@ -37,11 +37,11 @@ struct Linux {
     cgroups_path: String,
 }
 
-/// File in a bundle that names the sandbox's state directory: the configuration of a runtime's options is not known to
-/// the process that cleans up.
+/// File in a bundle that names the sandbox's state directory: `delete` does not get the runtime options, whose configuration
+/// may have named another root.
 const STATE_FILE: &str = "casemate-state";
 
-/// Notes in the bundle `dir` where the sandbox's state is.
+/// Writes the path of the sandbox's state directory into the bundle `dir`.
 ///
 /// # Errors
 /// When the file cannot be written.
@@ -49,7 +49,7 @@ pub fn note_state(dir: &Path, state: &Path) -> io::Result<()> {
     fs::write(dir.join(STATE_FILE), state.as_os_str().as_bytes())
 }
 
-/// What [`note_state`] noted in the bundle `dir`.
+/// The path that [`note_state`] wrote into the bundle `dir`.
 pub fn noted_state(dir: &Path) -> Option<PathBuf> {
     let path = fs::read(dir.join(STATE_FILE)).ok()?;
     Some(PathBuf::from(OsString::from_vec(path))).filter(|path| path.is_absolute())
@@ -71,15 +71,15 @@ pub struct Group {
     pub role: Role,
 }
 
-/// A container's part in its sandbox.
+/// What a container is in its sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// A sandbox of its own (`ctr run`), or of a group that has no owner.
-    Alone,
-    /// CRI's sandbox container.
+    /// The sandbox's own container: CRI's sandbox container, or the only one (`ctr run`). The VM ends with it.
     Sandbox,
     /// A container in a CRI sandbox, which must be running.
     Member,
+    /// A container of a group without CRI; the first one boots the VM.
+    Grouped,
 }
 
 /// Why a bundle cannot be used.
@@ -89,9 +89,9 @@ pub enum BundleError {
     #[error("cannot read config.json of the bundle")]
     Read(#[source] io::Error),
     /// The bundle cannot be written to.
-    #[error("cannot note the state's directory in the bundle")]
+    #[error("cannot write the path of the state directory into the bundle")]
     Note(#[source] io::Error),
-    /// `config.json` is larger than any agent takes.
+    /// `config.json` is larger than the agent accepts.
     #[error("config.json has {0} bytes; the agent takes {SPEC_BYTES} besides the policy")]
     Long(u64),
     /// `config.json` is not an OCI specification.
@@ -118,7 +118,7 @@ impl Bundle {
     /// The document for the agent.
     ///
     /// # Errors
-    /// When it is too long even without a policy.
+    /// When it is too long without the policy.
     pub fn for_agent(&self) -> Result<Vec<u8>, BundleError> {
         if !self.spec.annotations.keys().any(|key| was_sent(key)) {
             return fitting(self.document.clone());
@@ -148,23 +148,19 @@ impl Bundle {
                 id: sandbox.to_owned(),
                 role: Role::Member,
             },
-            (Some("sandbox"), _, _) => Group {
-                id: id.to_owned(),
-                role: Role::Sandbox,
-            },
-            (_, _, Some(group)) if !group.is_empty() => Group {
+            (kind, _, Some(group)) if kind != Some("sandbox") && !group.is_empty() && group != id => Group {
                 id: group.to_owned(),
-                role: Role::Alone,
+                role: Role::Grouped,
             },
             _ => Group {
                 id: id.to_owned(),
-                role: Role::Alone,
+                role: Role::Sandbox,
             },
         }
     }
 }
 
-/// Whether the agent gets an annotation's value by a call of its own.
+/// Whether the agent gets an annotation's value by a separate call.
 fn was_sent(annotation: &str) -> bool {
     annotation == fragments::ANNOTATION || ANNOTATIONS.contains(&annotation)
 }
@@ -194,7 +190,7 @@ mod tests {
             b.group("web"),
             Group {
                 id: "web".into(),
-                role: Role::Alone
+                role: Role::Sandbox
             }
         );
         assert_eq!(b.cgroups_path(), "/default/web");
@@ -227,13 +223,14 @@ mod tests {
             grouped.group("c1"),
             Group {
                 id: "g".into(),
-                role: Role::Alone
+                role: Role::Grouped
             }
         );
+        assert_eq!(grouped.group("g").role, Role::Sandbox);
     }
 
     #[test]
-    fn what_is_no_specification_is_an_error() {
+    fn a_document_that_is_not_a_specification_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         assert!(matches!(Bundle::read(dir.path()), Err(BundleError::Read(_))));
         fs::write(dir.path().join("config.json"), "[1]").unwrap();
@@ -241,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn the_state_is_found_again() {
+    fn the_path_of_the_state_directory_is_read_back() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(noted_state(dir.path()), None);
         note_state(dir.path(), Path::new("/run/elsewhere/ns/web")).unwrap();

@@ -1,4 +1,4 @@
-//! `/etc/casemate/config.toml`, what containerd's runtime options may put in its place, and what annotations may change.
+//! The configuration: `/etc/casemate/config.toml` or the file that containerd's runtime options name, and annotations.
 
 use serde::Deserialize;
 use std::{
@@ -9,13 +9,13 @@ use std::{
 };
 use vm_spec::{MemoryMib, SpecError, Tee, Vcpus};
 
-/// The node's configuration; absent is the same as empty.
+/// The node's configuration; a missing file is the same as an empty one.
 const PATH: &str = "/etc/casemate/config.toml";
 /// Annotation: guest memory in MiB.
 const MEMORY: &str = "io.casemate.memory";
 /// Annotation: virtual CPUs.
 const VCPUS: &str = "io.casemate.vcpus";
-/// Annotation: least protection the guest must have.
+/// Annotation: the least protection that the guest must have.
 const TEE: &str = "io.casemate.tee";
 
 /// How sandboxes are made on this node.
@@ -36,9 +36,9 @@ pub struct Config {
     pub vcpus: Vcpus,
     /// Size of the scratch disk in MiB; the file is sparse.
     pub scratch_mib: u64,
-    /// Refuse a sandbox without a policy instead of sending the open-door text.
+    /// Refuse a sandbox without a policy, instead of a policy that allows everything.
     pub require_policy: bool,
-    /// Policy of sandboxes that bring none: a file with Rego text.
+    /// File with the Rego text of the policy for sandboxes that have none.
     pub policy_file: Option<PathBuf>,
     /// Least protection of a guest.
     pub tee: Tee,
@@ -52,7 +52,7 @@ impl Default for Config {
             image_dir: "/usr/local/share/casemate".into(),
             vmm: None,
             cache_dir: "/var/lib/casemate".into(),
-            state_dir: "/run/casemate".into(),
+            state_dir: shim_state::DEFAULT_ROOT.into(),
             memory_mib: MemoryMib::try_from(256).expect("256 MiB is in range"),
             vcpus: Vcpus::try_from(1).expect("one vCPU is in range"),
             scratch_mib: 10 * 1024,
@@ -67,30 +67,30 @@ impl Default for Config {
 /// Why there is no usable configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file named cannot be read.
+    /// The file cannot be read.
     #[error("cannot read the configuration {}", .0.display())]
     Read(PathBuf, #[source] io::Error),
     /// Not TOML, an unknown key or a value out of range.
     #[error("the configuration {} is not valid", .0.display())]
     Toml(PathBuf, #[source] Box<toml::de::Error>),
-    /// An annotation that is not what its name says.
+    /// An annotation is not a number.
     #[error("annotation {0} is {1:?}, which is not a number")]
     Number(&'static str, String),
-    /// An annotation out of range.
+    /// An annotation is out of range.
     #[error("annotation {0} cannot be used")]
     Range(&'static str, #[source] SpecError),
     /// Not one of the three names.
     #[error("annotation {TEE} is {0:?}; plain, simulated and snp are known")]
     Tee(String),
-    /// The annotation asks for less than the node demands.
-    #[error("annotation {TEE} asks for {asked}, but this node demands at least {demanded}")]
+    /// The annotation asks for less than the node requires.
+    #[error("annotation {TEE} asks for {asked}, but this node requires at least {required}")]
     TeeLowered {
         /// The annotation's value.
         asked: &'static str,
         /// The configuration's value.
-        demanded: &'static str,
+        required: &'static str,
     },
-    /// A protection that the VMM of this node cannot give.
+    /// A protection that the VMM of this node does not provide.
     #[error("protection {0} was asked for, but the VMM of this node boots plain guests only")]
     TeeUnavailable(&'static str),
 }
@@ -128,7 +128,7 @@ impl Config {
     /// Applies the annotations that a sandbox may carry.
     ///
     /// # Errors
-    /// A value out of range, or protection lowered below the node's or raised above what the VMM can give.
+    /// A value out of range, or protection below the node's or above the VMM's.
     pub fn with_annotations(mut self, annotations: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
         if let Some(n) = number::<u32>(annotations, MEMORY)? {
             self.memory_mib = MemoryMib::try_from(n).map_err(|e| ConfigError::Range(MEMORY, e))?;
@@ -141,7 +141,7 @@ impl Config {
             if rank(asked) < rank(self.tee) {
                 return Err(ConfigError::TeeLowered {
                     asked: name(asked),
-                    demanded: name(self.tee),
+                    required: name(self.tee),
                 });
             }
             self.tee = asked;
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_is_default_and_unknown_keys_are_errors() {
+    fn an_empty_file_is_the_default_and_unknown_keys_are_errors() {
         assert_eq!(Config::parse(Path::new("x"), "").unwrap(), Config::default());
         let set = Config::parse(
             Path::new("x"),
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn protection_is_never_lowered_nor_silently_missing() {
+    fn protection_is_neither_lowered_nor_ignored() {
         let node = Config {
             tee: Tee::Snp,
             ..Config::default()

@@ -1,11 +1,11 @@
-//! What a task call can end with, and the only place that knows ttrpc's codes.
+//! Errors of task calls, and their ttrpc codes.
 //!
 //! containerd acts on codes: `NOT_FOUND` means gone (CRI takes it as success of a kill), `FAILED_PRECONDITION` a
-//! wrong state, `UNIMPLEMENTED` a call to do without.
+//! wrong state, `UNIMPLEMENTED` a call that the runtime does not have.
 
 use crate::{
-    bundle::BundleError, config::ConfigError, fragments::FragmentsError, layers::LayersError, policy_text::PolicyTextError,
-    stdio::StdioError, vm::ControlError, vm::VmError,
+    bundle::BundleError, config::ConfigError, describe::describe, fragments::FragmentsError, layers::LayersError,
+    policy_text::PolicyTextError, stdio::StdioError, vm::ControlError, vm::VmError,
 };
 use std::path::PathBuf;
 use ttrpc::Code;
@@ -50,14 +50,14 @@ pub enum Error {
     /// A call that the sandbox's state does not allow.
     #[error("the sandbox is {0}")]
     Sandbox(&'static str),
-    /// The caller gave up.
-    #[error("creation was given up")]
+    /// `Delete` came while the container was being created.
+    #[error("the creation was aborted")]
     Aborted,
-    /// A request that says nothing useful.
+    /// A request that is not valid.
     #[error("{0}")]
     Invalid(&'static str),
-    /// A call that this runtime does without.
-    #[error("{0} is not part of this runtime")]
+    /// A call that this runtime does not implement.
+    #[error("{0} is not implemented by this runtime")]
     Unimplemented(&'static str),
     /// The bundle cannot be used.
     #[error(transparent)]
@@ -71,7 +71,7 @@ pub enum Error {
     /// The annotation with signed fragments cannot be used.
     #[error(transparent)]
     Fragments(#[from] FragmentsError),
-    /// The image's layers cannot be had.
+    /// The image's layers cannot be prepared.
     #[error("cannot prepare the image's layers")]
     Layers(#[from] LayersError),
     /// There is no VM.
@@ -83,29 +83,29 @@ pub enum Error {
     /// The guest's scratch disk has no room on the host.
     #[error("cannot mount the scratch disk: no space left on device: the file system of {} is full", directory.display())]
     ScratchFull {
-        /// Where scratch disks lie.
+        /// Directory of the scratch disks.
         directory: PathBuf,
-        /// What the guest, which sees only that its disk fails, says of it.
+        /// The agent's error; the guest sees only that its disk fails.
         source: ttrpc::Error,
     },
     /// A stream cannot be opened.
     #[error(transparent)]
     Stdio(#[from] StdioError),
-    /// An answer cannot be written.
+    /// An answer cannot be encoded.
     #[error("cannot encode the answer")]
     Encode(#[source] protobuf::Error),
-    /// The agent refused or is gone.
+    /// The agent answered with an error, or did not answer.
     #[error("{doing}")]
     Agent {
-        /// What was asked of it.
+        /// The call.
         doing: String,
-        /// What it answered.
+        /// The answer.
         source: ttrpc::Error,
     },
-    /// The VM ended while something was asked of it.
+    /// The VM ended during a call.
     #[error("cannot {doing}: the VM ended ({status}); its console ends with:\n{console}")]
     Ended {
-        /// What was asked.
+        /// The call.
         doing: String,
         /// How the VMM ended.
         status: String,
@@ -121,18 +121,18 @@ impl Error {
         move |source| Self::Agent { doing, source }
     }
 
-    /// Whether the agent's policy said no.
+    /// Whether the policy denied the call.
     pub fn is_denial(&self) -> bool {
         matches!(self, Self::Agent { source: ttrpc::Error::RpcStatus(status), .. } if status.code() == Code::PERMISSION_DENIED)
     }
 
-    /// Whether the agent knows of no such process, or of none that still runs.
+    /// Whether the agent has no such process, or none that still runs.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Agent { source: ttrpc::Error::RpcStatus(status), .. } if status.code() == Code::NOT_FOUND)
     }
 
-    /// What was asked where nobody answered: no agent, no VMM, or no guest behind a stream.
-    pub fn unanswered(&self) -> Option<String> {
+    /// The call, if it was not answered: the agent, the VMM or the guest's end of a stream has gone.
+    pub fn unanswered_call(&self) -> Option<String> {
         match self {
             Self::Agent { doing, source } => (!matches!(source, ttrpc::Error::RpcStatus(_))).then(|| doing.clone()),
             Self::Control(ControlError::Client(ClientError::Socket(_))) => Some("attach layers to the VM".to_owned()),
@@ -162,8 +162,8 @@ impl Error {
         }
     }
 
-    /// The text that containerd hands to its caller. A denial goes through word for word: its first sentence is
-    /// made for the reader, and kubelet cuts long events.
+    /// The text that containerd passes to its client. A denial passes unchanged: its first sentence is written for the user,
+    /// and kubelet truncates long events.
     fn message(&self) -> String {
         match self {
             Self::Agent {
@@ -186,18 +186,6 @@ impl From<Error> for ttrpc::Error {
     }
 }
 
-/// An error with all its causes, in one line.
-pub fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,23 +202,26 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_answered_is_known() {
+    fn unanswered_calls_are_recognised() {
         let silent = Error::agent("mount layer x")(ttrpc::Error::Socket("early eof".to_owned()));
-        assert_eq!(silent.unanswered().as_deref(), Some("mount layer x"));
+        assert_eq!(silent.unanswered_call().as_deref(), Some("mount layer x"));
         let gone = || std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
         let control = Error::Control(ClientError::Socket(gone()).into());
-        assert_eq!(control.unanswered().as_deref(), Some("attach layers to the VM"));
+        assert_eq!(control.unanswered_call().as_deref(), Some("attach layers to the VM"));
         let connect = StdioError::Connect {
             stream: "stdout",
             source: agent_protocol::ConnectError::Socket(gone()),
         };
-        assert_eq!(Error::Stdio(connect).unanswered().as_deref(), Some("connect stdout to the guest"));
-        assert_eq!(answer(Code::NOT_FOUND, "no such thing").unanswered(), None);
-        assert_eq!(Error::Control(ControlError::Unexpected).unanswered(), None);
+        assert_eq!(
+            Error::Stdio(connect).unanswered_call().as_deref(),
+            Some("connect stdout to the guest")
+        );
+        assert_eq!(answer(Code::NOT_FOUND, "no such thing").unanswered_call(), None);
+        assert_eq!(Error::Control(ControlError::Unexpected).unanswered_call(), None);
     }
 
     #[test]
-    fn how_a_vm_ended_is_told() {
+    fn an_ended_vm_is_reported_with_its_console() {
         let (code, text) = status(Error::Ended {
             doing: "mount layer x".to_owned(),
             status: "exit status: 4".to_owned(),
@@ -244,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_denial_reaches_the_caller_word_for_word() {
+    fn a_denial_reaches_the_caller_unchanged() {
         let text = "command [sh] is not allowed for container web. policyDecision<e30=>policyDecision";
         assert_eq!(
             status(answer(Code::PERMISSION_DENIED, text)),
@@ -261,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn containerd_reads_codes() {
+    fn errors_have_the_codes_that_containerd_acts_on() {
         assert_eq!(status(Error::NoContainer("x".into())).0, Code::NOT_FOUND);
         assert_eq!(status(Error::Finished).0, Code::NOT_FOUND);
         assert_eq!(status(Error::ContainerExists("x".into())).0, Code::ALREADY_EXISTS);
@@ -277,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn causes_are_told_in_order() {
+    fn causes_are_listed_in_order() {
         let error = Error::Vm(VmError::Io("make the scratch disk", std::io::Error::other("no space")));
         assert_eq!(
             status(error).1,

@@ -9,18 +9,18 @@ use protobuf::{well_known_types::any::Any, well_known_types::timestamp::Timestam
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
-/// Events waiting for a containerd that is away; about 200 bytes each.
+/// Most events that wait while containerd is down; about 200 bytes each.
 const QUEUE_EVENTS: usize = 8192;
 /// First pause after a failure; doubles up to [`RETRY_MAX`].
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// Longest pause between attempts.
 const RETRY_MAX: Duration = Duration::from_secs(5);
-/// containerd must take an event within this time.
+/// containerd must answer an event within this time.
 const SEND: Duration = Duration::from_secs(5);
 
 enum Item {
     Event(Box<Envelope>),
-    /// Answered when everything before it was sent.
+    /// Answered when every event before it was sent.
     Mark(oneshot::Sender<()>),
 }
 
@@ -45,7 +45,7 @@ impl Publisher {
             Ok(value) => value,
             Err(e) => return log::error!("event {topic} cannot be encoded: {e}"),
         };
-        // containerd's type URLs are bare names, without a host in front.
+        // containerd's type URLs are bare names, without a host.
         let event = Any {
             type_url: E::descriptor().full_name().to_owned(),
             value,
@@ -90,7 +90,7 @@ async fn send_all(address: String, mut items: mpsc::Receiver<Item>) {
     }
 }
 
-/// Sends one event, again and again while containerd is away.
+/// Sends one event; retries while containerd is down.
 async fn send(address: &str, client: &mut Option<EventsClient>, envelope: Envelope) {
     let request = ForwardRequest {
         envelope: Some(envelope).into(),
@@ -100,8 +100,7 @@ async fn send(address: &str, client: &mut Option<EventsClient>, envelope: Envelo
     loop {
         match attempt(address, client, &request).await {
             Ok(()) => return,
-            // containerd is there and does not want it: asking again would not help. One that is just coming up or going
-            // down says UNAVAILABLE.
+            // containerd refuses the event, so a retry would not help. While it starts or stops it answers UNAVAILABLE.
             Err(ttrpc::Error::RpcStatus(status)) if !matches!(status.code(), ttrpc::Code::DEADLINE_EXCEEDED | ttrpc::Code::UNAVAILABLE) => {
                 return log::warn!("containerd refused event {}: {}", request.envelope.topic, status.message());
             }
@@ -119,7 +118,7 @@ async fn attempt(address: &str, client: &mut Option<EventsClient>, request: &For
     let connected = match client {
         Some(connected) => connected,
         None => {
-            // containerd gives a bare path, ttrpc wants a scheme.
+            // containerd passes a bare path, ttrpc needs a scheme.
             let url = if address.contains("://") {
                 address.to_owned()
             } else {

@@ -1,4 +1,4 @@
-//! Signed fragments on their way through: bytes from an annotation. Nothing here verifies or reads them; the guest does.
+//! Signed fragments as bytes from an annotation. Nothing here parses or verifies them; the guest does.
 
 use agent_protocol::{
     LoadFragmentRequest,
@@ -8,14 +8,13 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
-/// Annotation of the sandbox: a list, separated by colons, of signed messages in base64, in the order in which they are loaded.
-/// Instead of a message the document may stand that `casemate policy fragment inject` prints, which names another use than as a
-/// fragment.
+/// Annotation of the sandbox: signed messages in base64, separated by colons, in the order in which they are loaded. An entry
+/// may also be the document that `casemate policy fragment inject` prints, which names a media type.
 pub const ANNOTATION: &str = "io.casemate.fragments";
-/// Longest value of the annotation in bytes: two of the longest messages, or many as long as fragments are.
+/// Longest value of the annotation in bytes: two of the longest messages, or many of usual length.
 pub const ANNOTATION_BYTES: usize = 2 * (FRAGMENT_BYTES * 4 / 3 + 4);
 
-/// The document by which hosts inject a message.
+/// The document that injects a message.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 struct Document {
@@ -32,12 +31,12 @@ pub enum FragmentsError {
     /// An entry is an injection document, but not a valid one.
     #[error("entry {0} of annotation {ANNOTATION} is neither a signed message nor a document that injects one")]
     Document(usize, #[source] serde_json::Error),
-    /// An entry is longer than the agent takes.
+    /// An entry is longer than the agent accepts.
     #[error("entry {entry} of annotation {ANNOTATION} has {bytes} bytes, more than {FRAGMENT_BYTES}")]
     Long {
-        /// Which, from 1.
+        /// Number of the entry, from 1.
         entry: usize,
-        /// How long.
+        /// Its length.
         bytes: usize,
     },
     /// More entries than one sandbox may have.
@@ -45,7 +44,7 @@ pub enum FragmentsError {
     TooMany,
 }
 
-/// What the sandbox is to be given after its policy, in order.
+/// The requests that load the sandbox's fragments, in order.
 ///
 /// # Errors
 /// See [`FragmentsError`].
@@ -62,7 +61,7 @@ pub fn requests(annotations: &BTreeMap<String, String>) -> Result<Vec<LoadFragme
 
 fn request(entry: usize, text: &str) -> Result<LoadFragmentRequest, FragmentsError> {
     let decode = |text: &str| {
-        // `base64` of coreutils breaks its lines.
+        // `base64` of coreutils wraps its lines.
         let packed: Vec<u8> = text.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
         STANDARD.decode(packed).map_err(|e| FragmentsError::Base64(entry, e))
     };
@@ -96,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_come_in_their_order_and_may_name_their_use() {
+    fn messages_keep_their_order_and_may_name_a_media_type() {
         assert!(requests(&BTreeMap::new()).unwrap().is_empty());
         let document = format!(r#"{{"Fragment": "{}", "MediaType": "a/b"}}"#, STANDARD.encode(b"\xd2two"));
         let list = format!("{}\n:{}:", STANDARD.encode(b"\xd2one"), STANDARD.encode(document));
@@ -106,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_agent_takes_is_refused_with_its_place() {
+    fn unusable_entries_are_refused_with_their_number() {
         assert!(matches!(of("AAAA:*"), Err(FragmentsError::Base64(2, _))));
         assert!(matches!(of(&STANDARD.encode("{}")), Err(FragmentsError::Document(1, _))));
         let long = STANDARD.encode(vec![0; FRAGMENT_BYTES + 1]);

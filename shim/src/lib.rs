@@ -1,20 +1,22 @@
-//! The shim: translates containerd's Task API to calls of the agent in the guest, and owns the VM's life.
+//! The shim: translates containerd's Task API to calls of the agent in the guest, and boots and ends the VM.
 //!
-//! `bootstrap` is how a shim process comes alive, `task` what containerd asks of it, `sandbox` the one VM it
-//! owns. The policy passes through here as bytes: nothing in this crate can parse or judge one.
+//! `bootstrap` starts and cleans up shim processes, `task` answers containerd, `sandbox` owns the one VM. The policy
+//! passes through here as bytes: nothing in this crate parses or evaluates it.
 #![forbid(unsafe_code)]
 
 pub mod bootstrap;
 mod bundle;
 mod config;
+mod describe;
 mod error;
 mod events;
 mod fragments;
 mod layers;
 mod logging;
-mod phase;
 mod policy_text;
 mod sandbox;
+mod spawn_lock;
 mod stdio;
 mod task;
+mod timeline;
 mod vm;

@@ -1,4 +1,4 @@
-//! Log lines into the bundle's `log` FIFO, which containerd reads; never waits for it.
+//! Log lines to the bundle's `log` FIFO, which containerd reads; never blocks on it.
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use std::{
@@ -14,10 +14,10 @@ const LINE_MAX_BYTES: usize = 4096;
 
 struct FifoLogger(Mutex<File>);
 
-/// Logs into `bundle/log` at info level, or debug. Without the FIFO nothing is logged: a shim serves all the same.
+/// Logs into `bundle/log` at info level, or debug. Without the FIFO nothing is logged.
 pub fn init(bundle: &Path, debug: bool) {
-    // Read and write, so that neither opening nor writing fails while containerd is away; non-blocking, so that
-    // a full pipe costs lines and not the pod.
+    // Read and write, so that neither open nor write fails while containerd is down; non-blocking, so that a full pipe loses
+    // lines and does not block the pod.
     let opened = OpenOptions::new()
         .read(true)
         .write(true)
@@ -47,7 +47,7 @@ impl Log for FifoLogger {
     fn flush(&self) {}
 }
 
-/// logrus' text form, as the lines around it in containerd's log.
+/// In logrus' text format, like the other lines in containerd's log.
 fn line(record: &Record<'_>) -> Vec<u8> {
     let level = match record.level() {
         Level::Error => "error",

@@ -1,4 +1,4 @@
-//! `containerd-shim-casemate-v2`: containerd starts it once to `start`, once to serve, once to `delete`.
+//! `containerd-shim-casemate-v2`: containerd runs it to `start` and to `delete`; `start` runs it to serve.
 #![forbid(unsafe_code)]
 
 use casemate_shim::bootstrap::{Action, Args, delete, info, serve, start};
@@ -8,7 +8,7 @@ fn main() -> ExitCode {
     match Args::parse(std::env::args().skip(1)).and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // containerd shows this text to whoever asked for the container.
+            // containerd passes this text to its client.
             eprintln!("containerd-shim-casemate-v2: {}", casemate_shim::bootstrap::describe(&error));
             ExitCode::FAILURE
         }

@@ -1,4 +1,4 @@
-//! The policy on its way through: bytes from an annotation or a file, and their digest. Nothing here reads Rego.
+//! The policy as bytes from an annotation or a file, with their digest. Nothing here parses Rego.
 
 use crate::config::Config;
 use agent_protocol::{OPEN_DOOR, limits::POLICY_BYTES};
@@ -9,11 +9,11 @@ use std::{collections::BTreeMap, fs, io, io::Read, path::PathBuf};
 
 /// Annotation: base64 of the Rego text or of its gzip.
 const POLICY: &str = "io.casemate.policy";
-/// The peer's annotation, base64 of the text.
-const PEER_POLICY: &str = "io.microsoft.virtualmachine.lcow.securitypolicy";
+/// hcsshim's annotation: base64 of the text.
+const HCSSHIM_POLICY: &str = "io.microsoft.virtualmachine.lcow.securitypolicy";
 /// Every annotation that may carry a policy.
-pub const ANNOTATIONS: [&str; 2] = [POLICY, PEER_POLICY];
-/// First bytes of a gzip member (RFC 1952 2.3.1); no Rego text begins so.
+pub const ANNOTATIONS: [&str; 2] = [POLICY, HCSSHIM_POLICY];
+/// First bytes of a gzip member (RFC 1952 2.3.1); no Rego text begins with them.
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// A policy as it is sent to the agent.
@@ -28,23 +28,23 @@ pub struct PolicyText {
 /// Why a sandbox has no usable policy.
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyTextError {
-    /// None given where the node demands one.
+    /// The node requires a policy and the sandbox has none.
     #[error("this node requires a policy: give one in annotation {POLICY}")]
     Required,
     /// Not base64.
     #[error("annotation {0} is not base64")]
     Base64(&'static str, #[source] base64::DecodeError),
-    /// Begins like gzip, but is not.
+    /// Begins like gzip, but cannot be decompressed.
     #[error("annotation {0} is not whole gzip data")]
     Gzip(&'static str, #[source] io::Error),
-    /// Longer than the agent takes.
+    /// Longer than the agent accepts.
     #[error("the policy is longer than {POLICY_BYTES} bytes")]
     Long,
-    /// An empty text would be no policy.
+    /// The text is empty.
     #[error("the policy is empty")]
     Empty,
-    /// Two different texts.
-    #[error("annotations {POLICY} and {PEER_POLICY} carry different policies")]
+    /// The two annotations carry different texts.
+    #[error("annotations {POLICY} and {HCSSHIM_POLICY} carry different policies")]
     Ambiguous,
     /// The configured file cannot be read.
     #[error("cannot read the policy {}", .0.display())]
@@ -52,14 +52,17 @@ pub enum PolicyTextError {
 }
 
 impl PolicyText {
-    /// The sandbox's own policy, else the configured file's, else the open door unless the node demands a policy.
+    /// The sandbox's policy, else the configured file's, else the text that allows everything, unless the node requires a policy.
     ///
     /// # Errors
     /// See [`PolicyTextError`].
     pub fn choose(annotations: &BTreeMap<String, String>, config: &Config) -> Result<Self, PolicyTextError> {
         let ours = annotations.get(POLICY).map(|text| decode(POLICY, text)).transpose()?;
-        let peers = annotations.get(PEER_POLICY).map(|text| decode(PEER_POLICY, text)).transpose()?;
-        let text = match (ours, peers, &config.policy_file) {
+        let hcsshim = annotations
+            .get(HCSSHIM_POLICY)
+            .map(|text| decode(HCSSHIM_POLICY, text))
+            .transpose()?;
+        let text = match (ours, hcsshim, &config.policy_file) {
             (Some(a), Some(b), _) if a != b => return Err(PolicyTextError::Ambiguous),
             (Some(text), _, _) | (None, Some(text), _) => text,
             (None, None, Some(path)) => fs::read(path).map_err(|e| PolicyTextError::File(path.clone(), e))?,
@@ -78,7 +81,7 @@ impl PolicyText {
 }
 
 fn decode(key: &'static str, annotation: &str) -> Result<Vec<u8>, PolicyTextError> {
-    // `base64` of coreutils breaks its lines.
+    // `base64` of coreutils wraps its lines.
     let packed: Vec<u8> = annotation.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
     let bytes = STANDARD.decode(packed).map_err(|e| PolicyTextError::Base64(key, e))?;
     if !bytes.starts_with(&GZIP_MAGIC) {
@@ -116,17 +119,17 @@ mod tests {
     }
 
     #[test]
-    fn the_digest_is_over_the_text_however_it_was_packed() {
+    fn the_digest_is_of_the_text_and_not_of_its_encoding() {
         let plain = choose(&[(POLICY, STANDARD.encode(REGO))], &Config::default()).unwrap();
         let packed = choose(&[(POLICY, STANDARD.encode(gzip(REGO.as_bytes())))], &Config::default()).unwrap();
-        let peers = choose(&[(PEER_POLICY, format!("{}\n", STANDARD.encode(REGO)))], &Config::default()).unwrap();
+        let hcsshim = choose(&[(HCSSHIM_POLICY, format!("{}\n", STANDARD.encode(REGO)))], &Config::default()).unwrap();
         assert_eq!(plain.text, REGO.as_bytes());
         assert_eq!(plain.digest, <[u8; 32]>::from(Sha256::digest(REGO)));
-        assert!(plain == packed && plain == peers);
+        assert!(plain == packed && plain == hcsshim);
     }
 
     #[test]
-    fn without_one_the_door_is_open_or_shut_by_configuration() {
+    fn without_a_policy_the_configuration_decides() {
         assert_eq!(choose(&[], &Config::default()).unwrap().text, OPEN_DOOR.as_bytes());
         let strict = Config {
             require_policy: true,
@@ -144,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_policy_is_refused() {
+    fn unusable_policies_are_refused() {
         let bad = |value: String| choose(&[(POLICY, value)], &Config::default());
         assert!(matches!(bad("*".into()), Err(PolicyTextError::Base64(..))));
         assert!(matches!(bad(String::new()), Err(PolicyTextError::Empty)));
@@ -154,7 +157,7 @@ mod tests {
             Err(PolicyTextError::Long)
         ));
         let two = choose(
-            &[(POLICY, STANDARD.encode("a")), (PEER_POLICY, STANDARD.encode("b"))],
+            &[(POLICY, STANDARD.encode("a")), (HCSSHIM_POLICY, STANDARD.encode("b"))],
             &Config::default(),
         );
         assert!(matches!(two, Err(PolicyTextError::Ambiguous)));

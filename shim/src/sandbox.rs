@@ -1,31 +1,34 @@
-//! The one VM of a shim and what is mounted in it.
+//! The one VM of a shim, and the containers' root file systems in it.
 //!
 //! ```text
 //!              boot()            agent answers, policy set
 //!   Created ──────────► Booting ────────────────────────────► Ready
-//!                          │ boot fails                         │ stop(), last container deleted, VMM ends
+//!                          │ boot fails                         │ stop(): last container deleted, or VMM ended
 //!                          ▼                                    ▼
 //!                        Gone ◄───────────────────────────── Stopping
 //! ```
-//! The phase is read by anybody at any time; the lock that orders boot, stop and mounts is held through slow work
-//! and is taken by creation and deletion only, so that State, Connect, Pids and Shutdown never wait for a boot.
+//! Any call may read the phase at any time. `transition` orders boot and stop and is held through them; no other call takes
+//! it, so that State, Connect, Pids and Shutdown never wait for a boot. Mounts have locks of their own, see [`rootfs`].
 
 mod rootfs;
+
+pub use rootfs::Rootfs;
 
 use crate::{
     bundle::Bundle,
     config::Config,
     error::Error,
     fragments,
-    layers::{self, CachedLayer},
+    layers::CachedLayer,
     policy_text::PolicyText,
-    vm::{BootRequest, References, StateDir, Vm, VmError},
+    vm::{BootRequest, References, Vm, VmError},
 };
 use agent_protocol::{LoadFragmentRequest, MountScratchRequest, SetPolicyRequest};
 use nix::sys::statvfs::statvfs;
-use rootfs::Mounted;
+use rootfs::LayerDisk;
+use shim_state::SandboxDir;
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -41,12 +44,12 @@ pub fn agent_call() -> ttrpc::context::Context {
     ttrpc::context::with_duration(AGENT_CALL)
 }
 
-/// The error that a caller is told: where nobody answered because the VM ended, how that ended.
-pub async fn explain(vm: &Vm, error: Error) -> Error {
-    let Some(doing) = error.unanswered() else {
+/// The error for the caller: an unanswered call becomes [`Error::Ended`] where the VM has ended.
+pub async fn with_vm_exit(vm: &Vm, error: Error) -> Error {
+    let Some(doing) = error.unanswered_call() else {
         return error;
     };
-    match vm.end().await {
+    match vm.exit_report().await {
         Some((status, console)) => Error::Ended { doing, status, console },
         None => error,
     }
@@ -73,7 +76,7 @@ impl Phase {
         }
     }
 
-    /// Whether `next` may follow: the drawing above, as a table.
+    /// Whether `next` may follow: the diagram above, as a table.
     const fn allows(&self, next: &Self) -> bool {
         matches!(
             (self, next),
@@ -85,40 +88,57 @@ impl Phase {
     }
 }
 
+/// What a sandbox is booted from: the node's configuration, and the annotations of the container that it is booted for.
+pub struct SandboxSpec {
+    config: Config,
+    policy: PolicyText,
+    fragments: Vec<LoadFragmentRequest>,
+    references: References,
+    cgroups_path: String,
+}
+
+impl SandboxSpec {
+    /// The spec by `config`, annotations applied, and the container's `bundle`.
+    ///
+    /// # Errors
+    /// When the policy, the fragments or the guest image's reference values cannot be used.
+    pub fn new(bundle: &Bundle, config: Config) -> Result<Self, Error> {
+        Ok(Self {
+            policy: PolicyText::choose(bundle.annotations(), &config)?,
+            fragments: fragments::requests(bundle.annotations())?,
+            references: References::read(&config.image_dir).map_err(VmError::from)?,
+            cgroups_path: bundle.cgroups_path().to_owned(),
+            config,
+        })
+    }
+}
+
 /// The sandbox that this shim owns.
 pub struct Sandbox {
     namespace: String,
     id: String,
-    containerd: String,
     phase: Mutex<Phase>,
-    /// Orders boot, stop and mounts.
-    mounted: tokio::sync::Mutex<Mounted>,
-}
-
-/// A container whose root file system is mounted in the guest.
-pub struct Rootfs {
-    /// The VM it is in.
-    pub vm: Arc<Vm>,
-    /// Root hashes of its layers, to be given back.
-    pub layers: Vec<[u8; 32]>,
+    /// Held through a boot and through a stop.
+    transition: tokio::sync::Mutex<()>,
+    layers: LayerDisk,
 }
 
 impl Sandbox {
-    /// A sandbox that has not booted; `containerd` is the address of its gRPC socket.
-    pub fn new(namespace: String, id: String, containerd: String) -> Self {
+    /// A sandbox that has not booted.
+    pub fn new(namespace: String, id: String) -> Self {
         Self {
             namespace,
             id,
-            containerd,
             phase: Mutex::new(Phase::Created),
-            mounted: tokio::sync::Mutex::default(),
+            transition: tokio::sync::Mutex::default(),
+            layers: LayerDisk::default(),
         }
     }
 
     /// A sandbox whose VM was booted without an image.
     #[cfg(test)]
     pub fn booted(id: &str, vm: Arc<Vm>) -> Self {
-        let sandbox = Self::new("ns".into(), id.into(), String::new());
+        let sandbox = Self::new("ns".into(), id.into());
         assert!(sandbox.enter(Phase::Booting) && sandbox.enter(Phase::Ready(vm)));
         sandbox
     }
@@ -128,41 +148,83 @@ impl Sandbox {
         &self.id
     }
 
-    /// Where its directory is.
-    pub fn state_path(&self, config: &Config) -> PathBuf {
-        StateDir::path(&config.state_dir, &self.namespace, &self.id)
+    /// containerd namespace.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
     }
 
-    /// Boots the VM if this is the first container, converts the image's layers meanwhile, and mounts the
-    /// container's root file system.
+    /// Path of its state directory below `root`.
+    pub fn state_path(&self, root: &Path) -> PathBuf {
+        SandboxDir::path_below(root, &self.namespace, &self.id)
+    }
+
+    /// Boots the VM and prepares the guest for containers, unless another container's boot came first.
     ///
     /// # Errors
-    /// Whatever failed first; the layers of this container are unmounted again.
-    pub async fn prepare(&self, container: &str, bundle: &Bundle, config: Config) -> Result<Rootfs, Error> {
-        let layers = async {
-            let found = layers::of_container(&self.containerd, &self.namespace, container, &config.cache_dir).await;
-            crate::phase::reached("layers");
-            found.map_err(Error::from)
+    /// When the sandbox is stopping or gone, or a step of the boot fails: then it is gone for good.
+    pub async fn boot(&self, spec: SandboxSpec) -> Result<Arc<Vm>, Error> {
+        let _transition = self.transition.lock().await;
+        if let Some(vm) = self.ready()? {
+            return Ok(vm);
+        }
+        let booting = Attempt::begin(self)?;
+        let request = BootRequest {
+            namespace: &self.namespace,
+            id: &self.id,
+            config: &spec.config,
+            policy: &spec.policy,
+            cgroups_path: &spec.cgroups_path,
         };
-        // Both at once: whichever fails first ends the other.
-        let (vm, layers) = tokio::try_join!(self.boot(bundle, &config), layers)?;
-        crate::phase::reached("sandbox");
-        let mounted = self.mount(&vm, container, layers).await?;
-        crate::phase::reached("rootfs");
-        Ok(Rootfs { vm, layers: mounted })
+        let started = std::time::Instant::now();
+        let vm = Vm::boot(request).await?;
+        log::info!("agent of sandbox {} answers after {:?}", self.id, started.elapsed());
+        if let Err(error) = self.prepare_guest(&vm, spec).await {
+            return Err(with_vm_exit(&vm, error).await);
+        }
+        let vm = Arc::new(vm);
+        booting.succeed(vm.clone());
+        Ok(vm)
     }
 
-    /// Ends a container's root file system; errors are logged, the container is gone for the host either way.
-    pub async fn release(&self, container: &str, rootfs: &Rootfs) {
-        let mut mounted = self.mounted.lock().await;
-        if !rootfs.vm.has_ended() {
-            mounted.unmount(&rootfs.vm, container, &rootfs.layers).await;
+    /// The VM for one more container, once a boot under way has ended; `None` for a sandbox that has not booted.
+    ///
+    /// # Errors
+    /// When the sandbox is stopping or gone, or its VM has ended.
+    pub async fn running(&self) -> Result<Option<Arc<Vm>>, Error> {
+        let _transition = self.transition.lock().await;
+        self.ready()
+    }
+
+    fn ready(&self) -> Result<Option<Arc<Vm>>, Error> {
+        match &*self.phase() {
+            Phase::Created => Ok(None),
+            Phase::Ready(vm) if !vm.has_ended() => Ok(Some(vm.clone())),
+            Phase::Ready(_) => Err(Error::Sandbox(Phase::Gone.name())),
+            other => Err(Error::Sandbox(other.name())),
         }
     }
 
-    /// Powers the guest off and forgets the VM.
+    /// Mounts the root file system of `container` in the guest.
+    ///
+    /// # Errors
+    /// Whatever failed first; the layers of this container are unmounted again.
+    pub async fn add_container(&self, vm: &Arc<Vm>, container: &str, layers: &[CachedLayer]) -> Result<Rootfs, Error> {
+        match Rootfs::mount(&self.layers, vm, &self.id, container, layers).await {
+            Ok(rootfs) => Ok(rootfs),
+            Err(error) => Err(with_vm_exit(vm, error).await),
+        }
+    }
+
+    /// Takes a container out of the guest. A failure is logged: for the host the container is gone.
+    pub async fn remove_container(&self, container: &str, rootfs: &Rootfs) {
+        if !rootfs.vm.has_ended() {
+            rootfs.unmount(container).await;
+        }
+    }
+
+    /// Powers the guest off and removes what the VM has on the host.
     pub async fn stop(&self) {
-        let _order = self.mounted.lock().await;
+        let _transition = self.transition.lock().await;
         if let Some(vm) = self.leave() {
             if !vm.has_ended() {
                 vm.power_off().await;
@@ -172,12 +234,12 @@ impl Sandbox {
         }
     }
 
-    /// Ends the VM at once: nothing in it is worth keeping.
+    /// Kills the VM: nothing in it is worth keeping.
     pub async fn discard(&self) {
         if let Some(vm) = self.current() {
             vm.kill();
         }
-        let _order = self.mounted.lock().await;
+        let _transition = self.transition.lock().await;
         if let Some(vm) = self.leave() {
             vm.kill_and_wait().await;
             vm.forget();
@@ -193,57 +255,19 @@ impl Sandbox {
         }
     }
 
-    async fn boot(&self, bundle: &Bundle, config: &Config) -> Result<Arc<Vm>, Error> {
-        let _order = self.mounted.lock().await;
-        if let Some(vm) = self.current() {
-            return if vm.has_ended() {
-                Err(Error::Sandbox(Phase::Gone.name()))
-            } else {
-                Ok(vm)
-            };
-        }
-        let policy = PolicyText::choose(bundle.annotations(), config)?;
-        let fragments = fragments::requests(bundle.annotations())?;
-        let references = References::read(&config.image_dir).map_err(VmError::from)?;
-        let booting = Attempt::begin(self)?;
-        let request = BootRequest {
-            namespace: &self.namespace,
-            id: &self.id,
-            config,
-            policy: &policy,
-            cgroups_path: bundle.cgroups_path(),
-        };
-        let started = std::time::Instant::now();
-        let vm = Vm::boot(request).await?;
-        log::info!("agent of sandbox {} answers after {:?}", self.id, started.elapsed());
-        if let Err(error) = self.open(&vm, config, policy, references, &fragments).await {
-            return Err(explain(&vm, error).await);
-        }
-        let vm = Arc::new(vm);
-        booting.succeed(vm.clone());
-        Ok(vm)
-    }
-
-    /// Gives a guest what it wants before its first container: the policy, its fragments, the scratch disk.
-    async fn open(
-        &self,
-        vm: &Vm,
-        config: &Config,
-        policy: PolicyText,
-        references: References,
-        fragments: &[LoadFragmentRequest],
-    ) -> Result<(), Error> {
+    /// Gives the guest what it needs before its first container: the policy, its fragments, the scratch disk.
+    async fn prepare_guest(&self, vm: &Vm, spec: SandboxSpec) -> Result<(), Error> {
         let set = SetPolicyRequest {
-            policy: policy.text,
-            reference_info: references.plain,
-            transparent_reference_info: references.transparent,
+            policy: spec.policy.text,
+            reference_info: spec.references.plain,
+            transparent_reference_info: spec.references.transparent,
             ..Default::default()
         };
         vm.agent()
             .set_policy(agent_call(), &set)
             .await
             .map_err(Error::agent("set the policy"))?;
-        for (n, fragment) in fragments.iter().enumerate() {
+        for (n, fragment) in spec.fragments.iter().enumerate() {
             let loaded = vm.agent().load_fragment(agent_call(), fragment).await;
             loaded.map_err(Error::agent(format!("load fragment {}", n + 1)))?;
         }
@@ -255,16 +279,8 @@ impl Sandbox {
         vm.agent()
             .mount_scratch(agent_call(), &scratch)
             .await
-            .map_err(|answer| scratch_failed(config, answer))?;
+            .map_err(|answer| scratch_failed(&spec.config, answer))?;
         Ok(())
-    }
-
-    async fn mount(&self, vm: &Vm, container: &str, layers: Vec<CachedLayer>) -> Result<Vec<[u8; 32]>, Error> {
-        let mut mounted = self.mounted.lock().await;
-        match mounted.mount(vm, &self.id, container, layers).await {
-            Ok(layers) => Ok(layers),
-            Err(error) => Err(explain(vm, error).await),
-        }
     }
 
     fn phase(&self) -> std::sync::MutexGuard<'_, Phase> {
@@ -272,7 +288,7 @@ impl Sandbox {
         self.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Goes to `next` if the drawing allows it.
+    /// Goes to `next` if the diagram allows it.
     fn enter(&self, next: Phase) -> bool {
         let mut phase = self.phase();
         let allowed = phase.allows(&next);
@@ -283,7 +299,7 @@ impl Sandbox {
         allowed
     }
 
-    /// Ready → Stopping; gives the VM.
+    /// Ready → Stopping; returns the VM.
     fn leave(&self) -> Option<Arc<Vm>> {
         let vm = self.current()?;
         self.enter(Phase::Stopping).then_some(vm)
@@ -302,7 +318,7 @@ fn scratch_failed(config: &Config, answer: ttrpc::Error) -> Error {
     }
 }
 
-/// A boot under way. Dropped without success, also when its caller gave up, it leaves the sandbox gone.
+/// A boot under way. Dropped without success, which a cancelled boot does too, it leaves the sandbox gone.
 struct Attempt<'a>(Option<&'a Sandbox>);
 
 impl<'a> Attempt<'a> {
@@ -334,8 +350,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_boot_that_fails_ends_the_sandbox_for_good() {
-        let sandbox = Sandbox::new("ns".into(), "web".into(), "/nowhere".into());
+    fn a_failed_boot_leaves_the_sandbox_gone() {
+        let sandbox = Sandbox::new("ns".into(), "web".into());
         assert!(sandbox.current().is_none());
         drop(Attempt::begin(&sandbox).unwrap());
         assert!(matches!(Attempt::begin(&sandbox), Err(Error::Sandbox("gone"))));
@@ -361,13 +377,13 @@ mod tests {
 
     #[test]
     fn a_second_boot_is_refused_while_one_runs() {
-        let sandbox = Sandbox::new("ns".into(), "web".into(), "/nowhere".into());
+        let sandbox = Sandbox::new("ns".into(), "web".into());
         let _first = Attempt::begin(&sandbox).unwrap();
         assert!(matches!(Attempt::begin(&sandbox), Err(Error::Sandbox("booting"))));
     }
 
     #[test]
-    fn only_drawn_arrows_exist() {
+    fn phases_change_only_as_the_diagram_shows() {
         use Phase::{Booting, Created, Gone, Stopping};
         assert!(Created.allows(&Booting) && Booting.allows(&Gone) && Stopping.allows(&Gone) && Created.allows(&Gone));
         for (from, to) in [

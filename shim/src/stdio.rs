@@ -1,10 +1,9 @@
-//! A process's streams: containerd's FIFOs on one side, one vsock connection each on the other.
+//! A process's streams: each copied between a FIFO of containerd and a vsock connection.
 //!
-//! - Outputs are copied until the guest ends them; only then does the FIFO close, which tells the client that
-//!   nothing more will come. The FIFO is opened for both directions: a client that goes away and comes back (a
-//!   containerd restart) must not end the container with EPIPE.
-//! - Input ends when the last client has closed it *and* `CloseIO` was called: until then the shim holds a write
-//!   end of its own, so that one client may detach and another attach.
+//! - An output is copied until the guest closes it; only then is the FIFO closed, which is the client's end of file. The
+//!   FIFO is opened for both directions, so that a client may reconnect (a containerd restart) without EPIPE in between.
+//! - Input ends when the last client has closed it *and* `CloseIO` was called. Until then the shim holds a write end, so
+//!   that one client may detach and another attach.
 
 mod destination;
 mod logger;
@@ -31,7 +30,7 @@ use tokio::{
 
 /// Bytes copied at a time: a pipe's default capacity.
 const BUFFER_BYTES: usize = 64 * 1024;
-/// Outputs of an ended process are waited for no longer than this, however they move: a line a second would never end.
+/// Longest wait for the outputs of an ended process, even while bytes move: one line a second would never end.
 const DRAIN_AT_MOST: Duration = Duration::from_secs(120);
 
 /// Where a process's streams lead, as containerd wrote it; empty means none.
@@ -45,16 +44,16 @@ pub struct StdioPaths {
     pub stderr: String,
     /// Whether the process has a terminal.
     pub terminal: bool,
-    /// containerd namespace, which a logging program is told.
+    /// containerd namespace, for a logging program.
     pub namespace: String,
-    /// Id of the container or exec, which a logging program is told.
+    /// Id of the container or exec, for a logging program.
     pub id: String,
 }
 
 /// Why a stream cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StdioError {
-    /// A FIFO or file cannot be opened, or a logging program not be started.
+    /// A FIFO or file cannot be opened, or a logging program cannot be started.
     #[error("cannot open {stream} at {path}")]
     Open {
         /// Which stream.
@@ -64,7 +63,7 @@ pub enum StdioError {
         /// Why not.
         source: io::Error,
     },
-    /// A way of logging that is not known.
+    /// The URI has an unknown scheme.
     #[error("{stream} leads to {path}, which is no FIFO's path, file:// nor, for both outputs, binary://")]
     Scheme {
         /// Which stream.
@@ -72,7 +71,7 @@ pub enum StdioError {
         /// Where it leads.
         path: String,
     },
-    /// No connection into the guest.
+    /// The connection to the guest failed.
     #[error("cannot connect {stream} to the guest")]
     Connect {
         /// Which stream.
@@ -80,38 +79,37 @@ pub enum StdioError {
         /// Why not.
         source: ConnectError,
     },
-    /// The host has no randomness.
+    /// The kernel's random bytes cannot be read.
     #[error("cannot make a stream's token")]
     Token(#[source] io::Error),
 }
 
-/// Most bytes of an ended process's output that are on their way between guest and reader: buffers of pipes, sockets and the
-/// VMM, several times over.
+/// More bytes than the buffers between guest and reader (pipes, sockets, the VMM) can hold of an ended process's output.
 const UNDER_WAY_BYTES: u64 = 8 << 20;
 
 /// The state of a process's outputs together.
 #[derive(Clone, Copy, Debug, Default)]
 struct Flow {
-    /// Outputs that the guest has not ended yet; a logging program counts until it has ended.
+    /// Outputs that the guest has not closed yet; a logging program counts as one until it exits.
     open: usize,
-    /// Bytes that readers took, or that were discarded.
+    /// Bytes that readers have read, or that were discarded.
     moved: u64,
 }
 
-/// The running streams of one process. Dropping this cuts them.
+/// The open streams of one process. Dropping this closes them.
 pub struct Streams {
     /// Held until `CloseIO`: while it lives, the FIFO has a writer.
     stdin_writer: Mutex<Option<File>>,
     copies: Vec<JoinHandle<()>>,
     stdin: Option<JoinHandle<()>>,
-    /// What is still to come of the outputs, and what has come.
+    /// Progress of the outputs.
     outputs: watch::Receiver<Flow>,
     /// The program that reads the outputs; dropped after them.
     _logger: Option<Logger>,
 }
 
 impl Streams {
-    /// Opens what `paths` names and starts to copy; the second value names the streams to the agent.
+    /// Opens `paths` and starts to copy; the second value identifies the streams to the agent.
     ///
     /// # Errors
     /// See [`StdioError`]; nothing stays open.
@@ -158,24 +156,24 @@ impl Streams {
         Ok((streams, request))
     }
 
-    /// `CloseIO`: from now on the client's end of file is the process's, after all bytes before it.
+    /// `CloseIO`: from now on the process gets the client's end of file, after all bytes before it.
     pub fn close_stdin(&self) {
         if let Ok(mut writer) = self.stdin_writer.lock() {
             writer.take();
         }
     }
 
-    /// Waits until every output has ended, at most `limit`; false when that was too short.
+    /// Waits until every output has ended, at most `limit`; whether they have.
     pub async fn drained(&self, limit: Duration) -> bool {
         let mut outputs = self.outputs.clone();
         // All senders gone means that all copies have ended.
         tokio::time::timeout(limit, outputs.wait_for(|flow| flow.open == 0)).await.is_ok()
     }
 
-    /// Waits until every output has ended; false when nothing of them has moved for `patience`, when more has come than
-    /// can have been on its way, or after [`DRAIN_AT_MOST`]: then somebody who outlived the process still writes.
+    /// Waits until every output has ended; false when no byte has moved for `patience`, when more than [`UNDER_WAY_BYTES`] have
+    /// moved, or after [`DRAIN_AT_MOST`]: then a process that outlived this one still writes.
     ///
-    /// A reader that takes what was on its way within that time gets every byte.
+    /// A reader that keeps reading gets every byte that this process wrote.
     pub async fn drained_while_moving(&self, patience: Duration) -> bool {
         let mut outputs = self.outputs.clone();
         let at_first = outputs.borrow().moved;
@@ -195,7 +193,7 @@ impl Streams {
         }
     }
 
-    /// Stops reading input: the process has ended.
+    /// Stops reading input after the process's exit.
     pub fn end_stdin(&self) {
         if let Some(copy) = &self.stdin {
             copy.abort();
@@ -251,8 +249,8 @@ fn open_error(stream: &'static str, path: &str) -> impl FnOnce(io::Error) -> Std
     move |source| StdioError::Open { stream, path, source }
 }
 
-/// The FIFO's write end that we hold, and its read end. A FIFO opened for both never waits for the other side
-/// (fifo(7)), and with it in place the reader cannot see an end of file before the first client has come.
+/// The FIFO's write end for the shim to hold, and its read end. An open for both directions does not block (fifo(7)), and
+/// while it is held the reader does not see an end of file before the first client has connected.
 fn open_stdin(path: &str) -> io::Result<(File, pipe::Receiver)> {
     let path = PathBuf::from(path);
     let writer = OpenOptions::new().read(true).write(true).custom_flags(O_NONBLOCK).open(&path)?;
@@ -266,11 +264,11 @@ async fn copy_out(mut connection: UnixStream, mut sink: Sink, open: Open) {
     loop {
         match connection.read(&mut buffer).await {
             Ok(0) | Err(_) => break,
-            // A broken sink is no reason to stop the process: what it writes is discarded from here on.
+            // A broken sink must not stop the process: its further output is discarded.
             Ok(n) => sink.write(&buffer[..n], |bytes| open.moved(bytes)).await,
         }
     }
-    // In this order: whoever sees that nothing is open any more finds the sink closed.
+    // In this order: the sink is closed before the output counts as ended.
     drop(sink);
     drop(open);
 }
@@ -283,7 +281,7 @@ async fn copy_in(mut reader: pipe::Receiver, mut connection: UnixStream) {
             Ok(0) | Err(_) => break,
             Ok(n) => {
                 if connection.write_all(&buffer[..n]).await.is_err() {
-                    // The process has closed its input: the client shall see that.
+                    // The process has closed its input; closing the FIFO shows that to the client.
                     return;
                 }
             }
@@ -291,7 +289,7 @@ async fn copy_in(mut reader: pipe::Receiver, mut connection: UnixStream) {
     }
     drop(reader);
     if connection.shutdown().await.is_ok() {
-        // Closing at once could overtake bytes on their way; the guest closes when it has read them all.
+        // An immediate close could discard bytes in flight; the guest closes when it has read them all.
         let _ = connection.read(&mut buffer[..1]).await;
     }
 }

@@ -1,19 +1,22 @@
-//! The Task service: each call is looked up, handed to its container or process, and answered in containerd's terms.
+//! The Task service: each call finds its container or process and is answered in containerd's terms.
 //!
-//! ttrpc drops a handler when its client goes away or its deadline passes; what changes something therefore runs
-//! in a task of its own to its end. No lock is held across a wait except the one that orders a process's events.
+//! ttrpc drops a handler when its client disconnects or its deadline passes. Calls that change something therefore run to
+//! completion in a task of their own. The only lock held across an await here is the one that orders a process's events.
 
 mod container;
 mod create;
+mod exit;
 mod freeze;
 mod oom;
 mod process;
+mod start;
 mod stats;
 
 use crate::{
+    bundle::Role,
     error::Error,
     events::Publisher,
-    sandbox::{AGENT_CALL, Sandbox, agent_call, explain},
+    sandbox::{AGENT_CALL, Sandbox, agent_call, with_vm_exit},
     vm::KILLED,
 };
 use agent_protocol::{
@@ -46,12 +49,12 @@ use std::{
 use tokio::sync::Notify;
 use ttrpc::r#async::TtrpcContext;
 
-/// Outputs of an ended process get this long to be read by their client before `Delete` answers.
+/// `Delete` waits this long for a client to read the outputs of an ended process.
 const DELETE_DRAIN: Duration = Duration::from_secs(10);
-/// SIGKILL of an init must have worked after this time, or the guest misbehaves and its VM is ended.
+/// An init must have ended within this time after SIGKILL, or its VM is ended.
 const KILL_GRACE: Duration = Duration::from_secs(30);
-/// How often a shim without a container looks whether containerd still wants it.
-const LOOK: Duration = Duration::from_millis(500);
+/// How often a shim without a container checks whether containerd still wants it.
+const ABANDONED_POLL: Duration = Duration::from_millis(500);
 /// SIGKILL (signal(7)).
 const SIGKILL: u32 = 9;
 
@@ -61,18 +64,22 @@ pub struct TaskService(Arc<Tasks>);
 /// What a shim knows of its containers.
 struct Tasks {
     sandbox: Arc<Sandbox>,
+    /// Address of containerd's gRPC socket.
+    containerd: String,
     events: Publisher,
     containers: Containers,
-    /// containerd has asked for the end, or was restarted, while a container was being created.
+    /// containerd called `Shutdown`, or was restarted, while a container was being created.
     ending: AtomicBool,
     finished: Arc<Notify>,
 }
 
 impl TaskService {
-    /// A service without containers; `finished` is notified when the shim may end.
-    pub fn new(sandbox: Arc<Sandbox>, events: Publisher, finished: Arc<Notify>) -> Self {
+    /// A service without containers; `containerd` is the address of its gRPC socket, `finished` is notified when the shim
+    /// may end.
+    pub fn new(sandbox: Arc<Sandbox>, containerd: String, events: Publisher, finished: Arc<Notify>) -> Self {
         Self(Arc::new(Tasks {
             sandbox,
+            containerd,
             events,
             containers: Containers::default(),
             ending: AtomicBool::new(false),
@@ -80,21 +87,21 @@ impl TaskService {
         }))
     }
 
-    /// Returns when containerd has given this shim up before it asked for a container: it removes the `bundle` of a shim that
-    /// it cannot start, on a full disk say, and leaves the process alone.
+    /// Returns when containerd has abandoned this shim before it created a container: containerd removes the `bundle` of a shim
+    /// that it fails to start, for example on a full disk, and does not end the process.
     pub async fn abandoned(&self, bundle: &Path) {
         while self.0.containers.is_empty() {
             if !bundle.try_exists().unwrap_or(true) {
                 return;
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(ABANDONED_POLL).await;
         }
-        // Known to containerd by now, which will say when it is over.
+        // containerd knows this shim now and will call `Shutdown`.
         std::future::pending().await
     }
 }
 
-/// Runs `work` to its end, whatever becomes of the caller; a panic becomes an answer.
+/// Runs `work` to completion even if the caller disconnects; a panic becomes an error.
 async fn detached<T: Send + 'static>(work: impl Future<Output = Result<T, Error>> + Send + 'static) -> ttrpc::Result<T> {
     match tokio::spawn(work).await {
         Ok(result) => result.map_err(Into::into),
@@ -120,9 +127,9 @@ impl Task for TaskService {
         let work = async move {
             let container = tasks.containers.get(&request.id)?;
             let process = container.process(&request.exec_id)?;
-            let pid = match process.start(&container, &tasks.events).await {
+            let pid = match start::start(&container, &process, &tasks.events).await {
                 Ok(pid) => pid,
-                Err(error) => return Err(explain(container.vm(), error).await),
+                Err(error) => return Err(with_vm_exit(container.vm(), error).await),
             };
             Ok(StartResponse { pid, ..Default::default() })
         };
@@ -132,7 +139,7 @@ impl Task for TaskService {
     async fn state(&self, _ctx: &TtrpcContext, request: StateRequest) -> ttrpc::Result<StateResponse> {
         let container = self.0.containers.get(&request.id)?;
         let process = container.process(&request.exec_id)?;
-        Ok(process.describe(&container))
+        Ok(container.describe(&process))
     }
 
     async fn wait(&self, _ctx: &TtrpcContext, request: WaitRequest) -> ttrpc::Result<WaitResponse> {
@@ -207,12 +214,12 @@ impl Task for TaskService {
     }
 
     async fn connect(&self, _ctx: &TtrpcContext, request: ConnectRequest) -> ttrpc::Result<ConnectResponse> {
-        // containerd asks this of every shim after a restart, and of no other. Whoever wanted a container that is not there yet
-        // is gone, and containerd 1.6 would keep a shim without a container for ever.
+        // containerd calls this on every shim after a restart, and only then. The client of a container that is not created yet
+        // has gone, and containerd 1.6 would keep a shim without a container for ever.
         if !self.0.containers.has_any() {
             self.0.ending.store(true, Ordering::SeqCst);
             if self.0.containers.is_empty() {
-                log::info!("containerd was restarted and there is no container: the end");
+                log::info!("containerd was restarted and there is no container: the shim ends");
                 self.0.finished.notify_one();
             }
         }
@@ -274,7 +281,7 @@ impl Task for TaskService {
 }
 
 impl Tasks {
-    /// Limits inside the guest; the document is the agent's to read.
+    /// Changes limits in the guest; the agent parses the document.
     async fn update(&self, request: UpdateTaskRequest) -> Result<Empty, Error> {
         let container = self.containers.get(&request.id)?;
         let state = container.init.state();
@@ -323,8 +330,8 @@ impl Tasks {
             ..Default::default()
         };
         let last_resort = request.signal == SIGKILL && request.exec_id.is_empty();
-        let own = container.id == self.sandbox.id();
-        let limit = if last_resort && own { KILL_GRACE } else { AGENT_CALL };
+        let owns_sandbox = container.role == Role::Sandbox;
+        let limit = if last_resort && owns_sandbox { KILL_GRACE } else { AGENT_CALL };
         let context = ttrpc::context::with_duration(limit);
         let sent = container.vm().agent().signal_process(context, &signal).await;
         let sent = sent.map_err(Error::agent(format!(
@@ -334,15 +341,16 @@ impl Tasks {
         match sent {
             answer if !last_resort => answer.map(|_| Empty::new()),
             Ok(_) => {
-                tokio::spawn(end_if_it_stays(container, process));
+                tokio::spawn(end_vm_unless_exited(container, process));
                 Ok(Empty::new())
             }
-            // What has ended needs no signal. What the policy protects in a pod does not cost the pod: its own container can go.
-            Err(error) if error.is_not_found() || error.is_denial() && !own => Err(error),
+            // An ended process needs no signal. In a pod, a denied SIGKILL must not cost the other containers: the pod can be
+            // ended by its sandbox container.
+            Err(error) if error.is_not_found() || error.is_denial() && !owns_sandbox => Err(error),
             Err(error) => {
-                // The host may end the VM at any time, so refusing the last resort would protect nothing and
-                // leave a pod that nobody can remove; nor may a guest that is sealed, silent or lying.
-                log::warn!("{}: its VM is ended instead", crate::error::describe(&error));
+                // The host may end the VM at any time. To refuse SIGKILL would protect nothing and would leave a pod that
+                // cannot be removed, also where the guest is sealed, hangs or lies.
+                log::warn!("{}: the VM is ended instead", crate::describe::describe(&error));
                 container.vm().kill();
                 Ok(Empty::new())
             }
@@ -357,7 +365,7 @@ impl Tasks {
         let exit = process.deletable()?;
         process.drain(DELETE_DRAIN).await;
         let response = |exit: Exit| DeleteResponse {
-            pid: process.describe(&container).pid,
+            pid: process.pid(),
             exit_status: exit.status,
             exited_at: Some(exit.at).into(),
             ..Default::default()
@@ -378,10 +386,10 @@ impl Tasks {
                     ..Default::default()
                 };
                 if let Err(error) = container.vm().agent().delete_process(agent_call(), &delete).await {
-                    log::warn!("exec {} stays in the guest: {error}", delete.exec_id);
+                    log::warn!("cannot remove exec {} in the guest: {error}", delete.exec_id);
                 }
             }
-            // Whoever waits for an exec that never ran must not wait for ever.
+            // `Wait` for an exec that never ran must not block for ever.
             let exit = exit.unwrap_or_else(|| process.finish(Exit::now(KILLED)));
             Ok(response(exit))
         }
@@ -392,7 +400,7 @@ impl Tasks {
         if last {
             self.sandbox.stop().await;
         } else {
-            self.sandbox.release(&container.id, &container.rootfs).await;
+            self.sandbox.remove_container(&container.id, &container.rootfs).await;
         }
         let event = TaskDelete {
             container_id: container.id.clone(),
@@ -405,7 +413,7 @@ impl Tasks {
         Ok(())
     }
 
-    /// After a creation that failed: nobody else needs the VM, and perhaps nobody needs the shim.
+    /// After a failed creation: ends the VM if it has no other container, and the shim if containerd called `Shutdown`.
     async fn after_failure(&self, id: &str) {
         if self.containers.forget(id) {
             self.sandbox.discard().await;
@@ -416,10 +424,10 @@ impl Tasks {
     }
 }
 
-async fn end_if_it_stays(container: Arc<Container>, process: Arc<Process>) {
+async fn end_vm_unless_exited(container: Arc<Container>, process: Arc<Process>) {
     if tokio::time::timeout(KILL_GRACE, process.exited()).await.is_err() && process.state() != ProcessState::Stopped {
         log::warn!(
-            "container {} did not end {KILL_GRACE:?} after SIGKILL: its VM is ended",
+            "container {} did not end within {KILL_GRACE:?} after SIGKILL: its VM is ended",
             container.id
         );
         container.vm().kill();

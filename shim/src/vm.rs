@@ -1,26 +1,24 @@
-//! One VMM process from its boot to its end: the files it gets, the agent in it, and how it is made to stop.
+//! One VMM process from its start to its exit: the files it inherits, the agent in its guest, and how it is stopped.
 //!
-//! [`Vm::boot`] is the recipe. The VMM is a child of the shim; its end is seen by one task that waits for it,
-//! and everybody else asks that task's [`watch`] channel.
+//! The VMM is a child of the shim. One task waits for its exit; all others read that task's [`watch`] channel.
 
 mod cgroup;
+mod console;
 mod control;
 mod image;
-pub mod orphan;
-mod process;
 mod spawn;
-mod state;
 
 pub use control::ControlError;
 pub use image::{ImageError, References};
-pub use spawn::starting_alone;
-pub use state::{Record, StateDir, StateError};
 
 use crate::{config::Config, policy_text::PolicyText};
 use agent_protocol::{AgentClient, ConnectError, PowerOffRequest, agent_client};
+use console::last_lines;
 use control::Control;
 use image::GuestImage;
 use nix::sys::signal::Signal;
+use shim_state::{OwnedSandboxDir, Record, SandboxDir, StateError};
+use spawn::{Started, UnsentSpec};
 use std::{
     fs::File,
     io,
@@ -45,12 +43,12 @@ const CONNECT_PAUSE: Duration = Duration::from_millis(10);
 const CONNECT_ATTEMPT: Duration = Duration::from_secs(2);
 /// The agent must answer a power-off within this time.
 const POWER_OFF: Duration = Duration::from_secs(3);
-/// The end of a VM shows within this time after its agent is gone.
-const END_SHOWS: Duration = Duration::from_secs(2);
-/// The kernel must have ended a killed VMM after this time.
+/// The VMM exits within this time after its agent is gone, or after it has closed the pipe of its spec.
+const EXIT_FOLLOWS: Duration = Duration::from_secs(2);
+/// A killed VMM must have exited within this time.
 const KILL: Duration = Duration::from_secs(10);
-/// Lines of the console that an error shows.
-const CONSOLE_LINES: usize = 12;
+/// The threads of a killed VMM have left its cgroups after this time; leaves room within containerd's five seconds.
+const CGROUPS_EMPTY: Duration = Duration::from_secs(1);
 
 /// Why there is no VM.
 #[derive(Debug, thiserror::Error)]
@@ -85,13 +83,13 @@ pub enum VmError {
         limit: Duration,
         /// Last lines of the console.
         console: String,
-        /// What the last attempt said.
+        /// Why the last attempt failed.
         #[source]
         source: Option<ConnectError>,
     },
 }
 
-/// What a VM is booted for.
+/// What a VM is booted from.
 pub struct BootRequest<'a> {
     /// containerd namespace.
     pub namespace: &'a str,
@@ -99,7 +97,7 @@ pub struct BootRequest<'a> {
     pub id: &'a str,
     /// Configuration, annotations applied.
     pub config: &'a Config,
-    /// Becomes host data.
+    /// Its digest becomes the guest's host data.
     pub policy: &'a PolicyText,
     /// `linux.cgroupsPath` of the sandbox's container.
     pub cgroups_path: &'a str,
@@ -111,20 +109,24 @@ pub struct Vm {
     agent: AgentClient,
     control: Control,
     vsock: PathBuf,
-    state: StateDir,
+    state: OwnedSandboxDir,
 }
 
 impl Vm {
     /// Boots a VM and waits until its agent answers.
     ///
     /// # Errors
-    /// See [`VmError`]; nothing is left then.
+    /// See [`VmError`]; nothing of the VM is left then.
     pub async fn boot(request: BootRequest<'_>) -> Result<Self, VmError> {
         let config = request.config;
         let deadline = Instant::now() + config.boot_timeout();
-        let state = StateDir::create(&config.state_dir, request.namespace, request.id)?;
+        let dir = SandboxDir::path_below(&config.state_dir, request.namespace, request.id);
+        if let Some(dead) = Record::load(&dir)?.filter(|record| !record.vmm.is_alive()) {
+            remove_cgroups(&dead);
+        }
+        let state = OwnedSandboxDir::create(&config.state_dir, request.namespace, request.id)?;
         let image = GuestImage::open(&config.image_dir)?;
-        let console = state.path_of("console.log");
+        let console = state.dir().console();
         let parts = spawn::Parts {
             control: state.bind_control()?,
             vsock: state.bind_vsock()?,
@@ -133,20 +135,29 @@ impl Vm {
             image,
         };
         let identity = format!("{}/{}", request.namespace, request.id);
-        let (child, program) = spawn::vmm(config, request.policy.digest, &identity, parts)?;
-        crate::phase::reached("vmm");
+        let Started { child, program, spec } = spawn::vmm(config, request.policy.digest, &identity, parts)?;
+        crate::timeline::reached("vmm");
         let Some(pid) = child.id() else {
             return Err(VmError::Spawn(program, io::ErrorKind::NotFound.into()));
         };
-        let cgroups = cgroup::place(request.cgroups_path, pid);
-        // Before anybody waits for it: even a VMM that has ended already can be looked up until then.
+        // The record comes first, so that `delete` finds the cgroups of a shim that dies here; the spec comes last, so that a
+        // VMM without a record ends by itself. A VMM that has exited can be recorded until it is reaped.
+        let cgroups = cgroup::leaves(request.cgroups_path);
         let recorded = state.record(pid, &cgroups);
+        if recorded.is_ok() {
+            cgroup::place(&cgroups, pid);
+        }
         let vmm = Vmm::supervise(child, pid, cgroups);
         recorded?;
-        let control = Control::new(state.reachable("control.sock"));
-        let vsock = state.reachable("vsock.sock");
-        let agent = reach_agent(&vmm, &vsock, deadline, config.boot_timeout(), &console).await?;
-        crate::phase::reached("agent");
+        let limit = Limit {
+            deadline,
+            boot_timeout: config.boot_timeout(),
+        };
+        send_spec(&vmm, spec, &limit, &console).await?;
+        let control = Control::new(state.dir().control_socket());
+        let vsock = state.dir().vsock_socket();
+        let agent = reach_agent(&vmm, &vsock, &limit, &console).await?;
+        crate::timeline::reached("agent");
         Ok(Self {
             vmm,
             agent,
@@ -156,7 +167,7 @@ impl Vm {
         })
     }
 
-    /// The VMM's process id: the live host process that stands for every init in it.
+    /// The VMM's process id, which containerd is given as the pid of every init in the VM.
     pub fn pid(&self) -> u32 {
         self.vmm.pid
     }
@@ -176,7 +187,7 @@ impl Vm {
         &self.vsock
     }
 
-    /// Puts `files`, each whole, at the end of the layer disk; gives the first sector of each.
+    /// Appends `files`, each whole, to the layer disk; returns the first sector of each.
     ///
     /// # Errors
     /// When the VMM refuses or has ended.
@@ -191,24 +202,24 @@ impl Vm {
         self.vmm.exit.borrow().is_some()
     }
 
-    /// Waits for the VMM's end.
+    /// Waits until the VMM has ended.
     pub async fn ended(&self) {
         self.vmm.ended().await;
     }
 
-    /// How it ended, where its agent is gone because of that: the VMM's exit status and the last lines of the console.
-    pub async fn end(&self) -> Option<(String, String)> {
-        let status = timeout(END_SHOWS, self.vmm.ended()).await.ok()?;
-        Some((status, last_lines(&self.state.path_of("console.log"))))
+    /// After the agent has gone: the VMM's exit status and the last lines of the console, if the VMM has ended too.
+    pub async fn exit_report(&self) -> Option<(String, String)> {
+        let status = timeout(EXIT_FOLLOWS, self.vmm.ended()).await.ok()?;
+        Some((status, last_lines(&self.state.dir().console())))
     }
 
-    /// Asks for the VMM's end at once; [`Vm::ended`] tells when.
+    /// Kills the VMM without waiting for its exit; see [`Vm::ended`].
     pub fn kill(&self) {
         self.vmm.kill.notify_one();
     }
 
-    /// Lets the agent end all containers, and then the VMM. What the guest's kernel would still do about a power-off serves
-    /// nobody: its scratch disk is lost with its key, and no other disk was written to.
+    /// Lets the agent end all containers, then kills the VMM. The guest's kernel need not power off: the scratch disk is lost
+    /// with its key, and no other disk was written to.
     pub async fn power_off(&self) {
         let request = PowerOffRequest::new();
         if let Err(error) = self.agent.power_off(ttrpc::context::with_duration(POWER_OFF), &request).await {
@@ -219,20 +230,53 @@ impl Vm {
 
     /// Removes the VM's sockets and files from the host, once it has ended.
     pub fn forget(&self) {
-        self.state.remove();
+        if let Err(error) = self.state.remove() {
+            log::warn!("{}", crate::describe::describe(&error));
+        }
     }
 
-    /// Ends the VMM at once and waits until it is gone.
+    /// Kills the VMM and waits for its exit.
     pub async fn kill_and_wait(&self) {
         self.vmm.kill_and_wait().await;
     }
 }
 
+/// Removes the cgroups of a recorded VMM that has ended.
+pub fn remove_cgroups(record: &Record) {
+    cgroup::remove_within(&record.cgroups, CGROUPS_EMPTY);
+}
+
+/// How long a boot may take.
+struct Limit {
+    deadline: Instant,
+    boot_timeout: Duration,
+}
+
+/// Sends the spec to a VMM that waits for it.
+async fn send_spec(vmm: &Vmm, spec: UnsentSpec, limit: &Limit, console: &Path) -> Result<(), VmError> {
+    match timeout_at(limit.deadline, spec.send()).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            // It has exited or is about to: it closes its end of the pipe only after the whole spec.
+            let ended = timeout(EXIT_FOLLOWS, vmm.ended()).await;
+            if ended.is_err() {
+                vmm.kill_and_wait().await;
+            }
+            Err(VmError::Died {
+                status: ended.unwrap_or_else(|_| "killed without having read its spec".to_owned()),
+                console: last_lines(console),
+            })
+        }
+        Ok(Err(error)) => Err(VmError::Io("send the VM's spec to the VMM", error)),
+        Err(_) => Err(timed_out(vmm, limit, console, None).await),
+    }
+}
+
 /// Tries to reach the agent until it answers, the VMM ends, or the deadline is over.
-async fn reach_agent(vmm: &Vmm, vsock: &Path, deadline: Instant, limit: Duration, console: &Path) -> Result<AgentClient, VmError> {
+async fn reach_agent(vmm: &Vmm, vsock: &Path, limit: &Limit, console: &Path) -> Result<AgentClient, VmError> {
     let mut last = None;
-    while Instant::now() < deadline {
-        let attempt = timeout_at(deadline.min(Instant::now() + CONNECT_ATTEMPT), agent_client(vsock));
+    while Instant::now() < limit.deadline {
+        let attempt = timeout_at(limit.deadline.min(Instant::now() + CONNECT_ATTEMPT), agent_client(vsock));
         tokio::select! {
             biased;
             status = vmm.ended() => return Err(VmError::Died { status, console: last_lines(console) }),
@@ -244,12 +288,17 @@ async fn reach_agent(vmm: &Vmm, vsock: &Path, deadline: Instant, limit: Duration
         }
         sleep(CONNECT_PAUSE).await;
     }
+    Err(timed_out(vmm, limit, console, last).await)
+}
+
+/// Ends a VMM whose boot took too long.
+async fn timed_out(vmm: &Vmm, limit: &Limit, console: &Path, source: Option<ConnectError>) -> VmError {
     vmm.kill_and_wait().await;
-    Err(VmError::Timeout {
-        limit,
+    VmError::Timeout {
+        limit: limit.boot_timeout,
         console: last_lines(console),
-        source: last,
-    })
+        source,
+    }
 }
 
 /// The VMM's process. Dropping this kills it.
@@ -260,8 +309,8 @@ struct Vmm {
 }
 
 impl Vmm {
-    /// Waits for the child in a task of its own, which alone signals its process id: a number that was reused can
-    /// never be hit. The cgroups made for it go when it is gone.
+    /// Waits for the child in a task of its own. Only this task signals the process id, so a reused id is never signalled. The
+    /// VMM's cgroups are removed after its exit.
     fn supervise(mut child: Child, pid: u32, cgroups: Vec<PathBuf>) -> Self {
         let (sender, exit) = watch::channel(None);
         let kill = Arc::new(Notify::new());
@@ -285,7 +334,7 @@ impl Vmm {
         Self { pid, exit, kill }
     }
 
-    /// Waits for the process's end and says how it was.
+    /// Waits for the exit; returns how the process ended.
     async fn ended(&self) -> String {
         let mut exit = self.exit.clone();
         // The sender is dropped only after it has sent.
@@ -309,7 +358,7 @@ impl Drop for Vmm {
     }
 }
 
-/// How a VMM ended. What its exit codes mean it has said itself, on the console; of its death by a signal it cannot speak.
+/// How a VMM ended. It explains its exit codes itself, on the console; only a signal needs an explanation here.
 fn describe(status: ExitStatus) -> String {
     if status.signal() == Some(Signal::SIGSYS as i32) {
         format!("{status}: a thread of the VMM made a system call that its filter forbids, so its guest may have taken it over")
@@ -318,7 +367,7 @@ fn describe(status: ExitStatus) -> String {
     }
 }
 
-/// The scratch disk: sparse, on the cache's file system, without a name, so that it vanishes with its last user.
+/// The scratch disk: a sparse file on the cache's file system, unlinked, so that it vanishes with its last user.
 fn scratch(config: &Config) -> Result<File, VmError> {
     let failed = |e| VmError::Io("make the scratch disk", e);
     let dir = config.cache_dir.join("scratch");
@@ -326,18 +375,6 @@ fn scratch(config: &Config) -> Result<File, VmError> {
     let file = tempfile::tempfile_in(dir).map_err(failed)?;
     file.set_len(config.scratch_mib << 20).map_err(failed)?;
     Ok(file)
-}
-
-/// The end of the guest's console, as far as it is text.
-fn last_lines(console: &Path) -> String {
-    let bytes = state::read_end(console).unwrap_or_default();
-    let text = String::from_utf8_lossy(&bytes);
-    let printable: String = text.chars().filter(|c| *c == '\n' || !c.is_control()).collect();
-    let lines: Vec<_> = printable.lines().filter(|line| !line.trim().is_empty()).collect();
-    match lines.len() {
-        0 => "(nothing was written)".to_owned(),
-        n => lines[n.saturating_sub(CONSOLE_LINES)..].join("\n"),
-    }
 }
 
 #[cfg(test)]

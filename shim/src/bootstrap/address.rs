@@ -1,4 +1,4 @@
-//! The shim's socket: its name is a function of containerd, namespace and sandbox, so that a pod's containers meet.
+//! The shim's socket. Its name is a function of containerd, namespace and sandbox: all containers of a pod find one shim.
 
 use super::BootstrapError;
 use sha2::{Digest, Sha256};
@@ -11,16 +11,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Where shims put their sockets unless containerd says otherwise. Short: a socket's path ends at 107 bytes.
+/// Directory of shims' sockets unless containerd names another. Short: the path of a socket has at most 107 bytes.
 const SOCKET_DIR: &str = "/run/containerd/s";
 
 /// Address of one sandbox's shim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address(PathBuf);
 
-/// A socket that was asked for.
+/// The result of [`Address::bind`].
 pub enum Bound {
-    /// Nobody served this sandbox: we do now.
+    /// No shim served this sandbox; the caller does now.
     New(UnixListener),
     /// A shim of this sandbox already answers.
     Served,
@@ -46,7 +46,7 @@ impl Address {
         listener.local_addr().ok()?.as_pathname().map(|path| Self(path.to_path_buf()))
     }
 
-    /// Puts the address into the bundle, where containerd looks for it after a restart.
+    /// Writes the address into the bundle, where containerd reads it after a restart.
     pub fn write(&self, bundle: &Path) -> Result<(), BootstrapError> {
         let path = bundle.join("address");
         // Renamed into place: containerd reads it at any time.
@@ -60,7 +60,7 @@ impl Address {
             })
     }
 
-    /// Binds the socket unless a living shim holds it; a dead one's socket is replaced.
+    /// Binds the socket unless a running shim serves it; a dead shim's socket is replaced.
     pub fn bind(&self) -> Result<Bound, BootstrapError> {
         let failed = |doing, source| BootstrapError::Path {
             doing,
@@ -89,14 +89,14 @@ impl Address {
         Ok(Bound::New(listener))
     }
 
-    /// Whether somebody listens.
+    /// Whether a process listens.
     pub fn answers(&self) -> bool {
         UnixStream::connect(&self.0).is_ok()
     }
 
     /// Removes the socket.
     pub fn unlink(&self) {
-        // Nothing to remove is the wish fulfilled.
+        // It may have been removed already.
         let _ = fs::remove_file(&self.0);
     }
 }
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_name_is_containerds_formula() {
+    fn the_name_follows_containerds_formula() {
         // printf %s /run/containerd/containerd.sock/default/web | sha256sum
         let address = Address::new(None, "/run/containerd/containerd.sock", "default", "web");
         let digest = hex::encode(Sha256::digest(b"/run/containerd/containerd.sock/default/web"));
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_living_socket_is_kept_and_a_dead_one_replaced() {
+    fn a_served_socket_is_kept_and_a_dead_one_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let address = Address::new(dir.path().to_str(), "c", "n", "g");
         let Ok(Bound::New(listener)) = address.bind() else {
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bundle_remembers_it() {
+    fn the_address_is_read_back_from_the_bundle() {
         let dir = tempfile::tempdir().unwrap();
         let address = Address::new(None, "c", "n", "g");
         address.write(dir.path()).unwrap();

@@ -1,15 +1,15 @@
-//! The command line as containerd writes it: Go's flag syntax, then an action.
+//! containerd's command line: Go's flag syntax, then an action.
 
 use super::BootstrapError;
 use agent_protocol::valid_caller_id;
 use std::path::PathBuf;
 
-/// What this process is for.
+/// What this process does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Bind the socket, start the serving process, print the address.
     Start,
-    /// Remove what a dead shim left.
+    /// Remove what a dead shim left behind.
     Delete,
     /// Serve the Task API on the listener that is standard input.
     Serve,
@@ -30,7 +30,7 @@ pub struct Args {
     pub id: String,
     /// containerd's gRPC socket.
     pub address: String,
-    /// Path of containerd's binary; events go over ttrpc, so only handed on.
+    /// Path of containerd's binary; unused, since events go over ttrpc, but passed on.
     pub publish_binary: String,
     /// Bundle directory; empty: the working directory.
     pub bundle: PathBuf,
@@ -90,7 +90,7 @@ impl Args {
         }
     }
 
-    /// Ids and namespaces become parts of paths.
+    /// Ids and namespaces become part of paths.
     fn check(&self) -> Result<(), BootstrapError> {
         if matches!(self.action, Action::Version | Action::Info) {
             return Ok(());
@@ -109,7 +109,7 @@ impl Args {
         valid_caller_id(id).map_err(|_| BootstrapError::Identifier(id.to_owned()))
     }
 
-    /// The bundle: what the flag says, else the working directory.
+    /// The bundle: the flag's value, else the working directory.
     ///
     /// # Errors
     /// When there is no working directory.
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_containerd_1_6_writes() {
+    fn the_command_line_of_containerd_1_6() {
         let args =
             parse("-namespace default -address /run/containerd/containerd.sock -publish-binary /usr/bin/containerd -id web -debug start")
                 .unwrap();
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named() {
+    fn errors_name_the_flag() {
         assert!(matches!(parse("-frobnicate"), Err(BootstrapError::UnknownFlag(_))));
         assert!(matches!(parse("-namespace n -id"), Err(BootstrapError::FlagValue(_))));
         assert!(matches!(parse("-namespace n -id i stop"), Err(BootstrapError::UnknownAction(_))));

@@ -1,20 +1,21 @@
-//! `delete`: a fresh process that removes what a dead shim left; containerd gives it five seconds.
+//! `delete`: a separate process that removes what a dead shim left; containerd gives it five seconds.
 
 use super::{Args, BootstrapError, address::Address};
 use crate::{
     bundle::{Bundle, Group, Role, noted_state},
     config::Config,
-    vm::{KILLED, Record, StateDir, orphan},
+    vm::{KILLED, remove_cgroups},
 };
 use containerd_shim_protos::api::DeleteResponse;
 use protobuf::{Message, well_known_types::timestamp::Timestamp};
+use shim_state::{OwnedSandboxDir, Record, SandboxDir};
 use std::{
     io::{self, Write},
     path::Path,
     time::Duration,
 };
 
-/// How long a killed VMM may take to disappear; leaves room within containerd's five seconds.
+/// A killed VMM must have exited within this time; leaves room within containerd's five seconds.
 const VMM_GONE: Duration = Duration::from_secs(3);
 
 /// Runs the action.
@@ -23,10 +24,10 @@ const VMM_GONE: Duration = Duration::from_secs(3);
 /// See [`BootstrapError`].
 pub fn delete(args: &Args) -> Result<(), BootstrapError> {
     let bundle = args.bundle_dir()?;
-    // A bundle that is half gone must not stop the clean-up: then the container was its own group.
+    // A bundle that was partly removed must not stop the clean-up: then the container counts as its own sandbox.
     let group = Bundle::read(&bundle).map(|b| b.group(&args.id)).unwrap_or(Group {
         id: args.id.clone(),
-        role: Role::Alone,
+        role: Role::Sandbox,
     });
     let pid = clean_up(args, &bundle, &group)?;
     remove_dead_socket(&bundle);
@@ -42,32 +43,31 @@ pub fn delete(args: &Args) -> Result<(), BootstrapError> {
         .map_err(|e| BootstrapError::Io("print the exit status", e))
 }
 
-/// Ends the VM and removes its directory; gives the VMM's process id, 0 when there was none.
+/// Ends the VM and removes its state directory; returns the VMM's process id, 0 when there was none.
 fn clean_up(args: &Args, bundle: &Path, group: &Group) -> Result<u32, BootstrapError> {
     Args::check_group(&group.id)?;
     let own = Path::new(&args.namespace).join(&group.id);
-    // A note that names something else would have that removed.
+    // A path that does not end like this would have something else removed.
     let path = match noted_state(bundle).filter(|path| path.ends_with(&own)) {
         Some(path) => path,
-        // Nothing was booted for this bundle, or it is half gone: the place where most sandboxes are.
-        None => StateDir::path(&Config::load_default()?.state_dir, &args.namespace, &group.id),
+        // Nothing was booted for this bundle, or it was partly removed: the configured root is the best guess.
+        None => SandboxDir::path_below(&Config::load_default()?.state_dir, &args.namespace, &group.id),
     };
     let Some(record) = Record::load(&path)? else {
-        // The others' shim may be about to boot and record their VM.
-        if group.id != args.id && Address::read(bundle).is_some_and(|address| address.answers()) {
+        // The shim of the other containers may be about to boot and record their VM.
+        if group.role != Role::Sandbox && Address::read(bundle).is_some_and(|address| address.answers()) {
             return Ok(0);
         }
-        let cgroups_path = Bundle::read(bundle).map(|bundle| bundle.cgroups_path().to_owned());
-        orphan::end(&path, &cgroups_path.unwrap_or_default(), VMM_GONE);
-        StateDir::remove_leftovers(&path)?;
+        // A VMM that was never recorded was never sent its spec: it ended with its shim, and had no cgroup.
+        OwnedSandboxDir::remove_at(&path)?;
         return Ok(0);
     };
     // containerd may ask for one member while the shim still serves the others.
-    let others_live = group.id != args.id && record.shim.is_alive();
+    let others_live = group.role != Role::Sandbox && record.shim.is_alive();
     if !others_live {
         record.vmm.kill_and_wait(VMM_GONE);
-        record.remove_cgroups();
-        StateDir::remove_leftovers(&path)?;
+        remove_cgroups(&record);
+        OwnedSandboxDir::remove_at(&path)?;
     }
     Ok(record.vmm.pid)
 }

@@ -21,13 +21,13 @@ use ttrpc::r#async::{Server, Service};
 const TASK_V3: &str = "containerd.task.v3.Task";
 /// Name that containerd 1.x uses; the messages are the same on the wire.
 const TASK_V2: &str = "containerd.task.v2.Task";
-/// Threads of a shim: its work is waiting.
+/// Threads of a shim, which mostly waits.
 const WORKERS: usize = 2;
-/// The answer to `Shutdown` leaves within this time; then connections are cut.
+/// The answer to `Shutdown` is sent within this time; then connections are closed.
 const LAST_ANSWER: Duration = Duration::from_millis(50);
-/// Connections get this long to end.
+/// Connections must have closed within this time.
 const DISCONNECT: Duration = Duration::from_secs(1);
-/// Events still queued at the end get this long.
+/// Events that are still queued at shutdown are sent within this time.
 const LAST_EVENTS: Duration = Duration::from_secs(2);
 
 /// Serves until `Shutdown`, or until containerd has given up.
@@ -45,12 +45,12 @@ pub fn serve(args: Args) -> Result<(), BootstrapError> {
         .build()
         .map_err(|e| BootstrapError::Io("start the runtime", e))?;
     let result = runtime.block_on(run(&args, listener, name));
-    // A stuck reader of a log must not keep a shim alive that was told to go.
+    // A reader of a log that hangs must not keep the shim alive after its shutdown.
     runtime.shutdown_timeout(Duration::from_millis(100));
     result
 }
 
-/// Takes the listener off standard input, where `start` put it: the one descriptor a child gets without unsafe code.
+/// Takes the listener from standard input, where `start` put it: the only descriptor that a child gets without unsafe code.
 fn take_listener() -> Result<UnixListener, BootstrapError> {
     let failed = |e: io::Error| BootstrapError::Io("take the listener from standard input", e);
     let listener = UnixListener::from(io::stdin().as_fd().try_clone_to_owned().map_err(failed)?);
@@ -61,11 +61,11 @@ fn take_listener() -> Result<UnixListener, BootstrapError> {
     Ok(listener)
 }
 
-/// The listener's name on the host, which goes with this, however serving ends.
+/// The socket's path; dropping this removes the socket, however serving ends.
 struct Name(Option<Address>);
 
 impl Name {
-    /// From the socket itself: containerd removes the bundle, and the address file in it, before we end.
+    /// By the socket itself: containerd removes the bundle, and the address file in it, before the shim ends.
     fn of(listener: &UnixListener) -> Self {
         Self(Address::of(listener))
     }
@@ -85,25 +85,30 @@ async fn run(args: &Args, listener: UnixListener, name: Name) -> Result<(), Boot
     Args::check_group(&group.id)?;
     ignore_signals()?;
     let events = Publisher::start(args.namespace.clone(), std::env::var("TTRPC_ADDRESS").unwrap_or_default());
-    let sandbox = Arc::new(Sandbox::new(args.namespace.clone(), group.id.clone(), args.address.clone()));
+    let sandbox = Arc::new(Sandbox::new(args.namespace.clone(), group.id.clone()));
     let finished = Arc::new(Notify::new());
-    let service = Arc::new(TaskService::new(sandbox.clone(), events.clone(), finished.clone()));
+    let service = Arc::new(TaskService::new(
+        sandbox.clone(),
+        args.address.clone(),
+        events.clone(),
+        finished.clone(),
+    ));
 
     let listener = tokio::net::UnixListener::from_std(listener).map_err(|e| BootstrapError::Io("watch the listener", e))?;
     let mut server = Server::new().add_listener(listener.into()).register_service(both_names(&service));
     server.start().await.map_err(BootstrapError::Server)?;
-    crate::phase::reached("serving");
+    crate::timeline::reached("serving");
     log::info!("serving sandbox {} in namespace {}", group.id, args.namespace);
 
     tokio::select! {
         () = finished.notified() => {}
         () = service.abandoned(&bundle) => {
-            log::warn!("containerd has removed {} and wants no container: the end", bundle.display());
-            // At once: the next start of this sandbox must not meet a shim that is about to go.
+            log::warn!("containerd has removed {} and wants no container: the shim ends", bundle.display());
+            // At once: the next start of this sandbox must not find a shim that is about to end.
             drop(name);
         }
     }
-    // Beside each other: containerd waits for the end of this process before it answers its own caller.
+    // At the same time: containerd waits for the exit of this process before it answers its client.
     let answered = tokio::time::sleep(LAST_ANSWER);
     let ended = async {
         sandbox.stop().await;
@@ -115,7 +120,7 @@ async fn run(args: &Args, listener: UnixListener, name: Name) -> Result<(), Boot
     Ok(())
 }
 
-/// One implementation, asked for as `v2` by containerd 1.x and as `v3` by containerd 2.
+/// One implementation, called `v2` by containerd 1.x and `v3` by containerd 2.
 fn both_names(service: &Arc<TaskService>) -> HashMap<String, Service> {
     let mut services = create_task(service.clone());
     for (_, task) in create_task(service.clone()) {
@@ -125,7 +130,7 @@ fn both_names(service: &Arc<TaskService>) -> HashMap<String, Service> {
     services
 }
 
-/// A shim ends when containerd says so. Pods must survive whatever signals a service manager spreads.
+/// A shim ends by `Shutdown`. Pods must survive the signals that a service manager sends.
 fn ignore_signals() -> Result<(), BootstrapError> {
     for kind in [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()] {
         let mut signals = signal(kind).map_err(|e| BootstrapError::Io("watch for signals", e))?;

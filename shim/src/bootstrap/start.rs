@@ -1,6 +1,6 @@
 //! `start`: binds the sandbox's socket, starts the process that serves it, and prints the address.
 //!
-//! containerd 1.6 reads standard output and error together as the address: not a byte more may be printed.
+//! containerd 1.6 reads standard output and error together as the address: nothing else may be printed.
 
 use super::{
     Args, BootstrapError,
@@ -17,17 +17,17 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-/// Longest start request, as containerd's own shims have it.
+/// Longest start request, as in containerd's own shims.
 const INPUT_MAX_BYTES: u64 = 10 << 20;
-/// Task API version announced where the reply can say one (`containerd.task.v3.Task`).
+/// Task API version announced where the reply has a field for it (`containerd.task.v3.Task`).
 const TASK_API: i32 = 3;
-/// `oom_score_adj` ends here.
+/// Highest `oom_score_adj`.
 const OOM_SCORE_MAX: i32 = 1000;
 
 /// Runs the action.
 ///
 /// # Errors
-/// See [`BootstrapError`]; socket and process are gone again.
+/// See [`BootstrapError`]; socket and process are removed.
 pub fn start(args: &Args) -> Result<(), BootstrapError> {
     let params = bootstrap_params(args, &read_input()?);
     let bundle_dir = args.bundle_dir()?;
@@ -44,7 +44,7 @@ pub fn start(args: &Args) -> Result<(), BootstrapError> {
         Bound::New(listener) => {
             let started = spawn(args, &bundle_dir, listener.into()).and_then(|mut shim| {
                 address.write(&bundle_dir).inspect_err(|_| {
-                    // Nobody would ever call it, and at its end it would take the next start's socket for its own.
+                    // containerd would never call it, and at its exit it would remove the socket of the next start.
                     let _ = shim.kill();
                     let _ = shim.wait();
                 })
@@ -68,16 +68,16 @@ fn read_input() -> Result<Vec<u8>, BootstrapError> {
     }
 }
 
-/// containerd 2.3 and later send `BootstrapParams`, earlier ones an `Any` with options or nothing. The wire format
-/// alone cannot tell them apart; that the message names this very container can.
+/// containerd 2.3 and later send `BootstrapParams`, earlier versions an `Any` with options or nothing. The two have the same
+/// wire format; only `BootstrapParams` names this container.
 fn bootstrap_params(args: &Args, input: &[u8]) -> Option<BootstrapParams> {
     BootstrapParams::parse_from_bytes(input)
         .ok()
         .filter(|p| p.instance_id == args.id && p.namespace == args.namespace)
 }
 
-/// Starts ourselves once more, with the listener as standard input and no other stream: containerd waits until
-/// every holder of our output has closed it.
+/// Starts this program again with the listener as standard input and no other stream: containerd waits until every process
+/// with this one's output has closed it.
 fn spawn(args: &Args, bundle: &Path, listener: OwnedFd) -> Result<Child, BootstrapError> {
     let program = std::env::current_exe().map_err(|e| BootstrapError::Io("find this program", e))?;
     let mut command = Command::new(program);
@@ -96,7 +96,7 @@ fn spawn(args: &Args, bundle: &Path, listener: OwnedFd) -> Result<Child, Bootstr
         command.arg("-debug");
     }
     command.stdin(Stdio::from(listener)).stdout(Stdio::null()).stderr(Stdio::null());
-    // A group of its own: a signal to containerd's terminal must not reach running pods.
+    // In a process group of its own: a signal to containerd's terminal must not reach running pods.
     let child = command
         .process_group(0)
         .spawn()
@@ -105,8 +105,8 @@ fn spawn(args: &Args, bundle: &Path, listener: OwnedFd) -> Result<Child, Bootstr
     Ok(child)
 }
 
-/// A shim should die before containerd does, so its score is containerd's plus one. Never lowered: that would need
-/// a capability, and the value already inherited is right enough when this fails.
+/// A shim should be OOM-killed before containerd, so its score is containerd's plus one. The score is never lowered, which
+/// would need a capability; if this fails, the inherited score remains.
 fn raise_oom_score(pid: u32) {
     let score = |pid: &str| {
         fs::read_to_string(format!("/proc/{pid}/oom_score_adj"))
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn bootstrap_params_are_told_from_options() {
+    fn bootstrap_params_are_distinguished_from_options() {
         let params = BootstrapParams {
             instance_id: "web".into(),
             namespace: "n".into(),

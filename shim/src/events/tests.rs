@@ -1,4 +1,4 @@
-//! The queue against an events service that comes late and goes away.
+//! The queue against an events service that starts late and restarts.
 
 use super::*;
 use async_trait::async_trait;
@@ -41,7 +41,7 @@ async fn events_keep_their_order_while_containerd_restarts() {
         ..Default::default()
     };
 
-    // Before containerd is there.
+    // Before containerd has started.
     publisher.publish("/tasks/start", &start("a"));
     publisher.publish(
         "/tasks/exit",
@@ -57,7 +57,7 @@ async fn events_keep_their_order_while_containerd_restarts() {
     publisher.flush(Duration::from_secs(10)).await;
     assert_eq!(containerd.0.lock().unwrap().len(), 2);
 
-    // Gone and back.
+    // After a restart.
     first.shutdown().await.unwrap();
     drop(first);
     let _ = std::fs::remove_file(&socket);
@@ -75,7 +75,7 @@ async fn events_keep_their_order_while_containerd_restarts() {
 }
 
 #[tokio::test]
-async fn without_an_address_nothing_waits() {
+async fn without_an_address_events_are_discarded() {
     let publisher = Publisher::start("ns".into(), String::new());
     publisher.publish("/tasks/start", &TaskStart::new());
     tokio::time::timeout(Duration::from_secs(1), publisher.flush(Duration::from_secs(5)))

@@ -1,48 +1,76 @@
-//! Which layers are on the VM's layer disk and mounted in the guest: each once per sandbox, by root hash.
+//! Root file systems of the containers of one VM, and the layers that they share: each once per VM, by root hash.
+//!
+//! Locks: `disk` orders what is appended to the layer disk, and each layer has a lock of its own for its mount. Nothing
+//! holds a lock while a container is shut down, so a container that is slow to die delays no other container.
 
 use super::agent_call;
-use crate::{error::Error, layers::CachedLayer, vm::Vm};
+use crate::{
+    error::Error,
+    layers::CachedLayer,
+    vm::{ControlError, Vm},
+};
 use agent_protocol::{MountLayerRequest, MountOverlayRequest, ShutdownContainerRequest, UnmountLayerRequest, UnmountOverlayRequest};
-use std::{collections::HashMap, future::Future};
+use std::{collections::HashMap, future::Future, sync::Arc};
+use tokio::sync::Mutex;
 
-/// Layers of one sandbox.
+/// The layers on the layer disk of one VM.
 #[derive(Default)]
-pub struct Mounted {
-    layers: HashMap<[u8; 32], Attached>,
+pub struct LayerDisk {
+    /// By root hash. A layer keeps its place for the VM's life, so that one that is mounted again needs no new place.
+    disk: Mutex<HashMap<[u8; 32], Arc<Layer>>>,
 }
 
-/// A layer that has its place on the layer disk. The place stays for the VM's life, so that a layer that comes
-/// back needs no new one.
-struct Attached {
+/// A layer that has its place on the layer disk.
+pub struct Layer {
     slot: u32,
     first_sector: u64,
+    mount: Mutex<Mount>,
+}
+
+/// Whether a layer is mounted in the guest.
+#[derive(Default)]
+struct Mount {
     /// Containers that use it; it is mounted while there are any.
     users: usize,
     /// The guest may still have it mounted: a mount was not answered, or an unmount failed.
-    doubtful: bool,
+    uncertain: bool,
 }
 
-impl Mounted {
-    /// Puts `layers` (lowest first) on the disk, mounts them and lays the container's overlay over them.
-    pub async fn mount(&mut self, vm: &Vm, sandbox: &str, container: &str, layers: Vec<CachedLayer>) -> Result<Vec<[u8; 32]>, Error> {
-        self.attach(vm, &layers).await?;
-        let mut used = Vec::with_capacity(layers.len());
+/// The root file system of a container, mounted in the guest.
+pub struct Rootfs {
+    /// The VM it is in.
+    pub vm: Arc<Vm>,
+    /// Its layers, lowest first.
+    layers: Vec<Arc<Layer>>,
+}
+
+impl Rootfs {
+    /// A root file system without layers.
+    #[cfg(test)]
+    pub fn empty(vm: Arc<Vm>) -> Self {
+        Self { vm, layers: Vec::new() }
+    }
+
+    /// Mounts `layers` (lowest first) and the container's overlay over them.
+    ///
+    /// # Errors
+    /// When the VMM or the agent refuses; the layers are unmounted again.
+    pub async fn mount(disk: &LayerDisk, vm: &Arc<Vm>, sandbox: &str, container: &str, layers: &[CachedLayer]) -> Result<Self, Error> {
+        let attached = disk.attach(vm, layers).await?;
+        let mut rootfs = Self {
+            vm: vm.clone(),
+            layers: Vec::with_capacity(layers.len()),
+        };
         let mounts = async {
-            for layer in &layers {
-                self.mount_layer(vm, layer).await?;
-                used.push(layer.root_hash);
+            for (layer, cached) in attached.into_iter().zip(layers) {
+                layer.mount(vm, cached).await?;
+                rootfs.layers.push(layer);
             }
-            // Top layer first, as overlayfs counts them.
-            let slots = layers
-                .iter()
-                .rev()
-                .filter_map(|layer| self.layers.get(&layer.root_hash))
-                .map(|attached| attached.slot)
-                .collect();
             let request = MountOverlayRequest {
                 container_id: container.to_owned(),
                 sandbox_id: sandbox.to_owned(),
-                layer_slots: slots,
+                // overlayfs counts from the top layer.
+                layer_slots: rootfs.layers.iter().rev().map(|layer| layer.slot).collect(),
                 ..Default::default()
             };
             let mounted = vm.agent().mount_overlay(agent_call(), &request).await;
@@ -51,23 +79,24 @@ impl Mounted {
                 .map_err(Error::agent(format!("mount the root file system of container {container}")))
         };
         match mounts.await {
-            Ok(()) => Ok(used),
+            Ok(()) => Ok(rootfs),
             Err(error) => {
-                self.unmount_layers(vm, &used).await;
+                rootfs.unmount_layers().await;
                 Err(error)
             }
         }
     }
 
-    /// Ends a container in the guest and gives its layers back. What fails is logged: for the host it is gone.
-    pub async fn unmount(&mut self, vm: &Vm, container: &str, layers: &[[u8; 32]]) {
+    /// Shuts the container down in the guest, and unmounts its overlay and the layers that no other container uses. A failure
+    /// is logged: for the host the container is gone.
+    pub async fn unmount(&self, container: &str) {
         let shutdown = ShutdownContainerRequest {
             container_id: container.to_owned(),
             ..Default::default()
         };
-        logged(
+        succeeds(
             format!("shut down container {container}"),
-            vm.agent().shutdown_container(agent_call(), &shutdown),
+            self.vm.agent().shutdown_container(agent_call(), &shutdown),
         )
         .await;
         let overlay = UnmountOverlayRequest {
@@ -75,90 +104,97 @@ impl Mounted {
             ..Default::default()
         };
         let doing = format!("unmount the root file system of container {container}");
-        logged(doing, vm.agent().unmount_overlay(agent_call(), &overlay)).await;
-        self.unmount_layers(vm, layers).await;
+        succeeds(doing, self.vm.agent().unmount_overlay(agent_call(), &overlay)).await;
+        self.unmount_layers().await;
     }
 
-    /// Gives every new layer a place on the layer disk.
-    async fn attach(&mut self, vm: &Vm, layers: &[CachedLayer]) -> Result<(), Error> {
+    async fn unmount_layers(&self) {
+        for layer in self.layers.iter().rev() {
+            layer.unmount(&self.vm).await;
+        }
+    }
+}
+
+impl LayerDisk {
+    /// Appends each layer that is new to the layer disk; returns all of `layers` in their order.
+    async fn attach(&self, vm: &Vm, layers: &[CachedLayer]) -> Result<Vec<Arc<Layer>>, Error> {
+        let mut disk = self.disk.lock().await;
         let mut new: Vec<&CachedLayer> = Vec::new();
         for layer in layers {
-            if !self.layers.contains_key(&layer.root_hash) && !new.iter().any(|n| n.root_hash == layer.root_hash) {
+            if !disk.contains_key(&layer.root_hash) && !new.iter().any(|n| n.root_hash == layer.root_hash) {
                 new.push(layer);
             }
         }
-        if new.is_empty() {
-            return Ok(());
-        }
-        let files: Result<Vec<_>, _> = new.iter().map(|layer| Ok((layer.file.try_clone()?, layer.bytes()))).collect();
-        let files = files.map_err(|e| Error::Control(crate::vm::ControlError::Socket(e)))?;
-        let sectors = vm.append(files).await?;
-        for (layer, first_sector) in new.into_iter().zip(sectors) {
-            let slot = u32::try_from(self.layers.len()).unwrap_or(u32::MAX);
-            log::info!("layer {} is slot {slot}, sector {first_sector}", layer.diff_id);
-            self.layers.insert(
-                layer.root_hash,
-                Attached {
+        if !new.is_empty() {
+            let files: Result<Vec<_>, _> = new.iter().map(|layer| Ok((layer.file.try_clone()?, layer.bytes()))).collect();
+            let files = files.map_err(|e| Error::Control(ControlError::Socket(e)))?;
+            let sectors = vm.append(files).await?;
+            for (layer, first_sector) in new.into_iter().zip(sectors) {
+                let slot = u32::try_from(disk.len()).unwrap_or(u32::MAX);
+                log::info!("layer {} is slot {slot}, sector {first_sector}", layer.diff_id);
+                let attached = Layer {
                     slot,
                     first_sector,
-                    users: 0,
-                    doubtful: false,
-                },
-            );
+                    mount: Mutex::default(),
+                };
+                disk.insert(layer.root_hash, Arc::new(attached));
+            }
         }
-        Ok(())
+        layers
+            .iter()
+            .map(|layer| disk.get(&layer.root_hash).cloned().ok_or(Error::Control(ControlError::Unexpected)))
+            .collect()
     }
+}
 
-    async fn mount_layer(&mut self, vm: &Vm, layer: &CachedLayer) -> Result<(), Error> {
-        let Some(attached) = self.layers.get_mut(&layer.root_hash) else {
-            return Err(Error::Sandbox("without a layer that was attached"));
-        };
-        if attached.users == 0 {
-            if attached.doubtful {
-                unmount_layer(vm, attached).await;
+impl Layer {
+    /// Mounts it for one more container.
+    async fn mount(&self, vm: &Vm, layer: &CachedLayer) -> Result<(), Error> {
+        let mut mount = self.mount.lock().await;
+        if mount.users == 0 {
+            if mount.uncertain {
+                self.unmount_in_guest(vm, &mut mount).await;
             }
             let request = MountLayerRequest {
-                slot: attached.slot,
-                first_sector: attached.first_sector,
+                slot: self.slot,
+                first_sector: self.first_sector,
                 data_blocks: layer.data_blocks,
                 total_blocks: layer.total_blocks,
                 root_hash: layer.root_hash.to_vec(),
                 ..Default::default()
             };
-            attached.doubtful = true;
+            mount.uncertain = true;
             let mounted = vm.agent().mount_layer(agent_call(), &request).await;
-            // A guest that answers has done it wholly or not at all.
-            attached.doubtful = matches!(&mounted, Err(error) if !matches!(error, ttrpc::Error::RpcStatus(_)));
+            // An agent that answers has mounted the layer completely or not at all.
+            mount.uncertain = matches!(&mounted, Err(error) if !matches!(error, ttrpc::Error::RpcStatus(_)));
             mounted.map_err(Error::agent(format!("mount layer sha256:{}", layer.diff_id)))?;
         }
-        attached.users += 1;
+        mount.users += 1;
         Ok(())
     }
 
-    async fn unmount_layers(&mut self, vm: &Vm, layers: &[[u8; 32]]) {
-        for root_hash in layers.iter().rev() {
-            if let Some(attached) = self.layers.get_mut(root_hash) {
-                attached.users = attached.users.saturating_sub(1);
-                if attached.users == 0 {
-                    unmount_layer(vm, attached).await;
-                }
-            }
+    /// Unmounts it for one container.
+    async fn unmount(&self, vm: &Vm) {
+        let mut mount = self.mount.lock().await;
+        mount.users = mount.users.saturating_sub(1);
+        if mount.users == 0 {
+            self.unmount_in_guest(vm, &mut mount).await;
         }
+    }
+
+    async fn unmount_in_guest(&self, vm: &Vm, mount: &mut Mount) {
+        let request = UnmountLayerRequest {
+            slot: self.slot,
+            ..Default::default()
+        };
+        mount.uncertain = true;
+        let doing = format!("unmount layer slot {}", self.slot);
+        mount.uncertain = !succeeds(doing, vm.agent().unmount_layer(agent_call(), &request)).await;
     }
 }
 
-async fn unmount_layer(vm: &Vm, attached: &mut Attached) {
-    let request = UnmountLayerRequest {
-        slot: attached.slot,
-        ..Default::default()
-    };
-    attached.doubtful = true;
-    let doing = format!("unmount layer slot {}", attached.slot);
-    attached.doubtful = !logged(doing, vm.agent().unmount_layer(agent_call(), &request)).await;
-}
-
-/// Whether it was done.
-async fn logged<T>(doing: String, call: impl Future<Output = Result<T, ttrpc::Error>>) -> bool {
+/// Whether the call succeeded; a failure is logged.
+async fn succeeds<T>(doing: String, call: impl Future<Output = Result<T, ttrpc::Error>>) -> bool {
     match call.await {
         Ok(_) => true,
         Err(error) => {

@@ -1,8 +1,8 @@
-//! Where an output is to go, by containerd's URIs: a FIFO's path (with or without `fifo://`), `file://`, `binary://`.
+//! The destination of an output, by containerd's URIs: a FIFO's path (with or without `fifo://`), `file://`, `binary://`.
 
 use std::{ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf};
 
-/// Arguments of a logging program in one URI.
+/// Most arguments of a logging program in one URI.
 const ARGUMENTS: usize = 256;
 
 /// A destination.
@@ -10,19 +10,19 @@ const ARGUMENTS: usize = 256;
 pub enum Destination {
     /// A FIFO that a client reads.
     Fifo(PathBuf),
-    /// A log file that is appended to (`ctr run --log-uri file:///var/log/web`).
+    /// A log file, which is appended to (`ctr run --log-uri file:///var/log/web`).
     File(PathBuf),
     /// A program that reads both outputs (`--log-uri 'binary:///usr/bin/logger?key=value'`).
     Program {
         /// Its path.
         path: PathBuf,
-        /// The query's keys and values in turn.
+        /// The query's keys and values, alternating.
         arguments: Vec<OsString>,
     },
 }
 
 impl Destination {
-    /// Reads what containerd wrote; `None` for a scheme that is not known, or a URI that cannot be decoded.
+    /// Parses containerd's URI; `None` for an unknown scheme, or where it cannot be decoded.
     pub fn parse(text: &str) -> Option<Self> {
         let Some((scheme, rest)) = text.split_once("://") else {
             return Some(Self::Fifo(text.into()));
@@ -42,7 +42,7 @@ impl Destination {
                 let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
                 let mut arguments = Vec::new();
                 for pair in pairs {
-                    // A key without a value is followed by an empty argument, as containerd does it.
+                    // A key without a value is followed by an empty argument, as in containerd.
                     let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
                     arguments.extend([decoded(key, true)?, decoded(value, true)?]);
                 }
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_none_of_them() {
+    fn other_schemes_are_refused() {
         for bad in [
             "npipe:///x",
             "file://relative",

@@ -1,8 +1,8 @@
 //! A logging program by containerd's convention: it reads the process's standard output from descriptor 3 and its
-//! standard error from 4, closes (or writes) 5 when it is ready, and knows by `CONTAINER_ID` and `CONTAINER_NAMESPACE`
-//! whose they are. Nothing else of the shim's environment or descriptors reaches it.
+//! standard error from 4, closes (or writes) 5 when it is ready, and gets `CONTAINER_ID` and `CONTAINER_NAMESPACE`. It
+//! inherits nothing else of the shim's environment or descriptors.
 
-use crate::vm::starting_alone;
+use crate::spawn_lock::spawn_lock;
 use nix::{
     fcntl::OFlag,
     spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn},
@@ -36,15 +36,15 @@ const LAST: i32 = 5;
 /// A running logging program. Dropping this ends it.
 pub struct Logger(Arc<Mutex<Option<Pid>>>);
 
-/// What a program was started with.
+/// A program that has started.
 pub struct Started {
     /// The program.
     pub logger: Logger,
-    /// Where the process's standard output goes.
+    /// For the process's standard output.
     pub stdout: PipeWriter,
-    /// Where the process's standard error goes.
+    /// For the process's standard error.
     pub stderr: PipeWriter,
-    /// Ends with the program.
+    /// Waits for the program's exit.
     pub ended: JoinHandle<()>,
 }
 
@@ -60,7 +60,7 @@ impl Logger {
         let logger = Self(running.clone());
         let ended = tokio::task::spawn_blocking(move || wait(pid, &running));
         let mut ready = pipe::Receiver::from_owned_fd(ready.into())?;
-        // An end of file, also that of a program that has ended, means the same as a byte, as with containerd's own shim.
+        // An end of file, also of a program that has exited, means the same as a byte, as in containerd's own shim.
         tokio::time::timeout(READY, ready.read(&mut [0])).await.map_err(io::Error::from)??;
         Ok(Started {
             logger,
@@ -75,7 +75,7 @@ fn lock(running: &Mutex<Option<Pid>>) -> MutexGuard<'_, Option<Pid>> {
     running.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits for the program's end. It is reaped under the lock, so that nobody signals a number that was given away.
+/// Waits for the program's exit. It is reaped under the lock, so that a reused process id is never signalled.
 fn wait(pid: Pid, running: &Mutex<Option<Pid>>) {
     while waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) == Err(nix::errno::Errno::EINTR) {}
     let mut running = lock(running);
@@ -94,7 +94,7 @@ fn signal(running: &Mutex<Option<Pid>>, signal: Signal) -> bool {
 impl Drop for Logger {
     fn drop(&mut self) {
         if signal(&self.0, Signal::SIGTERM) {
-            log::warn!("a logging program has outlived its streams and is ended");
+            log::warn!("a logging program has outlived its streams; it gets SIGTERM");
             let running = self.0.clone();
             std::thread::spawn(move || {
                 std::thread::sleep(TERM_GRACE);
@@ -115,7 +115,7 @@ fn spawn(program: &Path, arguments: &[OsString], namespace: &str, id: &str, ends
         CString::new(format!("CONTAINER_ID={id}"))?,
         CString::new(format!("CONTAINER_NAMESPACE={namespace}"))?,
     ];
-    // Out of the way of the numbers they are to get.
+    // Away from the numbers that they are duplicated to.
     let ends = ends.map(|end| above(end, LAST));
     let mut actions = PosixSpawnFileActions::init()?;
     for standard in 0..=2 {
@@ -133,7 +133,7 @@ fn spawn(program: &Path, arguments: &[OsString], namespace: &str, id: &str, ends
     let mut default = SigSet::empty();
     default.add(Signal::SIGPIPE);
     attributes.set_sigdefault(&default)?;
-    let _alone = starting_alone();
+    let _lock = spawn_lock();
     Ok(posix_spawn(path.as_c_str(), &actions, &attributes, &args, &environment)?)
 }
 

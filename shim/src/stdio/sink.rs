@@ -1,4 +1,4 @@
-//! Where outputs go: a FIFO that a client reads, a file that is appended to, or a program's pipe.
+//! Open outputs: a FIFO that a client reads, a file that is appended to, or a program's pipe.
 
 use super::{
     StdioError, StdioPaths,
@@ -25,7 +25,7 @@ pub enum Sink {
     Pipe(Sender),
     /// A log file.
     File(File),
-    /// Nobody takes it any more.
+    /// A write has failed; further output is discarded.
     Closed,
 }
 
@@ -35,12 +35,12 @@ pub struct Outputs {
     pub stdout: Option<Sink>,
     /// Standard error; with a terminal there is none.
     pub stderr: Option<Sink>,
-    /// The program that reads both, and its end.
+    /// The program that reads both, and the task that waits for its exit.
     pub logger: Option<(Logger, JoinHandle<()>)>,
 }
 
 impl Outputs {
-    /// Opens what `paths` names, without waiting for a reader.
+    /// Opens the outputs of `paths`, without waiting for a reader.
     pub async fn open(paths: &StdioPaths) -> Result<Self, StdioError> {
         let wanted = |path: &str| (!path.is_empty()).then(|| path.to_owned());
         let stdout = wanted(&paths.stdout);
@@ -59,7 +59,7 @@ impl Outputs {
         })
     }
 
-    /// One program takes both, as containerd has it; what the process does not have ends at once.
+    /// One program reads both, as in containerd; an output that the process does not have ends at once.
     fn of_program(started: Started, with_stderr: bool) -> io::Result<Self> {
         let sink = |writer: PipeWriter| Sender::from_owned_fd(OwnedFd::from(writer)).map(Sink::Pipe);
         Ok(Self {
@@ -85,7 +85,7 @@ impl Sink {
         }
     }
 
-    /// Writes all of `bytes`, waiting while the reader is slow, and tells `moved` of each part that it took.
+    /// Writes all of `bytes`, waiting for a slow reader, and reports each written part to `moved`.
     pub async fn write(&mut self, mut bytes: &[u8], moved: impl Fn(usize)) {
         let mut written = Ok(());
         while !bytes.is_empty() && written.is_ok() {
@@ -106,13 +106,13 @@ impl Sink {
             }
         }
         if let Err(error) = written {
-            log::warn!("an output cannot be written, the rest of it is discarded: {error}");
+            log::warn!("cannot write an output, the rest of it is discarded: {error}");
             *self = Self::Closed;
         }
     }
 }
 
-/// Opened as containerd's own shim does it, its directory included.
+/// Opens a log file as containerd's own shim does: its directory is created too.
 fn log_file(path: &Path) -> io::Result<Sink> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;

@@ -1,4 +1,4 @@
-//! Streams between FIFOs and a socket that plays VMM and guest.
+//! Streams between FIFOs and a socket in place of VMM and guest.
 
 use super::*;
 use nix::{sys::stat::Mode, unistd::mkfifo};
@@ -68,7 +68,7 @@ fn client(path: &str) -> std::thread::JoinHandle<Vec<u8>> {
 }
 
 #[tokio::test]
-async fn output_arrives_whole_before_the_end_of_the_fifo() {
+async fn output_is_complete_before_the_fifo_closes() {
     let guest = Guest::start();
     let paths = StdioPaths {
         stdout: guest.fifo("out"),
@@ -88,7 +88,7 @@ async fn output_arrives_whole_before_the_end_of_the_fifo() {
 }
 
 #[tokio::test]
-async fn input_ends_after_close_io_and_the_clients_end_and_not_before() {
+async fn input_ends_only_after_close_io_and_the_clients_close() {
     let guest = Guest::start();
     let paths = StdioPaths {
         stdin: guest.fifo("in"),
@@ -105,12 +105,12 @@ async fn input_ends_after_close_io_and_the_clients_end_and_not_before() {
             .write_all(text.as_bytes())
             .unwrap();
     };
-    // The first client comes and goes: no end of file.
+    // The first client connects and closes: no end of file.
     write("one ", path.clone());
     let mut buffer = [0; 4];
     timeout(SOON, stream.read_exact(&mut buffer)).await.unwrap().unwrap();
     assert!(timeout(Duration::from_millis(50), stream.read(&mut buffer)).await.is_err());
-    // The second writes, then CloseIO: everything arrives, then the end.
+    // The second writes, then CloseIO: all bytes arrive, then the end of file.
     let second = OpenOptions::new().write(true).open(&path).unwrap();
     (&second).write_all(b"two").unwrap();
     streams.close_stdin();
@@ -134,7 +134,7 @@ async fn a_terminal_has_one_output() {
 }
 
 #[tokio::test]
-async fn files_are_appended_to_and_other_schemes_refused() {
+async fn files_are_appended_to_and_other_schemes_are_refused() {
     let guest = Guest::start();
     let log = guest.dir.path().join("log");
     std::fs::write(&log, "old\n").unwrap();
@@ -157,7 +157,7 @@ async fn files_are_appended_to_and_other_schemes_refused() {
     assert!(matches!(refused, Err(StdioError::Scheme { .. })));
 }
 
-/// Writes what a logging program is given into `dir`.
+/// A logging program that writes its input and arguments into `dir`.
 fn logging_program(dir: &Path) -> String {
     let script = dir.join("logger");
     let text = format!(

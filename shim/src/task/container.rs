@@ -1,16 +1,16 @@
 //! A container and its processes, and the table of all containers.
 
-use super::process::{Process, ProcessState};
-use crate::{error::Error, sandbox::Rootfs, stdio::StdioPaths, vm::Vm};
+use super::process::{Process, ProcessState, lock};
+use crate::{bundle::Role, error::Error, sandbox::Rootfs, stdio::StdioPaths, vm::Vm};
 use agent_protocol::valid_caller_id;
 use containerd_shim_protos::{
-    api::{ExecProcessRequest, ProcessInfo},
+    api::{ExecProcessRequest, ProcessInfo, StateResponse, Status},
     shim::oci::ProcessDetails,
 };
 use protobuf::{Message, MessageFull, well_known_types::any::Any};
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
 use tokio::sync::Notify;
 
@@ -20,7 +20,9 @@ pub struct Container {
     pub id: String,
     /// Bundle directory.
     pub bundle: String,
-    /// Where its root file system is mounted.
+    /// What it is in its sandbox.
+    pub role: Role,
+    /// Its root file system, mounted in the guest.
     pub rootfs: Rootfs,
     /// Its first process.
     pub init: Arc<Process>,
@@ -28,11 +30,12 @@ pub struct Container {
 }
 
 impl Container {
-    /// A container whose init was made.
-    pub fn new(id: String, bundle: String, rootfs: Rootfs, init: Arc<Process>) -> Self {
+    /// A container whose init the agent has created.
+    pub fn new(id: String, bundle: String, role: Role, rootfs: Rootfs, init: Arc<Process>) -> Self {
         Self {
             id,
             bundle,
+            role,
             rootfs,
             init,
             execs: Mutex::default(),
@@ -59,10 +62,10 @@ impl Container {
         })
     }
 
-    /// Registers a further process, to be started later.
+    /// Registers an exec, to be started later.
     ///
     /// # Errors
-    /// When the id is taken or no id, or the container has ended or stands still.
+    /// When the id is taken or not valid, or the container has ended or is paused.
     pub fn add_exec(&self, request: ExecProcessRequest) -> Result<(), Error> {
         valid_caller_id(&request.exec_id).map_err(|_| Error::Invalid("the exec id is not an identifier"))?;
         if let state @ (ProcessState::Stopped | ProcessState::Paused) = self.init.state() {
@@ -95,7 +98,7 @@ impl Container {
     /// Forgets an exec.
     ///
     /// # Errors
-    /// When somebody else has.
+    /// When another call has removed it.
     pub fn remove_exec(&self, exec: &str) -> Result<(), Error> {
         let removed = lock(&self.execs).remove(exec);
         removed.map(drop).ok_or_else(|| Error::NoExec {
@@ -137,10 +140,36 @@ impl Container {
             });
         std::iter::once(init).chain(execs).collect()
     }
+
+    /// The answer to `State` for one of its processes.
+    pub fn describe(&self, process: &Process) -> StateResponse {
+        let status = match process.state() {
+            ProcessState::Created | ProcessState::Starting => Status::CREATED,
+            ProcessState::Running if self.init.state() == ProcessState::Paused => Status::PAUSED,
+            ProcessState::Running => Status::RUNNING,
+            ProcessState::Paused => Status::PAUSED,
+            ProcessState::Stopped => Status::STOPPED,
+        };
+        let exit = process.exit();
+        StateResponse {
+            id: self.id.clone(),
+            bundle: self.bundle.clone(),
+            pid: process.pid(),
+            status: status.into(),
+            stdin: process.paths().stdin.clone(),
+            stdout: process.paths().stdout.clone(),
+            stderr: process.paths().stderr.clone(),
+            terminal: process.paths().terminal,
+            exit_status: exit.as_ref().map(|exit| exit.status).unwrap_or_default(),
+            exited_at: exit.map(|exit| exit.at).into(),
+            exec_id: process.exec_id.clone(),
+            ..Default::default()
+        }
+    }
 }
 
 enum Entry {
-    /// Being created; notified when its creation shall be given up.
+    /// Being created; notified to abort the creation.
     Creating(Arc<Notify>),
     Ready(Arc<Container>),
 }
@@ -158,7 +187,7 @@ impl Containers {
         }
     }
 
-    /// Takes the id for a container to be created; the notice tells when to give up.
+    /// Reserves the id of a container to be created; the returned notice aborts the creation.
     ///
     /// # Errors
     /// When the id is taken.
@@ -172,14 +201,14 @@ impl Containers {
         Ok(abort)
     }
 
-    /// Gives up a creation under way.
+    /// Aborts a creation under way.
     pub fn abort(&self, id: &str) {
         if let Some(Entry::Creating(abort)) = lock(&self.0).get(id) {
             abort.notify_one();
         }
     }
 
-    /// Puts a created container in its reserved place.
+    /// Replaces a reservation by the created container.
     pub fn insert(&self, container: Arc<Container>) {
         lock(&self.0).insert(container.id.clone(), Entry::Ready(container));
     }
@@ -187,7 +216,7 @@ impl Containers {
     /// Removes a container; true when it was the last.
     ///
     /// # Errors
-    /// When somebody else has removed it.
+    /// When another call has removed it.
     pub fn remove(&self, id: &str) -> Result<bool, Error> {
         let mut entries = lock(&self.0);
         match entries.remove(id) {
@@ -218,17 +247,12 @@ impl Containers {
     }
 }
 
-/// Every value is changed in one step, so what a panicking thread left behind is sound.
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_taken_from_the_first_moment_and_found_only_when_ready() {
+    fn an_id_is_reserved_at_once_and_found_when_created() {
         let containers = Containers::default();
         let _abort = containers.reserve("web").unwrap();
         assert!(matches!(containers.reserve("web"), Err(Error::ContainerExists(_))));
@@ -240,7 +264,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_creation_can_be_given_up_before_anybody_listens() {
+    async fn an_abort_before_the_first_await_is_not_lost() {
         let containers = Containers::default();
         let abort = containers.reserve("web").unwrap();
         containers.abort("web");

@@ -1,16 +1,14 @@
 //! `Create`: bundle → configuration and policy → VM and layers → streams → the container in the guest.
 
-use super::{
-    Tasks,
-    container::Container,
-    process::{self, Process},
-};
+use super::{Tasks, container::Container, exit, process::Process};
 use crate::{
-    bundle::{Bundle, BundleError, note_state},
+    bundle::{Bundle, BundleError, Role, note_state},
     config::Config,
     error::Error,
-    sandbox::{Rootfs, agent_call, explain},
+    layers,
+    sandbox::{Rootfs, SandboxSpec, agent_call, with_vm_exit},
     stdio::{StdioPaths, Streams},
+    vm::Vm,
 };
 use agent_protocol::{CreateContainerRequest, valid_caller_id};
 use containerd_shim_protos::{
@@ -24,83 +22,105 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::time::timeout;
+use tokio::{sync::Notify, time::timeout};
 
 /// Runtime options as containerd's `ctr --runtime-config-path` and CRI send them.
 const OPTIONS_TYPE: &str = "runtimeoptions.v1.Options";
 
-/// Creates a container; a failure leaves nothing, not even the VM if nobody else is in it.
+/// Creates a container; a failure leaves nothing, and ends the VM if it has no other container.
 pub async fn create(tasks: &Arc<Tasks>, request: CreateTaskRequest) -> Result<CreateTaskResponse, Error> {
-    crate::phase::reached("create");
+    crate::timeline::reached("create");
     valid_caller_id(&request.id).map_err(|_| Error::Invalid("the container id is not an identifier"))?;
     if !request.checkpoint.is_empty() {
         return Err(Error::Unimplemented("restoring a checkpoint"));
     }
     let abort = tasks.containers.reserve(&request.id)?;
-    let built = if request.id == tasks.sandbox.id() {
-        // The VM goes with it, whatever was under way in there.
-        tokio::select! {
-            built = build(tasks, &request) => built,
-            () = abort.notified() => Err(Error::Aborted),
-        }
-    } else {
-        // The guest carries out what it was asked, whether anybody waits for it or not: what is half done in a VM that others
-        // live in could never be undone.
-        let built = build(tasks, &request).await;
-        match timeout(Duration::ZERO, abort.notified()).await {
-            Ok(()) => given_up(tasks, built).await,
-            Err(_) => built,
-        }
-    };
-    let container = match built {
+    let container = match build(tasks, &request, &abort).await {
         Ok(container) => container,
         Err(error) => {
-            log::warn!("container {} was not created: {}", request.id, crate::error::describe(&error));
+            log::warn!("container {} was not created: {}", request.id, crate::describe::describe(&error));
             tasks.after_failure(&request.id).await;
             return Err(error);
         }
     };
     let pid = container.vm().pid();
     tasks.containers.insert(container.clone());
-    crate::phase::reached("created");
+    crate::timeline::reached("created");
     tasks.events.publish(TASK_CREATE_EVENT_TOPIC, &created(request, pid));
-    process::watch(container.clone(), container.init.clone(), tasks.events.clone());
+    exit::watch(container.clone(), container.init.clone(), tasks.events.clone());
     Ok(CreateTaskResponse { pid, ..Default::default() })
 }
 
-/// Takes back what was built for a container that nobody wants any more.
-async fn given_up(tasks: &Tasks, built: Result<Arc<Container>, Error>) -> Result<Arc<Container>, Error> {
-    let container = built?;
-    tasks.sandbox.release(&container.id, &container.rootfs).await;
-    Err(Error::Aborted)
+/// Builds the container until `abort` is notified.
+async fn build(tasks: &Tasks, request: &CreateTaskRequest, abort: &Notify) -> Result<Arc<Container>, Error> {
+    let bundle = Bundle::read(Path::new(&request.bundle))?;
+    let role = bundle.group(&request.id).role;
+    if role == Role::Sandbox {
+        // The VM ends with its sandbox's container, whatever was under way in it.
+        return tokio::select! {
+            built = build_as(tasks, request, &bundle, role) => built,
+            () = abort.notified() => Err(Error::Aborted),
+        };
+    }
+    // The guest completes a call even if the shim stops waiting for it. In a VM with other containers a half-built container
+    // could not be taken back, so the creation is completed first.
+    let container = build_as(tasks, request, &bundle, role).await?;
+    match timeout(Duration::ZERO, abort.notified()).await {
+        Ok(()) => {
+            tasks.sandbox.remove_container(&container.id, &container.rootfs).await;
+            Err(Error::Aborted)
+        }
+        Err(_) => Ok(container),
+    }
 }
 
-async fn build(tasks: &Tasks, request: &CreateTaskRequest) -> Result<Arc<Container>, Error> {
-    let bundle = Bundle::read(Path::new(&request.bundle))?;
+async fn build_as(tasks: &Tasks, request: &CreateTaskRequest, bundle: &Bundle, role: Role) -> Result<Arc<Container>, Error> {
     let config = match config_path(request.options.as_ref()) {
         Some(path) => Config::load(&path)?,
         None => Config::load_default()?,
     };
     let config = config.with_annotations(bundle.annotations())?;
     let spec = bundle.for_agent()?;
-    // Before anything is booted: whatever becomes of this process, its clean-up finds the VM.
-    note_state(Path::new(&request.bundle), &tasks.sandbox.state_path(&config)).map_err(BundleError::Note)?;
-    let rootfs = tasks.sandbox.prepare(&request.id, &bundle, config).await?;
+    // Before the boot: if this process dies, `delete` finds the VM.
+    let state = tasks.sandbox.state_path(&config.state_dir);
+    note_state(Path::new(&request.bundle), &state).map_err(BundleError::Note)?;
+    let cache_dir = config.cache_dir.clone();
+    let layers = async {
+        let found = layers::of_container(&tasks.containerd, tasks.sandbox.namespace(), &request.id, &cache_dir).await;
+        crate::timeline::reached("layers");
+        found.map_err(Error::from)
+    };
+    // In parallel: the first failure cancels the other.
+    let (vm, layers) = tokio::try_join!(vm(tasks, bundle, role, config), layers)?;
+    crate::timeline::reached("sandbox");
+    let rootfs = tasks.sandbox.add_container(&vm, &request.id, &layers).await?;
+    crate::timeline::reached("rootfs");
     match make(tasks, request, spec, &rootfs).await {
         Ok(init) => Ok(Arc::new(Container::new(
             request.id.clone(),
             request.bundle.clone(),
+            role,
             rootfs,
             Arc::new(init),
         ))),
         Err(error) => {
-            let error = explain(&rootfs.vm, error).await;
-            // In a VM of its own it goes with the VM.
-            if request.id != tasks.sandbox.id() {
-                tasks.sandbox.release(&request.id, &rootfs).await;
+            let error = with_vm_exit(&rootfs.vm, error).await;
+            // The sandbox's own container is removed with the VM.
+            if role != Role::Sandbox {
+                tasks.sandbox.remove_container(&request.id, &rootfs).await;
             }
             Err(error)
         }
+    }
+}
+
+/// The sandbox's VM, booted for this container if it is the first. A CRI container never boots it: the policy is the sandbox
+/// container's.
+async fn vm(tasks: &Tasks, bundle: &Bundle, role: Role, config: Config) -> Result<Arc<Vm>, Error> {
+    match tasks.sandbox.running().await? {
+        Some(vm) => Ok(vm),
+        None if role == Role::Member => Err(Error::Sandbox("not booted")),
+        None => tasks.sandbox.boot(SandboxSpec::new(bundle, config)?).await,
     }
 }
 
@@ -131,7 +151,7 @@ async fn make(tasks: &Tasks, request: &CreateTaskRequest, spec: Vec<u8>, rootfs:
     Ok(Process::init(paths, streams, rootfs.vm.pid()))
 }
 
-/// `config_path` (field 2) of `runtimeoptions.v1.Options`; other options, runc's for example, are not ours to read.
+/// `config_path` (field 2) of `runtimeoptions.v1.Options`; other options, for example runc's, are ignored.
 fn config_path(options: Option<&Any>) -> Option<PathBuf> {
     let options = options.filter(|any| any.type_url.rsplit('/').next() == Some(OPTIONS_TYPE))?;
     let mut input = CodedInputStream::from_bytes(&options.value);
@@ -177,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn the_configuration_may_come_with_the_runtimes_options() {
+    fn runtime_options_may_name_the_configuration() {
         // type_url = "x" (field 1), config_path = "/c" (field 2), as protobuf.
         let value = b"\x0a\x01x\x12\x02/c";
         assert_eq!(config_path(Some(&options("runtimeoptions.v1.Options", value))), Some("/c".into()));

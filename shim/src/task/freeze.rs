@@ -1,4 +1,4 @@
-//! `Pause` and `Resume`: the cgroup freezer in the guest, and what containerd is told of it.
+//! `Pause` and `Resume`: the cgroup freezer in the guest, and the events of it.
 
 use super::{
     container::Container,
@@ -11,9 +11,9 @@ use containerd_shim_protos::{
     topics::{TASK_PAUSED_EVENT_TOPIC, TASK_RESUMED_EVENT_TOPIC},
 };
 
-/// Stops every process of a running container.
+/// Freezes every process of a running container.
 pub async fn pause(container: &Container, events: &Publisher) -> Result<(), Error> {
-    // A start or an exit being told comes first; an exit after this pause is told after it.
+    // A start or an exit under way is published first, a later exit after this pause.
     let _order = container.init.in_order().await;
     check(&container.init, "pause", ProcessState::Running)?;
     let request = PauseContainerRequest {
@@ -32,7 +32,7 @@ pub async fn pause(container: &Container, events: &Publisher) -> Result<(), Erro
     Ok(())
 }
 
-/// Lets the processes of a paused container go on.
+/// Thaws the processes of a paused container.
 pub async fn resume(container: &Container, events: &Publisher) -> Result<(), Error> {
     let _order = container.init.in_order().await;
     check(&container.init, "resume", ProcessState::Paused)?;

@@ -1,4 +1,4 @@
-//! `TaskOOM`: one event for each process of a container that the guest's kernel ended for want of memory.
+//! `TaskOOM`: one event for each process of a container that the guest's kernel OOM-killed.
 
 use super::container::Container;
 use crate::events::Publisher;
@@ -6,13 +6,13 @@ use agent_protocol::WaitOomRequest;
 use containerd_shim_protos::{events::task::TaskOOM, topics::TASK_OOM_EVENT_TOPIC};
 use std::{sync::Arc, time::Duration};
 
-/// Events from one answer of the agent; a guest that claims more is not believed.
+/// Most events for one answer of the agent, whatever the guest claims.
 const EVENTS_PER_ANSWER: u64 = 8;
-/// Between two answers, so that no guest can fill containerd's events, or push its own exit out of ours.
+/// Pause between two answers, so that no guest can flood containerd with events, or fill the shim's queue of them.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Tells events until the container's init has ended, or its VM has.
-pub async fn tell(container: Arc<Container>, events: Publisher) {
+/// Publishes events until the container's init has ended, or its VM has.
+pub async fn publish(container: Arc<Container>, events: Publisher) {
     let mut seen = 0;
     loop {
         let request = WaitOomRequest {
@@ -27,11 +27,11 @@ pub async fn tell(container: Arc<Container>, events: Publisher) {
         };
         let answer = match answer {
             Ok(answer) => answer,
-            Err(error) => return log::warn!("want of memory in container {} goes untold: {error}", container.id),
+            Err(error) => return log::warn!("no more OOM events of container {}: {error}", container.id),
         };
         let new = answer.kills.saturating_sub(seen);
         if new > EVENTS_PER_ANSWER {
-            log::warn!("{new} processes of container {} were ended for want of memory", container.id);
+            log::warn!("{new} processes of container {} were OOM-killed", container.id);
         }
         for _ in 0..new.min(EVENTS_PER_ANSWER) {
             let event = TaskOOM {

@@ -74,7 +74,7 @@ async fn execs_come_and_go() {
     assert_eq!(world.wait("e").await, Ok(143));
     assert_eq!(world.delete("e").await, Ok(143));
     assert!(world.guest.asked("delete"));
-    // One that never started can be forgotten, and whoever waits for it is told.
+    // One that never started can be deleted, which ends a wait for it.
     world.exec("never").await.unwrap();
     let (waited, deleted) = tokio::join!(world.wait("never"), world.delete("never"));
     assert!(waited == deleted && waited == Ok(KILLED), "{waited:?} {deleted:?}");
@@ -92,7 +92,7 @@ async fn execs_come_and_go() {
 }
 
 #[tokio::test]
-async fn a_denied_exec_says_why_and_the_container_goes_on() {
+async fn a_denied_exec_reports_the_reason_and_leaves_the_container_running() {
     let world = World::new().await;
     world.start("").await.unwrap();
     world.exec("e").await.unwrap();
@@ -126,7 +126,7 @@ async fn a_created_container_can_be_killed() {
 }
 
 #[tokio::test]
-async fn a_signal_may_be_denied_but_the_last_resort_works() {
+async fn a_signal_may_be_denied_but_sigkill_works() {
     let world = World::new().await;
     world.start("").await.unwrap();
     world.guest.deny("signal");
@@ -147,7 +147,7 @@ async fn a_guest_that_refuses_everything_can_be_killed() {
 }
 
 #[tokio::test]
-async fn what_has_ended_costs_no_vm() {
+async fn a_kill_of_an_ended_process_does_not_end_the_vm() {
     let world = World::new().await;
     world.start("").await.unwrap();
     world.guest.refuse("signal", Code::NOT_FOUND);
@@ -156,7 +156,7 @@ async fn what_has_ended_costs_no_vm() {
 }
 
 #[tokio::test]
-async fn the_end_of_the_vm_is_the_end_of_everything_in_it() {
+async fn every_process_ends_with_the_vm() {
     let world = World::new().await;
     let pid = world.start("").await.unwrap();
     world.exec("e").await.unwrap();
@@ -169,7 +169,7 @@ async fn the_end_of_the_vm_is_the_end_of_everything_in_it() {
 }
 
 #[tokio::test]
-async fn a_shim_that_a_restarted_containerd_finds_without_a_container_ends() {
+async fn a_shim_without_a_container_ends_after_a_restart_of_containerd() {
     let world = World::new().await;
     let connect = || ConnectRequest {
         id: "web".into(),
@@ -182,8 +182,8 @@ async fn a_shim_that_a_restarted_containerd_finds_without_a_container_ends() {
     world.wait("").await.unwrap();
     world.delete("").await.unwrap();
     world.service.connect(&context(), connect()).await.unwrap();
-    timeout(SOON, world.finished.notified()).await.expect("the end");
-    // One that is being created: the end comes with its failure.
+    timeout(SOON, world.finished.notified()).await.expect("the shim ends");
+    // While a container is being created, the shim ends when that fails.
     let world = World::new().await;
     world.start("").await.unwrap();
     world.kill("", 9).await.unwrap();
@@ -193,11 +193,11 @@ async fn a_shim_that_a_restarted_containerd_finds_without_a_container_ends() {
     world.service.connect(&context(), connect()).await.unwrap();
     assert!(timeout(Duration::from_millis(10), world.finished.notified()).await.is_err());
     world.service.0.after_failure("late").await;
-    timeout(SOON, world.finished.notified()).await.expect("the end");
+    timeout(SOON, world.finished.notified()).await.expect("the shim ends");
 }
 
 #[tokio::test]
-async fn a_shim_that_containerd_gives_up_before_its_first_container_ends() {
+async fn a_shim_that_containerd_abandons_before_its_first_container_ends() {
     let world = World::new().await;
     let bundle = world.dir.path().join("bundle-of-its-own");
     let soon = |given_up| timeout(Duration::from_millis(10), given_up);
@@ -209,7 +209,7 @@ async fn a_shim_that_containerd_gives_up_before_its_first_container_ends() {
     std::fs::create_dir(&bundle).unwrap();
     assert!(soon(world.service.abandoned(&bundle)).await.is_err(), "it may yet be asked for one");
     std::fs::remove_dir(&bundle).unwrap();
-    soon(world.service.abandoned(&bundle)).await.expect("the end");
+    soon(world.service.abandoned(&bundle)).await.expect("the shim ends");
     world.service.0.containers.reserve("late").unwrap();
     assert!(soon(world.service.abandoned(&bundle)).await.is_err(), "it is creating one");
 }
@@ -258,7 +258,7 @@ async fn unknown_ids_and_unknown_calls() {
 }
 
 #[tokio::test]
-async fn a_paused_container_takes_no_exec_and_goes_on() {
+async fn a_paused_container_refuses_execs_and_can_be_resumed() {
     let world = World::new().await;
     assert_eq!(world.pause().await, Err(Code::FAILED_PRECONDITION));
     world.start("").await.unwrap();
@@ -276,7 +276,7 @@ async fn a_paused_container_takes_no_exec_and_goes_on() {
     world.resume().await.unwrap();
     assert_eq!(world.status("").await, Ok(Status::RUNNING));
     assert_eq!(world.status("e").await, Ok(Status::RUNNING));
-    // Killed while it stands still.
+    // Killed while it is paused.
     world.pause().await.unwrap();
     world.kill("e", 9).await.unwrap();
     world.kill("", 9).await.unwrap();
@@ -284,10 +284,10 @@ async fn a_paused_container_takes_no_exec_and_goes_on() {
     assert_eq!(world.status("").await, Ok(Status::STOPPED));
     assert_eq!(world.resume().await, Err(Code::FAILED_PRECONDITION));
     let events = world.events().await;
-    let told = events
+    let published = events
         .iter()
         .filter(|topic| topic.starts_with("/tasks/pau") || topic.starts_with("/tasks/res"));
-    assert_eq!(told.collect::<Vec<_>>(), ["/tasks/paused", "/tasks/resumed", "/tasks/paused"]);
+    assert_eq!(published.collect::<Vec<_>>(), ["/tasks/paused", "/tasks/resumed", "/tasks/paused"]);
 }
 
 #[tokio::test]
@@ -321,7 +321,7 @@ async fn without_a_terminal_there_is_nothing_to_resize() {
 }
 
 #[tokio::test]
-async fn every_process_that_memory_ended_is_told_before_the_exit() {
+async fn every_oom_kill_is_published_before_the_exit() {
     let world = World::new().await;
     world.start("").await.unwrap();
     world.guest.ooms.send_modify(|kills| *kills += 1);
@@ -330,4 +330,28 @@ async fn every_process_that_memory_ended_is_told_before_the_exit() {
     assert_eq!(world.wait("").await, Ok(KILLED));
     let events = world.events().await;
     assert_eq!(events, ["/tasks/start", "/tasks/oom", "/tasks/oom", "/tasks/oom", "/tasks/exit"]);
+}
+
+#[tokio::test]
+async fn a_container_that_is_slow_to_die_delays_no_other() {
+    let world = World::new().await;
+    world.add_stopped("slow").await;
+    world.guest.slow_to_die.send_modify(|slow| slow.push("slow"));
+    let deleted = world.delete_container("slow");
+    tokio::pin!(deleted);
+    let neighbour = async {
+        while !world.guest.asked("shut down") {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        world.add_stopped("other").await;
+        world.delete_container("other").await
+    };
+    tokio::select! {
+        biased;
+        answer = &mut deleted => panic!("{answer:?}"),
+        answer = timeout(SOON, neighbour) => assert_eq!(answer.expect("a container that waits for no other"), Ok(0)),
+    }
+    world.guest.slow_to_die.send_modify(Vec::clear);
+    assert_eq!(timeout(SOON, deleted).await.unwrap(), Ok(0));
+    assert_eq!(world.status("").await, Ok(Status::CREATED));
 }

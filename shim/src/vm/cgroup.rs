@@ -1,7 +1,7 @@
 //! Puts the VMM into the pod's cgroup, so that guest memory and CPU time count against the pod.
 //!
-//! Best effort: the container's own leaf is made only where its parent exists already (kubelet makes it), and a
-//! VMM outside of it runs all the same.
+//! Best effort: the container's leaf is made only where its parent exists (kubelet makes it). A VMM that cannot be moved
+//! runs in the shim's cgroup.
 
 use std::{
     fs, io,
@@ -17,19 +17,16 @@ const V1_CONTROLLERS: [&str; 4] = ["memory", "cpu", "pids", "blkio"];
 /// Pause between attempts to remove a leaf whose last process is ending.
 const POLL: Duration = Duration::from_millis(5);
 
-/// Moves `pid` into the leaf that `cgroups_path` names; gives the directories made for it.
-pub fn place(cgroups_path: &str, pid: u32) -> Vec<PathBuf> {
-    let mut made = Vec::new();
-    for leaf in leaves(cgroups_path) {
-        match enter(&leaf, pid) {
-            Ok(()) => made.push(leaf),
-            Err(error) => log::warn!("VMM {pid} stays outside of cgroup {}: {error}", leaf.display()),
+/// Moves `pid` into each of the leaves, which are made where they do not exist.
+pub fn place(leaves: &[PathBuf], pid: u32) {
+    if leaves.is_empty() {
+        log::info!("VMM {pid} runs in the shim's cgroup: the parent of the container's cgroup does not exist on this host");
+    }
+    for leaf in leaves {
+        if let Err(error) = enter(leaf, pid) {
+            log::warn!("VMM {pid} stays outside of cgroup {}: {error}", leaf.display());
         }
     }
-    if made.is_empty() {
-        log::info!("VMM {pid} runs in the shim's cgroup: {cgroups_path:?} has no parent on this host");
-    }
-    made
 }
 
 /// The leaf that `cgroups_path` names, in each hierarchy that has its parent.
@@ -45,13 +42,13 @@ pub fn remove(leaves: &[PathBuf]) {
         if let Err(error) = fs::remove_dir(leaf)
             && error.kind() != io::ErrorKind::NotFound
         {
-            log::warn!("cgroup {} stays: {error}", leaf.display());
+            log::warn!("cannot remove cgroup {}: {error}", leaf.display());
         }
     }
 }
 
-/// Removes the leaves of a VMM that was just killed and is not our child: its threads leave one after another, and
-/// until the last has left, a leaf is busy. At most `limit` is waited.
+/// Removes the leaves of a VMM that was just killed and is not our child. A leaf is busy until the last thread has left it;
+/// waits for that at most `limit`.
 pub fn remove_within(leaves: &[PathBuf], limit: Duration) {
     let deadline = Instant::now() + limit;
     let busy = |leaf: &PathBuf| fs::remove_dir(leaf).is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy);
@@ -124,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_leads_out_of_the_hierarchy() {
+    fn no_path_leads_out_of_the_hierarchy() {
         for bad in ["", "/", "/c1", "/a/../../b", "../x/y", "a--b.slice:p:n", "noslice:p:n"] {
             assert_eq!(relative(bad), None, "{bad:?}");
         }

@@ -1,23 +1,23 @@
-//! The shim's end of the VMM's control socket: a connection per request, off the runtime's threads.
+//! Requests to the VMM's control socket: one connection each, on a blocking thread.
 
 use std::{fs::File, io, path::PathBuf};
 use vm_spec::control::{Client, ClientError, EXTENTS_PER_MESSAGE, Extent, Reply, Request};
 
-/// Why the VMM did not do what was asked.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    /// It could not be asked, or refused.
+    /// The VMM did not answer, or refused.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// A file for it cannot be opened once more.
+    /// A file for the VMM cannot be duplicated.
     #[error("cannot open a file for the VMM")]
     Socket(#[source] io::Error),
-    /// A reply to some other request.
+    /// The reply is to another request.
     #[error("the VMM's answer does not belong to the request")]
     Unexpected,
 }
 
-/// Where one VMM takes requests.
+/// The control socket of one VMM.
 #[derive(Clone)]
 pub struct Control(PathBuf);
 
@@ -27,7 +27,7 @@ impl Control {
         Self(path)
     }
 
-    /// Appends extent `i`, which lies in file `i`; gives their first sectors.
+    /// Appends extent `i`, which lies in file `i`; returns their first sectors.
     pub async fn append(&self, files: Vec<File>, extents: Vec<Extent>) -> Result<Vec<u64>, ControlError> {
         let path = self.0.clone();
         let work = move || {

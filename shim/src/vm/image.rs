@@ -1,4 +1,4 @@
-//! The guest image: kernel, initramfs, the manifest that names their digests, and what its maker signed about them.
+//! The guest image: kernel, initramfs, the manifest with their digests, and signed reference values.
 
 use agent_protocol::limits::REFERENCE_BYTES;
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -10,11 +10,11 @@ use std::{
 };
 use vm_spec::HostData;
 
-/// Signed reference values beside the image, for verifiers: COSE, which nobody on this host reads.
+/// Signed reference values beside the image, for verifiers: COSE, which this host does not parse.
 const REFERENCE: &str = "reference_info.cose";
 /// The same as a hash envelope.
 const TRANSPARENT_REFERENCE: &str = "reference_info_hash_envelope.cose";
-/// Longest of either, in bytes: the agent counts base64.
+/// Longest of either, in bytes: the agent's limit is for base64.
 const REFERENCE_FILE_BYTES: u64 = (REFERENCE_BYTES / 4 * 3) as u64;
 
 /// An opened guest image.
@@ -43,7 +43,7 @@ pub enum ImageError {
     /// A file outside of the image's directory.
     #[error("the guest image's manifest names {0:?}, which is no plain file name")]
     Name(String),
-    /// Reference values that the agent does not take.
+    /// The reference values are longer than the agent accepts.
     #[error("{} is longer than {REFERENCE_FILE_BYTES} bytes", .0.display())]
     Long(PathBuf),
 }
@@ -51,14 +51,14 @@ pub enum ImageError {
 /// Signed reference values of an image, in base64; empty where it has none.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct References {
-    /// As the image's maker signed them.
+    /// As the image's publisher signed them.
     pub plain: String,
     /// As a hash envelope.
     pub transparent: String,
 }
 
 impl References {
-    /// Reads what lies beside the image in `dir`.
+    /// Reads the reference values beside the image in `dir`.
     ///
     /// # Errors
     /// See [`ImageError`].
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn reference_values_are_there_or_not() {
+    fn reference_values_are_optional() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(References::read(dir.path()).unwrap(), References::default());
         fs::write(dir.path().join(REFERENCE), "cose").unwrap();

@@ -1,22 +1,24 @@
-//! Starts the VMM with exactly the files that its spec names.
+//! Starts the VMM with exactly the files that its spec names. The spec itself follows through a pipe.
 
 use super::{VmError, image::GuestImage};
-use crate::config::Config;
+use crate::{config::Config, spawn_lock::spawn_lock};
 use nix::{
     fcntl::{F_SETFD, FdFlag, fcntl},
-    sys::memfd::{MFdFlags, memfd_create},
     unistd::geteuid,
 };
 use sha2::{Digest, Sha256};
 use std::{
     fs::File,
-    io::{Seek, Write},
+    io::{self, PipeWriter},
     os::fd::{AsFd, AsRawFd, OwnedFd},
     path::PathBuf,
     process::Stdio,
-    sync::{Mutex, MutexGuard, PoisonError},
 };
-use tokio::process::{Child, Command};
+use tokio::{
+    io::AsyncWriteExt,
+    net::unix::pipe::Sender,
+    process::{Child, Command},
+};
 use vm_spec::{Boot, Fd, HostData, Identity, Scratch, UnprivilegedId, VmSpec, Vsock};
 
 /// Name of the VMM's program.
@@ -25,16 +27,8 @@ const PROGRAM: &str = "casemate-vmm";
 /// First user and group id of VMMs. 0x7000_0000 to 0x77ff_ffff lies between systemd's container ids and its foreign
 /// ids (systemd's "Users, Groups, UIDs and GIDs"), and below 2^31, where some programs take ids for negative.
 const FIRST_ID: u32 = 0x7000_0000;
-/// Bits of a digest that pick one of them.
+/// Bits of a digest that choose one of them.
 const ID_BITS: u32 = 27;
-
-/// Held while descriptors are open to a program being started.
-static STARTING: Mutex<()> = Mutex::new(());
-
-/// Keeps others from starting a program while this lives, as the VMM's files would be open to theirs.
-pub fn starting_alone() -> MutexGuard<'static, ()> {
-    STARTING.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Everything a VMM inherits besides its spec.
 pub struct Parts {
@@ -50,12 +44,47 @@ pub struct Parts {
     pub image: GuestImage,
 }
 
+/// A VMM that has started and waits for its spec.
+pub struct Started {
+    /// Its process.
+    pub child: Child,
+    /// Its program.
+    pub program: PathBuf,
+    /// What it waits for.
+    pub spec: UnsentSpec,
+}
+
+/// The spec of a started VMM, not sent yet. Dropping it, which the death of this process does too, ends the VMM: it reads
+/// an end of file.
+pub struct UnsentSpec {
+    json: Vec<u8>,
+    pipe: PipeWriter,
+}
+
+impl UnsentSpec {
+    /// The same with spaces behind it, as long as a test needs it.
+    #[cfg(test)]
+    pub fn padded_to(mut self, bytes: usize) -> Self {
+        self.json.resize(bytes, b' ');
+        self
+    }
+
+    /// Sends the spec; waits while the pipe is full.
+    ///
+    /// # Errors
+    /// `BrokenPipe` when the VMM has ended.
+    pub async fn send(self) -> io::Result<()> {
+        let mut pipe = Sender::from_owned_fd(self.pipe.into())?;
+        pipe.write_all(&self.json).await
+    }
+}
+
 /// Starts a VMM; `host_data` is the digest of the policy, `owner` names the sandbox on this host.
-pub fn vmm(config: &Config, host_data: [u8; 32], owner: &str, parts: Parts) -> Result<(Child, PathBuf), VmError> {
-    let spec = spec(config, host_data, identity(owner)?, &parts);
-    let spec_file = memfd(&spec.to_json()?)?;
+pub fn vmm(config: &Config, host_data: [u8; 32], owner: &str, parts: Parts) -> Result<Started, VmError> {
+    let json = spec(config, host_data, identity(owner)?, &parts).to_json()?;
+    let (spec_end, pipe) = io::pipe().map_err(|e| VmError::Io("make the pipe for the VM's spec", e))?;
     let inherited = [
-        spec_file.as_fd(),
+        spec_end.as_fd(),
         parts.control.as_fd(),
         parts.vsock.as_fd(),
         parts.console.as_fd(),
@@ -63,15 +92,15 @@ pub fn vmm(config: &Config, host_data: [u8; 32], owner: &str, parts: Parts) -> R
         parts.image.kernel.as_fd(),
         parts.image.initrd.as_fd(),
     ];
-    // Every other descriptor of this process closes on exec, and while these do not, nothing else is started.
-    let alone = starting_alone();
+    // Every other descriptor of this process closes on exec. No other program is started while these do not.
+    let lock = spawn_lock();
     for fd in inherited {
         fcntl(fd, F_SETFD(FdFlag::empty())).map_err(|e| VmError::Io("hand files to the VMM", e.into()))?;
     }
     let program = program(config);
     let started = Command::new(&program)
         .arg("--spec-fd")
-        .arg(spec_file.as_raw_fd().to_string())
+        .arg(spec_end.as_raw_fd().to_string())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(parts.console.try_clone().map_err(|e| VmError::Io("share the console's file", e))?)
@@ -80,17 +109,22 @@ pub fn vmm(config: &Config, host_data: [u8; 32], owner: &str, parts: Parts) -> R
         .process_group(0)
         .kill_on_drop(true)
         .spawn();
-    drop((parts, spec_file));
-    drop(alone);
+    // With the VMM's copy alone left, a write to the pipe of a VMM that has ended fails.
+    drop((parts, spec_end));
+    drop(lock);
     match started {
-        Ok(child) => Ok((child, program)),
+        Ok(child) => Ok(Started {
+            child,
+            program,
+            spec: UnsentSpec { json, pipe },
+        }),
         Err(error) => Err(VmError::Spawn(program, error)),
     }
 }
 
-/// A user and group of the VMM's own, so that one guest that takes its VMM over cannot signal or trace another's. Two
-/// sandboxes may meet by chance, at a thousand of them one time in 270, and only share what one user shares then.
-/// A shim that is not root cannot give ids away: its VMM stays the same user.
+/// A user and group for this VMM alone, so that a guest that takes over its VMM cannot signal or trace another VMM. The ids
+/// of two sandboxes may collide: among a thousand sandboxes with a probability of 1 in 270. A shim that is not root cannot
+/// change ids: its VMM runs as the same user.
 fn identity(owner: &str) -> Result<Option<Identity>, VmError> {
     if !geteuid().is_root() {
         return Ok(None);
@@ -126,19 +160,7 @@ fn spec(config: &Config, host_data: [u8; 32], identity: Option<Identity>, parts:
     }
 }
 
-/// The spec in memory, to be read from its start.
-fn memfd(bytes: &[u8]) -> Result<File, VmError> {
-    let made = memfd_create(c"casemate-vm-spec", MFdFlags::MFD_CLOEXEC).map_err(Into::into);
-    made.map(File::from)
-        .and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.rewind()?;
-            Ok(file)
-        })
-        .map_err(|e| VmError::Io("write the VM's spec into memory", e))
-}
-
-/// What the configuration says, else the VMM installed with this shim, else whichever `PATH` knows.
+/// The configured VMM, else the one installed beside this shim, else the one in `PATH`.
 fn program(config: &Config) -> PathBuf {
     if let Some(configured) = &config.vmm {
         return configured.clone();

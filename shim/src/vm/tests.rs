@@ -1,4 +1,4 @@
-//! Boots that fail, with programs in the VMM's place.
+//! Boots that fail, with shell scripts in place of the VMM.
 
 use super::*;
 use std::{fs, os::unix::fs::PermissionsExt};
@@ -54,7 +54,7 @@ async fn boot(node: &Node) -> VmError {
 }
 
 #[tokio::test]
-async fn a_vmm_that_ends_is_an_error_with_its_last_words() {
+async fn a_vmm_that_ends_is_an_error_with_its_console() {
     let node = node("echo 'Kernel panic - not syncing' >&2; exit 3");
     let error = boot(&node).await;
     assert!(
@@ -74,14 +74,15 @@ async fn a_vmm_that_hangs_is_killed_at_the_deadline() {
     let error = boot(&node).await;
     assert!(matches!(error, VmError::Timeout { .. }), "{error}");
     let pid: u32 = fs::read_to_string(node.dir.path().join("pid")).unwrap().trim().parse().unwrap();
-    let gone = process::ProcessId::of(pid).is_none_or(|p| !p.is_alive());
+    let gone = shim_state::ProcessId::of(pid).is_none_or(|p| !p.is_alive());
     assert!(gone, "VMM {pid} survived its deadline");
     assert!(!node.dir.path().join("run/ns").exists());
 }
 
 #[tokio::test]
 async fn the_vmm_gets_its_spec_and_the_files_in_it_and_no_more() {
-    let node = node("cat /proc/self/fd/$2 > $(dirname $0)/spec; ls -l /proc/$$/fd > $(dirname $0)/fds; exit 1");
+    let node =
+        node("d=$(dirname $0); readlink /proc/$$/fd/$2 > $d/pipe; cat /proc/self/fd/$2 > $d/spec; ls -l /proc/$$/fd > $d/fds; exit 1");
     boot(&node).await;
     let spec = VmSpecText::read(&node.dir.path().join("spec"));
     assert_eq!(spec.0.host_data.0, [7; 32]);
@@ -92,8 +93,11 @@ async fn the_vmm_gets_its_spec_and_the_files_in_it_and_no_more() {
         .filter_map(|line| line.split_once(" -> ").map(|(_, target)| target))
         .collect();
     let count = |part: &str| targets.iter().filter(|target| target.contains(part)).count();
+    // The test may itself have inherited other pipes.
+    let pipe = fs::read_to_string(node.dir.path().join("pipe")).unwrap();
+    assert!(pipe.starts_with("pipe:"), "the spec came through {pipe}");
     assert_eq!(
-        [count("/image/"), count("socket:"), count("/scratch/"), count("memfd:")],
+        [count("/image/"), count("socket:"), count("/scratch/"), count(pipe.trim())],
         [2, 2, 1, 1],
         "inherited: {fds}"
     );
@@ -110,9 +114,49 @@ impl VmSpecText {
 }
 
 #[test]
-fn a_forbidden_system_call_is_told_from_other_deaths() {
+fn a_forbidden_system_call_is_distinguished_from_other_exits() {
     assert!(describe(ExitStatus::from_raw(Signal::SIGSYS as i32)).contains("filter forbids"));
     for other in [0, Signal::SIGKILL as i32, 7 << 8] {
         assert!(!describe(ExitStatus::from_raw(other)).contains("filter"));
     }
+}
+
+/// A script that has started in place of the VMM, without its spec.
+fn started(config: &Config) -> (OwnedSandboxDir, Started) {
+    let state = OwnedSandboxDir::create(&config.state_dir, "ns", "web").unwrap();
+    let parts = spawn::Parts {
+        control: state.bind_control().unwrap(),
+        vsock: state.bind_vsock().unwrap(),
+        console: File::create(state.dir().console()).unwrap(),
+        scratch: scratch(config).unwrap(),
+        image: GuestImage::open(&config.image_dir).unwrap(),
+    };
+    let started = spawn::vmm(config, [0; 32], "ns/web", parts).unwrap();
+    (state, started)
+}
+
+#[tokio::test]
+async fn a_spec_larger_than_the_pipe_is_not_written_to_a_vmm_that_has_ended() {
+    let node = node("exit 3");
+    let (_state, mut started) = started(&node.config);
+    started.child.wait().await.unwrap();
+    let sent = timeout(Duration::from_secs(10), started.spec.padded_to(1 << 20).send())
+        .await
+        .unwrap();
+    assert_eq!(sent.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+}
+
+#[tokio::test]
+async fn a_vmm_that_never_reads_its_spec_does_not_block_the_shim() {
+    let node = node("exec sleep 1000");
+    let (state, started) = started(&node.config);
+    let pid = started.child.id().unwrap();
+    let vmm = Vmm::supervise(started.child, pid, vec![]);
+    let limit = Limit {
+        deadline: Instant::now() + Duration::from_millis(50),
+        boot_timeout: Duration::from_millis(50),
+    };
+    let sent = send_spec(&vmm, started.spec.padded_to(1 << 20), &limit, &state.dir().console()).await;
+    assert!(matches!(sent, Err(VmError::Timeout { .. })));
+    assert!(vmm.exit.borrow().is_some(), "the VMM was not ended");
 }

@@ -1,7 +1,8 @@
-//! A shim with one container, a sleeping process as its VMM, an agent that a test controls, and what containerd was told.
+//! A shim with one container, a sleeping process as its VMM, an agent that a test controls, and the published events.
 
 use super::{super::*, LIMITS, SOON};
 use crate::{
+    bundle::Role,
     config::Config,
     policy_text::PolicyText,
     sandbox::Rootfs,
@@ -31,8 +32,10 @@ use ttrpc::{
 /// What the agent of a test does, and what it was asked.
 pub(super) struct Guest {
     pub(super) exits: watch::Sender<Vec<(String, u32)>>,
-    /// Processes ended for want of memory.
+    /// Processes that were OOM-killed.
     pub(super) ooms: watch::Sender<u64>,
+    /// Containers whose shutdown hangs.
+    pub(super) slow_to_die: watch::Sender<Vec<&'static str>>,
     pub(super) calls: Mutex<Vec<String>>,
     /// Calls that are answered with an error.
     pub(super) refused: Mutex<Vec<(&'static str, Code)>>,
@@ -142,6 +145,25 @@ impl agent::Agent for Guest {
         })
     }
 
+    async fn mount_overlay(&self, _: &TtrpcContext, _: agent::MountOverlayRequest) -> ttrpc::Result<agent::MountOverlayResponse> {
+        self.judge("mount overlay").map(|()| agent::MountOverlayResponse::new())
+    }
+
+    async fn unmount_overlay(&self, _: &TtrpcContext, _: agent::UnmountOverlayRequest) -> ttrpc::Result<agent::UnmountOverlayResponse> {
+        self.judge("unmount overlay").map(|()| agent::UnmountOverlayResponse::new())
+    }
+
+    async fn shutdown_container(
+        &self,
+        _: &TtrpcContext,
+        request: agent::ShutdownContainerRequest,
+    ) -> ttrpc::Result<agent::ShutdownContainerResponse> {
+        self.judge("shut down")?;
+        let mut slow = self.slow_to_die.subscribe();
+        let _ = slow.wait_for(|slow| !slow.contains(&request.container_id.as_str())).await;
+        Ok(agent::ShutdownContainerResponse::new())
+    }
+
     async fn power_off(&self, _: &TtrpcContext, _: agent::PowerOffRequest) -> ttrpc::Result<agent::PowerOffResponse> {
         self.judge("power off")?;
         if let Some(pid) = *self.vmm.lock().unwrap() {
@@ -208,6 +230,7 @@ impl World {
         let guest = Arc::new(Guest {
             exits,
             ooms: watch::channel(0).0,
+            slow_to_die: watch::channel(Vec::new()).0,
             calls: Mutex::default(),
             refused: Mutex::default(),
             vmm: Mutex::default(),
@@ -240,18 +263,24 @@ impl World {
 
         let publisher = Publisher::start("ns".into(), address);
         let finished = Arc::new(Notify::new());
-        let service = TaskService::new(Arc::new(Sandbox::booted("web", vm.clone())), publisher.clone(), finished.clone());
+        let service = TaskService::new(
+            Arc::new(Sandbox::booted("web", vm.clone())),
+            String::new(),
+            publisher.clone(),
+            finished.clone(),
+        );
         let (streams, _) = Streams::open(&StdioPaths::default(), vm.vsock()).await.unwrap();
         let init = Arc::new(Process::init(StdioPaths::default(), streams, vm.pid()));
         let container = Arc::new(Container::new(
             "web".into(),
             "/b".into(),
-            Rootfs { vm, layers: vec![] },
+            Role::Sandbox,
+            Rootfs::empty(vm),
             init.clone(),
         ));
         service.0.containers.reserve("web").unwrap();
         service.0.containers.insert(container.clone());
-        process::watch(container, init, publisher);
+        exit::watch(container, init, publisher);
         Self {
             dir,
             guest,
@@ -260,6 +289,27 @@ impl World {
             finished,
             _servers: [events, agent],
         }
+    }
+
+    /// Adds a container to the pod and ends its init, so that it can be deleted.
+    pub(super) async fn add_stopped(&self, id: &str) {
+        self.service.0.containers.reserve(id).unwrap();
+        let vm = self.service.0.sandbox.current().unwrap();
+        let rootfs = self.service.0.sandbox.add_container(&vm, id, &[]).await.unwrap();
+        let (streams, _) = Streams::open(&StdioPaths::default(), vm.vsock()).await.unwrap();
+        let init = Arc::new(Process::init(StdioPaths::default(), streams, vm.pid()));
+        init.finish(Exit::now(0));
+        let container = Container::new(id.into(), "/b".into(), Role::Member, rootfs, init);
+        self.service.0.containers.insert(Arc::new(container));
+    }
+
+    /// Deletes a container other than `web`.
+    pub(super) async fn delete_container(&self, id: &str) -> Result<u32, Code> {
+        let request = DeleteRequest {
+            id: id.into(),
+            ..Default::default()
+        };
+        code(self.service.delete(&context(), request).await).map(|r| r.exit_status)
     }
 
     pub(super) async fn start(&self, exec: &str) -> Result<u32, Code> {

@@ -1,9 +1,8 @@
-//! What a sandbox has reached, and when: debug lines from which benchmarks see where the time goes.
+//! Time marks of a start-up, as debug lines: benchmarks read from them where the time goes.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Says at debug level that `point` was reached, with the wall clock in seconds: lines of several processes of one machine can
-/// be put in order by it.
+/// Logs that `point` was reached, with the wall clock in seconds, so that lines of several processes can be put in order.
 pub fn reached(point: &str) {
     if log::log_enabled!(log::Level::Debug)
         && let Ok(now) = SystemTime::now().duration_since(UNIX_EPOCH)
