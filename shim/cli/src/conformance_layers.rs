@@ -1,6 +1,6 @@
-//! `casemate conformance layers`: replays layer vectors through the conversion that production uses.
+//! `casemate conformance layers`: replays layer vectors through the production converter.
 
-use crate::answer::print;
+use crate::output::print;
 use ::layer::{BLOCK_BYTES, ConvertError, Limits};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
@@ -14,11 +14,11 @@ struct Vectors {
     layers: Vec<Vector>,
 }
 
-/// One layer and what the reference made of it.
+/// One layer, and hcsshim's result for it.
 #[derive(Deserialize)]
 struct Vector {
     name: String,
-    /// File beside the list.
+    /// File in the directory of the list.
     tar: String,
     /// Digest of the decompressed tar.
     tar_sha256: Option<String>,
@@ -26,7 +26,7 @@ struct Vector {
     /// Bytes of the ext4 image without the hash tree.
     image_size: Option<u64>,
     image_sha256: Option<String>,
-    /// Set where the reference refuses the layer; ours may refuse it too, or let the last entry win.
+    /// Set where hcsshim refuses the layer; this converter may refuse it too, or let the last entry win.
     error: Option<String>,
 }
 

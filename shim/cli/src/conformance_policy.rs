@@ -1,6 +1,6 @@
 //! `casemate conformance policy`: replays recorded decisions through the enforcer that the agent uses.
 
-use crate::answer::print;
+use crate::output::print;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};

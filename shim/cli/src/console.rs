@@ -1,4 +1,5 @@
-//! `casemate console`: a process of the guest itself, judged by exec_external, with this terminal or these pipes.
+//! `casemate console`: runs a process in the guest outside its containers, with this terminal or these pipes. The policy's
+//! exec_external decides about it.
 
 use agent_protocol::{
     DeleteProcessRequest, ExecExternalRequest, GUEST_ID, Stdio, StreamToken, WaitProcessRequest, agent_client, open_stream,
@@ -17,20 +18,20 @@ use tokio::net::UnixStream;
 
 /// Exit code when no program was started, as with `chroot` and `docker`.
 const NOT_STARTED: u8 = 125;
-/// The agent answers within this time; it judges and starts the program.
+/// The agent must answer within this time; it evaluates the policy and starts the program.
 const CALL: Duration = Duration::from_secs(120);
-/// What the guest shows without being told what to run.
+/// The default command: lists the guest's diagnostics.
 const SHOW: [&str; 2] = ["/init", "show"];
 
-/// What to run where.
+/// The program to run, and where.
 #[derive(Args)]
 pub struct Console {
     /// Sandbox id (for `ctr run`: the container's id)
     id: String,
-    /// Give the program this terminal
+    /// Attach the program to this terminal
     #[arg(long, short)]
     tty: bool,
-    /// `NAME=value` for the program, any number of times; else nothing but the usual PATH
+    /// `NAME=value` for the program's environment, repeatable; default: only the usual PATH
     #[arg(long, short)]
     env: Vec<String>,
     /// Working directory in the guest
@@ -41,12 +42,12 @@ pub struct Console {
     command: Vec<String>,
 }
 
-/// `PATH` that generated policies let such a process have.
+/// The environment that generated policies allow such a process.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Runs the program to its end; the exit code is its own.
+/// Runs the program and exits with its exit code.
 pub fn run(console: Console) -> ExitCode {
-    match converse(console) {
+    match run_in_guest(console) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("casemate: {error:#}");
@@ -55,19 +56,19 @@ pub fn run(console: Console) -> ExitCode {
     }
 }
 
-fn converse(console: Console) -> Result<u8> {
+fn run_in_guest(console: Console) -> Result<u8> {
     let sandbox = super::node::find(&console.id)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start a runtime")?;
     let code = runtime.block_on(attach(&sandbox.vsock_socket(), console));
-    // A read of standard input cannot be called off.
+    // A read of standard input cannot be cancelled.
     runtime.shutdown_background();
     code
 }
 
-/// A stream to the guest and the token that names it.
+/// A stream to the guest, and the token that identifies it.
 async fn stream(vsock: &Path) -> Result<(UnixStream, Vec<u8>)> {
     let mut token = StreamToken([0; 16]);
     File::open("/dev/urandom")
@@ -119,7 +120,7 @@ async fn attach(vsock: &Path, console: Console) -> Result<u8> {
         if let Ok(mut from) = duplicate(io::stdin()) {
             let _ = copy(&mut from, &mut to).await;
         }
-        // The end of the input is the program's to see.
+        // The program gets the end of file.
         let _ = to.shutdown().await;
     });
     let output = async {
@@ -135,20 +136,20 @@ async fn attach(vsock: &Path, console: Console) -> Result<u8> {
             None => Ok(0),
         }
     };
-    tokio::try_join!(output, errors).context("the streams broke")?;
+    tokio::try_join!(output, errors).context("the streams to the guest failed")?;
     let wait = WaitProcessRequest {
         container_id: GUEST_ID.to_owned(),
         exec_id: exec_id.clone(),
         ..Default::default()
     };
     let exit = agent.wait_process(ttrpc::context::Context::default(), &wait).await;
-    let exit = exit.context("the guest went away")?;
+    let exit = exit.context("the connection to the guest was lost")?;
     let delete = DeleteProcessRequest {
         container_id: GUEST_ID.to_owned(),
         exec_id,
         ..Default::default()
     };
-    // What the guest still keeps of it is its exit code alone.
+    // The guest now keeps nothing but its exit code, so a failure does not matter.
     let _ = agent.delete_process(ttrpc::context::with_duration(CALL), &delete).await;
     Ok(u8::try_from(exit.exit_status).unwrap_or(u8::MAX))
 }
@@ -159,7 +160,7 @@ fn duplicate(stream: impl AsFd) -> io::Result<tokio::fs::File> {
     Ok(tokio::fs::File::from_std(File::from(descriptor)))
 }
 
-/// The agent's own words; a denial's are made for the reader.
+/// The agent's message: a denial is written for the user.
 fn denial(error: ttrpc::Error) -> anyhow::Error {
     match error {
         ttrpc::Error::RpcStatus(status) => anyhow::Error::msg(status.message().to_owned()),
@@ -167,11 +168,11 @@ fn denial(error: ttrpc::Error) -> anyhow::Error {
     }
 }
 
-/// Rows and columns of this terminal, by `stty`; zeros if it does not tell.
+/// Rows and columns of this terminal by `stty`; zeros if they are unknown.
 fn window() -> (u32, u32) {
-    let said = Command::new("stty").arg("size").stdin(std::process::Stdio::inherit()).output();
-    let text = said
-        .map(|said| String::from_utf8_lossy(&said.stdout).into_owned())
+    let output = Command::new("stty").arg("size").stdin(std::process::Stdio::inherit()).output();
+    let text = output
+        .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
         .unwrap_or_default();
     size(&text).unwrap_or_default()
 }
@@ -181,7 +182,7 @@ fn size(text: &str) -> Option<(u32, u32)> {
     Some((rows.parse().ok()?, columns.parse().ok()?))
 }
 
-/// This terminal, passing on every key; as it was when dropped.
+/// This terminal in raw mode; dropping this restores its settings.
 struct Raw(Termios);
 
 impl Raw {
@@ -209,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stty_tells_rows_and_columns() {
+    fn the_output_of_stty_is_parsed() {
         assert_eq!(size("24 80\n"), Some((24, 80)));
         assert_eq!(size(""), None);
         assert_eq!(size("a b"), None);

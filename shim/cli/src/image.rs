@@ -1,6 +1,6 @@
 //! `casemate image build`.
 
-use crate::answer::print;
+use crate::output::print;
 use anyhow::Result;
 use guest_image::Inputs;
 use guest_image::kernel::Kind;

@@ -11,7 +11,7 @@ use tempfile::NamedTempFile;
 /// How often the progress line changes.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Converts a layer; `output` appears whole or not at all. The root hash is the last line of standard output.
+/// Converts a layer; `output` is created complete or not at all. The root hash is the last line of standard output.
 pub fn convert(input: &Path, output: &Path) -> Result<()> {
     let directory = output
         .parent()
@@ -29,13 +29,13 @@ pub fn convert(input: &Path, output: &Path) -> Result<()> {
     report(&converted)
 }
 
-/// Prints the root hash that a layer would have.
+/// Prints the root hash of a layer, without writing the image.
 pub fn hash(input: &Path) -> Result<()> {
     let converted = with_input(input, |layer| ::layer::hash(layer, &Limits::default()))?;
     report(&converted)
 }
 
-/// Temporary files are private; a layer image is no secret, and the VMM that opens it has a user of its own.
+/// Temporary files are readable by their owner only; a layer image is public, and VMMs run as other users.
 fn readable_by_all(file: &File) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     file.set_permissions(std::fs::Permissions::from_mode(0o644))
@@ -67,12 +67,12 @@ where
     result.with_context(|| format!("cannot convert {}", input.display()))
 }
 
-/// The input file, which tells a terminal how much of it has been read.
+/// The input file, with a progress line on a terminal.
 struct Progress {
     file: File,
     total: u64,
     read: u64,
-    /// When the line was last written; `None` if nobody looks.
+    /// When the line was last written; `None` without a terminal.
     shown: Option<Instant>,
 }
 

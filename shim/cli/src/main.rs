@@ -1,13 +1,13 @@
-//! `casemate`: what an operator types; each subcommand calls one library.
+//! `casemate`: the operator's command line; each subcommand calls one library.
 #![forbid(unsafe_code)]
 
-mod answer;
 mod conformance_layers;
 mod conformance_policy;
 mod console;
 mod image;
 mod layer;
 mod node;
+mod output;
 mod policy;
 
 use clap::{Parser, Subcommand};
@@ -30,17 +30,17 @@ Examples:
   casemate layer hash layer.tar.gz
   casemate ps --json
 
-Exit codes: 0 done, 1 a check failed, 2 wrong usage, 3 the command could not do its work.";
+Exit codes: 0 success, 1 a check failed, 2 wrong usage, 3 the command failed.";
 
 #[derive(Subcommand)]
 enum Command {
-    /// Make, check, try and explain policies
+    /// Generate, check, simulate and explain policies
     #[command(subcommand)]
     Policy(policy::Policy),
-    /// Turn OCI layers into the verity images that policies name
+    /// Convert OCI layers to the dm-verity images that policies name
     #[command(subcommand)]
     Layer(Layer),
-    /// Replay conformance vectors through the code that production uses
+    /// Replay conformance vectors through the production code
     #[command(subcommand)]
     Conformance(Conformance),
     /// Build the guest image
@@ -55,12 +55,12 @@ enum Command {
     },
     /// Run a program in the guest of a sandbox, outside its containers, as far as the policy's exec_external allows
     #[command(
-        after_help = "Examples:\n  casemate console web                        # what the guest can show\n  \
-        casemate console web -- /init show processes\n\nThe policy judges program, arguments, environment and working directory. The exit code is the \
-        program's; 125: it was not started."
+        after_help = "Examples:\n  casemate console web                        # list the guest's diagnostics\n  \
+        casemate console web -- /init show processes\n\nThe policy checks program, arguments, environment and working directory. The exit code is the \
+        program's, or 125 if it was not started."
     )]
     Console(console::Console),
-    /// Counters of one sandbox's VM: KVM exits and their reasons
+    /// Print the counters of one sandbox's VM: KVM exits and their reasons
     #[command(after_help = "Example:\n  casemate stats web")]
     Stats {
         /// Sandbox id (for `ctr run`: the container's id)
@@ -81,7 +81,7 @@ enum Layer {
         /// The image to write
         output: PathBuf,
     },
-    /// Print the root hash that a policy carries for an OCI layer
+    /// Print the dm-verity root hash of an OCI layer, which a policy names
     #[command(after_help = "Example:\n  casemate layer hash layer.tar.zst")]
     Hash {
         /// The layer
@@ -94,7 +94,7 @@ enum Conformance {
     /// Layer conversion vectors
     #[command(after_help = "Example:\n  casemate conformance layers layers.json")]
     Layers {
-        /// The vectors; the layers lie beside the file
+        /// The vectors; the layers are in the same directory
         file: PathBuf,
     },
     /// Policy decision vectors
@@ -130,8 +130,8 @@ fn main() -> ExitCode {
     match run(command) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        // Whoever reads our output has seen enough.
-        Err(error) if error.is::<answer::NobodyReads>() => ExitCode::SUCCESS,
+        // The reader of standard output has closed it, as `head` does.
+        Err(error) if error.is::<output::ReaderGone>() => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("casemate: {error:#}");
             ExitCode::from(3)
@@ -139,7 +139,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// `Ok(false)`: the command did its work and what it checked does not hold.
+/// `Ok(false)`: the command ran, and its check failed.
 fn run(command: Command) -> anyhow::Result<bool> {
     match command {
         Command::Policy(command) => return policy::run(command),

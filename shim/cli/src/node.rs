@@ -1,6 +1,6 @@
-//! `casemate ps` and `casemate stats`: the sandboxes of this node and what KVM counts for them.
+//! `casemate ps` and `casemate stats`: the sandboxes of this node and the counters of their VMs.
 
-use crate::answer::print;
+use crate::output::print;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use shim_state::{DEFAULT_ROOT, Record, SandboxDir};
@@ -21,7 +21,7 @@ struct Line {
     status: &'static str,
     vmm_pid: u32,
     shim_pid: u32,
-    /// Resident memory of the VMM in KiB, its guest's included.
+    /// Resident memory of the VMM in KiB, including its guest's.
     memory_kib: u64,
 }
 

@@ -1,6 +1,6 @@
-//! `casemate policy`: makes policies, looks them through, tries them, and explains their denials.
+//! `casemate policy`: generates, checks and simulates policies, and explains denials.
 
-use crate::answer::print;
+use crate::output::print;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -14,10 +14,10 @@ mod fragment;
 /// Longest error text that is searched for a denial, in bytes.
 const MAX_TEXT_BYTES: u64 = 16 << 20;
 
-/// What can be done with a policy.
+/// Subcommands for policies.
 #[derive(Subcommand)]
 pub enum Policy {
-    /// Make a policy from a TOML or JSON configuration; the policy goes to standard output
+    /// Generate a policy from a TOML or JSON configuration; the policy is written to standard output
     #[command(after_help = "Examples:\n  casemate policy generate --config policy.toml > policy.rego\n  \
         casemate policy generate --config policy.toml --output policy.rego    # prints the digest\n  \
         casemate policy generate --config app.toml --fragment app --svn 1 > app.rego")]
@@ -28,13 +28,13 @@ pub enum Policy {
         /// Write the policy here and print its digest instead
         #[arg(long, short)]
         output: Option<PathBuf>,
-        /// Make a fragment with this namespace instead of a policy
+        /// Generate a fragment with this namespace instead of a policy
         #[arg(long, value_name = "NAMESPACE", requires = "svn")]
         fragment: Option<String>,
         /// Security version of the fragment
         #[arg(long, requires = "fragment")]
         svn: Option<String>,
-        /// Print the policy in base64, as annotations carry it
+        /// Print the policy in base64, for an annotation
         #[arg(long)]
         base64: bool,
         /// Print JSON: policy, base64 and digest
@@ -59,7 +59,7 @@ pub enum Policy {
         #[arg(long)]
         json: bool,
     },
-    /// Judge requests out of a file, in turn, as a guest would
+    /// Evaluate the requests of a file in order, as a guest would
     #[command(
         after_help = "Example:\n  casemate policy simulate policy.rego commands.json\n\ncommands.json is an array of {\"name\": POINT, \
             \"input\": DOCUMENT}; load_fragment takes the file of an unsigned fragment as input.local_path.\n\n\
@@ -70,7 +70,7 @@ pub enum Policy {
         policy: PathBuf,
         /// The requests
         commands: PathBuf,
-        /// JSON array of mounts that every container may have beside the usual ones
+        /// JSON array of mounts that every container may have in addition to the default ones
         #[arg(long)]
         default_mounts: Option<PathBuf>,
         /// Show the policy's answers as well
@@ -80,9 +80,9 @@ pub enum Policy {
         #[arg(long)]
         json: bool,
     },
-    /// Say in plain words why something was denied, and what the policy would have allowed
+    /// Explain why something was denied, and what the policy would have allowed
     #[command(after_help = "Examples:\n  ctr run … 2>&1 | casemate policy explain --policy policy.rego\n  \
-        kubectl describe pod web | casemate policy explain\n\nA message that is cut short is explained as far as it goes.")]
+        kubectl describe pod web | casemate policy explain\n\nA truncated message is explained as far as possible.")]
     Explain {
         /// The error text, or `-` for standard input
         #[arg(default_value = "-")]
@@ -108,7 +108,7 @@ pub enum Policy {
     Fragment(fragment::Fragment),
 }
 
-/// Does what was asked. `Ok(false)`: what was checked does not hold.
+/// Runs a subcommand. `Ok(false)`: the check failed.
 pub fn run(command: Policy) -> Result<bool> {
     match command {
         Policy::Generate {
@@ -157,7 +157,7 @@ fn generate(config: &Path, fragment: Option<(&str, &str)>) -> Result<String> {
     .with_context(|| format!("cannot make a policy of {}", config.display()))
 }
 
-/// The text goes to `output` and its digest to standard output; without `output`, the text to standard output and the digest
+/// Writes the text to `output` and its digest to standard output; without `output`, the text to standard output and the digest
 /// to standard error.
 fn write_policy(text: &str, output: Option<&Path>, base64: bool, json: bool) -> Result<()> {
     use base64::Engine as _;
@@ -263,7 +263,7 @@ fn explain(text: &str, policy: Option<&Path>, json: bool) -> Result<()> {
     })
 }
 
-/// Reads a text file that is no larger than any policy or list of requests.
+/// Reads a text file of bounded size.
 fn read(path: &Path) -> Result<String> {
     let describe = || format!("cannot read {}", path.display());
     let mut text = String::new();

@@ -1,4 +1,4 @@
-//! `casemate policy fragment`: what signers and operators of fragments need.
+//! `casemate policy fragment`: signs, verifies and injects fragments.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::{print, read};
 
-/// What can be done with a fragment.
+/// Subcommands for fragments.
 #[derive(Subcommand)]
 pub enum Fragment {
     /// Sign a fragment or a trust list with the key of a certificate chain's leaf
@@ -66,7 +66,7 @@ pub enum Fragment {
         /// The certificates, PEM, leaf first and root last
         chain: PathBuf,
     },
-    /// Print the document by which hosts inject a signed fragment
+    /// Print the document that injects a signed fragment into a guest
     #[command(after_help = "Example:\n  casemate policy fragment inject app.cose")]
     Inject {
         /// The signed fragment
@@ -77,7 +77,7 @@ pub enum Fragment {
     },
 }
 
-/// Does what was asked. `Ok(false)`: a guest would refuse the fragment.
+/// Runs a subcommand. `Ok(false)`: a guest would refuse the fragment.
 pub fn run(command: Fragment) -> Result<bool> {
     match command {
         Fragment::Sign {
