@@ -4,7 +4,7 @@
 
 use std::io;
 
-use policy::{CONTEXT_PREFIX, CONTEXT_VARIABLE, Context, context_files};
+use policy::{SECURITY_CONTEXT_PREFIX, SECURITY_CONTEXT_VARIABLE, SecurityContextFiles};
 use policy_fragment::MediaType;
 
 use crate::{decode::PolicyOrder, guest_dir::Directory, sys};
@@ -52,21 +52,22 @@ impl SecurityContext {
     /// # Errors
     /// The file system is full, or `rootfs` is no real directory.
     pub fn write(&self, rootfs: &str, host_certificate: &str) -> io::Result<Option<Written>> {
-        let files = context_files(&Context {
+        let files = SecurityContextFiles {
             policy: &self.policy,
             reference: &self.reference,
             transparent_reference: &self.transparent_reference,
             tcb_reference: &self.tcb_reference,
             platform_reference: &self.platform_reference,
             host_certificate,
-        });
+        }
+        .named();
         if files.is_empty() {
             return Ok(None);
         }
         let mut random = [0; NAME_BYTES];
         sys::random(&mut random)?;
         let root = Directory::open(rootfs)?;
-        let name = format!("{CONTEXT_PREFIX}{}", hex::encode(random));
+        let name = format!("{SECURITY_CONTEXT_PREFIX}{}", hex::encode(random));
         let directory = root.make_new(&name, DIRECTORY_MODE)?;
         let written = Written { root, name };
         for (name, content) in files {
@@ -89,7 +90,7 @@ pub struct Written {
 impl Written {
     /// The environment variable with the directory's path.
     pub fn variable(&self) -> String {
-        format!("{CONTEXT_VARIABLE}=/{}", self.name)
+        format!("{SECURITY_CONTEXT_VARIABLE}=/{}", self.name)
     }
 
     /// Takes it away again.

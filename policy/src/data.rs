@@ -1,23 +1,23 @@
-//! What every policy can rely on beside its own text: default mounts, prefixes and capability lists, as `data` in Rego.
+//! The base document of every policy, `data` in Rego: default mounts, prefixes and capability lists.
 
 use std::sync::LazyLock;
 
 use serde_json::Value;
 
-use crate::action::Capabilities;
+use crate::request::Capabilities;
 
-/// The base document, in the form policies of the field expect.
+/// The base document of hcsshim.
 const BASE: &str = include_str!("data.json");
 
-/// Read once: denials compare with its capability lists.
+/// Parsed once, since denials compare with its capability lists.
 static DOCUMENT: LazyLock<Value> = LazyLock::new(|| serde_json::from_str(BASE).unwrap_or_default());
 
-/// Default mounts, privileged mounts, source prefixes, default capabilities and the first metadata.
+/// Default mounts, privileged mounts, source prefixes, default capabilities and initial metadata.
 pub fn base_document() -> Value {
     DOCUMENT.clone()
 }
 
-/// Whether the base document has `name` at its top, where no module may be.
+/// Whether `name` is a top-level key of the base document, where no module may be.
 pub(crate) fn is_base_key(name: &str) -> bool {
     DOCUMENT.get(name).is_some()
 }
@@ -32,7 +32,7 @@ fn names(key: &str) -> Vec<String> {
         .collect()
 }
 
-/// The sets of a container that is not privileged and whose policy names none.
+/// The sets of an unprivileged container whose policy specifies none.
 pub fn unprivileged_capabilities() -> Capabilities {
     let names = names("defaultUnprivilegedCapabilities");
     Capabilities {
@@ -44,7 +44,7 @@ pub fn unprivileged_capabilities() -> Capabilities {
     }
 }
 
-/// The sets of a privileged container whose policy names none.
+/// The sets of a privileged container whose policy specifies none.
 pub fn privileged_capabilities() -> Capabilities {
     let names = names("defaultPrivilegedCapabilities");
     Capabilities {

@@ -1,4 +1,4 @@
-//! A denial: plain words first, then the decision document that existing tools read out of error texts.
+//! A denial: a sentence, then the decision document that tools extract from error texts.
 
 use std::fmt;
 use std::sync::LazyLock;
@@ -7,43 +7,44 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use crate::action::Subject;
-use crate::{data, plain};
+use crate::decision::{MARK_BEGIN, MARK_END};
+use crate::request::Subject;
+use crate::{data, denial_text};
 
-/// Reason given when the policy itself is at fault.
+/// Reason for a policy that gives no usable answer.
 const INVALID_POLICY: &str = "Security policy is not valid. Please check security policy or re-generate with tooling.";
-/// Reason given when the policy denies and does not say why.
+/// Reason where the policy denies without one.
 const NO_REASON: &str =
     "Security policy is either not valid or did not provide a reason for denial. Please check security policy or re-generate with tooling.";
-/// Takes the place of an environment value.
+/// Replaces values of environment variables and arguments.
 const REDACTED: &str = "<<redacted>>";
 
-/// Why an action was not allowed.
+/// Why an action is not allowed.
 #[derive(Debug, Clone)]
 pub enum Reason {
-    /// The policy answered no; `reason` is what it says about it, if it says anything.
+    /// The policy denies.
     Denied {
-        /// The question, with the name of the rule.
+        /// The input document, with the name of the rule.
         input: Value,
-        /// The policy's `reason`.
+        /// The policy's `reason`, if it has one.
         reason: Option<Map<String, Value>>,
-        /// Whether its `error_objects` were left out, being far longer than any decision text.
+        /// Whether its `error_objects` were removed because they exceed the longest decision.
         objects_cut: bool,
     },
     /// The policy gave no usable answer.
     Invalid {
-        /// The question.
+        /// The input document.
         input: Value,
-        /// What is wrong with the answer.
+        /// The fault of the answer.
         policy_error: String,
     },
-    /// Refused outside the policy.
+    /// Refused without evaluating the policy.
     Refused(String),
 }
 
 /// The policy does not allow an action.
 ///
-/// Shown, it is one sentence in plain words followed by `policyDecision< BASE64 >policyDecision`.
+/// It displays as a sentence followed by `policyDecision< BASE64 >policyDecision`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct Denied {
     point: String,
@@ -55,7 +56,7 @@ pub struct Denied {
 impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "denied by policy: {}", self.summary)?;
-        if self.decision.starts_with(plain::MARK_BEGIN) {
+        if self.decision.starts_with(MARK_BEGIN) {
             write!(f, ". {}", self.decision)
         } else {
             Ok(())
@@ -63,12 +64,12 @@ impl fmt::Display for Denied {
     }
 }
 
-/// How a denial is written.
+/// How a denial is formatted.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Style {
-    /// Longest decision text in bytes; 0 is without limit.
+    /// Longest decision in bytes; 0 means no limit.
     pub(crate) max_bytes: usize,
-    /// Whether the host may not read back the arguments of processes.
+    /// Whether arguments of processes are redacted.
     pub(crate) redact_arguments: bool,
 }
 
@@ -85,7 +86,7 @@ impl Denied {
                 objects_cut,
             } => {
                 let reasons = reason.as_ref().map(errors).unwrap_or_default();
-                let cause = plain::causes(point, &input, &reasons);
+                let cause = denial_text::causes(point, &input, &reasons);
                 let reason = reason.map_or_else(|| Value::from(NO_REASON), |reason| Value::Object(redacted_reason(reason)));
                 let document = document(redacted_input(input, redact_arguments), reason);
                 (reasons, enclose(document, max_bytes, objects_cut), cause)
@@ -101,7 +102,7 @@ impl Denied {
             }
             Reason::Refused(text) => (Vec::new(), text.clone(), text),
         };
-        let summary = format!("{}: {cause} (rule {point})", plain::refusal(point, subject));
+        let summary = denial_text::sentence(point, subject, &cause);
         Self {
             point: point.to_owned(),
             summary,
@@ -110,22 +111,22 @@ impl Denied {
         }
     }
 
-    /// The enforcement point that denied.
+    /// The enforcement point.
     pub fn point(&self) -> &str {
         &self.point
     }
 
-    /// The policy's own reasons, as its `reason.errors`.
+    /// The policy's `reason.errors`.
     pub fn reasons(&self) -> &[String] {
         &self.reasons
     }
 
-    /// The sentence in plain words alone.
+    /// The sentence.
     pub fn summary(&self) -> &str {
         &self.summary
     }
 
-    /// `policyDecision< BASE64 >policyDecision`, or plain text where the policy was not asked or its answer was malformed.
+    /// `policyDecision< BASE64 >policyDecision`, or plain text where the request was refused without a decision.
     pub fn decision(&self) -> &str {
         &self.decision
     }
@@ -141,9 +142,7 @@ fn errors(reason: &Map<String, Value>) -> Vec<String> {
         .collect()
 }
 
-/// The host may learn names of environment variables, not their values.
-///
-/// Arguments can be secrets as well. The program's name stays; what existing tools show stays unless the policy is strict.
+/// Redacts what may be secret: values of environment variables always, arguments after the program's name if the policy is strict.
 fn redacted_input(mut input: Value, redact_arguments: bool) -> Value {
     if let Some(list) = input.get_mut("argList").and_then(Value::as_array_mut).filter(|_| redact_arguments) {
         list.iter_mut().skip(1).for_each(|argument| *argument = Value::from(REDACTED));
@@ -171,7 +170,7 @@ fn redacted_reason(mut reason: Map<String, Value>) -> Map<String, Value> {
     reason
 }
 
-/// The two default sets, and the word that takes their place: they are long and say nothing.
+/// The two default capability sets, and the word that replaces them in a decision to keep it short.
 static DEFAULT_CAPABILITIES: LazyLock<Vec<(Value, &str)>> = LazyLock::new(|| {
     let defaults = [
         (data::privileged_capabilities(), "[privileged]"),
@@ -192,7 +191,7 @@ fn document(input: Value, reason: Value) -> Map<String, Value> {
     fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
-/// Puts the document between its marks; if that is longer than `max_bytes` (0: never), the least needed parts are left out in turn.
+/// Encodes the document between its marks. While that is longer than `max_bytes` (0: no limit), parts are removed, the least needed first.
 fn enclose(document: Map<String, Value>, max_bytes: usize, objects_cut: bool) -> String {
     let mut document = Value::Object(document);
     let mut parts: &[&str] = &["reason.error_objects", "input", "reason"];
@@ -234,8 +233,8 @@ fn enclose(document: Map<String, Value>, max_bytes: usize, objects_cut: bool) ->
     text.unwrap_or_else(|| encode(&document))
 }
 
-/// Whether the objects are longer than any decision text may get, and need not even be converted: those of a large policy are
-/// megabytes. Capabilities do not count, which may be shortened.
+/// Whether the objects are longer than `max_bytes`, so that they need not be converted: those of a large policy are megabytes.
+/// Capabilities are not counted, since they may be shortened.
 pub(crate) fn objects_are_cut(objects: &regorus::Value, max_bytes: usize) -> bool {
     let capabilities = regorus::Value::from("capabilities");
     let mut counter = Counter { left: max_bytes };
@@ -252,7 +251,7 @@ pub(crate) fn objects_are_cut(objects: &regorus::Value, max_bytes: usize) -> boo
     max_bytes != 0 && !all_fit
 }
 
-/// Counts down what is written, and takes no more.
+/// A writer that fails after a number of bytes.
 struct Counter {
     left: usize,
 }
@@ -267,26 +266,21 @@ impl std::io::Write for Counter {
     }
 }
 
-/// Whether the document's JSON is short enough to be worth encoding.
+/// Whether the document's JSON is short enough to encode.
 fn fits(document: &Value, max_bytes: usize) -> bool {
     serde_json::to_writer(Counter { left: max_bytes }, document).is_ok()
 }
 
 fn encode(document: &Value) -> String {
-    format!(
-        "{}{}{}",
-        plain::MARK_BEGIN,
-        STANDARD.encode(escape_json(&document.to_string())),
-        plain::MARK_END
-    )
+    format!("{}{}{}", MARK_BEGIN, STANDARD.encode(escape_json(&document.to_string())), MARK_END)
 }
 
-/// Compact JSON with the escapes of existing tools: no character that HTML or JavaScript would take for syntax.
+/// Compact JSON with the escapes of Go's `encoding/json`, which escapes characters of HTML and JavaScript syntax.
 pub fn escape_json(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
-            // These occur only inside strings, where an escape means the same character.
+            // These occur only within strings, where an escape is equivalent.
             '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => escaped.push_str(&format!("\\u{:04x}", character as u32)),
             other => escaped.push(other),
         }

@@ -1,4 +1,4 @@
-//! The judge: an action goes in, a permit that owns the action comes out, or a denial.
+//! The enforcer: takes an action, and returns a permit that owns the action, or a denial.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,55 +6,58 @@ use std::sync::Arc;
 use regorus::Value;
 use serde_json::{Map, Value as Json};
 
-use crate::action::{Action, Mount, Subject};
+use crate::action::{Action, Load};
 use crate::denied::{Denied, Reason, Style};
 use crate::fragment::Active;
 use crate::interpreter::{Interpreter, PolicyError, QueryError};
 use crate::ledgers::Ledgers;
-use crate::points::{CASEMATE_VERSION, Point};
+use crate::points::{CASEMATE_VERSION, OlderPolicy, Point};
+use crate::request::{Mount, Subject};
 use crate::state::{Command, State};
 use crate::verdict::{Answer, Verdict};
 
 mod loading;
 
-/// Longest decision in a denial's text: callers cut error messages short, and cut base64 cannot be read.
+/// Longest decision in a denial's text, in bytes. Callers truncate error messages, and truncated base64 cannot be decoded.
 pub const MAX_DECISION_BYTES: usize = 3072;
 
-/// Why nothing is allowed after a roll-back failed.
+/// The reason for denials after a roll-back failed.
 const POISONED: &str = "policy state could not be restored after an earlier error; everything is denied";
 
-/// What was decided before, as the policy and later decisions see it.
+/// What earlier decisions left behind for later ones, beside the policy's own metadata. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Memory {
-    state: State,
-    /// By container, whether its later processes may use stdio.
+struct Memory {
+    /// By container, whether its exec processes may use stdio.
     stdio: Arc<BTreeMap<String, bool>>,
     ledgers: Ledgers,
+    /// Fragments whose namespaces are in use.
     active: Arc<Vec<Active>>,
-    /// Fragments that were loaded, in use or not.
+    /// Number of fragments loaded, in use or not.
     loads: usize,
 }
 
-/// Owns a policy and everything it remembers. One per VM.
+/// Everything that a roll-back restores.
+#[derive(Debug)]
+struct Snapshot {
+    memory: Memory,
+    /// The policy's metadata, which the interpreter holds.
+    state: State,
+}
+
+/// Owns a policy and its state. One per VM.
 pub struct Enforcer {
     interpreter: Interpreter,
     api: ApiVersion,
     /// `casemate_version` of the policy.
     own_version: ApiVersion,
-    /// The policy asks for the safer choice wherever it would change what existing policies get.
+    /// The policy opts into the safer behaviour where that differs from hcsshim's.
     strict: bool,
-    /// By container, whether its later processes may use stdio.
-    stdio: Arc<BTreeMap<String, bool>>,
-    ledgers: Ledgers,
-    /// Fragments whose namespaces are in use.
-    active: Arc<Vec<Active>>,
-    /// Fragments that were loaded, in use or not.
-    loads: usize,
+    memory: Memory,
     max_decision_bytes: usize,
     poisoned: bool,
 }
 
-/// What the policy says about the API it was written for.
+/// The version that a policy declares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum ApiVersion {
     Missing,
@@ -66,7 +69,7 @@ impl Enforcer {
     /// Loads a policy text.
     ///
     /// # Errors
-    /// The text is too large or no policy; nothing may be served under it.
+    /// The text is too large or not a valid policy.
     pub fn new(policy: &str) -> Result<Self, PolicyError> {
         let mut interpreter = Interpreter::new(policy)?;
         let api = declared_version(&mut interpreter, &["data.policy.api_version", "data.policy.api_svn"]);
@@ -77,33 +80,30 @@ impl Enforcer {
             api,
             own_version,
             strict,
-            stdio: Arc::default(),
-            ledgers: Ledgers::default(),
-            active: Arc::default(),
-            loads: 0,
+            memory: Memory::default(),
             max_decision_bytes: MAX_DECISION_BYTES,
             poisoned: false,
         })
     }
 
-    /// Sets how long the decision in a denial's text may get, in bytes; 0 is without limit.
+    /// Sets the maximum length of the decision in a denial's text, in bytes; 0 means no limit.
     #[must_use]
     pub fn with_max_decision_bytes(mut self, bytes: usize) -> Self {
         self.max_decision_bytes = bytes;
         self
     }
 
-    /// Whether nothing is allowed any more because what the policy remembers could not be put back.
+    /// Whether everything is denied because a roll-back failed.
     pub fn is_poisoned(&self) -> bool {
         self.poisoned
     }
 
-    /// Judges `action`.
+    /// Decides whether the policy allows `action`.
     ///
-    /// What the policy remembers changes at once; it is kept when the permit is committed, and put back when it is dropped.
+    /// The policy's state changes at once. A commit of the permit keeps the change, a drop rolls it back.
     ///
     /// # Errors
-    /// The policy denies, says nothing usable, or nothing is allowed any more.
+    /// The policy denies or gives no usable answer, or an earlier roll-back failed.
     pub fn enforce<A: Action>(&mut self, action: A) -> Result<Permit<'_, A>, Denied> {
         const {
             assert!(
@@ -111,8 +111,8 @@ impl Enforcer {
                 "the action's point is missing from the tables in points.rs"
             )
         };
-        let before = self.memory();
-        match action.judge(self) {
+        let before = self.snapshot();
+        match self.judge(&action) {
             Ok((answer, verdict)) => Ok(Permit {
                 action,
                 answer,
@@ -129,7 +129,7 @@ impl Enforcer {
         }
     }
 
-    /// How denials are written.
+    /// How denials are formatted.
     fn style(&self) -> Style {
         Style {
             max_bytes: self.max_decision_bytes,
@@ -137,8 +137,8 @@ impl Enforcer {
         }
     }
 
-    /// Judges a request given as a Rego input document, for simulators and tools: what acts needs a permit.
-    /// What the policy remembers is kept.
+    /// Decides on a request in the form of a Rego input document, for simulators and tools. It makes no permit, and the change of the
+    /// policy's state is kept.
     ///
     /// # Errors
     /// As [`Self::enforce`].
@@ -147,48 +147,58 @@ impl Enforcer {
             .map_err(|reason| Denied::new(point, &Subject::default(), reason, self.style()))
     }
 
-    /// Begins a sequence of decisions that is kept or undone as a whole.
+    /// Begins a sequence of decisions that is committed or rolled back as a whole.
     pub fn transaction(&mut self) -> Transaction<'_> {
-        let before = self.memory();
+        let before = self.snapshot();
         Transaction {
             enforcer: self,
             before: Some(before),
         }
     }
 
-    pub(crate) fn judge<A: Action>(&mut self, action: &A) -> Result<(Map<String, Json>, A::Verdict), Reason> {
+    fn judge<A: Action>(&mut self, action: &A) -> Result<(Map<String, Json>, A::Verdict), Reason> {
         let subject = action.subject();
         if subject.capabilities_needed && subject.capabilities.is_none() {
             return Err(Reason::Refused(
                 "capabilities object provided by the UVM to the policy engine is nil".to_owned(),
             ));
         }
-        let input = serde_json::to_value(action).map_err(|error| Reason::Refused(error.to_string()))?;
-        let result = self.decide(A::POINT, input)?;
+        let (result, fragment) = match action.load() {
+            None => (self.decide_action(action)?, None),
+            Some(Load::TrustList(list)) => (self.load_trust_list(list)?, None),
+            Some(Load::Fragment(request)) => {
+                let loaded = self.load_fragment(request)?;
+                (loaded.answers.last().cloned().unwrap_or_default(), Some(loaded))
+            }
+        };
         let container_stdio = subject
             .container
-            .is_some_and(|id| self.stdio.get(id.as_hex()).copied().unwrap_or(false));
-        let verdict = A::Verdict::read(
-            &Answer {
-                result: &result,
-                container_stdio,
-            },
-            &subject,
-        )
-        .map_err(Reason::Refused)?;
+            .is_some_and(|id| self.memory.stdio.get(id.as_hex()).copied().unwrap_or(false));
+        let answer = Answer {
+            result: &result,
+            container_stdio,
+            fragment: fragment.as_ref(),
+        };
+        let verdict = A::Verdict::read(&answer, &subject).map_err(Reason::Refused)?;
         if let Subject {
             container: Some(container),
             decides_stdio: true,
             ..
         } = subject
         {
-            Arc::make_mut(&mut self.stdio).insert(container.as_hex().to_owned(), verdict.stdio());
+            Arc::make_mut(&mut self.memory.stdio).insert(container.as_hex().to_owned(), verdict.stdio());
         }
         Ok((result, verdict))
     }
 
-    /// Asks the policy about `point` and returns its whole answer if that allows.
-    pub(crate) fn decide(&mut self, point: &str, input: Json) -> Result<Map<String, Json>, Reason> {
+    /// Queries the policy once, with the action as the input document.
+    fn decide_action<A: Action>(&mut self, action: &A) -> Result<Map<String, Json>, Reason> {
+        let input = serde_json::to_value(action).map_err(|error| Reason::Refused(error.to_string()))?;
+        self.decide(A::POINT, input)
+    }
+
+    /// Queries the policy about `point` and returns its answer if that allows.
+    fn decide(&mut self, point: &str, input: Json) -> Result<Map<String, Json>, Reason> {
         if self.poisoned {
             return Err(Reason::Refused(POISONED.to_owned()));
         }
@@ -210,7 +220,7 @@ impl Enforcer {
         }
     }
 
-    /// The answer to `point` with its defaults, and whatever it commands to remember applied.
+    /// The answer to `point` with its defaults; its metadata commands are applied.
     fn result(&mut self, name: &str, input: &Value) -> Result<Map<String, Json>, String> {
         if let Some(own) = Point::find_own(name) {
             return self.own_result(own, input);
@@ -223,7 +233,7 @@ impl Enforcer {
         };
         let mut result = match point {
             (_, true) if answer.is_empty() => return Err(format!("rule for {name} is missing from policy")),
-            (point, false) if answer.is_empty() && point.older == crate::points::OlderPolicy::AsksFramework => {
+            (point, false) if answer.is_empty() && point.older == OlderPolicy::AsksFramework => {
                 return self.query(&format!("data.framework.{name}"), input);
             }
             (point, _) => point.default_results(),
@@ -232,7 +242,7 @@ impl Enforcer {
         Ok(result)
     }
 
-    /// The answer to a point of our own: the policy's where it declares a `casemate_version` we know, else the fixed one.
+    /// The answer to one of Casemate's own points: the policy's if it declares a supported `casemate_version`, else the default.
     fn own_result(&mut self, point: &Point, input: &Value) -> Result<Map<String, Json>, String> {
         let declared = match &self.own_version {
             ApiVersion::Missing => return Ok(point.default_results()),
@@ -254,19 +264,19 @@ impl Enforcer {
         Ok(answer)
     }
 
-    /// Whether the policy decides what `confine_container`, `guest_network` and `port_forward` ask. Where it does not, the guest forces
-    /// the OCI default masked and read-only paths and its own namespaces; rlimits, and sysctls of the pod's namespaces, it takes as they come.
+    /// Whether the policy decides on `confine_container`, `guest_network` and `port_forward`. If not, the guest enforces the OCI default
+    /// masked and read-only paths and new namespaces, and takes rlimits and sysctls of the pod's namespaces from the host.
     pub fn judges_confinement(&self) -> bool {
         self.own_version != ApiVersion::Missing
     }
 
-    /// Evaluates a rule and applies the metadata commands in its answer, whether it allows or not.
+    /// Evaluates a rule and applies the metadata commands in its answer, whether it allows or denies.
     fn query(&mut self, rule: &str, input: &Value) -> Result<Map<String, Json>, String> {
         let answer = self.evaluate(rule, input)?;
         json_object(&answer)
     }
 
-    /// As [`Self::query`], in the interpreter's own form.
+    /// As [`Self::query`], as a value of the interpreter.
     fn evaluate(&mut self, rule: &str, input: &Value) -> Result<Value, String> {
         let mut answer = self.interpreter.object(rule, input.clone()).map_err(|error| error.to_string())?;
         let metadata = answer
@@ -283,7 +293,7 @@ impl Enforcer {
         Ok(answer)
     }
 
-    /// Asks the policy why it denied `point`.
+    /// Queries the policy for the reason of a denial.
     fn explain(&mut self, point: &str, mut input: Json, mut document: Value) -> Reason {
         if let Some(object) = input.as_object_mut() {
             object.insert("rule".to_owned(), Json::from(point));
@@ -304,7 +314,7 @@ impl Enforcer {
         }
     }
 
-    /// Appends mounts that every container may have, such as those of the guest's network.
+    /// Appends mounts that every container may have, such as the guest's `resolv.conf`.
     ///
     /// # Errors
     /// The base data could not be replaced; everything is denied from now on.
@@ -319,43 +329,27 @@ impl Enforcer {
         extended
     }
 
-    /// The state before a sequence of decisions that may be undone; see [`Self::undo`].
-    pub(crate) fn begin(&self) -> Memory {
-        self.memory()
-    }
-
-    /// Puts the state of [`Self::begin`] back.
-    pub(crate) fn undo(&mut self, before: Memory) {
-        self.restore(before);
-    }
-
-    /// How much the policy remembers, by name.
-    pub(crate) fn counters(&self) -> BTreeMap<String, usize> {
+    /// The number of elements under each name of the policy's metadata; candidates are counted by container, fragments by feed.
+    pub fn counters(&self) -> BTreeMap<String, usize> {
         self.interpreter.state().counters()
     }
 
-    fn memory(&self) -> Memory {
-        Memory {
+    fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            memory: self.memory.clone(),
             state: self.interpreter.state(),
-            stdio: Arc::clone(&self.stdio),
-            ledgers: self.ledgers.clone(),
-            active: Arc::clone(&self.active),
-            loads: self.loads,
         }
     }
 
-    fn restore(&mut self, memory: Memory) {
-        self.stdio = memory.stdio;
-        self.ledgers = memory.ledgers;
-        self.loads = memory.loads;
-        if self.active != memory.active {
+    fn restore(&mut self, Snapshot { memory, state }: Snapshot) {
+        if self.memory.active != memory.active {
             let engine = self.interpreter.scratch(memory.active.iter(), None);
             let entered = engine.map(|engine| self.interpreter.enter(engine));
             self.poisoned |= !matches!(entered, Ok(Ok(_)));
-            self.active = memory.active;
         }
-        // A failure is remembered: from then on everything is denied.
-        let _ = self.replace_state(memory.state);
+        self.memory = memory;
+        // A failure sets `poisoned`: everything is denied from then on.
+        let _ = self.replace_state(state);
     }
 
     fn replace_state(&mut self, state: State) -> Result<(), QueryError> {
@@ -372,7 +366,7 @@ fn json_object(value: &Value) -> Result<Map<String, Json>, String> {
     }
 }
 
-/// The first of `rules` that is there: older policies call the API version `api_svn`.
+/// The version in the first of `rules` that is defined: older policies call the API version `api_svn`.
 fn declared_version(interpreter: &mut Interpreter, rules: &[&str]) -> ApiVersion {
     let declared = rules.iter().find_map(|rule| {
         interpreter
@@ -387,28 +381,28 @@ fn declared_version(interpreter: &mut Interpreter, rules: &[&str]) -> ApiVersion
     }
 }
 
-/// Proof that the policy allowed an action. Whoever acts takes one by value and has no other input.
+/// Proof that the policy allowed an action. Code that acts takes a permit by value as its only input.
 ///
 /// ```compile_fail
 /// // No permit, no mount: the fields are private and there is no constructor.
 /// let permit = policy::Permit::<policy::action::MountDevice> { action: todo!(), verdict: (), enforcer: todo!(), before: None };
 /// ```
-#[must_use = "a permit that is dropped undoes the decision"]
+#[must_use = "a permit that is dropped rolls the decision back"]
 pub struct Permit<'e, A: Action> {
     action: A,
     answer: Map<String, Json>,
     verdict: A::Verdict,
     enforcer: &'e mut Enforcer,
-    before: Option<Memory>,
+    before: Option<Snapshot>,
 }
 
 impl<A: Action> Permit<'_, A> {
-    /// What was allowed.
+    /// The allowed action.
     pub fn action(&self) -> &A {
         &self.action
     }
 
-    /// What the policy left of the request.
+    /// The part of the request that the policy keeps.
     pub fn verdict(&self) -> &A::Verdict {
         &self.verdict
     }
@@ -418,7 +412,7 @@ impl<A: Action> Permit<'_, A> {
         &self.answer
     }
 
-    /// The action took effect: keep what the policy remembers of it.
+    /// Keeps the change of the policy's state; to be called when the action took effect.
     pub fn commit(mut self) {
         self.before = None;
     }
@@ -432,15 +426,15 @@ impl<A: Action> Drop for Permit<'_, A> {
     }
 }
 
-/// Decisions that belong together, such as a scratch directory and the overlay on it: kept by [`Self::commit`], undone by a drop.
-#[must_use = "a transaction that is dropped undoes its decisions"]
+/// Decisions that belong together, such as a scratch directory and its overlay: [`Self::commit`] keeps them, a drop rolls them back.
+#[must_use = "a transaction that is dropped rolls its decisions back"]
 pub struct Transaction<'e> {
     enforcer: &'e mut Enforcer,
-    before: Option<Memory>,
+    before: Option<Snapshot>,
 }
 
 impl Transaction<'_> {
-    /// As [`Enforcer::enforce`]; a committed permit is still undone if the transaction is dropped.
+    /// As [`Enforcer::enforce`]; a drop of the transaction rolls back committed permits too.
     ///
     /// # Errors
     /// As [`Enforcer::enforce`].
@@ -448,7 +442,12 @@ impl Transaction<'_> {
         self.enforcer.enforce(action)
     }
 
-    /// Keeps what the policy remembers of all committed permits.
+    /// The enforcer, for requests that are not actions: input documents, counters, default mounts.
+    pub fn enforcer(&mut self) -> &mut Enforcer {
+        self.enforcer
+    }
+
+    /// Keeps the changes of all committed permits.
     pub fn commit(mut self) {
         self.before = None;
     }

@@ -1,4 +1,4 @@
-//! The text of a fragment: which namespace it declares, and how it gets the parameters it is loaded with.
+//! The text of a fragment: the namespace that it declares, and the parameters that it is loaded with.
 
 use regorus::Value;
 use serde_json::Map;
@@ -8,14 +8,14 @@ use crate::data;
 
 /// Largest fragment text in bytes.
 pub const MAX_FRAGMENT_BYTES: usize = 1 << 20;
-/// Most parameter objects one fragment is loaded with.
+/// Maximum number of parameter objects for one fragment.
 pub(crate) const MAX_PARAMETER_SETS: usize = 64;
-/// Most loads of fragments that a policy remembers: every one makes later decisions look at more.
+/// Maximum number of fragment loads; each adds to the cost of later decisions.
 pub(crate) const MAX_LOADED: usize = 1024;
 /// Longest first line shown in an error.
 const MAX_SHOWN_BYTES: usize = 200;
 
-/// Modules of ours and the policy's: a fragment under such a name would take their place.
+/// Packages of the engine and the policy, which a fragment must not replace.
 const RESERVED: &[&str] = &["framework", "api", "policy", "metadata", "casemate"];
 
 /// Why the text of a fragment cannot be loaded.
@@ -27,36 +27,36 @@ pub enum FragmentError {
     /// The first line is empty.
     #[error("unable to load fragment: Fragment Rego is empty")]
     Empty,
-    /// The first line is no package declaration.
+    /// The first line is not a package declaration.
     #[error("unable to load fragment: valid package definition required on first line, got {0:?}")]
     NoPackage(String),
-    /// The namespace holds the engine's data or modules.
+    /// The namespace is used for the engine's data or modules.
     #[error("unable to load fragment: namespace {0:?} is reserved and cannot be used for fragments")]
     Reserved(String),
     /// A fragment in use has the namespace.
     #[error("unable to load fragment: namespace {namespace:?} is in use by feed {feed:?} of {issuer:?}")]
     Taken {
-        /// The namespace both declare.
+        /// The namespace that both declare.
         namespace: String,
         /// Issuer of the fragment in use.
         issuer: String,
         /// Feed of the fragment in use.
         feed: String,
     },
-    /// The fragment in use is newer; refused where the policy is strict.
+    /// The fragment in use is newer; refused if the policy is strict.
     #[error("unable to load fragment: svn {offered} is below {in_use}, that of the fragment in use")]
     Older {
-        /// Of the text offered.
+        /// Version of the new fragment.
         offered: i64,
-        /// Of the text in use.
+        /// Version of the fragment in use.
         in_use: i64,
     },
-    /// The policy gives more than [`MAX_PARAMETER_SETS`] parameter objects, or fragments were loaded too often.
+    /// More than [`MAX_PARAMETER_SETS`] parameter objects, or more than [`MAX_LOADED`] loads.
     #[error("unable to load fragment: {0}")]
     TooMany(&'static str),
 }
 
-/// The namespace a text declares on its first line, which is all that can name it.
+/// The namespace that a text declares; the declaration must be its first line.
 pub(crate) fn namespace(text: &str) -> Result<&str, FragmentError> {
     if text.len() > MAX_FRAGMENT_BYTES {
         return Err(FragmentError::TooLarge(text.len()));
@@ -86,7 +86,7 @@ fn shortened(line: &str) -> String {
     line.get(..end.unwrap_or(0)).unwrap_or("").to_owned()
 }
 
-/// The text with the function `parameter(name)`, which gives what the policy supplies, else the default the text declares.
+/// The text with the function `parameter(name)`, which returns the value from the policy, else the default from the text.
 pub(crate) fn with_parameters(text: &str, namespace: &str, parameters: &Map<String, serde_json::Value>) -> String {
     let given = serde_json::Value::Object(parameters.clone());
     format!(
@@ -102,31 +102,31 @@ parameter(name) := data.{namespace}.parameters_api[name]["default"] if {{
     )
 }
 
-/// A fragment whose namespace rules may refer to.
+/// A fragment in use: rules may refer to its namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Active {
     pub(crate) issuer: String,
     pub(crate) feed: String,
     pub(crate) namespace: String,
-    /// With parameters.
+    /// The text with parameters.
     pub(crate) text: String,
-    /// The version its text or header states, where that is a number.
+    /// The version in its text or header, if it is a number.
     pub(crate) svn: Option<i64>,
 }
 
 impl Active {
-    /// Whether a load of `issuer` and `feed` is about this fragment.
+    /// Whether the fragment is the one of `issuer` and `feed`.
     pub(crate) fn is(&self, issuer: &str, feed: &str) -> bool {
         self.issuer == issuer && self.feed == feed
     }
 
-    /// Name of the module in error texts.
+    /// Name of the module in error messages.
     pub(crate) fn file(&self) -> String {
         format!("{}.rego", self.namespace)
     }
 }
 
-/// A whole number as Rego's `to_number` reads it.
+/// A whole number as Rego's `to_number` parses it.
 pub(crate) fn whole_number(value: &Value) -> Option<i64> {
     match value {
         Value::Number(_) => value.as_i64().ok(),
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn no_fragment_takes_the_place_of_the_engine_s_data() {
+    fn no_fragment_replaces_the_engine_s_data() {
         for name in [
             "framework",
             "policy",
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_beyond_the_limit_are_refused() {
+    fn texts_above_the_limit_are_refused() {
         let text = format!("package x\n{}", " ".repeat(MAX_FRAGMENT_BYTES));
         assert!(matches!(namespace(&text), Err(FragmentError::TooLarge(_))));
     }

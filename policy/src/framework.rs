@@ -1,6 +1,6 @@
-//! The rules that policies refer to as `data.framework.<point>`: one file of Rego per enforcement point.
+//! The framework: rules that policies refer to as `data.framework.<point>`, one Rego file per enforcement point.
 
-/// Names of the metadata that the framework itself keeps, declared in `framework/metadata.rego`.
+/// Metadata names of the framework, declared in `framework/metadata.rego`.
 pub(crate) const METADATA: &[&str] = &[
     "devices",
     "fragment_parameters",
@@ -14,18 +14,20 @@ pub(crate) const METADATA: &[&str] = &[
     "started",
 ];
 
-/// File names of the modules, for error texts.
+/// File names of the modules in error messages.
 pub(crate) const FRAMEWORK_FILE: &str = "framework.rego";
 pub(crate) const METADATA_FILE: &str = "metadata.rego";
 
-/// Places of the framework's state under `data.metadata`.
+/// The rules that make the framework's metadata available under `data.metadata`.
 pub(crate) const METADATA_MODULE: &str = include_str!("framework/metadata.rego");
 
-/// First line of the file of each rule, after its comment.
+/// Package declaration of each file, after its comment.
 const PACKAGE: &str = "package framework\n";
 
 macro_rules! rules {
     ($($name:literal),* $(,)?) => {
+        #[cfg(test)]
+        const NAMES: &[&str] = &[$($name),*];
         const RULES: &[&str] = &[$(include_str!(concat!("framework/", $name, ".rego"))),*];
     };
 }
@@ -64,8 +66,8 @@ rules![
 
 /// All rules as one module.
 ///
-/// regorus takes a package for evaluated as soon as one of its modules is, when a policy refers to the package as a
-/// whole (`import data.framework`): rules in further modules would then be undefined, and what they forbid allowed.
+/// When a policy refers to a whole package (`import data.framework`), regorus considers the package evaluated once one of its modules
+/// is. Rules in other modules would be undefined, so that requests they deny would be allowed.
 pub(crate) fn module() -> String {
     let rules = RULES.iter().map(|text| text.replacen(PACKAGE, "", 1));
     std::iter::once(PACKAGE.to_owned()).chain(rules).collect()

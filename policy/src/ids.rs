@@ -1,20 +1,20 @@
-//! Names that cannot be wrong: container ids and dm-verity root hashes in the one spelling policies know.
+//! Container ids and dm-verity root hashes in the spelling that policies use.
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
-/// Length of a container id or a root hash in text: 32 bytes in hex.
+/// Length of a container id or a root hash: 32 bytes in hex.
 const HEX_LEN: usize = 64;
 
 fn is_lower_hex_64(text: &str) -> bool {
     text.len() == HEX_LEN && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// A container id as Rego and guest paths see it: 64 lower-case hex digits.
+/// A container id in Rego and in guest paths: 64 lower-case hex digits.
 ///
-/// An id the caller spelled otherwise becomes its SHA-256; the caller's spelling is kept for messages only.
+/// Any other id is replaced by its SHA-256, and the original is kept for messages.
 /// Two ids are equal when their 64 digits are.
 #[derive(Debug, Clone)]
 pub struct ContainerId {
@@ -23,7 +23,7 @@ pub struct ContainerId {
 }
 
 impl ContainerId {
-    /// Takes the caller's id, whatever its form.
+    /// The id for the caller's name of any form.
     pub fn new(caller: &str) -> Self {
         let hex = if is_lower_hex_64(caller) {
             caller.to_owned()
@@ -41,7 +41,7 @@ impl ContainerId {
         &self.hex
     }
 
-    /// The spelling of the caller, for messages.
+    /// The caller's name, for messages.
     pub fn caller(&self) -> &str {
         &self.caller
     }
@@ -73,7 +73,7 @@ impl Ord for ContainerId {
     }
 }
 
-/// Shows the caller's spelling.
+/// Displays the caller's name.
 impl fmt::Display for ContainerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.caller)
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_root_hash_goes_there_and_back() {
+    fn a_root_hash_survives_a_round_trip() {
         assert_eq!(RootHash::new(&[0xab; 32]).bytes(), Some([0xab; 32]));
         assert_eq!(RootHash::none().bytes(), None);
     }

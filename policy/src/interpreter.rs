@@ -1,7 +1,7 @@
-//! The Rego interpreter with the policy, our framework and the base data loaded: one query in, one document out.
+//! The Rego interpreter with policy, framework and base data.
 //!
-//! Nothing is cloned or parsed again between queries. The names of the metadata that the framework uses are served
-//! out of [`State`] by an extension function; only names of a policy's own making are put into `data`, and only when they change.
+//! Nothing is cloned or parsed between queries. An extension function reads the framework's metadata from [`State`]; only metadata
+//! names that the framework does not know are written to `data`, and only when they change.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -23,49 +23,49 @@ use crate::state::State;
 
 /// Largest policy text in bytes.
 pub const MAX_POLICY_BYTES: usize = 3 << 20;
-/// Longest line of a policy: environment rules of existing policies are written on one line.
+/// Longest line of a policy: generated policies have all environment rules of a container on one line.
 const MAX_COLUMNS: NonZeroU32 = NonZeroU32::new(MAX_POLICY_BYTES as u32).unwrap();
-/// Most lines of a policy.
+/// Maximum number of lines of a policy.
 const MAX_LINES: NonZeroUsize = NonZeroUsize::new(400_000).unwrap();
-/// Longest evaluation of one query, on a slow machine with the largest policy. A query cut off denies.
+/// Time limit of one query, for the largest policy on a slow machine. A query that exceeds it denies.
 const MAX_EVALUATION: Duration = Duration::from_secs(10);
-/// Most mounts that every container may have, those of the base document included.
+/// Maximum number of default mounts, including those of the base document.
 pub(crate) const MAX_DEFAULT_MOUNTS: usize = 4096;
-/// Evaluation steps between two looks at the clock.
+/// Evaluation steps between checks of the time limit.
 const CLOCK_INTERVAL: NonZeroU32 = NonZeroU32::new(512).unwrap();
-/// File name of the policy in error texts.
+/// File name of the policy in error messages.
 const POLICY_FILE: &str = "policy.rego";
-/// Where its rules are.
+/// Package of the policy.
 const POLICY_PACKAGE: &str = "data.policy";
-/// What regorus says of a rule nobody defined.
+/// Error of regorus for an undefined rule.
 const NO_SUCH_RULE: &str = "not a valid rule path";
 
-/// What regorus says, on evaluation, of names that nothing defines.
+/// Errors of regorus at evaluation for undefined names.
 const UNDEFINED_NAMES: &[&str] = &[" is unsafe", "could not find function"];
 
-/// Why a text cannot be a policy.
+/// Why a text is not a policy.
 #[derive(Debug, Error)]
 pub enum PolicyError {
     /// The text exceeds [`MAX_POLICY_BYTES`].
     #[error("policy has {0} bytes, more than the {MAX_POLICY_BYTES} allowed")]
     TooLarge(usize),
-    /// The text is not Rego of the dialect in use.
+    /// The text is not valid Rego.
     #[error("error creating Rego policy: rego compilation failed: {0}")]
     Compile(String),
-    /// A pattern that cannot be given its meaning.
+    /// A pattern whose RE2 semantics cannot be kept.
     #[error("pattern {pattern:?} cannot be used: {error}")]
     Pattern {
-        /// As the policy has it.
+        /// The pattern.
         pattern: String,
-        /// What is wrong with it.
+        /// The reason.
         error: PatternError,
     },
-    /// More mounts for every container than the engine keeps.
+    /// More default mounts than the limit.
     #[error("more than {MAX_DEFAULT_MOUNTS} default mounts")]
     TooManyMounts,
 }
 
-/// Why a query gave no document. Its text is what a denial shows as `policyError`.
+/// Why a query returned no document. A denial shows its text as `policyError`.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum QueryError {
     #[error("{0}")]
@@ -77,7 +77,7 @@ pub(crate) enum QueryError {
 /// Shared with the extension function, which regorus owns.
 pub(crate) type SharedState = Arc<Mutex<State>>;
 
-/// An engine and the state whose own names are in its data.
+/// An engine, and the state that is in its data.
 pub(crate) struct Loaded {
     engine: Engine,
     published: State,
@@ -86,17 +86,17 @@ pub(crate) struct Loaded {
 /// The engine, its base data and the state that Rego sees.
 pub(crate) struct Interpreter {
     current: Loaded,
-    /// The policy and the framework without any fragment; never evaluated.
+    /// The policy and the framework without fragments; never evaluated.
     pristine: Engine,
     state: SharedState,
     strict: bool,
-    /// Names of the metadata that rules read out of `state`; others have to be in the engine's data.
+    /// Metadata names that rules read from `state`; others are in the engine's data.
     served: BTreeSet<String>,
     base: Value,
 }
 
 impl Interpreter {
-    /// Loads `policy` beside the framework.
+    /// Loads `policy` and the framework.
     pub(crate) fn new(policy: &str) -> Result<Self, PolicyError> {
         if policy.len() > MAX_POLICY_BYTES {
             return Err(PolicyError::TooLarge(policy.len()));
@@ -147,12 +147,12 @@ impl Interpreter {
         })
     }
 
-    /// Whether the policy says `strict := true`: the safer choice wherever it would change what existing policies get.
+    /// Whether the policy has `strict := true`.
     pub(crate) fn strict(&self) -> bool {
         self.strict
     }
 
-    /// An engine like the one in use with these fragments instead, and everything in the package `checked` looked at.
+    /// A new engine with these fragments; the package `checked` is validated.
     pub(crate) fn scratch<'f>(
         &self,
         fragments: impl IntoIterator<Item = &'f Active>,
@@ -160,7 +160,7 @@ impl Interpreter {
     ) -> Result<Loaded, PolicyError> {
         let mut engine = self.pristine.clone();
         for fragment in fragments {
-            // Constants stay in the text: it is evaluated when it is loaded and then hardly ever.
+            // Constants stay in the text, since fragments are rarely evaluated after their load.
             source::check(&fragment.text)?;
             guarded(|| {
                 engine
@@ -179,17 +179,17 @@ impl Interpreter {
         Ok(Loaded { engine, published })
     }
 
-    /// Puts another engine in use; gives back the one that was.
+    /// Replaces the engine in use, and returns the previous one.
     ///
     /// # Errors
-    /// The engine does not take the state's data; nothing may be allowed any more.
+    /// The engine rejects the state's data; everything must be denied from then on.
     pub(crate) fn enter(&mut self, loaded: Loaded) -> Result<Loaded, QueryError> {
         let before = std::mem::replace(&mut self.current, loaded);
         self.set_state(self.state())?;
         Ok(before)
     }
 
-    /// Adds a module beside the policy.
+    /// Adds a module.
     #[cfg(test)]
     pub(crate) fn add_module(&mut self, name: &str, text: &str) -> Result<(), PolicyError> {
         self.current
@@ -212,7 +212,7 @@ impl Interpreter {
         }
     }
 
-    /// As [`Self::value`], for a rule that gives an object; undefined is an empty one.
+    /// As [`Self::value`], for a rule that returns an object; undefined is an empty object.
     pub(crate) fn object(&mut self, rule: &str, input: Value) -> Result<Value, QueryError> {
         match self.value(rule, input)? {
             Value::Undefined => Ok(Value::new_object()),
@@ -221,7 +221,7 @@ impl Interpreter {
         }
     }
 
-    /// The state as it is now.
+    /// A copy of the state.
     pub(crate) fn state(&self) -> State {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -229,7 +229,7 @@ impl Interpreter {
     /// Replaces the state that Rego sees.
     ///
     /// # Errors
-    /// The engine does not take the data; what Rego sees then is undefined and nothing may be allowed any more.
+    /// The engine rejects the data; its data are then undefined, and everything must be denied from then on.
     pub(crate) fn set_state(&mut self, state: State) -> Result<(), QueryError> {
         let own = |name: &str| !self.served.contains(name);
         let published = &self.current.published;
@@ -244,7 +244,7 @@ impl Interpreter {
         Ok(())
     }
 
-    /// Gives the engine in use the base data and the state's own names.
+    /// Writes the base data and the metadata that the framework does not know to the engine in use.
     fn publish(&mut self, state: &State) -> Result<(), QueryError> {
         let data = self.data(state)?;
         self.current.engine.clear_data();
@@ -253,7 +253,7 @@ impl Interpreter {
         Ok(())
     }
 
-    /// The base data with the metadata of names that the framework does not serve.
+    /// The base data with the metadata that the framework does not know.
     fn data(&self, state: &State) -> Result<Value, QueryError> {
         let metadata: BTreeMap<Value, Value> = state
             .names()
@@ -268,10 +268,10 @@ impl Interpreter {
         Ok(data)
     }
 
-    /// Appends to the default mounts of the base data what is not there yet.
+    /// Appends mounts to the default mounts of the base data, without duplicates.
     ///
     /// # Errors
-    /// There are too many; or the engine does not take the data, and nothing may be allowed any more.
+    /// There are too many, or the engine rejects the data and everything must be denied from then on.
     pub(crate) fn extend_default_mounts(&mut self, mounts: Vec<Value>) -> Result<(), PolicyError> {
         let key = Value::from("defaultMounts");
         let base = self.base.as_object_mut().map_err(compile)?;
@@ -291,8 +291,8 @@ impl Interpreter {
     }
 }
 
-/// Evaluates a whole package once, so that what other engines find when they compile never serves here either: variables and
-/// functions that nothing defines. What depends on the input is left to the decisions.
+/// Evaluates a whole package once to find undefined variables and functions, which OPA reports at compile time. Errors that depend on
+/// the input are ignored.
 fn check(engine: &mut Engine, package: &str) -> Result<(), PolicyError> {
     engine.set_input(Value::new_object());
     match guarded(|| engine.eval_query(package.to_owned(), false).map_err(|error| error.to_string())) {
@@ -301,7 +301,7 @@ fn check(engine: &mut Engine, package: &str) -> Result<(), PolicyError> {
     }
 }
 
-/// A fault of the interpreter is an error like any other: it denies. Every evaluation starts from a clean state.
+/// Turns a panic of the interpreter into an error, which denies. Every evaluation starts from a clean state.
 fn guarded<T>(act: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     std::panic::catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|_| Err("the interpreter failed".to_owned()))
 }
@@ -319,7 +319,7 @@ fn refuse_patterns(engine: &mut Engine, package: &str, strict: bool) -> Result<(
     }
 }
 
-/// The framework's metadata module, and a place for every other name.
+/// The framework's metadata module, with a rule for every other name.
 fn metadata_module(names: &BTreeSet<String>) -> String {
     let others = names.iter().filter(|name| !framework::METADATA.contains(&name.as_str()));
     let rules = others.map(|name| format!("\n{name} := casemate_state(\"{name}\")\n"));
@@ -332,10 +332,10 @@ impl From<SourceError> for PolicyError {
     }
 }
 
-/// Whether a text can be parsed as Rego before long, whatever it means: for tools that parse the texts of others themselves.
+/// Checks that regorus can parse a text within reasonable time, for tools that parse untrusted policies themselves.
 ///
 /// # Errors
-/// It is too large, has strings or brackets that do not end, or nests too deep.
+/// It is too large, has unterminated strings or brackets, or is nested too deeply.
 pub fn check_shape(text: &str) -> Result<(), PolicyError> {
     if text.len() > MAX_POLICY_BYTES {
         return Err(PolicyError::TooLarge(text.len()));
@@ -343,7 +343,22 @@ pub fn check_shape(text: &str) -> Result<(), PolicyError> {
     Ok(source::check_shape(text)?)
 }
 
-/// An engine with our limits and nothing in it.
+/// An interpreter with the policy, the framework and its functions, and without any data: for tools that measure the engine against
+/// plain evaluation. Metadata are read from `data.metadata`.
+///
+/// # Errors
+/// The text is not a policy.
+pub fn bare_interpreter(policy: &str) -> Result<Engine, PolicyError> {
+    let mut engine = engine();
+    engine.add_policy(POLICY_FILE.to_owned(), policy.to_owned()).map_err(compile)?;
+    engine
+        .add_policy(framework::FRAMEWORK_FILE.to_owned(), framework::module())
+        .map_err(compile)?;
+    register_functions(&mut engine, &SharedState::default(), Vec::new())?;
+    Ok(engine)
+}
+
+/// An empty engine with our limits.
 pub(crate) fn engine() -> Engine {
     let mut engine = Engine::new();
     engine.set_policy_length_config(PolicyLengthConfig {
@@ -351,9 +366,9 @@ pub(crate) fn engine() -> Engine {
         max_file_bytes: NonZeroUsize::new(MAX_POLICY_BYTES).unwrap_or(NonZeroUsize::MAX),
         max_lines: MAX_LINES,
     });
-    // What a rule prints is for nobody: standard error of the guest's first process is the host's to read.
+    // Output of `print` is discarded: the host can read standard error of the guest's init.
     engine.set_gather_prints(true);
-    // A built-in that fails makes its expression undefined, as existing policies expect.
+    // A failing built-in makes its expression undefined, as in OPA.
     engine.set_strict_builtin_errors(false);
     engine.set_execution_timer_config(ExecutionTimerConfig {
         limit: MAX_EVALUATION,
@@ -362,7 +377,7 @@ pub(crate) fn engine() -> Engine {
     engine
 }
 
-pub(crate) fn compile(error: impl std::fmt::Display) -> PolicyError {
+fn compile(error: impl std::fmt::Display) -> PolicyError {
     PolicyError::Compile(error.to_string())
 }
 
@@ -370,8 +385,8 @@ fn evaluation(error: impl std::fmt::Display) -> QueryError {
     QueryError::Evaluation(error.to_string())
 }
 
-/// The functions the framework is written with, and `regex.match` with the meaning existing patterns have.
-pub(crate) fn register_functions(engine: &mut Engine, state: &SharedState, constants: Vec<Value>) -> Result<SharedPatterns, PolicyError> {
+/// Registers the functions of the framework, and `regex.match` with the semantics of RE2.
+fn register_functions(engine: &mut Engine, state: &SharedState, constants: Vec<Value>) -> Result<SharedPatterns, PolicyError> {
     let served = Arc::clone(state);
     engine
         .add_extension(
@@ -416,7 +431,7 @@ pub(crate) fn register_functions(engine: &mut Engine, state: &SharedState, const
     Ok(patterns)
 }
 
-/// Pattern and text to true or false; undefined for what is no pattern or no text.
+/// Whether the pattern matches the text; undefined if either is not a string or the pattern is invalid.
 fn match_text(patterns: &Mutex<Patterns>, arguments: &[Value], anchored: bool) -> Value {
     let [Value::String(pattern), Value::String(text)] = arguments else {
         return Value::Undefined;

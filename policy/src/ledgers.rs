@@ -1,14 +1,14 @@
-//! Keys of transparency ledgers: from the trust lists a policy let in, for the receipts of fragments.
+//! Keys of transparency ledgers, from trust lists that the policy allowed, to verify receipts of fragments.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
 
-/// Most keys remembered, over all ledgers.
+/// Maximum number of keys of all ledgers.
 pub(crate) const MAX_KEYS: usize = 4096;
 
-/// A key of a ledger, as a trust list gave it.
+/// A key of a ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LedgerKey {
     key: Vec<u8>,
@@ -16,18 +16,18 @@ pub struct LedgerKey {
 }
 
 impl LedgerKey {
-    /// The key's encoding, byte for byte as the trust list had it.
+    /// The key's encoding, as in the trust list.
     pub fn bytes(&self) -> &[u8] {
         &self.key
     }
 
-    /// Subjects of the trust lists that offered exactly this key.
+    /// Subjects of the trust lists that contain this key.
     pub fn offered_by(&self) -> &[String] {
         &self.offered_by
     }
 }
 
-/// A receipt whose signature was confirmed with a key of a loaded trust list. Only [`crate::Enforcer::proven_receipts`] makes one.
+/// A receipt whose signature was verified with a key of a loaded trust list. Only [`crate::Enforcer::proven_receipts`] makes one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ProvenReceipt {
     issuer: String,
@@ -46,8 +46,8 @@ impl Ledgers {
         self.keys.get(issuer)
     }
 
-    /// Takes a key. Offered again it is vouched for once more; another key under its id takes its place.
-    /// `false`: there are too many keys already.
+    /// Adds a key. If it is known, the subject is added to it; a different key with the same id replaces it.
+    /// `false` if there are too many keys.
     pub(crate) fn offer(&mut self, ledger: &str, key_id: &str, key: &[u8], subject: &str) -> bool {
         let full = self.keys.values().map(BTreeMap::len).sum::<usize>() >= MAX_KEYS;
         let ledgers = Arc::make_mut(&mut self.keys);
@@ -76,7 +76,7 @@ impl Ledgers {
         true
     }
 
-    /// The receipt, if one of the ledger's keys confirms it.
+    /// The receipt, if one of the ledger's keys verifies it.
     pub(crate) fn prove(&self, issuer: &str, mut confirms: impl FnMut(&str, &[u8]) -> bool) -> Option<ProvenReceipt> {
         let (_, key) = self.keys_of(issuer)?.iter().find(|(id, key)| confirms(id, &key.key))?;
         Some(ProvenReceipt {
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_vouched_for_until_another_takes_its_id() {
+    fn a_key_keeps_its_subjects_until_another_key_replaces_it() {
         let mut ledgers = Ledgers::default();
         assert!(ledgers.offer("l", "k", b"1", "a") && ledgers.offer("l", "k", b"1", "b") && ledgers.offer("l", "k", b"1", "b"));
         assert_eq!(ledgers.prove("l", |_, key| key == b"1").unwrap().ttl_subjects, ["a", "b"]);
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_bounded() {
+    fn the_number_of_keys_is_limited() {
         let mut ledgers = Ledgers::default();
         for id in 0..MAX_KEYS {
             assert!(ledgers.offer("l", &id.to_string(), b"1", "a"));

@@ -1,20 +1,20 @@
-//! Judges what a guest is asked to do, by the policy its owner wrote and its hardware measured.
+//! The policy engine: decides what a guest may do, by a Rego policy whose digest is in the launch measurement.
 //!
 //! # One request
 //!
 //! ```text
-//! agent: decode(request)?            host bytes → an action, e.g. CreateContainer
+//! agent: decode(request)?            bytes from the host → an action, e.g. CreateContainer
 //!        enforcer.enforce(action)?   ┐
 //!                                    │ 1 the action is serialised: it is the Rego input document
-//!                                    │ 2 data.policy.create_container is evaluated; the policy passes it on to
+//!                                    │ 2 data.policy.create_container is evaluated; policies refer to
 //!                                    │   data.framework.create_container (framework/create_container.rego)
 //!                                    │ 3 defaults of the point are filled in (points.rs), metadata commands applied (state.rs)
 //!                                    │ 4 allowed: the verdict is read (verdict.rs) → Permit
-//!                                    ┘   denied: data.policy.reason is asked → Denied (denied.rs)
-//!        sandbox.create(permit)      act on permit.action() within permit.verdict(); then permit.commit()
+//!                                    ┘   denied: data.policy.reason is evaluated → Denied (denied.rs)
+//!        sandbox.create(permit)      acts on permit.action() within permit.verdict(), then calls permit.commit()
 //! ```
-//! A permit borrows the enforcer, so acts are serial. Dropped without commit, it puts back what the policy remembers;
-//! if that ever fails, everything is denied from then on. Several decisions that belong together: [`Enforcer::transaction`].
+//! A permit borrows the enforcer, so acts are serial. A permit that is dropped without commit restores the policy's state; if the
+//! state cannot be restored, everything is denied from then on. [`Enforcer::transaction`] groups several decisions.
 //!
 //! ```
 //! use policy::action::UnmountDevice;
@@ -30,26 +30,25 @@
 //! # Adding an enforcement point
 //!
 //! A file in `action/` (its input and its verdict), a file in `framework/` with its test beside it (the rule), a line in
-//! [`POINTS`] (since which API version, and what older policies get).
+//! [`POINTS`] (the API version that introduced it, and the default for older policies). `ADDING.md` has an example.
 //!
-//! # What always holds
+//! # Invariants
 //!
-//! - A rule that is absent, errs or has the wrong shape denies, but for the documented defaults of older policies.
+//! - A rule that is undefined, fails or returns the wrong type denies, except for the documented defaults of older policies.
 //! - Nothing but [`Enforcer::enforce`] makes a [`Permit`].
-//! - Patterns mean what they mean in RE2; what RE2 refuses never matches.
-//! - No rule can reach the network, the clock or chance.
+//! - Patterns have the semantics of RE2; a pattern that RE2 refuses never matches.
+//! - No rule has access to the network, the clock or random numbers.
 
 #![forbid(unsafe_code)]
 
 use sha2::{Digest, Sha256};
 
 pub mod action;
-pub mod conformance;
-mod context;
 pub mod data;
+mod decision;
+pub mod denial_text;
 mod denied;
 mod enforcer;
-mod explain;
 mod fragment;
 mod framework;
 pub mod fuzz;
@@ -57,37 +56,33 @@ mod ids;
 mod interpreter;
 mod ledgers;
 mod matching;
-#[cfg(feature = "naive")]
-pub mod naive;
 mod patterns;
-mod plain;
 mod points;
 mod re2;
+mod request;
 mod seccomp;
-mod selection;
+mod security_context;
 mod source;
 mod state;
 mod verdict;
 
-pub use context::{CONTEXT_PREFIX, CONTEXT_VARIABLE, Context, context_files};
+pub use decision::{DecisionError, extract_decision};
 pub use denied::{Denied, escape_json};
 pub use enforcer::{Enforcer, MAX_DECISION_BYTES, Permit, Transaction};
-pub use explain::{Explanation, explain};
 pub use fragment::{FragmentError, MAX_FRAGMENT_BYTES};
 pub use ids::{ContainerId, RootHash};
-pub use interpreter::{MAX_POLICY_BYTES, PolicyError, check_shape};
+pub use interpreter::{MAX_POLICY_BYTES, PolicyError, bare_interpreter, check_shape};
 pub use ledgers::{LedgerKey, ProvenReceipt};
-pub use plain::{DecisionError, extract_decision};
 pub use points::{API_VERSION, CASEMATE_VERSION, OWN_POINTS, OlderPolicy, POINTS, Point};
 pub use re2::{PatternError, check_pattern, matches_pattern};
 pub use seccomp::{SeccompError, seccomp_digest};
-pub use selection::{SelectionError, select};
+pub use security_context::{SECURITY_CONTEXT_PREFIX, SECURITY_CONTEXT_VARIABLE, SecurityContextFiles};
 pub use verdict::{Answer, ExternalVerdict, ProcessVerdict, Verdict};
 
-/// The text that allows everything, sent where no policy was given so that a verifier sees its well-known digest.
+/// The policy that allows everything. It is sent where no policy is given, so that verifiers see its well-known digest.
 pub const OPEN_DOOR: &str = include_str!("open_door.rego");
 
-/// SHA-256 over the bytes of the policy text: what host data must hold.
+/// SHA-256 of the policy text; the launch measurement's host data must have this value.
 pub fn digest(policy: &str) -> [u8; 32] {
     Sha256::digest(policy.as_bytes()).into()
 }

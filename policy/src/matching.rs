@@ -1,8 +1,7 @@
-//! The framework's questions about many containers at once, as functions of the interpreter.
+//! Extension functions that match a request against many containers at once.
 //!
-//! In Rego each would be a loop over containers, rules and entries, evaluated step by step; a policy of a thousand containers
-//! makes that the whole cost of a decision. What the functions mean is said in Rego beside their use. As in Rego, a field that is
-//! absent or of another type fits nothing.
+//! In Rego each would be a loop over containers, rules and entries, and would dominate the cost of a decision under a large policy.
+//! The Rego files define the functions where they use them. As in Rego, a field that is absent or of the wrong type matches nothing.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,13 +12,13 @@ use crate::re2::Patterns;
 
 mod mounts;
 
-/// Patterns, each compiled once.
+/// The cache of compiled patterns.
 pub(crate) type SharedPatterns = Arc<Mutex<Patterns>>;
 
-type Question = fn(&mut Patterns, &[Value]) -> Option<Value>;
+type Function = fn(&mut Patterns, &[Value]) -> Option<Value>;
 
-/// Name, number of arguments, and what answers.
-const QUESTIONS: &[(&str, u8, Question)] = &[
+/// Name, number of arguments and implementation of each function.
+const FUNCTIONS: &[(&str, u8, Function)] = &[
     ("casemate_where", 3, |_, arguments| where_equal(arguments)),
     ("casemate_layer_listed", 2, |_, arguments| layer_listed(arguments)),
     ("casemate_env_fitting", 2, env_fitting),
@@ -31,9 +30,9 @@ const QUESTIONS: &[(&str, u8, Question)] = &[
     ("casemate_mounts_refused", 3, mounts::refused),
 ];
 
-/// Makes the functions known to `engine`.
+/// Registers the functions with `engine`.
 pub(crate) fn register(engine: &mut Engine, patterns: &SharedPatterns) -> Result<(), String> {
-    for (name, arguments, question) in QUESTIONS {
+    for (name, arguments, function) in FUNCTIONS {
         let patterns = Arc::clone(patterns);
         engine
             .add_extension(
@@ -41,7 +40,7 @@ pub(crate) fn register(engine: &mut Engine, patterns: &SharedPatterns) -> Result
                 *arguments,
                 Box::new(move |arguments: Vec<Value>| {
                     let mut patterns = patterns.lock().unwrap_or_else(PoisonError::into_inner);
-                    Ok(question(&mut patterns, &arguments).unwrap_or(Value::Undefined))
+                    Ok(function(&mut patterns, &arguments).unwrap_or(Value::Undefined))
                 }),
             )
             .map_err(|error| error.to_string())?;
@@ -49,7 +48,7 @@ pub(crate) fn register(engine: &mut Engine, patterns: &SharedPatterns) -> Result
     Ok(())
 }
 
-/// What `some member in value` goes through; `None` where Rego finds nothing to go through.
+/// The members that `some member in value` iterates over; `None` if the value is no collection.
 fn members(value: &Value) -> Option<Vec<&Value>> {
     match value {
         Value::Array(list) => Some(list.iter().collect()),
@@ -59,7 +58,7 @@ fn members(value: &Value) -> Option<Vec<&Value>> {
     }
 }
 
-/// A field that is there; `None` as well for what has no fields.
+/// A field of an object; `None` if there is none, or the value is no object.
 fn field<'v>(object: &'v Value, key: &Value) -> Option<&'v Value> {
     match object {
         Value::Object(object) => object.get(key),
@@ -126,7 +125,7 @@ impl EnvKeys {
         field(object, &self.rules).and_then(members)
     }
 
-    /// The whole of `NAME=value` fits the pattern, or name and value fit theirs.
+    /// Whether `NAME=value` matches the pattern, or name and value match theirs.
     fn accepts(&self, patterns: &mut Patterns, rule: &Value, entry: &Value) -> bool {
         let Value::String(entry) = entry else { return false };
         if text_fits(patterns, field(rule, &self.strategy), field(rule, &self.pattern), entry) {
@@ -142,7 +141,7 @@ impl EnvKeys {
         rules.iter().any(|rule| self.accepts(patterns, rule, entry))
     }
 
-    /// Every required rule is satisfied by some entry.
+    /// Whether an entry satisfies each required rule.
     fn complete(&self, patterns: &mut Patterns, rules: &[&Value], entries: &[&Value]) -> bool {
         rules.iter().all(|rule| {
             let optional = matches!(field(rule, &self.required), None | Some(Value::Bool(false)));
@@ -151,7 +150,7 @@ impl EnvKeys {
     }
 }
 
-/// `string` or `re2`, anchored; any other strategy fits nothing.
+/// Strategy `string` or anchored `re2`; any other strategy matches nothing.
 fn text_fits(patterns: &mut Patterns, strategy: Option<&Value>, pattern: Option<&Value>, text_asked: &str) -> bool {
     match (text(strategy), text(pattern)) {
         (Some("string"), Some(pattern)) => pattern == text_asked,
@@ -160,7 +159,7 @@ fn text_fits(patterns: &mut Patterns, strategy: Option<&Value>, pattern: Option<
     }
 }
 
-/// Objects (containers or processes) whose required rules are satisfied and that know every entry.
+/// Objects (containers or processes) that accept every entry and whose required rules are satisfied.
 fn env_fitting(patterns: &mut Patterns, arguments: &[Value]) -> Option<Value> {
     let [objects, entries] = arguments else { return None };
     let (keys, entries) = (EnvKeys::new(), members(entries)?);
@@ -171,7 +170,7 @@ fn env_fitting(patterns: &mut Patterns, arguments: &[Value]) -> Option<Value> {
     })
 }
 
-/// The largest set of entries that one of the objects knows, sorted; none where two as large differ.
+/// The largest set of entries that one of the objects accepts, sorted; `None` if two of that size differ.
 fn env_kept(patterns: &mut Patterns, arguments: &[Value]) -> Option<Value> {
     let [objects, entries] = arguments else { return None };
     let (keys, entries) = (EnvKeys::new(), members(entries)?);
@@ -199,7 +198,7 @@ fn env_kept(patterns: &mut Patterns, arguments: &[Value]) -> Option<Value> {
     }
 }
 
-/// Names of the entries that no object knows, in order.
+/// Names of the entries that no object accepts, in order.
 fn env_unknown(patterns: &mut Patterns, arguments: &[Value]) -> Option<Value> {
     let [objects, entries] = arguments else { return None };
     let keys = EnvKeys::new();
@@ -213,7 +212,7 @@ fn env_unknown(patterns: &mut Patterns, arguments: &[Value]) -> Option<Value> {
     Some(Value::from(unknown))
 }
 
-/// Whether some object requires an entry that is not there.
+/// Whether some object requires a missing entry.
 fn env_incomplete(patterns: &mut Patterns, arguments: &[Value]) -> Option<Value> {
     let [objects, entries] = arguments else { return None };
     let (keys, entries) = (EnvKeys::new(), members(entries).unwrap_or_default());
@@ -224,7 +223,7 @@ fn env_incomplete(patterns: &mut Patterns, arguments: &[Value]) -> Option<Value>
     incomplete.then_some(Value::Bool(true))
 }
 
-/// Containers whose umask is the one asked for, and whose rules accept the user and every group.
+/// Containers with the requested umask whose rules accept the user and every group.
 fn users_fitting(patterns: &mut Patterns, arguments: &[Value]) -> Option<Value> {
     let [containers, user, groups, umask] = arguments else {
         return None;

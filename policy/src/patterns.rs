@@ -1,4 +1,4 @@
-//! Every pattern of a policy or fragment, looked at when it is loaded.
+//! Validation of all patterns of a policy or fragment when it is loaded.
 
 use std::collections::HashSet;
 
@@ -6,16 +6,16 @@ use regorus::Value;
 
 use crate::re2::{self, PatternError};
 
-/// Rules whose values hold patterns.
+/// Rules whose values contain patterns.
 pub(crate) const LISTS: &[&str] = &["containers", "external_processes", "platform_rules"];
-/// Fields of an environment rule that hold a pattern, each with the field that says so.
+/// Pattern fields of an environment rule, each with the field of its strategy.
 const ENV: &[(&str, &str)] = &[("pattern", "strategy"), ("name", "name_strategy"), ("value", "value_strategy")];
-/// Sources with these prefixes go on as patterns.
+/// Mount sources with these prefixes continue as patterns.
 const SOURCE_PREFIXES: &[&str] = &["sandbox://", "hugepages://"];
 
-/// The first pattern in `package` (its rules, by name) that cannot mean what it means in RE2; with `strict`, that RE2 refuses as well.
+/// The first pattern in `package` (its rules, by name) whose RE2 semantics cannot be kept; with `strict`, also the first that RE2 refuses.
 pub(crate) fn first_unusable(package: &Value, strict: bool) -> Option<(String, PatternError)> {
-    // Made once: a policy may have a hundred thousand rules.
+    // The keys are made once, since a policy may have a hundred thousand rules.
     let [env_rules, mounts, source, user, groups, user_idname, pattern, strategy] = [
         "env_rules",
         "mounts",

@@ -1,11 +1,11 @@
-//! The table of enforcement points: since which API version each exists, and what an older policy without it gets.
+//! The table of enforcement points: the API version that introduced each, and the default for older policies.
 
 use serde_json::{Map, Value, json};
 
 /// API version of this implementation.
 pub const API_VERSION: &str = "0.12.0";
 
-/// What a policy for an API version before the point was introduced gets when it says nothing about it.
+/// The default for a policy of an older API version that has no rule for the point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OlderPolicy {
     /// Allowed.
@@ -23,9 +23,9 @@ pub struct Point {
     pub name: &'static str,
     /// API version that introduced it.
     pub since: (u64, u64, u64),
-    /// For policies older than that.
+    /// The default for older policies.
     pub older: OlderPolicy,
-    /// Further keys of its answer and their defaults, as JSON.
+    /// Other keys of the answer with their defaults, as JSON.
     pub defaults: &'static str,
 }
 
@@ -43,15 +43,15 @@ use OlderPolicy::{Allows, AsksFramework, Denies};
 /// Version of the points that only policies with a `casemate_version` decide.
 pub const CASEMATE_VERSION: &str = "1.0.0";
 
-/// Points of our own, decided by policies that declare `casemate_version` (which takes the place of the API version here: such a
-/// policy has to have the rule). For others, what they get is fixed here, so that nothing changes for them.
+/// Casemate's own points. A policy with `casemate_version` must have their rules; for other policies the default is fixed here, so
+/// that hcsshim's policies keep their meaning.
 pub const OWN_POINTS: &[Point] = &[
     point("confine_container", (1, 0, 0), Allows, "{}"),
     point("guest_network", (1, 0, 0), Allows, "{}"),
     point("port_forward", (1, 0, 0), Denies, "{}"),
 ];
 
-/// Every point a policy can decide.
+/// The points of hcsshim.
 pub const POINTS: &[Point] = &[
     point("mount_device", (0, 1, 0), Denies, "{}"),
     point("mount_overlay", (0, 1, 0), Denies, "{}"),
@@ -97,23 +97,23 @@ impl Point {
         POINTS.iter().find(|point| point.name == name)
     }
 
-    /// Whether a table has the point; for checks while compiling.
+    /// Whether a table has the point; for checks at compile time.
     pub(crate) const fn is_listed(name: &str) -> bool {
         lists(POINTS, name) || lists(OWN_POINTS, name)
     }
 
-    /// The point of our own called `name`.
+    /// Casemate's own point called `name`.
     pub fn find_own(name: &str) -> Option<&'static Point> {
         OWN_POINTS.iter().find(|point| point.name == name)
     }
 
-    /// Whether a policy of API version `version` has to have the rule.
+    /// Whether a policy of API version `version` must have the rule.
     pub fn available_in(&self, version: &semver::Version) -> bool {
         let (major, minor, patch) = self.since;
         *version >= semver::Version::new(major, minor, patch)
     }
 
-    /// Result keys that an answer gets where it lacks them.
+    /// Defaults for the keys that an answer lacks.
     pub fn default_results(&self) -> Map<String, Value> {
         let mut results = match serde_json::from_str(self.defaults) {
             Ok(Value::Object(map)) => map,

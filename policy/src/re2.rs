@@ -1,8 +1,8 @@
-//! Regular expressions with the meaning they have in RE2, the dialect policies are written for.
+//! Regular expressions with the semantics of RE2, the dialect of policies.
 //!
-//! A pattern is rewritten for crate `regex`, whose dialect differs where it matters: `\d`, `\s`, `\w` and `\b` mean ASCII in
-//! RE2, classes know no set operators, a brace that is no counter is a brace, counters are limited. What RE2 refuses is
-//! refused here; so is `\B`, which has no equal.
+//! A pattern is rewritten for crate `regex`, whose dialect differs: in RE2 `\d`, `\s`, `\w` and `\b` are ASCII, classes have no set
+//! operators, a brace that is no counter is a literal, and counters are limited. Patterns that RE2 refuses are refused, and so is
+//! `\B`, which has no equivalent.
 
 use std::collections::HashMap;
 
@@ -15,21 +15,21 @@ mod translate;
 const MAX_PATTERN_BYTES: usize = 64 << 10;
 /// Largest compiled pattern in bytes.
 const MAX_COMPILED_BYTES: usize = 4 << 20;
-/// Patterns up to this length, without counters and classes, are never too large.
+/// Patterns up to this length without counters and classes are never too large.
 const MAX_UNCHECKED_BYTES: usize = 256;
-/// Most compiled patterns kept: requests can bring patterns of their own.
+/// Maximum number of compiled patterns in the cache, since requests can contain patterns.
 const MAX_KEPT: usize = 8192;
 
-/// Why a pattern is not usable. A rule with such a pattern never matches.
+/// Why a pattern is unusable. A rule with such a pattern never matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum PatternError {
     /// Longer than 64 KiB.
     #[error("pattern is longer than {MAX_PATTERN_BYTES} bytes")]
     TooLong,
-    /// Groups within groups.
+    /// Groups are nested too deeply.
     #[error("groups nest too deep")]
     TooDeep,
-    /// A counter above 1000, alone or multiplied by those around it.
+    /// A counter above 1000, alone or multiplied by the enclosing counters.
     #[error("invalid repeat count")]
     RepeatCount,
     /// `*`, `+`, `?` or a counter after nothing.
@@ -38,13 +38,13 @@ pub enum PatternError {
     /// `**` and the like.
     #[error("invalid nested repetition operator")]
     NestedRepeat,
-    /// A backslash with something that has no meaning after it, or none that can be kept.
+    /// An escape that is undefined or has no equivalent.
     #[error("invalid escape sequence")]
     Escape,
-    /// A class that is not closed, or has an unknown name or a range backwards.
+    /// A class that is unclosed, or has an unknown name or a reversed range.
     #[error("invalid character class")]
     Class,
-    /// A group that is not closed or opened, or has unknown flags.
+    /// A group with an unbalanced parenthesis or unknown flags.
     #[error("invalid or unclosed group")]
     Group,
     /// `\B`, which crate `regex` cannot express over ASCII.
@@ -56,31 +56,31 @@ pub enum PatternError {
 }
 
 impl PatternError {
-    /// Whether RE2 would take the pattern, and it is we who do not: a policy with it must not load, since it would mean something else.
+    /// Whether RE2 accepts the pattern and this engine does not. A policy with it must not load, since its meaning would change.
     pub fn is_ours(self) -> bool {
         matches!(self, Self::TooLong | Self::TooDeep | Self::TooLarge | Self::NoEqual)
     }
 }
 
-/// Compiled patterns, each compiled once.
+/// A cache of compiled patterns.
 #[derive(Default)]
 pub(crate) struct Patterns {
     anchored: Compiled,
     free: Compiled,
-    /// Whether anchors hold for the whole pattern instead of its first and last alternative.
+    /// Whether anchors apply to the whole pattern instead of its first and last alternative.
     whole: bool,
 }
 
 type Compiled = HashMap<String, Result<Regex, PatternError>>;
 
 impl Patterns {
-    /// From now on, anchors hold for whole patterns.
+    /// From now on, anchors apply to whole patterns.
     pub(crate) fn anchor_whole(&mut self) {
         self.whole = true;
         self.anchored.clear();
     }
 
-    /// Whether `pattern` is found in `text`; with `anchor`, from start to end as [`anchored`] has it.
+    /// Whether `pattern` matches in `text`; with `anchor`, as anchored by [`anchored`].
     pub(crate) fn is_match(&mut self, pattern: &str, text: &str, anchor: bool) -> Result<bool, PatternError> {
         if anchor && is_literal(pattern) {
             return Ok(pattern == text);
@@ -103,7 +103,7 @@ impl Patterns {
     }
 }
 
-/// Whether every character of the pattern stands for itself.
+/// Whether every character of the pattern is a literal.
 fn is_literal(pattern: &str) -> bool {
     pattern
         .bytes()
@@ -113,20 +113,20 @@ fn is_literal(pattern: &str) -> bool {
 /// Whether a rule with this pattern can ever match.
 ///
 /// # Errors
-/// Says what RE2 refuses in it.
+/// The reason why RE2 refuses the pattern.
 pub fn check_pattern(pattern: &str) -> Result<(), PatternError> {
     compile(&anchored(pattern)).map(|_| ())
 }
 
-/// Whether `pattern` matches `text` as rules of a policy are judged: anchored by [`check_pattern`]'s rule.
+/// Whether `pattern` matches `text` as in rules of a policy, that is, anchored.
 ///
 /// # Errors
-/// Says what RE2 refuses in the pattern.
+/// The reason why RE2 refuses the pattern.
 pub fn matches_pattern(pattern: &str, text: &str) -> Result<bool, PatternError> {
     compile(&anchored(pattern)).map(|regex| regex.is_match(text))
 }
 
-/// As [`check_pattern`], without compiling patterns that are small in any case: a policy may have thousands.
+/// As [`check_pattern`], without compiling patterns that cannot be too large: a policy may have thousands.
 pub(crate) fn check_pattern_quickly(pattern: &str) -> Result<(), PatternError> {
     if pattern.len() > MAX_UNCHECKED_BYTES || pattern.contains(['{', '\\']) {
         return check_pattern(pattern);
@@ -134,7 +134,7 @@ pub(crate) fn check_pattern_quickly(pattern: &str) -> Result<(), PatternError> {
     translate::translate(&anchored(pattern)).map(|_| ())
 }
 
-/// Adds `^` and `$` where the text of the pattern lacks them. `a|b` becomes `^a|b$`, as existing policies are judged.
+/// Adds `^` and `$` if the pattern lacks them. `a|b` becomes `^a|b$`, as in hcsshim.
 fn anchored(pattern: &str) -> String {
     let start = if pattern.starts_with('^') { "" } else { "^" };
     let end = if pattern.ends_with('$') { "" } else { "$" };
@@ -146,7 +146,7 @@ fn compile(pattern: &str) -> Result<Regex, PatternError> {
         return Err(PatternError::TooLong);
     }
     let translated = translate::translate(pattern)?;
-    // The rewritten pattern is valid; what is left to refuse is its size.
+    // The rewritten pattern is valid, so that only its size can be refused.
     RegexBuilder::new(&translated)
         .size_limit(MAX_COMPILED_BYTES)
         .build()

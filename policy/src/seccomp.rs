@@ -1,4 +1,4 @@
-//! Seccomp profiles by digest: SHA-256 over the profile as the reference tool serialises it.
+//! Digests of seccomp profiles: SHA-256 of the profile as hcsshim's tool serialises it.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -11,7 +11,7 @@ use crate::denied::escape_json;
 #[error("not an OCI seccomp profile")]
 pub struct SeccompError(#[from] serde_json::Error);
 
-/// `linux.seccomp` of an OCI spec; fields in the order in which they are digested.
+/// `linux.seccomp` of an OCI spec; the digest depends on the order of fields.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Profile {
@@ -68,9 +68,9 @@ fn is_zero(value: &u64) -> bool {
 /// The digest of a profile (JSON of `linux.seccomp`) in lower-case hex, as `seccomp_profile_sha256` of policies.
 ///
 /// # Errors
-/// The text is not JSON of that shape.
+/// The text is not JSON of that form.
 pub fn seccomp_digest(profile: &[u8]) -> Result<String, SeccompError> {
-    // A list must not pass for the fields of a profile in order.
+    // serde would accept a list as the fields in order.
     let profile: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(profile)?;
     let profile: Profile = serde_json::from_value(profile.into())?;
     let text = escape_json(&serde_json::to_string(&profile)?);

@@ -1,7 +1,7 @@
-//! A look at Rego text before the interpreter gets it: what is refused outright, and large constants taken out of its way.
+//! Checks of Rego text before the interpreter parses it, and extraction of large constants.
 //!
-//! Policies made by tools are a few long lists and some short rules. The interpreter would evaluate such a list anew for every
-//! decision; here each becomes a value once, and a call that gives the value takes its place in the text. Lines keep their numbers.
+//! Generated policies are a few long lists and some short rules. The interpreter would evaluate such a list for every decision. Here
+//! each is parsed once, and a call that returns the value replaces it in the text. Line numbers do not change.
 
 use std::collections::BTreeSet;
 
@@ -18,13 +18,13 @@ use constants::{Known, constant};
 use shape::{refuse_deep_brackets, refuse_long_expressions};
 use tokens::{Token, tokens};
 
-/// Words that cannot name a rule.
+/// Words that cannot be names of rules.
 const KEYWORDS: &[&str] = &[
     "as", "contains", "data", "default", "else", "every", "false", "if", "import", "in", "input", "not", "null", "package", "some", "true",
     "with",
 ];
 
-/// Why a text is not handed to the interpreter.
+/// Why a text is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum SourceError {
     #[error("line {line}: {name} is not available to policies")]
@@ -43,13 +43,13 @@ pub(crate) enum SourceError {
 #[derive(Debug, Default)]
 pub(crate) struct Source {
     pub(crate) text: String,
-    /// Values of the calls `casemate_constant(N)` in it.
+    /// Values of the calls `casemate_constant(N)` in the text.
     pub(crate) constants: Vec<Value>,
-    /// Names the text uses under `data.metadata`.
+    /// Names under `data.metadata` in the text.
     pub(crate) metadata: BTreeSet<String>,
 }
 
-/// Whether the interpreter's parser comes to an end with `text` before long.
+/// Checks that the interpreter can parse `text` within reasonable time.
 pub(crate) fn check_shape(text: &str) -> Result<(), SourceError> {
     shape(text).map(drop)
 }
@@ -61,14 +61,14 @@ fn shape(text: &str) -> Result<Vec<Token<'_>>, SourceError> {
     Ok(tokens)
 }
 
-/// Whether `text` may be handed to the interpreter as it is.
+/// Checks that the interpreter may evaluate `text` unchanged.
 pub(crate) fn check(text: &str) -> Result<(), SourceError> {
     let tokens = shape(text)?;
     refuse_forbidden(text, &tokens)?;
     refuse_recursion(&tokens)
 }
 
-/// Looks at `text`.
+/// Checks `text` and extracts its constants.
 pub(crate) fn read(text: &str) -> Result<Source, SourceError> {
     let tokens = tokens(text).map_err(|at| SourceError::Unbalanced(line(text, at)))?;
     refuse_long_expressions(text, &tokens)?;
@@ -110,7 +110,7 @@ fn line(text: &str, at: usize) -> usize {
         + 1
 }
 
-/// Whether the token begins a rule: at the start of a line, outside every bracket, after something complete.
+/// Whether the token begins a rule: at the start of a line, outside brackets, after a complete statement.
 fn starts_statement(tokens: &[Token<'_>], index: usize) -> bool {
     index == 0
         || (matches!(tokens.get(index - 1), Some(Token::Newline { outside: true }))

@@ -1,4 +1,4 @@
-//! The memory of a policy between decisions (`data.metadata`), and the commands by which its answers change it.
+//! The policy's metadata between decisions (`data.metadata`), and the commands by which its answers change them.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ pub(crate) enum MetadataError {
     Apply(String),
 }
 
-/// A name of the metadata: a map from keys, or a list without duplicates, as Rego sees it.
+/// The value of a metadata name: a map, or a list without duplicates, in Rego's form.
 #[derive(Debug, Clone, PartialEq)]
 enum Entry {
     Map(Value),
@@ -34,7 +34,7 @@ impl Entry {
         }
     }
 
-    /// Shared, not copied: this is asked for in every decision.
+    /// The value; shared and not copied, since every decision reads it.
     fn to_rego(&self) -> Value {
         match self {
             Entry::Map(value) | Entry::Set(value) => value.clone(),
@@ -49,7 +49,7 @@ impl Entry {
     }
 }
 
-/// Everything a policy remembers. Cloning is how a transaction begins; putting the clone back is how it is undone.
+/// All metadata. A clone is a snapshot to roll back to.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct State {
     entries: BTreeMap<String, Entry>,
@@ -65,7 +65,7 @@ impl State {
         Self { entries }
     }
 
-    /// What Rego sees under `name`; undefined if nothing was ever stored there.
+    /// The value of `name` in Rego; undefined if nothing was stored.
     pub(crate) fn rego_value(&self, name: &str) -> Value {
         self.entries.get(name).map_or(Value::Undefined, Entry::to_rego)
     }
@@ -80,7 +80,7 @@ impl State {
         self.entries.get(name) == other.entries.get(name)
     }
 
-    /// How much is stored, by name: elements, for `matches` the candidates of each container, for `issuers` the fragments of each feed.
+    /// Number of elements by name; for `matches` the candidates of each container, for `issuers` the fragments of each feed.
     pub(crate) fn counters(&self) -> BTreeMap<String, usize> {
         let mut counters = BTreeMap::new();
         for (name, entry) in &self.entries {
@@ -109,7 +109,7 @@ impl State {
         counters
     }
 
-    /// Applies one command after the other; a failure leaves the ones before it in place, as existing policies expect.
+    /// Applies the commands in order. If one fails, those before it stay applied, as in hcsshim.
     pub(crate) fn apply(&mut self, commands: Vec<Command>) -> Result<(), MetadataError> {
         commands
             .into_iter()
@@ -172,7 +172,7 @@ impl State {
     }
 }
 
-/// A key of a map as text.
+/// The text of a map key.
 fn text(key: &Value) -> String {
     key.as_string().map_or_else(|_| key.to_string(), |text| text.to_string())
 }
@@ -195,7 +195,7 @@ pub(crate) struct Command {
 }
 
 impl Command {
-    /// Reads the `metadata` array of an answer; all of it, before anything is applied.
+    /// Reads the `metadata` array of an answer, all of it before any command is applied.
     pub(crate) fn read_all(list: &Value) -> Result<Vec<Self>, MetadataError> {
         list.as_array()
             .map_err(|_| MetadataError::NotAnArray)?
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn adding_twice_fails_and_leaves_what_came_before() {
+    fn adding_twice_fails_and_keeps_earlier_commands() {
         let mut state = State::default();
         let twice = r#"[{"name":"x","action":"add","key":"a","value":1},{"name":"x","action":"add","key":"a","value":2}]"#;
         assert_eq!(

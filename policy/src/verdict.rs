@@ -1,20 +1,20 @@
-//! What a policy's answer leaves of a request: kept environment, kept capabilities, stdio.
+//! The part of a request that the policy's answer keeps: environment, capabilities, stdio.
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use crate::action::{Capabilities, Subject};
+use crate::request::{Capabilities, Subject};
 
-/// A policy's answer, turned into what the guest may do.
+/// The typed form of a policy's answer.
 pub trait Verdict: Sized {
     /// Reads the answer of the policy to the action described by `subject`.
     ///
     /// # Errors
-    /// Says which part of the answer has the wrong type.
+    /// A field of the answer has the wrong type.
     fn read(answer: &Answer<'_>, subject: &Subject<'_>) -> Result<Self, String>;
 
-    /// Whether the host may be connected to the stdio of what was allowed.
+    /// Whether the host may be connected to the stdio of the allowed process.
     fn stdio(&self) -> bool {
         false
     }
@@ -23,23 +23,26 @@ pub trait Verdict: Sized {
 /// The result document of an allowed action.
 #[derive(Debug)]
 pub struct Answer<'a> {
-    pub(crate) result: &'a serde_json::Map<String, Value>,
+    pub(crate) result: &'a Map<String, Value>,
+    /// Whether the policy allowed stdio to the subject's container.
     pub(crate) container_stdio: bool,
+    /// Set where the action loads a fragment, which takes several queries.
+    pub(crate) fragment: Option<&'a FragmentVerdict>,
 }
 
-/// Nothing can be narrowed.
+/// For actions that a policy cannot narrow.
 impl Verdict for () {
     fn read(_: &Answer<'_>, _: &Subject<'_>) -> Result<Self, String> {
         Ok(())
     }
 }
 
-/// What a process in a container may have.
+/// The verdict on a process in a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcessVerdict {
-    /// Environment to start it with, in the order of the request.
+    /// Environment, in the order of the request.
     pub env: Vec<String>,
-    /// Capabilities to start it with.
+    /// Capability sets.
     pub capabilities: Capabilities,
     /// Whether the host may be connected to its stdio.
     pub stdio: bool,
@@ -62,10 +65,10 @@ impl Verdict for ProcessVerdict {
     }
 }
 
-/// What a process outside every container may have.
+/// The verdict on a process outside all containers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExternalVerdict {
-    /// Environment to start it with, in the order of the request.
+    /// Environment, in the order of the request.
     pub env: Vec<String>,
     /// Whether the host may be connected to its stdio.
     pub stdio: bool,
@@ -77,6 +80,23 @@ impl Verdict for ExternalVerdict {
             env: answer.kept_env(subject)?,
             stdio: answer.boolean("allow_stdio_access")?,
         })
+    }
+}
+
+/// The result of loading a fragment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FragmentVerdict {
+    /// The namespace that its text declares.
+    pub namespace: String,
+    /// Whether the policy's rules may refer to that namespace from now on.
+    pub active: bool,
+    /// The policy's answer to each query, in order.
+    pub answers: Vec<Map<String, Value>>,
+}
+
+impl Verdict for FragmentVerdict {
+    fn read(answer: &Answer<'_>, _: &Subject<'_>) -> Result<Self, String> {
+        answer.fragment.cloned().ok_or_else(|| "the action loads no fragment".to_owned())
     }
 }
 
@@ -139,7 +159,7 @@ fn strings<'a>(list: &'a [Value], complaint: &str) -> Result<BTreeSet<&'a str>, 
         .collect()
 }
 
-/// What was asked for and is allowed, in the order it was asked, once each.
+/// The requested entries that are allowed, in the order of the request, without duplicates.
 fn kept(asked: &[String], allowed: &BTreeSet<&str>) -> Vec<String> {
     let mut seen = BTreeSet::new();
     asked
@@ -149,7 +169,7 @@ fn kept(asked: &[String], allowed: &BTreeSet<&str>) -> Vec<String> {
         .collect()
 }
 
-/// Existing tools match on these messages, so types have the names they know.
+/// Tools match on hcsshim's messages, so types have the names that Go gives them.
 pub(crate) fn go_type(value: &Value) -> &'static str {
     match value {
         Value::Null => "<nil>",
@@ -179,6 +199,7 @@ mod tests {
             &Answer {
                 result: &result,
                 container_stdio: true,
+                fragment: None,
             },
             &subject,
         )

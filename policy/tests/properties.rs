@@ -1,4 +1,4 @@
-//! What is undone or denied leaves no trace: later requests are answered as if it had never been asked.
+//! Requests that are rolled back or denied do not change the answers to later requests.
 
 use std::fmt::Debug;
 
@@ -10,14 +10,14 @@ use policy::{ContainerId, Enforcer, POINTS, Permit, RootHash, data};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-/// Fragments of one issuer: `f` may bring everything, `g` containers from version 2 on.
+/// Fragments of one issuer: `f` may include everything, `g` containers from version 2 on.
 const FRAGMENTS: &str = r#"fragments := [
     {"issuer": "i", "feed": "f", "minimum_svn": "1", "includes": ["containers", "fragments", "external_processes", "namespace"]},
     {"issuer": "i", "feed": "g", "minimum_svn": "2", "includes": ["containers"]},
 ]
 "#;
-/// What a strict policy adds: a rule that denies and commands to remember something all the same, and a fragment that passes with the
-/// first of two parameter sets and fails with the second.
+/// Additions of a strict policy: a rule that denies with a metadata command, and a fragment that the policy allows with the first of
+/// two parameter sets and denies with the second.
 const STRICT: &str = r#"strict := true
 fragments := [
     {"issuer": "i", "feed": "f", "minimum_svn": "1", "includes": ["containers", "fragments", "external_processes", "namespace"]},
@@ -58,7 +58,7 @@ fn policy(strict: bool) -> String {
     text + "reason := data.framework.reason\n"
 }
 
-/// A request out of a small world, so that many of them meet.
+/// A request from a small set of ids and paths, so that requests interact.
 #[derive(Debug, Clone, Copy)]
 enum Request {
     Mount { target: u8, layer: u8 },
@@ -100,7 +100,7 @@ fn target(index: u8) -> String {
     format!("/run/mounts/scsi/m{index}")
 }
 
-/// Texts that load, that bring nothing new, that are too old, that are damaged, and that take another's place.
+/// Texts that load, that add nothing, that are too old, that are damaged, and that replace another.
 fn fragment(kind: u8) -> LoadFragment {
     let text = |namespace: &str, svn: &str, more: &str| {
         let containers = Value::from(vec![container("c", &[3]), container("a", &[0, 1])]);
@@ -125,7 +125,7 @@ fn fragment(kind: u8) -> LoadFragment {
 }
 
 impl Request {
-    /// The answer, as everything an outsider sees of it; whether it was allowed.
+    /// The observable answer, and whether the request is allowed.
     fn ask(self, enforcer: &mut Enforcer, keep: bool) -> (String, bool) {
         match self {
             Self::Mount { target: at, layer } => {
@@ -243,7 +243,7 @@ where
     }
 }
 
-/// Asks `before`, then perhaps something, then `after`: what is answered to `after`, and whether the something was allowed.
+/// Runs `before`, then perhaps a request, then `after`. Returns the answers to `after`, and whether the request was allowed.
 fn answers(strict: bool, before: &[Request], something: Option<(Request, bool)>, after: &[Request]) -> (Vec<String>, Option<bool>) {
     let mut enforcer = Enforcer::new(&policy(strict)).expect("the policy loads");
     for request in before {
@@ -254,7 +254,7 @@ fn answers(strict: bool, before: &[Request], something: Option<(Request, bool)>,
     (seen, allowed)
 }
 
-/// Mostly what a policy that is not strict lets leave something: its own rule's commands, and half of a fragment's parameter sets.
+/// Mostly requests whose denial changes state under a policy that is not strict: metadata commands, and partly loaded fragments.
 fn denied() -> impl Strategy<Value = Request> {
     prop_oneof![
         2 => request(),
@@ -267,7 +267,7 @@ fn requests(most: usize) -> impl Strategy<Value = Vec<Request>> {
     prop::collection::vec(request(), 0..most)
 }
 
-/// Containers in every stage, so that what follows has something to spoil.
+/// Containers in every stage, so that later requests can interfere.
 fn running() -> Vec<Request> {
     let (container, command, environment) = (0, true, 0);
     vec![
@@ -286,7 +286,7 @@ fn running() -> Vec<Request> {
     ]
 }
 
-/// Nothing, or what makes a container run.
+/// Nothing, or the requests that start a container.
 fn before() -> impl Strategy<Value = Vec<Request>> {
     (any::<bool>(), requests(8)).prop_map(|(runs, more)| {
         let start = if runs { running() } else { Vec::new() };
@@ -299,7 +299,7 @@ proptest! {
 
     #[test]
     fn a_permit_that_is_dropped_leaves_no_trace(strict: bool, before in before(), undone in request(), after in requests(8)) {
-        // Without `strict` a denial may leave something: what existing policies rely on.
+        // Without `strict` a denial may change state, as in hcsshim.
         let (with, allowed) = answers(strict, &before, Some((undone, false)), &after);
         prop_assume!(allowed == Some(true));
         let (without, _) = answers(strict, &before, None, &after);

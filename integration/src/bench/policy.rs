@@ -56,7 +56,7 @@ pub fn measure(_: &Path) -> Result<Vec<Row>> {
     let dir = tempfile::tempdir().context("cannot create a directory for the figures")?;
     let file = dir.path().join("figures.json");
     let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["run", "--quiet", "--release", "--package", "policy", "--features", "naive"])
+        .args(["run", "--quiet", "--release", "--package", "policy-conformance"])
         .args(["--example", "policy-bench", "--", "--json"])
         .arg(&file)
         .status()

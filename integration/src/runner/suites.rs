@@ -20,7 +20,7 @@ const CONFORMANCE: &[(&str, &str, &[&str])] = &[
     (
         "policy",
         "CASEMATE_POLICY_VECTORS",
-        &["policy/conformance/vectors/policy.jsonl.zst", "policy/vectors/decisions.jsonl"],
+        &["policy/conformance/vectors/policy.jsonl.zst"],
     ),
 ];
 

@@ -1,6 +1,6 @@
-//! Makes the signed messages in `fixtures/`, with OpenSSL for keys, certificates and signatures: another hand than the one tested.
+//! Makes the signed messages in `fixtures/`, with keys, certificates and signatures of OpenSSL, which is independent of the tested code.
 //!
-//! `cargo run -p policy-fragment --example make_fixtures -- policy/fragment/fixtures`. Keys are thrown away.
+//! `cargo run -p policy-fragment --example make_fixtures -- policy/fragment/fixtures`. Keys are not kept.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -53,7 +53,7 @@ impl Workshop {
         self.openssl(&arguments);
     }
 
-    /// A certificate `name.pem` for the key `name`, signed by `issuer` (itself: a root).
+    /// A certificate `name.pem` for the key `name`, signed by `issuer` (self-signed if equal).
     fn certificate(&self, name: &str, issuer: &str, days: &str, extensions: &str, digest: &[&str]) {
         let subject = if name.ends_with("leaf") {
             "/C=US/O=Example+O=Other/CN=Test Leaf"
@@ -139,7 +139,7 @@ impl Workshop {
         if pss || algorithm == Algorithm::EdDSA {
             return signature;
         }
-        // DER to two numbers of the width of the curve: whichever curve it is.
+        // DER to two numbers of the width of the curve.
         p256::ecdsa::Signature::from_der(&signature)
             .map(|s| s.to_bytes().to_vec())
             .or_else(|_| p384::ecdsa::Signature::from_der(&signature).map(|s| s.to_bytes().to_vec()))

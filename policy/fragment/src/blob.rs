@@ -1,4 +1,4 @@
-//! What a host may inject: fragments, trust lists and reference values, each opened by the rules of its kind.
+//! Signed blobs that a host may inject: fragments, trust lists and reference values.
 
 use std::collections::BTreeMap;
 
@@ -17,24 +17,24 @@ pub const MAX_REGO_BYTES: usize = 3 << 20;
 /// Why a blob is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum BlobError {
-    /// The host named a use that does not exist.
+    /// The media type is unknown.
     #[error(transparent)]
     MediaType(#[from] MediaTypeError),
-    /// The message, its chain or its signature.
+    /// The message, its chain or its signature is not valid.
     #[error("InjectFragment failed COSE validation")]
     Envelope(#[from] EnvelopeError),
-    /// The signer made it for another use.
+    /// The signer signed it as another content type.
     #[error("signed as {signed:?}, cannot be used as {wanted}")]
     ContentType {
         /// Content type of the protected header.
         signed: String,
-        /// What it was handed over as.
+        /// Media type that the host gave.
         wanted: MediaType,
     },
-    /// The issuer is no `did:x509`.
+    /// The issuer is not a `did:x509`.
     #[error("failed to resolve DID")]
     Did(#[from] DidError),
-    /// The chain is not the issuer's.
+    /// The chain does not match the issuer.
     #[error("failed to resolve DID")]
     Resolve(#[from] ResolveError),
     /// The payload is not UTF-8 text, or too long.
@@ -43,34 +43,34 @@ pub enum BlobError {
     /// A trust list without security version.
     #[error("transparency trust list is missing an SVN in its CWT claims")]
     NoSvn,
-    /// The payload is no trust list.
+    /// The payload is not a trust list.
     #[error("error loading transparency trust list")]
     TrustList(#[from] TrustListError),
 }
 
-/// A policy fragment whose issuer is proven. Whether the policy wants it is the policy's to say.
+/// A policy fragment whose issuer is verified. Whether it is loaded is the policy's decision.
 #[derive(Debug, Clone)]
 pub struct Fragment {
-    /// Who signed it: the chain proves this DID.
+    /// The signer: the chain matches this DID.
     pub issuer: Issuer,
-    /// Which of the issuer's fragments it is.
+    /// The feed.
     pub feed: Feed,
-    /// Security version of the protected header; the text may hold another.
+    /// Security version of the protected header; the text may have another.
     pub svn: Option<i64>,
     /// The Rego text.
     pub rego: String,
-    /// Well-formed receipts about this very message. Each still has to be verified with a key of its ledger.
+    /// Well-formed receipts for this message, not yet verified with keys of their ledgers.
     pub receipts: Vec<Receipt>,
 }
 
 impl Fragment {
-    /// Opens a signed fragment.
+    /// Parses and verifies a signed fragment.
     ///
     /// # Errors
-    /// It is malformed, not signed by its issuer, or was signed for another use.
+    /// It is malformed, not signed by its issuer, or was signed as another content type.
     pub fn open(bytes: &[u8]) -> Result<Self, BlobError> {
         let (envelope, claims) = proven(bytes, MediaType::Fragment)?;
-        // A receipt that cannot be read counts as absent: whether one is needed is the policy's to say.
+        // A malformed receipt counts as absent: the policy decides whether one is required.
         let read = |receipt: &Vec<u8>| Receipt::read(receipt, &envelope.digest).ok();
         let receipts = envelope.receipts.iter().filter_map(read).collect();
         if envelope.payload.len() > MAX_REGO_BYTES {
@@ -86,12 +86,12 @@ impl Fragment {
     }
 }
 
-/// Keys of ledgers, signed by whom the policy may trust for them.
+/// A signed list of ledger keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrustList {
-    /// Who signed it.
+    /// The signer.
     pub issuer: Issuer,
-    /// Which of the issuer's lists it is.
+    /// The feed.
     pub subject: Feed,
     /// Its security version.
     pub svn: i64,
@@ -100,10 +100,10 @@ pub struct TrustList {
 }
 
 impl TrustList {
-    /// Opens a signed trust list.
+    /// Parses and verifies a signed trust list.
     ///
     /// # Errors
-    /// It is malformed, not signed by its issuer, or was signed for another use.
+    /// It is malformed, not signed by its issuer, or was signed as another content type.
     pub fn open(bytes: &[u8]) -> Result<Self, BlobError> {
         let (envelope, claims) = proven(bytes, MediaType::TrustList)?;
         Ok(Self {
@@ -115,22 +115,22 @@ impl TrustList {
     }
 }
 
-/// A blob, opened for the use the host names.
+/// A blob, verified for the media type that the host gave.
 #[derive(Debug, Clone)]
 pub enum Blob {
-    /// To be loaded beside the policy.
+    /// To be loaded if the policy allows it.
     Fragment(Fragment),
-    /// To be loaded where the policy trusts its issuer.
+    /// To be loaded if the policy allows it.
     TrustList(TrustList),
-    /// To be laid into the security context directory. Signed by *somebody*: verifiers outside judge by whom.
+    /// For the security context directory. The guest does not verify who signed it; relying parties do.
     ReferenceInfo(MediaType, Vec<u8>),
 }
 
 impl Blob {
-    /// Opens `bytes` as the host's `media_type` says; empty means a fragment.
+    /// Parses and verifies `bytes` as `media_type`; empty means a fragment.
     ///
     /// # Errors
-    /// The media type is unknown, or the blob is not acceptable for it.
+    /// The media type is unknown, or the blob is not valid for it.
     pub fn open(media_type: &str, bytes: &[u8]) -> Result<Self, BlobError> {
         match media_type.parse()? {
             MediaType::Fragment => Fragment::open(bytes).map(Self::Fragment),
@@ -143,7 +143,7 @@ impl Blob {
     }
 }
 
-/// Opens an envelope and proves its issuer by its chain.
+/// Verifies an envelope, and that its chain matches its issuer.
 fn proven(bytes: &[u8], wanted: MediaType) -> Result<(Envelope, Claims), BlobError> {
     let envelope = Envelope::open(bytes)?;
     agreed(&envelope, wanted)?;
@@ -163,7 +163,7 @@ fn agreed(envelope: &Envelope, wanted: MediaType) -> Result<(), BlobError> {
     })
 }
 
-/// Feeds bytes of a fuzzer to everything that reads a host's blob.
+/// Entry point for fuzzing: parses bytes as every kind of blob.
 pub fn fuzz(bytes: &[u8]) {
     for media_type in [MediaType::Fragment, MediaType::TrustList, MediaType::TcbReference] {
         let _ = Blob::open(&media_type.to_string(), bytes);

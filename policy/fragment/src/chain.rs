@@ -1,8 +1,8 @@
-//! A certificate chain: each certificate signed by the next, the last one the anchor that a DID has to name.
+//! A certificate chain: each certificate is signed by the next, and a DID names the fingerprint of one above the leaf.
 //!
-//! As existing guests judge it: time plays no part but that every certificate is valid when the leaf expires, and any
-//! extended key usage will do. Stricter than they are: the chain is in order, a lone certificate is none, and name
-//! constraints are refused since nothing here would honour them.
+//! As in hcsshim, the current time is not used: every certificate must be valid when the leaf expires. Any extended key usage is
+//! accepted. Stricter than hcsshim, the chain must be in order, must have two certificates, and must not have name constraints,
+//! which are not implemented.
 
 use rsa::pkcs1::RsaPssParams;
 use thiserror::Error;
@@ -13,8 +13,9 @@ use x509_cert::ext::pkix::{BasicConstraints, KeyUsage, KeyUsages};
 use x509_cert::spki::AlgorithmIdentifierOwned;
 
 use crate::key::{Hash, KeyError, PublicKey, Scheme};
+use crate::subject;
 
-/// Most certificates of a chain.
+/// Maximum number of certificates of a chain.
 pub const MAX_CERTIFICATES: usize = 100;
 /// Largest certificate in bytes.
 pub const MAX_CERTIFICATE_BYTES: usize = 64 << 10;
@@ -34,7 +35,7 @@ const HASHES: [(ObjectIdentifier, Hash); 3] = [
     (ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.3"), Hash::Sha512),
 ];
 
-/// Signature algorithms of certificates but RSASSA-PSS, which has its digest in its parameters. SHA-1 and MD5 are not among them.
+/// Signature algorithms of certificates, except RSASSA-PSS, which has its digest in its parameters. SHA-1 and MD5 are not supported.
 const SIGNATURES: [(ObjectIdentifier, Scheme, Hash); 6] = [
     (ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2"), Scheme::EcdsaDer, Hash::Sha256),
     (ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.3"), Scheme::EcdsaDer, Hash::Sha384),
@@ -44,7 +45,7 @@ const SIGNATURES: [(ObjectIdentifier, Scheme, Hash); 6] = [
     (ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.13"), Scheme::Pkcs1, Hash::Sha512),
 ];
 
-/// Extensions that may be critical: honoured here, or without bearing on a signature that is not a TLS server's.
+/// Extensions that may be critical: implemented here, or irrelevant outside TLS.
 const UNDERSTOOD: [ObjectIdentifier; 4] = [
     ObjectIdentifier::new_unwrap("2.5.29.15"), // key usage
     ObjectIdentifier::new_unwrap("2.5.29.17"), // subject alternative name
@@ -52,10 +53,10 @@ const UNDERSTOOD: [ObjectIdentifier; 4] = [
     ObjectIdentifier::new_unwrap("2.5.29.37"), // extended key usage
 ];
 
-/// Why certificates are no chain. Certificates are counted from the leaf, which is 0.
+/// Why certificates are not a valid chain. Certificates are counted from the leaf, which is 0.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ChainError {
-    /// One certificate proves nothing of itself; more than a hundred are nobody's chain.
+    /// Fewer than 2 certificates, or more than [`MAX_CERTIFICATES`].
     #[error("a chain has between 2 and {MAX_CERTIFICATES} certificates, not {0}")]
     Length(usize),
     /// Too large, or not X.509 in DER.
@@ -70,19 +71,19 @@ pub enum ChainError {
     /// Not signed by the next certificate.
     #[error("certificate {0} is not signed by certificate {next}", next = .0 + 1)]
     Signature(usize, #[source] KeyError),
-    /// Issued by somebody else.
+    /// Issued by another authority.
     #[error("certificate {0} does not name certificate {next} as its issuer", next = .0 + 1)]
     Issuer(usize),
     /// Not valid at the time the leaf expires.
     #[error("certificate {0} is not valid when the leaf expires")]
     Validity(usize),
-    /// An issuer that may not issue.
-    #[error("certificate {0} is no certificate authority, or not for a chain this long")]
+    /// An issuer that must not issue certificates.
+    #[error("certificate {0} is not a certificate authority for a chain of this length")]
     Authority(usize),
-    /// A critical extension that nothing here honours.
+    /// A critical extension that is not implemented.
     #[error("certificate {0} has critical extension {1}, which is not supported")]
     Critical(usize, String),
-    /// The leaf may not sign.
+    /// The key usage of the leaf excludes signatures.
     #[error("the leaf's key usage has neither digitalSignature nor keyAgreement")]
     LeafUsage,
 }
@@ -99,7 +100,7 @@ impl Chain {
     /// Verifies certificates in DER form, leaf first.
     ///
     /// # Errors
-    /// They are not each signed by the next, or one is not what it has to be.
+    /// One is not signed by the next, or does not meet the requirements.
     pub fn verify(der: &[Vec<u8>]) -> Result<Self, ChainError> {
         if !(2..=MAX_CERTIFICATES).contains(&der.len()) {
             return Err(ChainError::Length(der.len()));
@@ -148,7 +149,7 @@ impl Chain {
 
     /// Common name of the leaf, if it has one that is text.
     pub fn common_name(&self) -> Option<&str> {
-        crate::resolve::common_name(self.leaf())
+        subject::common_name(self.leaf())
     }
 
     /// The signer's key.
@@ -182,7 +183,7 @@ fn algorithm_of(algorithm: &AlgorithmIdentifierOwned) -> Option<(Scheme, Hash)> 
         let known = SIGNATURES.iter().find(|(oid, _, _)| *oid == algorithm.oid);
         return known.map(|(_, scheme, hash)| (*scheme, *hash));
     }
-    // The salt's length and the mask's digest are those of the digest, or the signature does not verify.
+    // Salt length and mask digest must correspond to the digest, else the signature does not verify.
     let der = algorithm.parameters.as_ref()?.to_der().ok()?;
     let parameters = RsaPssParams::try_from(der.as_slice()).ok()?;
     let known = HASHES.iter().find(|(oid, _)| *oid == parameters.hash.oid);

@@ -9,19 +9,19 @@ use thiserror::Error;
 
 use crate::identity::MAX_NAME_BYTES;
 
-/// Most conditions of one DID, and most attributes of one subject.
+/// Maximum number of conditions of one DID, and of attributes of one subject.
 const MAX_PARTS: usize = 32;
-/// Most arcs of an object identifier.
+/// Maximum number of arcs of an object identifier.
 const MAX_ARCS: usize = 32;
 
-/// A parsed DID: the certificate authority that must be in the chain, and what the leaf must show.
+/// A parsed DID: the certificate authority that must be in the chain, and the conditions that the leaf must meet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DidX509 {
-    /// Digest of the fingerprint.
+    /// Digest algorithm of the fingerprint.
     pub algorithm: FingerprintAlgorithm,
     /// Digest of the DER form of a certificate above the leaf.
     pub fingerprint: Vec<u8>,
-    /// All must hold; at least one.
+    /// At least one; all must be met.
     pub conditions: Vec<Condition>,
 }
 
@@ -47,7 +47,7 @@ impl FingerprintAlgorithm {
     }
 }
 
-/// What the signing certificate has to show.
+/// A condition that the signing certificate must meet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {
     /// Attributes of the subject, each key once.
@@ -56,7 +56,7 @@ pub enum Condition {
     San(SanKind, String),
     /// An extended key usage.
     Eku(Oid),
-    /// The issuer extension of Fulcio equals `https://` and this.
+    /// The issuer extension of Fulcio, without `https://`.
     FulcioIssuer(String),
 }
 
@@ -98,11 +98,11 @@ pub enum SanKind {
     Uri,
 }
 
-/// An object identifier, its arcs as numbers.
+/// An object identifier as a list of arcs.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Oid(pub Vec<u64>);
 
-/// Why a text is no `did:x509`.
+/// Why a text is not a `did:x509`.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum DidError {
     /// Longer than 8 KiB.
@@ -251,7 +251,7 @@ impl FromStr for Oid {
     }
 }
 
-/// Undoes percent-encoding; a plus sign is a blank, as the reference decodes it.
+/// Decodes percent-encoding; a plus sign is a blank, as in hcsshim.
 fn decoded(text: &str) -> Result<String, DidError> {
     let wrong = || DidError::Encoding(text.to_owned());
     let mut bytes = Vec::with_capacity(text.len());

@@ -1,4 +1,4 @@
-//! A COSE_Sign1 message (RFC 9052) whose chain and signature hold, with what its signer says of it.
+//! COSE_Sign1 messages (RFC 9052): verification of chain and signature, and the claims of the protected header.
 
 use coset::cbor::Value;
 use coset::{ContentType, CoseSign1, Header, Label, RegisteredLabelWithPrivate, TaggedCborSerializable, iana};
@@ -11,7 +11,7 @@ use crate::key::{Hash, KeyError, PublicKey, Scheme};
 
 /// Largest message in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
-/// Most receipts of one message.
+/// Maximum number of receipts of one message.
 pub(crate) const MAX_RECEIPTS: usize = 64;
 
 /// CWT claims in a header (RFC 9597).
@@ -21,7 +21,7 @@ const X5CHAIN: i64 = 33;
 /// Transparency receipts.
 const RECEIPTS: i64 = 394;
 
-/// Why a message is not accepted.
+/// Why a message is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum EnvelopeError {
     /// Longer than 4 MiB.
@@ -30,19 +30,19 @@ pub enum EnvelopeError {
     /// Not a tagged COSE_Sign1.
     #[error("not a COSE_Sign1 message: {0}")]
     Syntax(String),
-    /// A header that has to be there is not, or has the wrong type.
+    /// A required header is missing or has the wrong type.
     #[error("protected header: {0}")]
     Header(&'static str),
     /// The payload is detached.
     #[error("the message has no payload")]
     NoPayload,
-    /// The signature algorithm is none of ES256, ES384, ES512, PS256, PS384, PS512.
+    /// The signature algorithm is not one of ES256, ES384, ES512, PS256, PS384, PS512.
     #[error("unsupported signature algorithm {0}")]
     Algorithm(String),
-    /// The certificates are no chain.
+    /// The certificates are not a valid chain.
     #[error("certificate chain")]
     Chain(#[from] ChainError),
-    /// The signature is not the leaf's.
+    /// The signature does not verify with the leaf's key.
     #[error("signature of the message")]
     Signature(#[source] KeyError),
     /// Issuer or feed is missing or too long.
@@ -53,35 +53,35 @@ pub enum EnvelopeError {
     Receipts,
 }
 
-/// What a verified message says. Who its issuer is has still to be proven: see [`crate::DidX509::prove`].
+/// A verified message. [`crate::DidX509::prove`] verifies its issuer.
 #[derive(Debug, Clone)]
 pub struct Envelope {
     /// The verified chain.
     pub chain: Chain,
-    /// Content type in the signer's words.
+    /// Content type of the protected header.
     pub content_type: Option<String>,
-    /// What was signed.
+    /// The signed payload.
     pub payload: Vec<u8>,
-    /// Digest of the message without its unprotected header, which receipts are about.
+    /// Digest of the message without its unprotected header, as in receipts.
     pub digest: [u8; 32],
-    /// Receipts as they came.
+    /// Receipts, not parsed.
     pub(crate) receipts: Vec<Vec<u8>>,
     protected: Header,
 }
 
-/// Whom a message claims to come from.
+/// The claims of a message about its origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claims {
-    /// Who signs.
+    /// The issuer.
     pub issuer: Issuer,
-    /// What is signed.
+    /// The feed.
     pub feed: Feed,
     /// Security version in the header.
     pub svn: Option<i64>,
 }
 
 impl Envelope {
-    /// Reads a message and verifies its chain and its signature.
+    /// Parses a message, and verifies its chain and its signature.
     ///
     /// # Errors
     /// It is malformed, or not signed by its leaf.
@@ -139,7 +139,7 @@ impl Envelope {
     }
 }
 
-/// Refuses critical headers that nothing here reads.
+/// Refuses critical headers that are not implemented.
 fn understood(protected: &Header) -> Result<(), EnvelopeError> {
     use coset::RegisteredLabel::{Assigned, Text};
     use iana::HeaderParameter::{Alg, ContentType, CwtClaims, Kid, X5Chain};
@@ -158,7 +158,7 @@ fn understood(protected: &Header) -> Result<(), EnvelopeError> {
         .ok_or(EnvelopeError::Header("a critical header is not supported"))
 }
 
-/// The header parameter `label`, of those that the library does not know.
+/// The header parameter `label`, among those that `coset` does not know.
 pub(crate) fn named(header: &Header, label: i64) -> Option<&Value> {
     let wanted = Label::Int(label);
     header.rest.iter().find(|(label, _)| *label == wanted).map(|(_, value)| value)
@@ -174,7 +174,7 @@ pub(crate) fn claim<'a>(map: &'a [(Value, Value)], key: &Value) -> Option<&'a Va
     map.iter().find(|(candidate, _)| candidate == key).map(|(_, value)| value)
 }
 
-/// Two values for one key would let two readers read two things.
+/// Refuses duplicate keys, which parsers resolve differently.
 fn unique(map: &[(Value, Value)]) -> Result<(), EnvelopeError> {
     let repeated = |(index, (key, _)): (usize, &(Value, Value))| map.iter().take(index).any(|(earlier, _)| earlier == key);
     if map.len() > 64 || map.iter().enumerate().any(repeated) {
@@ -229,7 +229,7 @@ pub(crate) fn verify(message: &CoseSign1, payload: &[u8], key: &PublicKey) -> Re
         .map_err(EnvelopeError::Signature)
 }
 
-/// SHA-256 of the message as it was before anybody added receipts: its unprotected header empty.
+/// SHA-256 of the message with an empty unprotected header, that is, without receipts.
 fn digest(message: &CoseSign1, payload: &[u8]) -> [u8; 32] {
     let mut bytes = vec![0xd2, 0x84];
     let protected = message.protected.original_data.clone().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The pair that a policy trusts: an issuer and one of its feeds.
+//! Issuers and feeds, by which policies identify fragments.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use thiserror::Error;
 /// Longest issuer or feed in bytes.
 pub(crate) const MAX_NAME_BYTES: usize = 8 << 10;
 
-/// Why a text is no issuer or feed.
+/// Why a text is not an issuer or feed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum IdentityError {
     /// One of the two is missing.
@@ -25,10 +25,10 @@ macro_rules! name {
         pub struct $name(String);
 
         impl $name {
-            /// Takes a text that is neither empty nor too long.
+            /// The name for a text that is neither empty nor too long.
             ///
             /// # Errors
-            /// It is.
+            /// The text is empty or too long.
             pub fn new(text: impl Into<String>) -> Result<Self, IdentityError> {
                 let text = text.into();
                 match text.len() {
@@ -53,11 +53,11 @@ macro_rules! name {
 }
 
 name! {
-    /// Who signs: the text of a `did:x509`. That it is one, and that the chain proves it, is checked elsewhere.
+    /// The signer: the text of a `did:x509`, not parsed here.
     Issuer
 }
 name! {
-    /// What is signed: the name under which an issuer publishes versions of one fragment.
+    /// The name under which an issuer publishes versions of one fragment.
     Feed
 }
 

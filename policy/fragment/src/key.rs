@@ -1,4 +1,4 @@
-//! Public keys and the signatures they verify: ECDSA on the NIST curves, RSA with PSS or (certificates only) PKCS #1.
+//! Public keys and verification of signatures: ECDSA on the NIST curves, RSA with PSS or (certificates only) PKCS #1.
 
 use p256::ecdsa::signature::hazmat::PrehashVerifier;
 use rsa::pkcs1::{DecodeRsaPublicKey, EncodeRsaPublicKey};
@@ -9,16 +9,16 @@ use thiserror::Error;
 
 /// Shortest RSA modulus (RFC 8230, section 6.1).
 const MIN_RSA_BITS: usize = 2048;
-/// Longest RSA modulus: what follows costs time in its cube.
+/// Longest RSA modulus: verification time grows with its cube.
 const MAX_RSA_BITS: usize = 4096;
 
-/// Why a key or a signature is not accepted.
+/// Why a key or a signature is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum KeyError {
     /// Neither RSA nor ECDSA on P-256, P-384 or P-521.
     #[error("key is of no supported kind ({0})")]
     Kind(String),
-    /// The bytes are no key of the kind they claim.
+    /// The bytes are not a key of their kind.
     #[error("key is malformed")]
     Malformed,
     /// RSA keys have between 2048 and 4096 bits.
@@ -27,12 +27,12 @@ pub enum KeyError {
     /// The algorithm is not for this key; ES256 goes with P-256, ES384 with P-384, ES512 with P-521.
     #[error("signature algorithm does not fit the key")]
     Mismatch,
-    /// The signature is not the key's.
+    /// The signature does not verify.
     #[error("signature does not verify")]
     Signature,
 }
 
-/// The digest that is signed.
+/// The digest of a signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Hash {
     Sha256,
@@ -57,7 +57,7 @@ pub(crate) enum Scheme {
     EcdsaDer,
     /// ECDSA, two numbers of the curve's width, as in COSE.
     EcdsaRaw,
-    /// RSASSA-PSS, salt as long as the digest.
+    /// RSASSA-PSS with a salt of the length of the digest.
     Pss,
     /// RSASSA-PKCS1-v1_5.
     Pkcs1,
@@ -111,13 +111,13 @@ impl PublicKey {
         }
     }
 
-    /// The key in a form of this crate: a byte for its kind, then the uncompressed point or the PKCS #1 key.
+    /// The key in this crate's encoding: a byte for its kind, then the uncompressed point or the PKCS #1 key.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let (kind, body) = match self {
             PublicKey::P256(key) => (1, key.to_encoded_point(false).as_bytes().to_vec()),
             PublicKey::P384(key) => (2, key.to_encoded_point(false).as_bytes().to_vec()),
             PublicKey::P521(point) => (3, point.clone()),
-            // Encoding a key that was decoded cannot fail; an empty one would not be read again.
+            // Encoding a decoded key cannot fail; an empty encoding would not decode.
             PublicKey::Rsa(key) => (4, key.to_pkcs1_der().map(|der| der.as_bytes().to_vec()).unwrap_or_default()),
         };
         [&[kind], body.as_slice()].concat()

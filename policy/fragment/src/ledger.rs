@@ -1,4 +1,4 @@
-//! Transparency: keys of ledgers out of a signed trust list, and receipts that prove that a ledger has seen a fragment.
+//! Transparency: ledger keys from a signed trust list, and receipts that prove that a ledger contains a fragment.
 
 use std::collections::BTreeMap;
 
@@ -10,13 +10,13 @@ use thiserror::Error;
 use crate::envelope::{self, CWT_CLAIMS, EnvelopeError, claim, named};
 use crate::key::{KeyError, PublicKey};
 
-/// Most ledgers of a trust list, and most keys of a ledger.
+/// Maximum number of ledgers of a trust list, and of keys of a ledger.
 const MAX_ENTRIES: usize = 1024;
-/// Most inclusion proofs of one receipt.
+/// Maximum number of inclusion proofs of one receipt.
 const MAX_PROOFS: usize = 16;
-/// Longest path of an inclusion proof: a tree of that height has no room in this world.
+/// Longest path of an inclusion proof; no real tree has this height.
 const MAX_PATH: usize = 128;
-/// Longest evidence of a leaf in bytes.
+/// Longest commit evidence of a leaf in bytes.
 const MAX_EVIDENCE_BYTES: usize = 1024;
 
 /// Verifiable data structure and its proofs (draft-ietf-cose-merkle-tree-proofs).
@@ -27,13 +27,13 @@ const CCF_SHA256: i64 = 2;
 /// Label of inclusion proofs.
 const INCLUSION: i64 = -1;
 
-/// Why a payload is no trust list.
+/// Why a payload is not a trust list.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum TrustListError {
     /// Not a CBOR map from ledgers to key sets.
     #[error("trust list is not a map from ledgers to key sets")]
     Shape,
-    /// No ledger.
+    /// There is no ledger.
     #[error("trust list names no ledger")]
     Empty,
     /// A ledger whose keys are all unusable.
@@ -41,17 +41,17 @@ pub enum TrustListError {
     NoKey(String),
 }
 
-/// Why a receipt proves nothing.
+/// Why a receipt is not valid.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ReceiptError {
     /// Not a COSE_Sign1 with the headers of a receipt.
     #[error("receipt: {0}")]
     Shape(&'static str),
-    /// It is about another message.
-    #[error("receipt is about another message")]
+    /// It is for another message.
+    #[error("receipt is for another message")]
     Other,
-    /// The ledger's key did not sign it.
-    #[error("receipt's signature")]
+    /// The signature does not verify with the ledger's key.
+    #[error("the signature of the receipt is not valid")]
     Signature(#[from] EnvelopeError),
 }
 
@@ -63,12 +63,12 @@ pub struct LedgerKey {
 }
 
 impl LedgerKey {
-    /// Its name within the ledger.
+    /// Its id within the ledger.
     pub fn kid(&self) -> &str {
         &self.kid
     }
 
-    /// The key without its name, for whoever stores keys and compares them: equal bytes are equal keys.
+    /// The key without its id, to store and compare: equal bytes are equal keys.
     pub fn to_bytes(&self) -> Vec<u8> {
         self.key.to_bytes()
     }
@@ -76,7 +76,7 @@ impl LedgerKey {
     /// The key of [`Self::to_bytes`].
     ///
     /// # Errors
-    /// The bytes are none.
+    /// The bytes are not a key.
     pub fn from_bytes(kid: &str, bytes: &[u8]) -> Result<Self, KeyError> {
         Ok(Self {
             kid: kid.to_owned(),
@@ -125,7 +125,7 @@ impl LedgerKey {
 /// Reads the payload of a trust list: the usable keys of each ledger.
 ///
 /// # Errors
-/// It is no such map, or a ledger has no usable key.
+/// It is not such a map, or a ledger has no usable key.
 pub fn read_trust_list(payload: &[u8]) -> Result<BTreeMap<String, Vec<LedgerKey>>, TrustListError> {
     let mut rest = payload;
     let value: Value = coset::cbor::from_reader(&mut rest).map_err(|_| TrustListError::Shape)?;
@@ -155,21 +155,21 @@ pub fn read_trust_list(payload: &[u8]) -> Result<BTreeMap<String, Vec<LedgerKey>
     }
 }
 
-/// A ledger's statement that it has seen a message. What it claims is not proven before [`Receipt::verify`].
+/// A ledger's statement that it contains a message. Its claims are verified only by [`Receipt::verify`].
 #[derive(Debug, Clone)]
 pub struct Receipt {
     issuer: String,
     kid: String,
-    /// Roots of the tree by each of its proofs.
+    /// The root of the tree for each of its proofs.
     roots: Vec<[u8; 32]>,
     message: CoseSign1,
 }
 
 impl Receipt {
-    /// Reads a receipt about the message with `digest` ([`crate::Envelope::digest`]).
+    /// Parses a receipt for the message with `digest` ([`crate::Envelope::digest`]).
     ///
     /// # Errors
-    /// It is malformed, or about another message.
+    /// It is malformed, or for another message.
     pub fn read(bytes: &[u8], digest: &[u8; 32]) -> Result<Self, ReceiptError> {
         let shape = ReceiptError::Shape;
         let message = CoseSign1::from_tagged_slice(bytes)
@@ -189,7 +189,7 @@ impl Receipt {
             return Err(shape("kid or issuer is empty"));
         }
         if named(protected, VDS) != Some(&Value::from(CCF_SHA256)) {
-            return Err(shape("not of a CCF ledger"));
+            return Err(shape("not from a CCF ledger"));
         }
         let proofs = named(&message.unprotected, VDP)
             .and_then(Value::as_map)
@@ -206,20 +206,20 @@ impl Receipt {
         })
     }
 
-    /// The ledger it claims to come from: where to look for the key.
+    /// The ledger that it claims to be from, to look up the key.
     pub fn issuer(&self) -> &str {
         &self.issuer
     }
 
-    /// Name of the key it claims to be signed with.
+    /// Id of the key that it claims to be signed with.
     pub fn kid(&self) -> &str {
         &self.kid
     }
 
-    /// Whether the ledger's key signed every root.
+    /// Verifies that the ledger's key signed every root.
     ///
     /// # Errors
-    /// It did not.
+    /// It did not, or has another id.
     pub fn verify(&self, key: &LedgerKey) -> Result<(), ReceiptError> {
         if key.kid != self.kid {
             return Err(ReceiptError::Shape("signed with another key"));
@@ -229,7 +229,7 @@ impl Receipt {
     }
 }
 
-/// The root that an inclusion proof leads to.
+/// The root that follows from an inclusion proof.
 fn root(proof: &Value, digest: &[u8; 32]) -> Result<[u8; 32], ReceiptError> {
     let wrong = || ReceiptError::Shape("malformed inclusion proof");
     let decoded;

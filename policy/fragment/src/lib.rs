@@ -1,13 +1,12 @@
-//! Signed policy fragments: from a host's bytes to a text whose issuer and feed are proven.
+//! Signed policy fragments: from the bytes of a host to a text whose issuer and feed are verified.
 //!
 //! ```text
 //! bytes ─► COSE_Sign1 (envelope) ─► x5chain verified (chain) ─► signature by its leaf (key)
-//!       ─► issuer, feed, svn of the protected header ─► the chain proves the issuer's did:x509 (did, resolve)
+//!       ─► issuer, feed, svn of the protected header ─► the chain matches the issuer's did:x509 (did, resolve)
 //!       ─► Fragment { issuer, feed, svn, rego, receipts } | TrustList { … ledgers } | reference values
 //! ```
-//! Nothing here does I/O, knows the time or trusts a root of its own: what is proven is that the chain's owner signed, and the
-//! policy says which chains it wants by naming their DID. A receipt is verified with [`Receipt::verify`] and a key out of a
-//! [`TrustList`] that the policy accepted.
+//! The crate does no I/O, has no clock and trusts no root certificates: it verifies that the owner of the chain signed. The policy
+//! names the chains that it accepts by DID. [`Receipt::verify`] verifies a receipt with a key of a [`TrustList`] that the policy allowed.
 //!
 //! ```
 //! use policy_fragment::{BlobError, DidX509, Fragment, Issuer};
@@ -28,6 +27,7 @@ mod key;
 mod ledger;
 mod media;
 mod resolve;
+mod subject;
 
 pub use blob::{Blob, BlobError, Fragment, MAX_REGO_BYTES, TrustList, fuzz};
 pub use chain::{Chain, ChainError, MAX_CERTIFICATE_BYTES, MAX_CERTIFICATES};

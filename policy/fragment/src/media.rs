@@ -1,14 +1,14 @@
-//! What a signed blob is for: the media types by which hosts hand them over, held against what the signer said.
+//! Media types of signed blobs, checked against the signed content type.
 
 use std::fmt;
 use std::str::FromStr;
 
 use thiserror::Error;
 
-/// The uses of a signed blob.
+/// The kinds of signed blobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MediaType {
-    /// A policy fragment; also what no media type means.
+    /// A policy fragment; also if the media type is empty.
     Fragment,
     /// Keys of transparency ledgers.
     TrustList,
@@ -26,7 +26,7 @@ const NAMES: [(&str, MediaType); 4] = [
     ("application/vnd.platform-reference-info.v1+cose", MediaType::PlatformReference),
 ];
 
-/// The host named a use that does not exist.
+/// The media type is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("cannot inject fragment blob with unsupported media type {0:?}")]
 pub struct MediaTypeError(String);
@@ -47,10 +47,10 @@ impl MediaType {
         NAMES.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind)
     }
 
-    /// Whether a blob whose signer called it `content_type` may be used as this.
+    /// Whether a blob of the signed content type may be used as this kind.
     ///
-    /// The host picks the use and is not to be believed; the signer's word is in the protected header. Signers that say
-    /// nothing, or something of their own such as `application/unknown+rego`, have always been accepted.
+    /// The host chooses the media type and is not trusted; the content type is signed. Blobs without a content type, or with an unknown
+    /// one such as `application/unknown+rego`, are accepted, as in hcsshim.
     pub fn agrees_with(self, content_type: Option<&str>) -> bool {
         content_type.and_then(Self::known).is_none_or(|signed| signed == self)
     }
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_use_may_not_contradict_the_signer() {
+    fn the_media_type_must_not_contradict_the_content_type() {
         let kind: MediaType = "application/vnd.transparency-trust-list.v1+cose".parse().unwrap();
         assert!(!kind.agrees_with(Some("application/cose-x509+rego")));
         assert!(kind.agrees_with(Some("application/unknown+cbor")) && kind.agrees_with(None));

@@ -1,38 +1,37 @@
-//! Proof of a DID: one of the chain's authorities has its fingerprint, and the leaf shows every condition.
+//! Resolution of a DID: an authority of the chain has its fingerprint, and the leaf meets every condition.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use sha2::{Digest, Sha256, Sha384, Sha512};
 use thiserror::Error;
 use x509_cert::Certificate;
-use x509_cert::attr::AttributeTypeAndValue;
-use x509_cert::der::Tag;
 use x509_cert::der::oid::ObjectIdentifier;
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{ExtendedKeyUsage, SubjectAltName};
 
 use crate::chain::Chain;
 use crate::did::{Condition, DidX509, FingerprintAlgorithm, Oid, SanKind, SubjectKey};
+use crate::subject;
 
-/// Extension in which Fulcio names the identity provider, as bare text.
+/// Extension with the identity provider of Fulcio, as plain text.
 const FULCIO_ISSUER: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.57264.1.1");
 
-/// Why a chain does not prove a DID.
+/// Why a chain does not match a DID.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ResolveError {
     /// No certificate above the leaf has the fingerprint.
     #[error("no certificate authority of the chain has the DID's fingerprint")]
     Fingerprint,
-    /// The leaf lacks what the DID demands.
-    #[error("the leaf does not show {0}")]
+    /// The leaf does not meet a condition.
+    #[error("the leaf does not have {0} of the DID")]
     Condition(&'static str),
 }
 
 impl DidX509 {
-    /// Whether `chain` belongs to whom this DID names.
+    /// Verifies that the chain matches this DID.
     ///
     /// # Errors
-    /// Its authorities or its leaf are others.
+    /// No authority has the fingerprint, or the leaf does not meet a condition.
     pub fn prove(&self, chain: &Chain) -> Result<(), ResolveError> {
         if !chain.authorities().any(|der| self.algorithm.digest(der) == self.fingerprint) {
             return Err(ResolveError::Fingerprint);
@@ -80,26 +79,7 @@ fn has_attribute(leaf: &Certificate, key: &SubjectKey, value: &str) -> bool {
         SubjectKey::PostalCode => oid.to_string() == "2.5.4.17",
         SubjectKey::Oid(wanted) => same_oid(oid, wanted),
     };
-    let names = &leaf.tbs_certificate.subject.0;
-    let mut attributes = names.iter().flat_map(|name| name.0.iter());
-    attributes.any(|attribute| wanted(&attribute.oid) && attribute_text(attribute) == Some(value))
-}
-
-/// Common name of a certificate's subject.
-pub(crate) fn common_name(certificate: &Certificate) -> Option<&str> {
-    let names = &certificate.tbs_certificate.subject.0;
-    let mut attributes = names.iter().flat_map(|name| name.0.iter());
-    attributes
-        .find(|attribute| attribute.oid.to_string() == "2.5.4.3")
-        .and_then(attribute_text)
-}
-
-fn attribute_text(attribute: &AttributeTypeAndValue) -> Option<&str> {
-    use x509_cert::der::Tagged;
-    match attribute.value.tag() {
-        Tag::Utf8String | Tag::PrintableString | Tag::Ia5String => std::str::from_utf8(attribute.value.value()).ok(),
-        _ => None,
-    }
+    subject::attributes(leaf).any(|attribute| wanted(&attribute.oid) && subject::text(attribute) == Some(value))
 }
 
 fn has_name(leaf: &Certificate, kind: SanKind, value: &str) -> bool {
@@ -123,7 +103,7 @@ fn address_text(bytes: &[u8]) -> Option<String> {
     }
 }
 
-/// Existing guests see only usages that their library has no name for; a DID means every usage of the certificate.
+/// Every usage of the certificate counts; hcsshim sees only those that its X.509 library has no name for.
 fn has_usage(leaf: &Certificate, oid: &Oid) -> bool {
     match leaf.tbs_certificate.get::<ExtendedKeyUsage>() {
         Ok(Some((_, ExtendedKeyUsage(usages)))) => usages.iter().any(|usage| same_oid(usage, oid)),

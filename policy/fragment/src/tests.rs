@@ -1,4 +1,4 @@
-//! Messages made with OpenSSL (`examples/make_fixtures.rs`): each good one opens, each bad one is refused for its own reason.
+//! Messages made with OpenSSL (`examples/make_fixtures.rs`): each valid one is accepted, each invalid one is refused for its fault.
 
 use proptest::prelude::*;
 
@@ -51,7 +51,7 @@ fn claims_carry_the_security_version() {
 }
 
 #[test]
-fn a_bad_chain_is_refused_for_its_own_reason() {
+fn an_invalid_chain_is_refused_for_its_fault() {
     let chain = |bytes| match Fragment::open(bytes) {
         Err(BlobError::Envelope(EnvelopeError::Chain(error))) => error,
         other => panic!("{other:?}"),
@@ -76,7 +76,7 @@ fn a_bad_chain_is_refused_for_its_own_reason() {
 }
 
 #[test]
-fn a_chain_that_is_not_the_issuers_is_refused() {
+fn a_chain_that_does_not_match_the_issuer_is_refused() {
     for (bytes, error) in [
         (fixture!("bad-did-cn"), ResolveError::Condition("the subject")),
         (
@@ -101,7 +101,7 @@ fn a_chain_that_is_not_the_issuers_is_refused() {
 }
 
 #[test]
-fn the_signers_use_binds_the_host() {
+fn the_signed_content_type_binds_the_host() {
     assert!(matches!(
         Blob::open("application/cose-x509+rego", fixture!("typed")),
         Ok(Blob::Fragment(_))
@@ -119,7 +119,7 @@ fn the_signers_use_binds_the_host() {
 }
 
 #[test]
-fn a_trust_list_brings_keys_and_skips_those_it_cannot_use() {
+fn a_trust_list_gives_keys_and_skips_unusable_ones() {
     let list = TrustList::open(fixture!("trust-list")).unwrap();
     assert_eq!(list.svn, 3);
     assert_eq!(
@@ -135,7 +135,7 @@ fn a_trust_list_brings_keys_and_skips_those_it_cannot_use() {
 }
 
 #[test]
-fn a_receipt_proves_that_the_ledger_has_seen_the_message() {
+fn a_receipt_proves_that_the_ledger_contains_the_message() {
     let key = TrustList::open(fixture!("trust-list")).unwrap().ledgers["ledger.example"][0].clone();
     let fragment = Fragment::open(fixture!("receipt")).unwrap();
     let [receipt] = fragment.receipts.as_slice() else {
@@ -148,8 +148,8 @@ fn a_receipt_proves_that_the_ledger_has_seen_the_message() {
     let bytes = &Envelope::open(fixture!("receipt")).unwrap().receipts[0];
     let other = Envelope::open(MAIN).unwrap().digest;
     assert_eq!(Receipt::read(bytes, &other).unwrap_err(), ReceiptError::Other);
-    // A receipt changed anywhere no longer reads, or no longer verifies. (The lowest bit would turn the absent payload from null
-    // to undefined, which says the same.)
+    // A receipt with a changed byte does not parse or does not verify. (The lowest bit would change the absent payload from null to
+    // undefined, which is equivalent.)
     let digest = Envelope::open(fixture!("receipt")).unwrap().digest;
     for position in 0..bytes.len() {
         let mut changed = bytes.clone();

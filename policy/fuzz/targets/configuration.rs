@@ -1,4 +1,4 @@
-//! A configuration in either form, up to the policy it gives.
+//! Generation of a policy from a configuration in TOML or JSON.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! The text of a denial on its way back: whole, cut, or something else.
+//! Extraction and explanation of a denial in an error text.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! The text of a fragment whose issuer is proven: it may give itself containers and nothing else.
+//! Load of a fragment text: it may add containers and nothing else.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

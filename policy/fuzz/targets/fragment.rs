@@ -1,4 +1,4 @@
-//! A fragment as the host hands it over: a signed envelope with its certificates, a trust list or a receipt.
+//! Parsing and verification of a signed fragment, a trust list or a receipt from the host.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! The text of a policy: loaded and asked, looked through by the tools, and read as the legacy form.
+//! A policy text: loaded and queried, checked, and parsed as the legacy form.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

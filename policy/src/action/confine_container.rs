@@ -1,4 +1,4 @@
-//! What keeps a container apart from the guest and its neighbours: `confine_container`.
+//! Confinement of a container: `confine_container`.
 
 use std::collections::BTreeMap;
 
@@ -7,19 +7,19 @@ use serde::{Deserialize, Serialize};
 use super::{Action, Subject};
 use crate::ids::ContainerId;
 
-/// Asks, after `mount_overlay` and before `create_container`, whether the container may run with this confinement.
+/// Runs a container with this confinement. Enforced after `mount_overlay` and before `create_container`.
 ///
-/// Allowed without being judged under policies that declare no `casemate_version`: there the guest must not take the confinement
-/// from the host but force its own; see [`crate::Enforcer::judges_confinement`].
+/// Policies without `casemate_version` allow it without evaluation. The guest must then enforce its own confinement instead of the
+/// host's; see [`crate::Enforcer::judges_confinement`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ConfineContainer {
     /// The container.
     #[serde(rename = "containerID")]
     pub container_id: ContainerId,
-    /// Paths hidden from it (`linux.maskedPaths` of the spec).
+    /// Masked paths (`linux.maskedPaths` of the spec).
     pub masked_paths: Vec<String>,
-    /// Paths it can only read (`linux.readonlyPaths`).
+    /// Read-only paths (`linux.readonlyPaths`).
     pub readonly_paths: Vec<String>,
     /// Its namespaces (`linux.namespaces`).
     pub namespaces: Vec<Namespace>,
@@ -36,7 +36,7 @@ pub struct Namespace {
     /// `pid`, `network`, `ipc`, `uts`, `mount`, `user`, `cgroup` or `time`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// One that exists already, by path; empty for a new one. The pod's own are spelled `pod`, whatever their path.
+    /// Path of an existing namespace; empty for a new one; `pod` for the pod's own, whatever its path.
     pub path: String,
 }
 
@@ -47,9 +47,9 @@ pub struct Rlimit {
     /// `RLIMIT_NOFILE` and the like.
     #[serde(rename = "type")]
     pub kind: String,
-    /// What no process can raise it beyond.
+    /// Upper bound of the soft limit.
     pub hard: u64,
-    /// What counts.
+    /// The limit in effect.
     pub soft: u64,
 }
 

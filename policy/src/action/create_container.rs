@@ -1,4 +1,4 @@
-//! A container's init process and its surroundings: `create_container`.
+//! A container with its init process: `create_container`.
 
 use serde::{Deserialize, Serialize};
 
@@ -23,11 +23,11 @@ pub struct CreateContainer {
     pub sandbox_dir: String,
     /// `/run/gcs/c/<sandbox>/hugepages`
     pub huge_pages_dir: String,
-    /// Every mount of the spec, sources as they will be mounted.
+    /// Every mount of the spec, with source paths in the guest.
     pub mounts: Vec<Mount>,
-    /// Device nodes the spec asks for.
+    /// Device nodes of the spec.
     pub devices: Vec<Device>,
-    /// The caller asks for a privileged container.
+    /// The container is privileged.
     pub privileged: bool,
     /// `no_new_privs` of the process.
     pub no_new_privileges: bool,
@@ -37,7 +37,7 @@ pub struct CreateContainer {
     pub groups: Vec<IdName>,
     /// Four octal digits, `0022`.
     pub umask: String,
-    /// Capability sets; `None` is refused without asking the policy.
+    /// Capability sets; `None` is refused without evaluating the policy.
     pub capabilities: Option<Capabilities>,
     /// SHA-256 of the seccomp profile in hex, empty without one.
     #[serde(rename = "seccompProfileSHA256")]

@@ -1,11 +1,11 @@
-//! A process of the guest itself, outside every container: `exec_external`.
+//! A process in the guest, outside all containers: `exec_external`.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Action, Subject};
 use crate::verdict::ExternalVerdict;
 
-/// Starts a process in the guest's own root, for the operator's console.
+/// Starts a process in the guest's own root file system, for the debug console.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ExecExternal {

@@ -1,4 +1,4 @@
-//! A further process in a running container: `exec_in_container`.
+//! An exec process in a running container: `exec_in_container`.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,7 +6,7 @@ use super::{Action, Capabilities, IdName, Subject};
 use crate::ids::ContainerId;
 use crate::verdict::ProcessVerdict;
 
-/// Starts a process in a container that was created before.
+/// Starts a process in a running container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ExecInContainer {
@@ -27,7 +27,7 @@ pub struct ExecInContainer {
     pub groups: Vec<IdName>,
     /// Four octal digits, `0022`.
     pub umask: String,
-    /// Capability sets; `None` is refused without asking the policy.
+    /// Capability sets; `None` is refused without evaluating the policy.
     pub capabilities: Option<Capabilities>,
 }
 

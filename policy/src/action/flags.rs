@@ -24,7 +24,7 @@ impl Action for DumpStacks {
     type Verdict = ();
 }
 
-/// Lets the agent's log leave the guest.
+/// Writes the agent's log to the host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RuntimeLogging {}
@@ -34,7 +34,7 @@ impl Action for RuntimeLogging {
     type Verdict = ();
 }
 
-/// Lets a container share the guest's network namespace.
+/// Runs a container in the guest's network namespace.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HostNetwork {}

@@ -1,10 +1,10 @@
-//! The network the host gives the pod: `guest_network`.
+//! Network configuration of the pod: `guest_network`.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Action, Subject};
 
-/// Configures an interface of the guest. Allowed without being judged under policies that declare no `casemate_version`.
+/// Configures an interface of the guest. Policies without `casemate_version` allow it without evaluation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GuestNetwork {
@@ -24,7 +24,7 @@ pub struct GuestNetwork {
 pub struct Route {
     /// Network as `10.0.0.0/8`; the default route is `0.0.0.0/0` or `::/0`.
     pub destination: String,
-    /// Next hop; empty for what is on the link.
+    /// Next hop; empty for a destination on the link.
     pub gateway: String,
 }
 

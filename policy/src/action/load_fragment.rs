@@ -1,34 +1,32 @@
-//! A signed addition to the policy: `load_fragment`.
+//! Signed policy fragments: `load_fragment`.
 
 use serde::{Serialize, Serializer};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::{Action, Subject};
-use crate::denied::Reason;
-use crate::enforcer::Enforcer;
+use super::{Action, Load, Subject};
 use crate::fragment;
 use crate::ledgers::ProvenReceipt;
-use crate::verdict::{Answer, Verdict};
+use crate::verdict::FragmentVerdict;
 
-/// Loads a fragment whose issuer and feed are proven. Judged as a whole: first whether it is expected at all, then with its
-/// text at hand, once for every parameter object the policy has for it.
+/// Loads a fragment whose issuer and feed are verified. The policy is queried first without the fragment's rules, then with them,
+/// once for each of its parameter objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoadFragment {
-    /// Who signed it: a did:x509 that its certificate chain satisfies.
+    /// The signer: a did:x509 that its certificate chain satisfies.
     pub issuer: String,
-    /// What it is about, from its protected header.
+    /// The feed, from its protected header.
     pub feed: String,
     /// Security version number of its protected header.
     pub header_svn: Option<i64>,
-    /// Its Rego.
+    /// Its Rego text.
     pub text: String,
-    /// Receipts that [`Enforcer::proven_receipts`] confirmed.
+    /// Receipts that [`crate::Enforcer::proven_receipts`] confirmed.
     pub receipts: Vec<ProvenReceipt>,
 }
 
 impl LoadFragment {
-    /// The input document of the question before (`loaded` false) or after the text is at hand.
-    pub(crate) fn question(&self, namespace: &str, loaded: bool) -> Value {
+    /// The input document of the query before (`loaded` is false) or after the fragment's rules are loaded.
+    pub fn question(&self, namespace: &str, loaded: bool) -> Value {
         json!({
             "issuer": self.issuer,
             "feed": self.feed,
@@ -41,7 +39,7 @@ impl LoadFragment {
     }
 }
 
-/// The first question.
+/// As the input document of the first query.
 impl Serialize for LoadFragment {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let namespace = fragment::namespace(&self.text).map_err(serde::ser::Error::custom)?;
@@ -60,25 +58,7 @@ impl Action for LoadFragment {
         }
     }
 
-    fn judge(&self, enforcer: &mut Enforcer) -> Result<(Map<String, Value>, FragmentVerdict), Reason> {
-        enforcer.judge_fragment(self)
-    }
-}
-
-/// What became of a fragment.
-#[derive(Debug, Clone, PartialEq)]
-pub struct FragmentVerdict {
-    /// The namespace its text declares.
-    pub namespace: String,
-    /// Whether the policy's rules may refer to that namespace from now on.
-    pub active: bool,
-    /// The policy's answer to each question, in order.
-    pub answers: Vec<Map<String, Value>>,
-}
-
-/// Never read from a single answer: [`LoadFragment`] is judged by several.
-impl Verdict for FragmentVerdict {
-    fn read(_: &Answer<'_>, _: &Subject<'_>) -> Result<Self, String> {
-        Err("a fragment is judged by more than one answer".to_owned())
+    fn load(&self) -> Option<Load<'_>> {
+        Some(Load::Fragment(self))
     }
 }

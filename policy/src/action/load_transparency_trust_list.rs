@@ -2,21 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
-use serde::Serializer;
-use serde_json::{Map, Value, json};
+use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
 
-use super::{Action, Subject};
-use crate::denied::Reason;
-use crate::enforcer::Enforcer;
+use super::{Action, Load, Subject};
 use crate::verdict::{Answer, Verdict, go_type};
 
-/// Loads the keys of a trust list whose issuer, subject and version are proven.
+/// Loads the keys of a trust list whose issuer, subject and version are verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoadTransparencyTrustList {
-    /// Who signed it.
+    /// The signer.
     pub issuer: String,
-    /// What it is about.
+    /// The subject.
     pub subject: String,
     /// Its security version number.
     pub svn: i64,
@@ -42,12 +39,12 @@ impl Action for LoadTransparencyTrustList {
         }
     }
 
-    fn judge(&self, enforcer: &mut Enforcer) -> Result<(Map<String, Value>, TrustListVerdict), Reason> {
-        enforcer.judge_trust_list(self)
+    fn load(&self) -> Option<Load<'_>> {
+        Some(Load::TrustList(self))
     }
 }
 
-/// The ledgers whose keys were taken.
+/// The ledgers whose keys are loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrustListVerdict {
     /// Names, at least one.

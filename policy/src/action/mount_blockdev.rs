@@ -1,10 +1,10 @@
-//! Raw block devices handed into a container: `mount_blockdev` and `unmount_blockdev`.
+//! Raw block devices in a container: `mount_blockdev` and `unmount_blockdev`.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Action, Subject};
 
-/// Makes a block device appear at a path without a file system.
+/// Attaches a block device as a device node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MountBlockdev {
@@ -24,7 +24,7 @@ impl Action for MountBlockdev {
     }
 }
 
-/// Takes a block device away.
+/// Detaches a block device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct UnmountBlockdev {

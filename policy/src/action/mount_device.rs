@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{Action, Subject};
 use crate::ids::RootHash;
 
-/// Where layer devices may be mounted.
+/// Pattern of the mount points for layer devices.
 const LAYER_MOUNT_POINTS: &str = "/run/mounts/scsi/m[0-9]+";
 
 /// Mounts a verity-protected layer device.

@@ -6,7 +6,7 @@ use super::{Action, Subject};
 
 /// Directory that holds all containers.
 const ROOT_PREFIX: &str = "/run/gcs/c";
-/// Where shares may be mounted below a container's directory.
+/// Pattern of the mount points for shares, below a container's directory.
 const MOUNT_PATH_PREFIX: &str = "/mounts/m[0-9]+";
 
 /// Mounts a directory of the host.

@@ -1,11 +1,11 @@
-//! Connections of the host to a port of the pod: `port_forward`.
+//! Port forwarding from the host to the pod: `port_forward`.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Action, Subject};
 use crate::ids::ContainerId;
 
-/// Connects the host to a port on which a container listens. Denied under policies that declare no `casemate_version`.
+/// Connects the host to a port on which a container listens. Policies without `casemate_version` deny it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PortForward {

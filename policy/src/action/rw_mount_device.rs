@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Action, Subject};
 
-/// Where writable devices may be mounted.
+/// Pattern of the mount points for writable devices.
 const SCRATCH_MOUNT_POINTS: &str = "/run/gcs/c/[0-9a-fA-F]{64}";
 
 /// Mounts a writable device, the pod's scratch disk.
@@ -13,9 +13,9 @@ const SCRATCH_MOUNT_POINTS: &str = "/run/gcs/c/[0-9a-fA-F]{64}";
 pub struct RwMountDevice {
     /// Mount point, `/run/gcs/c/<64 hex>`.
     pub target: String,
-    /// The device is opened through dm-crypt with a key made in the guest.
+    /// The device is encrypted by dm-crypt with a key generated in the guest.
     pub encrypted: bool,
-    /// The guest makes the file system itself instead of trusting what it finds.
+    /// The guest formats the device instead of trusting its contents.
     pub ensure_filesystem: bool,
     /// `ext4` or `xfs`.
     pub filesystem: String,
@@ -23,7 +23,7 @@ pub struct RwMountDevice {
 }
 
 impl RwMountDevice {
-    /// An empty ext4 made in the guest, at `target`.
+    /// An empty ext4 file system, formatted by the guest, at `target`.
     pub fn new(target: impl Into<String>, encrypted: bool) -> Self {
         Self {
             target: target.into(),

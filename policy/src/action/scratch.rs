@@ -10,7 +10,7 @@ use super::{Action, Subject};
 pub struct ScratchMount {
     /// Directory, `/run/gcs/c/<sandbox>/scratch/<container>`.
     pub target: String,
-    /// The disk below is encrypted.
+    /// The scratch disk is encrypted.
     pub encrypted: bool,
 }
 
@@ -26,7 +26,7 @@ impl Action for ScratchMount {
     }
 }
 
-/// Gives an upper directory up.
+/// Removes an upper directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ScratchUnmount {

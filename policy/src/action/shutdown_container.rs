@@ -1,11 +1,11 @@
-//! The end of a container: `shutdown_container`.
+//! Shutdown of a container: `shutdown_container`.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Action, Subject};
 use crate::ids::ContainerId;
 
-/// Ends a container and all its processes.
+/// Kills a container and all its processes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShutdownContainer {

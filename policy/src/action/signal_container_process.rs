@@ -16,7 +16,7 @@ pub struct SignalContainerProcess {
     pub signal: i32,
     /// The receiver is the container's init.
     pub is_init_process: bool,
-    /// What the receiver was started with; `None` where nothing is known of it.
+    /// Command line of the receiver; `None` if it is unknown.
     pub arg_list: Option<Vec<String>>,
 }
 

@@ -1,4 +1,4 @@
-//! Points of Windows guests: `mount_cims`, `registry_changes`, `log_provider`. No guest of ours asks them; tools do.
+//! Points of Windows guests: `mount_cims`, `registry_changes`, `log_provider`. Linux guests never enforce them; tools do.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -7,16 +7,16 @@ use super::{Action, Subject};
 use crate::ids::ContainerId;
 use crate::verdict::{Answer, Verdict, go_type};
 
-/// Mounts the merged image of a container.
+/// Mounts the merged CIM (composite image) of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MountCims {
     /// The container.
     #[serde(rename = "containerID")]
     pub container_id: ContainerId,
-    /// Digests of its layers, the top layer first.
+    /// Digests of its layers, top layer first.
     pub layer_hashes: Vec<String>,
-    /// Digests of what is mounted.
+    /// Digests of the mounted CIM.
     pub mounted_cim: Vec<String>,
 }
 
@@ -39,7 +39,7 @@ pub struct RegistryChanges {
     /// The container.
     #[serde(rename = "containerID")]
     pub container_id: ContainerId,
-    /// The changes, in the form of the host's request.
+    /// The changes, as the host sent them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registry_changes: Option<Value>,
 }
@@ -76,7 +76,7 @@ impl Action for LogProvider {
     }
 }
 
-/// Log providers the policy leaves.
+/// Log providers that the policy keeps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProvidersVerdict {
     /// Names, in the order of the request.

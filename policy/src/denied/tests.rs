@@ -17,16 +17,11 @@ fn denied(input: Value, reason: Value, max_bytes: usize) -> Denied {
 }
 
 #[test]
-fn html_and_line_separators_are_escaped_and_survive() {
+fn html_and_line_separators_are_escaped() {
     let text = "<a> & \u{2028}\u{2029} \"q\"";
     let denied = denied(json!({"x": text}), json!({"errors": []}), 0);
     let document = STANDARD
-        .decode(
-            denied
-                .decision()
-                .trim_start_matches(plain::MARK_BEGIN)
-                .trim_end_matches(plain::MARK_END),
-        )
+        .decode(denied.decision().trim_start_matches(MARK_BEGIN).trim_end_matches(MARK_END))
         .unwrap();
     let document = String::from_utf8(document).unwrap();
     assert!(document.contains(r"\u003ca\u003e \u0026 \u2028\u2029"), "{document}");
@@ -34,7 +29,7 @@ fn html_and_line_separators_are_escaped_and_survive() {
 }
 
 #[test]
-fn parts_are_left_out_in_turn_until_it_fits() {
+fn parts_are_removed_in_order_until_the_text_fits() {
     let long = "x".repeat(3000);
     let cut = |input: &str, objects: &str, errors: &str| {
         let reason = json!({"errors": [errors], "error_objects": [objects]});
@@ -51,7 +46,7 @@ fn parts_are_left_out_in_turn_until_it_fits() {
 }
 
 #[test]
-fn objects_too_long_for_any_text_are_cut_before_they_are_converted() {
+fn oversized_objects_are_removed_before_conversion() {
     let long = |field: &str| regorus::Value::from(json!([{"command": ["app"]}, {field: "x".repeat(4000)}]));
     assert!(objects_are_cut(&long("layers"), 3072));
     assert!(!objects_are_cut(&long("layers"), 0), "0 is without limit");
@@ -61,7 +56,7 @@ fn objects_too_long_for_any_text_are_cut_before_they_are_converted() {
 }
 
 #[test]
-fn values_of_the_environment_do_not_leave_the_guest() {
+fn environment_values_are_redacted() {
     let denied = denied(json!({"envList": ["A=secret", "B", "C=x=y"]}), json!({}), 0);
     let decision = extract_decision(denied.decision()).unwrap();
     assert_eq!(
@@ -87,7 +82,7 @@ fn a_policy_without_a_reason_says_so() {
 }
 
 #[test]
-fn a_strict_policy_hides_arguments() {
+fn a_strict_policy_redacts_arguments() {
     let reason = Reason::Denied {
         input: json!({"argList": ["app", "--password=x"]}),
         reason: None,

@@ -1,23 +1,23 @@
-//! Loads that change what the policy is: fragments and the keys of trust lists.
+//! Actions that extend the policy: fragments and trust lists.
 //!
-//! A fragment's text is judged in an engine of its own. The engine in use is replaced only by one that was judged and allowed, so a
-//! load that fails leaves every rule as it was.
+//! A fragment is evaluated in a new interpreter. That replaces the current one only if the policy allows the fragment, so a failed
+//! load changes no rule.
 
 use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 
 use super::Enforcer;
-use crate::action::{Action, FragmentVerdict, LoadFragment, LoadTransparencyTrustList, TrustListVerdict};
+use crate::action::{Action, LoadFragment, LoadTransparencyTrustList, TrustListVerdict};
 use crate::denied::Reason;
 use crate::fragment::{self, Active, FragmentError};
 use crate::ledgers::{LedgerKey, ProvenReceipt};
-use crate::verdict::go_type;
+use crate::verdict::{Answer, FragmentVerdict, Verdict, go_type};
 
 const POINT: &str = LoadFragment::POINT;
 
 impl Enforcer {
-    /// The receipts that a key of a loaded trust list confirms. A claim is the ledger that is said to have issued the receipt, and the
+    /// The receipts that a key of a loaded trust list verifies. A claim is the ledger that a receipt names as its issuer, and the
     /// receipt; `confirms` checks its signature with the key of an id.
     pub fn proven_receipts<R>(
         &self,
@@ -26,29 +26,38 @@ impl Enforcer {
     ) -> Vec<ProvenReceipt> {
         claims
             .into_iter()
-            .filter_map(|(issuer, receipt)| self.ledgers.prove(&issuer, |id, key| confirms(&receipt, id, key)))
+            .filter_map(|(issuer, receipt)| self.memory.ledgers.prove(&issuer, |id, key| confirms(&receipt, id, key)))
             .collect()
     }
 
     /// The keys of a ledger, by id.
     pub fn ledger_keys(&self, ledger: &str) -> impl Iterator<Item = (&str, &LedgerKey)> {
-        self.ledgers
+        self.memory
+            .ledgers
             .keys_of(ledger)
             .into_iter()
             .flatten()
             .map(|(id, key)| (id.as_str(), key))
     }
 
-    /// Fragments whose namespaces rules may refer to: issuer, feed and namespace of each.
+    /// Issuer, feed and namespace of each fragment in use.
     pub fn active_fragments(&self) -> impl Iterator<Item = (&str, &str, &str)> {
-        self.active
+        self.memory
+            .active
             .iter()
             .map(|active| (active.issuer.as_str(), active.feed.as_str(), active.namespace.as_str()))
     }
 
-    pub(crate) fn judge_trust_list(&mut self, list: &LoadTransparencyTrustList) -> Result<(Map<String, Json>, TrustListVerdict), Reason> {
-        let (result, verdict) = self.judge(list)?;
-        let mut ledgers = self.ledgers.clone();
+    /// Queries the policy about a trust list, and loads the keys of the ledgers that it allows.
+    pub(super) fn load_trust_list(&mut self, list: &LoadTransparencyTrustList) -> Result<Map<String, Json>, Reason> {
+        let result = self.decide_action(list)?;
+        let answer = Answer {
+            result: &result,
+            container_stdio: false,
+            fragment: None,
+        };
+        let verdict = TrustListVerdict::read(&answer, &list.subject()).map_err(Reason::Refused)?;
+        let mut ledgers = self.memory.ledgers.clone();
         for ledger in &verdict.allowed_ledgers {
             for (id, key) in list.ledgers.get(ledger).into_iter().flatten() {
                 if !ledgers.offer(ledger, id, key, &list.subject) {
@@ -56,13 +65,14 @@ impl Enforcer {
                 }
             }
         }
-        self.ledgers = ledgers;
-        Ok((result, verdict))
+        self.memory.ledgers = ledgers;
+        Ok(result)
     }
 
-    pub(crate) fn judge_fragment(&mut self, request: &LoadFragment) -> Result<(Map<String, Json>, FragmentVerdict), Reason> {
+    /// Queries the policy about a fragment: first without its rules, then with them, once for each parameter object.
+    pub(super) fn load_fragment(&mut self, request: &LoadFragment) -> Result<FragmentVerdict, Reason> {
         let namespace = fragment::namespace(&request.text).map_err(refused)?;
-        if self.loads >= fragment::MAX_LOADED {
+        if self.memory.loads >= fragment::MAX_LOADED {
             return Err(refused(FragmentError::TooMany("fragments were loaded too often")));
         }
         let expected = self.decide(POINT, request.question(namespace, false))?;
@@ -74,20 +84,19 @@ impl Enforcer {
             answers: vec![expected],
         };
         for parameters in &sets {
-            let (answer, add_module) = self.judge_text(request, namespace, parameters, sets.len() > 1)?;
+            let (answer, add_module) = self.query_loaded(request, namespace, parameters, sets.len() > 1)?;
             verdict.answers.push(answer);
-            self.loads += 1;
+            self.memory.loads += 1;
             verdict.active = add_module;
             if add_module {
                 break;
             }
         }
-        let last = verdict.answers.last().cloned().unwrap_or_default();
-        Ok((last, verdict))
+        Ok(verdict)
     }
 
-    /// The question with the text at hand; whether the text stays.
-    fn judge_text(
+    /// Queries the policy with the fragment's rules loaded. Returns the answer, and whether the fragment stays in use.
+    fn query_loaded(
         &mut self,
         request: &LoadFragment,
         namespace: &str,
@@ -103,6 +112,7 @@ impl Enforcer {
             svn: request.header_svn,
         };
         let others: Vec<Active> = self
+            .memory
             .active
             .iter()
             .filter(|active| !active.is(&request.issuer, &request.feed))
@@ -121,7 +131,7 @@ impl Enforcer {
             .interpreter
             .value(&format!("data.{namespace}.svn"), regorus::Value::new_object());
         offered.svn = svn.ok().as_ref().and_then(fragment::whole_number).or(offered.svn);
-        let judged = self
+        let decided = self
             .check_age(&offered)
             .and_then(|()| self.decide(POINT, input))
             .and_then(|answer| {
@@ -136,18 +146,19 @@ impl Enforcer {
                 }
                 Ok((answer, add_module))
             });
-        if matches!(judged, Ok((_, true))) {
-            self.active = Arc::new(others.into_iter().chain([offered]).collect());
+        if matches!(decided, Ok((_, true))) {
+            self.memory.active = Arc::new(others.into_iter().chain([offered]).collect());
         } else if let Err(error) = self.interpreter.enter(in_use) {
             self.poisoned = true;
             return Err(Reason::Refused(error.to_string()));
         }
-        judged
+        decided
     }
 
-    /// No two fragments share a namespace.
+    /// Two fragments must not share a namespace.
     fn check_namespace(&self, request: &LoadFragment, namespace: &str) -> Result<(), Reason> {
         let taken = self
+            .memory
             .active
             .iter()
             .find(|active| active.namespace == namespace && !active.is(&request.issuer, &request.feed));
@@ -161,9 +172,9 @@ impl Enforcer {
         }
     }
 
-    /// Where the policy is strict, a fragment in use is not replaced by an older one.
+    /// A strict policy does not replace a fragment in use by an older one.
     fn check_age(&self, offered: &Active) -> Result<(), Reason> {
-        let in_use = self.active.iter().find(|active| active.is(&offered.issuer, &offered.feed));
+        let in_use = self.memory.active.iter().find(|active| active.is(&offered.issuer, &offered.feed));
         match (in_use.and_then(|active| active.svn), offered.svn) {
             (Some(in_use), Some(offered)) if self.strict && offered < in_use => Err(refused(FragmentError::Older { offered, in_use })),
             _ => Ok(()),

@@ -10,7 +10,7 @@ use crate::{OPEN_DOOR, data, extract_decision};
 
 const LAYER: [u8; 32] = [0xab; 32];
 
-/// A policy of one container with one layer, its rules passed to the framework.
+/// A policy of one container with one layer that uses the rules of the framework.
 fn policy(extra: &str) -> String {
     let rules: String = crate::POINTS
         .iter()
@@ -110,7 +110,7 @@ fn denied<A: Action>(enforcer: &mut Enforcer, action: A) -> Denied {
 }
 
 #[test]
-fn a_container_lives_its_whole_life() {
+fn a_container_is_mounted_created_signalled_and_shut_down() {
     let mut enforcer = enforcer();
     start(&mut enforcer);
     let permit = enforcer.enforce(exec(&["redis-cli", "ping"])).unwrap();
@@ -145,7 +145,7 @@ fn a_container_lives_its_whole_life() {
 }
 
 #[test]
-fn denials_say_what_is_wrong_in_plain_words() {
+fn denials_have_a_sentence_with_the_cause() {
     let mut enforcer = enforcer();
     enforcer.enforce(mount_layer()).unwrap().commit();
     enforcer.enforce(overlay()).unwrap().commit();
@@ -189,14 +189,14 @@ fn start_only(enforcer: &mut Enforcer) {
 }
 
 #[test]
-fn a_dropped_permit_leaves_no_trace() {
+fn a_dropped_permit_is_rolled_back() {
     let mut enforcer = enforcer();
     enforcer.enforce(mount_layer()).unwrap().commit();
     enforcer.enforce(overlay()).unwrap().commit();
-    let before = enforcer.memory();
+    let before = enforcer.snapshot();
     drop(enforcer.enforce(create(&["redis-server"], &["PATH=/bin"])).unwrap());
-    assert_eq!(enforcer.memory().state, before.state);
-    assert!(enforcer.stdio.is_empty());
+    assert_eq!(enforcer.snapshot().state, before.state);
+    assert!(enforcer.memory.stdio.is_empty());
     start_only(&mut enforcer);
     assert_eq!(
         denied(&mut enforcer, create(&["redis-server"], &["PATH=/bin"])).reasons(),
@@ -205,10 +205,10 @@ fn a_dropped_permit_leaves_no_trace() {
 }
 
 #[test]
-fn a_dropped_transaction_undoes_committed_permits() {
+fn a_dropped_transaction_rolls_back_committed_permits() {
     let mut enforcer = enforcer();
     enforcer.enforce(mount_layer()).unwrap().commit();
-    let before = enforcer.memory().state;
+    let before = enforcer.snapshot().state;
     let mut transaction = enforcer.transaction();
     transaction
         .enforce(ScratchMount {
@@ -219,7 +219,7 @@ fn a_dropped_transaction_undoes_committed_permits() {
         .commit();
     transaction.enforce(overlay()).unwrap().commit();
     drop(transaction);
-    assert_eq!(enforcer.memory().state, before);
+    assert_eq!(enforcer.snapshot().state, before);
     let mut transaction = enforcer.transaction();
     transaction
         .enforce(ScratchMount {
@@ -229,11 +229,11 @@ fn a_dropped_transaction_undoes_committed_permits() {
         .unwrap()
         .commit();
     transaction.commit();
-    assert_ne!(enforcer.memory().state, before);
+    assert_ne!(enforcer.snapshot().state, before);
 }
 
 #[test]
-fn a_rule_that_is_absent_errs_or_has_the_wrong_shape_denies() {
+fn a_rule_that_is_undefined_fails_or_has_the_wrong_type_denies() {
     for (rule, error) in [
         ("", "rule for unmount_device is missing from policy"),
         ("unmount_device := true", "unable to load results object from Rego query"),
@@ -261,7 +261,7 @@ fn a_rule_that_is_absent_errs_or_has_the_wrong_shape_denies() {
 }
 
 #[test]
-fn an_older_policy_gets_the_defaults_of_its_time() {
+fn an_older_policy_gets_the_defaults_of_its_version() {
     let mut enforcer = Enforcer::new("package policy\napi_version := \"0.1.0\"\n").unwrap();
     enforcer
         .enforce(UnmountDevice {
@@ -273,7 +273,7 @@ fn an_older_policy_gets_the_defaults_of_its_time() {
 }
 
 #[test]
-fn a_policy_remembers_under_names_of_its_own() {
+fn a_policy_has_metadata_names_of_its_own() {
     let text = "package policy\napi_version := \"0.12.0\"\n\
         unmount_device := {\"allowed\": true, \"metadata\": [{\"name\": \"odd name\", \"action\": \"add\", \"key\": \"k\", \"value\": 1}]} \
         if not data.metadata[\"odd name\"].k\n";
@@ -287,7 +287,7 @@ fn a_policy_remembers_under_names_of_its_own() {
 }
 
 #[test]
-fn the_open_door_allows_everything_and_keeps_it_as_asked() {
+fn the_open_door_allows_everything_unchanged() {
     let mut enforcer = Enforcer::new(OPEN_DOOR).unwrap();
     let permit = enforcer.enforce(create(&["anything"], &["A=1", "A=1"])).unwrap();
     assert_eq!(permit.verdict().env, ["A=1", "A=1"]);
@@ -301,7 +301,7 @@ fn the_open_door_of_the_wire_is_the_same_text() {
 }
 
 #[test]
-fn missing_capabilities_are_refused_before_the_policy_is_asked() {
+fn missing_capabilities_are_refused_without_evaluation() {
     let mut enforcer = Enforcer::new(OPEN_DOOR).unwrap();
     let denied = denied(
         &mut enforcer,
@@ -317,7 +317,7 @@ fn missing_capabilities_are_refused_before_the_policy_is_asked() {
 }
 
 #[test]
-fn what_is_no_policy_does_not_load() {
+fn an_invalid_policy_does_not_load() {
     for text in [
         "",
         "{\"allow_all\":true}",
@@ -334,7 +334,7 @@ fn what_is_no_policy_does_not_load() {
 }
 
 #[test]
-fn a_long_line_is_no_obstacle() {
+fn a_long_line_loads() {
     let text = format!("package policy\napi_version := \"0.12.0\"\nx := \"{}\"\n", "y".repeat(100_000));
     assert!(Enforcer::new(&text).is_ok());
 }
@@ -352,7 +352,7 @@ fn an_enforcer_can_move_between_threads() {
     sendable(&enforcer());
 }
 
-/// A policy that imports the whole package must not change what its rules say.
+/// An import of the whole package must not change decisions.
 #[test]
 fn an_imported_framework_decides_the_same() {
     let text = policy("")
@@ -369,7 +369,7 @@ fn an_imported_framework_decides_the_same() {
 }
 
 #[test]
-fn capabilities_are_cut_down_only_where_the_policy_says_so() {
+fn capabilities_are_dropped_only_if_the_policy_allows_it() {
     let more = || Capabilities {
         ambient: vec!["CAP_SYS_ADMIN".to_owned()],
         ..data::unprivileged_capabilities()
@@ -418,7 +418,7 @@ fn request() -> impl Strategy<Value = Request> {
     ]
 }
 
-/// Runs a request; whether it was allowed.
+/// Runs a request, and returns whether it is allowed.
 fn run(enforcer: &mut Enforcer, request: &Request, commit: bool) -> bool {
     fn settle<A: Action>(result: Result<Permit<'_, A>, Denied>, commit: bool) -> bool {
         match result {
@@ -452,20 +452,20 @@ proptest! {
     fn only_committed_permits_are_remembered(requests in prop::collection::vec((request(), any::<bool>()), 1..12)) {
         let (mut all, mut kept) = (enforcer(), enforcer());
         for (request, commit) in requests {
-            let before = all.memory().state;
+            let before = all.snapshot().state;
             let allowed = run(&mut all, &request, commit);
             if allowed && commit {
                 prop_assert!(run(&mut kept, &request, true));
             } else {
-                prop_assert_eq!(all.memory().state, before);
+                prop_assert_eq!(all.snapshot().state, before);
             }
-            prop_assert_eq!(all.memory().state, kept.memory().state);
+            prop_assert_eq!(all.snapshot().state, kept.snapshot().state);
         }
     }
 }
 
 #[test]
-fn a_strict_policy_remembers_nothing_of_what_it_denies() {
+fn a_denial_under_a_strict_policy_changes_no_state() {
     let lenient = "package policy\napi_version := \"0.12.0\"\nget_properties := {\"allowed\": false, \
         \"metadata\": [{\"name\": \"seen\", \"action\": \"update\", \"key\": \"k\", \"value\": 1}]}\n";
     let mut enforcer = Enforcer::new(lenient).unwrap();
@@ -477,7 +477,7 @@ fn a_strict_policy_remembers_nothing_of_what_it_denies() {
 }
 
 #[test]
-fn points_of_our_own_are_judged_only_under_policies_that_say_so() {
+fn own_points_are_evaluated_only_with_casemate_version() {
     let forward = || crate::action::PortForward {
         container_id: id(),
         port: 80,
@@ -516,27 +516,24 @@ fn patterns_that_cannot_keep_their_meaning_are_named_at_load() {
     let error = Enforcer::new(&text).err().expect("refused").to_string();
     assert!(error.contains(r#"NONCE=\\Bx"#), "{error}");
     let refused_by_re2 = policy("").replace("NONCE=[0-9a-f]+", "NONCE=(");
-    assert!(
-        Enforcer::new(&refused_by_re2).is_ok(),
-        "it never matches, as existing policies expect"
-    );
+    assert!(Enforcer::new(&refused_by_re2).is_ok(), "it never matches, as in hcsshim");
     let strict = policy("strict := true").replace("NONCE=[0-9a-f]+", "NONCE=(");
     assert!(Enforcer::new(&strict).is_err());
 }
 
 #[test]
-fn functions_without_end_do_not_load() {
+fn recursive_functions_do_not_load() {
     assert!(Enforcer::new(&policy("f(x) := f(x)\nx := f(1)")).is_err());
 }
 
 #[test]
-fn chance_cannot_take_the_place_of_another_function() {
+fn random_functions_cannot_be_aliased() {
     let text = "package policy\nx := sprintf(\"seed\", 1) with sprintf as rand.intn\n";
     assert!(Enforcer::new(text).is_err());
 }
 
 #[test]
-fn what_a_rule_prints_changes_nothing() {
+fn print_in_a_rule_changes_nothing() {
     let text = "package policy\napi_version := \"0.12.0\"\nget_properties := {\"allowed\": true} if print(input)\n";
     let mut enforcer = Enforcer::new(text).unwrap();
     enforcer.enforce(crate::action::GetProperties {}).unwrap().commit();

@@ -1,9 +1,9 @@
-# Capability sets: equal to the policy's, or cut down to them.
+# Capability sets: equal to the policy's, or reduced to them.
 package framework
 
 capability_sets := ["bounding", "effective", "inheritable", "permitted", "ambient"]
 
-# The flag means nothing to policies older than the field.
+# Policies older than the field `capabilities` do not have the flag.
 dropping_capabilities if {
 	semver.compare(policy_version, "0.2.2") >= 0
 	data.policy.allow_capability_dropping
@@ -64,7 +64,7 @@ kept_capabilities(containers, privileged) := kept if {
 	some kept in largest
 }
 
-# What the containers leave of the request, those that leave most.
+# The largest of the capability sets that the containers keep of the request.
 largest_capabilities(containers, privileged) := {sets | some sets in subsets; capabilities_count(sets) == most} if {
 	subsets := [sets |
 		some container in containers

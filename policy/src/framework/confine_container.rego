@@ -1,6 +1,5 @@
-# What keeps a container apart: judged under policies that declare casemate_version. What a container of the policy does not list,
-# it gets the strictest way: the OCI default paths hidden and read-only, namespaces of its own but for the pod's network, ipc and
-# uts, no rlimits, no sysctls.
+# Confinement of a container, for policies with casemate_version. A field that a container of the policy lacks has the strictest
+# default: OCI's masked and read-only paths, new namespaces except for the pod's network, ipc and uts, no rlimits, no sysctls.
 package framework
 
 default confine_container := {"allowed": false}
@@ -29,13 +28,13 @@ default_masked_paths := [
 
 default_readonly_paths := ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
 
-# May be shared with the pod; every other namespace is the container's own.
+# Namespaces that may be the pod's; all others are new.
 default_pod_namespaces := ["network", "ipc", "uts"]
 
 own_namespaces := {"pid", "mount", "cgroup"}
 
-# More may be hidden than the policy demands, never less: paths that runtimes guard. Whoever hides others changes the image, a
-# configuration or a list of what is denied, and what it hides would look as if it had never been there.
+# All listed paths must be masked. Beyond them only paths that runtimes mask by default may be: masking any other path would hide
+# files of the image, such as a configuration or a deny list, from the container.
 paths_hidden(container) if {
 	listed := object.get(container, "masked_paths", default_masked_paths)
 	every path in listed {
@@ -56,7 +55,7 @@ paths_read_only(container) if {
 	}
 }
 
-# By exact names: a link below /proc/self or /proc/1 leads back into the image.
+# Exact names: links below /proc/self or /proc/1 lead back into the image.
 may_be_guarded(path, listed) if path in listed
 
 may_be_guarded(path, _) if path in default_masked_paths
@@ -67,7 +66,7 @@ may_be_guarded(path, _) if path in {"/proc/interrupts", "/sys/devices/virtual/po
 
 may_be_guarded(path, _) if regex.match(`^/sys/devices/system/cpu/cpu[0-9]+/thermal_throttle$`, path)
 
-# Each namespace is new or the pod's, and none is left out: a process stays in the guest's where its spec names none.
+# Each namespace is new or the pod's, and none is missing: for a missing one, the process would stay in the guest's.
 namespaces_fit(container) if {
 	shared := {kind | some kind in object.get(container, "pod_namespaces", default_pod_namespaces)}
 	every namespace in input.namespaces {

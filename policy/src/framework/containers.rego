@@ -1,4 +1,4 @@
-# The containers a policy and its fragments allow, brought up to the current framework version.
+# The containers of a policy and its fragments, upgraded to the current framework version.
 package framework
 
 default policy_containers := []
@@ -17,7 +17,7 @@ declared_containers := array.concat(policy_containers, [container |
 	some container in loaded.containers
 ])
 
-# Platform rules add to every container, each rule for itself.
+# Each platform rule gives an extended copy of every container.
 default policy_platform_rules := []
 
 policy_platform_rules := data.policy.platform_rules if policy_age == 0
@@ -40,7 +40,7 @@ candidate_containers := [extended |
 	count(platform_rules) > 0
 }
 
-# A field that the declared version should have and the object lacks makes the object vanish.
+# An object without a field of its declared version is undefined and dropped.
 upgraded_container(container, declared) := {
 	"command": container.command,
 	"env_rules": container.env_rules,
@@ -71,7 +71,7 @@ field_since(_, _, declared, introduced, older) := older if {
 	semver.compare(declared, introduced) < 0
 }
 
-# Before 0.4.1 every container could be terminated and killed without saying so.
+# Before 0.4.1, signals 9 and 15 were allowed implicitly.
 upgraded_signals(container, declared) := container.signals if {
 	semver.compare(declared, "0.4.1") >= 0
 }
@@ -80,10 +80,10 @@ upgraded_signals(container, declared) := array.concat(container.signals, [9, 15]
 	semver.compare(declared, "0.4.1") < 0
 }
 
-# The containers that the one in question can still be.
+# The candidates: containers of the policy that all earlier decisions about this container id fit.
 matching := data.metadata.matches[input.containerID]
 
-# Containers that are counted more than once double with every exec; past this many each is kept once.
+# Duplicate candidates double with every exec; above this number duplicates are removed.
 most_matches := 4096
 
 bounded(containers) := containers if count(containers) <= most_matches

@@ -10,9 +10,9 @@ candidates(version, container) := found if {
 		with data.policy.containers as [container]
 }
 
-test_the_current_version_is_taken_as_it_is if candidates("0.5.0", {"layers": []}) == [{"layers": []}]
+test_containers_of_the_current_version_are_unchanged if candidates("0.5.0", {"layers": []}) == [{"layers": []}]
 
-test_an_older_container_gets_the_defaults_of_its_time if {
+test_an_older_container_gets_the_defaults_of_its_version if {
 	some upgraded in candidates("0.1.0", old_container)
 	upgraded.no_new_privileges == false
 	upgraded.user.umask == "0022"
@@ -21,12 +21,12 @@ test_an_older_container_gets_the_defaults_of_its_time if {
 	upgraded.signals == [9, 9, 15]
 }
 
-test_a_missing_field_of_its_time_makes_it_vanish if {
+test_a_container_without_a_field_of_its_version_is_dropped if {
 	candidates("0.2.0", old_container) == []
 	candidates("0.4.1", object.remove(fixtures.container, ["user"])) == []
 }
 
-test_versions_that_say_nothing_allow_nothing if {
+test_an_unusable_version_allows_nothing if {
 	candidates("1.0.0", fixtures.container) == []
 	candidates("five", fixtures.container) == []
 }
@@ -39,7 +39,7 @@ test_platform_rules_make_a_copy_each if {
 	count(found[0].env_rules) == count(found[1].env_rules) + 1
 }
 
-test_counting_is_bounded if {
+test_the_number_of_candidates_is_limited if {
 	many := [fixtures.container | some _ in numbers.range(1, 5000)]
 	count(framework.bounded(many)) == 1
 	count(framework.bounded([fixtures.container, fixtures.container])) == 2

@@ -1,4 +1,4 @@
-# A container's init: everything about it must fit one container of the policy; what is allowed is what all that fit agree on.
+# A container's init: it must match a container of the policy in every field. Fields of the answer are those that all matches agree on.
 package framework
 
 default create_container := {"allowed": false}
@@ -22,7 +22,7 @@ create_container := {
 	}
 }
 
-# Narrowing in three steps: what stands in the policy as it is asked for, then environment, then capabilities.
+# Candidates are narrowed in three steps: by fixed fields, by environment, by capabilities.
 create_by_process := casemate_where(create_process_fitting, "seccomp_profile_sha256", input.seccompProfileSHA256)
 
 create_process_fitting := casemate_mounts_fitting(

@@ -48,12 +48,12 @@ test_another_working_directory if {
 	"invalid working directory" in errors({"workingDir": "/tmp"})
 }
 
-test_privileged_needs_leave if {
+test_privileged_needs_allow_elevated if {
 	not allowed({"privileged": true})
 	"privileged escalation not allowed" in errors({"privileged": true})
 }
 
-test_no_new_privileges_is_demanded if {
+test_no_new_privileges_is_required if {
 	not allowed({"noNewPrivileges": false})
 	"invalid noNewPrivileges" in errors({"noNewPrivileges": false})
 }

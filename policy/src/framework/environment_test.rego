@@ -19,13 +19,13 @@ test_the_value_begins_at_the_first_equals_sign if {
 	framework.env_known([rule], "A=b=c")
 }
 
-test_a_pattern_that_is_none_never_matches if {
+test_an_invalid_pattern_never_matches if {
 	not framework.env_known([{"pattern": "A=(", "strategy": "re2"}], "A=(")
 	not framework.env_known([{"pattern": "A", "strategy": "equal"}], "A")
 	not framework.env_known([{"pattern": null, "strategy": "string"}], "A")
 }
 
-test_dropping_keeps_what_is_known if {
+test_dropping_keeps_accepted_variables if {
 	kept := framework.kept_env([fixtures.container]) with input as {"envList": ["X=1", "MODE=a", "PATH=/bin", "MODE=a"]}
 		with data.policy.allow_environment_variable_dropping as true
 	kept == ["MODE=a", "PATH=/bin"]

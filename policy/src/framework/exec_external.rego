@@ -1,4 +1,4 @@
-# A process of the guest itself.
+# A process in the guest, outside containers.
 package framework
 
 default exec_external := {"allowed": false}

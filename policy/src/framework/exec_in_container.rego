@@ -1,4 +1,4 @@
-# A further process of a running container: a command of its list, otherwise as the container itself.
+# An exec process: its command is in the list exec_processes, its other fields match the container.
 package framework
 
 default exec_in_container := {"allowed": false}
@@ -19,7 +19,7 @@ exec_by_process := [container |
 	no_new_privileges_fits(container.no_new_privileges)
 	user_fits(container.user)
 
-	# A command listed twice counts its container twice, as existing tools count.
+	# A command that is listed twice counts its container twice, as in hcsshim.
 	some process in container.exec_processes
 	process.command == input.argList
 ]
@@ -65,8 +65,8 @@ exec_in_container_errors contains "missing required environment variable" if {
 
 exec_in_container_errors contains "invalid working directory" if not some_working_dir_fits
 
-# The next two look at the entry of exec_processes, where policies do not write these fields: existing tools expect
-# them on every denied exec.
+# The next two errors look at the entry of exec_processes, which has no such fields: hcsshim reports them for every denied
+# exec.
 exec_in_container_errors contains "invalid noNewPrivileges" if not some_exec_no_new_privileges_fits
 
 some_exec_no_new_privileges_fits if {

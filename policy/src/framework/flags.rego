@@ -1,4 +1,4 @@
-# Points that a flag of the policy decides alone.
+# Points that a flag of the policy decides.
 package framework
 
 default get_properties := {"allowed": false}

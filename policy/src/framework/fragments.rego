@@ -1,4 +1,4 @@
-# Fragments a policy and its loaded fragments name, and what a fragment's text brings with it.
+# Fragments that a policy and its loaded fragments expect, and the objects that a fragment's rules define.
 package framework
 
 default policy_fragments := []
@@ -27,7 +27,7 @@ expected_fragments := [fragment |
 	fragment.feed == input.feed
 ]
 
-# The fragment's own version decides how its objects are brought up to date.
+# The fragment's own version decides how its objects are upgraded.
 fragment_version := declared if {
 	declared := data[input.namespace].framework_version
 } else := declared if {
@@ -36,7 +36,7 @@ fragment_version := declared if {
 
 fragment_age := semver.compare(fragment_version, version)
 
-# Everything that can be included, by name.
+# All objects that can be included, by name.
 fragment_objects := {
 	"containers": fragment_containers,
 	"fragments": fragment_fragments,
@@ -67,7 +67,7 @@ fragment_external_processes := [upgraded_process(process) | some process in decl
 	fragment_age < 0
 }
 
-# Both came with 0.5.0; what an older fragment calls so means something else.
+# Introduced in 0.5.0; in an older fragment the names have another meaning.
 fragment_list_since_0_5_0(name) := declared_in_fragment(name) if semver.compare(fragment_version, "0.5.0") >= 0
 
 fragment_list_since_0_5_0(_) := [] if semver.compare(fragment_version, "0.5.0") < 0
@@ -77,7 +77,7 @@ included_objects(candidate) := {name: fragment_objects[name] |
 	fragment_objects[name]
 }
 
-# Security version numbers are whole numbers, or semantic versions in old policies; the two never compare.
+# Security version numbers are whole numbers, or semantic versions in old policies; the two kinds are not comparable.
 svn_reaches(svn, minimum) if semver.compare(svn, minimum) >= 0
 
 svn_reaches(svn, minimum) if to_number(svn) >= to_number(minimum)

@@ -1,4 +1,4 @@
-# The network of the pod: judged under policies that declare casemate_version, by their list `networks`. Each entry has rules
+# The network of the pod, for policies with casemate_version: an entry of their list `networks` must allow it. Each entry has rules
 # {pattern, strategy} (`any`, `string`, `re2`) for addresses, routes (as "DESTINATION GATEWAY") and nameservers.
 package framework
 

@@ -1,9 +1,9 @@
-# Signed additions to a policy: who may sign which, from which version on, and with whose receipts.
+# Signed policy fragments: allowed issuers, feeds, minimum versions and receipts.
 package framework
 
 default load_fragment := {"allowed": false}
 
-# The question before the text is looked at: is this issuer's feed expected?
+# The first query, without the fragment's rules: is this feed of the issuer expected?
 load_fragment := {"allowed": true, "parameters": expected_parameters} if {
 	not input.fragment_loaded
 	some candidate in expected_fragments
@@ -11,7 +11,7 @@ load_fragment := {"allowed": true, "parameters": expected_parameters} if {
 	count(missing_receipts(candidate)) == 0
 }
 
-# The question with the text at hand. Entries for the same issuer and feed that would take different things from it conflict.
+# The second query, with the fragment's rules loaded. Entries for the same issuer and feed with different answers conflict.
 load_fragment := {"allowed": true, "add_module": includes_namespace(candidate), "metadata": array.concat([issuer_update], given_parameters)} if {
 	input.fragment_loaded
 	some candidate in expected_fragments
@@ -27,8 +27,8 @@ load_fragment := {"allowed": true, "add_module": includes_namespace(candidate), 
 	fragment_objects
 }
 
-# The reference asks for receipts before the text is looked at only: of two entries for one feed, the one that wants none may answer
-# then and the one that wants some now.
+# hcsshim checks receipts in the first query only: of two entries for one feed, the one without required receipts may answer the
+# first query, and the other one the second.
 receipts_still_fit(_) if not data.policy.strict
 
 receipts_still_fit(candidate) if count(missing_receipts(candidate)) == 0
@@ -45,7 +45,7 @@ default loaded_under_feed := []
 
 loaded_under_feed := data.metadata.issuers[input.issuer].feeds[input.feed]
 
-# What this fragment wants later fragments to be loaded with.
+# Parameters that this fragment sets for fragments loaded later.
 given_parameters := [command |
 	some fragment in declared_in_fragment("fragments")
 	parameters := fragment.parameters
@@ -57,7 +57,7 @@ given_parameters := [command |
 	}
 ]
 
-# Those that loaded fragments gave come first.
+# Parameters set by loaded fragments come first.
 expected_parameters := array.concat(
 	[given.parameters |
 		some given in data.metadata.fragment_parameters
@@ -78,7 +78,7 @@ header_svn_fits(candidate) if {
 	svn_reaches(input.header_svn, candidate.minimum_svn)
 }
 
-# A text may leave its version to the header; `false` is no version.
+# The version may be in the header only; `false` is no version.
 fragment_states_svn if data[input.namespace].svn
 
 fragment_svn_fits(candidate) if {

@@ -38,14 +38,14 @@ test_the_header_version_must_reach_the_minimum if {
 	not answer({"has_header_svn": true, "header_svn": 1}, [fragment]).allowed
 }
 
-test_receipts_are_demanded if {
+test_receipts_are_required if {
 	strict := object.union(fragment, {"required_receipts": ["TTL:root", "ledger"]})
 	"missing receipt from ledger" in errors({}, [strict])
 	not answer({"receipts": [{"issuer": "ledger", "ttl_subjects": []}]}, [strict]).allowed
 	answer({"receipts": [{"issuer": "ledger", "ttl_subjects": ["root"]}]}, [strict]).allowed
 }
 
-test_parameters_are_handed_on if {
+test_parameters_are_returned if {
 	answer({}, [object.union(fragment, {"parameters": {"a": 1}}), fragment]).parameters == [{"a": 1}]
 }
 
@@ -94,7 +94,7 @@ test_a_text_without_versions_is_refused if {
 	"fragment framework_version is missing. Current version: 0.5.0" in text_errors({}, bare)
 }
 
-test_objects_of_an_older_text_are_brought_up_to_date if {
+test_objects_of_an_older_fragment_are_upgraded if {
 	answer := with_text({}, {"framework_version": "0.4.1", "containers": [{"layers": ["x"]}]})
 	answer.metadata[0].value.feeds.app == [{"containers": []}]
 }

@@ -1,4 +1,4 @@
-# Lists of ledgers whose receipts count.
+# Trust lists: the ledgers whose receipts are accepted.
 package framework
 
 default load_transparency_trust_list := {"allowed": false}

@@ -1,5 +1,5 @@
-# What the framework remembers. The values live in the enforcer; naming them here gives them their place under
-# data.metadata without loading data again after every change.
+# Metadata of the framework. The enforcer holds the values; these rules make them available under data.metadata without reloading
+# data after every change.
 package metadata
 
 devices := casemate_state("devices")

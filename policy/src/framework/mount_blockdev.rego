@@ -1,4 +1,4 @@
-# Raw block devices: no policy can describe them yet.
+# Raw block devices: policies have no rules for them.
 package framework
 
 default mount_blockdev := {"allowed": false}

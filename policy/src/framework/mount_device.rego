@@ -1,4 +1,4 @@
-# A layer device: its root hash must belong to some container.
+# A layer device: its root hash must be a layer of some container.
 package framework
 
 default mount_device := {"allowed": false}

@@ -30,10 +30,3 @@ test_layers_of_fragments_count if {
 	framework.mount_device.allowed with input as request
 		with data.metadata.issuers as {"did": {"feeds": {"feed": [{"containers": [fixtures.container]}]}}}
 }
-
-test_unmounting if {
-	gone := {"unmountTarget": "/run/mounts/scsi/m1"}
-	framework.unmount_device.allowed with input as gone with data.metadata.devices as {"/run/mounts/scsi/m1": "top"}
-	not framework.unmount_device.allowed with input as gone with data.metadata.rw_devices as {"/run/mounts/scsi/m1": true}
-	not framework.unmount_device.allowed with input as gone
-}

@@ -1,4 +1,4 @@
-# A container's root file system: exactly the layers of some container, top layer first in the request.
+# A container's root file system: exactly the layers of some container. The request has the top layer first.
 package framework
 
 default mount_overlay := {"allowed": false}

@@ -1,7 +1,7 @@
-# Mounts of a container: those of its own list, those every container may have.
+# Mounts of a container: those of its own list, and the default mounts.
 #
-# A mount fits one of a list that has its type, destination and options (in any order), and its source: equal, or below the
-# directory that a prefix stands for (the rest is a pattern), or a directory shared with this very container.
+# A mount matches an entry with its type, destination and options (in any order), and its source: equal, or below the directory of
+# a prefix (the rest is a pattern), or a directory shared with this container.
 package framework
 
 mount_places := {
@@ -19,13 +19,13 @@ default shared_directories := {}
 
 shared_directories := data.metadata.p9mounts
 
-# What only the container's own list can allow.
+# Mounts that no default allows, only the container's own list.
 special_mounts := [mount |
 	some mount in casemate_mounts_refused([{"mounts": data.defaultMounts}], input.mounts, mount_places)
 	not writable_sysfs_of_the_pod(mount)
 ]
 
-# The pod's own container may have /sys writable.
+# The pause container may have /sys writable.
 writable_sysfs_of_the_pod(mount) if {
 	input.isSandboxContainer
 	mount.type == "sysfs"

@@ -1,5 +1,4 @@
-# A connection of the host to a port: judged under policies that declare casemate_version, by the list `forwarded_ports` of the
-# container.
+# A connection from the host to a port, for policies with casemate_version: the container's list `forwarded_ports` must have it.
 package framework
 
 default port_forward := {"allowed": false}

@@ -1,9 +1,9 @@
-# What a denial says: every error that applies to the denied point, and the objects that were considered.
+# The reason of a denial: all errors of the denied point, and the objects that were considered.
 package framework
 
 reason := {"errors": errors, "error_objects": error_objects}
 
-# Each point says what can be wrong in `errors_of(point)`; only what was asked for is looked at.
+# Each point defines its errors in `errors_of(point)`; only those of the denied point are evaluated.
 errors contains error if some error in errors_of(input.rule)
 
 default error_objects := null

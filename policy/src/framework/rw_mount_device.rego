@@ -1,4 +1,4 @@
-# A writable device: empty, made by the guest, and encrypted unless the policy says otherwise.
+# A writable device: formatted by the guest, and encrypted unless the policy allows unencrypted scratch.
 package framework
 
 default rw_mount_device := {"allowed": false}

@@ -21,18 +21,7 @@ test_every_condition_counts if {
 	not allowed({"encrypted": false})
 }
 
-test_the_policy_may_renounce_encryption if {
+test_the_policy_may_allow_unencrypted_scratch if {
 	framework.rw_mount_device.allowed with input as object.union(request, {"encrypted": false})
 		with data.policy.allow_unencrypted_scratch as true
-}
-
-test_unmounting if {
-	gone := {"unmountTarget": "/x"}
-	framework.rw_unmount_device.allowed with input as gone with data.metadata.rw_devices as {"/x": true}
-	not framework.rw_unmount_device.allowed with input as gone with data.metadata.devices as {"/x": "top"}
-}
-
-test_raw_devices_never if {
-	not framework.mount_blockdev.allowed with input as {"target": "/dev/x"}
-	not framework.unmount_blockdev.allowed with input as {"unmountTarget": "/dev/x"}
 }

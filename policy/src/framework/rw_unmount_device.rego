@@ -1,4 +1,4 @@
-# The end of a writable device.
+# Unmounts a writable device.
 package framework
 
 default rw_unmount_device := {"allowed": false}

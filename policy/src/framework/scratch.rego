@@ -1,4 +1,4 @@
-# Upper directories of overlays.
+# Upper directories of overlays on the scratch disk.
 package framework
 
 default scratch_mount := {"allowed": false}

@@ -1,4 +1,4 @@
-# The end of a container. Its id stays used up.
+# Shuts a container down. Its id cannot be used again.
 package framework
 
 default shutdown_container := {"allowed": false}

@@ -1,4 +1,4 @@
-# A signal: listed for the container if it goes to its init, else for the command of the process that gets it.
+# A signal: to a container's init, the container lists it; to an exec process, the entry of its command does.
 package framework
 
 default signal_container_process := {"allowed": false}

@@ -1,4 +1,4 @@
-# The end of a layer device.
+# Unmounts a layer device.
 package framework
 
 default unmount_device := {"allowed": false}

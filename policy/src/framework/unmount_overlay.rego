@@ -1,4 +1,4 @@
-# The end of a root file system.
+# Unmounts a container's root file system.
 package framework
 
 default unmount_overlay := {"allowed": false}

@@ -1,7 +1,7 @@
-# Who a process runs as.
+# User and groups of a process.
 package framework
 
-# Those whose umask is the one asked for, whose user fits, and one of whose groups each group fits. Strategies: `any`; `id` and
+# Containers with the requested umask, whose user rule accepts the user, and whose group rules accept each group. Strategies: `any`; `id` and
 # `name` (equal); `re2` (the name, matched from start to end).
 users_fitting(containers) := casemate_users_fitting(containers, input.user, input.groups, input.umask)
 

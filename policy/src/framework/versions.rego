@@ -1,4 +1,4 @@
-# Which framework a policy was written for, and what follows from that.
+# The framework version of a policy, compared with the current one.
 package framework
 
 version := "0.5.0"
@@ -9,8 +9,8 @@ policy_version := declared if {
 	declared := data.policy.framework_svn
 }
 
-# Below 0: the policy is older and its objects are brought up to date. Above 0, missing or no semantic version: its
-# lists count as empty.
+# Below 0: the policy is older, and its objects are upgraded. Above 0, missing or not a semantic version: its lists count as
+# empty.
 policy_age := semver.compare(policy_version, version)
 
 errors contains sprintf("framework_version is missing. Current version: %s", [version]) if {

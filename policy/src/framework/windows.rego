@@ -1,4 +1,4 @@
-# Points of Windows guests. Every policy refers to them, so they are there, and a Linux guest is allowed none.
+# Points of Windows guests. Generated policies refer to them; a Linux guest never uses them.
 package framework
 
 default mount_cims := {"allowed": false}

@@ -1,13 +1,13 @@
-//! Mounts that containers of a policy allow.
+//! Matching of mounts against those that containers of a policy allow.
 
 use regorus::Value;
 
 use super::{field, filtered, members, text};
 use crate::re2::Patterns;
 
-/// Where prefixed sources lie, and which mounts privileged containers may have: `mount_places` in `framework/mounts.rego`.
+/// Directories of prefixed sources, and the mounts of privileged containers: `mount_places` in `framework/mounts.rego`.
 struct Places<'v> {
-    /// Prefix of a policy's source, and the directory that takes its place.
+    /// Prefix of a policy's source, and the directory that replaces it.
     directories: Vec<(&'v str, &'v str)>,
     plan9_prefix: Option<&'v str>,
     /// Owner of each shared directory.
@@ -35,7 +35,7 @@ impl<'v> Places<'v> {
         }
     }
 
-    /// Whether a mount of the policy allows the one asked for: same type, destination and options, and a source that fits.
+    /// Whether a mount of the policy allows the requested one: same type, destination and options, and a matching source.
     fn fits(&self, patterns: &mut Patterns, allowed: &Value, mount: &Value) -> bool {
         let same = |key: &str| {
             let key = Value::from(key);
@@ -78,7 +78,7 @@ impl<'v> Places<'v> {
     }
 }
 
-/// As many, and each among the other: order does not count.
+/// Whether two lists have the same length and members, in any order.
 fn same_members(one: Option<&Value>, other: Option<&Value>) -> bool {
     let (Some(Value::Array(one)), Some(Value::Array(other))) = (one, other) else {
         return false;

@@ -96,7 +96,7 @@ fn anchors_are_added_by_the_text_alone() {
 proptest! {
     #[test]
     fn any_text_is_a_pattern_or_an_error(pattern in ".{0,40}", text in ".{0,20}") {
-        // What the translation lets through must also compile: the only refusal left is for size.
+        // A translated pattern must compile unless it is too large.
         let result = found(&pattern, &text);
         prop_assert_ne!(result, Err(PatternError::TooLarge));
     }

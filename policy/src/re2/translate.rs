@@ -1,10 +1,10 @@
-//! RE2 pattern text in, pattern text of crate `regex` out.
+//! Translation of RE2 patterns to patterns of crate `regex`.
 
 use super::PatternError;
 
 /// Deepest nesting of groups; the translation recurses.
 const MAX_DEPTH: usize = 200;
-/// Largest counter, alone or multiplied by the counters around it.
+/// Largest counter, alone or multiplied by the enclosing counters.
 const MAX_REPEAT: u32 = 1000;
 
 /// `\d`, `\s`, `\w` as members of a class.
@@ -20,11 +20,11 @@ const CATEGORIES: &[&str] = &[
     "Pi", "Po", "Ps", "S", "Sc", "Sk", "Sm", "So", "Z", "Zl", "Zp", "Zs",
 ];
 
-/// What the last thing read was, for the repetition operators.
+/// The last item read, for the repetition operators.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Last {
     Nothing,
-    /// Something to repeat, with the product of the counters inside it.
+    /// A repeatable item, with the product of the counters inside it.
     Atom(u32),
     Repeated,
     Flags,
@@ -60,7 +60,7 @@ impl Translator<'_> {
         }
     }
 
-    /// Alternatives up to the closing parenthesis or the end; gives the product of the counters inside.
+    /// Alternatives up to the closing parenthesis or the end; returns the product of the counters inside.
     fn sequence(&mut self, depth: usize) -> Result<u32, PatternError> {
         if depth > MAX_DEPTH {
             return Err(PatternError::TooDeep);
@@ -104,7 +104,7 @@ impl Translator<'_> {
         Last::Atom(1)
     }
 
-    /// Whether what came last can be repeated up to `times`; gives the product of counters.
+    /// Whether the last item can be repeated up to `times`; returns the product of counters.
     fn repeat(&self, last: Last, times: u32) -> Result<u32, PatternError> {
         match last {
             Last::Atom(inside) => match inside.checked_mul(times.max(1)) {
@@ -122,7 +122,7 @@ impl Translator<'_> {
         }
     }
 
-    /// `{n}`, `{n,}` or `{n,m}`; anything else is a brace.
+    /// `{n}`, `{n,}` or `{n,m}`; anything else is a literal brace.
     fn counter(&mut self, last: Last, most: &mut u32) -> Result<Last, PatternError> {
         let Some((text, min, max)) = counter_text(self.rest.as_str()) else {
             return Ok(self.literal('{'));
@@ -150,7 +150,7 @@ impl Translator<'_> {
             if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
                 return Err(PatternError::Group);
             }
-            // Nothing refers to a name, so the group needs none.
+            // There are no references to groups, so the name is dropped.
             self.out.push('(');
         } else if self.flags()? {
             return Ok(Last::Flags);
@@ -160,7 +160,7 @@ impl Translator<'_> {
         Ok(Last::Atom(inside))
     }
 
-    /// After `(?`: flags up to `:` (the group goes on, `false`) or `)` (`true`).
+    /// After `(?`: flags up to `:` (`false`, the group continues) or `)` (`true`).
     fn flags(&mut self) -> Result<bool, PatternError> {
         let (mut on, mut off, mut negated) = (String::new(), String::new(), false);
         let alone = loop {
@@ -172,7 +172,7 @@ impl Translator<'_> {
                 _ => return Err(PatternError::Group),
             }
         };
-        // A flag given twice, or on and off, is the last that was said; `regex` wants each once.
+        // The last setting of a flag counts; `regex` accepts each flag once.
         let unique = |flags: &str, but: &str| {
             ['i', 'm', 's', 'U']
                 .into_iter()
@@ -271,7 +271,7 @@ impl Translator<'_> {
         Ok(())
     }
 
-    /// A backslash within a class that stands for several characters; `false` and nothing read if it stands for one.
+    /// An escape within a class for several characters; `false` and nothing read if it is for one.
     fn class_member(&mut self, members: &mut String) -> Result<bool, PatternError> {
         let before = self.rest.clone();
         self.rest.next();
@@ -305,7 +305,7 @@ impl Translator<'_> {
         }
     }
 
-    /// `\d`, `\p{Greek}` and the like after the backslash, as members of a class; `false` and nothing read if it is none.
+    /// `\d`, `\p{Greek}` and similar after the backslash, as members of a class; `false` and nothing read if it is none.
     fn class_escape(&mut self, members: &mut String) -> Result<bool, PatternError> {
         let set = match self.peek().ok_or(PatternError::Escape)? {
             'd' => DIGIT.to_owned(),
@@ -362,7 +362,7 @@ impl Translator<'_> {
             't' => Ok('\t'),
             'v' => Ok('\u{b}'),
             'x' => self.hexadecimal(),
-            // One digit alone would refer back to a group.
+            // A single digit would be a back-reference.
             '1'..='7' if !matches!(self.peek(), Some('0'..='7')) => Err(PatternError::Escape),
             '0'..='7' => self.octal(c),
             c if c.is_ascii() && !c.is_ascii_alphanumeric() => Ok(c),
@@ -394,7 +394,7 @@ impl Translator<'_> {
     }
 }
 
-/// A counter after its brace: its text with the closing brace, least and most (`None` inside: does not fit a number).
+/// A counter after its brace: its text with the closing brace, minimum and maximum (`None` inside: out of range).
 #[expect(clippy::type_complexity, reason = "used once, right above")]
 fn counter_text(text: &str) -> Option<(&str, Option<u32>, Option<Option<u32>>)> {
     let (inside, _) = text.split_once('}')?;

@@ -1,10 +1,10 @@
-//! What a policy may call: its own functions, as long as they end, and those that depend on nothing but their arguments.
+//! Functions that a policy may call: its own, unless they are recursive, and pure built-ins.
 
 use super::{KEYWORDS, SourceError, is_call, line, starts_statement, tokens::Token};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Functions a policy may call beside its own: what depends on nothing but its arguments. No network, no clock, no chance, nothing of
-/// the host or the interpreter; what is not in this list is refused by name.
+/// Built-in functions that a policy may call. They depend only on their arguments: not on network, clock, random numbers, host or
+/// interpreter. Any other is refused by name.
 pub(super) const BUILTINS: &[&str] = &[
     "abs",
     "array.concat",
@@ -138,7 +138,7 @@ fn own_functions<'a>(tokens: &[Token<'a>]) -> BTreeSet<&'a str> {
     (0..tokens.len()).filter_map(defined).collect()
 }
 
-/// Functions that come back to themselves would exhaust the interpreter's stack. Rules that do are found by the interpreter.
+/// Refuses recursive functions, which would exhaust the interpreter's stack. The interpreter itself detects recursive rules.
 pub(super) fn refuse_recursion(tokens: &[Token<'_>]) -> Result<(), SourceError> {
     let mut calls: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     let mut current = None;
@@ -157,7 +157,7 @@ pub(super) fn refuse_recursion(tokens: &[Token<'_>]) -> Result<(), SourceError> 
             calls.entry(current).or_default().insert(name);
         }
     }
-    // What calls only functions that end ends; take those away until none is left or what is left never ends.
+    // A function that calls only functions known to end also ends. Those are removed until none is left; the rest is recursive.
     loop {
         let ends: Vec<&str> = calls
             .iter()
@@ -175,7 +175,7 @@ pub(super) fn refuse_recursion(tokens: &[Token<'_>]) -> Result<(), SourceError> 
     }
 }
 
-/// How the text can refer to its own package: in full, and by the names it imports it under.
+/// The names by which the text can refer to its own package: in full, and as imported.
 fn own_prefixes(tokens: &[Token<'_>]) -> Vec<String> {
     let Some((Token::Path("package", _), Token::Path(package, _))) = tokens.first().zip(tokens.get(1)) else {
         return Vec::new();

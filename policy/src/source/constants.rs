@@ -1,19 +1,19 @@
-//! Reads the constants of a text: rules `NAME := [...]` or `NAME := {...}` without anything to compute in them.
+//! Parses the constants of a text: rules `NAME := [...]` or `NAME := {...}` of literals only.
 
 use super::{starts_statement, tokens::Token};
 use regorus::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
-/// Shortest constant worth taking out, in bytes.
+/// Shortest constant that is extracted, in bytes.
 const MIN_CONSTANT_BYTES: usize = 128;
-/// Deepest nesting of a constant; the interpreter's own parser allows no more either.
+/// Deepest nesting of a constant; the interpreter's parser has the same limit.
 const MAX_DEPTH: usize = 32;
 
-/// Values by the text they were read from. Lists made by tools say the same thousands of times; here it is read and kept once.
+/// Values by their text. Generated lists repeat the same text thousands of times; it is parsed and stored once.
 pub(super) type Known<'a> = HashMap<&'a str, Value>;
 
-/// A rule `NAME := CONSTANT` that begins at the token: the value, and where it stands.
+/// A rule `NAME := CONSTANT` that begins at the token: the value and its position.
 pub(super) fn constant<'a>(text: &'a str, tokens: &[Token<'a>], index: usize, known: &mut Known<'a>) -> Option<(Value, Range<usize>)> {
     let Some(Token::Path(name, at)) = tokens.get(index) else {
         return None;
@@ -37,7 +37,7 @@ pub(super) fn constant<'a>(text: &'a str, tokens: &[Token<'a>], index: usize, kn
     let Some(Token::Close(_, end)) = tokens.get(tokens.len() - rest.len() - 1) else {
         return None;
     };
-    // The line ends here, and what comes next does not go on with this rule.
+    // The line ends here, and the next one does not continue this rule.
     let alone = matches!(rest.first(), None | Some(Token::Newline { .. }));
     let goes_on = matches!(
         rest.iter().find(|token| !matches!(token, Token::Newline { .. })),
@@ -46,7 +46,7 @@ pub(super) fn constant<'a>(text: &'a str, tokens: &[Token<'a>], index: usize, kn
     (alone && !goes_on && end - start >= MIN_CONSTANT_BYTES).then_some((value, *start..end + 1))
 }
 
-/// Reads constants; anything that is none ends the reading.
+/// A parser of constants; it stops at anything else.
 struct Reader<'r, 't, 'a> {
     text: &'a str,
     tokens: std::slice::Iter<'t, Token<'a>>,
@@ -91,7 +91,7 @@ impl<'t, 'a> Reader<'_, 't, 'a> {
         }
     }
 
-    /// The text of a list or object without others in it, and the tokens ahead before its end.
+    /// The text of a list or object without nested ones, and the number of tokens up to its end.
     fn flat(&self, start: usize) -> Option<(&'a str, usize)> {
         let ahead = self.tokens.as_slice();
         let tokens = ahead.iter().position(|token| matches!(token, Token::Open(..) | Token::Close(..)))?;
@@ -140,7 +140,7 @@ impl<'t, 'a> Reader<'_, 't, 'a> {
         }
     }
 
-    /// A comma, or the end ahead.
+    /// A comma, or the closing bracket as the next token.
     fn separator(&mut self, end: u8) -> Option<()> {
         match self.peek()? {
             Token::Other(b',', _) => self.next().map(|_| ()),
@@ -150,7 +150,7 @@ impl<'t, 'a> Reader<'_, 't, 'a> {
     }
 }
 
-/// What a string literal stands for; both kinds are told apart by their quotes.
+/// The value of a string literal, quoted or raw.
 fn string(literal: &str) -> Option<String> {
     match literal.strip_prefix('`') {
         Some(raw) => raw.strip_suffix('`').map(str::to_owned),
@@ -163,7 +163,7 @@ fn whole_number(digits: &str) -> Option<Value> {
     match digits.parse::<i64>() {
         _ if !plain => None,
         Ok(number) => Some(Value::from(number)),
-        // "Unlimited", as resource limits have it.
+        // `RLIM_INFINITY` exceeds `i64`.
         Err(_) => digits.parse::<u64>().ok().map(Value::from),
     }
 }

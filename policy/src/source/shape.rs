@@ -1,15 +1,15 @@
-//! What would keep the interpreter's parser for too long, or exhaust its stack: long expressions, brackets within brackets.
+//! Limits that keep the interpreter's parser fast and its stack small: length of expressions, nesting of brackets.
 
 use super::{KEYWORDS, SourceError, line, starts_statement, tokens::Token};
 
-/// Most operators, indices and dots in one rule: the interpreter's parser and evaluation recurse over them.
+/// Maximum number of operators, indices and dots in one rule: the interpreter recurses over them.
 const MAX_OPERATORS: usize = 512;
-/// Most signs in a row, which nest without brackets.
+/// Maximum number of consecutive signs, which nest without brackets.
 const MAX_SIGNS: usize = 8;
-/// Most work that brackets within brackets may make. The interpreter's parser reads what stands first in a bracket twice, so that each
-/// level there doubles the time: twenty of them are a minute.
+/// Maximum work for nested brackets. The interpreter's parser reads the first item in a bracket twice, so that each level of such
+/// nesting doubles the time: twenty levels take a minute.
 const MAX_REPEATED: u64 = 1 << 16;
-/// Brackets read no more often than this cost nothing worth counting.
+/// Brackets that are read less often are not counted.
 const MIN_REPEATED: u64 = 16;
 
 pub(super) fn refuse_long_expressions(text: &str, tokens: &[Token<'_>]) -> Result<(), SourceError> {
@@ -52,14 +52,14 @@ pub(super) fn refuse_long_expressions(text: &str, tokens: &[Token<'_>]) -> Resul
     Ok(())
 }
 
-/// Counts how often the parser reads each bracket: once more than the one around it, where that is read twice.
+/// Counts how often the parser reads each bracket: twice as often as the enclosing one if it is the first item there.
 pub(super) fn refuse_deep_brackets(text: &str, tokens: &[Token<'_>]) -> Result<(), SourceError> {
     struct Around {
-        /// How often it is read.
+        /// Number of times that it is read.
         times: u64,
-        /// What comes next in it is read twice as often.
+        /// The next item in it is the first.
         first: bool,
-        /// It can hold a list, an object, a comprehension or statements, rather than arguments or an index.
+        /// It is a list, an object, a comprehension or a block, not arguments or an index.
         doubles: bool,
     }
     let mut around: Vec<Around> = Vec::new();

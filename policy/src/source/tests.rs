@@ -20,7 +20,7 @@ fn a_constant_becomes_a_value_and_lines_keep_their_numbers() {
 }
 
 #[test]
-fn what_is_said_again_is_the_same_value() {
+fn equal_texts_share_one_value() {
     let same = r#"{"a": ["x", "y"], "b": {"c": "x"}, "d": ["x", "y" ], "e": [ # x
 "x", "y"]}"#;
     let text = format!(
@@ -36,7 +36,7 @@ fn what_is_said_again_is_the_same_value() {
 }
 
 #[test]
-fn what_is_no_constant_or_no_whole_rule_stays() {
+fn anything_but_a_constant_rule_stays_in_the_text() {
     for text in [
         format!("package p\nx := {} if input.a\n", LIST),
         format!("package p\nx := {}\nelse := 1\n", LIST),
@@ -54,11 +54,11 @@ fn what_is_no_constant_or_no_whole_rule_stays() {
 }
 
 #[test]
-fn no_policy_reaches_out() {
+fn impure_built_ins_are_refused() {
     let refused = read("package p\n\nx if http.send({\"url\": \"http://h\"})\n").unwrap_err();
     assert_eq!(refused.to_string(), "line 3: http.send is not available to policies");
     assert!(read("package p\nx := rand.intn(\"s\", 5)\n").is_err());
-    // The same words in a string, a comment or as the policy's own are nothing.
+    // The same words are harmless in a string, in a comment or as the policy's own names.
     assert!(read("package p\nx := \"http.send(\" # time.now_ns()\n").is_ok());
     assert!(read("package p\nimport data.time\nx := time.mine(1)\n").is_ok());
 }
@@ -103,7 +103,7 @@ fn the_interpreter_has_every_listed_function() {
 }
 
 #[test]
-fn what_does_not_end_or_nests_without_end_is_refused() {
+fn unterminated_and_deeply_nested_texts_are_refused() {
     assert_eq!(
         read("package p\nx := \"no end\n").unwrap_err().to_string(),
         "line 2: unterminated string or unbalanced bracket"
@@ -116,7 +116,7 @@ fn what_does_not_end_or_nests_without_end_is_refused() {
 }
 
 #[test]
-fn functions_that_never_end_are_refused() {
+fn recursive_functions_are_refused() {
     assert!(read("package p\nf(x) := f(x)\n").is_err());
     assert!(read("package p\nf(x) := y if {\n y := g(x)\n}\ng(x) := data.p.f(x)\n").is_err());
     assert!(read("package p\nimport data.p as me\nf(x) := me.f(x)\n").is_err());
@@ -131,7 +131,7 @@ fn names_of_the_metadata_are_found() {
 }
 
 #[test]
-fn brackets_that_would_take_the_parser_forever_are_refused() {
+fn brackets_that_make_the_parser_slow_are_refused() {
     let nested = |open: &str, close: &str, depth: usize| format!("package p\nx := {}input.a{}\n", open.repeat(depth), close.repeat(depth));
     for (open, close) in [
         ("[", "]"),
@@ -146,7 +146,7 @@ fn brackets_that_would_take_the_parser_forever_are_refused() {
         assert!(matches!(read(&deep), Err(SourceError::TooDeep(_))), "{open}");
         assert!(check(&deep).is_err() && check_shape(&deep).is_err());
     }
-    // What stands behind a comma is read once, and so are many shallow lists and constants of any depth.
+    // Items after a comma, many shallow lists, and constants of any depth are read once.
     assert!(read(&nested("[1, ", "]", 40)).is_ok());
     assert!(read(&format!("package p\nx := [{}]\n", "[[[[y]]]],\n".repeat(10_000))).is_ok());
     assert!(

@@ -1,27 +1,27 @@
-//! Rego text cut into tokens, as far as telling code from strings and comments needs it.
+//! A tokenizer for Rego that separates code from strings and comments.
 
-/// A piece of code and where it begins.
+/// A token and its offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Token<'a> {
-    /// A name, with the names behind its dots.
+    /// A name with its dotted continuation.
     Path(&'a str, usize),
     /// A string literal with its quotes or backquotes.
     Text(&'a str, usize),
-    /// Digits and what may stand between them.
+    /// A number.
     Number(&'a str, usize),
     Open(u8, usize),
     Close(u8, usize),
-    /// The end of a line; `outside`: of every bracket.
+    /// The end of a line; `outside` of all brackets or not.
     Newline {
         outside: bool,
     },
     Other(u8, usize),
 }
 
-/// All tokens but blanks and comments.
+/// All tokens; blanks and comments are skipped.
 ///
 /// # Errors
-/// Where a string begins that does not end, or a bracket is that has no other.
+/// The offset of an unterminated string or an unbalanced bracket.
 pub(super) fn tokens(text: &str) -> Result<Vec<Token<'_>>, usize> {
     let bytes = text.as_bytes();
     let mut tokens = Vec::with_capacity(text.len() / 8);
@@ -70,7 +70,7 @@ pub(super) fn tokens(text: &str) -> Result<Vec<Token<'_>>, usize> {
     open.first().map_or(Ok(tokens), |start| Err(*start))
 }
 
-/// Past the closing quote; a string ends on its line.
+/// The offset after the closing quote; a string ends on its line.
 fn end_of_string(bytes: &[u8], mut at: usize) -> Option<usize> {
     loop {
         match bytes.get(at)? {

@@ -1,4 +1,4 @@
-//! Faults of a policy that nobody sees until something is denied, or allowed that was not meant.
+//! Static checks of a policy: rules that never match, or that allow more than intended.
 
 use std::fmt;
 
@@ -13,29 +13,29 @@ mod pattern;
 
 /// Framework and API versions of this implementation.
 const FRAMEWORK: (u64, u64, u64) = (0, 5, 0);
-/// Points of Windows guests: a policy for Linux does as well without them.
+/// Points of Windows guests, which a policy for Linux does not need.
 const WINDOWS_POINTS: [&str; 3] = ["mount_cims", "registry_changes", "log_provider"];
 
-/// How bad a finding is.
+/// Severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Something can never be allowed.
+    /// A rule never matches.
     Error,
-    /// It means something else than it seems to.
+    /// The meaning may differ from the intention.
     Warning,
 }
 
-/// Something to look at.
+/// A finding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// How bad it is.
+    /// The severity.
     pub severity: Severity,
-    /// Where: `container 2`, `policy`.
+    /// The place: `container 2`, `policy`.
     pub place: String,
-    /// The field, empty for the whole.
+    /// The field; empty for the whole object.
     pub field: String,
-    /// What is wrong.
+    /// The fault.
     pub problem: String,
 }
 
@@ -55,14 +55,14 @@ impl fmt::Display for Finding {
 }
 
 /// Findings about one place.
-pub(crate) struct Notebook<'a> {
+pub(crate) struct Reporter<'a> {
     place: String,
-    /// The policy is strict: patterns are anchored with all their alternatives.
+    /// Whether the policy is strict, so that patterns are anchored as a whole.
     pub(crate) strict: bool,
     findings: &'a mut Vec<Finding>,
 }
 
-impl Notebook<'_> {
+impl Reporter<'_> {
     fn note(&mut self, severity: Severity, field: &str, problem: String) {
         self.findings.push(Finding {
             severity,
@@ -81,66 +81,66 @@ impl Notebook<'_> {
     }
 }
 
-/// Looks a policy or a fragment through. No findings: everything in it can be allowed.
+/// Checks a policy or a fragment.
 pub fn check(document: &Document) -> Vec<Finding> {
     let mut findings = Vec::new();
     let declared = framework_version(document);
-    at(document, document.package(), &mut findings, |book| {
+    at(document, document.package(), &mut findings, |report| {
         if document.package() == "policy" {
-            points(document, book);
+            points(document, report);
         } else if document.get("svn").is_null() {
-            book.warning("svn", "the fragment declares none; then its signed header must");
+            report.warning("svn", "the fragment declares none; then its signed header must");
         }
-        versions(document, declared, book);
+        versions(document, declared, report);
     });
     let containers = document.list("containers");
     for (index, container) in containers.iter().enumerate() {
-        at(document, &format!("container {}", index + 1), &mut findings, |book| {
-            container::look(container, declared.unwrap_or(FRAMEWORK), book);
-            twins(containers, index, book);
+        at(document, &format!("container {}", index + 1), &mut findings, |report| {
+            container::check(container, declared.unwrap_or(FRAMEWORK), report);
+            conflicts(containers, index, report);
         });
     }
     for (index, process) in document.list("external_processes").iter().enumerate() {
-        at(document, &format!("external process {}", index + 1), &mut findings, |book| {
-            container::look_process(process, book)
+        at(document, &format!("external process {}", index + 1), &mut findings, |report| {
+            container::check_process(process, report)
         });
     }
     for (index, fragment) in document.list("fragments").iter().enumerate() {
-        at(document, &format!("fragment {}", index + 1), &mut findings, |book| {
-            look_fragment(fragment, book)
+        at(document, &format!("fragment {}", index + 1), &mut findings, |report| {
+            check_fragment(fragment, report)
         });
     }
     findings.sort_by_key(|finding| finding.severity);
     findings
 }
 
-fn at(document: &Document, place: &str, findings: &mut Vec<Finding>, look: impl FnOnce(&mut Notebook<'_>)) {
-    look(&mut Notebook {
+fn at(document: &Document, place: &str, findings: &mut Vec<Finding>, check: impl FnOnce(&mut Reporter<'_>)) {
+    check(&mut Reporter {
         place: place.to_owned(),
         strict: document.flag("strict"),
         findings,
     });
 }
 
-/// Rules that a policy of its API version has to have.
-fn points(document: &Document, book: &mut Notebook<'_>) {
+/// Checks for the rules that the API version requires.
+fn points(document: &Document, report: &mut Reporter<'_>) {
     let declared = document.version("api_version", "api_svn");
     let version = declared.and_then(Value::as_str).and_then(numbers);
     match (declared, version) {
-        (None, _) => book.error("api_version", "missing: everything is denied"),
-        (Some(_), None) => book.error("api_version", "not a version of three numbers: everything is denied"),
+        (None, _) => report.error("api_version", "missing: everything is denied"),
+        (Some(_), None) => report.error("api_version", "not a version of three numbers: everything is denied"),
         (Some(_), Some(version)) => {
             for point in policy::POINTS {
                 if point.since <= version && !document.has_rule(point.name) && !WINDOWS_POINTS.contains(&point.name) {
-                    book.error(point.name, "no such rule: what it would judge is denied");
+                    report.error(point.name, "no such rule: what it would judge is denied");
                 }
             }
         }
     }
-    // Points of our own are the policy's to decide as soon as it says so, and denied where it then has no rule.
+    // With casemate_version, own points without a rule are denied.
     if !document.get("casemate_version").is_null() {
         for point in policy::OWN_POINTS.iter().filter(|point| !document.has_rule(point.name)) {
-            book.error(
+            report.error(
                 point.name,
                 "no such rule, and casemate_version is declared: what it would judge is denied",
             );
@@ -150,7 +150,7 @@ fn points(document: &Document, book: &mut Notebook<'_>) {
         .iter()
         .any(|name| !document.list(name).is_empty());
     if selective && !document.has_rule("reason") {
-        book.warning("reason", "no such rule: denials will not say why");
+        report.warning("reason", "no such rule: denials will not say why");
     }
     for flag in [
         "allow_environment_variable_dropping",
@@ -160,7 +160,7 @@ fn points(document: &Document, book: &mut Notebook<'_>) {
     ] {
         let value = document.get(flag);
         if !value.is_null() && !value.is_boolean() {
-            book.error(flag, "neither true nor false, and so false");
+            report.error(flag, "neither true nor false, and so false");
         }
     }
 }
@@ -172,25 +172,25 @@ fn framework_version(document: &Document) -> Option<(u64, u64, u64)> {
         .and_then(numbers)
 }
 
-fn versions(document: &Document, declared: Option<(u64, u64, u64)>, book: &mut Notebook<'_>) {
+fn versions(document: &Document, declared: Option<(u64, u64, u64)>, report: &mut Reporter<'_>) {
     let objects = ["containers", "external_processes", "fragments"]
         .iter()
         .any(|name| !document.list(name).is_empty());
     match (document.version("framework_version", "framework_svn"), declared) {
         _ if !objects => {}
-        (None, _) => book.error("framework_version", "missing: no container, process or fragment can match"),
-        (Some(_), None) => book.error(
+        (None, _) => report.error("framework_version", "missing: no container, process or fragment can match"),
+        (Some(_), None) => report.error(
             "framework_version",
             "not a version of three numbers: no container, process or fragment can match",
         ),
         (Some(_), Some(version)) if version > FRAMEWORK => {
-            book.error(
+            report.error(
                 "framework_version",
                 "newer than 0.5.0, the framework's own: no container, process or fragment can match",
             );
         }
         (Some(_), Some(version)) if version < (0, 2, 2) && document.flag("allow_capability_dropping") => {
-            book.warning("allow_capability_dropping", "not read below framework version 0.2.2");
+            report.warning("allow_capability_dropping", "not read below framework version 0.2.2");
         }
         _ => {}
     }
@@ -205,19 +205,19 @@ fn numbers(text: &str) -> Option<(u64, u64, u64)> {
     }
 }
 
-/// Containers that a request cannot tell apart but that want different things of it.
-fn twins(containers: &[Value], index: usize, book: &mut Notebook<'_>) {
+/// Checks for containers that match the same requests and disagree on the answer.
+fn conflicts(containers: &[Value], index: usize, report: &mut Reporter<'_>) {
     let Some(container) = containers.get(index) else { return };
     for (other, earlier) in containers.iter().enumerate().take(index) {
         let same = |field: &str| container[field] == earlier[field];
         if container == earlier {
-            book.warning("", format!("the same as container {}", other + 1));
+            report.warning("", format!("the same as container {}", other + 1));
         } else if ["layers", "command", "working_dir", "user", "env_rules", "mounts"]
             .into_iter()
             .all(same)
             && !same("allow_stdio_access")
         {
-            book.error(
+            report.error(
                 "allow_stdio_access",
                 format!(
                     "differs from container {}, which a request may match as well: then both are denied",
@@ -228,14 +228,14 @@ fn twins(containers: &[Value], index: usize, book: &mut Notebook<'_>) {
     }
 }
 
-fn look_fragment(fragment: &Value, book: &mut Notebook<'_>) {
+fn check_fragment(fragment: &Value, report: &mut Reporter<'_>) {
     for field in ["issuer", "feed"] {
         if fragment[field].as_str().is_none_or(str::is_empty) {
-            book.error(field, "missing: no fragment can match");
+            report.error(field, "missing: no fragment can match");
         }
     }
     if let Some(Err(error)) = fragment["issuer"].as_str().map(str::parse::<policy_fragment::DidX509>) {
-        book.error("issuer", format!("no fragment can be signed by it: {error}"));
+        report.error("issuer", format!("no fragment can have this issuer: {error}"));
     }
     let svn = &fragment["minimum_svn"];
     let valid = svn.is_number()
@@ -243,7 +243,7 @@ fn look_fragment(fragment: &Value, book: &mut Notebook<'_>) {
             .as_str()
             .is_some_and(|text| text.parse::<i64>().is_ok() || numbers(text).is_some());
     if !valid {
-        book.error("minimum_svn", "neither a number nor a version: no fragment can match");
+        report.error("minimum_svn", "neither a number nor a version: no fragment can match");
     }
     let known = [
         "containers",
@@ -255,10 +255,10 @@ fn look_fragment(fragment: &Value, book: &mut Notebook<'_>) {
     ];
     let includes = texts(&fragment["includes"]);
     for unknown in includes.iter().filter(|include| !known.contains(&include.as_str())) {
-        book.warning("includes", format!("{unknown:?} means nothing"));
+        report.warning("includes", format!("{unknown:?} is unknown"));
     }
     if includes.is_empty() {
-        book.warning("includes", "empty: nothing of the fragment counts");
+        report.warning("includes", "empty: nothing of the fragment counts");
     }
 }
 

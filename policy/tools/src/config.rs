@@ -1,4 +1,4 @@
-//! The configuration file: keys of the reference tool with their meaning, and ours for where layers come from.
+//! The configuration file: the keys of hcsshim's tool, and Casemate's own keys, such as sources of layers.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::{GenerateError, MAX_CONFIG_BYTES};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Version of what no policy of the reference can say; with it, confinement, the guest's network and forwarded ports are judged.
+    /// Version of Casemate's own points; with it, the policy decides on confinement, the guest's network and forwarded ports.
     pub casemate_version: Option<String>,
     /// Allow everything; excludes containers.
     pub allow_all: bool,
@@ -23,23 +23,23 @@ pub struct Config {
     pub allow_runtime_logging: bool,
     /// Containers may use the guest's network namespace. (The key has no underscore before "network"; the policy's flag has.)
     pub allow_hostnetwork: bool,
-    /// Environment variables that no rule knows are dropped instead of denied.
+    /// Environment variables that no rule accepts are dropped instead of denied.
     pub allow_environment_variable_dropping: bool,
     /// The scratch disk may be unencrypted.
     pub allow_unencrypted_scratch: bool,
-    /// Capabilities beyond the policy's are dropped instead of denied.
+    /// Capabilities that the policy does not list are dropped instead of denied.
     pub allow_capability_dropping: bool,
     /// Windows guests only.
     pub allow_log_provider_dropping: bool,
-    /// What may run.
+    /// Containers that may run.
     pub container: Vec<Container>,
-    /// What may run in the guest outside containers.
+    /// Processes that may run in the guest outside containers.
     pub external_process: Vec<ExternalProcess>,
     /// Signed policy fragments that may be loaded.
     pub fragment: Vec<Fragment>,
-    /// What may run in a Windows guest; not together with `container`.
+    /// Containers of a Windows guest; not together with `container`.
     pub windows_container: Vec<WindowsContainer>,
-    /// Networks that the guest may be given, each as a whole; needs `casemate_version`.
+    /// Allowed networks of the guest, each as a whole; needs `casemate_version`.
     pub network: Vec<Network>,
 }
 
@@ -47,7 +47,7 @@ pub struct Config {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Container {
-    /// Reference of the image; a name in messages while layers come from disk.
+    /// Reference of the image, for messages only.
     pub image_name: Option<String>,
     /// Credentials for `image_name`.
     pub auth: Option<Auth>,
@@ -59,9 +59,9 @@ pub struct Container {
     pub layer_files: Vec<PathBuf>,
     /// Root hashes in hex, bottom layer first, as `casemate layer hash` prints them.
     pub layers: Vec<String>,
-    /// Program and arguments; without it the image's ENTRYPOINT and CMD.
+    /// Program and arguments; default: the image's ENTRYPOINT and CMD.
     pub command: Vec<String>,
-    /// Without it the image's, else `/`.
+    /// Default: the image's, else `/`.
     pub working_dir: Option<String>,
     /// May run privileged.
     pub allow_elevated: bool,
@@ -69,31 +69,31 @@ pub struct Container {
     pub allow_stdio_access: bool,
     /// May run without `no_new_privs`.
     pub allow_privilege_escalation: bool,
-    /// Signals its init may be sent.
+    /// Signals that its init may be sent.
     pub signals: Vec<i32>,
     /// JSON file with the OCI seccomp profile it must run under.
     pub seccomp_profile_path: Option<PathBuf>,
-    /// Environment variables beside the image's and `TERM=xterm`.
+    /// Environment variables in addition to the image's and `TERM=xterm`.
     pub env_rule: Vec<EnvRule>,
-    /// Mounts beside the defaults that every container may have.
+    /// Mounts in addition to the default mounts.
     pub mount: Vec<Mount>,
-    /// Further processes that may be started in it.
+    /// Exec processes that may be started in it.
     pub exec_process: Vec<ExecProcess>,
-    /// Without it the image's USER; without that any.
+    /// Default: the image's USER, else any.
     pub user: Option<User>,
-    /// Without it the defaults for privileged or unprivileged containers, decided at run time.
+    /// Default: those of privileged or unprivileged containers, chosen at run time.
     pub capabilities: Option<Capabilities>,
-    /// Paths that must be hidden from it; without it OCI's default list. This and what follows needs `casemate_version`.
+    /// Masked paths; default: OCI's list. This and the following keys need `casemate_version`.
     pub masked_paths: Option<Vec<String>>,
-    /// Paths it may only read; without it OCI's default list.
+    /// Read-only paths; default: OCI's list.
     pub readonly_paths: Option<Vec<String>>,
-    /// Namespaces it may share with the pod: `network`, `ipc`, `uts`, `pid`; without it the first three.
+    /// Namespaces that it may share with the pod: `network`, `ipc`, `uts`, `pid`; default: the first three.
     pub pod_namespaces: Option<Vec<String>>,
-    /// Resource limits it may be given, at most so high; any other is denied.
+    /// Upper bounds of resource limits; any other limit is denied.
     pub rlimit: Vec<Rlimit>,
-    /// Kernel parameters it may be given, with their values; any other is denied.
+    /// Allowed kernel parameters with their values; any other is denied.
     pub sysctls: BTreeMap<String, String>,
-    /// Ports of it that the host may connect to.
+    /// Ports that the host may connect to.
     pub forwarded_ports: Vec<u16>,
 }
 
@@ -101,12 +101,12 @@ pub struct Container {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rlimit {
-    /// `RLIMIT_NOFILE` and the like.
+    /// For example `RLIMIT_NOFILE`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// What counts.
+    /// The limit in effect.
     pub soft: Limit,
-    /// What no process can raise it beyond.
+    /// Upper bound of the soft limit.
     pub hard: Limit,
 }
 
@@ -114,9 +114,9 @@ pub struct Rlimit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
 pub enum Limit {
-    /// So much.
+    /// A number.
     Number(u64),
-    /// Without end.
+    /// No limit.
     Word(Unlimited),
 }
 
@@ -128,11 +128,11 @@ pub enum Unlimited {
     Unlimited,
 }
 
-/// A network of the guest. What a list does not name is denied; an empty list allows none.
+/// A network of the guest. Entries that no rule of a list accepts are denied.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Network {
-    /// Name of the interface; without it any.
+    /// Name of the interface; default: any.
     pub interface: Option<String>,
     /// Addresses with their prefix lengths, as `10.88.0.2/16`.
     pub address: Vec<TextRule>,
@@ -142,13 +142,13 @@ pub struct Network {
     pub nameserver: Vec<TextRule>,
 }
 
-/// A text that is compared.
+/// A rule for a text.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TextRule {
     /// `string`, `re2` or `any`.
     pub strategy: Strategy,
-    /// What it is compared with.
+    /// The text or pattern to compare with.
     pub rule: String,
 }
 
@@ -162,7 +162,7 @@ pub struct Auth {
     pub password: String,
 }
 
-/// How a rule is compared.
+/// The comparison of a rule.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Strategy {
@@ -198,15 +198,15 @@ impl Strategy {
 pub struct EnvRule {
     /// `string` or `re2`.
     pub strategy: Strategy,
-    /// What it is compared with.
+    /// The text or pattern to compare with.
     pub rule: String,
-    /// The process may not start without it.
+    /// The process must not start without it.
     pub required: bool,
-    /// What the name is compared with; excludes `rule`.
+    /// The text or pattern for the name; excludes `rule`.
     pub name: Option<String>,
     /// `string` or `re2`.
     pub name_strategy: Strategy,
-    /// What the value is compared with.
+    /// The text or pattern for the value.
     pub value: String,
     /// `string` or `re2`.
     pub value_strategy: Strategy,
@@ -224,17 +224,17 @@ pub struct Mount {
     pub readonly: bool,
 }
 
-/// A process that may be started in a running container.
+/// An exec process.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ExecProcess {
     /// Program and arguments.
     pub command: Vec<String>,
-    /// Signals it may be sent.
+    /// Signals that it may be sent.
     pub signals: Vec<i32>,
 }
 
-/// Who may run a container's processes.
+/// User and groups of a container's processes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct User {
@@ -242,7 +242,7 @@ pub struct User {
     pub umask: String,
     /// The user.
     pub user_idname: IdName,
-    /// Every group of the process must fit one of these.
+    /// Every group of the process must match one of these.
     pub group_idname: Vec<IdName>,
 }
 
@@ -252,7 +252,7 @@ pub struct User {
 pub struct IdName {
     /// `any`, `id`, `name` or `re2` (on the name).
     pub strategy: Strategy,
-    /// What it is compared with.
+    /// The text or pattern to compare with.
     #[serde(default)]
     pub rule: String,
 }
@@ -266,7 +266,7 @@ impl Default for IdName {
     }
 }
 
-/// Capability sets; one that is left out is empty.
+/// Capability sets; a missing one is empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Capabilities {
@@ -282,7 +282,7 @@ pub struct Capabilities {
     pub ambient: Vec<String>,
 }
 
-/// A process of the guest. It gets the usual `PATH`.
+/// A process in the guest, with the default `PATH`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ExternalProcess {
@@ -302,19 +302,19 @@ pub struct Fragment {
     pub issuer: String,
     /// Feed.
     pub feed: String,
-    /// Least security version.
+    /// Minimum security version.
     pub minimum_svn: String,
-    /// What of it counts: `containers`, `fragments`, `external_processes`, `namespace`…
+    /// Its objects to include: `containers`, `fragments`, `external_processes`, `namespace`…
     pub include: Vec<String>,
     /// Values for the fragment's parameters, by name.
     pub parameters: BTreeMap<String, serde_json::Value>,
 }
 
-/// A container of a Windows guest. Its layers are given as hashes: no layer of Windows is converted here.
+/// A container of a Windows guest. Its layers are given as hashes, since Windows layers are not converted here.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WindowsContainer {
-    /// Reference of the image; a name in messages.
+    /// Reference of the image, for messages only.
     pub image_name: Option<String>,
     /// Credentials for `image_name`.
     pub auth: Option<Auth>,
@@ -328,9 +328,9 @@ pub struct WindowsContainer {
     pub working_dir: Option<String>,
     /// Environment variables.
     pub env_rule: Vec<EnvRule>,
-    /// Further processes that may be started in it.
+    /// Exec processes that may be started in it.
     pub exec_process: Vec<WindowsExecProcess>,
-    /// Signals its init may be sent, by name: `CtrlC`, `CtrlBreak`, `CtrlClose`, `CtrlLogOff`, `CtrlShutdown`.
+    /// Signals that its init may be sent, by name: `CtrlC`, `CtrlBreak`, `CtrlClose`, `CtrlLogOff`, `CtrlShutdown`.
     pub signals: Vec<String>,
     /// The host may be connected to stdin, stdout and stderr.
     pub allow_stdio_access: bool,
@@ -338,18 +338,18 @@ pub struct WindowsContainer {
     pub user: String,
 }
 
-/// A process that may be started in a running container of a Windows guest.
+/// An exec process of a Windows guest.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WindowsExecProcess {
     /// The whole command line.
     pub command: String,
-    /// Signals it may be sent, by name.
+    /// Signals that it may be sent, by name.
     pub signals: Vec<String>,
 }
 
 impl Config {
-    /// Whether it names nothing that may run or be loaded.
+    /// Whether it has no container, process or fragment.
     pub(crate) fn is_empty(&self) -> bool {
         self.container.is_empty() && self.windows_container.is_empty() && self.external_process.is_empty() && self.fragment.is_empty()
     }
@@ -383,12 +383,12 @@ impl Config {
         Ok(serde_json::from_str(text)?)
     }
 
-    /// Reads a configuration file: JSON if its name ends so, TOML else.
+    /// Reads a configuration file: JSON if its extension is `json`, else TOML.
     ///
     /// # Errors
-    /// The file cannot be read, is too large, or is no configuration.
+    /// The file cannot be read, is too large, or is not a configuration.
     pub fn from_file(path: &Path) -> Result<Self, GenerateError> {
-        let bytes = crate::source::read(path, MAX_CONFIG_BYTES)?;
+        let bytes = crate::file::read(path, MAX_CONFIG_BYTES)?;
         let text = String::from_utf8(bytes).map_err(|error| GenerateError::Read {
             path: path.to_owned(),
             source: std::io::Error::new(std::io::ErrorKind::InvalidData, error),

@@ -1,4 +1,4 @@
-//! What no policy of the reference can say, out of the configuration: a container's confinement and ports, the guest's networks.
+//! Rules for Casemate's own points, from the configuration: a container's confinement and ports, the guest's networks.
 
 use std::collections::BTreeMap;
 
@@ -7,13 +7,13 @@ use serde::Serialize;
 
 use crate::GenerateError;
 use crate::config::{Config, Container, Limit, Network, Rlimit, Strategy, TextRule};
-use crate::container::{PolicyIdName, check_pattern};
-use crate::marshal::json;
+use crate::json::json;
+use crate::rule::{PolicyIdName, check_pattern};
 
 /// Namespaces that a container may share with its pod.
 const POD_NAMESPACES: &[&str] = &["network", "ipc", "uts", "pid"];
 
-/// A container's confinement; what is not said is left to the framework's defaults.
+/// A container's confinement; a missing field has the framework's default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Confinement {
     masked_paths: Option<Vec<String>>,
@@ -43,7 +43,7 @@ pub(crate) struct PolicyNetwork {
 }
 
 impl Confinement {
-    /// Reads a container's keys.
+    /// Validates a container's keys.
     pub(crate) fn of(container: &Container) -> Result<Self, String> {
         for (key, paths) in [
             ("masked_paths", &container.masked_paths),
@@ -60,12 +60,12 @@ impl Confinement {
             .find(|kind| !POD_NAMESPACES.contains(&kind.as_str()))
         {
             return Err(format!(
-                "pod_namespaces: {kind:?} is none that a pod shares: {}",
+                "pod_namespaces: {kind:?} is not a namespace that a pod shares: {}",
                 POD_NAMESPACES.join(", ")
             ));
         }
         if container.forwarded_ports.contains(&0) {
-            return Err("forwarded_ports: 0 is no port".to_owned());
+            return Err("forwarded_ports: 0 is not a port".to_owned());
         }
         Ok(Self {
             masked_paths: container.masked_paths.clone(),
@@ -105,7 +105,7 @@ fn rlimit(limit: &Rlimit) -> Result<PolicyRlimit, String> {
     let (soft, hard) = (value(soft), value(hard));
     let plain = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_uppercase());
     if !kind.strip_prefix("RLIMIT_").is_some_and(plain) {
-        return Err(format!("rlimit: {kind:?} is no resource, as RLIMIT_NOFILE is"));
+        return Err(format!("rlimit: {kind:?} is not a resource such as RLIMIT_NOFILE"));
     }
     if soft > hard {
         return Err(format!("rlimit {kind}: soft is above hard"));
@@ -117,12 +117,12 @@ fn rlimit(limit: &Rlimit) -> Result<PolicyRlimit, String> {
     })
 }
 
-/// Whether the configuration's version is one that the engine of this version knows.
+/// Checks that the engine supports the configuration's version.
 pub(crate) fn check_version(config: &Config) -> Result<(), GenerateError> {
     match &config.casemate_version {
         Some(version) if version != CASEMATE_VERSION => Err(field(
             "casemate_version",
-            format!("{version:?} is not known; the version is {CASEMATE_VERSION:?}"),
+            format!("{version:?} is not supported; the version is {CASEMATE_VERSION:?}"),
         )),
         _ => Ok(()),
     }
@@ -131,7 +131,7 @@ pub(crate) fn check_version(config: &Config) -> Result<(), GenerateError> {
 /// The networks of the configuration.
 pub(crate) fn networks(config: &Config) -> Result<Vec<PolicyNetwork>, GenerateError> {
     if config.casemate_version.is_none() && !config.network.is_empty() {
-        let problem = "networks need casemate_version, without which no policy says anything of them";
+        let problem = "networks need casemate_version";
         return Err(field("network 1", problem.to_owned()));
     }
     let numbered = config.network.iter().enumerate();

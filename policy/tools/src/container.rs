@@ -1,4 +1,4 @@
-//! A container of the configuration with every default filled in: what goes into the policy.
+//! Containers of the policy: those of the configuration with all defaults filled in.
 
 use std::path::Path;
 
@@ -7,15 +7,17 @@ use serde::Serialize;
 use crate::GenerateError;
 use crate::config::{Capabilities, Container, EnvRule, ExecProcess, ExternalProcess, IdName, Mount, Strategy, User, WindowsContainer};
 use crate::confinement::Confinement;
+use crate::file;
+use crate::rule::{PolicyIdName, check_pattern};
 use crate::source::{self, Source};
 
 /// Largest seccomp profile in bytes.
 const MAX_SECCOMP_BYTES: u64 = 1 << 20;
 /// Root hash of the only layer of `k8s.gcr.io/pause:3.1`.
 const PAUSE_LAYER: &str = "16b514057a06ad665f92c02863aca074fd5976c755d26bff16365299169e8415";
-/// Environment of images and processes that bring none.
+/// Environment of images and processes without one.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// Umask where none is given.
+/// The default umask.
 const DEFAULT_UMASK: &str = "0022";
 
 /// A container of the policy; field names are the policy's.
@@ -91,12 +93,6 @@ pub(crate) struct PolicyUser {
     pub(crate) umask: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct PolicyIdName {
-    pub(crate) pattern: String,
-    pub(crate) strategy: &'static str,
-}
-
 /// A process outside containers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct PolicyProcess {
@@ -106,7 +102,7 @@ pub(crate) struct PolicyProcess {
     pub(crate) allow_stdio_access: bool,
 }
 
-/// Fills in what the configuration leaves to the image and to defaults.
+/// The policy's container: the configuration, completed by the image and by defaults.
 pub(crate) fn resolve(container: &Container, place: &str, base_dir: &Path) -> Result<PolicyContainer, GenerateError> {
     let source = source::find(container, place, base_dir)?;
     let field = |problem: String| GenerateError::Field {
@@ -138,7 +134,7 @@ pub(crate) fn resolve(container: &Container, place: &str, base_dir: &Path) -> Re
     })
 }
 
-/// The pod's own container, which every policy allows as existing tools have it.
+/// The pause container, which every policy allows, as hcsshim's tool writes it.
 pub(crate) fn pause() -> PolicyContainer {
     PolicyContainer {
         command: vec!["/pause".to_owned()],
@@ -158,7 +154,7 @@ pub(crate) fn pause() -> PolicyContainer {
     }
 }
 
-/// A process of the guest with the environment it always has.
+/// A process in the guest, with its fixed environment.
 pub(crate) fn external(process: &ExternalProcess) -> PolicyProcess {
     PolicyProcess {
         command: process.command.clone(),
@@ -191,7 +187,7 @@ fn working_dir(container: &Container, source: &Source) -> String {
 fn env_rules(container: &Container, source: &Source) -> Result<Vec<PolicyEnvRule>, String> {
     let mut rules: Vec<_> = source.image.env.iter().flatten().map(|entry| exactly(entry, true)).collect();
     if !source.has_image {
-        // No image says what the environment is; this is what container runtimes give then.
+        // Without an image, container runtimes set this environment.
         rules.push(exactly(DEFAULT_PATH, false));
     }
     rules.push(exactly("TERM=xterm", false));
@@ -260,10 +256,6 @@ fn exactly(entry: &str, required: bool) -> PolicyEnvRule {
     }
 }
 
-pub(crate) fn check_pattern(pattern: &str) -> Result<(), String> {
-    policy::check_pattern(pattern).map_err(|error| format!("pattern {pattern:?}: {error}"))
-}
-
 fn mount(mount: &Mount) -> Result<PolicyMount, String> {
     let Mount {
         host_path,
@@ -323,7 +315,7 @@ fn configured_user(user: &User) -> Result<PolicyUser, String> {
     })
 }
 
-/// The image's USER: nobody said means anybody; digits mean the id, anything else the name.
+/// The image's USER: empty means any user, digits mean an id, anything else a name.
 pub(crate) fn image_user(user: &str) -> PolicyUser {
     let any = || PolicyIdName {
         pattern: String::new(),
@@ -353,7 +345,7 @@ fn seccomp(container: &Container, place: &str, base_dir: &Path) -> Result<String
     let Some(path) = &container.seccomp_profile_path else {
         return Ok(String::new());
     };
-    let profile = source::read(&base_dir.join(path), MAX_SECCOMP_BYTES)?;
+    let profile = file::read(&base_dir.join(path), MAX_SECCOMP_BYTES)?;
     policy::seccomp_digest(&profile).map_err(|source| GenerateError::Seccomp {
         place: place.to_owned(),
         source,

@@ -1,4 +1,4 @@
-//! A policy's objects as data: what the tools that explain and check a policy look at.
+//! The objects of a policy as data, for tools that check a policy and explain its denials.
 
 use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -8,15 +8,15 @@ use regorus::{Engine, PolicyLengthConfig, Value as Rego};
 use serde_json::Value;
 use thiserror::Error;
 
-/// Longest line and most lines of a policy, as the guest's engine has them.
+/// The engine's limits on the length and the number of lines.
 const MAX_COLUMNS: NonZeroU32 = NonZeroU32::new(MAX_POLICY_BYTES as u32).unwrap();
 const MAX_LINES: NonZeroUsize = NonZeroUsize::new(400_000).unwrap();
-/// Name of the text in error messages.
+/// Name of the policy in error messages.
 const FILE: &str = "policy.rego";
-/// What regorus says of a rule nobody defined.
+/// Error of regorus for an undefined rule.
 const NO_SUCH_RULE: &str = "not a valid rule path";
 
-/// Objects of policies and fragments that are data, not rules.
+/// Names of objects in policies and fragments.
 const OBJECTS: &[&str] = &[
     "api_version",
     "api_svn",
@@ -41,18 +41,18 @@ const OBJECTS: &[&str] = &[
     "allow_log_provider_dropping",
 ];
 
-/// The text is no policy and no fragment.
+/// The text is not a policy or a fragment.
 #[derive(Debug, Error)]
 pub enum DocumentError {
-    /// More than a guest would take.
+    /// The text exceeds the engine's limit.
     #[error("the text has {0} bytes, more than the {MAX_POLICY_BYTES} allowed")]
     TooLarge(usize),
-    /// Not Rego.
+    /// The text is not Rego.
     #[error("not a policy: {0}")]
     Syntax(String),
 }
 
-/// The objects of a policy or fragment. What its rules compute from a request is not among them.
+/// The objects of a policy or fragment, without rules that depend on a request.
 #[derive(Debug, Clone, Default)]
 pub struct Document {
     package: String,
@@ -60,7 +60,7 @@ pub struct Document {
     rules: Vec<String>,
 }
 
-/// A fragment's text with its parameters at their defaults: a guest defines the function that reads them.
+/// A fragment's text with a function `parameter` that returns the defaults; the engine defines the real one.
 fn with_parameters(text: &str) -> String {
     match text.contains("parameter(") && text.contains("parameters_api") {
         true => format!("{text}\nparameter(name) := parameters_api[name][\"default\"]\n"),
@@ -69,10 +69,10 @@ fn with_parameters(text: &str) -> String {
 }
 
 impl Document {
-    /// Reads a policy or a fragment.
+    /// Parses a policy or a fragment.
     ///
     /// # Errors
-    /// The text is too large or no Rego.
+    /// The text is too large or not Rego.
     pub fn read(text: &str) -> Result<Self, DocumentError> {
         if text.len() > MAX_POLICY_BYTES {
             return Err(DocumentError::TooLarge(text.len()));
@@ -98,7 +98,7 @@ impl Document {
             match engine.eval_rule(format!("{package}.{name}")) {
                 Ok(Rego::Undefined) => {}
                 Err(error) if error.to_string() == NO_SUCH_RULE => {}
-                // An object that asks the framework has no value here; the others have.
+                // Objects that refer to the framework have no value here.
                 Err(error) => first_error = first_error.or(Some(error)),
                 Ok(value) => {
                     let value = serde_json::to_value(&value).map_err(|error| syntax(&error))?;

@@ -1,4 +1,4 @@
-//! A denial in plain words: which rule, which field, the nearest container of the policy, and the difference.
+//! Explanation of a denial: the rule, the fields, the nearest container of the policy, and the differences.
 
 use std::fmt;
 
@@ -13,13 +13,14 @@ use message::Message;
 mod compare;
 mod message;
 mod mounts;
+mod sentence;
 
-/// Most differences told of the nearest object.
-const MAX_TOLD: usize = 16;
+/// Maximum number of differences that are listed.
+const MAX_DIFFERENCES: usize = 16;
 /// Longest text of one side of a difference, in characters.
 const MAX_SIDE: usize = 400;
 
-/// The text holds no denial, or too little of one.
+/// The text has no denial, or too little of one.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("no denial found: the text has neither a sentence \"denied by policy: …\" nor a policyDecision")]
 pub struct NoDenial;
@@ -29,9 +30,9 @@ pub struct NoDenial;
 pub struct Difference {
     /// Name of the field in the policy.
     pub field: String,
-    /// What was asked for.
+    /// The request.
     pub asked: String,
-    /// What the policy allows.
+    /// The policy's rule.
     pub allowed: String,
 }
 
@@ -52,31 +53,31 @@ fn short(text: String) -> String {
     }
 }
 
-/// The object of the policy that the request comes nearest to.
+/// The object of the policy that is nearest to the request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Nearest {
     /// `container`, `external process` or `fragment`.
     pub kind: &'static str,
-    /// Its place in the policy's list, from 1; none if only the message shows it.
+    /// Its position in the policy's list, from 1; none if only the message has it.
     pub number: Option<usize>,
     /// Its command or issuer.
     pub name: String,
 }
 
-/// A denial explained.
+/// The explanation of a denial.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Explanation {
-    /// The sentence in plain words.
+    /// The sentence of the denial.
     pub sentence: String,
     /// The enforcement point.
     pub rule: Option<String>,
-    /// Fields of the policy that are to blame, each once.
+    /// Fields of the policy that cause the denial, without duplicates.
     pub fields: Vec<String>,
-    /// What comes nearest to the request.
+    /// The object nearest to the request.
     pub nearest: Option<Nearest>,
-    /// In what the request and the nearest object differ.
+    /// Differences between the request and the nearest object.
     pub differences: Vec<Difference>,
-    /// What else there is to know.
+    /// Further notes.
     pub notes: Vec<String>,
 }
 
@@ -100,11 +101,11 @@ impl fmt::Display for Explanation {
     }
 }
 
-/// Explains the denial in `text`, which may hold anything around it and may be cut short. With the policy, what it would
-/// have allowed is told as well.
+/// Explains the denial in `text`, which may have other text around it and may be cut short. With the policy, the explanation has the
+/// allowed values as well.
 ///
 /// # Errors
-/// Nothing of a denial is in the text.
+/// The text has no denial.
 pub fn explain(text: &str, policy: Option<&Document>) -> Result<Explanation, NoDenial> {
     let message = Message::read(text);
     if message.is_empty() {
@@ -123,7 +124,7 @@ pub fn explain(text: &str, policy: Option<&Document>) -> Result<Explanation, NoD
         reasons: &reasons,
         document: policy.unwrap_or(&empty),
     };
-    // A message cut before its rule still has words of its sentence.
+    // A message that is cut before its rule still has a part of its sentence.
     let rule = message.rule.as_deref().unwrap_or_default();
     nearest(rule, &request, &message.decision["reason"]["error_objects"], &mut explanation);
     let mut fields: Vec<String> = explanation.differences.iter().map(|difference| difference.field.clone()).collect();
@@ -135,10 +136,10 @@ pub fn explain(text: &str, policy: Option<&Document>) -> Result<Explanation, NoD
             explanation.fields.push(field);
         }
     }
-    let told = explanation.differences.len();
-    if told > MAX_TOLD {
-        explanation.differences.truncate(MAX_TOLD);
-        explanation.notes.push(format!("{} more differences", told - MAX_TOLD));
+    let count = explanation.differences.len();
+    if count > MAX_DIFFERENCES {
+        explanation.differences.truncate(MAX_DIFFERENCES);
+        explanation.notes.push(format!("{} more differences", count - MAX_DIFFERENCES));
     }
     Ok(explanation)
 }
@@ -147,8 +148,7 @@ fn sentence(text: &str, message: &Message) -> String {
     if let Some(sentence) = &message.sentence {
         return sentence.clone();
     }
-    let told = policy::explain(text).ok().and_then(|explained| explained.lines.into_iter().next());
-    told.unwrap_or_else(|| match &message.rule {
+    sentence::sentence(text).unwrap_or_else(|_| match &message.rule {
         Some(rule) => format!("denied by rule {rule}"),
         None => "denied; too little of the message is left to say what".to_owned(),
     })
@@ -165,11 +165,11 @@ fn notes(message: &Message, explanation: &mut Explanation) {
     if message.cut || message.decision.is_null() {
         explanation
             .notes
-            .push("the message is cut short; what is missing is told from the policy as far as it can be".to_owned());
+            .push("the message is cut short; missing parts are taken from the policy where possible".to_owned());
     }
 }
 
-/// Finds the object that the request comes nearest to, and the differences.
+/// Finds the object nearest to the request, and the differences.
 fn nearest(rule: &str, request: &Request<'_>, considered: &Value, explanation: &mut Explanation) {
     let (kind, list) = match rule {
         "create_container" | "exec_in_container" | "signal_container_process" => ("container", "containers"),
@@ -186,7 +186,7 @@ fn nearest(rule: &str, request: &Request<'_>, considered: &Value, explanation: &
     };
     let listed = request.document.list(list);
     let considered = considered.as_array().map(Vec::as_slice).unwrap_or_default();
-    // Objects of the message are those that were still possible. Those of an exec are processes: their containers count.
+    // The message has the candidates. For an exec they are processes, so their containers are compared.
     let possible = |object: &Value| match rule {
         _ if considered.is_empty() => true,
         "exec_in_container" => object["exec_processes"]
@@ -210,7 +210,7 @@ fn nearest(rule: &str, request: &Request<'_>, considered: &Value, explanation: &
         candidates.extend(listed.iter().enumerate().map(|(index, object)| (Some(index + 1), object)));
     }
     let weighed = candidates.into_iter().map(|(number, object)| (compare(object), number, object));
-    // A different command, or a whole different process, is a different container sooner than any other field.
+    // A difference of the command or the process weighs most.
     let weight = |differences: &[Difference]| -> usize {
         let weigh = |difference: &Difference| match difference.field.as_str() {
             "command" | "exec_processes" | "issuer" => 5,
@@ -256,7 +256,7 @@ fn fragment_differences(input: &Value, fragment: &Value) -> Vec<Difference> {
     found
 }
 
-/// Layers of the policy, for the points that mount them.
+/// Differences of layers, for the points that mount them.
 fn layers(rule: &str, request: &Request<'_>, explanation: &mut Explanation) {
     let containers = request.document.list("containers");
     match rule {
@@ -293,7 +293,7 @@ fn layers(rule: &str, request: &Request<'_>, explanation: &mut Explanation) {
     }
 }
 
-/// The fields that the policy's reasons, or the sentence's words for them, blame.
+/// The fields that the policy's reasons, or else the sentence, refer to.
 fn blamed(rule: &str, reasons: &[&str], sentence: &str, compared: bool) -> Vec<&'static str> {
     let flag = match rule {
         "get_properties" => Some("allow_properties_access"),
@@ -326,14 +326,14 @@ fn blamed(rule: &str, reasons: &[&str], sentence: &str, compared: bool) -> Vec<&
         ("invalid fragment feed", "fragment feed", "feed"),
         ("fragment svn is below the specified minimum", "fragment svn", "minimum_svn"),
     ];
-    // Every denied exec has these two for a reason, whatever the cause: an exec entry has no user of its own.
+    // Every denied exec has these two reasons, whatever the cause: an exec process has no user of its own.
     let noise = |reason: &str| rule == "exec_in_container" && matches!(reason, "invalid user" | "invalid noNewPrivileges");
     let blames = |(reason, plain, field): &(&str, &str, &'static str)| {
         let by_reason = reasons.iter().any(|given| given.starts_with(reason) && !noise(given));
         let by_words = reasons.is_empty() && sentence.contains(plain) && (*field != "signals" || rule == "signal_container_process");
         by_reason || by_words
     };
-    // What is left when every other cause of a denied exec is ruled out.
+    // The remaining causes when all others are ruled out.
     let unsaid: &[&'static str] = match rule == "exec_in_container" && sentence.contains("user, privileges or another detail") && !compared
     {
         true => &["user", "no_new_privileges"],
@@ -343,7 +343,7 @@ fn blamed(rule: &str, reasons: &[&str], sentence: &str, compared: bool) -> Vec<&
     flag.into_iter().chain(named).chain(unsaid.iter().copied()).collect()
 }
 
-/// The texts of a list.
+/// The strings of a list.
 pub(crate) fn texts(value: &Value) -> Vec<String> {
     let list = value.as_array().into_iter().flatten();
     list.filter_map(|text| text.as_str().map(str::to_owned)).collect()

@@ -1,8 +1,8 @@
-//! What a fuzzer calls: every reader of a text that somebody else wrote.
+//! Entry points for fuzzing: all parsers of untrusted text.
 
 use std::path::Path;
 
-/// Configurations, in either form, up to the policy they give. No file is read: paths do not resolve.
+/// Parses a configuration as TOML and JSON, and generates its policy. No file is read, since paths do not resolve.
 pub fn configuration(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     for config in [crate::Config::from_toml(&text), crate::Config::from_json(&text)]
@@ -14,7 +14,7 @@ pub fn configuration(bytes: &[u8]) {
     }
 }
 
-/// Error texts, explained without a policy and with one.
+/// Explains an error text without a policy and with one.
 pub fn deny_message(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let _ = crate::explain(&text, None);
@@ -24,7 +24,7 @@ pub fn deny_message(bytes: &[u8]) {
     }
 }
 
-/// Policies, looked through, and their form of old.
+/// Checks a policy, and converts it from and to the legacy form.
 pub fn policy_text(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     if let Ok(document) = crate::Document::read(&text) {

@@ -1,4 +1,4 @@
-//! The JSON form that policies had once: maps of numbered elements. It is converted; nothing enforces it.
+//! The legacy JSON form of policies, with lists as maps of numbered elements. It is converted, never enforced.
 
 use std::collections::BTreeMap;
 
@@ -13,19 +13,19 @@ use crate::marshal::{self, Objects};
 /// Largest legacy policy in bytes.
 pub const MAX_LEGACY_BYTES: usize = 4 << 20;
 
-/// Why a text is no legacy policy, or a policy cannot be written as one.
+/// Why a text is not a legacy policy, or a policy cannot be written as one.
 #[derive(Debug, Error)]
 pub enum LegacyError {
     /// Too large.
     #[error("legacy policy has {0} bytes, more than {MAX_LEGACY_BYTES}")]
     TooLarge(usize),
-    /// Not JSON of that shape.
-    #[error("not a policy in the old JSON form")]
+    /// Not JSON of that form.
+    #[error("not a policy in the legacy JSON form")]
     Json(#[from] serde_json::Error),
-    /// A list whose elements are not numbered from zero on.
+    /// A list whose elements are not numbered from zero.
     #[error("{list}: element {index:?} does not exist")]
     Missing {
-        /// Which list.
+        /// The list.
         list: &'static str,
         /// The number that is missing.
         index: String,
@@ -33,21 +33,21 @@ pub enum LegacyError {
     /// `length` and the elements disagree.
     #[error("{list}: length says {length}, there are {elements} elements")]
     Length {
-        /// Which list.
+        /// The list.
         list: &'static str,
-        /// What it says.
+        /// The stated length.
         length: usize,
-        /// What is there.
+        /// The number of elements.
         elements: usize,
     },
-    /// An environment rule that is compared in no known way.
+    /// An environment rule of unknown strategy.
     #[error("env_rules: unknown strategy {0:?}")]
     Strategy(String),
     /// Everything is allowed, and containers are listed.
     #[error("Invalid policy for open-door enforcer")]
     OpenDoor,
-    /// The old form has no place for it.
-    #[error("the old form cannot say {0}")]
+    /// The legacy form cannot express it.
+    #[error("the legacy form cannot express {0}")]
     Lost(&'static str),
     /// The result does not load.
     #[error("the converted policy does not load")]
@@ -135,13 +135,13 @@ struct LegacyMount {
     options: Numbered<String>,
 }
 
-/// Turns a policy in the old JSON form into Rego text.
+/// Converts a policy in the legacy JSON form to Rego text.
 ///
-/// The old form knows no exec processes, signals, users, capabilities or seccomp profiles. What it did not restrict stays
-/// unrestricted (stdio, privilege escalation, users); what it did not know (exec, signals, flags) is not allowed.
+/// The legacy form has no exec processes, signals, users, capabilities or seccomp profiles. Stdio, privilege escalation and users stay
+/// unrestricted; exec, signals and flags are not allowed.
 ///
 /// # Errors
-/// The text is not of that form.
+/// The text does not have that form.
 pub fn convert_legacy(json: &str) -> Result<String, LegacyError> {
     if json.len() > MAX_LEGACY_BYTES {
         return Err(LegacyError::TooLarge(json.len()));
@@ -217,10 +217,10 @@ fn container(legacy: LegacyContainer) -> Result<PolicyContainer, LegacyError> {
     })
 }
 
-/// Writes a policy's containers in the old JSON form, for tools that still read it.
+/// Writes a policy's containers in the legacy JSON form.
 ///
 /// # Errors
-/// The policy says something that the old form has no place for: leaving it out would allow more.
+/// The policy has a rule that the legacy form cannot express: omitting it would allow more.
 pub fn write_legacy(document: &crate::Document) -> Result<String, LegacyError> {
     let texts = |value: &serde_json::Value| -> Vec<String> {
         let list = value.as_array().into_iter().flatten();

@@ -1,24 +1,23 @@
-//! From a configuration a person writes (TOML) to the policy text a guest is started with.
+//! Tools for policies: generation from a TOML configuration, checks, simulation, and explanation of denials.
 //!
 //! ```text
 //! Config::from_toml ─► sources: OCI layout, layer files or given hashes ─► containers, defaults filled in ─► marshal ─► policy text
 //! ```
-//! The text allows exactly the containers of the configuration: their layers, command, environment, user, mounts,
-//! capabilities, exec processes and signals, and the pod's pause container. Its digest ([`policy::digest`]) is what
-//! host data must hold.
+//! A generated policy allows exactly the containers of the configuration: their layers, command, environment, user, mounts,
+//! capabilities, exec processes and signals, and the pod's pause container. Host data must have its digest ([`policy::digest`]).
 //!
-//! What tools are built on, beside [`generate`]:
+//! Functions beside [`generate`]:
 //!
 //! | for | function |
 //! |---|---|
 //! | fragments | [`generate_fragment`], [`sign()`], [`issuer_of`], [`injection`] |
-//! | looking a policy through | [`Document`], [`check()`], [`simulate()`], [`explain()`] |
+//! | checks of a policy | [`Document`], [`check()`], [`simulate()`], [`explain()`] |
 //! | a denial in an error text | [`explain()`], [`policy::extract_decision`] |
 //! | digests | [`policy::digest`], [`policy::seccomp_digest`], [`layer::hash`] |
-//! | what every container may have | [`policy::data`] |
+//! | default mounts and capabilities | [`policy::data`] |
 //! | users of a root file system | [`rootfs::identify`] |
-//! | the security context directory | [`context_files`] |
-//! | the JSON form of old | [`convert_legacy`], [`write_legacy`] |
+//! | the security context directory | [`SecurityContextFiles`] |
+//! | the legacy JSON form | [`convert_legacy`], [`write_legacy`] |
 //!
 //! ```toml
 //! [[container]]
@@ -37,12 +36,12 @@
 //! signals = [9, 15]
 //! ```
 //!
-//! With `casemate_version = "1.0.0"` the policy also judges what no policy of the reference can say:
+//! With `casemate_version = "1.0.0"` the policy also decides on confinement, networks and forwarded ports, which hcsshim's cannot:
 //!
 //! ```toml
 //! casemate_version = "1.0.0"
 //!
-//! [[network]]                       # what the guest's interface may be given; none is denied
+//! [[network]]                       # allowed configuration of the guest's interface
 //! interface = "eth0"
 //! address = [{ strategy = "re2", rule = "10\.88\.[0-9.]+/16" }]
 //! route = [{ strategy = "any" }]
@@ -66,11 +65,14 @@ mod confinement;
 mod container;
 mod document;
 mod explain;
+mod file;
 pub mod fuzz;
 mod inject;
+mod json;
 mod legacy;
 mod marshal;
 pub mod rootfs;
+mod rule;
 mod sign;
 mod simulate;
 mod source;
@@ -90,14 +92,14 @@ pub use document::{Document, DocumentError};
 pub use explain::{Difference, Explanation, Nearest, NoDenial, explain};
 pub use inject::injection;
 pub use legacy::{LegacyError, MAX_LEGACY_BYTES, convert_legacy, write_legacy};
-pub use policy::{CONTEXT_PREFIX, CONTEXT_VARIABLE, Context, context_files};
+pub use policy::{SECURITY_CONTEXT_PREFIX, SECURITY_CONTEXT_VARIABLE, SecurityContextFiles};
 pub use sign::{FRAGMENT_TYPE, SignError, Signing, issuer_of, sign};
 pub use simulate::{Command, MAX_COMMANDS, MAX_COMMANDS_BYTES, Outcome, SimulateError, read_commands, simulate};
 
 /// Largest configuration in bytes.
 pub const MAX_CONFIG_BYTES: u64 = 4 << 20;
 
-/// Why no policy could be made.
+/// Why no policy is generated.
 #[derive(Debug, Error)]
 pub enum GenerateError {
     /// A file cannot be read.
@@ -105,7 +107,7 @@ pub enum GenerateError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
@@ -120,10 +122,10 @@ pub enum GenerateError {
     Field {
         /// Which container or process.
         place: String,
-        /// What is wrong.
+        /// The fault.
         problem: String,
     },
-    /// `allow_all` beside containers says two different things.
+    /// `allow_all` together with containers.
     #[error("Invalid policy for open-door enforcer: allow_all leaves no room for containers")]
     OpenDoor,
     /// An image cannot be read.
@@ -131,7 +133,7 @@ pub enum GenerateError {
     Image {
         /// Which container.
         place: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: oci::LayoutError,
     },
@@ -140,31 +142,31 @@ pub enum GenerateError {
     Layer {
         /// The layer's file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: layer::ConvertError,
     },
-    /// A layer is not the one that the image names.
+    /// A layer does not have the digest that the image lists.
     #[error("layer {} does not have the diff id of its image", path.display())]
     DiffId {
         /// The layer's file.
         path: PathBuf,
     },
-    /// The seccomp profile is none.
+    /// The seccomp profile is not valid.
     #[error("{place}: seccomp profile is not valid")]
     Seccomp {
         /// Which container.
         place: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: policy::SeccompError,
     },
-    /// The result is not a policy; a value of the configuration broke it.
+    /// The generated policy does not load because of a value of the configuration.
     #[error("the generated policy does not load")]
     Policy(#[from] policy::PolicyError),
 }
 
-/// Makes the policy text of a configuration. Paths in it are relative to `base_dir`.
+/// Generates the policy text of a configuration. Paths in it are relative to `base_dir`.
 ///
 /// # Errors
 /// A source cannot be read, a field cannot be used, or the result would not load.
@@ -182,12 +184,12 @@ pub fn generate(config: &Config, base_dir: &Path) -> Result<String, GenerateErro
     Ok(text)
 }
 
-/// Makes the text of a fragment, to be signed and loaded beside a policy that names its signer.
+/// Generates the text of a fragment, to be signed and loaded under a policy that names its signer.
 ///
-/// `namespace` is the package of the fragment, `svn` its security version: a number, in text.
+/// `namespace` is the package of the fragment, `svn` its security version, a number as text.
 ///
 /// # Errors
-/// As [`generate`]; a namespace that no fragment may have; a configuration with flags, which only a policy has.
+/// As [`generate`]; the namespace is reserved or invalid; the configuration has flags or networks, which only a policy has.
 pub fn generate_fragment(config: &Config, namespace: &str, svn: &str, base_dir: &Path) -> Result<String, GenerateError> {
     let field = |problem: &str| GenerateError::Field {
         place: format!("fragment {namespace:?}"),
@@ -195,7 +197,7 @@ pub fn generate_fragment(config: &Config, namespace: &str, svn: &str, base_dir: 
     };
     let plain = namespace.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && !namespace.starts_with(|c: char| c.is_ascii_digit());
     if namespace.is_empty() || !plain {
-        return Err(field("a namespace is letters, digits and underscores"));
+        return Err(field("a namespace consists of letters, digits and underscores"));
     }
     if RESERVED_NAMESPACES.contains(&namespace) {
         return Err(field("this namespace is reserved"));
@@ -204,10 +206,10 @@ pub fn generate_fragment(config: &Config, namespace: &str, svn: &str, base_dir: 
         return Err(field("the security version is a number"));
     }
     if config.has_flags() {
-        return Err(field("flags are the policy's; a fragment has none"));
+        return Err(field("a fragment has no flags"));
     }
     if !config.network.is_empty() {
-        return Err(field("networks are the policy's; a fragment has none"));
+        return Err(field("a fragment has no networks"));
     }
     let resolved = Resolved::new(config, base_dir)?;
     let text = marshal::fragment_text(namespace, svn, &resolved.objects(config));
@@ -215,7 +217,7 @@ pub fn generate_fragment(config: &Config, namespace: &str, svn: &str, base_dir: 
     Ok(text)
 }
 
-/// Packages that no fragment may take: the framework's and the policy's own, and the names of the base data.
+/// Packages that a fragment must not have: those of framework and policy, and the names of the base data.
 pub const RESERVED_NAMESPACES: &[&str] = &[
     "framework",
     "api",
@@ -230,13 +232,13 @@ pub const RESERVED_NAMESPACES: &[&str] = &[
     "defaultPrivilegedCapabilities",
 ];
 
-/// Older fragments count with three numbers.
+/// Older fragments have semantic versions.
 fn semver_like(svn: &str) -> Option<()> {
     let parts: Vec<_> = svn.split('.').map(str::parse::<u64>).collect::<Result<_, _>>().ok()?;
     (parts.len() == 3).then_some(())
 }
 
-/// Everything of a configuration with its defaults filled in.
+/// The objects of a configuration with their defaults.
 struct Resolved {
     containers: Vec<container::PolicyContainer>,
     windows_containers: Vec<container::PolicyWindowsContainer>,
@@ -251,8 +253,7 @@ impl Resolved {
             let place = place(index, container);
             let resolved = container::resolve(container, &place, base_dir)?;
             if config.casemate_version.is_none() && resolved.confinement != Confinement::default() {
-                let problem =
-                    "confinement and forwarded ports need casemate_version, without which no policy says anything of them".to_owned();
+                let problem = "confinement and forwarded ports need casemate_version".to_owned();
                 return Err(GenerateError::Field { place, problem });
             }
             containers.push(resolved);
@@ -265,7 +266,7 @@ impl Resolved {
                 problem,
             })?;
             if !config.container.is_empty() {
-                let problem = "a guest runs Linux or Windows; make two policies".to_owned();
+                let problem = "a guest runs either Linux or Windows; write two policies".to_owned();
                 return Err(GenerateError::Field { place, problem });
             }
             windows_containers.push(resolved);
@@ -290,7 +291,7 @@ impl Resolved {
     }
 }
 
-/// How messages call a container.
+/// The name of a container in messages.
 fn place(index: usize, container: &Container) -> String {
     match (&container.image_name, &container.image) {
         (Some(name), _) => format!("container {} ({name})", index + 1),

@@ -1,11 +1,9 @@
-//! The policy as text: the order and spelling of existing tools, so that equal configurations have equal digests.
-
-use serde::Serialize;
-use serde_json::Value;
+//! Policy text in the order and spelling of hcsshim's tool, so that equal configurations have equal digests.
 
 use crate::config::{Capabilities, Config, Fragment};
 use crate::confinement::PolicyNetwork;
 use crate::container::{PolicyContainer, PolicyProcess, PolicyUser, PolicyWindowsContainer};
+use crate::json::json;
 
 /// API version that generated policies declare.
 const API_VERSION: &str = "0.12.0";
@@ -42,7 +40,7 @@ const POINTS: &[&str] = &[
     "host_network",
 ];
 
-/// What policies and fragments have in common.
+/// The objects that policies and fragments have in common.
 pub(crate) struct Objects<'a> {
     pub(crate) fragments: &'a [Fragment],
     pub(crate) containers: &'a [PolicyContainer],
@@ -93,7 +91,7 @@ pub(crate) fn policy(config: &Config, objects: &Objects<'_>, networks: &[PolicyN
     }
     text.push_str("\n\n");
     for point in POINTS {
-        // The one line that existing tools write without a blank.
+        // hcsshim's tool writes this one line without a blank.
         let blank = if *point == "mount_cims" { "" } else { " " };
         text.push_str(&format!("{point}{blank}:= data.framework.{point}\n"));
     }
@@ -106,7 +104,7 @@ pub(crate) fn policy(config: &Config, objects: &Objects<'_>, networks: &[PolicyN
     text
 }
 
-/// `name := […]`, left out when empty.
+/// `name := […]`, omitted if empty.
 fn list(text: &mut String, name: &str, items: &[String]) {
     if items.is_empty() {
         return;
@@ -141,7 +139,7 @@ fn container(container: &PolicyContainer) -> String {
     object(&fields)
 }
 
-/// An element of a list, a field on each line.
+/// An element of a list, with one field per line.
 fn object(fields: &[(&str, String)]) -> String {
     let fields: String = fields
         .iter()
@@ -205,13 +203,6 @@ fn fragment(fragment: &Fragment) -> String {
         json(&fragment.minimum_svn),
         json(&fragment.include)
     )
-}
-
-/// Compact JSON with the escapes of existing tools.
-pub(crate) fn json(value: &(impl Serialize + ?Sized)) -> String {
-    // Serialising these types cannot fail; null would deny.
-    let text = serde_json::to_string(value).unwrap_or_else(|_| Value::Null.to_string());
-    policy::escape_json(&text)
 }
 
 #[cfg(test)]

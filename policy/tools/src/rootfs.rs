@@ -1,4 +1,4 @@
-//! Who a container's user is, by the files of its root file system: for tools that write policies or requests.
+//! Users and groups by the files of a root file system, for tools that write policies or requests.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -13,32 +13,32 @@ use thiserror::Error;
 
 /// Longest passwd or group file in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
-/// The umask of a specification that names none.
+/// The default umask.
 pub const DEFAULT_UMASK: &str = "0022";
 
-/// Why a user cannot be told.
+/// Why a user cannot be identified.
 #[derive(Debug, Error)]
 pub enum RootfsError {
-    /// A file is there but cannot be read.
+    /// A file exists but cannot be read.
     #[error("cannot read {file} of the root file system")]
     Read {
-        /// Which file.
+        /// The file.
         file: &'static str,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// No entry has the name.
+    /// There is no entry of this name.
     #[error("no user or group is called {0:?}")]
     Unknown(String),
 }
 
-/// A user as policies see one.
+/// A user in the form of requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// Number and name; the name is empty if no entry has the number.
+    /// Id and name; the name is empty if there is no entry of this id.
     pub user: IdName,
-    /// The primary group first, then those that list the user.
+    /// The primary group, then the groups that list the user.
     pub groups: Vec<IdName>,
     /// Four octal digits.
     pub umask: String,
@@ -46,7 +46,7 @@ pub struct Identity {
 
 /// Looks up `user`, which is an image's USER: `name`, `uid`, `name:group`, `uid:gid`; empty is root.
 ///
-/// Links in the root file system lead nowhere outside it.
+/// Links do not lead out of the root file system.
 ///
 /// # Errors
 /// A file cannot be read, or has no entry of that name.
@@ -107,7 +107,7 @@ pub fn identify(rootfs: &Path, user: &str) -> Result<Identity, RootfsError> {
     })
 }
 
-/// A file below `rootfs`; one that is missing is empty.
+/// A file below `rootfs`; a missing one is empty.
 fn read(rootfs: &Path, file: &'static str) -> Result<String, RootfsError> {
     let error = |errno: Errno| RootfsError::Read {
         file,

@@ -1,6 +1,6 @@
-//! Signs a fragment or a trust list: COSE_Sign1 with the signer's chain, as guests verify it.
+//! Signing of fragments and trust lists: COSE_Sign1 with the signer's chain.
 //!
-//! Keys are ECDSA on P-256 or P-384 in PKCS #8. What is signed here is opened again before it is handed out.
+//! Keys are ECDSA on P-256 or P-384 in PKCS #8. The result is verified before it is returned.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -19,40 +19,40 @@ const X5CHAIN: i64 = 33;
 /// Content type of fragments.
 pub const FRAGMENT_TYPE: &str = "application/cose-x509+rego";
 
-/// Why nothing was signed.
+/// Why signing failed.
 #[derive(Debug, Error)]
 pub enum SignError {
     /// No PKCS #8 key on a supported curve.
-    #[error("the key is no unencrypted PKCS #8 key on P-256 or P-384 (openssl pkcs8 -topk8 -nocrypt converts others)")]
+    #[error("the key is not an unencrypted PKCS #8 key on P-256 or P-384 (openssl pkcs8 -topk8 -nocrypt converts others)")]
     Key,
     /// No PEM certificates.
-    #[error("the chain holds no PEM certificates")]
+    #[error("the chain has no PEM certificates")]
     Pem,
     /// Guests would refuse the chain.
-    #[error("the chain is not acceptable")]
+    #[error("the chain is not valid")]
     Chain(#[from] ChainError),
-    /// The signing failed.
+    /// The signature failed.
     #[error("cannot sign: {0}")]
     Signature(String),
     /// Guests would refuse the result.
-    #[error("what was signed would be refused")]
+    #[error("the signed message would be refused by guests")]
     Refused(#[source] BlobError),
 }
 
-/// Who signs what.
+/// Signer and claims.
 #[derive(Debug, Clone, Copy)]
 pub struct Signing<'a> {
     /// The leaf's private key, PEM.
     pub key: &'a str,
     /// The chain, PEM, leaf first.
     pub chain: &'a str,
-    /// `did:x509:…`; without it [`issuer_of`] the chain.
+    /// `did:x509:…`; default: [`issuer_of`] the chain.
     pub issuer: Option<&'a str>,
     /// Name of the fragment or trust list.
     pub feed: &'a str,
     /// Security version for the header; a trust list needs one.
     pub svn: Option<i64>,
-    /// What it is signed for: [`FRAGMENT_TYPE`] or another media type that guests know.
+    /// Content type: [`FRAGMENT_TYPE`] or another media type that guests support.
     pub content_type: &'a str,
 }
 
@@ -73,7 +73,7 @@ pub fn sign(payload: &[u8], signing: &Signing<'_>) -> Result<Vec<u8>, SignError>
         .content_type(signing.content_type.to_owned())
         .value(X5CHAIN, certificates);
     let (issuer, feed) = (Value::from(issuer), Value::from(signing.feed));
-    // The claims have a place for the security version; guests that know none read the two text headers.
+    // The security version is in the claims; older guests read issuer and feed from the two text headers.
     let header = match signing.svn {
         Some(svn) => {
             let claims = vec![
@@ -98,7 +98,7 @@ pub fn sign(payload: &[u8], signing: &Signing<'_>) -> Result<Vec<u8>, SignError>
 /// The DID of a chain: its last certificate's fingerprint, and the leaf's common name if it has one.
 ///
 /// # Errors
-/// The chain is none.
+/// The text is not a chain.
 pub fn issuer_of(chain: &str) -> Result<String, SignError> {
     let chain = Chain::verify(&certificates(chain)?)?;
     let root = chain.authorities().last().ok_or(SignError::Pem)?;

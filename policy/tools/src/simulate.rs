@@ -1,7 +1,6 @@
-//! Requests in a file, judged in turn by a policy, with the engine and the base data that a guest has.
+//! Simulation: the engine decides on requests from a file in order, with the guest's base data.
 //!
-//! A file is a JSON array of `{"name": POINT, "input": DOCUMENT}`, the documents being those that rules see. What one
-//! decision changes, the next ones see.
+//! A file is a JSON array of `{"name": POINT, "input": DOCUMENT}` with input documents of Rego. Changes of the policy's state are kept.
 
 use std::path::Path;
 
@@ -13,16 +12,16 @@ use thiserror::Error;
 
 /// Largest file of commands in bytes.
 pub const MAX_COMMANDS_BYTES: u64 = 64 << 20;
-/// Most commands of one file.
+/// Maximum number of commands of one file.
 pub const MAX_COMMANDS: usize = 100_000;
 
-/// Why nothing was simulated.
+/// Why the simulation failed.
 #[derive(Debug, Error)]
 pub enum SimulateError {
-    /// A guest would not start with this policy.
+    /// The policy does not load.
     #[error("the policy does not load")]
     Policy(#[from] policy::PolicyError),
-    /// The commands are not of the documented form.
+    /// The commands do not have the documented form.
     #[error("the commands are not an array of {{\"name\", \"input\"}}")]
     Commands(#[source] serde_json::Error),
     /// Too many commands.
@@ -35,7 +34,7 @@ pub enum SimulateError {
         index: usize,
         /// The file.
         path: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: Box<crate::GenerateError>,
     },
@@ -47,11 +46,11 @@ pub enum SimulateError {
 pub struct Command {
     /// The enforcement point.
     pub name: String,
-    /// What its rule sees.
+    /// The input document.
     pub input: Value,
 }
 
-/// What became of a request.
+/// The decision on a request.
 #[derive(Debug, Clone, Serialize)]
 pub struct Outcome {
     /// Its place in the file, from 0.
@@ -66,18 +65,18 @@ pub struct Outcome {
     /// The policy's reasons, if it denies.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<String>,
-    /// The denial in plain words.
+    /// The sentence of the denial.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sentence: Option<String>,
-    /// What a caller would see.
+    /// The whole text of the denial.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
 
-/// Reads commands.
+/// Parses commands.
 ///
 /// # Errors
-/// They are not of the documented form, or too many.
+/// They do not have the documented form, or there are too many.
 pub fn read_commands(json: &str) -> Result<Vec<Command>, SimulateError> {
     let commands: Vec<Command> = serde_json::from_str(json).map_err(SimulateError::Commands)?;
     if commands.len() > MAX_COMMANDS {
@@ -86,8 +85,8 @@ pub fn read_commands(json: &str) -> Result<Vec<Command>, SimulateError> {
     Ok(commands)
 }
 
-/// Judges `commands` in turn under `policy`. Fragments (`input.local_path` of `load_fragment`) are looked for as they are
-/// named, then relative to `base_dir`. `default_mounts` are allowed to every container, as a guest's network files are.
+/// Decides on `commands` in order under `policy`. The path of a fragment (`input.local_path` of `load_fragment`) is tried as it is, then
+/// relative to `base_dir`. `default_mounts` are allowed for every container, as a guest's network files are.
 ///
 /// # Errors
 /// The policy does not load, or a fragment's file cannot be read.
@@ -133,7 +132,7 @@ pub fn simulate(
 }
 
 fn fragment_text(index: usize, path: &str, base_dir: &Path) -> Result<String, SimulateError> {
-    let read = |path: &Path| crate::source::read(path, policy_fragment::MAX_REGO_BYTES as u64);
+    let read = |path: &Path| crate::file::read(path, policy_fragment::MAX_REGO_BYTES as u64);
     let bytes = read(Path::new(path)).or_else(|_| read(&base_dir.join(path)));
     let bytes = bytes.map_err(|source| SimulateError::Fragment {
         index,
@@ -143,7 +142,7 @@ fn fragment_text(index: usize, path: &str, base_dir: &Path) -> Result<String, Si
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Loads a fragment as the guest does. Who signed it, and which receipts hold, is taken from the request.
+/// Loads a fragment as the guest does. Issuer and receipts are taken from the request without verification.
 fn load_fragment(enforcer: &mut Enforcer, input: &Value, text: String) -> Result<Map<String, Value>, policy::Denied> {
     let named = |key: &str| input[key].as_str().unwrap_or_default().to_owned();
     let receipts = input["receipts"].as_array().into_iter().flatten();
@@ -173,7 +172,7 @@ mod tests {
         unmount_device := data.framework.unmount_device\nreason := data.framework.reason\n";
 
     #[test]
-    fn requests_are_judged_in_turn_and_fragments_are_loaded() {
+    fn requests_are_decided_in_order_and_fragments_are_loaded() {
         let directory = tempfile::tempdir().unwrap();
         let config = crate::Config::from_toml(&format!("[[container]]\nlayers = [\"{}\"]\ncommand = [\"sh\"]\n", "ab".repeat(32))).unwrap();
         let fragment = crate::generate_fragment(&config, "app", "1", Path::new("")).unwrap();

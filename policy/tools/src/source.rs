@@ -1,15 +1,14 @@
-//! Where layers come from: an OCI layout, layer files, or hashes given as such.
+//! Sources of layers: an OCI layout, layer files, or root hashes.
 
 use std::fs::File;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use oci::{ImageConfig, OciLayout};
 
 use crate::GenerateError;
 use crate::config::Container;
 
-/// What an image contributes to a container.
+/// The layers of a container, and the configuration of its image.
 #[derive(Debug, Default)]
 pub(crate) struct Source {
     /// Root hashes, bottom layer first.
@@ -20,7 +19,7 @@ pub(crate) struct Source {
     pub(crate) has_image: bool,
 }
 
-/// Finds a container's layers and its image's defaults.
+/// Reads a container's layers and its image's configuration.
 pub(crate) fn find(container: &Container, place: &str, base_dir: &Path) -> Result<Source, GenerateError> {
     let field = |problem: &str| GenerateError::Field {
         place: place.to_owned(),
@@ -83,22 +82,4 @@ fn hash(path: &Path) -> Result<layer::Converted, GenerateError> {
         path: path.to_owned(),
         source,
     })
-}
-
-/// Reads a whole file of at most `max_bytes`.
-pub(crate) fn read(path: &Path, max_bytes: u64) -> Result<Vec<u8>, GenerateError> {
-    let error = |source| GenerateError::Read {
-        path: PathBuf::from(path),
-        source,
-    };
-    let file = File::open(path).map_err(error)?;
-    let mut bytes = Vec::new();
-    file.take(max_bytes + 1).read_to_end(&mut bytes).map_err(error)?;
-    if bytes.len() as u64 > max_bytes {
-        return Err(error(std::io::Error::new(
-            std::io::ErrorKind::FileTooLarge,
-            format!("larger than {max_bytes} bytes"),
-        )));
-    }
-    Ok(bytes)
 }

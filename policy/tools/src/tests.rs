@@ -85,7 +85,7 @@ fn mounts_become_constraints() {
 }
 
 #[test]
-fn what_cannot_be_meant_is_refused() {
+fn contradictory_fields_are_refused() {
     let container = format!("[[container]]\nlayers = [\"{LAYER_A}\"]\n");
     for (config, message) in [
         ("comand = 1".to_owned(), "unknown field"),
@@ -118,7 +118,7 @@ fn allow_all_alone_is_the_open_door() {
 }
 
 #[test]
-fn an_image_brings_layers_and_defaults() {
+fn an_image_gives_layers_and_defaults() {
     let directory = tempfile::tempdir().unwrap();
     let layout = directory.path().join("app");
     let diff_id = layout_with_one_layer(&layout);
@@ -136,7 +136,7 @@ fn an_image_brings_layers_and_defaults() {
     );
     assert!(text.contains(r#""working_dir": "/srv""#), "{text}");
 
-    // A layer that is not the one the image names is found out.
+    // A layer that differs from the image's digest is refused.
     let blob = layout.join("blobs/sha256").join(diff_id);
     std::fs::write(&blob, tar_with("other")).unwrap();
     let error = generate(&Config::from_toml(config).unwrap(), directory.path()).unwrap_err();
@@ -189,7 +189,7 @@ fn layer_digest(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn json_says_the_same_as_toml() {
+fn json_and_toml_are_equivalent() {
     let toml = format!("[[container]]\nlayers = [\"{LAYER_A}\"]\ncommand = [\"sh\"]\n");
     let json = format!(r#"{{"container": [{{"layers": ["{LAYER_A}"], "command": ["sh"]}}]}}"#);
     assert_eq!(Config::from_json(&json).unwrap(), Config::from_toml(&toml).unwrap());

@@ -1,4 +1,4 @@
-//! The specification that `ctr run` makes of an image, judged under the policy generated for that image.
+//! The spec that `ctr run` makes of an image, under the policy generated for that image.
 
 use std::path::Path;
 
@@ -45,7 +45,7 @@ fn texts(list: &[&str]) -> Vec<String> {
     list.iter().map(|text| (*text).to_owned()).collect()
 }
 
-/// What containerd's `oci.WithDefaultSpec` mounts.
+/// Mounts of containerd's `oci.WithDefaultSpec`.
 fn default_mounts() -> Vec<Mount> {
     [
         ("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"][..]),
@@ -76,7 +76,7 @@ fn default_mounts() -> Vec<Mount> {
     .collect()
 }
 
-/// What containerd's `defaultUnixCaps` gives.
+/// Capabilities of containerd's `defaultUnixCaps`.
 fn default_capabilities() -> Capabilities {
     let names = texts(&[
         "CAP_CHOWN",
@@ -160,7 +160,7 @@ fn overlay(order: &[usize]) -> MountOverlay {
     }
 }
 
-/// Layers and overlay in place.
+/// An enforcer with layers and overlay mounted.
 fn prepared() -> Enforcer {
     let mut enforcer = enforcer();
     mount_layers(&mut enforcer);

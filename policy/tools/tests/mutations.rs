@@ -17,9 +17,9 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
-/// Configurations tried.
+/// Number of generated configurations.
 const CASES: u32 = 200;
-/// Where node agents cut an event.
+/// Length at which kubelet truncates a message.
 const CUT_BYTES: usize = 1024;
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -35,7 +35,7 @@ fn command() -> impl Strategy<Value = Vec<String>> {
     vec(word(), 1..4)
 }
 
-/// Rules and, at the same place, an entry that each accepts.
+/// Rules, and for each an entry that it accepts.
 fn env_rules() -> impl Strategy<Value = Vec<EnvRule>> {
     vec((0..3, any::<bool>(), "[a-z0-9=/]{0,8}"), 0..4).prop_map(|kinds| {
         let rules = kinds.into_iter().enumerate().map(|(index, (kind, required, value))| match kind {
@@ -247,7 +247,7 @@ fn exec(container: &Container, process: &ExecProcess) -> ExecInContainer {
     }
 }
 
-/// Each change of one field of the request, and the policy's name of the field.
+/// Requests with one changed field, each with the policy's name of the field.
 fn changed_creations(container: &Container) -> Vec<(&'static str, CreateContainer)> {
     let base = request(container);
     let mut changes: Vec<(&'static str, CreateContainer)> = Vec::new();
@@ -361,7 +361,7 @@ impl Judge {
         }
     }
 
-    /// Denied, and explained by `field`, even if the message is cut.
+    /// Checks that the request is denied and explained by `field`, even if the message is cut.
     fn denied<A: Action>(&mut self, field: &str, action: A) {
         let denied = match self.enforcer.enforce(action) {
             Ok(_) => panic!("a change of {field} is allowed"),

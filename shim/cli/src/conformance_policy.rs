@@ -5,12 +5,12 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-/// Replays every scenario of `file`, one a line; returns how many passed and how many failed.
+/// Replays every scenario of `file`, one a line, plain or compressed with zstd; returns how many passed and how many failed.
 pub fn run(file: &Path) -> Result<(usize, usize)> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let text = policy_conformance::read(file).with_context(|| format!("cannot read {}", file.display()))?;
     let (mut passed, mut failed) = (0, 0);
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
-        match ::policy::conformance::replay(line) {
+        match policy_conformance::replay(line) {
             Ok(()) => passed += 1,
             Err(failure) => {
                 failed += 1;

@@ -9,7 +9,7 @@ fn parse(conditions: &str) -> Result<Vec<Condition>, DidError> {
 }
 
 #[test]
-fn every_kind_of_condition_is_read() {
+fn every_kind_of_condition_is_parsed() {
     let conditions = parse(
         "::subject:CN:Test%20Leaf+1:O:100%25:2.5.4.97:x::san:email:a%40b::eku:1.3.6.1.5.5.7.3.3::fulcio-issuer:token.actions.example",
     );
@@ -38,7 +38,7 @@ fn the_fingerprint_has_the_length_of_its_algorithm() {
 }
 
 #[test]
-fn what_is_not_the_syntax_is_refused() {
+fn invalid_syntax_is_refused() {
     assert_eq!(parse(""), Err(DidError::Conditions));
     assert_eq!(parse(&"::eku:1.2".repeat(33)), Err(DidError::Conditions));
     assert_eq!(

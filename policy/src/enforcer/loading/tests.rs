@@ -58,7 +58,7 @@ fn a_namespace_is_in_use_once_its_load_is_committed() {
 }
 
 #[test]
-fn a_load_that_fails_leaves_the_fragment_in_use() {
+fn a_failed_load_keeps_the_fragment_in_use() {
     let mut enforcer = enforcer("");
     load(&mut enforcer, fragment("one", &text("app", 1, true))).unwrap();
     for broken in [
@@ -93,7 +93,7 @@ fn no_fragment_shadows_the_engine_s_data() {
 }
 
 #[test]
-fn a_strict_policy_never_goes_back() {
+fn a_strict_policy_refuses_an_older_fragment() {
     let mut strict = enforcer("strict := true");
     load(&mut strict, fragment("one", &text("app", 3, true))).unwrap();
     let denied = load(&mut strict, fragment("one", &text("app", 2, false))).unwrap_err();
@@ -115,7 +115,7 @@ fn trust_list(key: &[u8]) -> LoadTransparencyTrustList {
 }
 
 #[test]
-fn receipts_count_when_a_trust_list_vouches_for_their_key() {
+fn receipts_count_if_a_trust_list_has_their_key() {
     let mut enforcer = enforcer("");
     let proven = |enforcer: &Enforcer, ledger: &str| {
         let claims = [(ledger.to_owned(), ())];
@@ -137,7 +137,7 @@ fn receipts_count_when_a_trust_list_vouches_for_their_key() {
 }
 
 #[test]
-fn a_strict_policy_asks_for_receipts_where_it_takes_the_text() {
+fn a_strict_policy_requires_receipts_with_the_rules_loaded() {
     // The first answers while only the header is known, the second where the text says svn 1.
     let two = r#"fragments := [
     {"issuer": "did:a", "feed": "both", "minimum_svn": "5", "includes": ["namespace"]},

@@ -1,22 +1,22 @@
-//! Patterns that do not mean what they seem to.
+//! Checks of patterns: invalid and ambiguous ones.
 
 use policy::check_pattern;
 
-use super::Notebook;
+use super::Reporter;
 
-/// Looks at a pattern of strategy `re2`.
-pub(super) fn look(field: &str, pattern: &str, book: &mut Notebook<'_>) {
+/// Checks a pattern of strategy `re2`.
+pub(super) fn check(field: &str, pattern: &str, report: &mut Reporter<'_>) {
     if let Err(error) = check_pattern(pattern) {
-        book.error(field, format!("pattern {pattern:?} never matches: {error}"));
-    } else if !book.strict && has_bare_alternation(pattern) {
-        book.warning(
+        report.error(field, format!("pattern {pattern:?} never matches: {error}"));
+    } else if !report.strict && has_bare_alternation(pattern) {
+        report.warning(
             field,
             format!("pattern {pattern:?} is anchored as a whole, its alternatives are not; write ({pattern})"),
         );
     }
 }
 
-/// Whether a `|` stands outside every group: `a|b` is judged as `^a|b$`, which accepts `a…` and `…b`.
+/// Whether there is a `|` outside groups: `a|b` is matched as `^a|b$`, which accepts `a…` and `…b`.
 fn has_bare_alternation(pattern: &str) -> bool {
     let mut characters = pattern.chars().peekable();
     let (mut depth, mut class, mut literal) = (0usize, false, false);
@@ -28,7 +28,7 @@ fn has_bare_alternation(pattern: &str) -> bool {
             ']' => class = false,
             '[' if !class => {
                 class = true;
-                // A bracket right after the opening, or after its caret, is a member.
+                // A bracket right after the opening bracket or its caret is a literal.
                 characters.next_if_eq(&'^');
                 characters.next_if_eq(&']');
             }

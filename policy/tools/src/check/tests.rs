@@ -18,13 +18,13 @@ fn findings(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn what_the_tool_makes_has_no_faults() {
+fn generated_policies_have_no_findings() {
     assert_eq!(findings(&base()), Vec::<String>::new());
     assert_eq!(findings(::policy::OPEN_DOOR), Vec::<String>::new());
 }
 
 #[test]
-fn each_fault_is_found_where_it_is() {
+fn each_fault_is_found_in_its_place() {
     let base = base();
     for (from, to, finding) in [
         (
@@ -85,7 +85,7 @@ fn each_fault_is_found_where_it_is() {
         (
             "\"signals\": [15]",
             "\"signals\": [99]",
-            "error: container 1 signals: 99 is no signal",
+            "error: container 1 signals: 99 is not a signal",
         ),
         (
             "\"capabilities\": null",
@@ -95,7 +95,7 @@ fn each_fault_is_found_where_it_is() {
         (
             "containers := [",
             "fragments := [{\"issuer\":\"did:web:x\",\"feed\":\"f\",\"minimum_svn\":\"x\",\"includes\":[\"container\"]}]\ncontainers := [",
-            "error: fragment 1 issuer: no fragment can be signed by it",
+            "error: fragment 1 issuer: no fragment can have this issuer",
         ),
     ] {
         assert!(base.contains(from), "{from}");
@@ -105,7 +105,7 @@ fn each_fault_is_found_where_it_is() {
 }
 
 #[test]
-fn containers_that_differ_in_stdio_alone_shut_each_other_out() {
+fn containers_that_differ_only_in_stdio_are_reported() {
     let layer = "ab".repeat(32);
     let container = format!("[[container]]\nlayers = [\"{layer}\"]\ncommand = [\"sh\"]\n");
     let found = findings(&policy(&format!("{container}{container}allow_stdio_access = true\n")));

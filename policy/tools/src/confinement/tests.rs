@@ -43,7 +43,7 @@ fn id() -> ContainerId {
     ContainerId::new("app")
 }
 
-/// With the container's root file system mounted.
+/// An enforcer with the container's root file system mounted.
 fn mounted() -> Enforcer {
     let mut enforcer = enforcer();
     let mount = MountDevice::new("/run/mounts/scsi/m0", RootHash::new(&[1; 32]));
@@ -155,7 +155,7 @@ fn json_says_the_same() {
 }
 
 #[test]
-fn without_the_version_a_policy_is_what_it_was_and_the_keys_are_refused() {
+fn without_casemate_version_the_policy_is_unchanged_and_the_keys_are_refused() {
     let plain = |keys: &str| {
         format!(
             "[[container]]\nlayers = [\"{}\"]\ncommand = [\"app\"]\n{keys}",
@@ -182,14 +182,14 @@ fn without_the_version_a_policy_is_what_it_was_and_the_keys_are_refused() {
 }
 
 #[test]
-fn values_that_mean_nothing_are_named() {
+fn invalid_values_are_named() {
     for (from, to, expected) in [
-        ("\"1.0.0\"", "\"2.0.0\"", "casemate_version: \"2.0.0\" is not known"),
+        ("\"1.0.0\"", "\"2.0.0\"", "casemate_version: \"2.0.0\" is not supported"),
         ("[\"/proc/kcore\"]", "[\"proc\"]", "masked_paths: \"proc\" is not absolute"),
         ("[\"network\"]", "[\"mount\"]", "pod_namespaces: \"mount\""),
-        ("RLIMIT_NOFILE", "NOFILE", "rlimit: \"NOFILE\" is no resource"),
+        ("RLIMIT_NOFILE", "NOFILE", "rlimit: \"NOFILE\" is not a resource"),
         ("\"unlimited\"", "1", "rlimit RLIMIT_NOFILE: soft is above hard"),
-        ("8080", "0", "forwarded_ports: 0 is no port"),
+        ("8080", "0", "forwarded_ports: 0 is not a port"),
         ("\"re2\"", "\"id\"", "network 1: rule"),
         ("[0-9.]+", "[0-9.+", "network 1: pattern"),
     ] {

@@ -1,4 +1,4 @@
-//! One container of a policy held against one request: which fields differ, and how.
+//! Comparison of a request with a container of the policy.
 
 use policy::matches_pattern;
 use serde_json::{Value, json};
@@ -7,12 +7,12 @@ use super::mounts;
 use super::{Difference, texts};
 use crate::Document;
 
-/// Stands for an environment value that a denial does not show.
+/// Replaces environment values in a denial.
 const REDACTED: &str = "<<redacted>>";
 /// The five capability sets.
 const SETS: [&str; 5] = ["bounding", "effective", "inheritable", "permitted", "ambient"];
 
-/// A request, and what the policy's reasons say of it.
+/// A denied request and the policy's reasons.
 pub(crate) struct Request<'a> {
     pub(crate) input: &'a Value,
     pub(crate) reasons: &'a [&'a str],
@@ -20,7 +20,7 @@ pub(crate) struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// The names that a reason lists after `head`, if the reason is there.
+    /// The names that the reason beginning with `head` lists, if there is one.
     fn listed(&self, head: &str) -> Option<Vec<&str>> {
         let list = self.reasons.iter().find_map(|reason| reason.strip_prefix(head)?.strip_prefix(": "));
         list.map(|list| list.split(',').collect())
@@ -36,7 +36,7 @@ impl Request<'_> {
         found.extend(self.command(&container["command"]));
         found.extend(self.env(&container["env_rules"]));
         found.extend(self.equal("working_dir", "workingDir", container));
-        // Where the policy gives reasons, mounts that it does not name are not to blame: a guest allows some of its own.
+        // If the policy gives reasons, mounts that it does not name are allowed: some are the guest's own.
         let refused = self.listed("invalid mount list").or((!self.reasons.is_empty()).then(Vec::new));
         found.extend(mounts::differences(self.input, container, refused.as_deref()));
         if self.input["privileged"] == true && container["allow_elevated"] != true {
@@ -77,7 +77,7 @@ impl Request<'_> {
         found.extend(self.equal("working_dir", "workingDir", container));
         found.extend(self.no_new_privileges(container));
         found.extend(self.user(container));
-        // Whether the container runs privileged is not in the request; either default will do.
+        // The request does not say whether the container is privileged; both defaults are accepted.
         let sets = [false, true].map(|privileged| self.capabilities(container, privileged));
         found.extend(sets.into_iter().min_by_key(Vec::len).unwrap_or_default());
         found
@@ -213,7 +213,7 @@ impl Request<'_> {
         found
     }
 
-    /// Variables that no rule accepts, and rules that no variable satisfies. Names are all that a denial shows.
+    /// Variables that no rule accepts, and rules that no variable satisfies. A denial has only the names of variables.
     fn env(&self, rules: &Value) -> Vec<Difference> {
         let rules: Vec<&Value> = rules.as_array().into_iter().flatten().collect();
         let entries = texts(&self.input["envList"]);
@@ -260,7 +260,7 @@ impl Request<'_> {
     }
 }
 
-/// Whether two commands are the same as far as the denial shows the arguments asked for.
+/// Whether two commands are equal, except for redacted arguments.
 fn same_command(asked: &Value, allowed: &Value) -> bool {
     let (Some(asked), Some(allowed)) = (asked.as_array(), allowed.as_array()) else {
         return false;
@@ -276,7 +276,7 @@ fn name_of(entry: &str) -> &str {
     entry.split_once('=').map_or(entry, |(name, _)| name)
 }
 
-/// Whether a rule accepts an entry; of an entry without its value, whether it may.
+/// Whether a rule accepts an entry, or may accept it if its value is redacted.
 fn fits(rule: &Value, entry: &str) -> bool {
     let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
     let hidden = value == REDACTED;
@@ -284,7 +284,7 @@ fn fits(rule: &Value, entry: &str) -> bool {
         return match (hidden, pattern.split_once('=')) {
             (false, _) => matches(strategy, pattern, entry),
             (true, Some((pattern, _))) => matches(strategy, pattern.trim_start_matches('^'), name),
-            // A pattern that does not show where the name ends may mean any name.
+            // A pattern without a recognisable end of the name may match any name.
             (true, None) => strategy == "re2",
         };
     }

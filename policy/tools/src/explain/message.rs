@@ -1,4 +1,4 @@
-//! What is left of a denial in an error text: its plain sentence, and its decision document, whole or cut short.
+//! Parsing of a denial in an error text: its sentence, and its decision document, whole or cut short.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -7,19 +7,19 @@ use serde_json::Value;
 const MARK_BEGIN: &str = "policyDecision< ";
 const SENTENCE_BEGIN: &str = "denied by policy: ";
 const RULE_BEGIN: &str = " (rule ";
-/// Places tried for the end of a document that is cut short.
+/// Maximum number of positions that are tried as the end of a cut document.
 const MAX_ATTEMPTS: usize = 256;
 
-/// A denial as far as the text still holds it.
+/// The parts of a denial in a text.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Message {
-    /// The sentence in plain words.
+    /// The sentence.
     pub(crate) sentence: Option<String>,
     /// The enforcement point.
     pub(crate) rule: Option<String>,
-    /// The decision document; null if nothing of it is left.
+    /// The decision document; null if there is none.
     pub(crate) decision: Value,
-    /// Whether the document's end is missing.
+    /// Whether the document is cut short.
     pub(crate) cut: bool,
 }
 
@@ -50,7 +50,7 @@ impl Message {
         }
     }
 
-    /// Nothing of a denial is in the text.
+    /// Whether the text has no denial.
     pub(crate) fn is_empty(&self) -> bool {
         self.sentence.is_none() && self.decision.is_null()
     }
@@ -62,7 +62,7 @@ impl Message {
     }
 }
 
-/// Existing guests say no rule in words, but each has a prefix of its own.
+/// The rule by the error prefix of hcsshim, whose messages have no sentence.
 fn guess(head: &str) -> Option<String> {
     let prefixes = [
         ("container creation denied due to policy", "create_container"),
@@ -81,7 +81,7 @@ fn guess(head: &str) -> Option<String> {
     found.map(|(_, rule)| (*rule).to_owned())
 }
 
-/// The document at the beginning of `text`, and whether its end is missing.
+/// The document at the beginning of `text`, and whether it is cut short.
 fn document(text: &str) -> (Value, bool) {
     let end = text
         .find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=')))
@@ -95,7 +95,7 @@ fn document(text: &str) -> (Value, bool) {
     (repaired(&String::from_utf8_lossy(&bytes)), true)
 }
 
-/// What can be read of a JSON object whose end is missing: its elements up to the last one that is whole.
+/// The part of a cut JSON object up to its last complete element.
 fn repaired(text: &str) -> Value {
     let mut open: Vec<char> = Vec::new();
     let mut places: Vec<(usize, String)> = Vec::new();

@@ -1,4 +1,4 @@
-//! The mounts of a request held against those that a container may have.
+//! Comparison of the mounts of a request with those that a container may have.
 
 use policy::matches_pattern;
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ pub(crate) fn differences(input: &Value, container: &Value, refused: Option<&[&s
     let mut found = Vec::new();
     for mount in input["mounts"].as_array().into_iter().flatten() {
         let destination = mount["destination"].as_str().unwrap_or_default();
-        // The guest's own network files are no part of the policy; of them only the guest's word counts.
+        // The guest's own network files are not in the policy, so only mounts that the policy names are reported.
         let named = refused.is_some_and(|destinations| destinations.contains(&destination));
         let accepted = constraints
             .iter()
@@ -78,15 +78,15 @@ fn source_fits(mount: &Value, constraint: &Value, input: &Value) -> bool {
     let expanded = expanded("sandbox://", "sandboxDir").or_else(|| expanded("hugepages://", "hugePagesDir"));
     match expanded {
         Some(pattern) => matches_pattern(&pattern, asked).unwrap_or(false),
-        // Which host directories are mounted, only the guest knows.
+        // Only the guest knows the mounted host directories.
         None if pattern.starts_with("plan9://") => asked.contains("/mounts/m"),
-        // A cut message may lack the directory that the prefix stands for.
+        // A cut message may lack the directory of the prefix.
         None if pattern.starts_with("sandbox://") || pattern.starts_with("hugepages://") => true,
         None => asked == pattern,
     }
 }
 
-/// The one mount that a pod's own container may have beside the list.
+/// The one mount that the pause container may have in addition to the list.
 fn is_sandbox_sysfs(input: &Value, mount: &Value) -> bool {
     let options = texts(&mount["options"]);
     input["isSandboxContainer"] == true

@@ -1,12 +1,12 @@
-//! Policies that another tool wrote, read as data and written again: byte for byte the same.
+//! Policies of hcsshim's tool, parsed and written again, are identical.
 
 use super::*;
+use serde_json::Value;
+
 use crate::Document;
 use crate::confinement::Confinement;
-use crate::container::{PolicyEnvRule, PolicyExecProcess, PolicyIdName, PolicyMount};
-
-/// Recorded policies, one scenario a line; those of the tool's own making are told by their beginning and their end.
-const RECORDED: &str = include_str!("../../../vectors/decisions.jsonl");
+use crate::container::{PolicyEnvRule, PolicyExecProcess, PolicyMount};
+use crate::rule::PolicyIdName;
 
 fn texts(value: &Value) -> Vec<String> {
     value
@@ -30,7 +30,7 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap().to_owned()
 }
 
-/// Words of the policy are static where they are written.
+/// The policy's words are static strings in the writer.
 fn word(value: &Value) -> &'static str {
     Box::leak(text(value).into_boxed_str())
 }
@@ -154,17 +154,15 @@ fn written_again(document: &Document) -> String {
 #[test]
 fn recorded_policies_are_written_byte_for_byte() {
     let begin = format!("package policy\n\napi_version := \"{API_VERSION}\"\nframework_version := \"{FRAMEWORK_VERSION}\"\n\n");
-    // Whoever has more recordings may name them.
-    let more = std::env::var("CASEMATE_POLICY_VECTORS")
-        .ok()
-        .map(|path| std::fs::read_to_string(path).unwrap());
+    let recorded = policy_conformance::read(policy_conformance::VECTORS.as_ref()).unwrap();
     let mut compared = 0;
-    for line in more.as_deref().unwrap_or(RECORDED).lines() {
+    for line in recorded.lines() {
         let scenario: Value = serde_json::from_str(line).unwrap();
         let recorded = scenario["policy"].as_str().unwrap();
         let name = scenario["name"].as_str().unwrap();
+        // Policies that hcsshim's tool generated begin and end like this.
         let whole = recorded.starts_with(&begin) && recorded.ends_with("\nreason := data.framework.reason\n");
-        // Policies of these families were altered by hand after the tool wrote them.
+        // Policies of these families were edited after the tool generated them.
         let altered = ["api-rule-missing", "custom", "fragment", "malformed", "platform"]
             .iter()
             .any(|family| name.starts_with(family));

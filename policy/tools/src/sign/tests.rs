@@ -34,7 +34,7 @@ fn a_signed_fragment_opens_and_shows_its_signer() {
 }
 
 #[test]
-fn what_a_guest_would_refuse_is_not_signed() {
+fn an_invalid_message_is_not_signed() {
     let refused = |signing: Signing<'_>| sign(REGO, &signing).unwrap_err();
     let wrong_key = Signing {
         key: include_str!("../../fixtures/p384.key"),
@@ -65,6 +65,6 @@ fn what_a_guest_would_refuse_is_not_signed() {
         }),
         SignError::Pem
     ));
-    // The right use is bound by the signature.
+    // The signature covers the content type.
     assert!(TrustList::open(&sign(REGO, &signing()).unwrap()).is_err());
 }

@@ -1,4 +1,4 @@
-//! Policies of any size, and the requests about one of their containers.
+//! Policies of any size, and requests for one of their containers.
 
 use std::fmt::Write as _;
 
@@ -9,14 +9,14 @@ use serde_json::json;
 /// Layers of a container.
 pub const LAYERS: usize = 4;
 
-/// The layer of a container; with shared layers they all have the first one's.
+/// A layer of a container; shared layers are those of the first container.
 fn layer(container: usize, index: usize, shared: bool) -> [u8; 32] {
     let mut hash = [index as u8 + 1; 32];
     hash[..8].copy_from_slice(&(if shared { 0 } else { container as u64 }).to_be_bytes());
     hash
 }
 
-/// Valid containers with environment rules, mounts and processes, as tools write them.
+/// A policy of containers with environment rules, mounts and exec processes, in the form of generated policies.
 pub fn policy(size: usize, shared: bool) -> String {
     let mut text = String::from("package policy\n\napi_version := \"0.12.0\"\nframework_version := \"0.5.0\"\n\ncontainers := [\n");
     for container in 0..size {
@@ -61,12 +61,12 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Where a layer is mounted.
+/// Mount point of a layer.
 fn target(index: usize) -> String {
     format!("/run/mounts/scsi/m{index}")
 }
 
-/// The requests about one container.
+/// Requests for one container.
 pub struct Requests {
     pub container: usize,
     pub shared: bool,

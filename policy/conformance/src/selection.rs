@@ -1,18 +1,17 @@
-//! Policies as other tools hand them over: base64, with the name of an enforcer.
+//! The choice of an enforcer as hcsshim makes it: by name, for a policy in base64.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use policy::{Enforcer, OPEN_DOOR, PolicyError};
 use thiserror::Error;
 
-use crate::{Enforcer, OPEN_DOOR, PolicyError};
-
-/// Why no enforcer could be made.
+/// Why there is no enforcer.
 #[derive(Debug, Error)]
-pub enum SelectionError {
+pub(crate) enum SelectionError {
     /// No enforcer of this name exists.
     #[error("unknown enforcer: {0:?}")]
     Unknown(String),
-    /// Only an absent policy opens the door.
+    /// The open-door enforcer takes no policy.
     #[error("Invalid policy for open-door enforcer")]
     NotEmpty,
     /// The policy is not base64.
@@ -21,7 +20,7 @@ pub enum SelectionError {
     /// The policy is not UTF-8 text.
     #[error("error creating Rego policy: rego compilation failed: the policy is not UTF-8")]
     NotText,
-    /// The policy is no policy.
+    /// The text is not a policy.
     #[error(transparent)]
     Policy(#[from] PolicyError),
 }
@@ -30,7 +29,7 @@ pub enum SelectionError {
 ///
 /// # Errors
 /// The name is unknown or does not fit the policy, or the policy cannot be loaded.
-pub fn select(enforcer: &str, policy_base64: &str) -> Result<Enforcer, SelectionError> {
+pub(crate) fn select(enforcer: &str, policy_base64: &str) -> Result<Enforcer, SelectionError> {
     match (enforcer, policy_base64.is_empty()) {
         ("" | "open_door", true) => Ok(Enforcer::new(OPEN_DOOR)?),
         ("open_door", false) => Err(SelectionError::NotEmpty),

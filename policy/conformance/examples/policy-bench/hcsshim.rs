@@ -1,7 +1,7 @@
-//! What the reference enforcer (hcsshim 7c9ff7f, Go 1.27) takes for the same decisions: medians in milliseconds over policies made
-//! like ours, measured in process on a cloud machine of two processors.
+//! Times of hcsshim's enforcer (hcsshim 7c9ff7f, Go 1.27) for the same decisions: medians in milliseconds for policies of the same
+//! form, measured in process on a cloud machine with two processors.
 
-/// Names of the columns of both families; `create deny` asks for the reason as well.
+/// Columns of both tables; `create deny` includes the reason.
 pub const COLUMNS: &[&str] = &[
     "load",
     "mount_device (1st)",
@@ -13,14 +13,14 @@ pub const COLUMNS: &[&str] = &[
     "get_properties",
 ];
 
-/// Every container has layers of its own.
+/// Each container has its own layers.
 const DISTINCT: &[(usize, [f64; 8])] = &[
     (1, [83.7, 1.24, 0.68, 1.08, 4.43, 4.77, 3.27, 0.87]),
     (10, [95.4, 1.27, 0.67, 1.29, 3.78, 3.31, 2.96, 0.80]),
     (100, [181.8, 1.48, 0.82, 3.82, 4.54, 4.09, 2.81, 0.79]),
     (1000, [1229.0, 4.08, 3.15, 26.0, 3.60, 3.54, 2.22, 0.76]),
 ];
-/// All containers have the same layers, so that a decision has all of them to choose from. What was not measured is not a number.
+/// All containers have the same layers, so that all are candidates. NaN: not measured.
 const SHARED: &[(usize, [f64; 8])] = &[
     (1, [70.7, f64::NAN, f64::NAN, 0.82, 3.88, 3.48, 2.67, f64::NAN]),
     (10, [88.6, f64::NAN, f64::NAN, 1.95, 7.86, 9.80, 2.44, f64::NAN]),
@@ -28,8 +28,8 @@ const SHARED: &[(usize, [f64; 8])] = &[
     (1000, [1022.0, f64::NAN, f64::NAN, 101.0, 134.0, 414.0, 2.35, f64::NAN]),
 ];
 
-/// The reference's median for a column, where it was measured.
-pub fn reference(shared: bool, containers: usize, column: &str) -> Option<f64> {
+/// The median for a column, if it was measured.
+pub fn median(shared: bool, containers: usize, column: &str) -> Option<f64> {
     let column = COLUMNS.iter().position(|name| *name == column)?;
     let table = if shared { SHARED } else { DISTINCT };
     let (_, row) = table.iter().find(|(size, _)| *size == containers)?;

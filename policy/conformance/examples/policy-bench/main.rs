@@ -1,19 +1,18 @@
-//! Times of decisions by size of the policy, beside the straightforward use of the interpreter and beside the reference; `--json FILE`
-//! leaves rows for machines, `--quick` leaves the largest policies out. Processor time is what counts: other work on the machine
-//! does not stretch it.
+//! Times of decisions by size of the policy, compared with the naive engine and with hcsshim. `--json FILE` writes the rows to a file,
+//! `--quick` omits the largest policies. Processor time is measured, which other processes do not affect.
 
 #![forbid(unsafe_code)]
 
+mod hcsshim;
 mod memory;
 mod policy;
-mod reference;
 
 use std::time::Duration;
 
 use ::policy::Enforcer;
 use ::policy::action::{Action, GetProperties};
-use ::policy::naive::Naive;
 use nix::time::{ClockId, clock_gettime};
+use policy_conformance::Naive;
 use serde_json::{Value, json};
 
 use crate::policy::{LAYERS, Requests};
@@ -46,12 +45,12 @@ fn main() -> Result<(), Error> {
     Ok(())
 }
 
-/// Processor time this thread has used.
+/// Processor time of this thread.
 fn now() -> Result<Duration, Error> {
     Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
 }
 
-/// Processor time of `act` beside what it gives.
+/// The result of `act`, and its processor time.
 fn timed<T, E: Into<Error>>(act: impl FnOnce() -> Result<T, E>) -> Result<(T, Duration), Error> {
     let start = now()?;
     let result = act();
@@ -59,39 +58,39 @@ fn timed<T, E: Into<Error>>(act: impl FnOnce() -> Result<T, E>) -> Result<(T, Du
     Ok((result.map_err(Into::into)?, time))
 }
 
-/// What some rounds took.
+/// Sorted times of several rounds.
 struct Times(Vec<Duration>);
 
 impl Times {
-    /// Of `act`, which gives the time of what counts.
+    /// Times of `act`, which returns the time to count.
     fn of(rounds: usize, mut act: impl FnMut() -> Result<Duration, Error>) -> Result<Self, Error> {
         let mut times = (0..rounds).map(|_| act()).collect::<Result<Vec<_>, _>>()?;
         times.sort_unstable();
         Ok(Self(times))
     }
 
-    /// Milliseconds that so many percent of the rounds stayed within.
+    /// The percentile in milliseconds.
     fn percentile(&self, percent: usize) -> f64 {
         let index = (self.0.len() * percent / 100).min(self.0.len().saturating_sub(1));
         self.0.get(index).map_or(0.0, |time| time.as_secs_f64() * 1e3)
     }
 }
 
-/// Both ways to judge the same requests.
-struct Judges {
+/// Both engines for the same requests.
+struct Engines {
     ours: Enforcer,
     naive: Naive,
     rounds: usize,
     cells: Vec<Value>,
 }
 
-impl Judges {
+impl Engines {
     fn cell(&mut self, name: &str, ours: &Times, naive: &Times) {
         self.cells
             .push(json!({"name": name, "ms": ours.percentile(50), "p90_ms": ours.percentile(90), "naive_ms": naive.percentile(50)}));
     }
 
-    /// Times loading, and the first decision after it.
+    /// Measures the load, and the first decision after it.
     fn load(&mut self, text: &str, requests: &Requests) -> Result<(), Error> {
         let mut first = Vec::new();
         let ours = Times::of(self.rounds.div_ceil(2), || {
@@ -113,18 +112,18 @@ impl Judges {
         Ok(())
     }
 
-    /// Times a decision both ways, undone every time, and then makes it.
+    /// Measures a decision of both engines, rolled back each time, and then commits it.
     fn decide<A: Action + Clone>(&mut self, name: &str, action: &A, allowed: bool) -> Result<(), Error> {
         let input = serde_json::to_value(action)?;
         let ours = Times::of(self.rounds, || {
-            let asked = action.clone();
-            let (decision, time) = timed(|| Ok::<_, Error>(self.ours.enforce(asked).is_ok()))?;
+            let request = action.clone();
+            let (decision, time) = timed(|| Ok::<_, Error>(self.ours.enforce(request).is_ok()))?;
             assert_eq!(decision, allowed, "{name}");
             Ok(time)
         })?;
         let naive = Times::of(self.rounds.div_ceil(4), || {
-            let asked = input.clone();
-            let (decision, time) = timed(|| self.naive.enforce(A::POINT, asked, false))?;
+            let request = input.clone();
+            let (decision, time) = timed(|| self.naive.enforce(A::POINT, request, false))?;
             assert_eq!(decision, allowed, "{name}");
             Ok(time)
         })?;
@@ -145,7 +144,7 @@ impl Judges {
 fn row(containers: usize, shared: bool) -> Result<Value, Error> {
     let text = policy::policy(containers, shared);
     let memory = memory::of_policy(containers, shared)?;
-    let mut judges = Judges {
+    let mut engines = Engines {
         ours: Enforcer::new(&text)?,
         naive: Naive::new(&text)?,
         rounds: if containers >= LARGE { 7 } else { 20 },
@@ -155,21 +154,21 @@ fn row(containers: usize, shared: bool) -> Result<Value, Error> {
         container: containers - 1,
         shared,
     };
-    judges.load(&text, &requests)?;
-    judges.decide("mount_device", &requests.mount(0), true)?;
+    engines.load(&text, &requests)?;
+    engines.decide("mount_device", &requests.mount(0), true)?;
     for index in 1..LAYERS {
-        judges.make(&requests.mount(index))?;
+        engines.make(&requests.mount(index))?;
     }
-    judges.decide("mount_overlay", &requests.overlay(), true)?;
-    judges.decide("create deny (+reason)", &requests.create_denied(), false)?;
-    judges.decide("create_container", &requests.create(), true)?;
-    judges.decide("exec_in_container", &requests.exec(), true)?;
-    judges.decide("get_properties", &GetProperties {}, true)?;
+    engines.decide("mount_overlay", &requests.overlay(), true)?;
+    engines.decide("create deny (+reason)", &requests.create_denied(), false)?;
+    engines.decide("create_container", &requests.create(), true)?;
+    engines.decide("exec_in_container", &requests.exec(), true)?;
+    engines.decide("get_properties", &GetProperties {}, true)?;
     let mut cells = Vec::new();
-    for name in reference::COLUMNS {
-        let measured = judges.cells.iter().find(|cell| cell["name"] == *name);
+    for name in hcsshim::COLUMNS {
+        let measured = engines.cells.iter().find(|cell| cell["name"] == *name);
         let mut cell = measured.cloned().ok_or("a column was not measured")?;
-        if let Some(median) = reference::reference(shared, containers, name) {
+        if let Some(median) = hcsshim::median(shared, containers, name) {
             cell["reference_ms"] = median.into();
         }
         cells.push(cell);
@@ -178,14 +177,11 @@ fn row(containers: usize, shared: bool) -> Result<Value, Error> {
 }
 
 fn print(rows: &[Value], growth: &Value) {
-    println!("Median milliseconds: ours / straightforward use of the interpreter / the reference (Go, another machine)");
+    println!("Median milliseconds: engine / naive engine / hcsshim (Go, another machine)");
     for (title, shared) in [("DISTINCT", false), ("SHARED LAYERS", true)] {
         println!("\n{title}");
-        println!(
-            "| containers | policy KB | memory KiB (peak) | {} |",
-            reference::COLUMNS.join(" | ")
-        );
-        println!("|{}", "---|".repeat(reference::COLUMNS.len() + 3));
+        println!("| containers | policy KB | memory KiB (peak) | {} |", hcsshim::COLUMNS.join(" | "));
+        println!("|{}", "---|".repeat(hcsshim::COLUMNS.len() + 3));
         for row in rows.iter().filter(|row| row["shared"] == shared) {
             println!(
                 "| {} | {:.1} | {} ({}) | {} |",

@@ -1,17 +1,16 @@
-//! Denials in plain words, and decision documents read back out of error texts.
+//! The sentence of a denial: what was refused, why, and by which rule.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
-use thiserror::Error;
 
-use crate::action::Subject;
+use crate::request::Subject;
 
-pub(crate) const MARK_BEGIN: &str = "policyDecision< ";
-pub(crate) const MARK_END: &str = " >policyDecision";
+/// The whole sentence, with `causes` as the reason.
+pub fn sentence(point: &str, subject: &Subject<'_>, causes: &str) -> String {
+    format!("{}: {causes} (rule {point})", refusal(point, subject))
+}
 
-/// What may not be done, as the beginning of a sentence.
-pub(crate) fn refusal(point: &str, subject: &Subject<'_>) -> String {
+/// The refused act, as the beginning of a sentence.
+fn refusal(point: &str, subject: &Subject<'_>) -> String {
     let container = subject
         .container
         .map(|id| format!("container \"{id}\""))
@@ -48,17 +47,17 @@ pub(crate) fn refusal(point: &str, subject: &Subject<'_>) -> String {
     }
 }
 
-/// The policy's reasons in plain words, joined.
-pub(crate) fn causes(point: &str, input: &Value, reasons: &[String]) -> String {
-    // An exec entry of a policy has no user of its own, so these two are listed on every denied exec, whatever the cause.
+/// The policy's `reason.errors` for a denial of `point`, as text and joined. `input` is the input document.
+pub fn causes(point: &str, input: &Value, reasons: &[String]) -> String {
+    // An exec process of a policy has no user of its own, so every denied exec lists these two, whatever the cause.
     let noise = |reason: &str| point == "exec_in_container" && matches!(reason, "invalid user" | "invalid noNewPrivileges");
-    let telling: Vec<String> = reasons
+    let causes: Vec<String> = reasons
         .iter()
         .filter(|reason| !noise(reason))
-        .map(|reason| cause(point, input, reason))
+        .map(|reason| cause(input, reason))
         .collect();
-    match (telling.is_empty(), reasons.is_empty()) {
-        (false, _) => telling.join("; "),
+    match (causes.is_empty(), reasons.is_empty()) {
+        (false, _) => causes.join("; "),
         (true, false) => "user, privileges or another detail is not in the policy".to_owned(),
         (true, true) => "the policy does not allow it".to_owned(),
     }
@@ -68,8 +67,8 @@ fn text<'a>(input: &'a Value, key: &str) -> &'a str {
     input.get(key).and_then(Value::as_str).unwrap_or("")
 }
 
-/// One reason in plain words.
-fn cause(point: &str, input: &Value, reason: &str) -> String {
+/// The text for one reason.
+fn cause(input: &Value, reason: &str) -> String {
     let (head, list) = reason.split_once(": ").unwrap_or((reason, ""));
     match head {
         "deviceHash not found" => format!("layer hash {} is not in the policy", text(input, "deviceHash")),
@@ -99,34 +98,6 @@ fn cause(point: &str, input: &Value, reason: &str) -> String {
             "the policy demands an encrypted scratch disk".to_owned()
         }
         "framework_version is missing. Current version" => "the policy lacks framework_version".to_owned(),
-        _ if point.is_empty() => reason.to_owned(),
         _ => reason.to_owned(),
     }
-}
-
-/// Why no decision could be read from a text.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum DecisionError {
-    /// The marks are not there.
-    #[error("unable to extract policy decision from error message: {0}")]
-    NoDecision(String),
-    /// What stands between the marks is not base64 of JSON.
-    #[error("policy decision cannot be decoded: {0}")]
-    Malformed(String),
-}
-
-/// The decision document in `text`, which may hold anything around it.
-///
-/// # Errors
-/// No decision is there, or it is cut short or malformed.
-pub fn extract_decision(text: &str) -> Result<Value, DecisionError> {
-    let missing = || DecisionError::NoDecision(text.to_owned());
-    let begin = text.find(MARK_BEGIN).ok_or_else(missing)? + MARK_BEGIN.len();
-    let rest = text.get(begin..).unwrap_or("");
-    let end = rest.rfind(MARK_END).ok_or_else(missing)?;
-    let encoded = rest.get(..end).unwrap_or("");
-    let bytes = STANDARD
-        .decode(encoded)
-        .map_err(|error| DecisionError::Malformed(error.to_string()))?;
-    serde_json::from_slice(&bytes).map_err(|error| DecisionError::Malformed(error.to_string()))
 }

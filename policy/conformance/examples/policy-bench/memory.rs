@@ -1,4 +1,4 @@
-//! Memory of a loaded policy, and after very many decisions.
+//! Memory of a loaded policy, and its growth over many decisions.
 
 use std::process::Command;
 
@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 use crate::Error;
 use crate::policy::{Requests, policy};
 
-/// Decisions after which memory may not have grown.
+/// Number of decisions over which memory must not grow.
 const MANY_DECISIONS: usize = 100_000;
-/// Of the policy under which they are made.
+/// Number of containers of their policy.
 const CONTAINERS: usize = 10;
 
-/// What a process of its own needs for a policy of so many containers.
+/// Memory of a separate process for a policy of this many containers.
 pub fn of_policy(containers: usize, shared: bool) -> Result<Value, Error> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("--memory").arg(containers.to_string());
@@ -27,7 +27,7 @@ pub fn of_policy(containers: usize, shared: bool) -> Result<Value, Error> {
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-/// In that process.
+/// Measures and prints the memory in that process.
 pub fn measure(containers: usize, shared: bool) -> Result<(), Error> {
     let text = policy(containers, shared);
     let before = kib("VmRSS:")?;
@@ -49,7 +49,7 @@ fn kib(name: &str) -> Result<u64, Error> {
     Ok(number.parse()?)
 }
 
-/// Before and after many decisions that end where they began, a quarter of them denied and a quarter undone.
+/// Memory before and after many decisions that restore the initial state; a quarter is denied and a quarter rolled back.
 pub fn growth() -> Result<Value, Error> {
     let mut enforcer = Enforcer::new(&policy(CONTAINERS, false))?;
     let requests = Requests {
