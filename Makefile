@@ -73,7 +73,7 @@ install: image
 
 # By default the vectors in this repository.
 LAYER_VECTORS = $(or $(CASEMATE_LAYER_VECTORS),image/layer/vectors/layers.json)
-POLICY_VECTORS = $(or $(CASEMATE_POLICY_VECTORS),$(firstword $(wildcard policy/conformance/vectors/policy.jsonl.zst policy/vectors/decisions.jsonl)))
+POLICY_VECTORS = $(or $(CASEMATE_POLICY_VECTORS),$(firstword $(wildcard policy/conformance/vectors/policy.jsonl.zst)))
 conformance: build
 	$(PROGRAMS)/casemate conformance layers $(LAYER_VECTORS)
 	$(PROGRAMS)/casemate conformance policy $(POLICY_VECTORS)
