@@ -58,7 +58,7 @@ check: setup
 	cargo fmt --all --check
 	cargo clippy --release --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' cargo doc --release --workspace --no-deps --quiet
-	cargo test --release --quiet -p integration --test architecture
+	cargo test --release --quiet --workspace --test architecture --test circles
 	@integration/dependencies.sh
 
 # TARGET=a file of vmm/fuzz/targets or policy/fuzz/targets (all), SECONDS=60 for each
