@@ -77,7 +77,7 @@ pub enum ContainerError {
     NotUndone,
     #[error("processes of container \"{0}\" do not end")]
     Busy(ContainerId),
-    #[error("processes of container \"{0}\" did not stand still within {FREEZE_DEADLINE:?}")]
+    #[error("processes of container \"{0}\" could not be frozen within {FREEZE_DEADLINE:?}")]
     Restless(ContainerId),
     #[error(transparent)]
     Source(#[from] ForeignSource),
@@ -173,7 +173,7 @@ impl Container {
         lock(&self.state).processes.get(id).cloned().ok_or_else(unknown)
     }
 
-    /// Whom a spec's user means in this container.
+    /// Resolves a spec's user by the container's own user database.
     pub fn identify(&self, user: &User) -> Result<user::Identity, ContainerError> {
         Ok(self.users.identify(user)?)
     }
@@ -231,7 +231,7 @@ impl Containers {
             .ok_or_else(|| ContainerError::Unknown(id.clone()))
     }
 
-    /// What containers to come find in their security context directory.
+    /// What later containers find in their security context directory.
     pub fn context(&self) -> MutexGuard<'_, SecurityContext> {
         lock(&self.context)
     }

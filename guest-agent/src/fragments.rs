@@ -120,7 +120,7 @@ reason := data.framework.reason
     }
 
     #[test]
-    fn what_nobody_signed_for_this_use_is_not_opened() {
+    fn a_message_signed_for_another_use_is_not_opened() {
         let mut forged = FRAGMENT.to_vec();
         *forged.last_mut().unwrap() ^= 1;
         assert!(opened(&forged, "").is_err());

@@ -24,7 +24,7 @@ use crate::{
     paths,
 };
 
-/// Fixed, as a test must fail for everybody or for nobody; the story that talks to a VM takes another each time.
+/// Fixed, so that a test fails everywhere or nowhere; the story that talks to a VM takes another each time.
 const SEED: u64 = 0x00ca_5e3a_7e00;
 const CONTAINER: &str = "hostile-host-container";
 const LAYER: [u8; 32] = [0xab; 32];

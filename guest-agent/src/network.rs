@@ -1,4 +1,4 @@
-//! The guest's network as far as the host may touch it: connections to its ports.
+//! Forwarded ports: the host's connections to listeners in the guest.
 
 use std::{
     io,
@@ -18,7 +18,7 @@ use crate::streams::Stream;
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
     /// Neither on IPv4's nor on IPv6's loopback.
-    #[error("nobody in the guest takes connections on port {0}")]
+    #[error("nothing in the guest listens on port {0}")]
     NobodyListens(u16),
     /// The VM has no network device.
     #[error("the VM has no network interface {0:?}")]

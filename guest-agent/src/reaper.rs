@@ -1,4 +1,4 @@
-//! Every exit passes here: the one caller of waitpid, and the table of who ended how.
+//! The only caller of waitpid, and the table of running processes and their exits.
 //!
 //! The serving process is a child subreaper, so launchers, inits and exec processes all end as its children. A pid is
 //! entered before it can be reaped (a launcher stays until the agent has entered the pid it reports), and a signal is
@@ -32,7 +32,7 @@ pub struct Exit {
     pub at_ns: u64,
 }
 
-/// Tells when a process has ended, to any number of waiters and for as long as it is kept.
+/// Reports the exit of a process, to any number of waiters and for as long as it is kept.
 pub type ExitWatch = watch::Receiver<Option<Exit>>;
 
 /// The table of running children.
@@ -133,7 +133,7 @@ mod tests {
 
     /// One test for all, as waitpid would take another test's children.
     #[tokio::test]
-    async fn every_exit_is_told_to_all_who_wait() {
+    async fn every_waiter_gets_the_exit() {
         let reaper = Arc::new(Reaper::default());
         tokio::spawn(reaper.clone().run());
         let (_ours, theirs) = io::pipe().unwrap();

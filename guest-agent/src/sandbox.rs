@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_act_that_does_not_end_seals_the_guest_and_holds_nobody_up() {
+    async fn an_act_that_does_not_end_seals_the_guest_and_blocks_no_other() {
         let sandbox = Arc::new(open_sandbox().await);
         let (release, hold) = std::sync::mpsc::channel::<()>();
         let stuck = tokio::spawn({

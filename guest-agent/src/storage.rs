@@ -1,4 +1,4 @@
-//! Disks, layers, the scratch disk and root file systems: what is mounted, and how it comes and goes.
+//! Disks, layers, the scratch disk and root file systems: what is mounted for containers.
 
 pub mod device_mapper;
 pub mod disk;

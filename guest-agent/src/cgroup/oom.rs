@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kills_are_told_from_refused_allocations() {
+    fn oom_kills_are_distinguished_from_refused_allocations() {
         assert_eq!(kills("low 0\nhigh 0\nmax 5\noom 4\noom_kill 3\noom_group_kill 2\n"), 3);
         assert_eq!(kills("low 0\n"), 0);
         assert_eq!(kills("oom_kill many\n"), 0);

@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nobody_judges_the_default_paths_are_guarded() {
+    fn without_a_judging_policy_the_default_paths_are_guarded() {
         let confinement = confinement(policy::OPEN_DOOR);
         let (masked, readonly) = confinement.guarded_paths(false);
         assert_eq!(masked, MASKED, "and nothing of the image is hidden");

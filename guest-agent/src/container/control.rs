@@ -154,7 +154,7 @@ impl Containers {
         let init = self.exit_of(id, &ProcessId::Init)?;
         cgroup::oom::beyond(id, seen, init)
             .await
-            .map_err(io_error("watching for want of memory"))
+            .map_err(io_error("watching for OOM kills"))
     }
 
     /// Kills what runs of the permit's container, which stays: nothing is committed.

@@ -1,7 +1,7 @@
 //! From a permit to the request that the launcher gets.
 //!
 //! What the policy judged comes from the permit. The rest of the host's document counts only where it limits the container
-//! further or concerns nobody else; what isolates the container is the agent's own.
+//! further or concerns only itself; what isolates the container is the agent's own.
 
 use launcher_protocol::{
     Capabilities, Container, Device, Exec, External, Mount, Namespace, NamespaceKind, Process, Profile, Request, Rlimit, User,

@@ -1,4 +1,4 @@
-//! A signed message of the host's: bounded, then opened. Opening proves who signed; whether the policy wants it comes later.
+//! A signed message from the host: bounded, then opened. Opening proves who signed it; the policy judges it later.
 
 use std::collections::BTreeMap;
 

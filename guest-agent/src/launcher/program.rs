@@ -1,4 +1,4 @@
-//! The launcher's program as it is executed: a memory file that nobody can change.
+//! The launcher's program as it is executed: a memory file that cannot be changed.
 //!
 //! A container can make the launcher run inside (`/proc/self/exe` as its entry point, or as the program of an exec), keep the
 //! file open through `/proc/<pid>/exe` and open it for writing once no process runs it (CVE-2019-5736). What is executed is

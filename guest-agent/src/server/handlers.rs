@@ -1,4 +1,4 @@
-//! What takes more than a line: the act of each such method, judged on its way.
+//! Handlers of the methods that take more than a few lines.
 
 use agent_protocol::{
     BlockIo, ContainerStatsRequest, ContainerStatsResponse, GuestProcess, ListProcessesRequest, ListProcessesResponse, LoadFragmentRequest,
@@ -26,7 +26,7 @@ use crate::{
 };
 
 impl<E: Evidence + 'static> Service<E> {
-    /// The connections that a plan names, all of them or an error.
+    /// Claims the connections that a plan names: all of them, or an error.
     async fn claim(&self, plan: &StdioPlan) -> Result<HostStreams<VsockStream>, RequestError> {
         let claim = async |token: Option<StreamToken>| -> Result<Option<Stream<VsockStream>>, ClaimError> {
             match token {
@@ -171,8 +171,8 @@ impl<E: Evidence + 'static> Service<E> {
         act.await
     }
 
-    /// Asks the policy whether the container's properties may be read. The permit is given back before they are: a
-    /// reader of statistics must not keep others from acting.
+    /// Asks the policy whether the container's properties may be read. The permit is dropped before they are read, so
+    /// that a reader of statistics blocks no other request.
     async fn may_be_read(&self, container: &ContainerId) -> Result<(), RequestError> {
         let container = container.clone();
         let act = self.sandbox.exclusive(move |enforcer, _, containers| {

@@ -124,7 +124,7 @@ fn format_integrity(disk: &Disk) -> Result<(Mapped, u64), StorageError> {
     let device = Mapped::create("scratch-integrity")?;
     device.load(&integrity_table(disk.number(), PROBE_SECTORS))?;
     let status = device.status_of_loaded()?;
-    let sectors = provided_sectors(&status).ok_or(StorageError::ScratchFormat("dm-integrity tells no size"))?;
+    let sectors = provided_sectors(&status).ok_or(StorageError::ScratchFormat("dm-integrity reports no size"))?;
     // A whole number of encryption units, or dm-crypt refuses.
     let sectors = sectors - sectors % u64::from(SECTOR_BYTES / 512);
     device.load(&integrity_table(disk.number(), sectors))?;

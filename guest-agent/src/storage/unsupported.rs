@@ -39,7 +39,7 @@ mod tests {
     use policy::{Enforcer, OPEN_DOOR};
 
     #[test]
-    fn the_reason_names_a_way_out_and_is_told_to_nobody_who_may_not_ask() {
+    fn the_reason_names_an_alternative_and_only_an_allowed_caller_gets_it() {
         let mut enforcer = Enforcer::new(OPEN_DOOR).unwrap();
         let target = crate::paths::share(&policy::ContainerId::new("c"), 0);
         let refused = mount_share(enforcer.enforce(Plan9Mount::new(target.clone())).unwrap());

@@ -1,6 +1,6 @@
 //! Frames on a stream socket: a length (u32, little endian) and a JSON document, with at most one descriptor beside it.
 
-#![expect(unsafe_code, reason = "received descriptors are plain numbers until somebody owns them")]
+#![expect(unsafe_code, reason = "received descriptors are plain numbers at first")]
 
 use std::{
     io::{self, IoSlice, IoSliceMut, Read, Write},
