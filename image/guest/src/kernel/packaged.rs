@@ -18,6 +18,7 @@ const MODULES: &[&str] = &[
     "dm_crypt",
     "dm_integrity",
     "authenc",
+    "xts",
     "overlay",
 ];
 
