@@ -54,8 +54,8 @@ fn close_numbers_but(kept: &[RawFd]) -> io::Result<()> {
 
 /// Closes every descriptor above the three standard ones but sockets and pipes.
 ///
-/// For an init that waits for its start: libcontainer has left directories open, the guest's `/proc` among them, which lead out
-/// of the container. What it still needs are its sockets; they were opened early and have low numbers.
+/// For an init that waits for its start: libcontainer leaves a directory open (pathrs caches a handle of procfs), which may lead
+/// out of the container. What it still needs are its sockets; they were opened early and have low numbers.
 ///
 /// # Errors
 /// As [`close_all_but`].
