@@ -5,6 +5,9 @@ SHELL := /bin/bash
 .PHONY: help setup build image demo test test-all story bench fuzz check install shell conformance clean-cache
 
 PROGRAMS := target/x86_64-unknown-linux-gnu/release
+# GUEST_PROFILE=release: the programs inside the VM build faster and are larger, for work on them
+GUEST_PROFILE ?= guest
+GUEST_PROGRAMS := target/x86_64-unknown-linux-gnu/$(GUEST_PROFILE)
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/casemate
 GUEST := $(CACHE)/guest
 KERNEL ?= source
@@ -28,9 +31,10 @@ setup:
 build: setup
 	@echo '==> building the programs'
 	cargo build --release --workspace
+	cargo build --profile $(GUEST_PROFILE) -p casemate-agent -p casemate-launcher
 
 image: build
-	$(PROGRAMS)/casemate image build --programs $(PROGRAMS) --output $(GUEST)
+	$(PROGRAMS)/casemate image build --programs $(GUEST_PROGRAMS) --output $(GUEST)
 
 demo: image
 	$(PROGRAMS)/testbed demo

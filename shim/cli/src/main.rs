@@ -108,7 +108,7 @@ enum Conformance {
 #[derive(Subcommand)]
 enum Image {
     /// Build kernel, initramfs and manifest
-    #[command(after_help = "Example:\n  casemate image build --programs target/x86_64-unknown-linux-gnu/release --output guest")]
+    #[command(after_help = "Example:\n  casemate image build --programs target/x86_64-unknown-linux-gnu/guest --output guest")]
     Build {
         /// Directory with the static `casemate-agent` and `casemate-launcher`
         #[arg(long)]
