@@ -3,7 +3,7 @@
 use crate::{
     control::{self, Control, ControlError},
     descriptors::{BootFiles, Files},
-    devices::board::{Board, BoardError, DeviceContext},
+    devices::device_set::{DeviceContext, DeviceSet, DeviceSetError},
     event_loop::EventLoop,
     exit_reason::ExitEvent,
     jail::{self, JailConfig, JailError},
@@ -32,7 +32,7 @@ pub enum BuildError {
     Kvm(#[from] KvmError),
     /// A device.
     #[error(transparent)]
-    Board(#[from] BoardError),
+    Devices(#[from] DeviceSetError),
     /// The kernel file.
     #[error(transparent)]
     Kernel(#[from] KernelError),
@@ -75,11 +75,11 @@ pub fn build(spec: &VmSpec, files: Files, filters: Filters) -> Result<Vm, BuildE
         exit_event: &exit_event,
         watchdog: &watchdog,
     };
-    let board = Board::new(spec, files.devices, context)?;
+    let devices = DeviceSet::new(spec, files.devices, context)?;
     let entry = load_guest(spec, files.boot, &memory)?;
     let vcpus = vcpu::create(&kvm, spec.vcpus, entry)?;
     let context = VcpuContext {
-        buses: board.buses,
+        buses: devices.buses,
         exit_event: exit_event.clone(),
         watchdog,
         filter: filters.vcpu,
@@ -88,7 +88,7 @@ pub fn build(spec: &VmSpec, files: Files, filters: Filters) -> Result<Vm, BuildE
     control::serve(
         &mut events,
         files.control,
-        Control::new(vcpus.clone(), board.layers, exit_event.clone()),
+        Control::new(vcpus.clone(), devices.layers, exit_event.clone()),
     )?;
     Ok(Vm::new(events, vcpus, exit_event, filters.main, kvm, memory))
 }

@@ -1,6 +1,6 @@
 //! Devices, and the two buses (MMIO and port I/O) that dispatch the guest's accesses to them.
 
-pub mod board;
+pub mod device_set;
 pub mod power;
 pub mod serial;
 pub mod virtio;

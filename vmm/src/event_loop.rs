@@ -169,13 +169,13 @@ impl EventLoop {
     /// Serves events until [`EventLoop::stop`] is called.
     pub fn run(&mut self) -> io::Result<()> {
         while !self.stopped {
-            self.turn(-1)?;
+            self.run_once(-1)?;
         }
         Ok(())
     }
 
     /// Waits at most `timeout_ms` for events (-1: no limit) and serves them.
-    pub fn turn(&mut self, timeout_ms: i32) -> io::Result<()> {
+    pub fn run_once(&mut self, timeout_ms: i32) -> io::Result<()> {
         let timeout_ms = self.resume_suspended(timeout_ms)?;
         let mut events = [EpollEvent::default(); EVENTS_PER_WAIT];
         let count = match self.epoll.wait(timeout_ms, &mut events) {
@@ -191,7 +191,7 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Drops events whose handler was removed or suspended earlier in the same turn: tokens are never reused, and a
+    /// Drops events whose handler was removed or suspended by one that ran before it: tokens are never reused, and a
     /// level-triggered event is reported again.
     fn dispatch(&mut self, token: Token, events: EventSet) {
         let paused = self.devices_paused;

@@ -5,7 +5,7 @@
 //! | 0 | the guest powered off, or the control socket's `stop` |
 //! | 1 | the command line or the spec is invalid |
 //! | 2 | the VM could not be built: a file of the spec, or the host's KVM |
-//! | 3 | the guest asked for a reset, as Linux does after a panic |
+//! | 3 | the guest requested a reset, as Linux does after a panic |
 //! | 4 | triple fault in the guest |
 //! | 5 | KVM failed to run the guest |
 //! | 6 | the VMM failed |
@@ -37,7 +37,7 @@ pub enum Failure {
 pub fn report(result: Result<ExitReason, Failure>) -> ExitCode {
     let (code, message) = match result {
         Ok(ExitReason::PowerOff | ExitReason::Stopped) => return ExitCode::SUCCESS,
-        Ok(ExitReason::Reset) => (3, "the guest asked for a reset; see its console for the reason".into()),
+        Ok(ExitReason::Reset) => (3, "the guest requested a reset; see its console for the reason".into()),
         Ok(ExitReason::TripleFault) => (4, "triple fault in the guest; see its console for how far it got".into()),
         Ok(ExitReason::VmmFailed(why)) => (6, why),
         Ok(ExitReason::KvmFailed(why)) => (5, format!("KVM failed to run the guest: {why}")),

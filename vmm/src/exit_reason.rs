@@ -10,7 +10,7 @@ pub enum ExitReason {
     PowerOff,
     /// A client of the control socket stopped the VM.
     Stopped,
-    /// The guest asked for a reset; a VM is never restarted in place.
+    /// The guest requested a reset; a VM is never restarted in place.
     Reset,
     /// A vCPU shut down (`KVM_EXIT_SHUTDOWN`).
     TripleFault,

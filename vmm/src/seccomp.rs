@@ -2,8 +2,8 @@
 //!
 //! There is one table for the main thread and one for vCPU threads. A call that the table does not allow kills the process
 //! with SIGSYS (`SECCOMP_RET_KILL_PROCESS`), so no signal handler and no code of an attacker runs after it. The kernel logs
-//! the call (audit record type 1326). `tests/seccomp.rs` runs complete VMs under both tables, and again without each rule in
-//! turn, so that no rule is missing and none is unnecessary.
+//! the call (audit record type 1326). `tests/seccomp.rs` runs complete VMs under both tables, and again with each rule removed,
+//! so that no rule is missing and none is unnecessary.
 
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch, apply_filter,

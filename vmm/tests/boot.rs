@@ -139,7 +139,7 @@ fn each_exit_reason_has_its_exit_code() {
         let (status, _, stderr) = run(code, |_| ());
         (status, stderr)
     };
-    let reset = "casemate-vmm: the guest asked for a reset; see its console for the reason\n".to_string();
+    let reset = "casemate-vmm: the guest requested a reset; see its console for the reason\n".to_string();
     assert_eq!(exit(guests::reset()), (Some(3), reset.clone()));
     assert_eq!(exit(guests::keyboard_reset()), (Some(3), reset));
     let (status, stderr) = exit(guests::triple_fault());

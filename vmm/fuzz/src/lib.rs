@@ -1,4 +1,4 @@
-//! Shared by the fuzz targets: a machine with one virtio device, and input bytes interpreted as steps of a hostile driver.
+//! Shared by the fuzz targets: a VM with one virtio device, and input bytes interpreted as steps of a hostile driver.
 
 use casemate_vmm::{
     devices::{
@@ -99,7 +99,7 @@ impl Machine {
         }
         self.write(0x70, 15);
         self.submitted = [0; 3];
-        self.turn();
+        self.serve_events();
     }
 
     /// Makes a well-formed chain available, reusing descriptors, and notifies the device.
@@ -137,7 +137,7 @@ impl Machine {
         self.poke(base + PAGE + 4 + 2 * slot, &head.to_le_bytes());
         self.poke(base + PAGE + 2, &available.to_le_bytes());
         self.write(0x50, queue as u32);
-        self.turn();
+        self.serve_events();
     }
 
     /// Writes guest memory; ignored outside it.
@@ -146,8 +146,8 @@ impl Machine {
     }
 
     /// Runs the event loop once.
-    pub fn turn(&mut self) {
-        self.events.turn(0).expect("epoll works");
+    pub fn serve_events(&mut self) {
+        self.events.run_once(0).expect("epoll works");
     }
 
     /// One arbitrary step of a hostile driver.
@@ -181,7 +181,7 @@ impl Machine {
             4 => {
                 let queue = input.int_in_range(0..=3u32)?;
                 self.write(0x50, queue);
-                self.turn();
+                self.serve_events();
             }
             _ => self.set_up(input.arbitrary()?),
         }

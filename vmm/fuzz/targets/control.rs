@@ -55,7 +55,7 @@ fuzz_target!(|bytes: &[u8]| {
     serve(&mut events, listener, Control::new(vcpus, Some(layers), exit_event.clone())).expect("a listening socket");
     let client = seqpacket();
     connect(client.as_raw_fd(), &address).expect("the VMM listens");
-    events.turn(0).expect("epoll works");
+    events.run_once(0).expect("epoll works");
 
     let mut answer = vec![0; MESSAGE_MAX_BYTES];
     steps(bytes, |input| {
@@ -88,7 +88,7 @@ fuzz_target!(|bytes: &[u8]| {
         let rights = [ControlMessage::ScmRights(&numbers)];
         let beside = if numbers.is_empty() { &rights[..0] } else { &rights[..] };
         sendmsg::<()>(client.as_raw_fd(), &[IoSlice::new(&message)], beside, MsgFlags::MSG_NOSIGNAL, None).expect("the VMM reads");
-        events.turn(0).expect("epoll works");
+        events.run_once(0).expect("epoll works");
         let length = recv(client.as_raw_fd(), &mut answer, MsgFlags::MSG_DONTWAIT).expect("every packet is answered");
         serde_json::from_slice::<Reply>(&answer[..length]).expect("with a reply");
         Ok(())

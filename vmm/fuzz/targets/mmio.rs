@@ -55,7 +55,7 @@ fuzz_target!(|bytes: &[u8]| {
             data[..length].copy_from_slice(input.bytes(length)?);
             bus.write(address, &data[..width]);
         }
-        events.turn(0).expect("epoll works");
+        events.run_once(0).expect("epoll works");
         Ok(())
     });
 });

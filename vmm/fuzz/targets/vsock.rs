@@ -61,7 +61,7 @@ fuzz_target!(init: casemate_vmm_fuzz::ignore_broken_pipes(), |bytes: &[u8]| {
                 machine.submit(TX, &[Part::Out(packet)]);
             }
         }
-        machine.turn();
+        machine.serve_events();
         Ok(())
     });
 });

@@ -68,7 +68,7 @@ pub enum Reply {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunState {
-    /// vCPUs may be in the guest, devices are served.
+    /// vCPUs may run in the guest, devices are served.
     Running,
     /// No vCPU is in the guest, no exit is being served, and no device accesses guest memory.
     Paused,

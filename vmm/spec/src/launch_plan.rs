@@ -55,7 +55,7 @@ pub struct Entry {
     pub cr3: u64,
 }
 
-/// What the plan needs to know of an ELF kernel.
+/// What the plan needs of an ELF kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kernel {
     /// From its first to its last segment, uninitialised data included.

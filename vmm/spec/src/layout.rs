@@ -88,7 +88,7 @@ pub const SLEEP_TYPE_S5: u8 = 5;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum VirtioSlot {
-    /// The growable read-only disk of layers.
+    /// The growable read-only layer disk.
     Layers = 0,
     /// The scratch disk.
     Scratch = 1,

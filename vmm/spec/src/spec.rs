@@ -27,7 +27,7 @@ pub struct VmSpec {
     /// The vsock device.
     #[serde(default)]
     pub vsock: Option<Vsock>,
-    /// Whether the growable read-only disk for layers is present.
+    /// Whether the growable read-only layer disk is present.
     #[serde(default)]
     pub layers: bool,
     /// The scratch disk.

@@ -67,7 +67,7 @@ impl Server {
     fn client(&mut self) -> OwnedFd {
         let client = unix(SockType::SeqPacket);
         connect(client.as_raw_fd(), &self.address).unwrap();
-        self.events.turn(0).unwrap();
+        self.events.run_once(0).unwrap();
         client
     }
 
@@ -76,7 +76,7 @@ impl Server {
         let rights = [ControlMessage::ScmRights(&numbers)];
         let beside = if files.is_empty() { &rights[..0] } else { &rights[..] };
         sendmsg::<()>(client.as_raw_fd(), &[IoSlice::new(bytes)], beside, MsgFlags::empty(), None).unwrap();
-        self.events.turn(0).unwrap();
+        self.events.run_once(0).unwrap();
         let mut bytes = vec![0; MESSAGE_MAX_BYTES];
         let length = recv(client.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT).ok()?;
         serde_json::from_slice(&bytes[..length]).ok()
@@ -190,7 +190,7 @@ fn the_number_of_clients_is_limited() {
         "closed at once"
     );
     clients.pop();
-    server.events.turn(0).unwrap();
+    server.events.run_once(0).unwrap();
     let taken = server.client();
     assert_eq!(server.ask(&taken, &Request::Resume, &[]), Reply::Done);
 }

@@ -11,7 +11,7 @@ use vmm_sys_util::eventfd::EventFd;
 pub const CONSOLE_MAX_BYTES: u64 = 16 << 20;
 /// Most bytes that are buffered until a line is complete.
 const LINE_BYTES: usize = 256;
-const CUT_OFF: &[u8] = b"\n[the console's limit of 16 MiB is reached, output ends here]\n";
+const LIMIT_NOTICE: &[u8] = b"\n[the console's limit of 16 MiB is reached, output ends here]\n";
 
 const DATA: u64 = 0;
 const IER: u64 = 1;
@@ -166,7 +166,7 @@ impl Console {
         }
         self.line.push(byte);
         if self.left == 0 {
-            self.line.extend_from_slice(CUT_OFF);
+            self.line.extend_from_slice(LIMIT_NOTICE);
         }
         if byte == b'\n' || self.line.len() >= LINE_BYTES || self.left == 0 {
             self.flush();

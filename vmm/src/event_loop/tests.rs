@@ -28,12 +28,12 @@ fn a_handler_runs_while_its_descriptor_is_ready() {
     events.run().unwrap();
     assert_eq!(*seen.borrow(), 3);
     events.stopped = false;
-    events.turn(0).unwrap();
+    events.run_once(0).unwrap();
     assert_eq!(*seen.borrow(), 3);
 }
 
 #[test]
-fn a_removed_handler_gets_no_event_of_the_same_turn() {
+fn a_removed_handler_gets_no_event_of_the_same_wait() {
     let mut events = EventLoop::new().unwrap();
     let tokens: Rc<RefCell<Vec<Token>>> = Rc::default();
     let calls = Rc::new(RefCell::new(0));
@@ -53,7 +53,7 @@ fn a_removed_handler_gets_no_event_of_the_same_turn() {
             .unwrap();
         tokens.borrow_mut().push(token);
     }
-    events.turn(0).unwrap();
+    events.run_once(0).unwrap();
     assert_eq!(*calls.borrow(), 1);
     assert_eq!(events.entries.len(), 1);
 }
@@ -109,16 +109,16 @@ fn counting(add: fn(&mut EventLoop, RawFd, EventSet, Handler) -> io::Result<Toke
 fn a_suspended_handler_is_called_when_its_time_is_over() {
     let (mut events, token, calls) = counting(EventLoop::add);
     events.suspend(token, Duration::from_millis(20)).unwrap();
-    events.turn(0).unwrap();
+    events.run_once(0).unwrap();
     assert_eq!(*calls.borrow(), 0);
     let start = Instant::now();
     while *calls.borrow() == 0 {
-        events.turn(-1).unwrap();
+        events.run_once(-1).unwrap();
     }
     assert!(start.elapsed() >= Duration::from_millis(19));
     events.suspend(token, Duration::from_secs(600)).unwrap();
     events.remove(token);
-    events.turn(0).unwrap();
+    events.run_once(0).unwrap();
     assert!(events.suspended.is_empty());
 }
 
@@ -126,17 +126,17 @@ fn a_suspended_handler_is_called_when_its_time_is_over() {
 fn pausing_devices_defers_their_handlers_only() {
     let (mut events, token, calls) = counting(EventLoop::add_device);
     events.pause_devices().unwrap();
-    events.turn(0).unwrap();
+    events.run_once(0).unwrap();
     assert_eq!(*calls.borrow(), 0);
     // Suspended and paused: both have to end.
     events.suspend(token, Duration::ZERO).unwrap();
-    events.turn(0).unwrap();
+    events.run_once(0).unwrap();
     assert_eq!(*calls.borrow(), 0);
     events.resume_devices().unwrap();
-    events.turn(0).unwrap();
+    events.run_once(0).unwrap();
     assert_eq!(*calls.borrow(), 1);
     let (mut events, _, calls) = counting(EventLoop::add);
     events.pause_devices().unwrap();
-    events.turn(0).unwrap();
+    events.run_once(0).unwrap();
     assert_eq!(*calls.borrow(), 1);
 }

@@ -89,7 +89,7 @@ fn the_console_is_bounded() {
         serial.write(DATA, b"z");
     }
     drop(serial);
-    assert_eq!(written(file), [b"zzzzzzzzzz", CUT_OFF].concat());
+    assert_eq!(written(file), [b"zzzzzzzzzz", LIMIT_NOTICE].concat());
 }
 
 proptest! {

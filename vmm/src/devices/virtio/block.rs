@@ -32,9 +32,9 @@ const SEGMENTS_MAX: u32 = QUEUE_SIZE as u32 - 2;
 /// Bytes transferred before the driver is interrupted for completed requests: an interrupt costs the guest two exits.
 const SIGNAL_BYTES: usize = 1 << 20;
 /// Bytes transferred before the event loop serves other descriptors: I/O is synchronous.
-const TURN_BYTES: usize = 4 << 20;
+const BYTES_PER_ITERATION: usize = 4 << 20;
 /// Bytes that a range to discard or to zero counts as: it transfers nothing, but the host's file system has work to do.
-const RANGE_COST: usize = TURN_BYTES / 64;
+const RANGE_COST: usize = BYTES_PER_ITERATION / 64;
 /// Length of `struct virtio_blk_config` up to the last field used (virtio 1.2, 5.2.4).
 const CONFIG_BYTES: usize = 60;
 
@@ -146,7 +146,7 @@ impl<D: Disk> VirtioDevice for Block<D> {
         };
         let Some(ring) = rings.get_mut(index) else { return Ok(()) };
         let (mut unsignalled, mut moved) = (0, 0);
-        ring.begin_turn();
+        ring.reset_budget();
         loop {
             ring.disable_notification(memory)?;
             while let Some(chain) = ring.pop(memory)? {
@@ -161,8 +161,8 @@ impl<D: Disk> VirtioDevice for Block<D> {
                     unsignalled = 0;
                     ring.notify(memory, interrupt)?;
                 }
-                if moved >= TURN_BYTES {
-                    ring.end_turn();
+                if moved >= BYTES_PER_ITERATION {
+                    ring.exhaust_budget();
                 }
             }
             ring.notify(memory, interrupt)?;

@@ -151,16 +151,16 @@ impl Driver {
         self.write(0x20, (features >> 32) as u32);
     }
 
-    /// Up to DRIVER_OK.
+    /// Initialises the device up to DRIVER_OK.
     pub fn start(&mut self, features: u64) {
         self.negotiate(features);
         self.set_up_queues();
         self.write(0x70, 15);
         assert_eq!(self.status(), 15);
-        self.turn();
+        self.serve_events();
     }
 
-    /// Up to FEATURES_OK.
+    /// Initialises the device up to FEATURES_OK.
     pub fn negotiate(&mut self, features: u64) {
         for status in [0, 1, 3] {
             self.write(0x70, status);
@@ -199,15 +199,15 @@ impl Driver {
     }
 
     /// Serves all events that are ready.
-    pub fn turn(&mut self) {
+    pub fn serve_events(&mut self) {
         for _ in 0..8 {
-            self.turn_once();
+            self.serve_ready_events();
         }
     }
 
     /// Serves the events that are ready now, but none that they cause.
-    pub fn turn_once(&mut self) {
-        self.events.turn(0).unwrap();
+    pub fn serve_ready_events(&mut self) {
+        self.events.run_once(0).unwrap();
     }
 
     /// Fresh guest memory.
@@ -277,7 +277,7 @@ impl Driver {
     /// Notifies the device and lets it run.
     pub fn kick(&mut self, queue: usize) {
         self.write(0x50, queue as u32);
-        self.turn();
+        self.serve_events();
     }
 
     /// Chains returned since the last call: head and length.

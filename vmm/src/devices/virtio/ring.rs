@@ -23,7 +23,7 @@ pub struct Chain<'m> {
 
 /// A queue that the driver has set up, or an empty one if it did not.
 ///
-/// To serve it: [`Ring::begin_turn`]; then [`Ring::disable_notification`], [`Ring::pop`] until `None`, [`Ring::notify`], and again from
+/// To serve it: [`Ring::reset_budget`]; then [`Ring::disable_notification`], [`Ring::pop`] until `None`, [`Ring::notify`], and again from
 /// `disable_notification` as long as [`Ring::enable_notification`] returns `true`.
 pub struct Ring {
     queue: Queue,
@@ -48,8 +48,8 @@ impl Ring {
         }
     }
 
-    /// Starts a turn, which takes at most as many chains as the queue is long.
-    pub fn begin_turn(&mut self) {
+    /// Lets [`Ring::pop`] take as many chains as the queue is long before the event loop serves other descriptors.
+    pub fn reset_budget(&mut self) {
         self.budget = self.queue.size();
     }
 
@@ -77,8 +77,8 @@ impl Ring {
         Ok(None)
     }
 
-    /// Ends the turn early; the event loop serves the rest later.
-    pub fn end_turn(&mut self) {
+    /// Makes [`Ring::pop`] return `None`; the event loop serves the rest later.
+    pub fn exhaust_budget(&mut self) {
         self.budget = 0;
     }
 

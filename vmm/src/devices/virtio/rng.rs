@@ -7,7 +7,7 @@
 use super::{Activation, RingError, VirtioDevice};
 use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
 
-/// Most bytes per request; Linux asks for 64.
+/// Most bytes per request; Linux requests 64.
 const MAX_REQUEST_BYTES: usize = 4096;
 const QUEUE_SIZES: [u16; 1] = [64];
 
@@ -54,7 +54,7 @@ impl VirtioDevice for Rng {
         };
         let Some(ring) = rings.get_mut(index) else { return Ok(()) };
         let mut entropy = [0; MAX_REQUEST_BYTES];
-        ring.begin_turn();
+        ring.reset_budget();
         loop {
             ring.disable_notification(memory)?;
             while let Some(mut chain) = ring.pop(memory)? {

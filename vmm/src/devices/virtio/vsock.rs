@@ -2,7 +2,7 @@
 //!
 //! A client of the host connects to the listening socket, writes `CONNECT <port>\n`, and reads `OK <host port>\n` once
 //! the guest has accepted, as with Firecracker; from then on bytes and half-closes pass both ways. A refused connection is
-//! closed without an answer. The guest only listens: a connection that it asks for is refused with an RST.
+//! closed without an answer. The guest only listens: a connection that it requests is refused with an RST.
 //!
 //! This file is the virtio side. [`muxer`] owns the streams, `clients` the handshakes before them; [`connection`] is one
 //! stream and `socket` its end on the host; [`credit`] and [`packet`] are pure.
@@ -64,7 +64,7 @@ impl Vsock {
         };
         let Some(ring) = rings.get_mut(TX) else { return Ok(()) };
         self.tx_stalled = false;
-        ring.begin_turn();
+        ring.reset_budget();
         loop {
             ring.disable_notification(memory)?;
             while !self.muxer.is_congested()
@@ -90,7 +90,7 @@ impl Vsock {
             return Ok(());
         };
         let Some(ring) = rings.get_mut(RX) else { return Ok(()) };
-        ring.begin_turn();
+        ring.reset_budget();
         loop {
             ring.disable_notification(memory)?;
             while self.muxer.has_output()

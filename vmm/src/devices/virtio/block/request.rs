@@ -11,7 +11,7 @@ pub const SECTOR_BYTES: u64 = 512;
 pub const HEADER_BYTES: usize = 16;
 /// `sector`, `num_sectors`, `flags` of a discard or write-zeroes request.
 pub const RANGE_BYTES: usize = 16;
-/// Most bytes per request: four times what Linux asks for, and a bound on the time of one turn of the event loop. The size
+/// Most bytes per request: four times what Linux requests, and a bound on the time of one iteration of the event loop. The size
 /// of guest memory is no bound, because descriptors of a request may overlap.
 pub const MAX_TRANSFER_BYTES: usize = 16 << 20;
 /// Most ranges in one discard or write-zeroes request.

@@ -52,7 +52,7 @@ impl VirtioDevice for Echo {
             return Ok(());
         };
         let ring = &mut rings[index];
-        ring.begin_turn();
+        ring.reset_budget();
         loop {
             ring.disable_notification(memory)?;
             while let Some(mut chain) = ring.pop(memory)? {
@@ -396,7 +396,7 @@ proptest! {
             let status = driver.status() & 15;
             prop_assert!([0, 1, 3, 11, 15].contains(&status), "{status}");
         }
-        driver.turn();
+        driver.serve_events();
     }
 }
 
@@ -405,7 +405,7 @@ fn useless_notifications_suspend_the_queue_s_handler() {
     let mut driver = Driver::started(Arc::new(Mutex::new(Echo::default())));
     for _ in 0..USELESS_NOTIFICATIONS_MAX {
         driver.write(0x50, 0);
-        driver.turn_once();
+        driver.serve_ready_events();
     }
     assert_eq!(driver.watchdog.stats().silenced, 1);
     // The other queue is served meanwhile, and this one afterwards.
@@ -414,7 +414,7 @@ fn useless_notifications_suspend_the_queue_s_handler() {
     driver.offer(0, &[writable(buffer, 1)]);
     driver.write(0x50, 0);
     while driver.completed(0).is_empty() {
-        driver.turn_once();
+        driver.serve_ready_events();
     }
 }
 
@@ -426,7 +426,7 @@ fn a_queue_with_some_useless_notifications_is_not_suspended() {
         assert_eq!(driver.exchange(0, &[writable(buffer, 1)]), 1);
         for _ in 0..3 {
             driver.write(0x50, 0);
-            driver.turn_once();
+            driver.serve_ready_events();
         }
     }
     assert_eq!(driver.watchdog.stats().silenced, 0);

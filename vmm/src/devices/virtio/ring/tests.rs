@@ -44,7 +44,7 @@ fn pop_returns_all_available_chains_and_never_more_than_the_ring_holds() {
         for ahead in [0, 1, SIZE - 1, SIZE, SIZE + 1, 0x7fff, 0x8000, u16::MAX] {
             ring.queue.set_next_avail(start);
             put(&memory, DRIVER_AREA, 2, start.wrapping_add(ahead));
-            ring.begin_turn();
+            ring.reset_budget();
             if ahead > SIZE {
                 assert!(ring.pop(&memory).is_err(), "{ahead} ahead of {start}");
                 continue;

@@ -23,7 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long the guest may take to answer a request for a connection.
+/// How long the guest may take to answer a connection request.
 pub const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
 /// How long the guest may take to confirm that a connection is closed, as in Linux (`VSOCK_CLOSE_TIMEOUT`).
 const CLOSE_DEADLINE: Duration = Duration::from_secs(8);
@@ -48,7 +48,7 @@ enum State {
     Detached,
 }
 
-/// A stream that a client of the host asked for.
+/// A stream that a client of the host requested.
 pub struct Connection {
     key: Key,
     socket: ClientSocket,

@@ -1,4 +1,4 @@
-//! All streams of the vsock device: which packet belongs to which, and whose turn it is to send one to the guest.
+//! All streams of the vsock device: which packet belongs to which, and which stream sends the next packet to the guest.
 //!
 //! The muxer has an epoll set of its own, so that the event loop polls one descriptor however many streams there are.
 
@@ -27,7 +27,7 @@ use vmm_sys_util::{
 pub const MAX_CONNECTIONS: usize = 1024;
 /// Resets queued for the guest at which no more packets are taken from it.
 const MAX_REPLIES: usize = 256;
-const EVENTS_PER_TURN: usize = 64;
+const EVENTS_PER_WAIT: usize = 64;
 /// How often deadlines are checked while there are any.
 const TICK: Duration = Duration::from_secs(1);
 /// Host ports of streams.
@@ -160,7 +160,7 @@ impl Muxer {
 
     /// Serves the listener, clients and streams that are ready, and deadlines that have passed.
     pub fn process_host_events(&mut self, now: Instant) {
-        let mut events = [EpollEvent::default(); EVENTS_PER_TURN];
+        let mut events = [EpollEvent::default(); EVENTS_PER_WAIT];
         let count = self.epoll.wait(0, &mut events).unwrap_or(0);
         for event in &events[..count] {
             match event.data() {

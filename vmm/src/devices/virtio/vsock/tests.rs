@@ -107,7 +107,7 @@ impl Guest {
 
     /// Lets the device run and takes what it sent, without posting the buffers again.
     fn pull(&mut self) {
-        self.driver.turn();
+        self.driver.serve_events();
         for (head, len) in self.driver.completed(RX) {
             let address = self.posted.remove(&head).unwrap();
             let bytes = self.driver.fetch(address, len as usize);
@@ -168,7 +168,7 @@ impl Guest {
         client
     }
 
-    /// A client that asks for [`PORT`].
+    /// A client that requests [`PORT`].
     fn asking_client(&self) -> UnixStream {
         let mut client = self.client();
         client.write_all(format!("CONNECT {PORT}\n").as_bytes()).unwrap();

@@ -59,7 +59,7 @@ fn our_credit_is_returned_as_the_client_reads() {
     let mut filled = 0;
     while filled < all.len() {
         filled += client.read(&mut all[filled..]).unwrap();
-        guest.driver.turn();
+        guest.driver.serve_events();
     }
     while let Some((header, _)) = guest.next() {
         known = header.fwd_cnt;
@@ -90,8 +90,8 @@ fn packets_wait_for_receive_buffers() {
     let features = guest.driver.offered();
     guest.driver.start(features);
     let client = guest.asking_client();
-    guest.driver.turn();
-    guest.driver.turn();
+    guest.driver.serve_events();
+    guest.driver.serve_events();
     guest.post(1);
     guest.pull();
     let (request, _) = guest.inbox.pop_front().unwrap();

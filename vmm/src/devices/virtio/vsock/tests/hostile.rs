@@ -133,15 +133,15 @@ fn the_number_of_clients_is_limited() {
     let mut clients = Vec::new();
     for _ in 0..muxer::MAX_CONNECTIONS {
         clients.push(guest.client());
-        guest.driver.turn();
+        guest.driver.serve_events();
     }
     assert_closed({
         let client = guest.client();
-        guest.driver.turn();
+        guest.driver.serve_events();
         client
     });
     clients.pop();
-    guest.driver.turn();
+    guest.driver.serve_events();
     let client = guest.asking_client();
     guest.expect(OP_REQUEST);
     drop(client);

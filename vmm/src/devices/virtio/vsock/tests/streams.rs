@@ -38,8 +38,8 @@ fn bytes_written_before_the_answer_are_not_lost() {
 fn a_client_may_connect_before_the_guest_has_booted() {
     let mut guest = Guest::without_driver();
     let client = guest.asking_client();
-    guest.driver.turn();
-    guest.driver.turn();
+    guest.driver.serve_events();
+    guest.driver.serve_events();
     assert_eq!(guest.streams(), 1);
     guest.start();
     guest.expect(OP_REQUEST);
@@ -150,14 +150,14 @@ fn nothing_is_lost_when_the_guest_closes_right_after_its_data() {
         let mut got = Vec::new();
         let mut chunk = vec![0; 10_000];
         loop {
-            guest.driver.turn();
+            guest.driver.serve_events();
             match client.read(&mut chunk).unwrap() {
                 0 => break,
                 n => got.extend_from_slice(&chunk[..n]),
             }
         }
         assert!(got == message, "{} of {} bytes after operation {end}", got.len(), message.len());
-        guest.driver.turn();
+        guest.driver.serve_events();
         assert_eq!(guest.streams(), 0);
     }
 }

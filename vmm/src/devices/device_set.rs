@@ -1,4 +1,4 @@
-//! The board: creates all devices at their fixed addresses ([`vm_spec::layout`]); an absent device leaves its slot empty.
+//! Creates all devices at their fixed addresses ([`vm_spec::layout`]); an absent device leaves its slot empty.
 
 use super::{
     BusDevice, BusError, Buses, SharedDevice,
@@ -35,7 +35,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 /// Why a device could not be created.
 #[derive(Debug, thiserror::Error)]
-pub enum BoardError {
+pub enum DeviceSetError {
     /// KVM refused an irqfd or ioeventfd.
     #[error(transparent)]
     Kvm(#[from] KvmError),
@@ -64,43 +64,43 @@ pub struct DeviceContext<'a> {
     pub watchdog: &'a Arc<Watchdog>,
 }
 
-/// All devices.
-pub struct Board {
+/// All devices of a VM, on their buses.
+pub struct DeviceSet {
     /// For the vCPU threads.
     pub buses: Buses,
     /// Appends to the layer disk, if the VM has one.
     pub layers: Option<LayersHandle>,
 }
 
-impl Board {
+impl DeviceSet {
     /// Creates every device of `spec`.
-    pub fn new(spec: &VmSpec, files: DeviceFiles, mut context: DeviceContext<'_>) -> Result<Self, BoardError> {
-        let mut board = Self {
+    pub fn new(spec: &VmSpec, files: DeviceFiles, mut context: DeviceContext<'_>) -> Result<Self, DeviceSetError> {
+        let mut devices = Self {
             buses: Buses::default(),
             layers: None,
         };
-        board.add_ports(files.console, &context)?;
+        devices.add_ports(files.console, &context)?;
         if spec.layers {
             let disk = Arc::new(Mutex::new(Block::new(Layers::new())));
-            board.layers = Some(LayersHandle::new(disk.clone()));
-            board.add_virtio(VirtioSlot::Layers, disk, &mut context)?;
+            devices.layers = Some(LayersHandle::new(disk.clone()));
+            devices.add_virtio(VirtioSlot::Layers, disk, &mut context)?;
         }
         if let Some(file) = files.scratch {
             let disk = Block::new(Scratch::new(file)?);
-            board.add_virtio(VirtioSlot::Scratch, Arc::new(Mutex::new(disk)), &mut context)?;
+            devices.add_virtio(VirtioSlot::Scratch, Arc::new(Mutex::new(disk)), &mut context)?;
         }
         if let Some(listener) = files.vsock {
-            board.add_virtio(VirtioSlot::Vsock, Arc::new(Mutex::new(Vsock::new(listener)?)), &mut context)?;
+            devices.add_virtio(VirtioSlot::Vsock, Arc::new(Mutex::new(Vsock::new(listener)?)), &mut context)?;
         }
         if spec.rng {
-            board.add_virtio(VirtioSlot::Rng, Arc::new(Mutex::new(Rng::new())), &mut context)?;
+            devices.add_virtio(VirtioSlot::Rng, Arc::new(Mutex::new(Rng::new())), &mut context)?;
         }
-        board.fill_empty_slots(context.kvm)?;
-        Ok(board)
+        devices.fill_empty_slots(context.kvm)?;
+        Ok(devices)
     }
 
     /// Serial console, power and keyboard reset.
-    fn add_ports(&mut self, console: Option<File>, context: &DeviceContext<'_>) -> Result<(), BoardError> {
+    fn add_ports(&mut self, console: Option<File>, context: &DeviceContext<'_>) -> Result<(), DeviceSetError> {
         let irq = irqfd(context.kvm, SERIAL_GSI)?;
         let serial = Serial::new(irq, console, context.watchdog.clone());
         self.add_port(SERIAL_PORT, SERIAL_PORTS, serial)?;
@@ -108,11 +108,11 @@ impl Board {
         self.add_port(KEYBOARD_PORT, 1, KeyboardReset(context.exit_event.clone()))
     }
 
-    fn add_port(&mut self, port: u16, ports: u16, device: impl BusDevice + 'static) -> Result<(), BoardError> {
+    fn add_port(&mut self, port: u16, ports: u16, device: impl BusDevice + 'static) -> Result<(), DeviceSetError> {
         Ok(self.buses.pio.insert(port.into(), ports.into(), Arc::new(Mutex::new(device)))?)
     }
 
-    fn add_virtio(&mut self, slot: VirtioSlot, device: SharedVirtioDevice, context: &mut DeviceContext<'_>) -> Result<(), BoardError> {
+    fn add_virtio(&mut self, slot: VirtioSlot, device: SharedVirtioDevice, context: &mut DeviceContext<'_>) -> Result<(), DeviceSetError> {
         let irq = irqfd(context.kvm, slot.gsi())?;
         let transport = MmioTransport::new(context.memory.clone(), irq, device, context.watchdog.clone())?;
         for index in 0..transport.queue_count() {
@@ -128,7 +128,7 @@ impl Board {
     }
 
     /// Linux probes every slot of the ACPI tables. An empty slot is mapped read-only, which saves three exits.
-    fn fill_empty_slots(&mut self, kvm: &KvmVm) -> Result<(), BoardError> {
+    fn fill_empty_slots(&mut self, kvm: &KvmVm) -> Result<(), DeviceSetError> {
         let empty: SharedDevice = Arc::new(Mutex::new(EmptySlot));
         let all = (0..VIRTIO_SLOTS).map(slot_base);
         let free: Vec<u64> = all.filter(|base| !self.buses.mmio.is_occupied(*base)).collect();
@@ -139,7 +139,7 @@ impl Board {
     }
 }
 
-fn irqfd(kvm: &KvmVm, gsi: u32) -> Result<EventFd, BoardError> {
+fn irqfd(kvm: &KvmVm, gsi: u32) -> Result<EventFd, DeviceSetError> {
     let irq = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
     kvm.register_irqfd(&irq, gsi)?;
     Ok(irq)
