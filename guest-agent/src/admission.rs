@@ -1,7 +1,7 @@
-//! Before any method: how long a request may be, how many there may be at once, and by when it is answered.
+//! Admission control before any method: payload length, number of concurrent requests, and the deadline of the answer.
 //!
-//! ttrpc starts a task for every frame, so this runs before the next one is read: what is beyond a limit holds memory
-//! for no longer than its refusal takes. A method that panics is answered as well; its panic fails no other request.
+//! ttrpc starts a task for every frame, and this runs before the next frame is read: a request beyond a limit holds memory only
+//! until it is refused. A method that panics is answered too; its panic fails no other request.
 
 use std::{collections::HashMap, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -17,16 +17,16 @@ use ttrpc::{
     proto::{Request, Response},
 };
 
-/// Methods that answer when something happens in the guest; the sandbox counts them apart.
+/// Methods that return when something happens in the guest; the sandbox limits them separately.
 const WAITING: &str = "Wait";
 
-/// Room for the requests of all connections.
+/// Capacity for the requests of all connections.
 struct Room {
     requests: Semaphore,
     bytes: Semaphore,
 }
 
-/// A method behind its limits.
+/// A method with its limits.
 struct Admitted {
     method: Box<dyn MethodHandler + Send + Sync>,
     /// Longest payload.
@@ -36,7 +36,7 @@ struct Admitted {
     room: Arc<Room>,
 }
 
-/// Puts the limits in front of every method.
+/// Wraps every method in its limits.
 pub fn limited(services: HashMap<String, Service>) -> HashMap<String, Service> {
     let room = Arc::new(Room {
         requests: Semaphore::new(IN_FLIGHT),
@@ -61,7 +61,7 @@ pub fn limited(services: HashMap<String, Service>) -> HashMap<String, Service> {
     services.into_iter().map(limited).collect()
 }
 
-/// Longest payload of a method. Decoding can take a multiple of it, so each gets no more than it needs.
+/// Longest payload of a method. Decoding can take a multiple of it, so each method gets no more than it needs.
 fn payload_bytes(method: &str) -> usize {
     match method {
         "SetPolicy" => POLICY_BYTES + 2 * REFERENCE_BYTES + REQUEST_FRAME_BYTES,
@@ -83,7 +83,7 @@ impl Admitted {
             let text = format!("the request has {payload} bytes, more than the {} of its method", self.bytes);
             return refusal(Code::INVALID_ARGUMENT, text);
         }
-        // The hook that main sets reports a panic.
+        // The panic hook that main installs reports it.
         let answer = AssertUnwindSafe(answer).catch_unwind();
         let Some(deadline) = self.deadline else {
             return settled(answer.await.ok());
@@ -100,11 +100,11 @@ impl Admitted {
     }
 }
 
-/// The answer of a method; `None` if it panicked.
+/// Calls the method; `None` if it panicked.
 fn settled(answer: Option<ttrpc::Result<Response>>) -> Response {
     match answer {
         Some(Ok(response)) => response,
-        // What a method itself refuses is a response; what is left is a payload that cannot be decoded.
+        // A refusal by the method is a response; the only error left is a payload that cannot be decoded.
         Some(Err(_)) => refusal(Code::INVALID_ARGUMENT, "the request is not a message of its method"),
         None => refusal(Code::INTERNAL, "the agent failed on this request"),
     }
@@ -127,11 +127,11 @@ mod tests {
     #[async_trait::async_trait]
     impl MethodHandler for Unused {
         async fn handler(&self, _: TtrpcContext, _: Request) -> ttrpc::Result<Response> {
-            unreachable!("the tests bring their own answers")
+            unreachable!("the tests supply their own answers")
         }
     }
 
-    /// `method` with room for `requests` requests of 10 bytes together.
+    /// `method` with capacity for `requests` requests of 10 bytes together.
     fn admitted(method: &str, requests: usize) -> Admitted {
         Admitted {
             method: Box::new(Unused),
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_has_its_methods_length() {
+    async fn the_length_limit_is_that_of_the_method() {
         let plain = admitted("MountLayer", 1);
         assert_eq!(code(&plain.admit(10, fine()).await), Code::OK);
         assert_eq!(code(&plain.admit(PLAIN_REQUEST_BYTES + 1, fine()).await), Code::INVALID_ARGUMENT);
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn requests_take_up_room_until_they_are_answered() {
+    async fn requests_count_until_they_are_answered() {
         let method = admitted("MountLayer", 1);
         let stuck = method.admit(4, std::future::pending());
         let second = async {
@@ -170,12 +170,12 @@ mod tests {
         };
         let (stuck, second) = tokio::join!(stuck, second);
         assert_eq!((code(&stuck), second), (Code::DEADLINE_EXCEEDED, Code::RESOURCE_EXHAUSTED));
-        assert_eq!(code(&method.admit(10, fine()).await), Code::OK, "the room is free again");
+        assert_eq!(code(&method.admit(10, fine()).await), Code::OK, "the capacity is free again");
         assert_eq!(code(&method.admit(11, fine()).await), Code::RESOURCE_EXHAUSTED, "too many bytes");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_wait_takes_no_room_and_has_no_deadline() {
+    async fn a_wait_does_not_count_and_has_no_deadline() {
         let method = admitted("WaitProcess", 0);
         let late = async {
             tokio::time::sleep(2 * REQUEST_DEADLINE).await;

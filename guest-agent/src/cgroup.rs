@@ -18,10 +18,10 @@ use policy::ContainerId;
 
 use crate::paths::{self, CGROUP_PARENT};
 
-/// Between two looks at a cgroup that is about to become empty.
+/// Interval at which a cgroup that is about to become empty is checked.
 const POLL: Duration = Duration::from_millis(2);
 
-/// Makes the parent of all containers' cgroups, hands every controller down to them, and makes that of the guest's own processes.
+/// Creates the parent of all containers' cgroups, enables every controller for them, and creates the cgroup of the guest's own processes.
 pub fn prepare() -> io::Result<()> {
     let root = PathBuf::from(CGROUP_ROOT);
     let parent = root.join(CGROUP_PARENT);
@@ -43,7 +43,7 @@ fn directory(id: &ContainerId) -> PathBuf {
     PathBuf::from(format!("{CGROUP_ROOT}{}", paths::cgroup(id)))
 }
 
-/// Sends SIGKILL to every process of the container, also to those that it is just starting.
+/// Sends SIGKILL to every process of the container, including processes that are just being forked.
 pub fn kill(id: &ContainerId) -> io::Result<()> {
     absent_is_fine(fs::write(directory(id).join("cgroup.kill"), "1"))
 }
@@ -90,12 +90,12 @@ fn is_populated(id: &ContainerId) -> io::Result<bool> {
     }
 }
 
-/// Removes the empty cgroup with those that the container made below it.
+/// Removes the empty cgroup and the cgroups that the container created below it.
 pub fn remove(id: &ContainerId) -> io::Result<()> {
     remove_tree(directory(id), 0)
 }
 
-/// Deepest nesting that is followed; the kernel's own bound is `cgroup.max.depth`.
+/// Deepest nesting that is removed; the kernel's own limit is `cgroup.max.depth`.
 const DEPTH: usize = 64;
 
 fn remove_tree(directory: PathBuf, depth: usize) -> io::Result<()> {

@@ -8,9 +8,9 @@
 //!                       │                     Paused ─────────────────┘                 │
 //!                       └─────────────── shutdown ends whatever still runs ─────────────┘
 //! ```
-//! `start` makes containers and processes, `control` does everything to those that exist. That the init has ended is
-//! read from its exit, never stored twice. The table's lock and each container's are held for look-ups only; what takes
-//! time runs under the guest's lock (mutating acts are serial) or under none (waits).
+//! `start` creates containers and processes, `control` does everything to those that exist. Whether the init has exited is
+//! read from its exit and stored nowhere else. The table's lock and each container's lock are held for look-ups only; slow
+//! operations run under the guest's lock (mutating acts are serial) or under no lock (waits).
 
 mod confinement;
 mod control;
@@ -101,10 +101,10 @@ fn io_error(step: &'static str) -> impl FnOnce(io::Error) -> ContainerError {
     move |cause| ContainerError::Io { step, cause }
 }
 
-/// A running or ended process.
+/// A running or exited process.
 pub struct Process {
     pid: Pid,
-    /// What signals are judged by.
+    /// What the policy knows of it when it judges a signal.
     args: Vec<String>,
     exit: ExitWatch,
     terminal: Option<Arc<Terminal>>,
@@ -142,10 +142,10 @@ struct State {
 pub struct Container {
     id: ContainerId,
     seccomp: Option<Profile>,
-    /// Limits of execs, where the policy decides over them.
+    /// Limits of execs, if the policy judges them.
     rlimits: Option<Vec<Rlimit>>,
     users: UserDatabase,
-    /// Its processes and those of its pod's own container see each other.
+    /// Whether its processes and those of its pod's first container see each other.
     shares_pids: bool,
     state: Mutex<State>,
 }
@@ -155,7 +155,7 @@ pub struct Containers {
     program: Program,
     reaper: Arc<Reaper>,
     table: Mutex<HashMap<ContainerId, Arc<Container>>>,
-    /// Directories of the sandbox that some container has mounted.
+    /// Directories of the sandbox that containers have mounted.
     exposed: Mutex<BTreeSet<String>>,
     context: Mutex<SecurityContext>,
 }
@@ -200,8 +200,8 @@ impl Container {
 }
 
 impl Containers {
-    /// No container yet, only the guest itself, which has processes and no init; `program` will start
-    /// containers, exits come from `reaper`.
+    /// No container yet, only the entry of the guest itself, which has processes but no init. `program` starts
+    /// containers; exits come from `reaper`.
     pub fn new(program: Program, reaper: Arc<Reaper>) -> Self {
         let guest = Container {
             id: paths::guest(),
@@ -231,15 +231,15 @@ impl Containers {
             .ok_or_else(|| ContainerError::Unknown(id.clone()))
     }
 
-    /// What later containers find in their security context directory.
+    /// The content of the security context directory of later containers.
     pub fn context(&self) -> MutexGuard<'_, SecurityContext> {
         lock(&self.context)
     }
 
-    /// Whether a container of this id could be made now.
+    /// Whether a container with this id could be created now.
     pub fn check_free(&self, id: &ContainerId) -> Result<(), ContainerError> {
         let table = lock(&self.table);
-        // The guest itself has a place in it that does not count.
+        // The entry of the guest itself does not count.
         if table.contains_key(id) {
             Err(ContainerError::Exists(id.clone()))
         } else if table.len() > CONTAINERS {
@@ -249,7 +249,7 @@ impl Containers {
         }
     }
 
-    /// Tells the end of a process.
+    /// Returns the exit of a process.
     pub fn exit_of(&self, id: &ContainerId, process: &ProcessId) -> Result<ExitWatch, ContainerError> {
         Ok(self.get(id)?.process(process)?.exit.clone())
     }

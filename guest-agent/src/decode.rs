@@ -1,4 +1,4 @@
-//! Gate 2: the host's bytes become checked values, or InvalidArgument. No protobuf type goes further than this file.
+//! Gate 2: turns the host's bytes into checked values, or refuses them with InvalidArgument. No protobuf type is used beyond this file.
 
 mod external;
 mod fragment;
@@ -27,7 +27,7 @@ use agent_protocol::{
 use policy::{ContainerId, RootHash};
 use policy_fragment::BlobError;
 
-/// Why a request is malformed. Says which field, and nothing else of it.
+/// Why a request is malformed. Names the field, and nothing of its content.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     #[error("{field}")]
@@ -84,7 +84,7 @@ impl std::fmt::Display for ProcessId {
     }
 }
 
-/// What the streams of a process are to be.
+/// The streams of a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StdioPlan {
     /// All three are one terminal.
@@ -94,14 +94,14 @@ pub struct StdioPlan {
     pub stderr: Option<StreamToken>,
 }
 
-/// In character cells; zeros where the caller does not know.
+/// In characters; zeros if the caller does not know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TerminalSize {
     pub columns: u16,
     pub rows: u16,
 }
 
-/// The policy, and reference values of the guest for who verifies it.
+/// The policy, and reference values of the guest for verifiers.
 #[derive(Debug, Default)]
 pub struct PolicyOrder {
     pub text: Vec<u8>,
@@ -121,7 +121,7 @@ impl From<&str> for PolicyOrder {
     }
 }
 
-/// A layer to be mounted.
+/// A layer to mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayerOrder {
     pub slot: u32,
@@ -129,7 +129,7 @@ pub struct LayerOrder {
     pub root_hash: RootHash,
 }
 
-/// A container to be created.
+/// A container to create.
 #[derive(Debug)]
 pub struct CreateOrder {
     pub container: ContainerId,
@@ -138,7 +138,7 @@ pub struct CreateOrder {
     pub stdio: StdioPlan,
 }
 
-/// A process to be started in a container.
+/// A process to start in a container.
 #[derive(Debug)]
 pub struct ExecOrder {
     pub container: ContainerId,
@@ -147,7 +147,7 @@ pub struct ExecOrder {
     pub stdio: StdioPlan,
 }
 
-/// A signal to be sent.
+/// A signal to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignalOrder {
     pub container: ContainerId,
@@ -179,7 +179,7 @@ fn exec_id(id: &str) -> Result<String, DecodeError> {
     Ok(id.to_owned())
 }
 
-/// An exec's id, or nothing for the init.
+/// An exec's id; none for the init.
 pub fn process_id(id: &str) -> Result<ProcessId, DecodeError> {
     if id.is_empty() {
         Ok(ProcessId::Init)
@@ -188,7 +188,7 @@ pub fn process_id(id: &str) -> Result<ProcessId, DecodeError> {
     }
 }
 
-/// The policy's text and what comes beside it.
+/// The policy's text, and the data that accompanies it.
 pub fn policy(request: SetPolicyRequest) -> Result<PolicyOrder, DecodeError> {
     let reference = |field, text: String| match text.len() {
         0..=REFERENCE_BYTES => Ok(text),
@@ -204,7 +204,7 @@ pub fn policy(request: SetPolicyRequest) -> Result<PolicyOrder, DecodeError> {
     })
 }
 
-/// The number of a layer's mount point.
+/// The slot number of a layer.
 pub fn layer_slot(slot: u32) -> Result<u32, DecodeError> {
     let slots = LAYERS as u32;
     if slot < slots {
@@ -218,9 +218,9 @@ pub fn layer_slot(slot: u32) -> Result<u32, DecodeError> {
     }
 }
 
-const _: () = assert!(LAYERS == 1024 && SHARES == 256, "said so in errors' texts");
+const _: () = assert!(LAYERS == 1024 && SHARES == 256, "kept for the texts of errors");
 
-/// The number of a shared directory or of a disk of the host's.
+/// The number of a shared directory or of a host disk.
 pub fn share(field: &'static str, number: u32) -> Result<u32, DecodeError> {
     if number < SHARES as u32 {
         Ok(number)
@@ -251,7 +251,7 @@ impl TryFrom<MountLayerRequest> for LayerOrder {
     }
 }
 
-/// Sandbox and whether its scratch disk is encrypted.
+/// The sandbox, and whether its scratch disk is encrypted.
 pub fn scratch(request: &MountScratchRequest) -> Result<(ContainerId, bool), DecodeError> {
     Ok((sandbox_id(&request.sandbox_id)?, request.encrypted))
 }

@@ -1,4 +1,4 @@
-//! What an operator can look at with the one program that the guest has: `/init show`, started under exec_external.
+//! Diagnostics for an operator, from the guest's only program: `/init show`, started under exec_external.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -14,7 +14,7 @@ use nix::{
 
 use crate::launcher;
 
-/// Words and the kernel's own tables that they stand for (proc(5)).
+/// Names of the kernel's tables that can be shown (proc(5)).
 const TABLES: [(&str, &str); 6] = [
     ("disks", "/proc/diskstats"),
     ("interfaces", "/proc/net/dev"),
@@ -23,10 +23,10 @@ const TABLES: [(&str, &str); 6] = [
     ("pressure", "/proc/pressure/memory"),
     ("version", "/proc/version"),
 ];
-/// One record of the kernel's log (`CONSOLE_EXT_LOG_MAX`).
+/// Longest record of the kernel's log (`CONSOLE_EXT_LOG_MAX`).
 const RECORD_BYTES: usize = 8192;
 
-/// Carries out the words of the command line, in a process that is not PID 1.
+/// Runs the command line, in a process that is not PID 1.
 pub fn run(words: &[String]) -> ExitCode {
     let words = words.iter().map(String::as_str).collect::<Vec<_>>();
     let shown = match words.as_slice() {
@@ -63,7 +63,7 @@ fn print(text: &str) -> io::Result<()> {
     io::stdout().write_all(text.as_bytes())
 }
 
-/// Whether the guest's own programs can be changed: the flags of its root, and the seals of the launcher.
+/// Whether the guest's own programs can be changed: the mount flags of its root, and the seals of the launcher.
 fn integrity() -> io::Result<String> {
     let flags = statvfs("/")?.flags();
     let root = if flags.contains(FsFlags::ST_RDONLY) {
@@ -77,7 +77,7 @@ fn integrity() -> io::Result<String> {
     Ok(format!("root {root}\nlauncher {}\n", seals.map_or("not sealed".to_owned(), names)))
 }
 
-/// The launcher's memory file among the descriptors of a process.
+/// Finds the launcher's memory file among the descriptors of a process.
 fn launcher_of(descriptors: &str) -> io::Result<Option<File>> {
     let name = format!("/memfd:{}", launcher::NAME);
     for entry in fs::read_dir(descriptors)? {
@@ -103,7 +103,7 @@ fn processes() -> io::Result<String> {
         pids.extend(entry?.file_name().to_string_lossy().parse::<u32>());
     }
     pids.sort_unstable();
-    // One that ends meanwhile is not shown.
+    // A process that exits meanwhile is not shown.
     let lines = pids.into_iter().filter_map(|pid| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
@@ -113,7 +113,7 @@ fn processes() -> io::Result<String> {
 }
 
 fn line(pid: u32, stat: &str, cgroup: &str) -> Option<String> {
-    // The name stands in brackets and may hold any character, brackets too (proc_pid_stat(5)).
+    // The name is in parentheses and may contain any character, parentheses too (proc_pid_stat(5)).
     let (head, fields) = stat.rsplit_once(") ")?;
     let (_, name) = head.split_once('(')?;
     let state = fields.split(' ').next()?;
@@ -121,14 +121,14 @@ fn line(pid: u32, stat: &str, cgroup: &str) -> Option<String> {
     Some(format!("{pid:>6} {state} {cgroup} {}\n", name.escape_default()))
 }
 
-/// The kernel's log so far (Documentation/ABI/testing/dev-kmsg): one record a read.
+/// The kernel's log so far (Documentation/ABI/testing/dev-kmsg): each read returns one record.
 fn log() -> io::Result<()> {
     let mut kmsg = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg")?;
     let mut record = [0; RECORD_BYTES];
     loop {
         match kmsg.read(&mut record) {
             Ok(count) => print(&text_of(&String::from_utf8_lossy(&record[..count])))?,
-            // Overwritten before it was read: the next one is there.
+            // The record was overwritten before it was read: continue with the next.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(error),
@@ -136,7 +136,7 @@ fn log() -> io::Result<()> {
     }
 }
 
-/// `priority,sequence,microseconds,flags;text`, then lines of details that begin with a blank.
+/// `priority,sequence,microseconds,flags;text`, then lines with details that begin with a space.
 fn text_of(record: &str) -> String {
     let (head, text) = record.split_once(';').unwrap_or(("", record));
     let microseconds = head.split(',').nth(2).unwrap_or_default();
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_its_time_and_first_line() {
+    fn a_record_is_shown_as_time_and_first_line() {
         assert_eq!(text_of("6,1,123,-;hello\n SUBSYSTEM=x\n"), "         123 hello\n");
         assert_eq!(text_of("odd"), "             odd\n");
     }

@@ -1,7 +1,7 @@
-//! From the agent's errors to ttrpc status codes and texts: the only place that knows what leaves the guest.
+//! Maps the agent's errors to ttrpc status codes and texts: the only place that decides which text leaves the guest.
 //!
-//! A text names the enforcement point, the rule, or the field of the request, and what the host itself said. Causes
-//! that the kernel or a program of the guest gives stay inside: they name files that the host cannot see.
+//! A text names the enforcement point, the rule, or the field of the request, and repeats what the host itself sent. Causes
+//! from the kernel or a program of the guest stay inside, because they may name files that the host cannot see.
 
 use std::io::ErrorKind;
 
@@ -19,7 +19,7 @@ use crate::{
     streams::ClaimError,
 };
 
-/// What a request ends with when it does not succeed.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
     #[error(transparent)]
@@ -40,13 +40,13 @@ pub enum RequestError {
     Panicked,
     #[error("the request did not end within {ACT_DEADLINE:?}")]
     Stuck,
-    #[error("what the policy remembers could not be put back")]
+    #[error("the policy's state could not be rolled back")]
     Undone,
 }
 
 impl RequestError {
     /// Whether the guest may differ from what the policy remembers of it.
-    pub fn leaves_doubt(&self) -> bool {
+    pub fn is_uncertain(&self) -> bool {
         match self {
             Self::Panicked | Self::Stuck | Self::Undone => true,
             Self::Storage(error) => matches!(error, StorageError::NotUndone),
@@ -65,10 +65,10 @@ impl From<StepError> for RequestError {
     }
 }
 
-/// The text that the host gets.
+/// The text that the host receives.
 pub fn wire_text(error: &RequestError) -> String {
     match error {
-        // These causes are of our own making and name numbers of the request.
+        // These causes are the agent's own and name numbers of the request.
         RequestError::Decode(error) => chain(error),
         // The policy is the host's own text.
         RequestError::Gate(error @ GateError::Policy(_)) => chain(error),
@@ -79,7 +79,7 @@ pub fn wire_text(error: &RequestError) -> String {
     }
 }
 
-/// Of all causes, the text names only those about what the host gave the guest: room on a disk, and memory.
+/// The text names only causes about resources that the host gave the guest: disk space and memory.
 fn lacking(text: &str, cause: &std::io::Error) -> String {
     match cause.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => format!("{text}: there is no space left"),
@@ -187,19 +187,19 @@ mod tests {
         for error in errors {
             let text = wire_text(&error);
             assert!(!text.contains("secret") && !text.contains("/run"), "{text}");
-            assert!(!error.leaves_doubt());
+            assert!(!error.is_uncertain());
         }
     }
 
     #[test]
-    fn what_the_host_can_mend_is_said() {
+    fn causes_that_the_host_can_fix_are_reported() {
         let full = StorageError::Io {
-            step: "making a container's upper directory",
+            step: "creating a container's upper directory",
             cause: io::Error::from_raw_os_error(libc::ENOSPC),
         };
         assert_eq!(
             wire_text(&full.into()),
-            "making a container's upper directory failed: there is no space left"
+            "creating a container's upper directory failed: there is no space left"
         );
         let id = decode::container_id(&"a".repeat(1000)).unwrap_err();
         assert_eq!(wire_text(&id.into()), "container_id: the id has 1000 bytes, more than 128");

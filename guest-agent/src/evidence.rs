@@ -1,7 +1,7 @@
-//! Where host data, the digest of the one right policy, comes from.
+//! The source of the host data, which is the digest of the only policy that may be set.
 //!
-//! The measured boot manifest names the source, and there is no other: a guest whose manifest says `snp` and that
-//! cannot read a report of the silicon serves nothing.
+//! The measured boot manifest names the source, and there is no fallback: a guest whose manifest says `snp` and that
+//! cannot read an attestation report serves nothing.
 
 mod boot_params;
 mod sev_guest;
@@ -10,13 +10,13 @@ use std::path::Path;
 
 use boot_manifest::{HostPage, Manifest, Mode, ReadError, SETUP_DATA_HOST_PAGE, SETUP_DATA_MANIFEST};
 
-/// Why there is no host data.
+/// Why the host data cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum EvidenceError {
-    /// The nodes that the boot loader leaves cannot be read.
+    /// The boot loader's setup_data nodes cannot be read.
     #[error("the boot parameters cannot be read")]
     BootParams(#[source] std::io::Error),
-    /// Exactly one node of the type must be there.
+    /// There is not exactly one node of the type.
     #[error("there are {count} boot nodes of type {node:#x}, one is needed")]
     Nodes {
         /// `setup_data` type.
@@ -30,15 +30,15 @@ pub enum EvidenceError {
     /// The host page's bytes are wrong.
     #[error("the host page is damaged")]
     HostPage(#[source] ReadError),
-    /// Reports of the VMM are not read here.
+    /// Simulated reports from the VMM are not read here.
     #[error("the boot manifest says simulated, and this guest takes host data from no report of the VMM")]
     Simulated,
-    /// The silicon gives no report.
+    /// The processor returns no attestation report.
     #[error("the boot manifest says snp, and there is no report")]
     Snp(#[from] sev_guest::SevGuestError),
 }
 
-/// A source of host data.
+/// A source of the host data.
 pub trait Evidence: Send {
     /// SHA-256 of the policy text that may be set.
     fn host_data(&self) -> Result<[u8; 32], EvidenceError>;
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_believes_the_host_page() {
+    fn mode_plain_reads_the_host_page() {
         assert_eq!(with_nodes(&[(1, vec![0; 8]), manifest(Mode::Plain), host_page()]).unwrap(), [9; 32]);
     }
 
@@ -109,7 +109,7 @@ mod tests {
             with_nodes(&[manifest(Mode::Simulated), host_page()]),
             Err(EvidenceError::Simulated)
         ));
-        // No test runs in an SNP guest: there is no device.
+        // No test runs in an SNP guest, so there is no device.
         assert!(matches!(
             with_nodes(&[manifest(Mode::Snp), host_page()]),
             Err(EvidenceError::Snp(_))
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn each_node_must_be_there_once_and_whole() {
+    fn each_node_must_exist_once_and_be_complete() {
         let missing = |node, count| move |r: Result<_, EvidenceError>| matches!(r, Err(EvidenceError::Nodes { node: n, count: c }) if (n, c) == (node, count));
         assert!(missing(SETUP_DATA_MANIFEST, 0)(with_nodes(&[host_page()])));
         assert!(missing(SETUP_DATA_MANIFEST, 2)(with_nodes(&[

@@ -1,15 +1,15 @@
-//! What signed messages add to the policy: judged, and taken in wholly or not at all.
+//! Adds signed messages to the policy: each is judged, and accepted completely or not at all.
 
 use policy::{Denied, Enforcer, action::LoadFragment};
 use policy_fragment::{Fragment, LedgerKey, Receipt};
 
 use crate::{decode::Addition, security_context::SecurityContext};
 
-/// Asks the policy, and keeps what it makes of the message. What was refused leaves nothing, whatever the policy's own rules
-/// remembered on the way. Reference values are not judged in the guest; they are kept for later containers.
+/// Asks the policy, and keeps what the message adds. A refused message leaves nothing behind, whatever the policy's own rules
+/// stored meanwhile. Reference values are not judged in the guest; they are kept for later containers.
 ///
 /// # Errors
-/// The policy does not want it.
+/// The policy denies it.
 pub fn load(enforcer: &mut Enforcer, context: &mut SecurityContext, addition: Addition) -> Result<(), Denied> {
     match addition {
         Addition::Fragment(fragment) => {
@@ -28,11 +28,11 @@ pub fn load(enforcer: &mut Enforcer, context: &mut SecurityContext, addition: Ad
     Ok(())
 }
 
-/// The fragment with those of its receipts that a key of a loaded trust list confirms.
+/// The fragment with those of its receipts that a key of a loaded trust list verifies.
 fn with_receipts(enforcer: &Enforcer, fragment: Fragment) -> LoadFragment {
     let claims = fragment.receipts.iter().map(|receipt| (receipt.issuer().to_owned(), receipt));
     let confirms = |receipt: &&Receipt, id: &str, key: &[u8]| {
-        // The ledger may have many keys; only the one that the receipt names is worth a verification.
+        // The ledger may have many keys; only the one that the receipt names is tried.
         id == receipt.kid() && LedgerKey::from_bytes(id, key).is_ok_and(|key| receipt.verify(&key).is_ok())
     };
     LoadFragment {
@@ -72,7 +72,7 @@ mod tests {
         super::load(enforcer, &mut SecurityContext::default(), addition)
     }
 
-    /// A policy that wants the feed of `message`, of at least version `minimum`, with these receipts.
+    /// A policy that allows the feed of `message`, from SVN `minimum` on, with these receipts.
     fn policy(message: &[u8], minimum: u32, receipts: &str) -> String {
         let fragment = Fragment::open(message).unwrap();
         let list = policy_fragment::TrustList::open(TRUST_LIST).unwrap();
@@ -95,7 +95,7 @@ reason := data.framework.reason
     }
 
     #[test]
-    fn a_wanted_fragment_is_taken_and_an_unwanted_one_is_not() {
+    fn an_allowed_fragment_is_loaded_and_another_is_not() {
         let mut enforcer = Enforcer::new(&policy(FRAGMENT, 2, "")).unwrap();
         load(&mut enforcer, addition(FRAGMENT, "")).unwrap();
         let mut enforcer = Enforcer::new(&policy(FRAGMENT, 3, "")).unwrap();
@@ -105,7 +105,7 @@ reason := data.framework.reason
     }
 
     #[test]
-    fn a_receipt_counts_once_its_ledger_is_trusted() {
+    fn a_receipt_counts_only_after_its_ledger_is_trusted() {
         let mut enforcer = Enforcer::new(&policy(WITH_RECEIPT, 1, r#""ledger.example""#)).unwrap();
         assert!(load(&mut enforcer, addition(WITH_RECEIPT, "")).is_err());
         load(&mut enforcer, addition(TRUST_LIST, TRUST_LISTS)).unwrap();
@@ -113,7 +113,7 @@ reason := data.framework.reason
     }
 
     #[test]
-    fn a_trust_list_needs_the_policys_word() {
+    fn a_trust_list_must_be_allowed_by_the_policy() {
         let mut enforcer = Enforcer::new("package policy\napi_version := \"0.12.0\"\n").unwrap();
         let denied = load(&mut enforcer, addition(TRUST_LIST, TRUST_LISTS)).unwrap_err();
         assert_eq!(denied.point(), "load_transparency_trust_list");

@@ -1,40 +1,40 @@
-//! Gate 1: nothing is served until a policy text has come whose digest is the host data, and only one ever comes.
+//! Gate 1: nothing is served until a policy whose digest is the host data has been set, and only one can ever be set.
 
 use policy::{Enforcer, PolicyError};
 use sha2::{Digest, Sha256};
 
 use crate::evidence::{Evidence, EvidenceError};
 
-/// Why the gate stays as it is.
+/// Why a policy was not set.
 #[derive(Debug, thiserror::Error)]
 pub enum GateError {
     /// No policy yet.
     #[error("no policy is in force: the first call must be SetPolicy")]
     Closed,
-    /// A policy is in force and stays.
+    /// A policy is already in force and cannot be replaced.
     #[error("a policy is in force already, and it cannot be replaced")]
     AlreadyOpen,
-    /// The one attempt failed.
+    /// The only attempt failed.
     #[error("the policy was refused before; this guest serves nothing")]
     Spent,
-    /// Gate 1.
+    /// The digest is not the host data.
     #[error("policy with digest {received} refused: host data is {expected}")]
     WrongDigest {
-        /// SHA-256 of the text that came, in hex.
+        /// SHA-256 of the received text, in hex.
         received: String,
         /// Host data, in hex.
         expected: String,
     },
-    /// What happened in the guest and what the policy remembers may differ; see [`crate::sandbox`].
+    /// The state of the guest and the policy's view of it may differ; see [`crate::sandbox`].
     #[error("an earlier request could not be undone: this guest serves nothing any more")]
     Sealed,
-    /// Host data could not be had; there is no other source.
+    /// The host data cannot be read; there is no other source.
     #[error("host data cannot be read")]
     Evidence(#[from] EvidenceError),
-    /// The text is no UTF-8.
+    /// The text is not UTF-8.
     #[error("the policy is not UTF-8 text")]
     Text,
-    /// The text is the measured one but no policy.
+    /// The text has the right digest but is not a valid policy.
     #[error("the policy cannot be loaded")]
     Policy(#[source] PolicyError),
 }
@@ -45,15 +45,15 @@ pub enum Gate<E> {
     Closed(E),
     /// A policy is in force.
     Open(Box<Enforcer>),
-    /// The measured text was refused: no other text can be right.
+    /// The text with the right digest was refused: no other text can be accepted.
     Shut,
 }
 
 impl<E: Evidence> Gate<E> {
-    /// Compares `text` with host data and loads it; the digest comes back.
+    /// Compares `text` with the host data and loads it; returns the digest.
     ///
-    /// A text of another digest leaves the gate closed and changes nothing. A text of the right digest that is no
-    /// policy shuts it for good.
+    /// A text with another digest leaves the gate closed and changes nothing. A text with the right digest that is not a
+    /// policy closes the gate for good.
     pub fn set_policy(&mut self, text: Vec<u8>) -> Result<[u8; 32], GateError> {
         let evidence = match self {
             Self::Closed(evidence) => evidence,
@@ -85,7 +85,7 @@ impl<E: Evidence> Gate<E> {
     }
 }
 
-/// Compares without a branch on the contents, so that the time taken reveals nothing about how much was right.
+/// Compares without a branch on the contents, so that the time reveals nothing about how much matched.
 fn same(a: &[u8; 32], b: &[u8; 32]) -> bool {
     a.iter().zip(b).fold(0, |difference, (x, y)| difference | (x ^ y)) == 0
 }
@@ -94,7 +94,7 @@ fn same(a: &[u8; 32], b: &[u8; 32]) -> bool {
 mod tests {
     use super::*;
 
-    /// Host data fixed by a test.
+    /// Host data chosen by a test.
     struct Fixed([u8; 32]);
 
     impl Evidence for Fixed {
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_measured_text_that_is_no_policy_shuts_the_gate() {
+    fn a_measured_text_that_is_no_policy_closes_the_gate_for_good() {
         for text in ["no policy at all", "package policy\nx := {\n"] {
             let mut gate = closed_for(text);
             assert!(matches!(gate.set_policy(text.into()), Err(GateError::Policy(_))), "{text:?}");

@@ -1,8 +1,8 @@
-//! Directories that an image, a container or the host can reach, opened without ever following a link.
+//! Directories that an image, a container or the host can modify, opened without ever following a symbolic link.
 //!
-//! A scratch disk without encryption is the host's to write, and a container writes to the directories that it mounts.
-//! A link planted there would lead a mount of the agent to the guest's own files. So each such path is resolved once,
-//! below the root and through real directories only, and what follows works on the descriptor.
+//! The host can write to a scratch disk without encryption, and a container writes to the directories that it mounts.
+//! A symbolic link planted there would lead a mount of the agent to the guest's own files. So each such path is resolved once,
+//! below the root and through real directories only, and later calls use the descriptor.
 
 use std::{
     fs::{self, OpenOptions},
@@ -19,7 +19,7 @@ use nix::{
     sys::stat::{Mode, mkdirat},
 };
 
-/// Whatever is made on the way.
+/// Mode of directories that are created on the way.
 const MODE: Mode = Mode::from_bits_truncate(0o755);
 
 /// An open directory.
@@ -29,16 +29,16 @@ impl Directory {
     /// Opens an absolute path that exists.
     ///
     /// # Errors
-    /// A component is missing, a link, or no directory.
+    /// A component is missing, a symbolic link, or not a directory.
     pub fn open(path: &str) -> io::Result<Self> {
         let root = open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
         Self(root).below(relative(path)?)
     }
 
-    /// Opens an absolute path and makes what is missing of it.
+    /// Opens an absolute path and creates what is missing of it.
     ///
     /// # Errors
-    /// A component is a link or no directory, or cannot be made.
+    /// A component is a symbolic link or not a directory, or cannot be created.
     pub fn make(path: &str) -> io::Result<Self> {
         let mut directory = Self::open("/")?;
         for component in relative(path)?.components() {
@@ -54,10 +54,10 @@ impl Directory {
         Ok(directory)
     }
 
-    /// Makes `name` in it, which must not exist, and opens it.
+    /// Creates `name` in it, which must not exist, and opens it.
     ///
     /// # Errors
-    /// It exists, as whatever, or cannot be made.
+    /// It exists with any type, or cannot be created.
     pub fn make_new(&self, name: &str, mode: u32) -> io::Result<Self> {
         mkdirat(&self.0, Path::new(name), Mode::from_bits_truncate(mode))?;
         self.below(Path::new(name))
@@ -66,7 +66,7 @@ impl Directory {
     /// Writes a file `name` in it, which must not exist.
     ///
     /// # Errors
-    /// It exists, as whatever, or cannot be written.
+    /// It exists with any type, or cannot be written.
     pub fn write_new(&self, name: &str, content: &[u8], mode: u32) -> io::Result<()> {
         let path = format!("{}/{name}", self.path());
         // New, so no link is followed.
@@ -74,7 +74,7 @@ impl Directory {
         file.write_all(content)
     }
 
-    /// Removes `name` in it with all that it holds; links are removed, not followed.
+    /// Removes `name` in it with everything below; symbolic links are removed, not followed.
     ///
     /// # Errors
     /// Something cannot be removed.
@@ -82,7 +82,7 @@ impl Directory {
         fs::remove_dir_all(format!("{}/{name}", self.path()))
     }
 
-    /// A path that the kernel takes for this very directory, for calls that know no descriptors.
+    /// A path that the kernel resolves to this very directory, for calls that take no descriptor.
     pub fn path(&self) -> String {
         format!("/proc/self/fd/{}", self.0.as_raw_fd())
     }
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_made() {
+    fn missing_directories_are_created() {
         let (_kept, base) = base();
         let made = Directory::make(&format!("{base}/a/b")).unwrap();
         fs::write(format!("{}/file", made.path()), "x").unwrap();
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn no_link_is_followed_anywhere() {
+    fn no_symbolic_link_is_followed() {
         let (_kept, base) = base();
         fs::create_dir_all(format!("{base}/guest/secret")).unwrap();
         fs::create_dir(format!("{base}/scratch")).unwrap();
@@ -147,14 +147,14 @@ mod tests {
         }
         assert!(
             !Path::new(&format!("{base}/guest/new")).exists(),
-            "nothing was made behind the link"
+            "nothing was created behind the link"
         );
         let scratch = Directory::open(&format!("{base}/scratch")).unwrap();
         assert!(scratch.make_new("inside", 0o700).is_err());
         symlink(format!("{base}/guest/planted"), format!("{base}/scratch/file")).unwrap();
         assert!(scratch.write_new("file", b"x", 0o700).is_err());
         assert!(!Path::new(&format!("{base}/guest/planted")).exists());
-        // The link itself goes.
+        // The link itself is removed.
         scratch.remove_all("inside").unwrap();
         assert!(Path::new(&format!("{base}/guest/secret")).exists());
     }

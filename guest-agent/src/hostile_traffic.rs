@@ -1,5 +1,5 @@
-//! A hostile host's requests against decoding and judging, without a guest: what the model refuses is refused, nothing
-//! panics, and the policy remembers nothing of it.
+//! Runs a hostile host's requests against decoding and judging, without a guest: what the model refuses is refused, nothing
+//! panics, and the policy's state does not change.
 
 use agent_protocol::{
     AttachDiskRequest, CreateContainerRequest, DeleteProcessRequest, ExecExternalRequest, ExecProcessRequest, ListProcessesRequest,
@@ -24,7 +24,7 @@ use crate::{
     paths,
 };
 
-/// Fixed, so that a test fails everywhere or nowhere; the story that talks to a VM takes another each time.
+/// Fixed, so that a failure is reproducible; the story that talks to a VM uses another seed each time.
 const SEED: u64 = 0x00ca_5e3a_7e00;
 const CONTAINER: &str = "hostile-host-container";
 const LAYER: [u8; 32] = [0xab; 32];
@@ -86,7 +86,7 @@ fn world() -> World {
     }
 }
 
-/// What decoding makes of a request.
+/// The result of decoding a request.
 enum Decoded {
     Layer(LayerOrder),
     NoLayer(u32),
@@ -103,7 +103,7 @@ enum Decoded {
     Unjudged,
 }
 
-/// Neither a message of its method nor anything that decoding takes.
+/// Not a message of its method, or a message that decoding refuses.
 struct Refused;
 
 impl From<DecodeError> for Refused {
@@ -161,7 +161,7 @@ fn decoded(sent: &Sent) -> Result<Decoded, Refused> {
     })
 }
 
-/// Whether the policy allows it; what it would remember is undone.
+/// Whether the policy allows it; the change of its state is rolled back.
 fn is_allowed(enforcer: &mut Enforcer, request: Decoded) -> bool {
     fn asked<A: Action>(enforcer: &mut Enforcer, action: A) -> bool {
         enforcer.enforce(action).is_ok()
@@ -198,7 +198,7 @@ fn is_allowed(enforcer: &mut Enforcer, request: Decoded) -> bool {
         Decoded::External(order) => asked(enforcer, order.action),
         Decoded::Share(container, share) => asked(enforcer, Plan9Mount::new(paths::share(&container, share))),
         Decoded::Disk(slot) => asked(enforcer, MountBlockdev { target: paths::disk(slot) }),
-        Decoded::Unjudged => unreachable!("the model says that the policy judges it"),
+        Decoded::Unjudged => unreachable!("the model expects the policy to judge it"),
     }
 }
 
@@ -216,7 +216,7 @@ fn overlay(container: ContainerId, slots: &[u32]) -> MountOverlay {
     }
 }
 
-/// Takes the guest from one stage to the next, as the policy allows it.
+/// Moves the guest from one stage to the next with allowed requests.
 fn advance(enforcer: &mut Enforcer, to: Stage) -> Result<(), Denied> {
     let container = ContainerId::new(CONTAINER);
     match to {
@@ -248,7 +248,7 @@ fn advance(enforcer: &mut Enforcer, to: Stage) -> Result<(), Denied> {
 }
 
 #[test]
-fn what_the_model_refuses_is_refused_and_not_remembered() {
+fn what_the_model_refuses_is_refused_and_changes_no_state() {
     let mut traffic = Traffic::new(SEED, world(), 25);
     let mut enforcer = Enforcer::new(&policy()).unwrap();
     let mut judged = 0;
@@ -273,7 +273,7 @@ fn what_the_model_refuses_is_refused_and_not_remembered() {
         }
     }
     assert!(judged > 500, "the policy was asked {judged} times");
-    // Still the same judgement as if nothing had been asked.
+    // The policy judges as if nothing had been asked.
     let container_id = ContainerId::new(CONTAINER);
     let exec = ExecProcessRequest {
         container_id: CONTAINER.to_owned(),

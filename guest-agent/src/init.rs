@@ -1,7 +1,7 @@
-//! The life of PID 1: prepare the guest, split in two, reap, power off.
+//! The life of PID 1: prepares the guest, forks, reaps, powers off.
 //!
-//! PID 1 forks before any thread exists. The parent stays PID 1: it reaps and, when its child is gone, powers off. The
-//! child serves; as a subreaper it is the parent of every container process, so no other process competes for its waitpid.
+//! PID 1 forks before any thread exists. The parent stays PID 1: it reaps, and powers off when its child has exited. The
+//! child serves; as a subreaper it becomes the parent of every orphaned container process, so no other process competes for its waitpid.
 
 mod modules;
 
@@ -23,19 +23,19 @@ use nix::{
 
 use crate::{cgroup, launcher::Program, paths, sys};
 
-/// Name of the guest until its pod gives it one.
+/// Host name of the guest until its pod sets one.
 const HOSTNAME: &str = "casemate";
 
-/// Descriptors of the agent: every stream takes two.
+/// Limit on the agent's descriptors: every stream takes two.
 const OPEN_FILES: u64 = 4 * agent_protocol::limits::OPEN_STREAMS as u64;
 
-/// Console log level: errors and what is worse (`printk`(9) levels below 4), as with `quiet`.
+/// Console log level: errors and more severe (`printk`(9) levels below 4), as with `quiet`.
 const KERNEL_ERRORS: &str = "4";
 
-/// Settings of a packaged kernel that only ever grow stricter (Documentation/admin-guide/sysctl/kernel.rst): programs that the
+/// sysctls of a packaged kernel that can only become stricter (Documentation/admin-guide/sysctl/kernel.rst): programs that the
 /// kernel starts by itself (a core_pattern or modprobe path that a privileged container wrote) have no capability, and no
-/// further module or kernel is loaded. Our own kernel has none of the three.
-const IRREVOCABLE: [(&str, &str); 4] = [
+/// further module or kernel can be loaded. Our own kernel has none of the three features.
+const ONE_WAY_SYSCTLS: [(&str, &str); 4] = [
     ("/proc/sys/kernel/usermodehelper/bset", "0 0"),
     ("/proc/sys/kernel/usermodehelper/inheritable", "0 0"),
     ("/proc/sys/kernel/modules_disabled", "1"),
@@ -51,9 +51,9 @@ pub struct InitError {
     cause: io::Error,
 }
 
-/// What this process is after [`split`].
+/// The role of this process after [`split`].
 pub enum Role {
-    /// PID 1, with the pid of the process that serves.
+    /// PID 1, with the pid of the serving process.
     Init {
         /// The process that serves.
         server: Pid,
@@ -62,7 +62,7 @@ pub enum Role {
     Server,
 }
 
-/// A file system every guest has.
+/// A file system of every guest.
 struct FileSystem {
     kind: &'static str,
     target: &'static str,
@@ -74,11 +74,11 @@ const fn file_system(kind: &'static str, target: &'static str, flags: MsFlags, d
     FileSystem { kind, target, flags, data }
 }
 
-const GUARDED: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
+const RESTRICTED: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
 
 const FILE_SYSTEMS: [FileSystem; 8] = [
-    file_system("proc", "/proc", GUARDED, ""),
-    file_system("sysfs", "/sys", GUARDED, ""),
+    file_system("proc", "/proc", RESTRICTED, ""),
+    file_system("sysfs", "/sys", RESTRICTED, ""),
     file_system("devtmpfs", "/dev", MsFlags::MS_NOSUID.union(MsFlags::MS_NOEXEC), "mode=0755"),
     file_system(
         "devpts",
@@ -86,20 +86,20 @@ const FILE_SYSTEMS: [FileSystem; 8] = [
         MsFlags::MS_NOSUID.union(MsFlags::MS_NOEXEC),
         "ptmxmode=0666,mode=0620,gid=5",
     ),
-    file_system("tmpfs", "/dev/shm", GUARDED, "mode=1777"),
-    file_system("tmpfs", "/run", GUARDED, "mode=0755"),
-    file_system("tmpfs", "/tmp", GUARDED, "mode=1777"),
-    file_system("cgroup2", "/sys/fs/cgroup", GUARDED, ""),
+    file_system("tmpfs", "/dev/shm", RESTRICTED, "mode=1777"),
+    file_system("tmpfs", "/run", RESTRICTED, "mode=0755"),
+    file_system("tmpfs", "/tmp", RESTRICTED, "mode=1777"),
+    file_system("cgroup2", "/sys/fs/cgroup", RESTRICTED, ""),
 ];
 
 /// Directories that the agent works in.
 const DIRECTORIES: [&str; 4] = ["/run/gcs/c", "/run/mounts/scsi", BUNDLES, STATE_ROOT];
 
-/// Mounts what a guest needs, raises loopback, readies the cgroups, and makes the guest's own programs unchangeable; the one
-/// that starts containers comes back.
+/// Mounts file systems, brings loopback up, sets up cgroups, and makes the guest's own programs immutable; returns the
+/// launcher's program.
 ///
 /// # Errors
-/// Names the step. Without any of them containers would not run as their spec says, or could harm the guest.
+/// Names the failed step. Without any of them containers would not run as their spec says, or could harm the guest.
 pub fn prepare_guest() -> Result<Program, InitError> {
     umask(Mode::from_bits_truncate(0o022));
     leave_initramfs_root()?;
@@ -114,19 +114,22 @@ pub fn prepare_guest() -> Result<Program, InitError> {
         step(format!("making {directory}"), fs::create_dir_all(directory))?;
     }
     step("loading modules", modules::load_all(Path::new("/modules")))?;
-    for (setting, value) in IRREVOCABLE {
+    for (setting, value) in ONE_WAY_SYSCTLS {
         step(format!("writing {setting}"), write_where_there(setting, value))?;
     }
     step("naming the host", sethostname(HOSTNAME))?;
-    step("raising the loopback interface", sys::loopback_up())?;
+    step("bringing the loopback interface up", sys::loopback_up())?;
     step("readying cgroups", cgroup::prepare())?;
-    // The command line keeps the console shut while the kernel boots; from here on its errors are worth reading.
+    // The command line silences the console while the kernel boots; from here on kernel errors are shown.
     step(
-        "opening the console to kernel errors",
+        "enabling kernel errors on the console",
         fs::write("/proc/sys/kernel/printk", KERNEL_ERRORS),
     )?;
     // The OOM killer chooses every container before the agent.
-    step("shielding the agent", fs::write("/proc/self/oom_score_adj", "-1000"))?;
+    step(
+        "protecting the agent from the OOM killer",
+        fs::write("/proc/self/oom_score_adj", "-1000"),
+    )?;
     step(
         "raising the limit of open files",
         setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES),
@@ -136,8 +139,8 @@ pub fn prepare_guest() -> Result<Program, InitError> {
 
 /// Moves the launcher into a sealed memory file and makes the root file system read-only.
 ///
-/// What must be written has file systems of its own ([`FILE_SYSTEMS`]), from none of which a program runs. Not only this mount
-/// of the root becomes read-only but the file system itself: the kernel keeps another mount of it below.
+/// Writable data is on file systems of its own ([`FILE_SYSTEMS`]), all of them noexec. Not only this mount
+/// of the root becomes read-only but the file system itself, because the kernel keeps another mount of it below.
 fn seal_programs() -> Result<Program, InitError> {
     let launcher = Path::new(paths::LAUNCHER);
     let program = step("sealing the launcher", Program::sealed(launcher))?;
@@ -165,7 +168,7 @@ fn write_where_there(file: &str, value: &str) -> io::Result<()> {
 /// Makes the root a mount of its own.
 ///
 /// The initramfs is the root of the mount tree, and pivot_root, with which containers leave the guest's files
-/// behind, refuses to work from there. Moved over itself, the same directory is an ordinary mount.
+/// behind, does not work from there. Moved over itself, the same directory is an ordinary mount.
 fn leave_initramfs_root() -> Result<(), InitError> {
     let staging = "/root";
     step("making /root", fs::create_dir_all(staging))?;
@@ -189,7 +192,7 @@ fn step<T, E: Into<io::Error>>(step: impl Into<String>, result: Result<T, E>) ->
     })
 }
 
-/// Splits this process; see the module's description.
+/// Forks this process; see the module's description.
 ///
 /// # Errors
 /// fork or prctl failed.
@@ -207,19 +210,19 @@ pub fn split() -> Result<Role, InitError> {
     }
 }
 
-/// What PID 1 does: reaps orphans, and powers off when `server` is gone.
+/// The loop of PID 1: reaps orphans, and powers off when `server` has exited.
 pub fn reap_until_exit(server: Pid) -> ExitCode {
-    // Nobody signals PID 1 for a good reason.
+    // PID 1 needs no signals.
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None);
     loop {
         match waitpid(None, None) {
             Ok(WaitStatus::Exited(pid, 0)) if pid == server => break,
             Ok(WaitStatus::Exited(pid, code)) if pid == server => {
-                eprintln!("init: the agent ended with code {code}, powering off");
+                eprintln!("init: the agent exited with code {code}, powering off");
                 break;
             }
             Ok(WaitStatus::Signaled(pid, signal, _)) if pid == server => {
-                eprintln!("init: the agent was ended by {signal}, powering off");
+                eprintln!("init: the agent was killed by {signal}, powering off");
                 break;
             }
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
@@ -232,9 +235,9 @@ pub fn reap_until_exit(server: Pid) -> ExitCode {
     power_off()
 }
 
-/// Powers the machine off; returns only where that is not allowed.
+/// Powers the machine off; returns only if that is not permitted.
 ///
-/// Nothing is flushed: the scratch disk's key ends with the guest, and no other disk was written to.
+/// Nothing is flushed: the scratch disk's key is lost with the guest, and no other disk was written to.
 pub fn power_off() -> ExitCode {
     match reboot(RebootMode::RB_POWER_OFF) {
         Ok(never) => match never {},

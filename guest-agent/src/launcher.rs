@@ -1,4 +1,4 @@
-//! The agent's side of `casemate-launcher`: one process for each container or exec to be started.
+//! The agent's side of `casemate-launcher`: one launcher process for each container or exec.
 
 mod program;
 
@@ -23,32 +23,32 @@ use crate::{
     stdio::ProcessEnds,
 };
 
-/// Between two looks at a launcher that was killed.
+/// Interval at which a killed launcher is checked.
 const POLL: Duration = Duration::from_millis(2);
 
 /// Why nothing was started.
 #[derive(Debug, thiserror::Error)]
 pub enum LauncherError {
-    /// The program could not be run or talked to.
+    /// The launcher could not be run, or its socket failed.
     #[error("the launcher failed")]
     Io(#[from] io::Error),
-    /// It reported why.
+    /// The launcher reported a cause.
     #[error("the process cannot be started: {}", Refusal { cause: *cause, program })]
     Refused {
         /// The launcher's cause.
         cause: Cause,
-        /// The host's own name of the program.
+        /// The program's name from the host's request.
         program: String,
     },
-    /// The answer makes no sense.
+    /// The launcher exited or sent an invalid answer.
     #[error("the launcher gave no answer")]
     Answer,
-    /// There was no answer within the deadline, or the launcher went away: what it has done by then is unknown.
+    /// There was no answer within the deadline, or the launcher exited: what it has done by then is unknown.
     #[error("the launcher did not answer within {LAUNCHER_DEADLINE:?}")]
     Silent,
 }
 
-/// A cause in words. For a program they are runc's words, by which clients recognise exit code 127.
+/// The text of a cause. For a program it is runc's text, by which clients recognise exit code 127.
 struct Refusal<'a> {
     cause: Cause,
     program: &'a str,
@@ -65,7 +65,7 @@ impl std::fmt::Display for Refusal<'_> {
             Cause::Seccomp => f.write_str("linux.seccomp: the profile cannot be loaded, or forbids what starting a process takes"),
             Cause::Mount => f.write_str("mounts: one of them cannot be made"),
             Cause::Resources => f.write_str("linux.resources: a limit cannot be set"),
-            Cause::Other => f.write_str("the guest cannot make it as its document says"),
+            Cause::Other => f.write_str("the guest cannot create it as its document says"),
         }
     }
 }
@@ -74,9 +74,9 @@ impl std::fmt::Display for Refusal<'_> {
 pub struct Started {
     /// As the agent sees it.
     pub pid: Pid,
-    /// Tells its end.
+    /// Its exit.
     pub exit: ExitWatch,
-    /// The terminal's master, if the spec asks for one.
+    /// The terminal's master, if the spec requests one.
     pub terminal: Option<OwnedFd>,
 }
 
@@ -95,18 +95,18 @@ pub fn launch(program: &Program, reaper: &Reaper, request: &Request, ends: Proce
         .stdout(ends.stdout)
         .stderr(ends.stderr);
     let (launcher, ended) = reaper.spawn(&mut command, &theirs)?;
-    // Both hold the process's ends of its pipes, which must have no writer in the agent.
+    // Both hold the process's ends of its pipes, which the agent must not keep open.
     drop(command);
     drop(theirs);
     match converse(&ours, request) {
-        // The launcher stays until `ours` is closed, so this comes before anybody can reap the process.
+        // The launcher waits until `ours` is closed, so the pid is entered before the process can be reaped.
         Ok((pid, terminal)) => Ok(Started {
             pid,
             exit: reaper.register(pid),
             terminal,
         }),
         Err(error) => {
-            // It may hang; what it made by then is the caller's to clear away, once it can make no more.
+            // It may hang. Once it is dead, the caller removes what it created.
             let _ = reaper.signal(launcher, libc::SIGKILL);
             wait_for(&ended);
             Err(error)
@@ -114,7 +114,7 @@ pub fn launch(program: &Program, reaper: &Reaper, request: &Request, ends: Proce
     }
 }
 
-/// Waits for the end of a process that was killed, on a thread that may block.
+/// Waits for the exit of a killed process, on a thread that may block.
 fn wait_for(ended: &ExitWatch) {
     let deadline = Instant::now() + KILL_DEADLINE;
     while ended.borrow().is_none() && Instant::now() < deadline {
@@ -141,7 +141,7 @@ fn converse(socket: &UnixStream, request: &Request) -> Result<(Pid, Option<Owned
     }
 }
 
-/// The first argument of the process that was asked for.
+/// The program's name in the request.
 fn program_of(request: &Request) -> &str {
     let args = match request {
         Request::Create(container) => &container.process.args,

@@ -1,20 +1,20 @@
-//! The agent's log: lines on the console, which is the host's to read. So they hold ids, names of points and digests only, and
-//! none at all once the policy keeps them inside.
+//! The agent's log: lines on the console, which the host can read. They contain only ids, names of enforcement points and digests, and
+//! stop once the policy denies runtime logging.
 
 use std::{
     fmt::Display,
     sync::atomic::{AtomicBool, Ordering},
 };
 
-/// Before there is a policy nothing of anybody's has happened, and why a guest does not begin must be seen.
+/// Before a policy is set there is nothing to protect, and a failure to start must be visible.
 static KEPT_INSIDE: AtomicBool = AtomicBool::new(false);
 
-/// Decides for good whether lines go out.
+/// Decides for good whether lines are written.
 pub fn decide(goes_out: bool) {
     KEPT_INSIDE.store(!goes_out, Ordering::Relaxed);
 }
 
-/// Writes a line, if lines go out.
+/// Writes a line, if logging is on.
 pub fn line(text: impl Display) {
     if !KEPT_INSIDE.load(Ordering::Relaxed) {
         eprintln!("agent: {text}");

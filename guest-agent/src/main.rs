@@ -7,8 +7,8 @@
 //!              equals host data (evidence)                         reaper: every exit passes here
 //! ```
 //! Every method takes three steps: decode the host's bytes into an action, have it enforced, act on the permit. No
-//! protobuf type goes further than `decode`, and nothing acts without a permit. Logs leave the trust boundary, so
-//! they hold ids, rule names and digests only.
+//! protobuf type is used beyond `decode`, and nothing acts without a permit. Logs leave the trust boundary, so
+//! they contain only ids, rule names and digests.
 
 #![deny(unsafe_code)]
 
@@ -46,10 +46,10 @@ use std::{
 
 fn main() -> ExitCode {
     if process::id() != 1 {
-        // As an init it would take this machine apart.
+        // As an init it would mount over this machine's file systems and power it off.
         return diagnostics::run(&env::args().skip(1).collect::<Vec<_>>());
     }
-    // The host reads the console: a panic names its place in the code, not its data.
+    // The host reads the console: a panic is reported by its place in the code, without its data.
     std::panic::set_hook(Box::new(|panic| match panic.location() {
         Some(place) => log::line(format_args!("panicked at {place}")),
         None => log::line("panicked"),
@@ -61,7 +61,7 @@ fn main() -> ExitCode {
             return init::power_off();
         }
     };
-    // From here on two processes: this call returns in the one that serves, before any thread exists.
+    // From here on there are two processes: this call returns in the one that serves, before any thread exists.
     match init::split() {
         Ok(init::Role::Server) => {}
         Ok(init::Role::Init { server }) => return init::reap_until_exit(server),

@@ -14,16 +14,16 @@ use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 
 use crate::streams::Stream;
 
-/// Why there is no connection, or no network.
+/// Why a connection or an interface failed.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
-    /// Neither on IPv4's nor on IPv6's loopback.
+    /// Nothing listens on IPv4's or IPv6's loopback.
     #[error("nothing in the guest listens on port {0}")]
     NobodyListens(u16),
     /// The VM has no network device.
     #[error("the VM has no network interface {0:?}")]
     NoInterface(String),
-    /// The connection was made and cannot be used.
+    /// The connection was made but cannot be used.
     #[error("the connection cannot be used")]
     Unusable(#[source] io::Error),
 }
@@ -41,20 +41,20 @@ pub fn connect(permit: Permit<'_, PortForward>) -> Result<TcpStream, NetworkErro
     Ok(connection)
 }
 
-/// Copies both ways until both sides have ended.
+/// Copies in both directions until both sides have ended.
 pub fn join<S>(connection: TcpStream, mut stream: Stream<S>) -> Result<(), NetworkError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut connection = tokio::net::TcpStream::from_std(connection).map_err(NetworkError::Unusable)?;
     tokio::spawn(async move {
-        // Either side may go away at any time.
+        // Either side may disconnect at any time.
         let _ = copy_bidirectional(&mut connection, &mut stream.io).await;
     });
     Ok(())
 }
 
-/// No VM has a network device yet that could be configured; the permit is dropped, so the policy remembers nothing of it.
+/// No VM has a network device that could be configured; the permit is dropped, so the policy's state does not change.
 pub fn configure(permit: Permit<'_, GuestNetwork>) -> NetworkError {
     NetworkError::NoInterface(permit.action().interface.clone())
 }
@@ -81,7 +81,7 @@ mod tests {
         let connection = connect(asked(&mut enforcer, port)).unwrap();
         let (mut taken, _) = listener.accept().unwrap();
         drop(connection);
-        // Reached by a broken program only.
+        // Only a faulty program reaches it.
         taken.set_read_timeout(Some(FORWARD_DEADLINE)).unwrap();
         assert_eq!(taken.read(&mut [0; 1]).unwrap(), 0);
         drop(listener);
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn without_the_policys_own_word_no_port_is_reached() {
+    fn no_port_is_reached_unless_the_policy_allows_it() {
         let mut enforcer = Enforcer::new(policy::OPEN_DOOR).unwrap();
         let container_id = ContainerId::new("web");
         let denied = enforcer.enforce(PortForward { container_id, port: 80 }).map(drop).unwrap_err();

@@ -1,18 +1,18 @@
-//! Every path of the guest in one place; none of them comes from the host.
+//! Every path of the guest; none of them comes from the host.
 //!
-//! Policies match the first group (`/run/gcs`, `/run/mounts`), so it is as in hcsshim. The second group is ours.
+//! Policies match the first group (`/run/gcs`, `/run/mounts`), so its paths are hcsshim's. The second group is ours.
 
 use std::path::PathBuf;
 
 use launcher_protocol::{BUNDLES, STATE_ROOT};
 use policy::ContainerId;
 
-/// Where the initramfs brings the program that starts containers; gone once the guest is prepared.
+/// The launcher in the initramfs; removed once the guest is prepared.
 pub const LAUNCHER: &str = "/bin/casemate-launcher";
-/// Above every container's cgroup, relative to the root.
+/// Parent of every container's cgroup, relative to the hierarchy's root.
 pub const CGROUP_PARENT: &str = "casemate";
 
-/// What stands for the guest itself where containers have their id.
+/// Stands for the guest itself where a container would have its id.
 pub fn guest() -> ContainerId {
     ContainerId::new(agent_protocol::GUEST_ID)
 }
@@ -42,22 +42,22 @@ pub fn share(container: &ContainerId, share: u32) -> String {
     format!("/run/gcs/c/{}/mounts/m{share}", container.as_hex())
 }
 
-/// Where a disk of the host's would be attached.
+/// Mount point of a host disk, if one could be attached.
 pub fn disk(slot: u32) -> String {
     format!("/run/mounts/block/b{slot}")
 }
 
-/// What `sandbox://` in a mount source stands for.
+/// Directory that `sandbox://` in a mount source stands for.
 pub fn sandbox_mounts(sandbox: &ContainerId) -> String {
     format!("/run/gcs/c/{}/sandboxMounts", sandbox.as_hex())
 }
 
-/// What `hugepages://` in a mount source stands for.
+/// Directory that `hugepages://` in a mount source stands for.
 pub fn huge_pages(sandbox: &ContainerId) -> String {
     format!("/run/gcs/c/{}/hugepages", sandbox.as_hex())
 }
 
-/// Where the launcher finds and keeps a container's spec; in memory, out of every container's reach.
+/// Bundle of a container for the launcher; in memory, unreachable for containers.
 pub fn bundle(id: &ContainerId) -> PathBuf {
     PathBuf::from(BUNDLES).join(id.as_hex())
 }

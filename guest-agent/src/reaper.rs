@@ -1,8 +1,8 @@
-//! The only caller of waitpid, and the table of running processes and their exits.
+//! The only caller of waitpid, with the table of running processes and their exits.
 //!
-//! The serving process is a child subreaper, so launchers, inits and exec processes all end as its children. A pid is
-//! entered before it can be reaped (a launcher stays until the agent has entered the pid it reports), and a signal is
-//! sent under the same lock that reaping takes, so it never reaches a process that has since got the same pid.
+//! The serving process is a child subreaper, so launchers, inits and exec processes all exit as its children. A pid is
+//! entered before it can be reaped (a launcher waits until the agent has entered the pid it reports), and a signal is
+//! sent under the same lock that reaping takes, so it never reaches another process that has since got the same pid.
 
 use std::{
     collections::HashMap,
@@ -23,7 +23,7 @@ use tokio::{
     sync::watch,
 };
 
-/// How a process ended.
+/// The exit of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exit {
     /// Exit code, or 128 + signal.
@@ -32,7 +32,7 @@ pub struct Exit {
     pub at_ns: u64,
 }
 
-/// Reports the exit of a process, to any number of waiters and for as long as it is kept.
+/// Reports the exit of a process to any number of waiters, as long as it is kept.
 pub type ExitWatch = watch::Receiver<Option<Exit>>;
 
 /// The table of running children.
@@ -45,7 +45,7 @@ impl Reaper {
     /// Starts `command` with `inherited` left open under its own number.
     pub fn spawn(&self, command: &mut Command, inherited: &OwnedFd) -> io::Result<(Pid, ExitWatch)> {
         let mut running = self.running();
-        // Under the lock, so that no other child gets the descriptor.
+        // Under the lock, so that no other child inherits the descriptor.
         fcntl(inherited, FcntlArg::F_SETFD(FdFlag::empty()))?;
         let spawned = command.spawn();
         fcntl(inherited, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
@@ -64,12 +64,12 @@ impl Reaper {
         receiver
     }
 
-    /// Whether a process was entered and has not ended.
+    /// Whether a process was entered and has not exited.
     pub fn is_running(&self, pid: Pid) -> bool {
         self.running().contains_key(&pid)
     }
 
-    /// Sends a signal (any number, real-time ones too) to a process that still runs; false if it has ended.
+    /// Sends a signal (any number, including real-time ones) to a process that still runs; false if it has exited.
     pub fn signal(&self, pid: Pid, number: i32) -> io::Result<bool> {
         let running = self.running();
         if !running.contains_key(&pid) {
@@ -82,7 +82,7 @@ impl Reaper {
         }
     }
 
-    /// Collects whatever has ended.
+    /// Reaps every exited child.
     fn reap(&self) {
         let mut running = self.running();
         loop {
@@ -91,7 +91,7 @@ impl Reaper {
                 Err(Errno::EINTR) => continue,
                 Ok(None) | Err(_) => return,
             };
-            // Others are orphans of containers, which no request waits for.
+            // Others are orphans of containers, for which no request waits.
             if let Some(sender) = running.remove(&pid) {
                 let at_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
                 sender.send_replace(Some(Exit { status, at_ns }));
@@ -99,7 +99,7 @@ impl Reaper {
         }
     }
 
-    /// Collects exits until the process ends.
+    /// Reaps until this process exits.
     pub async fn run(self: Arc<Self>) -> io::Result<()> {
         let mut children = signal(SignalKind::child())?;
         loop {
@@ -115,7 +115,7 @@ impl Reaper {
     }
 }
 
-/// Waits for the end of a process.
+/// Waits for the exit of a process.
 pub async fn ended(mut watch: ExitWatch) -> Exit {
     match watch.wait_for(Option::is_some).await {
         Ok(exit) => exit.unwrap_or(LOST),
@@ -123,7 +123,7 @@ pub async fn ended(mut watch: ExitWatch) -> Exit {
     }
 }
 
-/// For a process whose exit was missed: cannot happen while the reaper lives.
+/// Reported if an exit was missed, which cannot happen while the reaper lives.
 const LOST: Exit = Exit { status: 255, at_ns: 0 };
 
 #[cfg(test)]
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
     use std::process::Stdio;
 
-    /// One test for all, as waitpid would take another test's children.
+    /// One test for everything, because waitpid would reap another test's children.
     #[tokio::test]
     async fn every_waiter_gets_the_exit() {
         let reaper = Arc::new(Reaper::default());
@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(one.status, 7);
         assert_eq!(one, two);
         assert!(one.at_ns > 1_600_000_000_000_000_000);
-        // Long after the end still the same.
+        // The exit stays the same.
         assert_eq!(ended(seven).await, one);
 
         assert!(reaper.signal(sleeper, libc::SIGKILL).unwrap());
@@ -158,6 +158,9 @@ mod tests {
         let (second, by_number) = shell("exec sleep 1000");
         assert!(reaper.signal(second, 40).unwrap());
         assert_eq!(ended(by_number).await.status, 128 + 40);
-        assert!(!reaper.signal(sleeper, libc::SIGKILL).unwrap(), "its pid may be another's by now");
+        assert!(
+            !reaper.signal(sleeper, libc::SIGKILL).unwrap(),
+            "its pid may belong to another process by now"
+        );
     }
 }

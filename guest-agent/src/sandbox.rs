@@ -4,10 +4,10 @@
 //!           set_policy                  an act that cannot be undone, does not end, or panics
 //!   Closed ────────────► Open ──────────────────────────────────────────────────────────────────► Sealed
 //! ```
-//! A judged request runs alone: its permit borrows the enforcer. So it must end, and it must have happened wholly or not
-//! at all. One of which that cannot be said leaves the policy with a picture of the guest that may be wrong, and every
-//! later judgement would stand on it: the guest is sealed and answers nothing but that, for ever. What runs goes on, and
-//! calls that wait for its end are answered.
+//! A judged request runs alone, because its permit borrows the enforcer. So it must end, and it must happen completely or not
+//! at all. If an act may have half happened, the policy's view of the guest may be wrong, and with it every later judgement: the
+//! guest is sealed, and from then on answers every request with that error. Running containers keep running, and calls
+//! that wait for their exit are answered.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -35,24 +35,24 @@ use crate::{
     storage::Storage,
 };
 
-/// What mutating requests work on, one at a time.
+/// What mutating requests change, one request at a time.
 struct Guarded<E> {
     gate: Gate<E>,
     storage: Storage,
 }
 
-/// What is served.
+/// The requests that are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// Nothing but SetPolicy.
     Closed,
     /// What the policy allows.
     Open,
-    /// Nothing, for ever.
+    /// None, until the guest is powered off.
     Sealed,
 }
 
-/// Where the guest is; it never goes back.
+/// The guest's phase; it never goes back.
 #[derive(Clone)]
 struct Stages(Arc<watch::Sender<Stage>>);
 
@@ -84,9 +84,9 @@ impl Stages {
         }
     }
 
-    /// Ends when the guest is sealed.
+    /// Returns when the guest is sealed.
     async fn sealed(&self) {
-        // The sender lives as long as `self`, so this ends in no other way.
+        // The sender lives as long as `self`, so this cannot return in another way.
         let _ = self.0.subscribe().wait_for(|stage| *stage == Stage::Sealed).await;
     }
 }
@@ -95,9 +95,9 @@ impl Stages {
 pub struct Sandbox<E> {
     guarded: Arc<Mutex<Guarded<E>>>,
     stages: Stages,
-    /// Containers, which requests that no policy judges look up without waiting for others.
+    /// Containers. Requests that no policy judges look them up without waiting for other requests.
     pub containers: Arc<Containers>,
-    /// Room for calls that wait for a process.
+    /// Capacity for calls that wait for a process.
     pub waiters: Semaphore,
 }
 
@@ -124,7 +124,7 @@ impl<E: Evidence + 'static> Sandbox<E> {
         let containers = self.containers.clone();
         let set = move || {
             let digest = guarded.gate.set_policy(order.text.clone())?;
-            // Before anybody is served.
+            // Before any request is served.
             *containers.context() = SecurityContext::of(order);
             log::decide(guarded.gate.enforcer()?.enforce(RuntimeLogging {}).map(Permit::commit).is_ok());
             Ok(digest)
@@ -145,7 +145,7 @@ impl<E: Evidence + 'static> Sandbox<E> {
         self.stages.check_open()
     }
 
-    /// Runs a request that changes the guest: alone, to its end even if the caller goes away, and on a thread that may block.
+    /// Runs a request that changes the guest: alone, to its end even if the caller disconnects, and on a thread that may block.
     pub async fn exclusive<T, F>(&self, request: F) -> Result<T, RequestError>
     where
         T: Send + 'static,
@@ -156,7 +156,7 @@ impl<E: Evidence + 'static> Sandbox<E> {
             guarded = self.guarded.clone().lock_owned() => guarded,
             () = self.stages.sealed() => return Err(GateError::Sealed.into()),
         };
-        // The request before this one may have sealed the guest; it does so before it lets the next one in.
+        // The previous request may have sealed the guest; it does so before it releases the lock.
         self.check_open()?;
         let containers = self.containers.clone();
         let stages = self.stages.clone();
@@ -165,14 +165,14 @@ impl<E: Evidence + 'static> Sandbox<E> {
             let whole = catch_unwind(AssertUnwindSafe(|| request(gate.enforcer()?, storage, &containers)));
             let result = whole.unwrap_or(Err(RequestError::Panicked));
             match &result {
-                Err(error) if error.leaves_doubt() => stages.seal(error),
+                Err(error) if error.is_uncertain() => stages.seal(error),
                 _ if gate.enforcer().is_ok_and(|enforcer| enforcer.is_poisoned()) => stages.seal(&RequestError::Undone),
                 _ => {}
             }
             result
         });
         let stages = self.stages.clone();
-        // In a task of its own, so that a caller who goes away does not take the watch over the deadline with it.
+        // In a separate task, so that the deadline is enforced even if the caller disconnects.
         let watched = tokio::spawn(async move {
             match timeout(ACT_DEADLINE, act).await {
                 Ok(ended) => ended.unwrap_or(Err(RequestError::Panicked)),
@@ -267,14 +267,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_act_that_does_not_end_seals_the_guest_and_blocks_no_other() {
+    async fn an_act_that_does_not_end_seals_the_guest_and_blocks_no_other_request() {
         let sandbox = Arc::new(open_sandbox().await);
         let (release, hold) = std::sync::mpsc::channel::<()>();
         let stuck = tokio::spawn({
             let sandbox = sandbox.clone();
             async move { sandbox.exclusive(move |_, _, _| Ok(hold.recv().is_ok())).await }
         });
-        // tokio does not move a paused clock while a blocking task runs.
+        // tokio does not advance a paused clock while a blocking task runs.
         tokio::task::yield_now().await;
         let waiting = tokio::spawn({
             let sandbox = sandbox.clone();

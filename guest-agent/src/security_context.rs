@@ -1,6 +1,6 @@
 //! The security context directory of a container: its policy and reference values, written into its root file system.
 //!
-//! Nothing in it is secret, and only the policy is proven: the reader verifies signatures.
+//! Nothing in it is secret, and only the policy is proven: the reader must verify the signatures.
 
 use std::io;
 
@@ -11,12 +11,12 @@ use crate::{decode::PolicyOrder, guest_dir::Directory, sys};
 
 /// Random bytes in the directory's name.
 const NAME_BYTES: usize = 8;
-/// Of the directory.
+/// Mode of the directory.
 const DIRECTORY_MODE: u32 = 0o755;
-/// Of a file in it, before the agent's umask.
+/// Mode of a file in it, before the agent's umask.
 const FILE_MODE: u32 = 0o777;
 
-/// What goes into the directory of every container that is yet to come.
+/// Content of the directory for every later container.
 #[derive(Debug, Default)]
 pub struct SecurityContext {
     policy: String,
@@ -27,10 +27,10 @@ pub struct SecurityContext {
 }
 
 impl SecurityContext {
-    /// For the guest of a policy that is in force.
+    /// For a guest whose policy is in force.
     pub fn of(order: PolicyOrder) -> Self {
         Self {
-            // The gate lets only text through.
+            // The gate accepts only UTF-8.
             policy: String::from_utf8(order.text).unwrap_or_default(),
             reference: order.reference,
             transparent_reference: order.transparent_reference,
@@ -38,7 +38,7 @@ impl SecurityContext {
         }
     }
 
-    /// Takes signed reference values; the last of each kind count.
+    /// Adds signed reference values; the last of each kind is used.
     pub fn refer(&mut self, kind: MediaType, message: Vec<u8>) {
         match kind {
             MediaType::TcbReference => self.tcb_reference = message,
@@ -47,10 +47,10 @@ impl SecurityContext {
         }
     }
 
-    /// Writes the directory at the top of `rootfs`, all of it or nothing; `None` if there is nothing to be written.
+    /// Writes the directory at the top of `rootfs`, completely or not at all; `None` if there is nothing to write.
     ///
     /// # Errors
-    /// The file system is full, or `rootfs` is no real directory.
+    /// The file system is full, or `rootfs` is not a real directory.
     pub fn write(&self, rootfs: &str, host_certificate: &str) -> io::Result<Option<Written>> {
         let files = SecurityContextFiles {
             policy: &self.policy,
@@ -72,7 +72,7 @@ impl SecurityContext {
         let written = Written { root, name };
         for (name, content) in files {
             if let Err(error) = directory.write_new(name, content.as_bytes(), FILE_MODE) {
-                // The first error is reported; what stays lies in a container's directory that goes with the container.
+                // The first error is reported. What is left is removed with the container's directory.
                 let _ = written.remove();
                 return Err(error);
             }
@@ -93,7 +93,7 @@ impl Written {
         format!("{SECURITY_CONTEXT_VARIABLE}=/{}", self.name)
     }
 
-    /// Takes it away again.
+    /// Removes the directory.
     ///
     /// # Errors
     /// Something cannot be removed.
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_finds_its_policy_and_what_was_injected_last() {
+    fn a_container_finds_its_policy_and_the_last_reference_values() {
         let (_kept, rootfs) = rootfs();
         let mut context = SecurityContext::of("package policy\n".into());
         context.refer(MediaType::TcbReference, b"old".to_vec());
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_tell_makes_no_directory() {
+    fn without_content_there_is_no_directory() {
         let (_kept, rootfs) = rootfs();
         assert!(SecurityContext::default().write(&rootfs, "").unwrap().is_none());
         assert_eq!(fs::read_dir(&rootfs).unwrap().count(), 0);

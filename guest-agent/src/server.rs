@@ -1,4 +1,4 @@
-//! The ttrpc service. Each method: decode, enforce, act; [`handlers`] has those that take more than a line.
+//! The ttrpc service. Each method decodes, enforces and acts; [`handlers`] has those that take more than a line.
 
 use std::{io, process, sync::Arc, time::Duration};
 
@@ -39,15 +39,15 @@ use crate::{
 
 mod handlers;
 
-/// Threads for acts that block; they are serial but for a few look-ups.
+/// Threads for acts that block. Acts are serial, so more are needed only for look-ups.
 const BLOCKING_THREADS: usize = 8;
-/// Time for the last answer to leave before the guest powers off.
-const FAREWELL: Duration = Duration::from_millis(20);
+/// Time for the last answer to be sent before the guest powers off.
+const LAST_ANSWER: Duration = Duration::from_millis(20);
 
-/// The service ended, and with it the guest.
+/// Why the service ended, and with it the guest.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    #[error("the runtime cannot be made")]
+    #[error("the runtime cannot be created")]
     Runtime(#[source] io::Error),
     #[error("port {port} cannot be served")]
     Port {
@@ -264,7 +264,7 @@ impl<E: Evidence + 'static> Agent for Service<E> {
         let container_id = decode::container_id(&request.container_id).map_err(RequestError::from)?;
         self.sandbox.check_open().map_err(RequestError::from)?;
         self.sandbox.containers.get(&container_id).map_err(RequestError::from)?;
-        // Judged to be ended and again to be taken away: processes that are slow to die hold no permit meanwhile.
+        // Judged when it is killed and again when it is removed, so that no permit is held while its processes die slowly.
         for taken_away in [false, true] {
             if taken_away {
                 self.sandbox.containers.ended(&container_id).await.map_err(RequestError::from)?;
@@ -360,8 +360,8 @@ impl<E: Evidence + 'static> Agent for Service<E> {
         self.sandbox.check_open().map_err(RequestError::from)?;
         self.sandbox.containers.end_all();
         tokio::spawn(async {
-            tokio::time::sleep(FAREWELL).await;
-            // PID 1 sees this process end, powers off.
+            tokio::time::sleep(LAST_ANSWER).await;
+            // PID 1 sees this process exit, and powers off.
             process::exit(0);
         });
         Ok(PowerOffResponse::new())

@@ -1,4 +1,4 @@
-//! What the agent's threads do, from the kernel's files (proc(5): comm, stat, wchan, stack).
+//! What the agent's threads are doing, from the kernel's files (proc(5): comm, stat, wchan, stack).
 
 use std::{fs, io};
 
@@ -7,7 +7,7 @@ use policy::{Permit, action::DumpStacks};
 
 const THREADS: &str = "/proc/self/task";
 
-/// Reads the stacks; the permit is given back before, as others wait for it.
+/// Reads the stacks. The permit is already dropped, so that other requests do not wait.
 ///
 /// # Errors
 /// There is no /proc.

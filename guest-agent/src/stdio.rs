@@ -1,7 +1,7 @@
 //! Copies between a process's descriptors and the host's streams, one task for each direction.
 //!
-//! Output ends when the last writer has closed and every byte is with the host; then the stream is half-closed. Input
-//! that ends on the host's side closes the process's stdin. Nothing is buffered beyond one read, so a slow side slows
+//! Output ends when the last writer has closed and every byte has been sent to the host; then the stream is half-closed. When the
+//! host ends the input, the process's stdin is closed. Nothing is buffered beyond one read, so a slow side slows
 //! the other down.
 
 mod terminal;
@@ -25,7 +25,7 @@ use crate::{
 };
 pub use terminal::Terminal;
 
-/// Bytes moved at once: a pipe's capacity.
+/// Bytes copied at once: a pipe's capacity.
 const CHUNK_BYTES: usize = 64 << 10;
 
 /// The host's connections for one process; `None` is /dev/null.
@@ -36,7 +36,7 @@ pub struct HostStreams<S> {
 }
 
 impl<S> HostStreams<S> {
-    /// No connection at all.
+    /// No connection.
     pub fn none() -> Self {
         Self {
             stdin: None,
@@ -46,7 +46,7 @@ impl<S> HostStreams<S> {
     }
 }
 
-/// What the new process gets as descriptors 0, 1 and 2.
+/// Descriptors 0, 1 and 2 of the new process.
 pub struct ProcessEnds {
     pub stdin: Stdio,
     pub stdout: Stdio,
@@ -54,7 +54,7 @@ pub struct ProcessEnds {
 }
 
 impl ProcessEnds {
-    /// Nothing to read, nothing kept; a process with a terminal gets that instead.
+    /// /dev/null for all three; a process with a terminal gets the terminal instead.
     pub fn null() -> Self {
         Self {
             stdin: Stdio::null(),
@@ -64,13 +64,13 @@ impl ProcessEnds {
     }
 }
 
-/// The agent's ends of a process's pipes, joined with the host's connections.
+/// The agent's ends of a process's pipes, paired with the host's connections.
 pub struct Pipes<S> {
     stdin: Option<(Stream<S>, PipeWriter)>,
     outputs: Vec<(PipeReader, Stream<S>)>,
 }
 
-/// Makes a pipe for each connection, owned by the process's user, who may want to open /dev/stdout again.
+/// Creates a pipe for each connection, owned by the process's user, who may reopen /dev/stdout.
 pub fn pipes<S>(streams: HostStreams<S>, user: Uid, group: Gid) -> io::Result<(ProcessEnds, Pipes<S>)> {
     let mut ends = ProcessEnds::null();
     let mut pipes = Pipes {
@@ -95,7 +95,7 @@ pub fn pipes<S>(streams: HostStreams<S>, user: Uid, group: Gid) -> io::Result<(P
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Pipes<S> {
-    /// Starts the copying; input also stops when the process has ended.
+    /// Starts copying; input also stops when the process has exited.
     pub fn start(self, exit: ExitWatch) -> io::Result<()> {
         for (reader, stream) in self.outputs {
             let reader = pipe::Receiver::from_owned_fd(OwnedFd::from(reader))?;
@@ -114,7 +114,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Pipes<S> {
     }
 }
 
-/// Starts the copying for a process whose three streams are `terminal`.
+/// Starts copying for a process whose three streams are `terminal`.
 pub fn start_terminal<S>(terminal: &Arc<Terminal>, streams: HostStreams<S>, exit: ExitWatch)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -131,7 +131,7 @@ where
     }
 }
 
-/// From the process to the host. A host that has gone is no reason to block the process: the rest is thrown away.
+/// From the process to the host. If the host has disconnected, output is discarded, so that the process does not block.
 async fn output<S: AsyncWrite + Unpin>(mut from: impl AsyncRead + Unpin, to: Option<Stream<S>>) {
     let mut to = to;
     let mut chunk = vec![0; CHUNK_BYTES];
@@ -152,7 +152,7 @@ async fn output<S: AsyncWrite + Unpin>(mut from: impl AsyncRead + Unpin, to: Opt
     }
 }
 
-/// From the host to the process. Dropping the writer at the end is the process's end of file.
+/// From the host to the process. Dropping the writer at the end gives the process end of file.
 async fn input<S: AsyncRead + Unpin>(mut from: Stream<S>, mut to: impl AsyncWrite + Unpin) {
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {

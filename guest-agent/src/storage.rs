@@ -21,7 +21,7 @@ use layers::Layers;
 use overlay::Overlays;
 use scratch::Scratch;
 
-/// Why something is not mounted or unmounted.
+/// Why a mount or unmount failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
     /// The mount point is taken.
@@ -30,10 +30,10 @@ pub enum StorageError {
     /// Nothing is mounted there.
     #[error("nothing is mounted at {0}")]
     Absent(String),
-    /// Something stands on it.
+    /// Something mounted uses it.
     #[error("{0} is in use")]
     InUse(String),
-    /// The bound is reached.
+    /// A limit is reached.
     #[error("there are too many {0}")]
     TooMany(&'static str),
     /// The scratch disk must be mounted first.
@@ -42,7 +42,7 @@ pub enum StorageError {
     /// The VM was started without this disk.
     #[error("the VM has no disk for {0}")]
     NoDisk(&'static str),
-    /// The kernel has no 9p.
+    /// The kernel has no 9p, so no host directory can be shared.
     #[error("the guest has no 9p and shares no directory of the host: put the files into the image, or write them from inside")]
     NoShares,
     /// The announced layer is not on the disk, even after waiting.
@@ -53,7 +53,7 @@ pub enum StorageError {
         /// Sectors that the disk has.
         available: u64,
     },
-    /// A step failed, and what had been done by then could not be undone.
+    /// A step failed, and the steps before it could not be undone.
     #[error("a request failed, and what it had done could not be undone")]
     NotUndone,
     /// Device-mapper refused.
@@ -67,7 +67,7 @@ pub enum StorageError {
     Io {
         /// What was attempted.
         step: &'static str,
-        /// Why it failed.
+        /// The system call's error.
         #[source]
         cause: io::Error,
     },
@@ -79,7 +79,7 @@ impl StorageError {
     }
 }
 
-/// How errors name a layer: by the host's own number.
+/// How errors name a layer: by the host's own slot number.
 fn layer_of(slot: u32) -> String {
     format!("layer {slot}")
 }
@@ -117,7 +117,7 @@ impl Storage {
         self.layers.mount(permit, slot, disk, geometry)
     }
 
-    /// Takes a layer down.
+    /// Unmounts a layer.
     pub fn unmount_layer(&mut self, permit: Permit<'_, UnmountDevice>, slot: u32) -> Result<(), StorageError> {
         self.layers.unmount(permit, slot)
     }
@@ -132,7 +132,7 @@ impl Storage {
         Ok(())
     }
 
-    /// Takes the scratch disk down.
+    /// Unmounts the scratch disk.
     pub fn unmount_scratch(&mut self, permit: Permit<'_, RwUnmountDevice>, sandbox: &ContainerId) -> Result<(), StorageError> {
         match &mut self.scratch {
             Some(scratch) if scratch.sandbox == *sandbox => scratch.unmount(permit)?,
@@ -142,7 +142,7 @@ impl Storage {
         Ok(())
     }
 
-    /// The directory for a container's upper directory, as an action to be judged.
+    /// The action that the policy judges for a container's upper directory.
     pub fn upper(&self, sandbox: &ContainerId, container: &ContainerId) -> Result<ScratchMount, StorageError> {
         match &self.scratch {
             Some(scratch) if scratch.sandbox == *sandbox => Ok(ScratchMount {
@@ -158,12 +158,12 @@ impl Storage {
         self.layers.targets(slots)
     }
 
-    /// Makes a container's upper directory.
+    /// Creates a container's upper directory.
     pub fn make_upper(&mut self, permit: Permit<'_, ScratchMount>) -> Result<(), StorageError> {
         overlay::make_upper(permit)
     }
 
-    /// Takes a container's upper directory away again.
+    /// Removes a container's upper directory.
     pub fn remove_upper(&mut self, permit: Permit<'_, ScratchUnmount>) -> Result<(), StorageError> {
         overlay::remove_upper(&permit.action().unmount_target)?;
         permit.commit();
@@ -180,7 +180,7 @@ impl Storage {
         Ok(())
     }
 
-    /// Unmounts a container's root file system; its directory on the scratch disk is left to be given up.
+    /// Unmounts a container's root file system; its directory on the scratch disk remains until it is removed.
     pub fn unmount_overlay(&mut self, permit: Permit<'_, UnmountOverlay>, id: &ContainerId) -> Result<String, StorageError> {
         let overlay = self.overlays.unmount(permit, id)?;
         self.layers.release(&overlay.slots);
@@ -192,13 +192,13 @@ impl Storage {
 
     /// Whether the container has its root file system, on the scratch disk of that sandbox.
     ///
-    /// The sandbox's first container is whose namespaces the others share, so no later request may name another one.
+    /// The other containers share the namespaces of the sandbox's first container, so no later request may name another sandbox.
     pub fn has_rootfs(&self, id: &ContainerId, sandbox: &ContainerId) -> bool {
         self.overlays.contains(id) && self.scratch.as_ref().is_some_and(|scratch| scratch.sandbox == *sandbox)
     }
 }
 
-/// What a step of a request that has several can end with.
+/// The error of a request with several steps.
 #[derive(Debug, thiserror::Error)]
 pub enum StepError {
     #[error(transparent)]
@@ -230,24 +230,24 @@ pub fn mount_rootfs(
     };
     match mounted {
         Ok(()) => Ok(()),
-        // The first error is reported, unless its traces stay.
-        Err(error) => match give_up_upper(storage, enforcer, scratch) {
+        // The first error is reported, unless something is left behind.
+        Err(error) => match release_upper(storage, enforcer, scratch) {
             Ok(()) => Err(error),
             Err(_) => Err(StorageError::NotUndone.into()),
         },
     }
 }
 
-/// Unmounts a container's root file system and takes away what it wrote.
+/// Unmounts a container's root file system and removes what it wrote.
 pub fn unmount_rootfs(storage: &mut Storage, enforcer: &mut Enforcer, container: &ContainerId) -> Result<(), StepError> {
     let permit = enforcer.enforce(UnmountOverlay {
         unmount_target: paths::rootfs(container),
     })?;
     let scratch = storage.unmount_overlay(permit, container)?;
-    give_up_upper(storage, enforcer, scratch)
+    release_upper(storage, enforcer, scratch)
 }
 
-fn give_up_upper(storage: &mut Storage, enforcer: &mut Enforcer, scratch: String) -> Result<(), StepError> {
+fn release_upper(storage: &mut Storage, enforcer: &mut Enforcer, scratch: String) -> Result<(), StepError> {
     let permit = enforcer.enforce(ScratchUnmount { unmount_target: scratch })?;
     Ok(storage.remove_upper(permit)?)
 }

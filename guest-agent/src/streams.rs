@@ -1,4 +1,4 @@
-//! Stdio connections of the host, parked under their tokens until a request names them, or the other way round.
+//! Stdio connections from the host, parked under their tokens until a request names them, or vice versa.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -16,28 +16,28 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// After a failed accept, before the next.
+/// Pause after a failed accept.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A request named a stream that did not come.
+/// Why a stream that a request names is not available.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClaimError {
     /// Nothing with this token connected in time.
     #[error("a stream that the request names was not connected within {STREAM_DEADLINE:?}")]
     Absent,
-    /// Two requests, or one twice, named the same token.
+    /// Two requests, or one request twice, named the same token.
     #[error("a stream is named twice")]
     Twice,
 }
 
-/// A connection that counts as open for as long as it lives.
+/// A connection that counts against the limit while it exists.
 pub struct Stream<S> {
-    /// The bytes.
+    /// The connection.
     pub io: S,
     _open: OwnedSemaphorePermit,
 }
 
-/// Either side of a meeting, whichever came first.
+/// The side that arrived first.
 enum Waiting<S> {
     Parked { stream: Stream<S>, generation: u64 },
     Claimed(oneshot::Sender<Stream<S>>),
@@ -49,7 +49,7 @@ struct Table<S> {
     generation: u64,
 }
 
-/// The meeting place of connections and requests.
+/// Pairs connections with requests.
 pub struct Streams<S> {
     table: Mutex<Table<S>>,
     open: Arc<Semaphore>,
@@ -70,9 +70,9 @@ impl<S> Default for Streams<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Streams<S> {
-    /// Reads the token of a new connection and parks it, or hands it to the request that waits for it.
+    /// Reads the token of a new connection and parks it, or passes it to the request that waits for it.
     ///
-    /// A connection beyond a limit, without a whole token in time, or with a token that is taken, is closed.
+    /// A connection beyond a limit, without a whole token in time, or with a token in use, is closed.
     pub async fn arrive(self: &Arc<Self>, mut io: S) {
         let Ok(open) = self.open.clone().try_acquire_owned() else { return };
         let mut token = [0; StreamToken::BYTES];
@@ -124,7 +124,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Streams<S> {
         }
     }
 
-    /// The stream with `token`, waiting for it if it has not come yet.
+    /// The stream with `token`; waits for it if it has not arrived yet.
     pub async fn claim(&self, token: StreamToken) -> Result<Stream<S>, ClaimError> {
         self.claim_within(token, STREAM_DEADLINE).await
     }
@@ -141,7 +141,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Streams<S> {
                     table.waiting.insert(token, Waiting::Claimed(other));
                     return Err(ClaimError::Twice);
                 }
-                // Whoever waited before has given up.
+                // The request that waited for it has given up.
                 Some(Waiting::Claimed(_)) | None => {
                     let (sender, arrival) = oneshot::channel();
                     table.waiting.insert(token, Waiting::Claimed(sender));
@@ -170,7 +170,7 @@ impl<S> Streams<S> {
     }
 }
 
-/// Takes a claim out of the table however the wait for it ends, a dropped request included.
+/// Removes a claim from the table however the wait ends, including a dropped request.
 struct Forget<'a, S: AsyncRead + AsyncWrite + Unpin + Send + 'static> {
     streams: &'a Streams<S>,
     token: StreamToken,
@@ -182,7 +182,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Drop for Forget<'_, S> 
     }
 }
 
-/// Takes the host's stream connections for as long as the guest lives.
+/// Accepts the host's stream connections until the guest powers off.
 pub async fn serve(streams: Arc<Streams<tokio_vsock::VsockStream>>, listener: agent_protocol::HostListener) {
     loop {
         match listener.accept().await {
@@ -190,7 +190,7 @@ pub async fn serve(streams: Arc<Streams<tokio_vsock::VsockStream>>, listener: ag
                 let streams = streams.clone();
                 tokio::spawn(async move { streams.arrive(connection).await });
             }
-            // Out of descriptors, for one: that passes.
+            // For example, out of descriptors, which is temporary.
             Err(_) => sleep(PAUSE).await,
         }
     }

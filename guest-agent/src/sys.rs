@@ -19,7 +19,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 /// `include/uapi/linux/fs.h`
 const FS_IMMUTABLE_FL: libc::c_int = 0x10;
 
-/// Copies this process; the parent gets the child's pid, the child nothing.
+/// Forks this process; returns the child's pid in the parent, and `None` in the child.
 ///
 /// # Errors
 /// The kernel has no room, or this process has more than one thread.
@@ -27,7 +27,7 @@ pub fn fork_single_threaded() -> io::Result<Option<Pid>> {
     if std::fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::ErrorKind::ResourceBusy.into());
     }
-    // SAFETY: this is the only thread, as just checked, so the child finds no lock held by a thread that it lacks.
+    // SAFETY: this is the only thread, as just checked, so no other thread can hold a lock that the child would wait for.
     match unsafe { fork() }? {
         ForkResult::Parent { child } => Ok(Some(child)),
         ForkResult::Child => Ok(None),
@@ -40,9 +40,9 @@ pub fn kill(pid: Pid, number: i32) -> Result<(), Errno> {
     Errno::result(unsafe { libc::kill(pid.as_raw(), number) }).map(drop)
 }
 
-/// Collects one child that has ended, with its exit code or 128 + signal; nothing if all still run.
+/// Reaps one exited child: its exit code or 128 + signal; nothing if all still run.
 ///
-/// Not nix's: that one has no real-time signals, and loses a child that was ended by one.
+/// Not nix's function, which has no real-time signals and loses a child that was killed by one.
 pub fn reap() -> Result<Option<(Pid, u32)>, Errno> {
     let mut status = 0;
     // SAFETY: waitpid writes one int, which lives for the call.
@@ -50,7 +50,7 @@ pub fn reap() -> Result<Option<(Pid, u32)>, Errno> {
     let code = if libc::WIFEXITED(status) {
         libc::WEXITSTATUS(status)
     } else {
-        // Stopped or continued children are not asked for.
+        // Stopped or continued children are not requested.
         128 + libc::WTERMSIG(status)
     };
     Ok((pid != 0).then(|| (Pid::from_raw(pid), code as u32)))
@@ -69,7 +69,7 @@ pub fn loopback_up() -> io::Result<()> {
     Ok(())
 }
 
-/// Tells a terminal its size in character cells.
+/// Sets a terminal's size in characters.
 pub fn resize_terminal(master: BorrowedFd<'_>, columns: u16, rows: u16) -> io::Result<()> {
     let size = libc::winsize {
         ws_row: rows,
@@ -85,7 +85,7 @@ pub fn resize_terminal(master: BorrowedFd<'_>, columns: u16, rows: u16) -> io::R
 /// Sets or clears the immutable flag: no process may open the file for writing, rename or remove it (ioctl_iflags(2)).
 fn set_immutable(file: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     let mut flags: libc::c_int = 0;
-    // SAFETY: FS_IOC_GETFLAGS writes one int, which lives for the call (the number's `long` is a mistake of its own age).
+    // SAFETY: FS_IOC_GETFLAGS writes one int, which lives for the call (the `long` in its number is a historical error).
     Errno::result(unsafe { libc::ioctl(file.as_raw_fd(), libc::FS_IOC_GETFLAGS, &mut flags) })?;
     let flags = if on { flags | FS_IMMUTABLE_FL } else { flags & !FS_IMMUTABLE_FL };
     // SAFETY: FS_IOC_SETFLAGS reads one int, which lives for the call.
@@ -98,7 +98,7 @@ pub fn make_immutable(file: BorrowedFd<'_>) -> io::Result<()> {
     set_immutable(file, true)
 }
 
-/// Lifts what [`make_immutable`] did.
+/// Removes the flag that [`make_immutable`] set.
 #[cfg(test)]
 pub fn make_mutable(file: BorrowedFd<'_>) -> io::Result<()> {
     set_immutable(file, false)
@@ -110,13 +110,13 @@ pub fn register(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     Ok(unsafe { AsyncFd::register(descriptor) }?)
 }
 
-/// As [`register`], for a file of a cgroup, which reports a change as exceptional data (cgroup-v2.rst, "Basic Operations").
+/// As [`register`], for a file of a cgroup, which reports changes as exceptional data (cgroup-v2.rst, "Basic Operations").
 pub fn register_for_changes(file: File) -> io::Result<AsyncFd<File>> {
     // SAFETY: as in `register`.
     Ok(unsafe { AsyncFd::register_with_interest(file, Interest::PRIORITY) }?)
 }
 
-/// Fills `bytes` from the kernel's generator, waiting until that is seeded.
+/// Fills `bytes` from the kernel's random number generator, waiting until it is seeded.
 pub fn random(bytes: &mut [u8]) -> io::Result<()> {
     let mut filled = 0;
     while filled < bytes.len() {

@@ -1,4 +1,4 @@
-//! A container's init, through libcontainer.
+//! Creates a container's init with libcontainer.
 
 use std::{
     cell::RefCell,
@@ -25,10 +25,10 @@ use crate::{
     worker::{self, Report, Reporter},
 };
 
-/// Makes the container: its init waits for the start notice.
+/// Creates the container; its init waits for the start notice.
 ///
 /// # Errors
-/// The request cannot be carried out; what was made of the container by then is the agent's to clear away.
+/// The request cannot be carried out; the agent removes what exists of the container by then.
 pub fn create(container: &Container) -> Result<Outcome, Cause> {
     let bundle = Path::new(BUNDLES).join(&container.id);
     write_bundle(container, &bundle).map_err(|_| Cause::Other)?;
@@ -45,12 +45,12 @@ pub fn create(container: &Container) -> Result<Outcome, Cause> {
         // libcontainer reports most failures of the init without their cause.
         Report::Failed(Cause::Other) if container.seccomp.as_ref().is_some_and(is_refused) => Err(Cause::Seccomp),
         Report::Failed(cause) => Err(cause),
-        // The agent clears the whole container away, so that nothing unknown is left.
+        // The agent removes the whole container, so that nothing unknown is left.
         Report::Unknown => Err(Cause::Other),
     }
 }
 
-/// libcontainer reads the document from here itself; the directory belongs to the agent.
+/// libcontainer reads the document from this directory, which belongs to the agent.
 fn write_bundle(container: &Container, bundle: &Path) -> io::Result<()> {
     fs::create_dir_all(bundle)?;
     fs::write(bundle.join("config.json"), oci::config(container)?)
@@ -62,7 +62,7 @@ fn make_cgroup(container: &Container) -> io::Result<()> {
     device_filter::attach(&cgroup)
 }
 
-/// Runs in the worker: the init becomes its sibling, so that it is the launcher's child.
+/// Runs in the worker: the init becomes its sibling, and so a child of the launcher.
 fn build(container: &Container, bundle: &Path, console: Option<PathBuf>, reporter: &Reporter) -> Result<u32, Cause> {
     let init = Init {
         process: container.process.clone(),
@@ -85,7 +85,7 @@ fn build(container: &Container, bundle: &Path, console: Option<PathBuf>, reporte
     made.pid().map(|pid| pid.as_raw() as u32).ok_or(Cause::Other)
 }
 
-/// The program of the init, which libcontainer validates as its last act before it waits for the start, and executes then.
+/// The program of the init. libcontainer validates it last before it waits for the start, and executes it then.
 #[derive(Clone)]
 struct Init {
     process: Process,
@@ -94,7 +94,7 @@ struct Init {
 }
 
 impl Executor for Init {
-    /// The init's own report comes before libcontainer's of the same failure, and so is the one that counts.
+    /// The init's own report precedes libcontainer's report of the same failure, so it is the one that counts.
     fn validate(&self, _: &Spec) -> Result<(), ExecutorValidationError> {
         let found = Program::find(&self.process).and_then(|program| {
             descriptors::close_files().map_err(|_| Cause::Other)?;
@@ -126,9 +126,9 @@ impl Executor for Init {
     }
 }
 
-/// How libcontainer 0.7 names the step at which an init or the process before it failed (`process/init/error.rs`,
-/// `process/container_intermediate_process.rs`). It passes their errors on as text and without a cause, so there is nothing else
-/// to go by; of the plain system calls of an init only those on its working directory can fail.
+/// Names of the steps at which an init or the process before it fails, in libcontainer 0.7 (`process/init/error.rs`,
+/// `process/container_intermediate_process.rs`). It passes their errors on as text without a cause, so nothing else tells the
+/// step. Of an init's plain system calls only those on its working directory can fail.
 const STEPS: [(&str, Cause); 5] = [
     ("failed to unix syscall", Cause::WorkingDirectory),
     ("failed to verify if current working directory is safe", Cause::WorkingDirectory),
@@ -149,13 +149,13 @@ fn cause_of(error: &LibcontainerError) -> Cause {
     }
 }
 
-/// Whether the kernel or libseccomp refuses the profile: tried in a process that ends with it.
+/// Whether the kernel or libseccomp rejects the profile: tried in a process that then exits.
 fn is_refused(profile: &Profile) -> bool {
     let report = worker::run(&[], |_| exec::load(profile).and(Err(Cause::Other)));
     matches!(report, Ok(Report::Failed(Cause::Seccomp)))
 }
 
-/// The socket on which libcontainer hands over the terminal's master.
+/// The socket on which libcontainer sends the terminal's master.
 struct Console {
     listener: UnixListener,
     path: PathBuf,
@@ -170,7 +170,7 @@ impl Console {
         })
     }
 
-    /// The master, which already waits in the socket when libcontainer has returned.
+    /// The master, which is in the socket by the time libcontainer returns.
     fn terminal(self) -> io::Result<std::os::fd::OwnedFd> {
         let (stream, _) = self.listener.accept()?;
         terminal::receive(&stream)
@@ -195,7 +195,7 @@ mod tests {
         syscall::SyscallError,
     };
 
-    /// As libcontainer makes it of the text that an init sent.
+    /// As libcontainer builds it from the text that an init sent.
     fn of_init(error: &InitProcessError) -> Cause {
         let channel = ChannelError::ExecError(error.to_string());
         cause_of(&LibcontainerError::MainProcess(ProcessError::Channel(channel)))

@@ -1,4 +1,4 @@
-//! Which descriptors this program and its children hold: what the agent left open, and nothing that a container could use.
+//! The descriptors that this program and its children hold: what the agent left open, and nothing that a container could use.
 
 #![expect(unsafe_code, reason = "numbers of descriptors are taken into ownership or closed")]
 
@@ -14,7 +14,7 @@ use nix::{
     sys::stat::{SFlag, fstat},
 };
 
-/// The control socket under the number that the agent wrote on the command line.
+/// The control socket, whose number the agent passed on the command line.
 ///
 /// # Errors
 /// The number is one of the three standard descriptors, or not open.
@@ -22,18 +22,18 @@ pub fn inherited_socket(number: RawFd) -> io::Result<UnixStream> {
     if number <= libc::STDERR_FILENO {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    // SAFETY: called once, first thing in main, with the one number the agent passed for this purpose; nothing else
+    // SAFETY: called once, first in main, with the one number that the agent passed for this purpose; nothing else
     // in this process has opened a descriptor yet. fcntl below fails if the number is not open.
     let owned = unsafe { OwnedFd::from_raw_fd(number) };
     fcntl(&owned, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
     Ok(UnixStream::from(owned))
 }
 
-/// Closes every descriptor above the three standard ones but those of `kept`.
+/// Closes every descriptor except the three standard ones and `kept`.
 ///
-/// For a process that is about to be seen by a container: what it holds can be taken from it until its execve
+/// For a process that a container is about to see: until its execve, a container process can take its descriptors
 /// (pidfd_getfd(2), `/proc/<pid>/fd`), close-on-exec or not. Values that own a closed descriptor must never be dropped, so
-/// this process has to end in `_exit` or execve.
+/// this process must end in `_exit` or execve.
 ///
 /// # Errors
 /// The kernel lacks close_range(2), which came with Linux 5.9.
@@ -54,8 +54,8 @@ fn close_numbers_but(kept: &[RawFd]) -> io::Result<()> {
 
 /// Closes every descriptor above the three standard ones but sockets and pipes.
 ///
-/// For an init that waits for its start: libcontainer leaves a directory open (pathrs caches a handle of procfs), which may lead
-/// out of the container. What it still needs are its sockets; they were opened early and have low numbers.
+/// For an init that waits for its start: libcontainer leaves a directory open (pathrs caches a procfs handle), which may lead
+/// out of the container. libcontainer still needs its sockets; they were opened early and have low numbers.
 ///
 /// # Errors
 /// As [`close_all_but`].
@@ -64,17 +64,17 @@ pub fn close_files() -> io::Result<()> {
     close_numbers_but(&streams.collect::<Vec<_>>())
 }
 
-/// Below this number lies every descriptor that libcontainer opens.
+/// Every descriptor that libcontainer opens is below this number.
 const LOW_NUMBERS: RawFd = 128;
 
 fn is_stream(number: RawFd) -> bool {
-    // SAFETY: the number is borrowed for one call, which fails where it is not open.
+    // SAFETY: the number is borrowed for one call, which fails if it is not open.
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
     let kind = fstat(borrowed).map(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT);
     matches!(kind, Ok(SFlag::S_IFSOCK | SFlag::S_IFIFO))
 }
 
-/// The ranges of descriptors above the standard ones that lie between the sorted numbers `kept`, both ends included.
+/// The ranges of descriptors above the standard ones and between the sorted numbers `kept`, both ends included.
 fn gaps(kept: &[RawFd]) -> Vec<(libc::c_uint, libc::c_uint)> {
     let mut first = libc::STDERR_FILENO as libc::c_uint + 1;
     let mut gaps = Vec::new();
@@ -93,7 +93,7 @@ fn gaps(kept: &[RawFd]) -> Vec<(libc::c_uint, libc::c_uint)> {
 pub fn received(numbers: &[RawFd]) -> Option<OwnedFd> {
     let (first, rest) = numbers.split_first()?;
     for &number in rest {
-        // SAFETY: the kernel just made these numbers for this process in recvmsg; they have no other owner.
+        // SAFETY: the kernel has just created these numbers for this process in recvmsg; they have no other owner.
         drop(unsafe { OwnedFd::from_raw_fd(number) });
     }
     // SAFETY: as above.
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_kept_stands_between_what_is_closed() {
+    fn kept_numbers_separate_the_closed_ranges() {
         let end = libc::c_uint::MAX;
         assert_eq!(gaps(&[]), [(3, end)]);
         assert_eq!(gaps(&[3]), [(4, end)]);

@@ -1,7 +1,7 @@
 //! The device filter of a container's cgroup: which device nodes its processes may open.
 //!
-//! Nodes can be made with CAP_MKNOD, which containers have by default; without a filter a container could open the
-//! decrypted scratch disk. cgroup v2 has no device files, a BPF program of type BPF_PROG_TYPE_CGROUP_DEVICE decides
+//! Device nodes can be created with CAP_MKNOD, which containers have by default; without a filter a container could open the
+//! decrypted scratch disk. cgroup v2 has no device files: a BPF program of type BPF_PROG_TYPE_CGROUP_DEVICE decides
 //! (`include/uapi/linux/bpf.h`). The list is fixed in the guest; the device rules of the host's document are not used.
 
 #![expect(unsafe_code, reason = "the bpf system call has no wrapper")]
@@ -18,7 +18,7 @@ const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_PROG_ATTACH: libc::c_int = 8;
 const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
 const BPF_CGROUP_DEVICE: u32 = 6;
-/// Later programs may be attached below and above; the strictest wins.
+/// BPF_F_ALLOW_MULTI: programs may be attached in cgroups above and below; all of them must allow.
 const BPF_F_ALLOW_MULTI: u32 = 2;
 const DEVICE_CHAR: i32 = 2;
 const ACCESS_MKNOD: i32 = 1;
@@ -26,7 +26,7 @@ const ACCESS_MKNOD: i32 = 1;
 /// Device numbers of a character device; `None` is any minor.
 struct Node(i32, Option<i32>);
 
-/// What runc's default list allows to open, after Documentation/admin-guide/devices.txt:
+/// Devices that runc's default list allows, see Documentation/admin-guide/devices.txt:
 /// null, zero, full, random, urandom, tty, ptmx, pseudo terminals.
 const ALLOWED: [Node; 8] = [
     Node(1, Some(3)),
@@ -77,7 +77,7 @@ struct AttachAttributes {
 /// Attaches the filter to the cgroup at `cgroup`, which must exist.
 ///
 /// # Errors
-/// The directory is no cgroup v2, or the kernel refuses the program.
+/// The directory is no cgroup v2, or the kernel rejects the program.
 pub fn attach(cgroup: &Path) -> io::Result<()> {
     let directory = File::open(cgroup)?;
     let program = load(&program())?;
@@ -87,7 +87,7 @@ pub fn attach(cgroup: &Path) -> io::Result<()> {
         attach_type: BPF_CGROUP_DEVICE,
         attach_flags: BPF_F_ALLOW_MULTI,
     };
-    // SAFETY: the structure is laid out as the kernel's for this command; it holds no pointers.
+    // SAFETY: the structure has the kernel's layout for this command and contains no pointers.
     unsafe { bpf(BPF_PROG_ATTACH, &mut attributes) }.map(drop)
 }
 
@@ -100,7 +100,7 @@ fn load(program: &[Instruction]) -> io::Result<OwnedFd> {
         license: license.as_ptr() as u64,
         ..Default::default()
     };
-    // SAFETY: the structure is laid out as the kernel's for this command; both pointers are to live memory of the
+    // SAFETY: the structure has the kernel's layout for this command; both pointers are to live memory of the
     // length given (the license is NUL-terminated), which the kernel only reads.
     let descriptor = unsafe { bpf(BPF_PROG_LOAD, &mut attributes) }?;
     // SAFETY: the kernel has just returned this new descriptor, which nothing else owns.
@@ -110,9 +110,9 @@ fn load(program: &[Instruction]) -> io::Result<OwnedFd> {
 /// The bpf system call.
 ///
 /// # Safety
-/// `T` must be laid out as `union bpf_attr` for `command`, and what it points to must live for the call.
+/// `T` must have the layout of `union bpf_attr` for `command`, and what it points to must live for the call.
 unsafe fn bpf<T>(command: libc::c_int, attributes: &mut T) -> io::Result<libc::c_int> {
-    // SAFETY: pointer and size are those of one live value; the rest is the caller's promise.
+    // SAFETY: pointer and size are those of one live value; the caller promises the rest.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<T>()) };
     if result < 0 {
         Err(io::Error::last_os_error())
@@ -131,7 +131,7 @@ fn program() -> Vec<Instruction> {
         op(0xbf, 0x23, 0, 0),
         op(0x57, 0x03, 0, 0xffff),
         op(0x77, 0x02, 0, 16),
-        // Making a node is harmless, opening it is not.
+        // Creating a node is harmless, opening it is not.
         op(0x55, 0x02, 2, ACCESS_MKNOD),
         op(0xb7, 0x00, 0, 1),
         op(0x95, 0, 0, 0),
@@ -168,7 +168,7 @@ fn load_word(register: u8, offset: i16) -> Instruction {
 mod tests {
     use super::*;
 
-    /// Runs the program as the kernel would: the subset of BPF used above.
+    /// Interprets the subset of BPF used above as the kernel does.
     fn allows(kind: i32, access: i32, major: i32, minor: i32) -> bool {
         let program = program();
         let context = [(access << 16) | kind, major, minor];
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_harmless_nodes_open() {
+    fn only_harmless_nodes_can_be_opened() {
         const BLOCK: i32 = 1;
         const READ_WRITE: i32 = 6;
         for (major, minor) in [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 2), (136, 0), (136, 77)] {
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_takes_the_program() {
+    fn the_kernel_accepts_the_program() {
         if !nix::unistd::geteuid().is_root() {
             eprintln!("skipped: loading a program needs root");
             return;

@@ -1,12 +1,12 @@
-//! A process in a container that runs.
+//! Starts a process in a running container.
 //!
-//! Not through libcontainer, whose process appears among the container's before it has left the guest's files and root's
-//! privileges behind: a container process that may trace others could follow its `/proc/<pid>/root` out (CVE-2016-9962 and
-//! its kind). Here a worker that the container's pid namespace does not show does everything. Its last act is to clone the
-//! process, which is born with the container's root, working directory, user and capabilities, and with no descriptor but the
-//! standard ones and a pipe, and for a terminal a socket, that end at its execve.
+//! libcontainer is not used here: its process appears among the container's before it has left the guest's files and root's
+//! privileges behind, so a container process that may trace others could follow its `/proc/<pid>/root` out (CVE-2016-9962 and
+//! similar). Instead, a worker that is invisible in the container's pid namespace does everything. Its last act is to clone the
+//! process, which is created with the container's root, working directory, user and capabilities, and with no descriptors except the
+//! standard ones, a pipe, and for a terminal a socket; the last two are closed at its execve.
 
-#![expect(unsafe_code, reason = "clone, as the new process is to be the launcher's child")]
+#![expect(unsafe_code, reason = "clone with CLONE_PARENT, so that the new process is the launcher's child")]
 
 use std::{
     convert::Infallible,
@@ -53,7 +53,7 @@ fn other<E>(_: E) -> Cause {
 /// Starts the process. Returns after its execve.
 ///
 /// # Errors
-/// Nothing of it runs.
+/// No process is left running.
 pub fn exec(request: &Exec) -> Result<Outcome, Cause> {
     let namespaces = Namespaces::open(request)?;
     let (failure, failed) = io::pipe().map_err(other)?;
@@ -80,14 +80,14 @@ pub fn exec(request: &Exec) -> Result<Outcome, Cause> {
     }
 }
 
-/// Why the new process has no program: nothing if its execve succeeded and so closed the pipe.
+/// Why the new process could not execute its program; `None` if its execve succeeded, which closes the pipe.
 fn cause_in(failure: PipeReader) -> Option<Cause> {
     let mut word = Vec::new();
     let _ = failure.take(CAUSE_MAX_BYTES).read_to_end(&mut word);
     (!word.is_empty()).then(|| serde_json::from_slice(&word).unwrap_or(Cause::Other))
 }
 
-/// The container's namespaces, in the order in which they are entered.
+/// The container's namespaces, in the order in which they are joined.
 struct Namespaces(Vec<(CloneFlags, File)>);
 
 impl Namespaces {
@@ -120,7 +120,7 @@ fn flag(kind: NamespaceKind) -> CloneFlags {
     }
 }
 
-/// Runs in the worker: becomes what the process is to be in everything but its pid, then clones it.
+/// Runs in the worker: takes on everything of the new process but its pid, then clones it.
 ///
 /// The order is that of runc and libcontainer: limits and namespaces, then the working directory with root's rights, then the
 /// user, the profile while privileges remain, and capabilities last.
@@ -140,7 +140,7 @@ fn enter(request: &Exec, namespaces: &Namespaces, failed: &PipeWriter, console: 
     umask(Mode::from_bits_truncate(process.user.umask));
     let entered = change_directory(process)?;
     become_user(syscall.as_ref(), process)?;
-    // Without no_new_privs the kernel takes a profile from the privileged only.
+    // Without no_new_privs only a privileged process may load a profile.
     let (early, late) = match seccomp.as_ref() {
         profile if process.no_new_privileges => (None, profile),
         profile => (profile, None),
@@ -150,14 +150,14 @@ fn enter(request: &Exec, namespaces: &Namespaces, failed: &PipeWriter, console: 
     if !entered {
         chdir(process.cwd.as_str()).map_err(|_| Cause::WorkingDirectory)?;
     }
-    // A directory that lies outside the container's root has no path here.
+    // A directory outside the container's root has no path here.
     getcwd().map_err(|_| Cause::WorkingDirectory)?;
     let program = Program::find(process)?;
     let kept = [Some(failed.as_fd()), console.map(AsFd::as_fd)]
         .into_iter()
         .flatten()
         .collect::<Vec<_>>();
-    born(&kept, || {
+    clone_process(&kept, || {
         let cause = match run(&program, late, console) {
             Ok(never) => match never {},
             Err(cause) => cause,
@@ -166,7 +166,7 @@ fn enter(request: &Exec, namespaces: &Namespaces, failed: &PipeWriter, console: 
     })
 }
 
-/// The working directory, entered with root's rights; false if even these do not reach it and the user's may.
+/// Enters the working directory with root's rights; false if root is denied, since the process's user may still have access.
 fn change_directory(process: &Process) -> Result<bool, Cause> {
     match chdir(process.cwd.as_str()) {
         Ok(()) => Ok(true),
@@ -175,7 +175,7 @@ fn change_directory(process: &Process) -> Result<bool, Cause> {
     }
 }
 
-/// Takes user and groups, keeping every capability for what is still to be done.
+/// Switches user and groups, keeping every capability for the remaining steps.
 fn become_user(syscall: &dyn Syscall, process: &Process) -> Result<(), Cause> {
     let user = &process.user;
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
@@ -188,39 +188,39 @@ fn become_user(syscall: &dyn Syscall, process: &Process) -> Result<(), Cause> {
         prctl::set_keepcaps(false)
     };
     take().map_err(other)?;
-    // Another user than root has lost the effective ones, which loading a profile needs.
+    // A user other than root has lost the effective capabilities, which loading a profile needs.
     capabilities::reset_effective(syscall).map_err(other)
 }
 
-/// Puts the calling process under the profile.
+/// Loads the profile into the calling process.
 ///
 /// # Errors
-/// libseccomp or the kernel refuses it.
+/// libseccomp or the kernel rejects it.
 pub fn load(profile: &Profile) -> Result<(), Cause> {
     let profile = oci::typed(profile).map_err(|_| Cause::Seccomp)?;
     match seccomp::initialize_seccomp(&profile) {
         Ok(None) => Ok(()),
-        // Nobody in the guest serves a listener.
+        // The guest has no listener for notifications.
         Ok(Some(_)) | Err(_) => Err(Cause::Seccomp),
     }
 }
 
-/// Clones the calling process into the pid namespace that it has entered for its children, as a child of its own parent, with
-/// no descriptors but the standard ones and `kept`; the clone does `first`. Returns its pid in the guest.
-fn born(kept: &[BorrowedFd<'_>], mut first: impl FnMut()) -> Result<u32, Cause> {
+/// Clones the calling process into the pid namespace that it has joined for its children, as a child of its own parent, with
+/// no descriptors but the standard ones and `kept`; the clone runs `first`. Returns its pid in the guest.
+fn clone_process(kept: &[BorrowedFd<'_>], mut first: impl FnMut()) -> Result<u32, Cause> {
     let mut stack = vec![0; STACK_BYTES];
     let act = Box::new(|| {
-        // The pipe of the report goes with the others: only the worker reports which process it made.
+        // The report pipe is closed too: only the worker reports which process it created.
         if descriptors::close_all_but(kept).is_ok() {
             first();
         }
         1
     });
-    // SAFETY: without CLONE_VM the clone has memory of its own, the stack included, and this program has one thread, so no
-    // lock is held in it by a thread that the clone lacks. It ends in execve or in the exit of glibc's clone.
+    // SAFETY: without CLONE_VM the clone has its own memory, including the stack, and this program has one thread, so no
+    // other thread can hold a lock that the clone would wait for. It ends in execve or in the exit of glibc's clone.
     match unsafe { clone(act, &mut stack, CloneFlags::CLONE_PARENT, Some(libc::SIGCHLD)) } {
         Ok(pid) => Ok(pid.as_raw() as u32),
-        // A profile that is loaded by now may forbid clone.
+        // A profile that is already loaded may forbid clone.
         Err(Errno::EPERM | Errno::ENOSYS | Errno::EACCES) => Err(Cause::Seccomp),
         Err(Errno::EAGAIN | Errno::ENOMEM) => Err(Cause::Resources),
         Err(_) => Err(Cause::Other),
@@ -250,14 +250,14 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_success() {
+    fn an_empty_report_is_success() {
         assert_eq!(said(b""), None);
         assert_eq!(said(b"\"NotExecutable\""), Some(Cause::NotExecutable));
         assert_eq!(said(&[b'x'; 4096]), Some(Cause::Other), "whatever a container wrote there");
     }
 
     #[test]
-    fn the_mount_namespace_is_entered_last() {
+    fn the_mount_namespace_is_joined_last() {
         let own = |kind: NamespaceKind| launcher_protocol::Namespace {
             kind,
             path: Some(format!("/proc/self/ns/{}", kind.path_of(0).rsplit('/').next().unwrap())),

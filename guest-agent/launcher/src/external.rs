@@ -1,4 +1,5 @@
-//! A process of the guest itself, outside every container: same root, namespaces and devices as the agent, less its shield.
+//! Starts a process of the guest itself, outside every container: root, namespaces and devices of the agent, without its OOM
+//! protection.
 
 #![expect(unsafe_code, reason = "a closure between fork and exec, and one ioctl on a terminal")]
 
@@ -20,13 +21,13 @@ use nix::{
 
 use crate::{Outcome, cgroup};
 
-/// A process of the guest is no better protected from the OOM killer than others.
+/// OOM score adjustment of a process of the guest, which is protected no better than others.
 const OOM_SCORE: i32 = 0;
 
 /// Starts the process. Descriptors 0 to 2 are the process's, unless it asks for a terminal.
 ///
 /// # Errors
-/// Nothing of it runs.
+/// No process is left running.
 pub fn start(request: &External) -> Result<Outcome, Cause> {
     cgroup::join(&request.cgroup, OOM_SCORE)?;
     let mut command = command(request)?;
@@ -37,10 +38,10 @@ pub fn start(request: &External) -> Result<Outcome, Cause> {
     Ok(Outcome::Started(spawn(&mut command)?, Some(master)))
 }
 
-/// Makes a terminal, the process's standard descriptors of its slave, and the process its session's leader.
+/// Creates a terminal, makes its slave the process's standard descriptors and the process its session leader.
 fn give_terminal(command: &mut Command) -> io::Result<OwnedFd> {
     let terminal = openpty(None, None)?;
-    // The agent's end is not the process's.
+    // The new process must not hold the agent's end.
     fcntl(&terminal.master, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
     for set in [Command::stdin, Command::stdout, Command::stderr] {
         set(command, Stdio::from(terminal.slave.as_fd().try_clone_to_owned()?));
@@ -53,7 +54,7 @@ fn give_terminal(command: &mut Command) -> io::Result<OwnedFd> {
 
 fn command(request: &External) -> Result<Command, Cause> {
     let (program, arguments) = request.args.split_first().ok_or(Cause::NotFound)?;
-    // spawn would report a bad directory as it does a missing program.
+    // spawn would report a bad directory as a missing program.
     let directory = fs::metadata(&request.cwd).map_err(|_| Cause::WorkingDirectory)?;
     if !directory.is_dir() {
         return Err(Cause::WorkingDirectory);
@@ -65,7 +66,7 @@ fn command(request: &External) -> Result<Command, Cause> {
 }
 
 fn spawn(command: &mut Command) -> Result<u32, Cause> {
-    // The child outlives this program, and its new parent, the agent, collects it.
+    // The child outlives this program; its new parent, the agent, reaps it.
     match command.spawn() {
         Ok(child) => Ok(child.id()),
         Err(error) if error.kind() == ErrorKind::NotFound => Err(Cause::NotFound),
@@ -75,7 +76,7 @@ fn spawn(command: &mut Command) -> Result<u32, Cause> {
     }
 }
 
-/// Makes the calling process the leader of a session with its standard input as terminal.
+/// Makes the calling process a session leader with its standard input as controlling terminal.
 fn lead_session() -> io::Result<()> {
     nix::unistd::setsid()?;
     // SAFETY: TIOCSCTTY takes a number and touches no memory.

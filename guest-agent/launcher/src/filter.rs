@@ -1,8 +1,8 @@
-//! The seccomp filter under every container: no channel to the host but the ones the agent holds.
+//! The seccomp filter of every container: no channel to the host except those that the agent holds.
 //!
-//! AF_VSOCK is not isolated by network namespaces, so a container could otherwise connect to the VMM. io_uring goes
-//! too: it opens sockets without the system call that a filter sees. The filter adds to the profile of a spec and
-//! cannot be taken off by it.
+//! AF_VSOCK is not isolated by network namespaces, so a container could otherwise connect to the VMM. io_uring is
+//! blocked too, because it opens sockets without the system call that a filter sees. The filter applies in addition to the profile of
+//! a spec, which cannot remove it.
 
 use libseccomp::{ScmpAction, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall, error::SeccompError};
 
@@ -11,7 +11,7 @@ use libseccomp::{ScmpAction, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, S
 #[error("the seccomp filter cannot be set ({0})")]
 pub struct FilterError(#[from] SeccompError);
 
-/// Refuses AF_VSOCK sockets, io_uring, and system calls of other ABIs (x32, i386) to this process and all it starts.
+/// Denies AF_VSOCK sockets, io_uring, and system calls of other ABIs (x32, i386) to this process and all its children.
 ///
 /// # Errors
 /// The kernel lacks seccomp, or this process lacks CAP_SYS_ADMIN.
@@ -32,27 +32,27 @@ pub fn deny_host_channels() -> Result<(), FilterError> {
 mod tests {
     use super::*;
 
-    /// Opens a socket of `family` as the C library does, telling only the error.
+    /// Opens a socket of `family` as the C library does; returns only the error.
     fn socket_error(family: i32) -> Option<i32> {
         // SAFETY: socket takes three numbers and touches no memory.
         let fd = unsafe { libc::socket(family, libc::SOCK_STREAM, 0) };
         let error = (fd < 0).then(|| std::io::Error::last_os_error().raw_os_error()).flatten();
         if fd >= 0 {
-            // SAFETY: the descriptor was made above and is used by nothing else.
+            // SAFETY: the descriptor was created above and is used by nothing else.
             unsafe { libc::close(fd) };
         }
         error
     }
 
     #[test]
-    fn vsock_and_io_uring_are_gone_and_the_rest_stays() {
-        // The filter binds the thread that loads it; the test's own thread ends with it.
+    fn vsock_and_io_uring_are_denied_and_the_rest_is_allowed() {
+        // The filter applies to the thread that loads it, so the test uses a thread of its own.
         std::thread::spawn(|| {
             if nix::unistd::geteuid().is_root() {
                 deny_host_channels().unwrap();
                 assert_eq!(socket_error(libc::AF_VSOCK), Some(libc::EAFNOSUPPORT));
                 assert_eq!(socket_error(libc::AF_UNIX), None);
-                // SAFETY: the arguments are invalid on purpose; the kernel reads no memory for them.
+                // SAFETY: the arguments are deliberately invalid; the kernel reads no memory for them.
                 let result = unsafe { libc::syscall(libc::SYS_io_uring_setup, 0, 0) };
                 assert_eq!((result, std::io::Error::last_os_error().raw_os_error()), (-1, Some(libc::ENOSYS)));
             } else {

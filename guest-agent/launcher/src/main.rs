@@ -3,13 +3,13 @@
 //! ```text
 //! casemate-launcher CONTROL
 //! ```
-//! CONTROL is the number of an inherited stream socket, on which one request comes and one answer goes (`launcher-protocol`).
-//! The launcher then stays until the agent closes its end, so that the new process has no other parent before the agent
+//! CONTROL is the number of an inherited stream socket for one request and one answer (`launcher-protocol`).
+//! The launcher then waits until the agent closes its end, so that the new process is not reparented before the agent
 //! knows its pid. Descriptors 0 to 2 become those of the process, unless the request asks for a terminal.
 //!
-//! The agent runs it from a sealed memory file, as a container may make it run inside (`/proc/self/exe` as a program) and open
-//! it. Nothing that it starts in a container's namespaces has more than that container until its execve (`exec`, `worker`).
-//! This program has one thread for as long as it lives: libcontainer clones without exec. It judges nothing.
+//! The agent executes it from a sealed memory file, because a container may make it run inside (`/proc/self/exe` as a program) and open
+//! it. Until its execve, nothing that it starts in a container's namespaces has more privileges than that container (`exec`, `worker`).
+//! This program has one thread throughout: libcontainer clones without exec. It judges nothing.
 
 #![deny(unsafe_code)]
 
@@ -38,19 +38,19 @@ use std::{
 use launcher_protocol::{Answer, Cause, FrameError, Request, receive, send};
 use nix::sys::prctl;
 
-/// What came of a request.
+/// The result of a request.
 enum Outcome {
     /// The process exists, with this terminal.
     Started(u32, Option<OwnedFd>),
-    /// Nothing runs.
+    /// No process is left running.
     Failed(Cause),
-    /// A process may run of which nothing is known. Only the agent can find and end it, as it becomes the agent's child once
-    /// this program is gone; so there is no answer.
+    /// A process may run of which nothing is known. Only the agent can find and kill it, because it becomes the agent's child once
+    /// this program exits; so no answer is sent.
     Unknown,
 }
 
 fn main() -> ExitCode {
-    // Descriptor 2 is the container's, a message there would be taken for its output.
+    // Descriptor 2 is the container's: a message there would look like its output.
     std::panic::set_hook(Box::new(|_| {}));
     let mut arguments = env::args().skip(1);
     let (Some(number), None) = (arguments.next().and_then(|word| word.parse().ok()), arguments.next()) else {
@@ -79,12 +79,12 @@ fn serve(mut control: &UnixStream) -> Result<(), FrameError> {
     Ok(())
 }
 
-/// Keeps containers out of this program's memory and descriptors, as far as the kernel does without their consent: no process
-/// without CAP_SYS_PTRACE may look into it or what it forks, no core is dumped, and nothing that the agent may have left open
-/// by mistake goes further.
+/// Protects this program's memory and descriptors from containers, as far as the kernel does without their consent: no process
+/// without CAP_SYS_PTRACE may access it or its children, no core is dumped, and descriptors that the agent may have left open
+/// by mistake are not inherited.
 fn hide(control: &UnixStream) -> io::Result<()> {
     descriptors::close_all_but(&[control.as_fd()])?;
-    // Its own program is a memory file, whose name would be a number.
+    // Its program is a memory file, so its name would be a number.
     prctl::set_name(c"casemate-launch")?;
     Ok(prctl::set_dumpable(false)?)
 }

@@ -1,4 +1,4 @@
-//! A request in OCI's words: the document that libcontainer reads, and parts of it for libcontainer's functions.
+//! A request as OCI documents: the config.json that libcontainer reads, and parts of it for libcontainer's functions.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde::{Serialize, de::DeserializeOwned};
 /// Version of the OCI runtime specification that the document follows.
 const OCI_VERSION: &str = "1.2.0";
 
-/// `config.json` (config.md, config-linux.md): these fields and no others.
+/// `config.json` (config.md, config-linux.md) with exactly these fields.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Document<'a> {
@@ -37,7 +37,7 @@ struct OciProcess<'a> {
     cwd: &'a str,
     capabilities: &'a Capabilities,
     rlimits: &'a [Rlimit],
-    /// libcontainer takes `false` for a request to load the profile late, when the right to load it is gone.
+    /// libcontainer takes `false` as a request to load the profile late, when the privilege to load it is gone.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     no_new_privileges: bool,
     oom_score_adj: i32,
@@ -100,10 +100,10 @@ struct OciDevice<'a> {
     gid: Option<u32>,
 }
 
-/// The document of a container, as bytes of JSON.
+/// The OCI document of a container, as JSON.
 ///
 /// # Errors
-/// serde's, for a type whose serialisation fails; none of these does.
+/// serde's errors, for a type whose serialisation fails; none of these does.
 pub fn config(container: &Container) -> serde_json::Result<Vec<u8>> {
     serde_json::to_vec(&Document {
         oci_version: OCI_VERSION,
@@ -174,10 +174,10 @@ fn device(device: &Device) -> OciDevice<'_> {
     }
 }
 
-/// The value as the OCI type that libcontainer's functions take: both have OCI's JSON form.
+/// Converts a value to the OCI type that libcontainer's functions take: both have the same JSON form.
 ///
 /// # Errors
-/// The value has a name that this version of OCI's types does not know.
+/// The value has a name that this version of the OCI types does not know.
 pub fn typed<T: DeserializeOwned>(value: &impl Serialize) -> serde_json::Result<T> {
     serde_json::from_value(serde_json::to_value(value)?)
 }
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn libcontainer_reads_what_was_asked_for_and_no_default_of_its_own() {
+    fn libcontainer_reads_the_request_and_adds_no_defaults() {
         let spec: Spec = serde_json::from_slice(&config(&container()).unwrap()).unwrap();
         let (process, linux) = (spec.process().as_ref().unwrap(), spec.linux().as_ref().unwrap());
         assert_eq!(process.args().as_deref(), Some(&["sh".to_owned()][..]));
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_have_ocis_form() {
+    fn parts_have_the_form_of_oci() {
         let limit = Rlimit {
             kind: "RLIMIT_NOFILE".to_owned(),
             hard: 2,

@@ -1,4 +1,4 @@
-//! The program of a process, found as runc finds it: by PATH of the process, among the files of its container.
+//! Finds the program of a process as runc does: by the PATH of the process, among the files of its container.
 
 use std::{
     convert::Infallible,
@@ -15,7 +15,7 @@ use nix::{
     unistd::{AccessFlags, execve, faccessat},
 };
 
-/// What execve takes.
+/// Arguments of execve.
 #[derive(Clone)]
 pub struct Program {
     path: CString,
@@ -24,11 +24,11 @@ pub struct Program {
 }
 
 impl Program {
-    /// Finds the program of `process` with the root, working directory and rights of the calling process, and completes the
-    /// environment: HOME comes from the container's user database where it is missing, as with runc.
+    /// Finds the program of `process` with the root, working directory and privileges of the calling process, and completes the
+    /// environment: a missing HOME comes from the container's user database, as with runc.
     ///
     /// # Errors
-    /// There is none, or none that may be executed.
+    /// There is no such program, or it is not executable.
     pub fn find(process: &Process) -> Result<Self, Cause> {
         let mut environment = unique(&process.env);
         let home = |entry: &&str| entry.strip_prefix("HOME=").is_some_and(|home| !home.is_empty());
@@ -52,10 +52,10 @@ impl Program {
         })
     }
 
-    /// Becomes the program.
+    /// Executes the program in place of the calling process.
     ///
     /// # Errors
-    /// The kernel refuses it.
+    /// The kernel rejects it.
     pub fn execute(&self) -> Result<Infallible, Cause> {
         execve(&self.path, &self.arguments, &self.environment).map_err(|error| match error {
             Errno::ENOENT | Errno::ENOTDIR => Cause::NotFound,
@@ -81,7 +81,7 @@ fn unique(entries: &[String]) -> Vec<&str> {
     unique
 }
 
-/// A name with a slash is a path; another is looked up in the directories of `path`, where the first executable file counts.
+/// A name with a slash is a path; any other is looked up in the directories of `path`, where the first executable file is used.
 fn find(name: &str, path: &str) -> Result<PathBuf, Cause> {
     if name.contains('/') {
         return executable(Path::new(name)).map(|()| name.into());
@@ -117,7 +117,7 @@ mod tests {
     use std::{fs, os::unix::fs::PermissionsExt};
 
     #[test]
-    fn the_first_executable_file_counts() {
+    fn the_first_executable_file_is_used() {
         let base = tempfile::tempdir().unwrap();
         for (directory, mode) in [("first", 0o644), ("second", 0o755), ("third", 0o755)] {
             let file = base.path().join(directory).join("tool");
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_each_name_counts_and_what_is_no_entry_goes() {
+    fn the_last_entry_of_a_name_is_used_and_invalid_entries_are_dropped() {
         let entries = ["A=1", "PATH=/x", "nonsense", "A=2=3", "B="].map(str::to_owned);
         assert_eq!(unique(&entries), ["PATH=/x", "A=2=3", "B="]);
     }

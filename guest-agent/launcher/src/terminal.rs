@@ -1,4 +1,4 @@
-//! A terminal's master on its way from the container in which it was opened to the launcher.
+//! Receives a terminal's master from the container in which it was opened.
 
 use std::{
     io::{self, IoSliceMut},
@@ -12,10 +12,10 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
 use crate::descriptors;
 
-/// Takes the master out of the message that carries it.
+/// Takes the master from the message that carries it.
 ///
 /// # Errors
-/// The other end closed, or sent something else.
+/// The other end closed the socket, or sent something else.
 pub fn receive(socket: &UnixStream) -> io::Result<OwnedFd> {
     let mut name = [0; 64];
     let mut iov = [IoSliceMut::new(&mut name)];

@@ -4,8 +4,8 @@
 //! ```text
 //! launcher (agent's socket) ──fork──► worker (report only) ──clone(CLONE_PARENT)──► the new process
 //! ```
-//! The new process is the launcher's own child, as the worker exits once it has reported. The report is as hostile as the
-//! container: a process in it that may trace others reaches the new process until its execve.
+//! The new process is the launcher's own child, because the worker exits once it has reported. The report is as hostile as the
+//! container: a container process that may trace others can reach the new process until its execve.
 
 #![expect(unsafe_code, reason = "fork, and _exit in the child")]
 
@@ -22,33 +22,33 @@ use nix::{
 
 use crate::descriptors;
 
-/// Longest report in bytes; one is written at once, as it is shorter than PIPE_BUF.
+/// Longest report in bytes. It is written atomically, because it is shorter than PIPE_BUF.
 const REPORT_MAX_BYTES: u64 = 128;
 
-/// What the worker reported.
+/// The worker's report.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Report {
     /// The pid of a child of this process.
     Started(Pid),
-    /// There is no process.
+    /// No process was started.
     Failed(Cause),
-    /// The worker ended without a word, or named a stranger: a process may run, and nothing is known of it.
+    /// The worker exited without a report, or reported a pid that is not a child: an unknown process may run.
     Unknown,
 }
 
-/// Where a worker, or a process that it made, reports. The first report counts.
+/// Where a worker, or a process that it created, reports. Only the first report is used.
 pub struct Reporter(PipeWriter);
 
 impl Reporter {
-    /// A second end of the same pipe.
+    /// A second write end of the same pipe.
     ///
     /// # Errors
-    /// There are too many descriptors.
+    /// The process has too many descriptors.
     pub fn try_clone(&self) -> io::Result<Self> {
         self.0.try_clone().map(Self)
     }
 
-    /// Reports; a report that cannot be sent is seen as the end of the worker.
+    /// Reports; a report that cannot be sent is seen as the exit of the worker.
     pub fn report(&self, answer: Answer) {
         if let Ok(mut line) = serde_json::to_vec(&answer) {
             line.push(b'\n');
@@ -62,10 +62,10 @@ impl Reporter {
 /// `work` returns the pid of a child of this process (not of the worker), or why there is none.
 ///
 /// # Errors
-/// There is no worker: the kernel has no room for a pipe or a process.
+/// There is no worker: the kernel cannot create a pipe or a process.
 pub fn run(kept: &[BorrowedFd<'_>], work: impl FnOnce(&Reporter) -> Result<u32, Cause>) -> io::Result<Report> {
     let (reader, writer) = io::pipe()?;
-    // SAFETY: this program has one thread, so the child finds no lock held by a thread that it lacks.
+    // SAFETY: this program has one thread, so no other thread can hold a lock that the child would wait for.
     match unsafe { fork() }? {
         ForkResult::Child => {
             let reporter = Reporter(writer);
@@ -77,7 +77,7 @@ pub fn run(kept: &[BorrowedFd<'_>], work: impl FnOnce(&Reporter) -> Result<u32, 
         ForkResult::Parent { child } => {
             drop(writer);
             let report = receive(reader);
-            // It does nothing after its report.
+            // The worker does nothing after its report.
             waitpid(child, None)?;
             Ok(match report {
                 Report::Started(pid) if pid == child || !is_child(pid) => Report::Unknown,
@@ -95,7 +95,7 @@ fn answer(kept: &[BorrowedFd<'_>], reporter: &Reporter, work: impl FnOnce(&Repor
     work(reporter).map_or_else(Answer::Failed, Answer::Started)
 }
 
-/// Reads the first report. The end of the pipe is not waited for: a process that was started holds it until its execve.
+/// Reads the first report without waiting for end of file: a started process holds the pipe until its execve.
 fn receive(pipe: PipeReader) -> Report {
     let mut line = Vec::new();
     let read = BufReader::new(pipe.take(REPORT_MAX_BYTES)).read_until(b'\n', &mut line);
@@ -106,7 +106,7 @@ fn receive(pipe: PipeReader) -> Report {
     }
 }
 
-/// Whether `pid` is a child of this process, ended or not.
+/// Whether `pid` is a child of this process, running or exited.
 fn is_child(pid: Pid) -> bool {
     let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     pid.as_raw() > 0 && waitid(Id::Pid(pid), look).is_ok()
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_report_counts() {
+    fn only_the_first_report_is_used() {
         let (reader, writer) = io::pipe().unwrap();
         let reporter = Reporter(writer);
         reporter.report(Answer::Failed(Cause::NotFound));
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn only_children_of_this_process_are_believed() {
+    fn only_pids_of_children_are_accepted() {
         for pid in [0, 1, std::process::id()] {
             assert_eq!(run(&[], |_| Ok(pid)).unwrap(), Report::Unknown, "{pid}");
         }
@@ -157,10 +157,10 @@ mod tests {
     }
 
     #[test]
-    fn the_worker_holds_what_it_was_left() {
+    fn the_worker_holds_the_descriptors_it_was_given() {
         let (_secret, _other) = std::os::unix::net::UnixStream::pair().unwrap();
         let (reader, kept) = io::pipe().unwrap();
-        // The standard three, the pipe that was kept, the report, and the directory that is read.
+        // The standard three, the pipe that was kept, the report, and the directory being read.
         let open = || std::fs::read_dir("/proc/self/fd").unwrap().count() == 6;
         let report = run(&[kept.as_fd()], |_| Err(if open() { Cause::Mount } else { Cause::Other }));
         assert_eq!(report.unwrap(), Report::Failed(Cause::Mount));

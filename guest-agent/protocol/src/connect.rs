@@ -1,4 +1,4 @@
-//! The host's end: from the VMM's vsock socket to a connection inside the guest.
+//! The host's end of a connection: from the VMM's vsock socket into the guest.
 
 use std::{io, path::Path, time::Duration};
 
@@ -14,20 +14,20 @@ use crate::{
     limits::{CONNECT_ANSWER_BYTES, CONNECT_DEADLINE},
 };
 
-/// How often a stream may be refused before that is an error, and the pause between two attempts.
+/// How often a refused stream is tried, and the pause between two attempts.
 const REFUSALS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Why no connection into the guest came about.
+/// Why a connection into the guest failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The VMM's socket is gone or refuses: the VM is not running.
+    /// The VMM's socket is gone or refuses connections: the VM is not running.
     #[error("cannot reach the VM's vsock socket")]
     Socket(#[source] io::Error),
-    /// The VMM closed without `OK`: nothing listens on the port (yet).
+    /// The VMM closed the connection without `OK`: nothing listens on the port (yet).
     #[error("nothing in the guest listens on port {0}")]
     Refused(u32),
-    /// The VMM said something else than `OK <port>`.
+    /// The VMM answered something other than `OK <port>`.
     #[error("the VMM answered a connect to port {0} with an unknown line")]
     Answer(u32),
     /// No answer within [`CONNECT_DEADLINE`].
@@ -35,10 +35,10 @@ pub enum ConnectError {
     Deadline(u32),
 }
 
-/// Connects to `port` in the guest through the VMM's unix socket: `CONNECT port\n` out, `OK hostport\n` back.
+/// Connects to `port` in the guest through the VMM's Unix socket: sends `CONNECT port\n`, receives `OK hostport\n`.
 ///
 /// # Errors
-/// See [`ConnectError`]; [`ConnectError::Refused`] is worth another try while the guest boots.
+/// See [`ConnectError`]; [`ConnectError::Refused`] is worth a retry while the guest boots.
 pub async fn connect(vsock_socket: &Path, port: u32) -> Result<UnixStream, ConnectError> {
     timeout(CONNECT_DEADLINE, handshake(vsock_socket, port))
         .await
@@ -47,7 +47,7 @@ pub async fn connect(vsock_socket: &Path, port: u32) -> Result<UnixStream, Conne
 
 async fn handshake(vsock_socket: &Path, port: u32) -> Result<UnixStream, ConnectError> {
     let mut stream = UnixStream::connect(vsock_socket).await.map_err(ConnectError::Socket)?;
-    // A VMM that refuses may close before it has read the line: that is no other error than closing after it.
+    // A VMM that refuses may close before it has read the line, which is the same as closing after it.
     let refused = |e: io::Error| match e.kind() {
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => ConnectError::Refused(port),
         _ => ConnectError::Socket(e),
@@ -82,8 +82,8 @@ pub async fn agent_client(vsock_socket: &Path) -> Result<AgentClient, ConnectErr
     Ok(AgentClient::new(Client::new(Socket::new(stream))))
 }
 
-/// A stdio stream that a request can name by `token`; half-close ends one direction. Refused, it is tried again a few times:
-/// the guest's kernel refuses what its queue of connections has no room for at the moment.
+/// A stdio stream that a request can name by `token`; half-close ends one direction. A refused connection is retried a few times:
+/// the guest's kernel refuses connections while its accept queue is full.
 ///
 /// # Errors
 /// As [`connect`].
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
     use tokio::net::UnixListener;
 
-    /// Plays a VMM that answers `answer` and then sends "after"; gives what `connect` made of it.
+    /// Acts as a VMM that answers `answer` and then sends "after"; returns the result of `connect`.
     async fn against(answer: &'static [u8]) -> (Result<UnixStream, ConnectError>, Vec<u8>) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("vsock.sock");

@@ -1,4 +1,4 @@
-//! From the caller's id to the id inside the guest (paths, policy, cgroups).
+//! Maps the caller's id to the id inside the guest (paths, policy, cgroups).
 
 use sha2::{Digest, Sha256};
 
@@ -7,10 +7,10 @@ use crate::limits::ID_BYTES;
 /// Length of an id inside the guest.
 const HEX_CHARS: usize = 64;
 
-/// Why a caller's id is refused.
+/// Why a caller's id is rejected.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
-    /// An empty id names nothing.
+    /// The id is empty.
     #[error("the id is empty")]
     Empty,
     /// Longer than [`ID_BYTES`].
@@ -23,7 +23,7 @@ pub enum IdError {
 
 /// The id in the guest: 64 lower-case hex digits stay as they are, anything else becomes its SHA-256.
 ///
-/// Policies name containers by such ids and match paths built from them, so the caller's own form never enters.
+/// Policies name containers by such ids and match paths built from them, so the caller's spelling never reaches the guest.
 pub fn guest_id(id: &str) -> String {
     let is_guest_id = id.len() == HEX_CHARS && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     if is_guest_id {
@@ -33,7 +33,7 @@ pub fn guest_id(id: &str) -> String {
     }
 }
 
-/// Checks an id as callers write it: containerd's identifier rule (`identifiers.Validate`) within [`ID_BYTES`].
+/// Checks a caller's id: containerd's identifier rule (`identifiers.Validate`), at most [`ID_BYTES`] long.
 ///
 /// # Errors
 /// See [`IdError`].

@@ -1,4 +1,4 @@
-//! The wire between shim and agent: messages, limits, ports, ids, and both ends of a connection.
+//! The protocol between shim and agent: messages, limits, ports, ids, and both ends of a connection.
 //!
 //! One ttrpc connection on [`CONTROL_PORT`] carries the calls of `proto/agent.proto`; each stdio
 //! stream is one connection on [`STREAM_PORT`] that begins with a [`StreamToken`].
@@ -6,7 +6,7 @@
 //! On the host every connection starts at the VMM's vsock socket ([`connect()`]); in the guest it
 //! arrives over AF_VSOCK ([`listen()`]). Nothing else in this crate does I/O, and nothing here judges.
 
-// Not forbid: the generated stubs carry an allow of their own (and no unsafe block).
+// Not forbid, because the generated stubs contain their own allow (and no unsafe block).
 #![deny(unsafe_code)]
 
 mod connect;
@@ -26,13 +26,13 @@ pub use stream_token::{StreamToken, TokenError};
 
 /// Port of the ttrpc service in the guest.
 pub const CONTROL_PORT: u32 = 1024;
-/// Port that takes stdio streams in the guest.
+/// Port of stdio streams in the guest.
 pub const STREAM_PORT: u32 = 1025;
 
-/// The id under which processes of the guest itself are addressed; no container can have it.
+/// The id that stands for the guest itself in requests about its processes; no container can have it.
 pub const GUEST_ID: &str = "00000000-0000-0000-0000-000000000000";
 
-/// What the build script made of `proto/agent.proto`.
+/// Code that the build script generated from `proto/agent.proto`.
 #[allow(missing_docs, reason = "generated")]
 mod service {
     include!(concat!(env!("OUT_DIR"), "/mod.rs"));

@@ -1,49 +1,49 @@
-//! Upper bounds on every size, count and wait of the wire; the agent refuses what exceeds them.
+//! Upper bounds on every size, count and wait of the protocol; the agent refuses what exceeds them.
 
 use std::time::Duration;
 
-/// Connections on the control port at once. A shim has one; tools of the operator and a shim's successor come on top.
+/// Connections on the control port at once. A shim has one; operator tools and a restarted shim add to it.
 pub const CONTROL_CONNECTIONS: usize = 16;
-/// Requests being served at once over all connections, calls that wait for a process aside (see [`WAITERS`]).
+/// Requests served at once over all connections, without calls that wait for a process (see [`WAITERS`]).
 pub const IN_FLIGHT: usize = 256;
-/// Payload of those requests in bytes: four of the largest.
+/// Total payload of those requests in bytes: four of the largest.
 pub const IN_FLIGHT_BYTES: usize = 4 * MESSAGE_BYTES;
-/// A request that carries neither a policy nor a document, in bytes: 128 slots and two ids need less than 1 KiB.
+/// A request without policy or OCI document, in bytes: 128 slots and two ids need less than 1 KiB.
 pub const PLAIN_REQUEST_BYTES: usize = 4 << 10;
-/// What surrounds the policy or the document of a request, in bytes: ids, tokens and tags.
+/// The part of a request around its policy or document, in bytes: ids, tokens and tags.
 pub const REQUEST_FRAME_BYTES: usize = 4 << 10;
 
-/// Policy text in bytes. One ttrpc message carries it whole, and ttrpc ends at 4 MiB.
+/// Policy text in bytes. It is sent in one ttrpc message, which is limited to 4 MiB.
 pub const POLICY_BYTES: usize = 3 << 20;
-/// A signed message (policy fragment, trust list) in bytes: the longest text of a fragment is half of that, the rest is for the
+/// A signed message (policy fragment, trust list) in bytes: the longest text of a fragment takes half, the rest is for the
 /// signer's chain and receipts.
 pub const FRAGMENT_BYTES: usize = 2 << 20;
-/// Fragments and trust lists that a shim hands over for one sandbox.
+/// Fragments and trust lists that a shim sends for one sandbox.
 pub const FRAGMENTS: usize = 64;
-/// Reference values of the guest, beside the policy, in bytes of base64.
+/// Reference values of the guest beside the policy, in bytes of base64.
 pub const REFERENCE_BYTES: usize = 128 << 10;
 /// Any message in bytes: ttrpc's own constant, repeated here so that senders can check first.
 pub const MESSAGE_BYTES: usize = 4 << 20;
 /// An OCI `config.json` or process document in bytes; containerd's default spec has 10 KB.
 pub const SPEC_BYTES: usize = 1 << 20;
-/// An id as the caller writes it, in bytes. containerd allows 76.
+/// A caller's id in bytes. containerd allows 76.
 pub const ID_BYTES: usize = 128;
 
-/// Containers in one sandbox, ended ones not yet shut down included.
+/// Containers in one sandbox, including exited ones that are not shut down yet.
 pub const CONTAINERS: usize = 256;
-/// Processes started in one container, ended ones not yet deleted included.
+/// Processes started in one container, including exited ones that are not deleted yet.
 pub const PROCESSES: usize = 256;
 /// Mounted layers of one sandbox.
 pub const LAYERS: usize = 1024;
-/// Shared directories of one container, and disks of the host's beside layers and scratch.
+/// Shared directories of one container, and host disks besides layers and scratch.
 pub const SHARES: usize = 256;
 /// Addresses, routes or name servers of an interface.
 pub const NETWORK_ENTRIES: usize = 16;
 /// Length of each in bytes: two addresses with their prefixes.
 pub const NETWORK_TEXT_BYTES: usize = 96;
-/// Name of an interface in bytes (`IFNAMSIZ`, its NUL aside).
+/// Name of an interface in bytes (`IFNAMSIZ` without the NUL).
 pub const INTERFACE_BYTES: usize = 15;
-/// Layers of one overlay; overlayfs itself ends at 500.
+/// Layers of one overlay; overlayfs itself allows 500.
 pub const OVERLAY_LAYERS: usize = 128;
 /// Entries of a process's environment.
 pub const ENV_ENTRIES: usize = 4096;
@@ -51,7 +51,7 @@ pub const ENV_ENTRIES: usize = 4096;
 pub const ARGS: usize = 4096;
 /// One argument or environment entry in bytes: the kernel's `MAX_ARG_STRLEN`, 32 pages.
 pub const ARG_BYTES: usize = 128 << 10;
-/// A path in a document in bytes: the kernel's `PATH_MAX`, its NUL aside.
+/// A path in a document in bytes: the kernel's `PATH_MAX` without the NUL.
 pub const PATH_BYTES: usize = 4095;
 /// Any other text of a document in bytes: type, source or option of a mount, name or value of a sysctl, name of a user.
 pub const TEXT_BYTES: usize = 4096;
@@ -61,7 +61,7 @@ pub const MOUNT_OPTIONS: usize = 64;
 pub const GROUPS: usize = 1024;
 /// Resource limits of a process; the kernel knows 16.
 pub const RLIMITS: usize = 32;
-/// Names in one of a process's five capability sets; the kernel knows 41. A policy may list one twice.
+/// Names in one of a process's five capability sets; the kernel knows 41, and a policy may list one twice.
 pub const CAPABILITIES: usize = 128;
 /// Annotations of a container.
 pub const ANNOTATIONS: usize = 1024;
@@ -79,7 +79,7 @@ pub const SECCOMP_RULES: usize = 4096;
 pub const SECCOMP_CONDITIONS: usize = 12;
 /// Mounts of a container.
 pub const MOUNTS: usize = 256;
-/// Calls waiting for the end of a process, over all processes.
+/// Calls that wait for the exit of a process, over all processes.
 pub const WAITERS: usize = 4096;
 /// Counters in one answer to `ContainerStats`; Linux 6.12 has about 100.
 pub const COUNTERS: usize = 1024;
@@ -94,32 +94,32 @@ pub const TERMINAL_CELLS: u32 = 0xffff;
 pub const PARKED_STREAMS: usize = 64;
 /// Stream connections in all, parked or in use.
 pub const OPEN_STREAMS: usize = 4096;
-/// Length of the line with which the VMM answers `CONNECT`, in bytes.
+/// Longest answer line of the VMM to `CONNECT`, in bytes.
 pub const CONNECT_ANSWER_BYTES: usize = 64;
 
 /// A stream connection must send its token within this time.
 pub const TOKEN_DEADLINE: Duration = Duration::from_secs(10);
-/// A parked stream is dropped when no request has named it by then.
+/// A parked stream is dropped if no request has named it after this time.
 pub const PARKED_DEADLINE: Duration = Duration::from_secs(60);
-/// A request waits this long for a stream that it names: connection and call race each other.
+/// A request waits this long for a stream that it names: connection and call race with each other.
 pub const STREAM_DEADLINE: Duration = Duration::from_secs(10);
 /// The VMM must answer `CONNECT` within this time.
 pub const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// The read-only disk must have grown to hold an announced layer within this time.
 pub const CAPACITY_DEADLINE: Duration = Duration::from_secs(20);
-/// The launcher must have made a container or started a process within this time, or it is ended and its work undone.
+/// The launcher must have created a container or started a process within this time; otherwise it is killed and its work undone.
 /// It needs 0.1 s, many times that under emulation.
 pub const LAUNCHER_DEADLINE: Duration = Duration::from_secs(30);
 /// The processes of a container must be gone this long after SIGKILL.
 pub const KILL_DEADLINE: Duration = Duration::from_secs(10);
-/// Whoever listens on a forwarded port must have taken the connection within this time.
+/// A listener on a forwarded port must have accepted the connection within this time.
 pub const FORWARD_DEADLINE: Duration = Duration::from_secs(5);
-/// Deadline for every process of a container to be frozen.
+/// Every process of a container must be frozen within this time.
 pub const FREEZE_DEADLINE: Duration = Duration::from_secs(5);
-/// Whatever is done under a permit must have ended by then: launcher and roll-back together, twice over. One that has not
-/// hangs in the kernel (on a disk that the host holds back, for one) and cannot be undone: the guest serves nothing any more.
+/// Anything done under a permit must have ended within this time: twice the launcher's and the roll-back's together. What has not
+/// ended hangs in the kernel (for example on a disk that the host blocks) and cannot be undone, so the guest is sealed.
 pub const ACT_DEADLINE: Duration = Duration::from_secs(80);
-/// Any request but a wait is answered by then, its wait for others before it included; the shim itself gives up at 120 s.
+/// Any request except a wait is answered within this time, including its wait for other requests; the shim gives up at 120 s.
 pub const REQUEST_DEADLINE: Duration = Duration::from_secs(110);
 
 const _: () = {
@@ -136,10 +136,10 @@ const _: () = {
         "addresses and routes of usual length fit"
     );
     assert!(FRAGMENT_BYTES < POLICY_BYTES, "and so does the largest fragment");
-    assert!(IN_FLIGHT_BYTES >= MESSAGE_BYTES, "a lone request is always let in");
+    assert!(IN_FLIGHT_BYTES >= MESSAGE_BYTES, "a single request is always admitted");
     assert!(
         ACT_DEADLINE.as_secs() >= 2 * (LAUNCHER_DEADLINE.as_secs() + KILL_DEADLINE.as_secs()),
-        "an act that ends by its own deadlines is not taken for a stuck one"
+        "an act that keeps its own deadlines is never mistaken for a stuck one"
     );
     assert!(REQUEST_DEADLINE.as_secs() > ACT_DEADLINE.as_secs() + CAPACITY_DEADLINE.as_secs());
 };

@@ -1,4 +1,4 @@
-//! The guest's end: AF_VSOCK listeners that accept connections from the host only.
+//! The guest's end of connections: AF_VSOCK listeners that accept connections from the host only.
 
 use std::{
     io::{self, IoSlice},
@@ -17,25 +17,25 @@ use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener, Vso
 
 use crate::limits::CONTROL_CONNECTIONS;
 
-/// After a failed accept (too many open files), before the next.
+/// Pause after a failed accept (too many open files).
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts connections of the host on one port.
+/// Accepts connections from the host on one port.
 pub struct HostListener(VsockListener);
 
 /// Listens on `port` for the host (CID 2).
 ///
 /// # Errors
-/// The port is taken, or the kernel has no vsock.
+/// The port is in use, or the kernel has no vsock.
 pub fn listen(port: u32) -> io::Result<HostListener> {
     VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, port)).map(HostListener)
 }
 
 impl HostListener {
-    /// The next connection of the host; connections with another CID (loopback, a nested guest) are closed unread.
+    /// The next connection from the host; connections from another CID (loopback, a nested guest) are closed unread.
     ///
     /// # Errors
-    /// The listener itself broke; a single failed connection is only skipped by the caller's next call.
+    /// accept failed. The caller may call again: a single failed connection does not affect the next.
     pub async fn accept(&self) -> io::Result<VsockStream> {
         loop {
             let (stream, peer) = self.0.accept().await?;
@@ -45,7 +45,7 @@ impl HostListener {
         }
     }
 
-    /// The connections as ttrpc takes them, at most [`CONTROL_CONNECTIONS`] at once: any beyond is closed unread.
+    /// The connections as ttrpc takes them, at most [`CONTROL_CONNECTIONS`] at once: more are closed unread.
     pub fn into_ttrpc(self) -> ttrpc::r#async::transport::Listener {
         let room = Arc::new(Semaphore::new(CONTROL_CONNECTIONS));
         ttrpc::r#async::transport::Listener::new(stream::unfold((self, room), |(listener, room)| async {
@@ -67,7 +67,7 @@ impl HostListener {
     }
 }
 
-/// A connection that takes up a place for as long as it lives.
+/// A connection that counts against the limit while it exists.
 struct Counted<S> {
     io: S,
     _place: OwnedSemaphorePermit,

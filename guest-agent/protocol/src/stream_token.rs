@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-/// Sixteen bytes chosen by the shim at random; the first bytes on a stream connection.
+/// Sixteen random bytes chosen by the shim; the first bytes on a stream connection.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct StreamToken(pub [u8; StreamToken::BYTES]);
 
-/// Bytes of a request that are no token.
+/// The length of a request's field that is not a token.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a stream token has 16 bytes, not {0}")]
 pub struct TokenError(pub usize);
@@ -35,7 +35,7 @@ impl StreamToken {
     }
 }
 
-/// Shows the first bytes only: a token is all it takes to claim its stream.
+/// Shows the first bytes only: whoever knows a token can claim its stream.
 impl fmt::Debug for StreamToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "StreamToken({}..)", hex::encode(&self.0[..2]))
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_keeps_the_secret() {
+    fn debug_does_not_show_the_secret() {
         assert_eq!(format!("{:?}", StreamToken([0xab; 16])), "StreamToken(abab..)");
     }
 }

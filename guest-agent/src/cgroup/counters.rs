@@ -1,4 +1,4 @@
-//! Counters of a container's cgroup, by the kernel's own names.
+//! Counters of a container's cgroup, by the kernel's names.
 
 use std::{
     collections::HashMap,
@@ -12,21 +12,21 @@ use policy::ContainerId;
 
 use super::directory;
 
-/// Files of one value.
+/// Files with one value.
 const SINGLE: [&str; 5] = ["memory.current", "memory.max", "memory.peak", "pids.current", "pids.max"];
-/// Files of one name and value to a line.
+/// Files with a name and a value per line.
 const FLAT: [&str; 3] = ["cpu.stat", "memory.stat", "memory.events"];
 
-/// What a cgroup has used so far.
+/// The resources that a cgroup has used so far.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// `memory.current` for a file of one value, `cpu.stat/usage_usec` for one of several; `max` is the largest number.
+    /// `memory.current` for a file with one value, `cpu.stat/usage_usec` for one with several; `max` is the largest number.
     pub values: HashMap<String, u64>,
     /// `io.stat`
     pub io: Vec<BlockIo>,
 }
 
-/// A block device's line of `io.stat`.
+/// The line of `io.stat` for a block device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BlockIo {
     pub major: u64,
@@ -37,7 +37,7 @@ pub struct BlockIo {
     pub wios: u64,
 }
 
-/// Reads the container's counters; a file that this kernel does not have is left out.
+/// Reads the container's counters; a file that this kernel does not have is omitted.
 pub fn read(id: &ContainerId) -> io::Result<Counters> {
     read_at(&directory(id))
 }
@@ -72,7 +72,7 @@ fn number(text: &str) -> Option<u64> {
     if text == "max" { Some(u64::MAX) } else { text.parse().ok() }
 }
 
-/// `254:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0`; a device without traffic may have its numbers only.
+/// `254:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0`; a device without traffic may have only its numbers.
 fn block_io(line: &str) -> Option<BlockIo> {
     let mut words = line.split(' ');
     let (major, minor) = words.next()?.split_once(':')?;
@@ -100,7 +100,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn files_become_counters_by_their_names() {
+    fn counters_are_named_after_their_files() {
         let cgroup = tempfile::tempdir().unwrap();
         let write = |file: &str, text: &str| fs::write(cgroup.path().join(file), text).unwrap();
         write("memory.current", "4096\n");
@@ -147,7 +147,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_line_is_too_odd(line in ".*") {
+        fn any_line_is_accepted(line in ".*") {
             let _ = block_io(&line);
         }
     }

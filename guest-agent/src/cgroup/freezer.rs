@@ -1,6 +1,6 @@
-//! The cgroup freezer: stops every process of a container, and lets them continue.
+//! The cgroup freezer: freezes and thaws every process of a container.
 //!
-//! A frozen process still takes SIGKILL (cgroup-v2.rst, `cgroup.freeze`), so a paused container can be ended.
+//! A frozen process can still be killed by SIGKILL (cgroup-v2.rst, `cgroup.freeze`), so a paused container can be killed.
 
 use std::{
     fs, io,
@@ -13,12 +13,12 @@ use policy::ContainerId;
 
 use super::{POLL, directory};
 
-/// Stops every process of the container; false if some still run at the deadline, and then all go on again.
+/// Freezes every process of the container; if some are not frozen at the deadline, thaws them all and returns false.
 pub fn freeze(id: &ContainerId, within: Duration) -> io::Result<bool> {
     freeze_at(&directory(id), within)
 }
 
-/// Lets the processes go on.
+/// Thaws the processes.
 pub fn thaw(id: &ContainerId) -> io::Result<()> {
     thaw_at(&directory(id))
 }

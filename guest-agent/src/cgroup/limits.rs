@@ -1,4 +1,4 @@
-//! Limits of a running container, set all or none.
+//! Changes limits of a running container, all or none.
 
 use std::{fs, io, path::Path};
 
@@ -22,7 +22,7 @@ fn set_at(cgroup: &Path, limits: &Limits) -> io::Result<()> {
         });
         if let Err(error) = changed {
             for (path, old) in before.iter().rev() {
-                // These are values that the kernel had; the first error is reported.
+                // The kernel had these values before; the first error is reported.
                 let _ = fs::write(path, old.trim_end());
             }
             return Err(error);
@@ -41,7 +41,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_that_cannot_be_set_takes_the_others_back() {
+    fn if_one_limit_cannot_be_set_the_others_are_restored() {
         let cgroup = tempfile::tempdir().unwrap();
         let memory = cgroup.path().join("memory.max");
         fs::write(&memory, "max\n").unwrap();

@@ -1,4 +1,4 @@
-//! Reports when the OOM killer has ended processes of a container.
+//! Reports OOM kills in a container.
 
 use std::{
     fs::File,
@@ -18,18 +18,18 @@ use crate::{
 /// Longest `memory.events` that is read, in bytes; Linux 6.12 writes about 100.
 const EVENTS_BYTES: usize = 4096;
 
-/// How often it happened.
+/// The number of OOM kills.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OomCount {
-    /// Processes ended since the container's creation, those in cgroups below its own included.
+    /// Processes killed since the container's creation, including those in cgroups below its own.
     pub kills: u64,
-    /// The init has ended, and this is the last count.
+    /// The init has exited, so this is the last count.
     pub is_last: bool,
 }
 
-/// Waits until there were more than `seen`, or until the init has ended.
+/// Waits until there were more than `seen`, or until the init has exited.
 ///
-/// The kernel counts before it sends SIGKILL, so the count read after the init's end holds its own.
+/// The kernel counts before it sends SIGKILL, so the count read after the init's exit includes the kill of the init.
 pub async fn beyond(id: &ContainerId, seen: u64, init: ExitWatch) -> io::Result<OomCount> {
     let file = match File::open(directory(id).join("memory.events")) {
         Ok(file) => sys::register_for_changes(file)?,
@@ -47,7 +47,7 @@ pub async fn beyond(id: &ContainerId, seen: u64, init: ExitWatch) -> io::Result<
         match count(file.get_ref()) {
             Ok(kills) if is_last || kills > seen => return Ok(OomCount { kills, is_last }),
             Ok(_) => {}
-            // The cgroup went while its file was open.
+            // The cgroup was removed while its file was open.
             Err(_) if is_last => return Ok(OomCount { kills: seen, is_last }),
             Err(error) => return Err(error),
         }

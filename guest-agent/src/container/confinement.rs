@@ -1,8 +1,8 @@
-//! What keeps a container apart: the host's requested in its simplest form, judged where the policy judges it, else the agent's own.
+//! Confinement of a container: what the host requests, normalised, and judged if the policy does so; otherwise the agent's own.
 //!
-//! A policy that declares a `casemate_version` decides over paths, namespaces, limits and kernel parameters, and gets what it
-//! allowed, no more and no less. Under any other the agent hides and guards the default paths itself, whatever the host's
-//! document leaves out or adds, and every namespace is the container's own or, where the document names a path, the pod's.
+//! A policy that declares a `casemate_version` judges paths, namespaces, limits and kernel parameters, and exactly what it allows
+//! is applied. Under any other policy the agent masks and protects the default paths itself, whatever the host's
+//! document omits or adds, and every namespace is the container's own or, if the document gives a path, the pod's.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,16 +14,16 @@ use policy::{
 
 use crate::decode;
 
-/// Namespaces that a container has of its own unless it shares the pod's.
+/// Namespaces that a container has of its own unless it shares those of its pod.
 const SHARABLE: [&str; 3] = ["pid", "ipc", "uts"];
 /// Namespaces that every container has of its own.
 const OWN: [&str; 2] = ["mount", "cgroup"];
-/// The network is the guest's, which is the pod's.
+/// The network namespace is the guest's, which is the pod's.
 const NETWORK: &str = "network";
-/// How an action spells a namespace of the pod.
+/// An action's name for a namespace of the pod.
 const POD: &str = "pod";
 
-/// What an unprivileged container has masked where no policy judges it.
+/// Masked paths of an unprivileged container if the policy does not judge them.
 const MASKED: [&str; 12] = [
     "/proc/acpi",
     "/proc/asound",
@@ -38,10 +38,10 @@ const MASKED: [&str; 12] = [
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
 ];
-/// What it can only read. `/sys/kernel/boot_params` shows the boot manifest, which is no secret.
+/// Its read-only paths. `/sys/kernel/boot_params` shows the boot manifest, which is not secret.
 const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-/// The parts of the host's document that are about this.
+/// The parts of the host's document that concern confinement.
 #[derive(Debug, Default)]
 pub struct RequestedConfinement {
     /// `linux.maskedPaths`
@@ -57,8 +57,8 @@ pub struct RequestedConfinement {
 }
 
 impl RequestedConfinement {
-    /// In its simplest form, so that two documents that mean the same are judged the same: paths without needless slashes and
-    /// limits by their kind, each once and in order, and exactly the namespaces that the container will be in.
+    /// Normalised, so that two documents with the same meaning are judged the same: paths without needless slashes and
+    /// limits by kind, each once and sorted, and exactly the namespaces that the container will be in.
     pub fn normalised(self, container: &ContainerId) -> ConfineContainer {
         let shared = |kind: &str| self.namespaces.iter().any(|ns| ns.kind == kind && !ns.path.is_empty());
         let namespace = |kind: &str, path: &str| Namespace {
@@ -87,14 +87,14 @@ fn paths(paths: &[String]) -> Vec<String> {
     paths.iter().map(simple).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// One limit of each kind, in order: of several the last counts, as it does where they are set one after the other.
+/// One limit of each kind, sorted. The last one wins, as it does when limits are set one after another.
 pub fn rlimits(rlimits: Vec<launcher_protocol::Rlimit>) -> Vec<Rlimit> {
     let by_kind: BTreeMap<_, _> = rlimits.into_iter().map(|limit| (limit.kind, (limit.hard, limit.soft))).collect();
     let limits = by_kind.into_iter().map(|(kind, (hard, soft))| Rlimit { kind, hard, soft });
     limits.collect()
 }
 
-/// What a container is confined by; only a permit makes one.
+/// The confinement of a container; only a permit creates one.
 #[derive(Debug)]
 pub struct Confinement {
     requested: ConfineContainer,
@@ -102,16 +102,16 @@ pub struct Confinement {
 }
 
 impl Confinement {
-    /// As the permit allows; `judged` is whether the policy judged it ([`policy::Enforcer::judges_confinement`]).
+    /// From the permit; `judged` is whether the policy judged it ([`policy::Enforcer::judges_confinement`]).
     pub fn of(permit: Permit<'_, ConfineContainer>, judged: bool) -> Self {
         let requested = permit.action().clone();
         permit.commit();
         Self { requested, judged }
     }
 
-    /// Paths that are hidden and paths that can only be read. Where no policy judges them they are the default paths, and for a
-    /// privileged container those of them that it asks for: its privilege was judged. No other path: to hide a file of the image
-    /// is to change the image.
+    /// Masked and read-only paths. If the policy does not judge them they are the default paths; for a privileged container, those
+    /// default paths that it requests, since its privilege was judged. Never any other path: masking a file of the image
+    /// would change the image.
     pub fn guarded_paths(&self, privileged: bool) -> (Vec<String>, Vec<String>) {
         let ConfineContainer {
             masked_paths,
@@ -127,7 +127,7 @@ impl Confinement {
         }
     }
 
-    /// The namespaces to enter or make; the network is the guest's. `sandbox_pid` is the init of the pod's first container;
+    /// The namespaces to join or create; the network namespace is the guest's. `sandbox_pid` is the init of the pod's first container;
     /// `None` if a namespace is shared and there is no such process.
     pub fn namespaces(&self, sandbox_pid: Option<i32>) -> Option<Vec<LaunchNamespace>> {
         let kinds = NamespaceKind::ALL.into_iter();
@@ -143,7 +143,7 @@ impl Confinement {
         namespaces.collect()
     }
 
-    /// Whether its processes are to be in the pid namespace of the pod's first container.
+    /// Whether its processes join the pid namespace of the pod's first container.
     pub fn shares_pids(&self) -> bool {
         self.requested
             .namespaces
@@ -156,7 +156,7 @@ impl Confinement {
         &self.requested.rlimits
     }
 
-    /// Limits of every later process, where the policy allowed some; else the host's document for that process has them.
+    /// Limits of every exec, if the policy allowed some; otherwise the exec's own document has them.
     pub fn rlimits_of_execs(&self) -> Option<Vec<Rlimit>> {
         self.judged.then(|| self.requested.rlimits.clone())
     }
@@ -167,7 +167,7 @@ impl Confinement {
     }
 }
 
-/// Those that runtimes guard by default, by exact names: a link below `/proc/self` leads back into the image.
+/// The paths that runtimes protect by default, by exact name: a link below `/proc/self` leads back into the image.
 fn known(asked: &[String]) -> Vec<String> {
     let known = |path: &&String| MASKED.iter().chain(&READONLY).any(|known| known == path);
     asked.iter().filter(known).cloned().collect()
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn documents_that_mean_the_same_are_judged_the_same() {
+    fn documents_with_the_same_meaning_are_judged_the_same() {
         let action = requested().normalised(&ContainerId::new("c"));
         assert_eq!(action.masked_paths, ["/extra", "/proc/kcore"]);
         let limits: Vec<_> = action.rlimits.iter().map(|limit| (limit.kind.as_str(), limit.hard)).collect();
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_that_judges_gets_what_it_allowed() {
+    fn what_a_judging_policy_allowed_is_applied() {
         let confinement = confinement(JUDGING);
         assert_eq!(
             confinement.guarded_paths(false),
@@ -254,10 +254,10 @@ mod tests {
     }
 
     #[test]
-    fn without_a_judging_policy_the_default_paths_are_guarded() {
+    fn without_a_judging_policy_the_default_paths_are_protected() {
         let confinement = confinement(policy::OPEN_DOOR);
         let (masked, readonly) = confinement.guarded_paths(false);
-        assert_eq!(masked, MASKED, "and nothing of the image is hidden");
+        assert_eq!(masked, MASKED, "and nothing of the image is masked");
         assert_eq!(readonly, READONLY);
         assert_eq!(
             confinement.guarded_paths(true),
@@ -286,6 +286,6 @@ mod tests {
                 own("cgroup")
             ]
         );
-        assert!(confinement.namespaces(None).is_none(), "the pod's namespace is not there");
+        assert!(confinement.namespaces(None).is_none(), "the pod has no namespace to share");
     }
 }

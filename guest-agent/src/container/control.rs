@@ -1,4 +1,4 @@
-//! What is done to containers and processes that exist.
+//! Operations on containers and processes that exist.
 
 use std::{fs, io};
 
@@ -17,7 +17,7 @@ use crate::{
 };
 
 impl Containers {
-    /// What a signal to a process is judged by: whether it is the init, and its arguments.
+    /// What the policy knows of a process when it judges a signal: whether it is the init, and its arguments.
     pub fn signal_action(
         &self,
         id: &ContainerId,
@@ -54,7 +54,7 @@ impl Containers {
             cgroup::kill(container_id).map_err(failed)?;
         } else if all {
             for pid in cgroup::processes(container_id).map_err(io_error("listing processes"))? {
-                // One that has just ended needs no signal any more.
+                // A process that has just exited needs no signal.
                 let _ = crate::sys::kill(Pid::from_raw(pid), *signal);
             }
         } else {
@@ -67,11 +67,11 @@ impl Containers {
         Ok(())
     }
 
-    /// Forgets an exec process that has ended.
+    /// Deletes an exec that has exited.
     pub fn delete_process(&self, id: &ContainerId, exec_id: &ProcessId) -> Result<(), ContainerError> {
         let container = self.get(id)?;
         let is = match exec_id {
-            ProcessId::Init => "to be shut down whole",
+            ProcessId::Init => "to be shut down as a whole",
             _ if container.process(exec_id)?.has_ended() => "stopped",
             _ => "running",
         };
@@ -93,7 +93,7 @@ impl Containers {
         terminal.resize(size).map_err(io_error("resizing the terminal"))
     }
 
-    /// Pids in a container, those of exec processes with their ids.
+    /// Pids in a container, with the exec ids of exec processes.
     pub fn list(&self, id: &ContainerId) -> Result<Vec<(u32, String)>, ContainerError> {
         let container = self.get(id)?;
         let pids = cgroup::processes(id).map_err(io_error("listing processes"))?;
@@ -108,9 +108,9 @@ impl Containers {
         Ok(pids.into_iter().map(|pid| (pid as u32, name(pid))).collect())
     }
 
-    /// Stops every process of a running container. No policy judges this: it can only deny service.
+    /// Freezes every process of a running container. The policy does not judge this: it can only deny service.
     ///
-    /// Runs alone among acts, like a start: a process that was being started would stop halfway.
+    /// Serial with other acts, as a start is: otherwise a process could be frozen halfway through its start.
     pub fn pause(&self, id: &ContainerId) -> Result<(), ContainerError> {
         let container = self.get(id)?;
         container.init_in(Phase::Running)?;
@@ -121,7 +121,7 @@ impl Containers {
         Ok(())
     }
 
-    /// Lets the processes of a paused container go on. No policy judges this.
+    /// Thaws the processes of a paused container. The policy does not judge this.
     pub fn resume(&self, id: &ContainerId) -> Result<(), ContainerError> {
         let container = self.get(id)?;
         container.init_in(Phase::Paused)?;
@@ -130,7 +130,7 @@ impl Containers {
         Ok(())
     }
 
-    /// Sets limits of a container that has not ended. No policy judges this: it can only deny service.
+    /// Sets limits of a container that has not exited. The policy does not judge this: it can only deny service.
     pub fn update(&self, id: &ContainerId, limits: &Limits) -> Result<(), ContainerError> {
         let container = self.get(id)?;
         if container.process(&ProcessId::Init)?.has_ended() {
@@ -143,13 +143,13 @@ impl Containers {
         cgroup::limits::set(id, limits).map_err(io_error("setting limits"))
     }
 
-    /// What a container has used so far. The caller has asked the policy, and holds no permit any more.
+    /// The resources that a container has used so far. The caller has asked the policy, and no longer holds its permit.
     pub fn counters(&self, id: &ContainerId) -> Result<Counters, ContainerError> {
         self.get(id)?;
         cgroup::counters::read(id).map_err(io_error("reading counters"))
     }
 
-    /// Waits until more than `seen` processes were OOM-killed, or until the init has ended.
+    /// Waits until more than `seen` processes were OOM-killed, or until the init has exited.
     pub async fn oom_beyond(&self, id: &ContainerId, seen: u64) -> Result<OomCount, ContainerError> {
         let init = self.exit_of(id, &ProcessId::Init)?;
         cgroup::oom::beyond(id, seen, init)
@@ -157,22 +157,24 @@ impl Containers {
             .map_err(io_error("watching for OOM kills"))
     }
 
-    /// Kills what runs of the permit's container, which stays: nothing is committed.
+    /// Kills the processes of the permit's container, which continues to exist: nothing is committed.
     pub fn end(&self, permit: Permit<'_, ShutdownContainer>) -> Result<(), ContainerError> {
-        check_mortal(&permit.action().container_id)?;
-        cgroup::kill(&permit.action().container_id).map_err(io_error("ending the container"))
+        check_is_container(&permit.action().container_id)?;
+        cgroup::kill(&permit.action().container_id).map_err(io_error("killing the container"))
     }
 
     /// Waits for the last process of a container that was killed.
     pub async fn ended(&self, id: &ContainerId) -> Result<(), ContainerError> {
-        let is_empty = cgroup::emptied(id, KILL_DEADLINE).await.map_err(io_error("ending the container"))?;
+        let is_empty = cgroup::emptied(id, KILL_DEADLINE)
+            .await
+            .map_err(io_error("killing the container"))?;
         is_empty.then_some(()).ok_or_else(|| ContainerError::Busy(id.clone()))
     }
 
-    /// Ends whatever still runs of the permit's container and forgets it.
+    /// Kills what still runs of the permit's container and removes it.
     pub fn shutdown(&self, permit: Permit<'_, ShutdownContainer>) -> Result<(), ContainerError> {
         let id = permit.action().container_id.clone();
-        check_mortal(&id)?;
+        check_is_container(&id)?;
         self.get(&id)?;
         self.clear(&id)?;
         lock(&self.table).remove(&id);
@@ -180,7 +182,7 @@ impl Containers {
         Ok(())
     }
 
-    /// Ends and removes all containers, for the end of the guest.
+    /// Kills and removes all containers, before the guest powers off.
     pub fn end_all(&self) {
         let ids = lock(&self.table).keys().cloned().collect::<Vec<_>>();
         for id in ids {
@@ -190,8 +192,8 @@ impl Containers {
 
     /// Kills, waits, and removes what the launcher left.
     pub(super) fn clear(&self, id: &ContainerId) -> Result<(), ContainerError> {
-        cgroup::kill(id).map_err(io_error("ending the container"))?;
-        if !cgroup::wait_empty(id, KILL_DEADLINE).map_err(io_error("ending the container"))? {
+        cgroup::kill(id).map_err(io_error("killing the container"))?;
+        if !cgroup::wait_empty(id, KILL_DEADLINE).map_err(io_error("killing the container"))? {
             return Err(ContainerError::Busy(id.clone()));
         }
         cgroup::remove(id).map_err(io_error("removing the cgroup"))?;
@@ -205,8 +207,8 @@ impl Containers {
     }
 }
 
-/// The guest itself is no container that could be shut down.
-fn check_mortal(id: &ContainerId) -> Result<(), ContainerError> {
+/// The guest itself is not a container that could be shut down.
+fn check_is_container(id: &ContainerId) -> Result<(), ContainerError> {
     if *id == paths::guest() {
         return Err(ContainerError::Unknown(id.clone()));
     }

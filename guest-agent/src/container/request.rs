@@ -1,7 +1,7 @@
-//! From a permit to the request that the launcher gets.
+//! Builds the launcher's request from a permit.
 //!
-//! What the policy judged comes from the permit. The rest of the host's document counts only where it limits the container
-//! further or concerns only itself; what isolates the container is the agent's own.
+//! What the policy judged comes from the permit. The rest of the host's document is used only where it limits the container
+//! further or concerns only itself; the isolation of the container is the agent's own.
 
 use launcher_protocol::{
     Capabilities, Container, Device, Exec, External, Mount, Namespace, NamespaceKind, Process, Profile, Request, Rlimit, User,
@@ -17,7 +17,7 @@ use crate::paths;
 /// Range of OOM scores for containers; -1000 is the agent's.
 const OOM_SCORES: std::ops::RangeInclusive<i32> = -999..=1000;
 
-/// The request for a container. `variable` is one more entry of its environment, which is the agent's own and so not judged.
+/// The request for a container. `variable` is one more entry of its environment; it is the agent's own and so not judged.
 pub fn of_container(
     action: &CreateContainer,
     verdict: &ProcessVerdict,
@@ -119,7 +119,7 @@ impl<'a> Judged<'a> {
 }
 
 fn process(judged: &Judged<'_>, terminal: bool, rlimits: &[action::Rlimit], oom_score_adj: Option<i32>) -> Process {
-    // The overflow id for an id that is not a number.
+    // The overflow id for a user name that is not a number.
     let number = |id: &IdName| id.id.parse::<u32>().unwrap_or(u32::MAX);
     let groups = judged.groups.iter().map(number).collect::<Vec<_>>();
     let sets = &judged.verdict.capabilities;

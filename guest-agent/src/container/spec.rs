@@ -1,4 +1,4 @@
-//! The host's document taken apart: what is judged, by two points, and what no policy judges.
+//! Splits the host's document into what two enforcement points judge, and what no policy judges.
 
 use launcher_protocol::{Profile, Resources};
 use policy::{
@@ -15,7 +15,7 @@ use crate::{
     paths,
 };
 
-/// Asks for the guest's network; every container has it, so only the policy's word makes a difference.
+/// Requests the guest's network. Every container has it, so this only asks the policy.
 const HOST_NETWORK: &str = "io.microsoft.virtualmachine.lcow.hostnetwork";
 /// `false`: the container gets no security context directory.
 const CONTEXT: &str = "io.microsoft.virtualmachine.lcow.securitypolicy.env";
@@ -24,11 +24,11 @@ const HOST_CERTIFICATE: [&str; 2] = [
     "io.microsoft.virtualmachine.lcow.amd-certificate",
     "io.microsoft.virtualmachine.wcow.amd-certificate",
 ];
-/// Asks for a privileged container.
+/// Requests a privileged container.
 const PRIVILEGED: &str = "io.microsoft.virtualmachine.lcow.privileged";
-/// `sandbox` marks the pod's own container.
+/// `sandbox` marks the pod's first container.
 const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
-/// Prefix of a mount source in the sandbox's own directory.
+/// Prefix of a mount source in the sandbox's directory.
 const SANDBOX_PREFIX: &str = "sandbox://";
 /// The parts of the host's document that no policy judges.
 #[derive(Debug)]
@@ -43,22 +43,22 @@ pub struct UnjudgedSpec {
     pub oom_score_adj: Option<i32>,
     /// Limits of the container's cgroup.
     pub resources: Option<Resources>,
-    /// AMD's certificates of the host for the security context directory; `None` if there is to be no such directory.
+    /// AMD's certificates of the host for the security context directory; `None` if the container gets no such directory.
     pub host_certificate: Option<String>,
-    /// The guest's network is asked for, which has a point of its own.
+    /// The guest's network is requested, which has an enforcement point of its own.
     pub host_network: bool,
-    /// Judged by its digest.
+    /// The profile; the policy judges its digest.
     pub seccomp: Option<Profile>,
 }
 
-/// A mount source that is a directory of the host, which the guest cannot see.
+/// The source of a mount is a directory of the host, which the guest cannot see.
 #[derive(Debug, thiserror::Error)]
-#[error("the source of the mount at {destination} is no directory of the sandbox ({SANDBOX_PREFIX}...)")]
+#[error("the source of the mount at {destination} is not a directory of the sandbox ({SANDBOX_PREFIX}...)")]
 pub struct ForeignSource {
     destination: String,
 }
 
-/// Splits a host's document into what is judged, by two points, and the rest.
+/// Splits a host's document into what two enforcement points judge, and the rest.
 pub fn split(
     spec: HostSpec,
     container: &ContainerId,
@@ -146,7 +146,7 @@ pub fn exec_action(process: ProcessSpec, container: &ContainerId, identity: Iden
     (action, process.terminal, rlimits(process.rlimits), process.oom_score_adj)
 }
 
-/// The guest has no swap, so every bound on it holds, and no file to write one into.
+/// The guest has no swap, so any limit on it is met, and it has no file to write one to.
 fn without_swap(mut resources: Resources) -> Resources {
     if let Some(memory) = &mut resources.memory {
         memory.swap = None;

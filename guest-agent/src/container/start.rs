@@ -1,4 +1,4 @@
-//! Containers and processes come into being: what a permit allows, through the launcher.
+//! Creates containers and processes that a permit allows, through the launcher.
 
 use std::{
     collections::HashMap,
@@ -31,10 +31,10 @@ use crate::{
 };
 
 impl Containers {
-    /// Makes the container of the permit, its init waiting for [`Self::start`]; the init's pid comes back.
+    /// Creates the container of the permit, with its init waiting for [`Self::start`]; returns the init's pid.
     #[expect(
         clippy::too_many_arguments,
-        reason = "each is a part of one order, already taken apart for its judgement"
+        reason = "each is a part of one request, already split for the judgement"
     )]
     pub fn create<S>(
         &self,
@@ -60,9 +60,9 @@ impl Containers {
         let variable = context.as_ref().map(Written::variable);
         let request = request::of_container(permit.action(), permit.verdict(), &confinement, &unjudged, namespaces, variable);
         let streams = if permit.verdict().stdio { streams } else { HostStreams::none() };
-        let _still = confinement.shares_pids().then(|| self.hold_onlookers(sandbox)).transpose()?;
+        let _still = confinement.shares_pids().then(|| self.freeze_pod(sandbox)).transpose()?;
         let process = self.launch(&request, size, streams).map_err(|error| {
-            // Everything made for the container is removed again; the first error is reported, unless traces stay.
+            // Everything that was created for the container is removed again. The first error is reported, unless something is left.
             let cleared = self.clear(&id).is_ok() && context.as_ref().is_none_or(|written| written.remove().is_ok());
             if cleared { error } else { ContainerError::NotUndone }
         })?;
@@ -89,19 +89,19 @@ impl Containers {
         Ok(pid)
     }
 
-    /// Stops every container of the pid namespace of `sandbox`, until the value is dropped.
+    /// Freezes every container in the pid namespace of `sandbox`, until the value is dropped.
     ///
-    /// An init appears in that namespace while the guest's root is still its own, and until pivot_root a process that may trace it
+    /// An init appears in that namespace while its root is still the guest's. Until pivot_root, a process that may trace the init
     /// could follow its `/proc/<pid>/root` to the guest's files. An init with a pid namespace of its own is visible to no container.
-    fn hold_onlookers(&self, sandbox: &ContainerId) -> Result<Onlookers, ContainerError> {
-        let mut held = Onlookers(Vec::new());
+    fn freeze_pod(&self, sandbox: &ContainerId) -> Result<FrozenContainers, ContainerError> {
+        let mut held = FrozenContainers(Vec::new());
         let see = |container: &&Arc<Container>| container.id == *sandbox || container.shares_pids;
         let onlookers: Vec<_> = lock(&self.table).values().filter(see).cloned().collect();
         for container in onlookers {
-            // A paused container is frozen and stays so; in a created one no program runs yet.
+            // A paused container is already frozen and stays so; in a created one no program runs yet.
             if lock(&container.state).phase == Phase::Running {
                 let id = container.id.clone();
-                if !freezer::freeze(&id, FREEZE_DEADLINE).map_err(io_error("holding the pod's processes"))? {
+                if !freezer::freeze(&id, FREEZE_DEADLINE).map_err(io_error("freezing the pod's processes"))? {
                     return Err(ContainerError::Restless(id));
                 }
                 held.0.push(id);
@@ -110,7 +110,7 @@ impl Containers {
         Ok(held)
     }
 
-    /// Writes the security context directory, if the container is to have one.
+    /// Writes the security context directory, if the container gets one.
     fn write_context(&self, id: &ContainerId, unjudged: &UnjudgedSpec) -> Result<Option<Written>, ContainerError> {
         let Some(certificate) = &unjudged.host_certificate else {
             return Ok(None);
@@ -119,13 +119,13 @@ impl Containers {
         written.map_err(io_error("writing the security context directory"))
     }
 
-    /// Lets the init of a created container go.
+    /// Starts the init of a created container.
     pub fn start(&self, id: &ContainerId) -> Result<(), ContainerError> {
         let container = self.get(id)?;
         container.init_in(Phase::Created)?;
         {
             let mut state = lock(&container.state);
-            // Somebody else may have been faster since.
+            // Another call may have been faster.
             if state.phase != Phase::Created {
                 return Err(ContainerError::State {
                     container: id.clone(),
@@ -143,7 +143,7 @@ impl Containers {
     /// Starts the process of the permit in a running container.
     #[expect(
         clippy::too_many_arguments,
-        reason = "each is a part of one order, already taken apart for its judgement"
+        reason = "each is a part of one request, already split for the judgement"
     )]
     pub fn exec<S>(
         &self,
@@ -243,12 +243,12 @@ impl Containers {
         };
         if terminal {
             let Started { pid, exit, terminal } = launcher::launch(&self.program, &self.reaper, request, ProcessEnds::null())?;
-            let terminal = terminal.ok_or_else(|| self.abandon(pid, LauncherError::Answer.into()))?;
+            let terminal = terminal.ok_or_else(|| self.kill_unusable(pid, LauncherError::Answer.into()))?;
             let connected = Terminal::new(terminal).and_then(|terminal| {
                 terminal.resize(size.unwrap_or_default())?;
                 Ok(Arc::new(terminal))
             });
-            let terminal = connected.map_err(|error| self.abandon(pid, ContainerError::Stdio(error)))?;
+            let terminal = connected.map_err(|error| self.kill_unusable(pid, ContainerError::Stdio(error)))?;
             stdio::start_terminal(&terminal, streams, exit.clone());
             return Ok(Process {
                 pid,
@@ -261,7 +261,7 @@ impl Containers {
         let Started { pid, exit, .. } = launcher::launch(&self.program, &self.reaper, request, ends)?;
         pipes
             .start(exit.clone())
-            .map_err(|error| self.abandon(pid, ContainerError::Stdio(error)))?;
+            .map_err(|error| self.kill_unusable(pid, ContainerError::Stdio(error)))?;
         Ok(Process {
             pid,
             args: Vec::new(),
@@ -270,12 +270,12 @@ impl Containers {
         })
     }
 
-    /// Ends what a launch that failed may have started by then. What may have run for a moment is remembered as allowed, for
-    /// its children live on in the container; what cannot have run is forgotten with the permit.
+    /// Kills what a failed launch may have started. If a process may have run, the policy remembers it as allowed, because
+    /// its children live on in the container; if it cannot have run, the permit is dropped and nothing is remembered.
     fn undo_exec<A: Action>(&self, permit: Permit<'_, A>, id: &ContainerId, error: ContainerError) -> ContainerError {
         let error = match error {
             ContainerError::Launcher(LauncherError::Silent | LauncherError::Answer) => self.end_unknown(id).err().unwrap_or(error),
-            // It may have run until `abandon` ended it.
+            // It may have run until `kill_unusable` killed it.
             ContainerError::Stdio(_) => error,
             _ => return error,
         };
@@ -283,30 +283,30 @@ impl Containers {
         error
     }
 
-    /// Ends what a launcher that gave no answer may have started by then, and nothing else of the container.
+    /// Kills what a launcher without an answer may have started, and nothing else of the container.
     ///
-    /// The launcher has ended, so its child has become this process's own, which no other process of the container
-    /// is unless the reaper knows it: orphans inside go to the container's init.
+    /// The launcher has exited, so its child is now a child of this process. No other process of the container is,
+    /// unless the reaper knows it: orphans inside are reparented to the container's init.
     fn end_unknown(&self, id: &ContainerId) -> Result<(), ContainerError> {
         let pids = cgroup::processes(id).map_err(|_| ContainerError::NotUndone)?;
         for pid in pids.into_iter().map(Pid::from_raw) {
             if parent_of(pid) == Some(Pid::this()) && !self.reaper.is_running(pid) {
-                // One that has just ended is what was wanted.
+                // A process that has just exited needs no signal.
                 let _ = crate::sys::kill(pid, libc::SIGKILL);
             }
         }
         Ok(())
     }
 
-    /// Ends a process that was started and cannot be used.
-    fn abandon(&self, pid: Pid, error: ContainerError) -> ContainerError {
+    /// Kills a process that was started and cannot be used.
+    fn kill_unusable(&self, pid: Pid, error: ContainerError) -> ContainerError {
         let _ = self.reaper.signal(pid, libc::SIGKILL);
         error
     }
 
-    /// Makes the sandbox's directories that the container mounts.
+    /// Creates the sandbox's directories that the container mounts.
     ///
-    /// No source may lie in another: a container that has the outer one could put a link in the inner one's way.
+    /// No source may lie in another: a container that has the outer one could put a symbolic link in the path of the inner one.
     fn make_sources(&self, action: &CreateContainer) -> Result<(), ContainerError> {
         let mut exposed = lock(&self.exposed);
         let sources = action.mounts.iter().filter(|mount| mount.kind == "bind").map(|mount| &mount.source);
@@ -315,36 +315,36 @@ impl Containers {
             if exposed.iter().any(nested) {
                 return Err(ContainerError::NestedSource);
             }
-            Directory::make(source).map_err(io_error("making a directory of the sandbox"))?;
+            Directory::make(source).map_err(io_error("creating a directory of the sandbox"))?;
             exposed.insert(source.clone());
         }
         Ok(())
     }
 }
 
-/// Containers that are frozen while another is made.
-struct Onlookers(Vec<ContainerId>);
+/// Containers that are frozen while another is created.
+struct FrozenContainers(Vec<ContainerId>);
 
-impl Drop for Onlookers {
+impl Drop for FrozenContainers {
     fn drop(&mut self) {
         for id in &self.0 {
-            // Nothing else can be done: who meets it still frozen resumes or kills it.
+            // Nothing else can be done: a container that is still frozen can be resumed or killed.
             let _ = freezer::thaw(id);
         }
     }
 }
 
-/// The parent of a process, as `/proc/<pid>/stat` has it behind the name in brackets (proc_pid_stat(5)).
+/// The parent of a process, from `/proc/<pid>/stat` after the name in parentheses (proc_pid_stat(5)).
 fn parent_of(pid: Pid) -> Option<Pid> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = stat.rsplit_once(") ")?;
     fields.split(' ').nth(1)?.parse().ok().map(Pid::from_raw)
 }
 
-/// User and group of the guest's own processes.
+/// Numeric ids of the guest's own processes.
 const ROOT: (Uid, Gid) = (Uid::from_raw(0), Gid::from_raw(0));
 
-/// Whether the process's streams are a terminal, and who owns their ends.
+/// Whether the process has a terminal, and the owner of its pipes.
 fn ends_of(process: &launcher_protocol::Process) -> (bool, Uid, Gid) {
     (process.terminal, Uid::from_raw(process.user.uid), Gid::from_raw(process.user.gid))
 }
@@ -359,13 +359,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_has_a_parent() {
+    fn the_parent_is_read_from_stat() {
         assert_eq!(parent_of(Pid::this()), Some(Pid::parent()));
         assert_eq!(parent_of(Pid::from_raw(i32::MAX)), None);
     }
 
     #[test]
-    fn names_that_begin_alike_are_not_nested() {
+    fn a_common_prefix_of_names_is_not_nesting() {
         assert!(is_inside("/a/b", "/a"));
         assert!(!is_inside("/ab", "/a"));
         assert!(!is_inside("/a", "/a"));

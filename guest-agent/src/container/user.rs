@@ -1,7 +1,7 @@
-//! Users and groups of a container, by the files in its root file system.
+//! Users and groups of a container, from the files in its root file system.
 //!
-//! The files are read once, when the container is created: a process that edits them later cannot give itself the
-//! name that a policy wants for an exec.
+//! The files are read once, when the container is created, so that a process that edits them later cannot give itself the
+//! name that a policy requires for an exec.
 
 use std::{
     fs::File,
@@ -20,24 +20,24 @@ use crate::decode::User;
 
 /// Longest passwd or group file that is read, in bytes.
 const FILE_BYTES: u64 = 1 << 20;
-/// umask of a spec that names none.
+/// umask if a spec has none.
 const UMASK: u32 = 0o022;
 
 /// Why a user cannot be identified.
 #[derive(Debug, thiserror::Error)]
 pub enum UserError {
-    /// A file is there but cannot be read.
+    /// A file exists but cannot be read.
     #[error("the container's {file} cannot be read")]
     File {
-        /// Which one.
+        /// The file.
         file: &'static str,
         #[source]
         cause: io::Error,
     },
-    /// A name that no entry has.
+    /// No entry has the name.
     #[error("the container's files know no such user or group")]
     Unknown,
-    /// Two names for one number.
+    /// Two entries have the number.
     #[error("the container's files have two names for user or group {0}")]
     Ambiguous(u32),
 }
@@ -49,11 +49,11 @@ pub struct UserDatabase {
     groups: Vec<(String, u32)>,
 }
 
-/// The user that a process is to run as, in numbers and in the policy's form.
+/// The user of a process, as numbers and in the policy's form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     pub user: IdName,
-    /// The primary one first.
+    /// The primary group first.
     pub groups: Vec<IdName>,
     pub umask: String,
 }
@@ -88,7 +88,7 @@ impl UserDatabase {
         }
     }
 
-    /// Whom a spec's user means.
+    /// Resolves a spec's user.
     pub fn identify(&self, user: &User) -> Result<Identity, UserError> {
         let (uid, gid) = if user.username.is_empty() {
             (user.uid, user.gid)
@@ -139,7 +139,7 @@ impl UserDatabase {
     }
 }
 
-/// A number without an entry has an empty name, which no policy by name accepts; two entries have none that is right.
+/// A number without an entry has an empty name, which no policy that lists names accepts; with two entries, neither name is right.
 fn unique<'a>(id: u32, mut names: impl Iterator<Item = &'a String>) -> Result<IdName, UserError> {
     let name = names.next().cloned().unwrap_or_default();
     if names.any(|other| *other != name) {
@@ -149,9 +149,9 @@ fn unique<'a>(id: u32, mut names: impl Iterator<Item = &'a String>) -> Result<Id
     }
 }
 
-/// Reads a regular file; links are followed as a process in the container would.
+/// Reads a regular file; symbolic links are followed as for a process in the container.
 fn read_in_root(root: &impl AsFd, path: &str) -> io::Result<String> {
-    // Not blocking: the image may have a FIFO there.
+    // Non-blocking: the image may have a FIFO there.
     let how = OpenHow::new()
         .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);

@@ -1,4 +1,4 @@
-//! A process of the guest itself: what the operator's console asks for.
+//! A process of the guest itself: what an operator's console requests.
 
 use agent_protocol::{
     ExecExternalRequest,
@@ -12,7 +12,7 @@ use super::{
     stdio,
 };
 
-/// A process to be started outside every container.
+/// A process to start outside every container.
 #[derive(Debug)]
 pub struct ExternalOrder {
     pub exec_id: String,
@@ -31,9 +31,9 @@ impl TryFrom<ExecExternalRequest> for ExternalOrder {
         texts("args", &request.args, ARG_BYTES)?;
         at_most("env", request.env.len(), ENV_ENTRIES)?;
         texts("env", &request.env, ARG_BYTES)?;
-        // Without a sign or a name the entry would be another one once it is set.
+        // An empty name would make the entry a different one once it is set.
         if request.env.iter().any(|entry| entry.find('=').is_none_or(|at| at == 0)) {
-            refuse("env", "one is not NAME=value")?;
+            refuse("env", "an entry is not NAME=value")?;
         }
         if !is_plain_path(&request.working_dir) {
             refuse("working_dir", "it is not a plain absolute path")?;
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_judged_is_what_came() {
+    fn the_judged_process_is_the_requested_one() {
         let order = ExternalOrder::try_from(request()).unwrap();
         assert_eq!(order.action.arg_list, ["/init", "show"]);
         assert_eq!(order.action.env_list, ["A=1=2"]);
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_mean_something_else_is_refused() {
+    fn ambiguous_requests_are_refused() {
         assert!(refused(|request| request.args.clear()));
         assert!(refused(|request| request.args.push("a\0b".to_owned())));
         assert!(refused(|request| request.args = vec![String::new(); ARGS + 1]));

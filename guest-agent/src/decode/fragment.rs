@@ -1,4 +1,4 @@
-//! A signed message from the host: bounded, then opened. Opening proves who signed it; the policy judges it later.
+//! A signed message from the host: its length is checked, then it is opened. Opening proves who signed it; the policy judges it later.
 
 use std::collections::BTreeMap;
 
@@ -18,15 +18,15 @@ pub struct Injection {
 /// What a message adds to the policy.
 #[derive(Debug)]
 pub enum Addition {
-    /// Its receipts are not proven yet.
+    /// A fragment, whose receipts are not verified yet.
     Fragment(Fragment),
-    /// Keys of ledgers.
+    /// Keys of transparency ledgers.
     TrustList(LoadTransparencyTrustList),
-    /// For the security context directory, as they came. The guest does not judge who signed them: verifiers outside do.
+    /// Reference values for the security context directory, unchanged. Verifiers outside judge who signed them, not the guest.
     Reference(MediaType, Vec<u8>),
 }
 
-/// The message and what the host hands it over as.
+/// The message, and the kind that the host declares.
 pub fn injection(request: LoadFragmentRequest) -> Result<Injection, DecodeError> {
     let LoadFragmentRequest { message, media_type, .. } = request;
     if message.len() > FRAGMENT_BYTES {

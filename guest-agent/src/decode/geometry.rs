@@ -1,10 +1,10 @@
-//! Where a layer image lies on the layer disk.
+//! Position and size of a layer image on the layer disk.
 
 use super::DecodeError;
 
 /// Sectors of a block of ext4 and of the hash tree.
 const SECTORS_PER_BLOCK: u64 = layer::BLOCK_BYTES as u64 / 512;
-/// The place of a layer image; consistent in itself, not yet checked against the disk.
+/// The extent of a layer image; consistent in itself, not yet checked against the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
     first_sector: u64,
@@ -13,8 +13,8 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// An image of `total_blocks` blocks of 4096 bytes from the 512-byte sector `first_sector` on: `data_blocks` of ext4, the
-    /// dm-verity superblock, the hash tree.
+    /// An image of `total_blocks` blocks of 4096 bytes starting at the 512-byte sector `first_sector`: `data_blocks` of ext4, the
+    /// dm-verity superblock, and the hash tree.
     ///
     /// # Errors
     /// The numbers contradict each other.
@@ -25,7 +25,7 @@ impl Geometry {
         let end = total_blocks
             .checked_mul(SECTORS_PER_BLOCK)
             .and_then(|sectors| sectors.checked_add(first_sector));
-        // The kernel counts sectors in signed 64-bit numbers in places.
+        // In places the kernel counts sectors in signed 64-bit numbers.
         if end.is_none_or(|end| end > i64::MAX as u64) {
             return Err(DecodeError::Geometry("the end is beyond any disk"));
         }
@@ -53,7 +53,7 @@ impl Geometry {
         self.data_blocks
     }
 
-    /// 512-byte sectors in all.
+    /// 512-byte sectors in total.
     pub fn sectors(&self) -> u64 {
         self.total_blocks * SECTORS_PER_BLOCK
     }

@@ -1,24 +1,24 @@
-//! New limits of a container: OCI numbers (config-linux.md, "Control groups") become those of cgroup v2.
+//! New limits of a container: converts OCI's numbers (config-linux.md, "Control groups") to those of cgroup v2.
 
 use launcher_protocol::{Cpu, Memory, Pids, Resources};
 
 use super::DecodeError;
 
-/// `cpu.shares` of cgroup v1, from which weights are computed (kernel/sched/sched.h, `MIN_SHARES` and `MAX_SHARES`).
+/// Range of cgroup v1's `cpu.shares`, from which weights are computed (kernel/sched/sched.h, `MIN_SHARES` and `MAX_SHARES`).
 const SHARES: std::ops::RangeInclusive<u64> = 2..=262_144;
 /// `cpu.max` period in microseconds (kernel/sched/core.c, `min_cfs_quota_period` and `max_cfs_quota_period`).
 const PERIOD: std::ops::RangeInclusive<u64> = 1_000..=1_000_000;
-/// The period where none is given, in microseconds (cgroup-v2.rst, `cpu.max`).
+/// Default period in microseconds (cgroup-v2.rst, `cpu.max`).
 const DEFAULT_PERIOD: u64 = 100_000;
 /// Smallest quota in microseconds (kernel/sched/core.c, `min_cfs_quota_period`).
 const MIN_QUOTA: i64 = 1_000;
 
-/// What is to be written, checked: a file of the cgroup and its new text.
+/// A checked limit: a file of the cgroup and its new text.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Limits(Vec<(&'static str, String)>);
 
 impl Limits {
-    /// Files of the cgroup and what is to be written to each.
+    /// Files of the cgroup, each with its new text.
     pub fn files(&self) -> &[(&'static str, String)] {
         &self.0
     }
@@ -27,7 +27,7 @@ impl Limits {
 impl TryFrom<&Resources> for Limits {
     type Error = DecodeError;
 
-    /// Swap is left out: the guest has none, so every bound on it holds.
+    /// Swap is ignored: the guest has none, so any limit on it is met.
     fn try_from(resources: &Resources) -> Result<Self, DecodeError> {
         let mut files = Vec::new();
         if let Some(Memory { limit, reservation, .. }) = &resources.memory {
@@ -45,7 +45,7 @@ impl TryFrom<&Resources> for Limits {
     }
 }
 
-/// 0 leaves the limit as it is, -1 takes it away.
+/// 0 leaves the limit unchanged, -1 removes it.
 fn amount(field: &'static str, value: Option<i64>) -> Result<Option<String>, DecodeError> {
     match value {
         None | Some(0) => Ok(None),
@@ -58,7 +58,7 @@ fn amount(field: &'static str, value: Option<i64>) -> Result<Option<String>, Dec
     }
 }
 
-/// The linear map of shares onto weights 1 to 10000 that OCI runtimes agree on.
+/// The linear map of shares to weights 1 to 10000 that OCI runtimes use.
 fn weight(cpu: &Cpu) -> Result<Option<String>, DecodeError> {
     match cpu.shares {
         None | Some(0) => Ok(None),
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_the_kernel_does_not_take_are_refused_first() {
+    fn numbers_that_the_kernel_would_reject_are_refused() {
         for bad in [
             r#"{"memory":{"limit":-2}}"#,
             r#"{"memory":{"reservation":-5}}"#,

@@ -1,4 +1,4 @@
-//! What the host asks of the guest's network: a connection to a port, or an interface to be configured.
+//! Network requests of the host: a connection to a port, or the configuration of an interface.
 
 use std::net::IpAddr;
 
@@ -13,7 +13,7 @@ use super::{
     oci::{at_most, refuse, texts},
 };
 
-/// A connection to be made.
+/// A connection to make.
 #[derive(Debug)]
 pub struct ForwardOrder {
     pub action: PortForward,
@@ -45,7 +45,7 @@ impl TryFrom<ForwardPortRequest> for ForwardOrder {
     }
 }
 
-/// An interface to be configured. Every address is written as Rust writes it, so that a policy sees one spelling of each.
+/// An interface to configure. Every address is normalised to Rust's spelling, so that a policy sees one spelling of each.
 pub fn network(request: ConfigureNetworkRequest) -> Result<GuestNetwork, DecodeError> {
     let of_name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     let ConfigureNetworkRequest {
@@ -56,7 +56,7 @@ pub fn network(request: ConfigureNetworkRequest) -> Result<GuestNetwork, DecodeE
         ..
     } = request;
     if interface.is_empty() || interface.len() > INTERFACE_BYTES || interface.starts_with('.') || !interface.bytes().all(of_name) {
-        refuse("interface", "it is no name of an interface")?;
+        refuse("interface", "it is not the name of an interface")?;
     }
     at_most("addresses", addresses.len(), NETWORK_ENTRIES)?;
     at_most("routes", routes.len(), NETWORK_ENTRIES)?;
@@ -88,7 +88,7 @@ pub fn network(request: ConfigureNetworkRequest) -> Result<GuestNetwork, DecodeE
 fn malformed(field: &'static str) -> DecodeError {
     DecodeError::Spec {
         field,
-        reason: "one is not an IP address as it should be",
+        reason: "an entry is not an IP address",
     }
 }
 
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_is_one_and_the_stream_has_a_name() {
+    fn a_port_is_in_range_and_the_stream_has_a_token() {
         assert_eq!(forward(80, StreamToken::BYTES).unwrap().action.port, 80);
         for (port, token) in [(0, 16), (65536, 16), (80, 0), (80, 15)] {
             assert!(forward(port, token).is_err(), "{port} {token}");

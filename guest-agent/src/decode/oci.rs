@@ -1,8 +1,8 @@
-//! What the agent takes from an OCI runtime spec (config.md and config-linux.md, 1.2). Whatever is not here is not
-//! used: host namespaces, device rules, cgroup paths, labels and hooks have no meaning in the guest.
+//! The fields that the agent reads of an OCI runtime spec (config.md and config-linux.md, 1.2). All others are
+//! ignored: host namespaces, device rules, cgroup paths, labels and hooks have no meaning in the guest.
 //!
-//! The document's length is bounded before it is parsed, its nesting by the types below (and by the parser, which ends at
-//! 128 levels, where a type is open). Every count and every text in it is bounded here.
+//! The document's length is checked before it is parsed. Its nesting is bounded by the types below (and by the parser, which stops at
+//! 128 levels, where a type is open). Every count and every text in it is checked here.
 
 use std::collections::BTreeMap;
 
@@ -17,15 +17,15 @@ use super::{DecodeError, seccomp};
 
 /// Longest hostname in bytes (`HOST_NAME_MAX`).
 const HOSTNAME_BYTES: usize = 64;
-/// File systems a container may ask for; `bind` stands for a path of the sandbox.
+/// File systems that a container may request; `bind` stands for a path of the sandbox.
 const FILE_SYSTEMS: [&str; 8] = ["proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2", BIND];
-/// The type of mounts whose source is a path; `container::spec` and `container::start` go by it.
+/// The type of mounts whose source is a path; used by `container::spec` and `container::start`.
 const BIND: &str = "bind";
 const BIND_OPTIONS: [&str; 2] = ["bind", "rbind"];
-/// sysctls that belong to a namespace of the pod; others would change the guest.
+/// sysctls of the pod's namespaces; others would change the guest.
 const SYSCTLS: [&str; 3] = ["net.", "fs.mqueue.", "kernel.shm"];
 const SYSCTL_NAMES: [&str; 5] = ["kernel.sem", "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.domainname"];
-/// Where device nodes of a spec may lie.
+/// Directory of a spec's device nodes.
 const DEVICES: &str = "/dev/";
 
 /// `config.json` as containerd wrote it.
@@ -132,7 +132,7 @@ pub struct Linux {
     pub readonly_paths: Vec<String>,
 }
 
-/// One of `linux.namespaces`; a path means that the namespace is the pod's.
+/// One of `linux.namespaces`; a path means the pod's namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Namespace {
     #[serde(rename = "type")]
@@ -164,7 +164,7 @@ pub(super) fn refuse(field: &'static str, reason: &'static str) -> Result<(), De
     Err(DecodeError::Spec { field, reason })
 }
 
-/// Refuses more entries than the guest takes.
+/// Refuses more entries than the limit.
 pub(super) fn at_most(field: &'static str, count: usize, most: usize) -> Result<(), DecodeError> {
     if count > most {
         return refuse(field, "there are too many");
@@ -172,26 +172,26 @@ pub(super) fn at_most(field: &'static str, count: usize, most: usize) -> Result<
     Ok(())
 }
 
-/// Refuses a text that is too long or holds a NUL, which would end it early for the kernel.
+/// Refuses a text that is too long or contains a NUL, where the kernel would end it.
 pub(super) fn texts<'a>(field: &'static str, texts: impl IntoIterator<Item = &'a String>, most: usize) -> Result<(), DecodeError> {
     for text in texts {
         if text.len() > most {
             return refuse(field, "one is too long");
         }
         if text.contains('\0') {
-            return refuse(field, "there is a NUL in it");
+            return refuse(field, "it contains a NUL");
         }
     }
     Ok(())
 }
 
-/// Absolute, and without a component that leads elsewhere.
+/// Absolute, and without a `.` or `..` component.
 pub fn is_plain_path(path: &str) -> bool {
     path.starts_with('/') && path.len() <= PATH_BYTES && !path.contains('\0') && path.split('/').all(|part| part != ".." && part != ".")
 }
 
 impl HostSpec {
-    /// Refuses what would be dangerous or meaningless in the guest, before anybody judges it.
+    /// Refuses what would be dangerous or meaningless in the guest, before the policy judges it.
     pub fn check(&self) -> Result<(), DecodeError> {
         self.process.check()?;
         let hooks = self.hooks.iter().flat_map(BTreeMap::values).flatten();
@@ -258,7 +258,7 @@ impl MountEntry {
         if !FILE_SYSTEMS.contains(&self.kind.as_str()) {
             return refuse("mounts.type", "the guest does not mount this file system for containers");
         }
-        // The library that mounts binds whatever has one of these options, whatever its type.
+        // The library that mounts makes a bind mount if any of these options is present, whatever the type.
         let binds = self.options.iter().flatten().any(|option| BIND_OPTIONS.contains(&option.as_str()));
         if binds && self.kind != BIND {
             return refuse("mounts.options", "only a mount of type bind may be bound");

@@ -5,7 +5,7 @@ use launcher_protocol::Profile;
 
 use super::DecodeError;
 
-/// Refuses what the guest cannot honour.
+/// Refuses what the guest cannot apply.
 pub fn check(profile: &Profile) -> Result<(), DecodeError> {
     let refuse = |reason| {
         Err(DecodeError::Spec {
@@ -29,7 +29,7 @@ pub fn check(profile: &Profile) -> Result<(), DecodeError> {
 /// SHA-256 in hex of the profile as policies carry it; empty without a profile.
 pub fn digest(profile: Option<&Profile>) -> String {
     let Some(profile) = profile else { return String::new() };
-    // A profile is a document of the right shape, so neither step fails; if one did, the text is no digest of anything.
+    // A profile was decoded from JSON, so neither step fails; if one did, the text would match no digest.
     let document = serde_json::to_vec(profile).unwrap_or_default();
     policy::seccomp_digest(&document).unwrap_or_else(|error| error.to_string())
 }
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn endless_profiles_are_refused() {
+    fn unbounded_profiles_are_refused() {
         let rule = |names: usize, args: usize| Profile {
             syscalls: vec![Syscall {
                 names: Some(vec!["read".to_owned(); names]),

@@ -27,7 +27,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_document_of_limits_is_taken() {
+    fn only_a_resources_document_is_accepted() {
         assert!(update(&request(br#"{"memory":{"limit":4096}}"#)).is_ok());
         for bad in [
             &b""[..],

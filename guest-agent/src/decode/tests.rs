@@ -30,7 +30,7 @@ fn with(path: &str, value: serde_json::Value) -> Result<CreateOrder, DecodeError
 }
 
 #[test]
-fn the_default_spec_of_ctr_is_taken() {
+fn the_default_spec_of_ctr_is_accepted() {
     let order = create(SPEC).unwrap();
     assert_eq!(order.container.to_string(), "redis");
     assert_eq!(order.spec.process.user.additional_gids, [0, 1]);
@@ -39,7 +39,7 @@ fn the_default_spec_of_ctr_is_taken() {
 }
 
 #[test]
-fn what_has_no_place_in_the_guest_is_refused() {
+fn what_the_guest_does_not_support_is_refused() {
     use serde_json::json;
     let refused = |path: &str, value| match with(path, value) {
         Err(DecodeError::Spec { field, .. }) => field,
@@ -83,7 +83,7 @@ fn what_has_no_place_in_the_guest_is_refused() {
 }
 
 #[test]
-fn every_list_and_text_has_an_end() {
+fn every_list_and_text_is_bounded() {
     use agent_protocol::limits::*;
     use serde_json::json;
     let most = |path: &str, entry: serde_json::Value, count: usize| {
@@ -128,7 +128,7 @@ fn every_list_and_text_has_an_end() {
 }
 
 #[test]
-fn a_document_is_not_nested_without_end() {
+fn the_nesting_of_a_document_is_bounded() {
     let deep = format!(r#"{{"hooks":{{"a":{}"#, "[".repeat(100_000));
     assert!(matches!(create(&deep), Err(DecodeError::Json { .. })));
     let unknown = format!(r#"{{"unknown":{}"#, "[".repeat(100_000));
@@ -151,7 +151,7 @@ fn layer(first_sector: u64, data_blocks: u64, total_blocks: u64) -> Result<Layer
 }
 
 #[test]
-fn layers_must_hold_their_tree() {
+fn layers_must_have_room_for_their_tree() {
     // 523 data blocks: 5 + 1 blocks of tree and the superblock.
     assert!(layer(8, 523, 530).is_ok());
     assert!(layer(8, 1, 2).is_ok());
@@ -196,7 +196,7 @@ fn tokens_and_sizes_are_checked() {
     request.width = 80;
     let terminal = stdio(Some(&request)).unwrap();
     assert_eq!(terminal.terminal, Some(TerminalSize { columns: 80, rows: 0 }));
-    assert_eq!(terminal.stderr, None, "a terminal has no stderr of its own");
+    assert_eq!(terminal.stderr, None, "a terminal has no separate stderr");
     request.height = 0x1_0000;
     assert!(matches!(stdio(Some(&request)), Err(DecodeError::Range { field: "height", .. })));
 }

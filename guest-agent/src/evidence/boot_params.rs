@@ -8,15 +8,15 @@ use std::{
 
 use super::EvidenceError;
 
-/// One numbered directory for each node, with files `type` and `data`.
+/// One numbered directory for each node, with the files `type` and `data`.
 pub const SETUP_DATA: &str = "/sys/kernel/boot_params/setup_data";
 
-/// More nodes than any boot loader leaves.
+/// Upper bound on the number of nodes; no boot loader adds so many.
 const NODES: usize = 64;
-/// Bytes read of a node; manifest and host page are far smaller.
+/// Longest node that is read, in bytes; manifest and host page are far smaller.
 const NODE_BYTES: u64 = 4096;
 
-/// The data of the one node of type `wanted`.
+/// The data of the only node of type `wanted`.
 pub fn node(directory: &Path, wanted: u32) -> Result<Vec<u8>, EvidenceError> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).map_err(EvidenceError::BootParams)?.take(NODES) {

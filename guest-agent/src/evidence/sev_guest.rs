@@ -1,4 +1,4 @@
-//! Host data out of a report of the SNP silicon, through `/dev/sev-guest` (`include/uapi/linux/sev-guest.h`).
+//! Reads the host data from an SNP attestation report, through `/dev/sev-guest` (`include/uapi/linux/sev-guest.h`).
 //!
 //! The kernel gets the report from the security processor over a channel that the hypervisor cannot read or change.
 
@@ -53,7 +53,7 @@ struct GuestRequest {
     error: u64,
 }
 
-/// HOST_DATA of this guest, as the hypervisor fixed it at launch.
+/// HOST_DATA of this guest, as the hypervisor set it at launch.
 pub fn host_data() -> Result<[u8; 32], SevGuestError> {
     let mut nonce = [0; 64];
     crate::sys::random(&mut nonce).map_err(SevGuestError::Device)?;
@@ -84,7 +84,7 @@ fn get_report(device: &File, user_data: [u8; 64]) -> io::Result<Vec<u8>> {
         error: 0,
     };
     let number = nix::request_code_readwrite!(b'S', 0, size_of::<GuestRequest>());
-    // SAFETY: the three structures are laid out as the kernel's and live for the call; the kernel reads one request
+    // SAFETY: the three structures have the kernel's layout and live for the call; the kernel reads one request
     // and writes at most RESPONSE_BYTES, the size of its own structure, to the response.
     Errno::result(unsafe { libc::ioctl(device.as_raw_fd(), number, &mut order) })?;
     Ok(response)

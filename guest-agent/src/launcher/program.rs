@@ -18,14 +18,14 @@ use nix::{
 
 use crate::sys;
 
-/// `/proc/<pid>/exe` of a process that runs it is a link to `/memfd:` and this.
+/// `/proc/<pid>/exe` of a process that runs it is a link to `/memfd:` followed by this name.
 pub const NAME: &str = "casemate-launcher";
 
 /// The sealed file, open for reading.
 pub struct Program(OwnedFd);
 
 impl Program {
-    /// Every seal that there is against changing content and size, and against lifting a seal.
+    /// All seals against changing content and size, and against removing a seal.
     pub fn seals() -> SealFlag {
         SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL
     }
@@ -33,7 +33,7 @@ impl Program {
     /// Copies the file at `path`.
     ///
     /// # Errors
-    /// It cannot be read, there is no room for a copy, or this kernel cannot seal one.
+    /// The file cannot be read, there is no memory for a copy, or this kernel cannot seal one.
     pub fn sealed(path: &Path) -> io::Result<Self> {
         let mut original = File::open(path)?;
         let executable = MFdFlags::from_bits_retain(libc::MFD_EXEC);
@@ -42,7 +42,7 @@ impl Program {
         io::copy(&mut original, &mut copy)?;
         fcntl(&copy, FcntlArg::F_ADD_SEALS(Self::seals()))?;
         sys::make_immutable(copy.as_fd())?;
-        // A file that is open for writing is not executed.
+        // A file that is open for writing cannot be executed.
         let readable = File::open(path_of(&copy))?;
         Ok(Self(readable.into()))
     }
@@ -87,7 +87,7 @@ mod tests {
         let program = Program::sealed(Path::new("/bin/true")).unwrap();
         let seals = fcntl(&program.0, FcntlArg::F_GET_SEALS).unwrap();
         assert_eq!(seals & Program::seals().bits(), Program::seals().bits());
-        // As one who has CAP_LINUX_IMMUTABLE could.
+        // As a process with CAP_LINUX_IMMUTABLE could.
         if nix::unistd::geteuid().is_root() {
             sys::make_mutable(program.0.as_fd()).unwrap();
             let mut file = OpenOptions::new().write(true).open(program.path()).unwrap();

@@ -26,7 +26,7 @@ use crate::{
 };
 
 impl<E: Evidence + 'static> Service<E> {
-    /// Claims the connections that a plan names: all of them, or an error.
+    /// Claims the connections that a request names: all of them, or an error.
     async fn claim(&self, plan: &StdioPlan) -> Result<HostStreams<VsockStream>, RequestError> {
         let claim = async |token: Option<StreamToken>| -> Result<Option<Stream<VsockStream>>, ClaimError> {
             match token {
@@ -41,7 +41,7 @@ impl<E: Evidence + 'static> Service<E> {
     pub(super) async fn load_fragment(&self, request: LoadFragmentRequest) -> Result<(), RequestError> {
         self.sandbox.check_open()?;
         let injection = decode::injection(request)?;
-        // Chain and signature before the policy is asked, as no permit may wait for arithmetic of the host's choice.
+        // Verify chain and signature before the policy is asked: no permit may be held during a computation whose length the host chooses.
         let opened = spawn_blocking(move || injection.open()).await;
         let addition = opened.map_err(|_| RequestError::Panicked)??;
         let act = self
@@ -55,7 +55,7 @@ impl<E: Evidence + 'static> Service<E> {
         let LayerOrder { slot, geometry, root_hash } = order;
         let disk = storage::layer_disk()?;
         let end = geometry.end_sector();
-        // Before the policy is asked, as no permit may wait for the host.
+        // Before the policy is asked, because no permit may be held while waiting for the host.
         let grown = disk.grown_to(end, CAPACITY_DEADLINE).await;
         let grown = grown.map_err(|cause| StorageError::Io {
             step: "reading the size of the layer disk",
@@ -102,7 +102,7 @@ impl<E: Evidence + 'static> Service<E> {
 
     pub(super) async fn exec(&self, order: ExecOrder) -> Result<u32, RequestError> {
         self.sandbox.check_open()?;
-        // Nobody waits, for streams or for others, to learn that there is no such container.
+        // An unknown container is reported at once, before waiting for streams or other requests.
         self.sandbox.containers.get(&order.container)?;
         let streams = self.claim(&order.stdio).await?;
         let act = self.sandbox.exclusive(move |enforcer, _, containers| {
@@ -154,7 +154,7 @@ impl<E: Evidence + 'static> Service<E> {
                 all,
             } = order;
             let mut whole = enforcer.transaction();
-            // The end of the init is the end of all; any other signal to all is one to each that the policy knows by itself.
+            // A signal that ends the init ends all processes; any other signal to all is one to each process that the policy knows.
             let each = if all && signal != libc::SIGKILL {
                 containers.execs(&container)?
             } else {

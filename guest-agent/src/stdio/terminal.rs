@@ -17,13 +17,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, unix::AsyncFd};
 
 use crate::{decode::TerminalSize, sys};
 
-/// A terminal's master; it lives as long as a copy task or its process's entry does.
+/// A terminal's master; it lives as long as a copy task or its process's table entry.
 pub struct Terminal {
     master: AsyncFd<OwnedFd>,
 }
 
 impl Terminal {
-    /// Takes the descriptor that the launcher handed over.
+    /// From the descriptor that the launcher sent.
     pub fn new(master: OwnedFd) -> io::Result<Self> {
         let flags = OFlag::from_bits_truncate(fcntl(&master, FcntlArg::F_GETFL)?);
         fcntl(&master, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
@@ -41,7 +41,7 @@ impl Terminal {
     }
 }
 
-/// What the processes on the terminal write.
+/// Reads what the processes write to the terminal.
 pub struct Reader(pub Arc<Terminal>);
 
 impl AsyncRead for Reader {
@@ -53,7 +53,7 @@ impl AsyncRead for Reader {
                     buf.advance(count);
                     return Poll::Ready(Ok(()));
                 }
-                // The last process has closed the terminal: an end of file by another name.
+                // The last process has closed the terminal: EIO means end of file here.
                 Ok(Err(error)) if error.raw_os_error() == Some(Errno::EIO as i32) => return Poll::Ready(Ok(())),
                 Ok(Err(error)) => return Poll::Ready(Err(error)),
                 Err(_would_block) => {}
@@ -62,7 +62,7 @@ impl AsyncRead for Reader {
     }
 }
 
-/// What is typed on the terminal.
+/// Writes input to the terminal.
 pub struct Writer(pub Arc<Terminal>);
 
 impl AsyncWrite for Writer {

@@ -1,4 +1,4 @@
-//! Bytes arrive whole and in order, each stream ends by itself, and a lost host does not stop a process.
+//! Bytes arrive completely and in order, each stream ends by itself, and a lost host connection does not block a process.
 
 use super::*;
 use crate::{decode::TerminalSize, reaper::Exit, streams::Streams};
@@ -9,7 +9,7 @@ use tokio::{
     sync::watch,
 };
 
-/// A connection of the host and its end in the agent.
+/// A connection of the host, and the agent's end of it.
 async fn connection(n: u8) -> (DuplexStream, Stream<DuplexStream>) {
     let (mut host, guest) = duplex(1024);
     host.write_all(&[n; 16]).await.unwrap();
@@ -65,7 +65,7 @@ async fn a_lost_host_does_not_block_the_process() {
 }
 
 #[tokio::test]
-async fn the_hosts_end_of_input_is_the_processes() {
+async fn the_hosts_end_of_input_reaches_the_process() {
     let (mut host, stream) = connection(3).await;
     let (mut reader, writer) = io::pipe().unwrap();
     let (_running, exit) = running();
@@ -100,7 +100,7 @@ async fn input_stops_when_the_process_has_ended() {
 }
 
 #[tokio::test]
-async fn a_terminal_carries_both_ways_and_ends_with_its_last_process() {
+async fn a_terminal_copies_both_ways_and_ends_with_its_last_process() {
     let pair = nix::pty::openpty(None, None).unwrap();
     let (mut host_out, out) = connection(5).await;
     let (mut host_in, stdin) = connection(6).await;

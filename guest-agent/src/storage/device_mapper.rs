@@ -1,4 +1,4 @@
-//! Device-mapper by its ioctls (`include/uapi/linux/dm-ioctl.h`): create, load a table, activate, ask, remove.
+//! Device-mapper ioctls (`include/uapi/linux/dm-ioctl.h`): create, load a table, resume, status, remove.
 
 #![expect(unsafe_code, reason = "the ioctls of device-mapper have no wrapper")]
 
@@ -16,18 +16,18 @@ const CONTROL: &str = "/dev/mapper/control";
 const HEADER_BYTES: usize = 312;
 /// `struct dm_target_spec` in bytes.
 const TARGET_BYTES: usize = 40;
-/// Room for an answer; ours are one line.
+/// Buffer size for an answer; ours are one line.
 const BUFFER_BYTES: usize = 4096;
-/// Interface version spoken; any 4.x kernel takes it.
+/// Interface version used; any 4.x kernel accepts it.
 const VERSION: [u32; 3] = [4, 0, 0];
-/// `DM_NAME_LEN`, with its NUL.
+/// `DM_NAME_LEN`, including its NUL.
 const NAME_BYTES: usize = 128;
-/// `DM_MAX_TYPE_NAME`, with its NUL.
+/// `DM_MAX_TYPE_NAME`, including its NUL.
 const KIND_BYTES: usize = 16;
 
 const READONLY: u32 = 1 << 0;
 const QUERY_INACTIVE_TABLE: u32 = 1 << 12;
-/// The kernel wipes its copy of the buffer: there is a key in it.
+/// The kernel wipes its copy of the buffer, because it contains a key.
 const SECURE_DATA: u32 = 1 << 15;
 
 /// Offsets in `struct dm_ioctl`.
@@ -51,7 +51,7 @@ enum Command {
     TableStatus = 12,
 }
 
-/// An ioctl failed; the kernel's log has the target's own words.
+/// An ioctl failed; the kernel's log has the target's own message.
 #[derive(Debug, thiserror::Error)]
 #[error("device-mapper {command} of {name}")]
 pub struct MapperError {
@@ -75,14 +75,14 @@ pub struct Table {
     pub secret: bool,
 }
 
-/// Number of a block device.
+/// Device number of a block device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceNumber {
     pub major: u32,
     pub minor: u32,
 }
 
-/// As tables and sysfs have it.
+/// As in tables and sysfs.
 impl fmt::Display for DeviceNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.major, self.minor)
@@ -98,7 +98,7 @@ pub struct Mapped {
 }
 
 impl Mapped {
-    /// Makes the device, loads its table and activates it.
+    /// Creates the device, loads its table and activates it.
     pub fn open(name: &str, table: &Table) -> Result<Self, MapperError> {
         let device = Self::create(name)?;
         device.load(table)?;
@@ -106,7 +106,7 @@ impl Mapped {
         Ok(device)
     }
 
-    /// Makes the device without a table.
+    /// Creates the device without a table.
     pub fn create(name: &str) -> Result<Self, MapperError> {
         let answer = call(Command::Create, "create", name, 0, None)?;
         Ok(Self {
@@ -122,23 +122,23 @@ impl Mapped {
         call(Command::LoadTable, "table load", &self.name, flags, Some(table)).map(drop)
     }
 
-    /// Puts the loaded table in force.
+    /// Activates the loaded table.
     pub fn activate(&self) -> Result<(), MapperError> {
         call(Command::Suspend, "resume", &self.name, 0, None).map(drop)
     }
 
-    /// The status line of the loaded table that is not active yet.
+    /// The status line of the loaded table, which is not active yet.
     pub fn status_of_loaded(&self) -> Result<String, MapperError> {
         let answer = call(Command::TableStatus, "status", &self.name, QUERY_INACTIVE_TABLE, None)?;
         let text = answer.get(HEADER_BYTES + TARGET_BYTES..).unwrap_or_default();
         Ok(until_nul(text))
     }
 
-    /// Removes the device, which nothing may have open.
+    /// Removes the device, which must not be open.
     pub fn remove(&mut self) -> Result<(), MapperError> {
         if self.present {
             match call(Command::Remove, "remove", &self.name, 0, None) {
-                // Gone is what was wanted.
+                // It does not exist, which is what the caller wants.
                 Err(error) if error.cause.raw_os_error() != Some(Errno::ENXIO as i32) => return Err(error),
                 _ => self.present = false,
             }
@@ -159,7 +159,7 @@ impl Mapped {
 
 impl Drop for Mapped {
     fn drop(&mut self) {
-        // Only on the way out of a failed set-up, whose error is reported.
+        // Only after a failed set-up, whose error is reported.
         let _ = self.remove();
     }
 }

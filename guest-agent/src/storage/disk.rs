@@ -1,4 +1,4 @@
-//! The VM's virtio disks, found by the slot that the VMM put them in.
+//! The VM's virtio disks, found by the slot in which the VMM put them.
 
 use std::{
     fs, io,
@@ -10,14 +10,14 @@ use tokio::time::{Instant, sleep};
 
 use super::device_mapper::DeviceNumber;
 
-/// Between two looks at a disk that is about to grow.
+/// Interval at which a disk that is about to grow is checked.
 const POLL: Duration = Duration::from_millis(1);
 const SYS_BLOCK: &str = "/sys/block";
 
-/// Which of the VM's fixed disks; the number is the virtio-mmio slot, `_UID` of its ACPI device.
+/// One of the VM's fixed disks; the number is the virtio-mmio slot, `_UID` of its ACPI device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Slot {
-    /// The growable read-only disk of layers.
+    /// The growable read-only layer disk.
     Layers = 0,
     /// The scratch disk.
     Scratch = 1,
@@ -41,7 +41,7 @@ impl Disk {
         for entry in fs::read_dir(sys_block)? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            // `device` is the virtio device; the one above it stands for the slot.
+            // `device` is the virtio device; its parent is the slot's platform device.
             let uid = entry.path().join("device/../firmware_node/uid");
             if name.starts_with("vd") && read_number(&uid) == Some(slot as u64) {
                 let number = fs::read_to_string(entry.path().join("dev"))?;
@@ -66,12 +66,12 @@ impl Disk {
         Path::new("/dev").join(&self.name)
     }
 
-    /// Size in 512-byte sectors, as of now.
+    /// Current size in 512-byte sectors.
     pub fn sectors(&self) -> io::Result<u64> {
         read_number(&self.sys.join("size")).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
-    /// Waits until the disk has at least `sectors`; the size it had at last if it has not grown in time.
+    /// Waits until the disk has at least `sectors`; returns its last size if it has not grown in time.
     pub async fn grown_to(&self, sectors: u64, within: Duration) -> io::Result<Result<(), u64>> {
         let deadline = Instant::now() + within;
         loop {
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
-    /// A sysfs with disks `name`, ACPI uid and sectors.
+    /// A sysfs tree with disks: name, ACPI _UID and sectors.
     fn sysfs(disks: &[(&str, u64, u64)]) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         for (n, (name, uid, sectors)) in disks.iter().enumerate() {
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_is_known_by_its_slot_not_by_its_name() {
+    fn a_disk_is_found_by_its_slot_not_by_its_name() {
         let root = sysfs(&[("vda", 1, 80), ("vdb", 0, 16), ("dm-0", 0, 8)]);
         let block = root.path().join("block");
         let layers = Disk::find_under(&block, Slot::Layers).unwrap().unwrap();
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn growth_is_waited_for_but_not_for_ever() {
+    async fn waiting_for_growth_is_bounded() {
         let root = sysfs(&[("vda", 0, 8)]);
         let disk = Disk::find_under(&root.path().join("block"), Slot::Layers).unwrap().unwrap();
         assert_eq!(disk.grown_to(8, Duration::ZERO).await.unwrap(), Ok(()));

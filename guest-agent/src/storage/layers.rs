@@ -1,4 +1,4 @@
-//! Read-only layers: a part of the layer disk under dm-verity, mounted as ext4.
+//! Read-only layers: an extent of the layer disk under dm-verity, mounted as ext4.
 
 use std::collections::HashMap;
 
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{decode::Geometry, guest_dir::Directory, paths};
 
-/// A mounted layer, taken apart from the top.
+/// A mounted layer; fields are dropped from the top device down.
 #[derive(Debug)]
 struct Layer {
     mounted: bool,
@@ -69,7 +69,7 @@ impl Layers {
         Ok(())
     }
 
-    /// Unmounts a layer and takes its devices down; after that the extent on the disk may be used for something else.
+    /// Unmounts a layer and removes its devices; after that the extent on the disk may be reused.
     pub fn unmount(&mut self, permit: Permit<'_, UnmountDevice>, slot: u32) -> Result<(), StorageError> {
         let target = permit.action().unmount_target.clone();
         let layer = self.by_slot.get_mut(&slot).ok_or_else(|| StorageError::Absent(layer_of(slot)))?;
@@ -80,7 +80,7 @@ impl Layers {
             umount2(target.as_str(), MntFlags::UMOUNT_NOFOLLOW).map_err(StorageError::io("unmounting a layer"))?;
             layer.mounted = false;
         }
-        // Repeated by the next call if one of them fails now: the entry stays until all is gone.
+        // If a step fails, the next call repeats it: the entry stays until everything is removed.
         layer.verity.remove()?;
         layer.linear.remove()?;
         self.by_slot.remove(&slot);
@@ -111,7 +111,7 @@ impl Layers {
         }
     }
 
-    /// Ends what [`Self::hold`] began.
+    /// Undoes [`Self::hold`].
     pub fn release(&mut self, slots: &[u32]) {
         for slot in slots {
             if let Some(layer) = self.by_slot.get_mut(slot) {
@@ -122,12 +122,12 @@ impl Layers {
 }
 
 fn mount_device(device: &Mapped, target: &str) -> Result<(), StorageError> {
-    let point = Directory::make(target).map_err(StorageError::io("making a layer's mount point"))?;
+    let point = Directory::make(target).map_err(StorageError::io("creating a layer's mount point"))?;
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
     mount(Some(&device.path()), point.path().as_str(), Some("ext4"), flags, Some("noload")).map_err(StorageError::io("mounting a layer"))
 }
 
-/// Takes the devices of a failed step down, the upper one first; the step's error is reported, unless a device stays.
+/// Removes the devices of a failed step, the upper one first. The step's error is reported, unless a device remains.
 fn undone_unless<T, E: Into<StorageError>, const N: usize>(step: Result<T, E>, devices: [&mut Mapped; N]) -> Result<T, StorageError> {
     step.map_err(|error| {
         let removed = devices.into_iter().try_for_each(Mapped::remove);
@@ -145,7 +145,7 @@ fn linear_table(disk: DeviceNumber, geometry: &Geometry) -> Table {
     }
 }
 
-/// Everything but the root hash and the sizes is fixed here and never read from the host's disk.
+/// Everything except the root hash and the sizes is fixed here and never read from the host's disk.
 fn verity_table(image: DeviceNumber, geometry: &Geometry, root_hash: &str) -> Table {
     let (data_blocks, tree) = (geometry.data_blocks(), geometry.data_blocks() + 1);
     let salt = hex::encode(SALT);

@@ -1,4 +1,4 @@
-//! Root file systems of containers: layers below, a directory of the scratch disk on top.
+//! Root file systems of containers: an overlay of layers and a directory of the scratch disk.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,13 +16,13 @@ use crate::guest_dir::{self, Directory};
 
 /// Features of overlayfs that would write more than names and contents into the upper directory.
 const OPTIONS: &str = "index=off,metacopy=off,redirect_dir=off,xino=off";
-/// Lower directory of a container without layers: overlayfs needs one.
+/// Lower directory of a container without layers, because overlayfs needs one.
 const NO_LAYERS: &str = "/run/casemate/empty";
 
 /// A mounted root file system.
 #[derive(Debug)]
 pub struct Overlay {
-    /// The slots that it stands on.
+    /// The slots of its layers.
     pub slots: Vec<u32>,
     /// Directory with its upper and work directories.
     pub scratch: String,
@@ -41,7 +41,7 @@ impl Overlays {
         self.by_container.get(id).is_some_and(|overlay| overlay.mounted)
     }
 
-    /// Mounts the layers of the permit.
+    /// Mounts the overlay that the permit allows.
     pub fn mount(&mut self, permit: Permit<'_, MountOverlay>, slots: Vec<u32>, scratch: String) -> Result<(), StorageError> {
         let MountOverlay {
             container_id,
@@ -51,11 +51,11 @@ impl Overlays {
         if self.by_container.contains_key(container_id) {
             return Err(StorageError::Occupied(rootfs_of(container_id)));
         }
-        let point = Directory::make(target).map_err(StorageError::io("making a root file system's mount point"))?;
+        let point = Directory::make(target).map_err(StorageError::io("creating a root file system's mount point"))?;
         let upper = Directory::open(&scratch).map_err(StorageError::io("opening a container's scratch directory"))?;
         let data = options(layer_paths, &upper.path());
         if layer_paths.is_empty() {
-            fs::create_dir_all(NO_LAYERS).map_err(StorageError::io("making an empty layer"))?;
+            fs::create_dir_all(NO_LAYERS).map_err(StorageError::io("creating an empty layer"))?;
         }
         mount(
             Some("overlay"),
@@ -77,7 +77,7 @@ impl Overlays {
         Ok(())
     }
 
-    /// Unmounts a root file system; what it stood on comes back.
+    /// Unmounts a root file system; returns it.
     pub fn unmount(&mut self, permit: Permit<'_, UnmountOverlay>, id: &ContainerId) -> Result<Overlay, StorageError> {
         let target = permit.action().unmount_target.clone();
         let overlay = self.by_container.get_mut(id).ok_or_else(|| StorageError::Absent(rootfs_of(id)))?;
@@ -98,21 +98,21 @@ pub fn unmount_point(target: &str) -> io::Result<()> {
     Ok(umount2(format!("{}/{name}", parent.path()).as_str(), MntFlags::UMOUNT_NOFOLLOW)?)
 }
 
-/// Makes the upper and work directories under the directory of the permit.
+/// Creates the upper and work directories in the permit's directory.
 pub fn make_upper(permit: Permit<'_, ScratchMount>) -> Result<(), StorageError> {
-    let failed = StorageError::io("making a container's scratch directory");
+    let failed = StorageError::io("creating a container's scratch directory");
     let (parent, name) = guest_dir::split(&permit.action().target).map_err(failed)?;
-    let parent = Directory::make(parent).map_err(StorageError::io("making the scratch directory"))?;
-    // Not any that is there: nothing of an earlier container may be in it.
+    let parent = Directory::make(parent).map_err(StorageError::io("creating the scratch directory"))?;
+    // Must not exist, so that it contains nothing of an earlier container.
     let made = parent
         .make_new(name, 0o700)
-        .map_err(StorageError::io("making a container's scratch directory"))?;
+        .map_err(StorageError::io("creating a container's scratch directory"))?;
     let inner = ["upper", "work"]
         .into_iter()
         .try_for_each(|inner| made.make_new(inner, 0o755).map(drop));
     if let Err(cause) = inner {
         return Err(match parent.remove_all(name) {
-            Ok(()) => StorageError::io("making a container's upper directory")(cause),
+            Ok(()) => StorageError::io("creating a container's upper directory")(cause),
             Err(_) => StorageError::NotUndone,
         });
     }
@@ -120,15 +120,16 @@ pub fn make_upper(permit: Permit<'_, ScratchMount>) -> Result<(), StorageError> 
     Ok(())
 }
 
-/// Takes away what a container wrote.
+/// Removes what a container wrote.
 pub fn remove_upper(directory: &str) -> Result<(), StorageError> {
     let removed = guest_dir::split(directory).and_then(|(parent, name)| Directory::open(parent)?.remove_all(name));
     removed.map_err(StorageError::io("removing a container's scratch directory"))
 }
 
-/// Top layer first, in the policy and for overlayfs alike. `scratch` is the directory with upper and work directory. Paths are the agent's own and hold no `:` or `,`.
+/// Top layer first, in the policy and for overlayfs alike. `scratch` is the directory with upper and work directory. The agent chose
+/// the paths, which contain no `:` or `,`.
 ///
-/// overlayfs refuses a directory that occurs twice, and images have empty layers twice. Only the upper one counts:
+/// overlayfs refuses a directory that occurs twice, and images may contain the empty layer twice. Only the upper one is kept:
 /// whatever the lower one shows or hides, its equal above shows and hides as well.
 fn options(layers: &[String], scratch: &str) -> String {
     let mut seen = HashSet::new();
@@ -161,13 +162,13 @@ mod tests {
     }
 
     #[test]
-    fn a_layer_that_comes_twice_counts_at_the_top() {
+    fn of_a_repeated_layer_the_upper_one_is_kept() {
         let layers = ["a", "b", "a", "c"].map(str::to_owned);
         assert!(options(&layers, "/s").starts_with("lowerdir=a:b:c,"));
     }
 
     #[test]
-    fn the_most_layers_fit_in_a_page() {
+    fn the_options_for_the_most_layers_fit_in_a_page() {
         let id = ContainerId::new("a");
         let layers = (0..OVERLAY_LAYERS)
             .map(|n| crate::paths::layer((LAYERS - n) as u32))

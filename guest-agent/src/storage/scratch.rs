@@ -1,9 +1,9 @@
-//! The scratch disk: encrypted and authenticated under a key that never leaves this guest, formatted empty.
+//! The scratch disk: encrypted and authenticated with a key that never leaves this guest, formatted empty.
 //!
 //! ```text
 //! ext4 ── dm-crypt (AES-XTS and HMAC-SHA-256, random IV) ── dm-integrity (holds IV and tag of each block) ── disk
 //! ```
-//! Nothing is wiped: a block that was never written fails its check and reads as an error, and ext4 reads none of
+//! Nothing is wiped: a block that was never written fails its integrity check and reads as an error, and ext4 reads none of
 //! those. dm-integrity runs without a journal (mode D), as nothing here outlives the VM.
 
 use std::{
@@ -32,15 +32,15 @@ use crate::guest_dir::Directory;
 
 /// AES-256-XTS takes 64 bytes, HMAC-SHA-256 takes 32.
 const KEY_BYTES: usize = 96;
-/// Authentication tag and IV that dm-integrity keeps for each block.
+/// Authentication tag and IV that dm-integrity stores for each block.
 const TAG_BYTES: u32 = 32 + 16;
 /// Unit of encryption.
 const SECTOR_BYTES: u32 = 4096;
-/// What dm-integrity has for a superblock; zeros make it format.
+/// Length of dm-integrity's superblock; zeros make it format the disk.
 const SUPERBLOCK_BYTES: usize = 4096;
-/// Length of the first table, 512-byte sectors: any that surely fits.
+/// Length of the first table in 512-byte sectors, small enough for any disk.
 const PROBE_SECTORS: u64 = 8;
-/// ext4 must not read inodes that were never written: neither by read-ahead nor to initialise them later.
+/// ext4 must not read inodes that were never written, neither by read-ahead nor to initialise them later.
 const MOUNT_OPTIONS: &str = "noinit_itable,inode_readahead_blks=0";
 
 /// The mounted scratch disk.
@@ -58,7 +58,7 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Makes key, devices and file system, and mounts it where the permit says.
+    /// Creates key, devices and file system, and mounts it where the permit says.
     pub fn mount(permit: Permit<'_, RwMountDevice>, sandbox: ContainerId, disk: &Disk) -> Result<Self, StorageError> {
         let action = permit.action();
         let mut scratch = Self {
@@ -74,7 +74,7 @@ impl Scratch {
             let (integrity, sectors) = format_integrity(disk)?;
             let crypt = open_crypt(integrity.number(), sectors)?;
             let device = crypt.path();
-            // Dropped in this order if the rest fails: the upper device first.
+            // Dropped in this order if a later step fails: the upper device first.
             scratch.crypt = Some(crypt);
             scratch.integrity = Some(integrity);
             (device, sectors)
@@ -82,7 +82,7 @@ impl Scratch {
             (disk.path(), sectors)
         };
         make_file_system(&device, sectors * 512)?;
-        let point = Directory::make(&action.target).map_err(StorageError::io("making the scratch mount point"))?;
+        let point = Directory::make(&action.target).map_err(StorageError::io("creating the scratch mount point"))?;
         let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOATIME;
         mount(Some(&device), point.path().as_str(), Some("ext4"), flags, Some(MOUNT_OPTIONS))
             .map_err(StorageError::io("mounting the scratch disk"))?;
@@ -91,7 +91,7 @@ impl Scratch {
         Ok(scratch)
     }
 
-    /// Unmounts it and forgets the key. What fails is tried again by the next call.
+    /// Unmounts it and drops the key. The next call repeats what failed.
     pub fn unmount(&mut self, permit: Permit<'_, RwUnmountDevice>) -> Result<(), StorageError> {
         let target = permit.action().unmount_target.as_str();
         if self.users > 0 {
@@ -112,9 +112,9 @@ impl Scratch {
     }
 }
 
-/// Has dm-integrity format the disk; the device and how many sectors it offers.
+/// Makes dm-integrity format the disk; returns the device and the number of sectors it provides.
 fn format_integrity(disk: &Disk) -> Result<(Mapped, u64), StorageError> {
-    // A superblock that the host left there would be believed.
+    // dm-integrity would trust a superblock that the host left there.
     OpenOptions::new()
         .write(true)
         .custom_flags(libc::O_SYNC)
@@ -125,14 +125,14 @@ fn format_integrity(disk: &Disk) -> Result<(Mapped, u64), StorageError> {
     device.load(&integrity_table(disk.number(), PROBE_SECTORS))?;
     let status = device.status_of_loaded()?;
     let sectors = provided_sectors(&status).ok_or(StorageError::ScratchFormat("dm-integrity reports no size"))?;
-    // A whole number of encryption units, or dm-crypt refuses.
+    // dm-crypt needs a whole number of encryption units.
     let sectors = sectors - sectors % u64::from(SECTOR_BYTES / 512);
     device.load(&integrity_table(disk.number(), sectors))?;
     device.activate()?;
     Ok((device, sectors))
 }
 
-/// `Documentation/admin-guide/device-mapper/dm-integrity.rst`: status is mismatches, provided sectors, recalculation.
+/// `Documentation/admin-guide/device-mapper/dm-integrity.rst`: the status is mismatches, provided sectors, recalculation.
 fn provided_sectors(status: &str) -> Option<u64> {
     status.split_whitespace().nth(1)?.parse().ok().filter(|&sectors| sectors > 0)
 }
@@ -149,11 +149,11 @@ fn integrity_table(disk: DeviceNumber, sectors: u64) -> Table {
 
 fn open_crypt(integrity: DeviceNumber, sectors: u64) -> Result<Mapped, StorageError> {
     let mut key = [0; KEY_BYTES];
-    crate::sys::random(&mut key).map_err(StorageError::io("making the scratch key"))?;
+    crate::sys::random(&mut key).map_err(StorageError::io("creating the scratch key"))?;
     let mut table = crypt_table(integrity, sectors, &key);
     key.fill(0);
     let opened = Mapped::open("scratch", &table);
-    // The text of the table held the key.
+    // The text of the table contained the key.
     let mut text = std::mem::take(&mut table.parameters).into_bytes();
     text.fill(0);
     std::hint::black_box(&text);
@@ -161,7 +161,7 @@ fn open_crypt(integrity: DeviceNumber, sectors: u64) -> Result<Mapped, StorageEr
 }
 
 fn crypt_table(integrity: DeviceNumber, sectors: u64, key: &[u8; KEY_BYTES]) -> Table {
-    // One allocation of the final size, so that no copy of the key stays behind in a buffer that was outgrown.
+    // Allocated at its final size, so that no copy of the key is left in a smaller buffer.
     let mut parameters = String::with_capacity(2 * KEY_BYTES + 256);
     parameters.push_str("capi:authenc(hmac(sha256),xts(aes))-random ");
     for byte in key {
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn the_size_stands_second_in_the_status() {
+    fn the_size_is_the_second_field_of_the_status() {
         assert_eq!(provided_sectors("0 4194304 -"), Some(4_194_304));
         for bad in ["", "0", "0 x -", "0 0 -"] {
             assert_eq!(provided_sectors(bad), None);

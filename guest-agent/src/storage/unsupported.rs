@@ -1,6 +1,6 @@
-//! What policies of other guests may allow and this guest does not have: judged all the same, and refused with a way out.
+//! What policies for other guests may allow and this guest does not support: it is judged, and then refused with an alternative.
 //!
-//! The permits are dropped, so the policy remembers nothing of it.
+//! The permits are dropped, so the policy's state does not change.
 
 use policy::{
     Permit,

@@ -1,4 +1,4 @@
-//! Connections and requests meet in either order; whatever is wrong is closed.
+//! Connections and requests are paired in either order; invalid ones are closed.
 
 use super::*;
 use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
@@ -88,7 +88,7 @@ async fn one_token_serves_one_connection_and_one_request() {
 }
 
 #[tokio::test]
-async fn only_so_many_are_parked() {
+async fn the_number_of_parked_streams_is_limited() {
     let streams = Table::default();
     let mut hosts = Vec::new();
     for n in 0..PARKED_STREAMS {

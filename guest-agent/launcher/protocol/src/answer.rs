@@ -1,14 +1,14 @@
-//! What the launcher answers.
+//! The launcher's answer.
 
 use serde::{Deserialize, Serialize};
 
-/// The launcher's one answer.
+/// The only answer to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub enum Answer {
     /// The process exists under this pid, as the launcher and the agent see it.
     Started(u32),
-    /// There is no process.
+    /// No process was started.
     Failed(Cause),
 }
 
@@ -17,13 +17,13 @@ pub enum Answer {
 pub enum Cause {
     /// No such program in the container.
     NotFound,
-    /// The program is a directory, or lacks the right to be executed.
+    /// The program is a directory, or is not executable.
     NotExecutable,
     /// The kernel does not know the program's format.
     Format,
     /// The working directory cannot be entered.
     WorkingDirectory,
-    /// The seccomp profile cannot be loaded, or forbids what starting a process takes.
+    /// The seccomp profile cannot be loaded, or forbids a system call that starting a process needs.
     Seccomp,
     /// A mount cannot be made.
     Mount,

@@ -1,6 +1,6 @@
-//! Frames on a stream socket: a length (u32, little endian) and a JSON document, with at most one descriptor beside it.
+//! Frames on a stream socket: a length (u32, little endian) and a JSON document, with at most one descriptor attached.
 
-#![expect(unsafe_code, reason = "received descriptors are plain numbers at first")]
+#![expect(unsafe_code, reason = "received descriptors arrive as plain numbers")]
 
 use std::{
     io::{self, IoSlice, IoSliceMut, Read, Write},
@@ -11,38 +11,38 @@ use std::{
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use serde::{Serialize, de::DeserializeOwned};
 
-/// Longest document in bytes; what the host may ask for is bounded far below.
+/// Longest document in bytes; the limits on the host's requests are far below.
 pub const FRAME_MAX_BYTES: u32 = 4 << 20;
 const LENGTH_BYTES: usize = size_of::<u32>();
 
-/// Why a frame did not go or come.
+/// Why a frame could not be sent or received.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
-    /// The socket failed, or a deadline of its passed.
+    /// The socket failed, or one of its timeouts expired.
     #[error("the launcher's socket failed")]
     Io(#[from] io::Error),
-    /// The other end closed it instead.
-    #[error("the launcher's socket was closed before a whole frame came")]
+    /// The other end closed the socket.
+    #[error("the launcher's socket was closed before a whole frame arrived")]
     Closed,
     /// The document is longer than [`FRAME_MAX_BYTES`].
     #[error("a frame of {0} bytes is too long")]
     TooLong(usize),
-    /// It is no document of its kind.
+    /// The bytes are not a document of the expected type.
     #[error("a frame is malformed")]
     Document(#[from] serde_json::Error),
 }
 
-/// Sends `document`, and a copy of `descriptor` with it.
+/// Sends `document`, with a copy of `descriptor` attached.
 ///
 /// # Errors
-/// It is too long, or the other end is gone.
+/// The document is too long, or the other end has closed.
 pub fn send<T: Serialize>(socket: &UnixStream, document: &T, descriptor: Option<BorrowedFd<'_>>) -> Result<(), FrameError> {
     let json = serde_json::to_vec(document)?;
     let length = u32::try_from(json.len()).ok().filter(|&length| length <= FRAME_MAX_BYTES);
     let length = length.ok_or(FrameError::TooLong(json.len()))?.to_le_bytes();
     let numbers = descriptor.map(|descriptor| [descriptor.as_raw_fd()]);
     let rights = numbers.as_ref().map(|numbers| ControlMessage::ScmRights(numbers));
-    // A few bytes either fit the socket's buffer or wait for room; a stream never takes a part of the descriptor.
+    // A few bytes either fit the socket's buffer or wait for room; a stream socket never sends a descriptor in parts.
     let sent = sendmsg::<()>(
         socket.as_raw_fd(),
         &[IoSlice::new(&length)],
@@ -56,10 +56,10 @@ pub fn send<T: Serialize>(socket: &UnixStream, document: &T, descriptor: Option<
     Ok(socket.write_all(&json)?)
 }
 
-/// Receives a document of at most [`FRAME_MAX_BYTES`], and the descriptor that came with it. Further descriptors are closed.
+/// Receives a document of at most [`FRAME_MAX_BYTES`], and the descriptor attached to it. Further descriptors are closed.
 ///
 /// # Errors
-/// The frame is cut short, too long, or no such document.
+/// The frame is truncated, too long, or not such a document.
 pub fn receive<T: DeserializeOwned>(socket: &UnixStream) -> Result<(T, Option<OwnedFd>), FrameError> {
     let mut length = [0; LENGTH_BYTES];
     let mut space = nix::cmsg_space!([RawFd; 1]);
@@ -69,7 +69,7 @@ pub fn receive<T: DeserializeOwned>(socket: &UnixStream) -> Result<(T, Option<Ow
         let mut descriptors = Vec::new();
         for control in message.cmsgs().map_err(io::Error::from)? {
             if let ControlMessageOwned::ScmRights(numbers) = control {
-                // SAFETY: the kernel has just made these numbers for this process in recvmsg; each is taken once.
+                // SAFETY: the kernel has just created these numbers for this process in recvmsg; each is owned once.
                 descriptors.extend(numbers.into_iter().map(|number| unsafe { OwnedFd::from_raw_fd(number) }));
             }
         }
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_bytes_have_names() {
+    fn hostile_bytes_are_named_errors() {
         assert!(matches!(received(b""), Err(FrameError::Closed)));
         assert!(matches!(received(b"\x01\0"), Err(FrameError::Closed)));
         assert!(matches!(received(b"\x05\0\0\0{}"), Err(FrameError::Closed)));
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_has_a_length_that_a_frame_holds() {
+    fn the_largest_request_fits_in_a_frame() {
         let long = crate::External {
             args: vec!["x".repeat(FRAME_MAX_BYTES as usize)],
             ..Default::default()

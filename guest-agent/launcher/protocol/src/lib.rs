@@ -1,11 +1,11 @@
-//! The wire between the agent and `casemate-launcher`: requests, answers, frames, and the paths that both use.
+//! The protocol between the agent and `casemate-launcher`: requests, answers, frames, and the paths that both use.
 //!
 //! ```text
 //! agent ── Request ──► launcher        one frame each way, over a stream socket that the launcher inherits
 //! agent ◄── Answer ─── launcher        with the terminal's master as SCM_RIGHTS where the request asks for a terminal
 //! ```
-//! Everything in a request was judged by the policy or is the agent's own choice. An answer carries no text: what libcontainer
-//! reports may name files of the guest, so a failure is one of [`Cause`].
+//! Everything in a request was judged by the policy or chosen by the agent. An answer carries no text, because what libcontainer
+//! reports may name files of the guest: a failure is one of [`Cause`].
 
 #![deny(unsafe_code)]
 
@@ -27,7 +27,7 @@ pub use seccomp::{Argument, Profile, Syscall};
 
 /// Where libcontainer keeps the state of containers: a tmpfs of the guest that no container reaches.
 pub const STATE_ROOT: &str = "/run/casemate/runtime";
-/// Where the launcher writes the OCI documents that libcontainer reads; a tmpfs of the guest as well.
+/// Where the launcher writes the OCI documents that libcontainer reads; also a tmpfs of the guest.
 pub const BUNDLES: &str = "/run/casemate/bundles";
 /// The cgroup v2 hierarchy.
 pub const CGROUP_ROOT: &str = "/sys/fs/cgroup";

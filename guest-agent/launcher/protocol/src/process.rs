@@ -1,12 +1,12 @@
-//! A process to be started.
+//! A process to start.
 
 use serde::{Deserialize, Serialize};
 
-/// What OCI calls `process` (config.md), with every optional field decided.
+/// OCI's `process` (config.md), with every optional field decided.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Process {
-    /// Standard input, output and error are one terminal, whose master comes with the answer.
+    /// Standard input, output and error are one terminal, whose master is attached to the answer.
     pub terminal: bool,
     /// Program and arguments; never empty.
     pub args: Vec<String>,
@@ -14,19 +14,19 @@ pub struct Process {
     pub env: Vec<String>,
     /// Absolute path in the container.
     pub cwd: String,
-    /// Whose rights it has.
+    /// Its user and groups.
     pub user: User,
     /// Its capability sets.
     pub capabilities: Capabilities,
     /// Its resource limits.
     pub rlimits: Vec<Rlimit>,
-    /// Whether it can gain no privileges by execve.
+    /// Whether execve grants it no new privileges (no_new_privs).
     pub no_new_privileges: bool,
-    /// How likely the OOM killer chooses it, -1000 to 1000.
+    /// Its OOM score adjustment, -1000 to 1000.
     pub oom_score_adj: i32,
 }
 
-/// Numeric ids and the file mode creation mask.
+/// Numeric ids and umask.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct User {
@@ -40,7 +40,7 @@ pub struct User {
     pub additional_gids: Vec<u32>,
 }
 
-/// Capabilities by name (`CAP_CHOWN`), as in capabilities(7).
+/// Capabilities by name (`CAP_CHOWN`), see capabilities(7).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Capabilities {
@@ -59,11 +59,11 @@ pub struct Capabilities {
 /// One limit of setrlimit(2).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rlimit {
-    /// `RLIMIT_NOFILE` and the like.
+    /// `RLIMIT_NOFILE` and so on.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Ceiling of the soft limit.
+    /// Hard limit.
     pub hard: u64,
-    /// What the kernel enforces.
+    /// Soft limit.
     pub soft: u64,
 }

@@ -1,4 +1,4 @@
-//! What the agent asks for.
+//! The agent's requests.
 
 use std::collections::BTreeMap;
 
@@ -6,22 +6,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Process, Profile, Resources};
 
-/// One process to be started.
+/// One process to start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
     /// A container with its init, which waits for its start notice.
     Create(Box<Container>),
-    /// A process in a running container, which runs at once.
+    /// An exec in a running container, which runs at once.
     Exec(Box<Exec>),
     /// A process of the guest outside every container, which runs at once.
     External(External),
 }
 
-/// A container to be made.
+/// A container to create.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Container {
-    /// 64 hex digits: libcontainer's name of it.
+    /// The container's id in libcontainer: 64 hex digits.
     pub id: String,
     /// Its cgroup, relative to the hierarchy's root.
     pub cgroup: String,
@@ -31,27 +31,27 @@ pub struct Container {
     pub read_only_root: bool,
     /// Host name; empty for the guest's or pod's.
     pub hostname: String,
-    /// The init.
+    /// The init process.
     pub process: Process,
-    /// In the order in which they are made.
+    /// Mounts, in the order in which they are made.
     pub mounts: Vec<Mount>,
-    /// Namespaces to be made or entered.
+    /// Namespaces to create or to join.
     pub namespaces: Vec<Namespace>,
     /// Limits of its cgroup.
     pub resources: Resources,
-    /// Device nodes to be made in `/dev`; the device filter decides which of them open.
+    /// Device nodes to create in `/dev`; the device filter decides which of them can be opened.
     pub devices: Vec<Device>,
     /// Kernel parameters of its namespaces.
     pub sysctls: BTreeMap<String, String>,
-    /// Paths that are hidden.
+    /// Masked paths.
     pub masked_paths: Vec<String>,
-    /// Paths that can only be read.
+    /// Read-only paths.
     pub readonly_paths: Vec<String>,
-    /// System call filter of its processes, besides the guest's own.
+    /// Seccomp profile of its processes, in addition to the guest's own filter.
     pub seccomp: Option<Profile>,
 }
 
-/// A process to be started in a running container.
+/// An exec in a running container.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Exec {
@@ -61,11 +61,11 @@ pub struct Exec {
     pub namespaces: Vec<Namespace>,
     /// The process.
     pub process: Process,
-    /// The container's system call filter.
+    /// The container's seccomp profile.
     pub seccomp: Option<Profile>,
 }
 
-/// A process to be started in the guest itself, as root and with whatever the guest has.
+/// A process in the guest itself, as root with all privileges of the guest.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct External {
@@ -81,7 +81,7 @@ pub struct External {
     pub cwd: String,
 }
 
-/// One of OCI's `mounts`, its source as the guest resolved it.
+/// One of OCI's `mounts`, with the source as the guest resolved it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mount {
@@ -89,9 +89,9 @@ pub struct Mount {
     pub destination: String,
     /// File system type, or `bind`.
     pub kind: String,
-    /// Path in the guest for `bind`, else a name.
+    /// Path in the guest for `bind`, otherwise a name.
     pub source: String,
-    /// Mount options, where the document has some.
+    /// Mount options, if the document has any.
     pub options: Option<Vec<String>>,
 }
 
@@ -99,13 +99,13 @@ pub struct Mount {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Namespace {
-    /// Which kind.
+    /// Its kind.
     pub kind: NamespaceKind,
-    /// `/proc/<pid>/ns/…` of the namespace to enter; `None` for one of the container's own.
+    /// `/proc/<pid>/ns/…` of the namespace to join; `None` to create a new one.
     pub path: Option<String>,
 }
 
-/// Kinds of namespaces that containers have; the network namespace is the guest's.
+/// Kinds of namespaces that containers have; the network namespace is always the guest's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NamespaceKind {
@@ -117,15 +117,15 @@ pub enum NamespaceKind {
     Uts,
     /// Mounts.
     Mount,
-    /// Root of the cgroup hierarchy.
+    /// Cgroup namespace.
     Cgroup,
 }
 
 impl NamespaceKind {
-    /// Every kind.
+    /// All kinds.
     pub const ALL: [Self; 5] = [Self::Pid, Self::Ipc, Self::Uts, Self::Mount, Self::Cgroup];
 
-    /// OCI's name of it (config-linux.md).
+    /// Its name in OCI (config-linux.md).
     pub const fn name(self) -> &'static str {
         match self {
             Self::Pid => "pid",
@@ -136,7 +136,7 @@ impl NamespaceKind {
         }
     }
 
-    /// The kernel's file of it below `/proc/<pid>/ns`.
+    /// The name of its file below `/proc/<pid>/ns`.
     pub fn path_of(self, pid: i32) -> String {
         let file = if self == Self::Mount { "mnt" } else { self.name() };
         format!("/proc/{pid}/ns/{file}")
@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_calls_mount_namespaces_mnt() {
+    fn the_kernels_name_for_mount_namespaces_is_mnt() {
         assert_eq!(NamespaceKind::Mount.path_of(7), "/proc/7/ns/mnt");
         assert_eq!(NamespaceKind::Pid.path_of(7), "/proc/7/ns/pid");
     }

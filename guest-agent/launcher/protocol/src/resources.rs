@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The part of OCI's `linux.resources` (config-linux.md) that limits a container inside the guest.
+/// The fields of OCI's `linux.resources` (config-linux.md) that limit a container inside the guest.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Resources {
@@ -17,7 +17,7 @@ pub struct Resources {
     pub pids: Option<Pids>,
 }
 
-/// `linux.resources.memory`, bytes; -1 is without limit.
+/// `linux.resources.memory`, in bytes; -1 means unlimited.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
     /// Hard limit.
@@ -37,10 +37,10 @@ pub struct Cpu {
     /// Relative weight of cgroup v1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shares: Option<u64>,
-    /// Microseconds in each period; -1 is without limit.
+    /// Microseconds per period; -1 means unlimited.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quota: Option<i64>,
-    /// Microseconds.
+    /// Period in microseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub period: Option<u64>,
 }
@@ -48,7 +48,7 @@ pub struct Cpu {
 /// `linux.resources.pids`
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pids {
-    /// Most processes; -1 is without limit.
+    /// Maximum number of processes; -1 means unlimited.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<i64>,
 }

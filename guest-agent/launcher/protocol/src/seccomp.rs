@@ -1,26 +1,26 @@
-//! OCI's `linux.seccomp` (config-linux.md), fields in the order of the Go structure whose JSON form policies hash.
+//! OCI's `linux.seccomp` (config-linux.md). The order of fields is that of the Go structure whose JSON policies hash.
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// A system call filter.
+/// A seccomp profile.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Profile {
-    /// For system calls without a rule.
+    /// Action for system calls without a rule.
     pub default_action: String,
     /// The error of the default action.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_errno_ret: Option<u64>,
-    /// ABIs that the filter knows.
+    /// Architectures of the filter.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_empty")]
     pub architectures: Vec<String>,
     /// Flags of seccomp(2).
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_empty")]
     pub flags: Vec<String>,
-    /// Socket of a listener.
+    /// Socket of a seccomp notify listener.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub listener_path: String,
-    /// Passed on to the listener.
+    /// Data passed to the listener.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub listener_metadata: String,
     /// The rules.
@@ -32,9 +32,9 @@ pub struct Profile {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Syscall {
-    /// Go writes a missing list as null.
+    /// Go encodes a missing list as null.
     pub names: Option<Vec<String>>,
-    /// For these system calls.
+    /// Names of the system calls.
     pub action: String,
     /// The error of the action.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -48,16 +48,16 @@ pub struct Syscall {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Argument {
-    /// Which argument, from 0.
+    /// Index of the argument, from 0.
     #[serde(default)]
     pub index: u64,
-    /// What it is compared with.
+    /// Value to compare with.
     #[serde(default)]
     pub value: u64,
-    /// Second operand of a masked comparison.
+    /// Second value of a masked comparison.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub value_two: u64,
-    /// The comparison.
+    /// Comparison operator.
     #[serde(default)]
     pub op: String,
 }

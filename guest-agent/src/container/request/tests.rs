@@ -1,4 +1,4 @@
-//! What goes to the launcher is what was judged, within the agent's own confinement.
+//! The launcher gets what was judged, within the agent's own confinement.
 
 use super::*;
 use crate::{
@@ -12,7 +12,7 @@ use launcher_protocol::Memory;
 use policy::ContainerId;
 use serde_json::{Value, json};
 
-/// What create_container judges, the confinement that the agent chooses where no policy judges it, and the rest.
+/// A create_container action, the confinement that the agent chooses if no policy judges it, and the rest.
 fn split_spec(spec: Value) -> (CreateContainer, Confinement, UnjudgedSpec) {
     let user = HostUser {
         uid: 3,
@@ -62,7 +62,7 @@ fn verdict() -> ProcessVerdict {
 }
 
 #[test]
-fn the_verdict_takes_the_place_of_the_request() {
+fn the_policys_decision_replaces_the_request() {
     let process = container(host_spec()).process;
     assert_eq!(process.env, ["B=2", "AGENTS=own"]);
     assert_eq!(process.capabilities.bounding, ["CAP_KILL"]);
@@ -102,7 +102,7 @@ fn the_confinement_is_the_agents_own() {
 }
 
 #[test]
-fn only_a_judged_privilege_unmasks() {
+fn only_a_judged_privilege_unmasks_paths() {
     let mut host = host_spec();
     host["annotations"] = json!({"io.microsoft.virtualmachine.lcow.privileged": "true"});
     assert!(split_spec(host.clone()).0.privileged);

@@ -1,11 +1,11 @@
-//! Sources of mounts lead into the sandbox's own directory.
+//! Mount sources lead into the sandbox's own directory.
 
 use super::*;
 use crate::{container::user::UserDatabase, decode::User};
 use serde_json::json;
 
 #[test]
-fn binds_lead_into_the_sandbox_or_nowhere() {
+fn binds_outside_the_sandbox_are_refused() {
     let bind = |source: &str| {
         let host = json!({
             "process": {"args": ["sh"], "cwd": "/"},
