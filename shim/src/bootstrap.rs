@@ -38,7 +38,7 @@ pub enum BootstrapError {
     /// A flag that the action requires.
     #[error("flag -{0} is required")]
     MissingFlag(&'static str),
-    /// An id that cannot be part of a path.
+    /// An id that is not an identifier of containerd, and so cannot be part of a path.
     #[error("{0:?} is not an identifier")]
     Identifier(String),
     /// The bundle cannot be read.
@@ -59,11 +59,11 @@ pub enum BootstrapError {
     /// A system call on a path failed.
     #[error("cannot {doing} {}", path.display())]
     Path {
-        /// What was tried.
+        /// The operation.
         doing: &'static str,
-        /// On which path.
+        /// The path.
         path: PathBuf,
-        /// Why not.
+        /// The error.
         source: io::Error,
     },
     /// A system call without a path failed.

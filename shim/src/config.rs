@@ -82,7 +82,7 @@ pub enum ConfigError {
     /// Not one of the three names.
     #[error("annotation {TEE} is {0:?}; plain, simulated and snp are known")]
     Tee(String),
-    /// The annotation asks for less than the node requires.
+    /// The annotation requests less than the node requires.
     #[error("annotation {TEE} asks for {asked}, but this node requires at least {required}")]
     TeeLowered {
         /// The annotation's value.
@@ -172,7 +172,7 @@ fn tee(text: &str) -> Result<Tee, ConfigError> {
         .ok_or_else(|| ConfigError::Tee(text.to_owned()))
 }
 
-/// The words of annotation and configuration.
+/// The names in annotation and configuration.
 fn name(tee: Tee) -> &'static str {
     match tee {
         Tee::Plain => "plain",

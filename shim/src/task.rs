@@ -215,7 +215,7 @@ impl Task for TaskService {
 
     async fn connect(&self, _ctx: &TtrpcContext, request: ConnectRequest) -> ttrpc::Result<ConnectResponse> {
         // containerd calls this on every shim after a restart, and only then. The client of a container that is not created yet
-        // has gone, and containerd 1.6 would keep a shim without a container for ever.
+        // has gone, and containerd 1.6 would keep a shim without a container forever.
         if !self.0.containers.has_any() {
             self.0.ending.store(true, Ordering::SeqCst);
             if self.0.containers.is_empty() {
@@ -389,7 +389,7 @@ impl Tasks {
                     log::warn!("cannot remove exec {} in the guest: {error}", delete.exec_id);
                 }
             }
-            // `Wait` for an exec that never ran must not block for ever.
+            // `Wait` for an exec that never ran must not block forever.
             let exit = exit.unwrap_or_else(|| process.finish(Exit::now(KILLED)));
             Ok(response(exit))
         }

@@ -26,7 +26,7 @@ struct Vector {
     /// Bytes of the ext4 image without the hash tree.
     image_size: Option<u64>,
     image_sha256: Option<String>,
-    /// Set where hcsshim refuses the layer; this converter may refuse it too, or let the last entry win.
+    /// Set if hcsshim refuses the layer; this converter may refuse it too, or use the last entry.
     error: Option<String>,
 }
 

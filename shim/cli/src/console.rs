@@ -73,7 +73,7 @@ async fn stream(vsock: &Path) -> Result<(UnixStream, Vec<u8>)> {
     let mut token = StreamToken([0; 16]);
     File::open("/dev/urandom")
         .and_then(|mut file| file.read_exact(&mut token.0))
-        .context("cannot make a token")?;
+        .context("cannot create a token")?;
     let stream = open_stream(vsock, token).await.context("cannot open a stream to the guest")?;
     Ok((stream, token.to_field()))
 }
@@ -120,7 +120,7 @@ async fn attach(vsock: &Path, console: Console) -> Result<u8> {
         if let Ok(mut from) = duplicate(io::stdin()) {
             let _ = copy(&mut from, &mut to).await;
         }
-        // The program gets the end of file.
+        // The program gets end of file.
         let _ = to.shutdown().await;
     });
     let output = async {

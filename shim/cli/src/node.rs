@@ -61,7 +61,7 @@ pub fn stats(id: &str, json: bool) -> Result<()> {
     for (name, count) in [
         ("storms", watchdog.storms),
         ("throttled exits", watchdog.throttled),
-        ("silenced doorbells", watchdog.silenced),
+        ("suspended queue handlers", watchdog.silenced),
     ] {
         print(&format!("{:<40} {count:>14}", format!("watchdog: {name}")))?;
     }

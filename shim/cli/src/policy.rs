@@ -50,7 +50,7 @@ pub enum Policy {
         #[arg(long)]
         json: bool,
     },
-    /// Find containers that can never match, missing fields and rules, and patterns that mean something else
+    /// Find containers that can never match, missing fields and rules, and patterns that do not mean what they seem to
     #[command(after_help = "Example:\n  casemate policy check policy.rego\n\nExit code 1: there are errors; warnings alone give 0.")]
     Check {
         /// A policy or a fragment
@@ -94,12 +94,12 @@ pub enum Policy {
         #[arg(long)]
         json: bool,
     },
-    /// Convert a policy in the old JSON form to Rego, or back
+    /// Convert a policy in legacy JSON to Rego, or back
     #[command(after_help = "Examples:\n  casemate policy convert old.json > policy.rego\n  casemate policy convert --to-json policy.rego")]
     Convert {
         /// The policy
         file: PathBuf,
-        /// From Rego to the old JSON form
+        /// From Rego to legacy JSON
         #[arg(long)]
         to_json: bool,
     },
@@ -154,7 +154,7 @@ fn generate(config: &Path, fragment: Option<(&str, &str)>) -> Result<String> {
         Some((namespace, svn)) => policy_tools::generate_fragment(&parsed, namespace, svn, base_dir),
         None => policy_tools::generate(&parsed, base_dir),
     }
-    .with_context(|| format!("cannot make a policy of {}", config.display()))
+    .with_context(|| format!("cannot generate a policy from {}", config.display()))
 }
 
 /// Writes the text to `output` and its digest to standard output; without `output`, the text to standard output and the digest
@@ -218,7 +218,7 @@ fn check(file: &Path, json: bool) -> Result<bool> {
 fn simulate(policy: &Path, commands: &Path, default_mounts: Option<&Path>, results: bool, json: bool) -> Result<bool> {
     let requests = policy_tools::read_commands(&read(commands)?)?;
     let mounts: Vec<::policy::action::Mount> = match default_mounts {
-        Some(path) => serde_json::from_str(&read(path)?).with_context(|| format!("{} is no array of mounts", path.display()))?,
+        Some(path) => serde_json::from_str(&read(path)?).with_context(|| format!("{} is not an array of mounts", path.display()))?,
         None => Vec::new(),
     };
     let base_dir = commands.parent().unwrap_or(Path::new(""));

@@ -1,4 +1,4 @@
-//! `casemate policy` as an operator types it: what each subcommand prints, and its exit code.
+//! `casemate policy` as an operator runs it: what each subcommand prints, and its exit code.
 
 use std::io::Write;
 use std::path::Path;
@@ -57,7 +57,7 @@ fn commands() -> String {
 }
 
 #[test]
-fn a_policy_is_made_checked_tried_and_its_denial_explained() {
+fn a_policy_is_generated_checked_simulated_and_its_denial_explained() {
     let directory = tempfile::tempdir().unwrap();
     let at = directory.path();
     std::fs::write(at.join("policy.toml"), CONFIG).unwrap();
@@ -111,7 +111,7 @@ fn a_policy_is_made_checked_tried_and_its_denial_explained() {
 }
 
 #[test]
-fn a_fragment_is_made_signed_verified_and_injected() {
+fn a_fragment_is_generated_signed_verified_and_injected() {
     let directory = tempfile::tempdir().unwrap();
     let at = directory.path();
     std::fs::write(at.join("policy.toml"), CONFIG).unwrap();

@@ -47,7 +47,7 @@ pub fn delete(args: &Args) -> Result<(), BootstrapError> {
 fn clean_up(args: &Args, bundle: &Path, group: &Group) -> Result<u32, BootstrapError> {
     Args::check_group(&group.id)?;
     let own = Path::new(&args.namespace).join(&group.id);
-    // A path that does not end like this would have something else removed.
+    // Any other path is not this sandbox's, and must not be removed.
     let path = match noted_state(bundle).filter(|path| path.ends_with(&own)) {
         Some(path) => path,
         // Nothing was booted for this bundle, or it was partly removed: the configured root is the best guess.

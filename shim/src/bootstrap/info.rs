@@ -5,9 +5,9 @@ use containerd_shim_protos::types::introspection::{RuntimeInfo, RuntimeVersion};
 use protobuf::{Message, well_known_types::any::Any};
 use std::io::{self, Write};
 
-/// OCI runtime features as the specification's `features.md` has them: what containers of this runtime can ask for.
+/// OCI runtime features in the form of the specification's `features.md`: what containers of this runtime can request.
 ///
-/// containerd and CRI read from it whether they may ask for user namespaces, idmapped and recursively read-only mounts
+/// containerd and CRI read from it whether they may request user namespaces, idmapped and recursively read-only mounts
 /// (none of them), and which seccomp actions are known. Hooks are refused by the guest, so none is listed.
 const FEATURES: &str = r#"{
 "ociVersionMin":"1.0.0","ociVersionMax":"1.2.0","hooks":[],
@@ -68,12 +68,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_features_are_json_of_the_type_named() {
+    fn the_features_are_json_of_the_named_type() {
         let info = runtime_info();
         assert_eq!(info.name, RUNTIME_NAME);
         let features: serde_json::Value = serde_json::from_slice(&info.features.value).unwrap();
         assert_eq!(features["linux"]["cgroup"]["v2"], true);
-        // What CRI would otherwise ask for: user namespaces, recursively read-only mounts.
+        // What CRI would otherwise request: user namespaces, recursively read-only mounts.
         let lists = |list: &serde_json::Value, word: &str| list.as_array().unwrap().iter().any(|entry| entry == word);
         assert!(!lists(&features["linux"]["namespaces"], "user"));
         assert!(!lists(&features["mountOptions"], "rro"));

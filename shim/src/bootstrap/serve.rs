@@ -61,7 +61,7 @@ fn take_listener() -> Result<UnixListener, BootstrapError> {
     Ok(listener)
 }
 
-/// The socket's path; dropping this removes the socket, however serving ends.
+/// The socket's path; dropping this removes the socket, in whichever way serving ends.
 struct Name(Option<Address>);
 
 impl Name {

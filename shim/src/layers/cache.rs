@@ -64,8 +64,8 @@ struct Geometry {
 pub struct CachedLayer {
     /// ext4 data, verity superblock and tree.
     pub file: File,
-    /// SHA-256 of the uncompressed tar, 64 hex digits.
-    pub diff_id: String,
+    /// Digest of the uncompressed tar.
+    pub diff_id: Digest,
     /// dm-verity root hash.
     pub root_hash: [u8; 32],
     /// Blocks of the ext4 image.
@@ -225,7 +225,7 @@ impl Drop for Temporary {
 fn opened(diff_id: &Digest, geometry: Geometry, file: File) -> CachedLayer {
     CachedLayer {
         file,
-        diff_id: diff_id.hex(),
+        diff_id: *diff_id,
         root_hash: geometry.root_hash.0,
         data_blocks: geometry.data_blocks,
         total_blocks: geometry.total_blocks,

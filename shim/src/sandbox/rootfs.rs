@@ -20,7 +20,7 @@ pub struct LayerDisk {
     disk: Mutex<HashMap<[u8; 32], Arc<Layer>>>,
 }
 
-/// A layer that has its place on the layer disk.
+/// A layer with its place on the layer disk.
 pub struct Layer {
     slot: u32,
     first_sector: u64,
@@ -167,7 +167,7 @@ impl Layer {
             let mounted = vm.agent().mount_layer(agent_call(), &request).await;
             // An agent that answers has mounted the layer completely or not at all.
             mount.uncertain = matches!(&mounted, Err(error) if !matches!(error, ttrpc::Error::RpcStatus(_)));
-            mounted.map_err(Error::agent(format!("mount layer sha256:{}", layer.diff_id)))?;
+            mounted.map_err(Error::agent(format!("mount layer {}", layer.diff_id)))?;
         }
         mount.users += 1;
         Ok(())

@@ -1,4 +1,4 @@
-//! Streams between FIFOs and a socket in place of VMM and guest.
+//! Streams between FIFOs and a socket that stands in for VMM and guest.
 
 use super::*;
 use nix::{sys::stat::Mode, unistd::mkfifo};
@@ -222,9 +222,9 @@ async fn a_reader_may_be_slow_but_not_idle() {
     let reader = tokio::spawn(async move {
         let mut fifo = fifo;
         let mut taken = 0;
-        let mut sip = vec![0; 10_000];
+        let mut chunk = vec![0; 10_000];
         while taken < 300_000 {
-            taken += fifo.read(&mut sip).await.unwrap();
+            taken += fifo.read(&mut chunk).await.unwrap();
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         (taken, fifo)

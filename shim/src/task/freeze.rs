@@ -1,4 +1,4 @@
-//! `Pause` and `Resume`: the cgroup freezer in the guest, and the events of it.
+//! `Pause` and `Resume`: the cgroup freezer in the guest, and its events.
 
 use super::{
     container::Container,

@@ -40,7 +40,7 @@ pub async fn publish(container: Arc<Container>, events: Publisher) {
             };
             events.publish(TASK_OOM_EVENT_TOPIC, &event);
         }
-        // An agent that answers without news would make this a busy loop.
+        // Without this, an agent that repeats its last answer would make this a busy loop.
         if answer.ended || new == 0 {
             return;
         }

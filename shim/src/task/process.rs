@@ -24,7 +24,7 @@ use tokio::sync::watch;
 /// Exit status where none can be known, as containerd has it.
 pub const UNKNOWN: u32 = 255;
 
-/// Where a process is in its life.
+/// The phase of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProcessState {
     /// Registered or created, not started.
@@ -124,7 +124,7 @@ impl Process {
         }
     }
 
-    /// Where it is in its life.
+    /// Its phase.
     pub fn state(&self) -> ProcessState {
         lock(&self.changing).state
     }
@@ -163,7 +163,7 @@ impl Process {
         lock(&self.changing).size
     }
 
-    /// What a started exec has: its process id in the guest and its streams.
+    /// A started exec: its process id in the guest and its streams.
     pub fn attach(&self, pid: u32, streams: Streams) {
         let mut changing = lock(&self.changing);
         if changing.stdin_closed {
@@ -173,7 +173,7 @@ impl Process {
         changing.pid = pid;
     }
 
-    /// Its streams, until it was drained.
+    /// Its streams, until they have been drained.
     pub fn streams(&self) -> Option<Arc<Streams>> {
         lock(&self.changing).streams.clone()
     }
@@ -183,7 +183,7 @@ impl Process {
         self.exit.borrow().clone()
     }
 
-    /// Waits for its turn among the tasks that report events of this process.
+    /// Waits until no other task reports an event of this process.
     pub async fn in_order(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.order.lock().await
     }

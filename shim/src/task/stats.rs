@@ -72,7 +72,7 @@ mod tests {
             ("memory.max", u64::MAX),
             ("memory.stat/anon", 2),
             ("memory.stat/no_such_field", 3),
-            // A field of another type, which a guest may name all the same.
+            // A field of another type, which a guest may send anyway.
             ("memory.stat/psi", 4),
             ("memory.events/oom_kill", 5),
             ("cpu.stat/usage_usec", 6),

@@ -13,12 +13,12 @@ const SOON: Duration = Duration::from_secs(5);
 const LIMITS: &[u8] = br#"{"pids":{"limit":7}}"#;
 
 #[tokio::test]
-async fn a_life_from_creation_to_shutdown() {
+async fn a_container_from_creation_to_shutdown() {
     let world = World::new().await;
     assert_eq!(world.status("").await, Ok(Status::CREATED));
     assert_eq!(world.delete("").await, Err(Code::FAILED_PRECONDITION));
     let pid = world.start("").await.unwrap();
-    assert!(Path::new(&format!("/proc/{pid}")).exists(), "the pid is no host process");
+    assert!(Path::new(&format!("/proc/{pid}")).exists(), "the pid is not a process of the host");
     assert_eq!(world.start("").await, Err(Code::FAILED_PRECONDITION));
     assert_eq!(world.status("").await, Ok(Status::RUNNING));
     assert_eq!(world.delete("").await, Err(Code::FAILED_PRECONDITION));
@@ -38,14 +38,14 @@ async fn a_life_from_creation_to_shutdown() {
     assert!(world.guest.asked("power off"));
     assert_eq!(world.delete("").await, Err(Code::NOT_FOUND));
     assert_eq!(world.status("").await, Err(Code::NOT_FOUND));
-    assert!(!world.dir.path().join("run/ns").exists(), "state is left");
+    assert!(!world.dir.path().join("run/ns").exists(), "the state directory is left");
     world.shutdown().await;
     timeout(SOON, world.finished.notified()).await.unwrap();
     assert_eq!(world.events().await, ["/tasks/start", "/tasks/exit", "/tasks/delete"]);
 }
 
 #[tokio::test]
-async fn execs_come_and_go() {
+async fn execs_are_created_started_and_deleted() {
     let world = World::new().await;
     world.start("").await.unwrap();
     assert_eq!(world.start("e").await, Err(Code::NOT_FOUND));
@@ -201,17 +201,23 @@ async fn a_shim_that_containerd_abandons_before_its_first_container_ends() {
     let world = World::new().await;
     let bundle = world.dir.path().join("bundle-of-its-own");
     let soon = |given_up| timeout(Duration::from_millis(10), given_up);
-    assert!(soon(world.service.abandoned(&bundle)).await.is_err(), "it has a container");
+    assert!(soon(world.service.abandoned(&bundle)).await.is_err(), "the shim has a container");
     world.start("").await.unwrap();
     world.kill("", 9).await.unwrap();
     world.wait("").await.unwrap();
     world.delete("").await.unwrap();
     std::fs::create_dir(&bundle).unwrap();
-    assert!(soon(world.service.abandoned(&bundle)).await.is_err(), "it may yet be asked for one");
+    assert!(
+        soon(world.service.abandoned(&bundle)).await.is_err(),
+        "a creation may still be requested"
+    );
     std::fs::remove_dir(&bundle).unwrap();
     soon(world.service.abandoned(&bundle)).await.expect("the shim ends");
     world.service.0.containers.reserve("late").unwrap();
-    assert!(soon(world.service.abandoned(&bundle)).await.is_err(), "it is creating one");
+    assert!(
+        soon(world.service.abandoned(&bundle)).await.is_err(),
+        "the shim is creating a container"
+    );
 }
 
 #[tokio::test]

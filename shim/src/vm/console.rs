@@ -8,7 +8,7 @@ use std::{
 
 /// Lines that an error message shows.
 const LINES: usize = 12;
-/// How much of the file is read for them, in bytes.
+/// Bytes of the file that are read for them.
 const END_BYTES: u64 = 8 * 1024;
 
 /// The last lines of the console file, without control characters.

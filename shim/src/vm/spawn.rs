@@ -30,7 +30,7 @@ const FIRST_ID: u32 = 0x7000_0000;
 /// Bits of a digest that choose one of them.
 const ID_BITS: u32 = 27;
 
-/// Everything a VMM inherits besides its spec.
+/// Everything that a VMM inherits besides its spec.
 pub struct Parts {
     /// Listening control socket.
     pub control: OwnedFd,
@@ -62,7 +62,7 @@ pub struct UnsentSpec {
 }
 
 impl UnsentSpec {
-    /// The same with spaces behind it, as long as a test needs it.
+    /// The spec followed by spaces, as many as a test needs.
     #[cfg(test)]
     pub fn padded_to(mut self, bytes: usize) -> Self {
         self.json.resize(bytes, b' ');

@@ -64,7 +64,7 @@ impl SandboxDir {
         self.socket("vsock.sock")
     }
 
-    /// Ids and namespaces may make the whole path longer than a socket address takes.
+    /// Ids and namespaces may make the full path too long for a socket address.
     fn socket(&self, name: &str) -> PathBuf {
         let path = self.path.join(name);
         if path.as_os_str().len() <= SOCKET_PATH_MAX {

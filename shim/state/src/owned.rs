@@ -124,7 +124,7 @@ impl OwnedSandboxDir {
 
 impl Drop for OwnedSandboxDir {
     fn drop(&mut self) {
-        // Nobody is left to report to: the next sandbox of this name, or the shim's `delete`, removes it or says why not.
+        // There is no caller to report to: the next sandbox of this name, or the shim's `delete`, removes it or reports why not.
         let _ = self.remove();
     }
 }

@@ -15,7 +15,7 @@ const TEMPORARY: &str = ".state.json";
 /// Longest record, in bytes.
 const MAX_BYTES: u64 = 64 * 1024;
 
-/// What `state.json` says of a running sandbox.
+/// The content of `state.json` for a running sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// Sandbox id.

@@ -34,7 +34,7 @@ pub enum Fragment {
         /// Security version for the signed header
         #[arg(long)]
         svn: Option<i64>,
-        /// What it is signed for
+        /// Its intended use
         #[arg(long = "type", default_value = FRAGMENT_TYPE)]
         media_type: String,
         /// The fragment's text
@@ -50,10 +50,10 @@ pub enum Fragment {
     Verify {
         /// The signed fragment
         file: PathBuf,
-        /// What it is to be used as
+        /// Its intended use
         #[arg(long = "type", default_value = "")]
         media_type: String,
-        /// Print the text that was signed as well
+        /// Also print the text that was signed
         #[arg(long)]
         text: bool,
         /// Print JSON
@@ -71,7 +71,7 @@ pub enum Fragment {
     Inject {
         /// The signed fragment
         file: PathBuf,
-        /// What it is to be used as
+        /// Its intended use
         #[arg(long = "type", default_value = "")]
         media_type: String,
     },

@@ -29,7 +29,7 @@ use ttrpc::{
     r#async::{Server, transport::Listener},
 };
 
-/// What the agent of a test does, and what it was asked.
+/// How a test's agent behaves, and the calls it received.
 pub(super) struct Guest {
     pub(super) exits: watch::Sender<Vec<(String, u32)>>,
     /// Processes that were OOM-killed.
@@ -195,7 +195,7 @@ pub(super) struct World {
     pub(super) _servers: [Server; 2],
 }
 
-/// Takes the vsock socket's place as soon as the shim has made it, and serves the agent there.
+/// Replaces the vsock socket as soon as the shim has created it, and serves the agent there.
 pub(super) async fn serve_agent(socket: &Path, guest: Arc<Guest>) -> Server {
     while !socket.exists() {
         tokio::time::sleep(Duration::from_millis(1)).await;
