@@ -1,8 +1,8 @@
-//! `make bench`: what things cost, each beside a peer in the same run.
+//! `make bench`: measures Casemate and a comparable program (QEMU, runc, mkfs.erofs, …) in the same run.
 //!
-//! Each benchmark is a file below; those that need a KVM run in a machine of their own by the instruction clock (one processor,
-//! 2 ns an instruction, whatever else the host does), the others on the host. A benchmark that fails or hangs becomes a row that
-//! gives the reason. No figure is asserted: people read them.
+//! Each benchmark is one file below. Those that need KVM run in a fresh L1 under QEMU's instruction clock (one vCPU, 2 ns per
+//! instruction, independent of the host's load); the others run on the host. A benchmark that fails or hangs becomes a row with the
+//! reason. No test asserts a figure.
 
 mod answer;
 mod boot;
@@ -19,6 +19,7 @@ mod streams;
 mod tools;
 mod verity;
 
+use crate::lab::vm;
 use crate::testbed::{
     accel::Accel,
     build,
@@ -32,19 +33,18 @@ use crate::testbed::{
 use anyhow::{Context, Result};
 use report::{Report, Row};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// The installed guest in L1.
-const GUEST: &str = "/usr/local/share/casemate";
 const KERNEL: &str = "/usr/local/share/casemate/vmlinux";
 const INITRAMFS: &str = "/usr/local/share/casemate/initramfs.cpio";
-/// Where a benchmark in L1 leaves its rows.
+/// Where a benchmark in L1 writes its rows.
 const ROWS: &str = "rows.json";
 const OUT: &str = "/job/out";
-/// In `bench.json`'s directory.
+/// File name below the output directory.
 pub const JSON: &str = "bench.json";
-/// A machine by the instruction clock hangs now and then: cut off, and measured once more.
+/// A machine under the instruction clock hangs now and then. It is stopped at these limits and the benchmark runs once more.
 const LIMITS: Limits = Limits {
     quiet: Duration::from_secs(90),
     total: Duration::from_secs(240),
@@ -60,7 +60,7 @@ struct Benchmark {
 enum Place {
     /// In L1, by the instruction clock.
     Machine(fn() -> Result<Vec<Row>>),
-    /// Here.
+    /// On the developer's machine.
     Host(fn(&Path) -> Result<Vec<Row>>),
 }
 
@@ -102,12 +102,12 @@ const ALL: &[Benchmark] = &[
     },
     Benchmark {
         name: "convert",
-        title: "a tree of files made into a block image with hashes (this host's clock)",
+        title: "a directory tree converted to a block image with hashes (this host's clock)",
         place: Place::Host(convert::measure),
     },
     Benchmark {
         name: "policy",
-        title: "decisions by containers in the policy, layers distinct or shared (this host's processor time)",
+        title: "policy decisions by number of containers, layers distinct or shared (this host's processor time)",
         place: Place::Host(policy::measure),
     },
 ];
@@ -117,7 +117,7 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     ALL.iter().map(|benchmark| benchmark.name)
 }
 
-/// On the developer's machine: measures `wanted` (all, where it is empty) with the programs and the guest of `build`.
+/// On the developer's machine: runs the benchmarks named in `wanted` (all, if it is empty) with the programs and the guest of `build`.
 pub fn run(build: Build, suite: Suite, wanted: &[String], out: &Path) -> Result<Report> {
     let started = Instant::now();
     let chosen = || {
@@ -135,8 +135,8 @@ pub fn run(build: Build, suite: Suite, wanted: &[String], out: &Path) -> Result<
         let measured = match (&benchmark.place, &testbed) {
             (Place::Host(measure), _) => measure(&programs),
             (Place::Machine(_), Some(Ok(testbed))) => in_machine(testbed, benchmark.name, &out.join(benchmark.name)),
-            (Place::Machine(_), Some(Err(error))) => Err(anyhow::anyhow!("there is no machine: {error:#}")),
-            (Place::Machine(_), None) => unreachable!("a machine is made for the benchmarks that need one"),
+            (Place::Machine(_), Some(Err(error))) => Err(anyhow::anyhow!("no machine could be started: {error:#}")),
+            (Place::Machine(_), None) => unreachable!("a machine exists whenever a chosen benchmark needs one"),
         };
         let measured = measured.unwrap_or_else(|error| vec![Row::failed(benchmark.name, &error)]);
         rows.extend(measured.into_iter().map(|row| Row {
@@ -144,7 +144,7 @@ pub fn run(build: Build, suite: Suite, wanted: &[String], out: &Path) -> Result<
             ..row
         }));
     }
-    let machine = format!("Debian {} by the instruction clock", suite.name());
+    let machine = format!("Debian {} under the instruction clock", suite.name());
     Report::new(machine, started.elapsed().as_secs_f64(), rows)
 }
 
@@ -157,46 +157,42 @@ fn testbed(build: &Build, suite: Suite, out: &Path) -> Result<Testbed> {
     Testbed::prepare(image, Accel::Counted, job)
 }
 
-/// One benchmark in a fresh machine; once more where the machine got stuck.
+/// One benchmark in a fresh machine. It runs once more if the machine hung.
 fn in_machine(testbed: &Testbed, name: &str, dir: &Path) -> Result<Vec<Row>> {
     let attempt = || -> Result<Vec<Row>> {
         let _ = std::fs::remove_dir_all(dir);
         let mut machine = testbed.machine(dir)?;
         let mut said = std::io::stderr();
         let status = machine.run_command(&format!("run /job/story bench {name}"), LIMITS, &mut |bytes| {
-            // Progress only: a closed terminal is no reason to stop.
+            // Progress only: a closed terminal must not stop the benchmark.
             let _ = said.write_all(bytes);
         })?;
-        anyhow::ensure!(status == 0, "it ended with {status}; what it said is in {}", dir.display());
+        anyhow::ensure!(status == 0, "it exited with {status}; its output is in {}", dir.display());
         results::collect(machine, dir)?;
-        let text = std::fs::read(dir.join("out").join(ROWS)).context("it left no figures")?;
-        serde_json::from_slice(&text).context("its figures are damaged")
+        let text = std::fs::read(dir.join("out").join(ROWS)).context("it wrote no figures")?;
+        serde_json::from_slice(&text).context("its figures are not valid JSON")
     };
     match attempt() {
         Err(error) if matches!(error.downcast_ref(), Some(Stuck::Quiet(_) | Stuck::Limit(_))) => {
-            eprintln!("    {name}: {error:#}; once more");
+            eprintln!("    {name}: {error:#}; running again");
             attempt()
         }
         measured => measured,
     }
 }
 
-/// In L1: measures and leaves the rows for the harness.
+/// In L1: runs the benchmark and writes its rows for the harness.
 pub fn measure(name: &str) -> Result<()> {
     let benchmark = ALL.iter().find(|benchmark| benchmark.name == name);
     let Some(Place::Machine(measure)) = benchmark.map(|benchmark| &benchmark.place) else {
-        anyhow::bail!("no benchmark of the machine is called {name}");
+        anyhow::bail!("no benchmark that runs in L1 is called {name}");
     };
     let rows = measure()?;
     let text = serde_json::to_vec(&rows).context("cannot write JSON")?;
     std::fs::write(Path::new(OUT).join(ROWS), text).context("cannot write the figures")
 }
 
-/// The installed guest's kernel command line, for every VMM.
+/// Kernel command line of the installed guest, used with every VMM.
 fn cmdline() -> Result<String> {
-    let path = PathBuf::from(GUEST).join("manifest.json");
-    let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let manifest: serde_json::Value = serde_json::from_slice(&text).context("the guest image's manifest is not JSON")?;
-    let cmdline = manifest["cmdline"].as_str().context("the manifest names no command line")?;
-    Ok(cmdline.to_owned())
+    Ok(vm::installed_manifest()?.cmdline)
 }

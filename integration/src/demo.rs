@@ -18,14 +18,14 @@ const LIMITS: Limits = Limits {
     total: Duration::from_secs(600),
 };
 const SERVER_DEADLINE: Duration = Duration::from_secs(60);
-/// The container's command: says the caller's nonce and the kernel it runs on, then becomes the server.
+/// The container's command: prints the caller's nonce and its kernel's version, then becomes the server.
 const COMMAND: [&str; 3] = [
     "sh",
     "-c",
     "echo \"nonce $NONCE\"; cat /proc/version; exec redis-server --save '' --bind 127.0.0.1",
 ];
 
-/// On the developer's machine: runs the demo in L1 and shows it as it goes. Returns its exit status.
+/// On the developer's machine: runs the demo in L1 and prints its output. Returns its exit status.
 pub fn show(testbed: &Testbed, dir: &Path) -> Result<i32> {
     let mut machine = testbed.machine(dir)?;
     let line = format!("run /job/story demo --nonce {}", nonce()?);
@@ -56,7 +56,7 @@ fn show_consoles(dir: &Path, names: &[&str]) {
     }
 }
 
-/// In L1: the demo itself.
+/// In L1: runs the demo.
 pub fn run(nonce: &str) -> Result<()> {
     let lab = Lab::enter(Runtime::Casemate)?;
     title("1. The policy, and its digest");
@@ -79,7 +79,7 @@ pub fn run(nonce: &str) -> Result<()> {
     for line in words.lines() {
         println!("  inside: {line}");
     }
-    ensure!(words.contains(nonce), "the nonce {nonce} did not come back from inside");
+    ensure!(words.contains(nonce), "the container did not print the nonce {nonce}");
     println!(
         "  the host: {}",
         std::fs::read_to_string("/proc/version")
@@ -90,7 +90,7 @@ pub fn run(nonce: &str) -> Result<()> {
     let exits = stats
         .lines()
         .find_map(|line| line.strip_prefix("exits "))
-        .context("casemate stats counts no exits")?;
+        .context("casemate stats reports no exits")?;
     println!("  exits from the guest that KVM has counted so far: {}", exits.trim());
 
     title("3. redis-cli ping, by exec");
@@ -119,7 +119,7 @@ pub fn run(nonce: &str) -> Result<()> {
         exec(&id, "unlisted", &["cat", "/etc/passwd"])?,
     )?;
 
-    title("5. A clean stop, and what is left of it");
+    title("5. A clean stop, and what is left on the host");
     println!("on the host while it runs:\n{}", Traces::now()?.without(lab.before()));
     Ended::of(&["ctr", "task", "kill", "--signal", "SIGTERM", &id])?.exits_with(0)?;
     running.end()?.exits_with(0)?;
@@ -134,14 +134,14 @@ fn exec(id: &str, exec_id: &str, words: &[&str]) -> Result<Ended> {
 
 fn denied(what: &str, ended: Ended) -> Result<()> {
     if ended.status == 0 {
-        bail!("{what} was not denied; it said: {}", ended.said());
+        bail!("{what} was not denied; it printed: {}", ended.said());
     }
     println!("\n  {what}:\n    {}\n", without_blob(ended.said().trim()));
     ended.mentions(" may not ")?.mentions("policyDecision<")?;
     Ok(())
 }
 
-/// A denial as a person reads it; the decision in base64 is for `casemate policy explain`.
+/// A denial for people; the decision in base64 is for `casemate policy explain`.
 fn without_blob(text: &str) -> String {
     match text
         .split_once("policyDecision<")

@@ -1,4 +1,4 @@
-//! What a story has at hand inside L1: containers by `ctr`, policies by `casemate`, VMs by hand, and the traces they leave.
+//! What stories use inside L1: containers by `ctr`, policies by `casemate`, VMs without containerd, and checks of what is left behind.
 
 mod container;
 mod fifo;
@@ -20,7 +20,7 @@ pub use listener::{Event, Listener};
 pub use policy::{IMAGES, Policy};
 pub use process::{Ended, Program};
 pub use runtime::Runtime;
-pub use scope::{Dice, Scope, Set};
+pub use scope::{Random, Scope, Set};
 pub use tasks::{Answer, Events, Stdio, Tasks};
 pub use traces::Traces;
 
@@ -28,7 +28,7 @@ use anyhow::{Result, bail};
 use sha2::{Digest, Sha256};
 use std::time::{Duration, Instant};
 
-/// After its last container, everything of a sandbox is gone within this time (containerd gives a shim 5 s; emulation is slow).
+/// Within this time after its last container, everything of a sandbox is gone (containerd gives a shim 5 s; emulation is slow).
 const GONE_DEADLINE: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(100);
 
@@ -37,7 +37,7 @@ pub fn digest(policy: &[u8]) -> [u8; 32] {
     Sha256::digest(policy).into()
 }
 
-/// What a story runs with: its runtime, its scope, and what was on the machine before.
+/// The context of a story: its runtime, its scope, and the state of the machine before it.
 pub struct Lab {
     runtime: Runtime,
     scope: Scope,
@@ -45,7 +45,7 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Records what is on the machine, to recognise afterwards what the story left.
+    /// Records the state of the machine, to find later what the story left behind.
     pub fn enter(runtime: Runtime) -> Result<Self> {
         Ok(Self {
             runtime,
@@ -59,7 +59,7 @@ impl Lab {
         })
     }
 
-    /// With another extent than the short set's.
+    /// The same with another scope.
     pub fn within(self, scope: Scope) -> Self {
         Self { scope, ..self }
     }
@@ -74,7 +74,7 @@ impl Lab {
         self.runtime
     }
 
-    /// What was there at the beginning.
+    /// The state of the machine at the beginning.
     pub fn before(&self) -> &Traces {
         &self.before
     }
@@ -84,12 +84,12 @@ impl Lab {
         Container::new(self.runtime, image)
     }
 
-    /// No process, mount, socket, file or container is left that was not there at the beginning.
+    /// Checks that no process, mount, socket, file or container is left that did not exist at the beginning.
     pub fn nothing_is_left(&self) -> Result<()> {
         self.nothing_is_left_but(&self.before)
     }
 
-    /// As [`Self::nothing_is_left`], for a story in which something goes on.
+    /// As [`Self::nothing_is_left`], for a story in which something keeps running.
     pub fn nothing_is_left_but(&self, known: &Traces) -> Result<()> {
         let end = Instant::now() + GONE_DEADLINE;
         loop {
@@ -104,7 +104,7 @@ impl Lab {
         }
     }
 
-    /// Repeats `look` until it gives something; `what` names what was waited for in vain.
+    /// Calls `look` until it returns something; after `limit`, an error with `what`.
     pub fn until<T>(&self, what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> Result<T> {
         let end = Instant::now() + limit;
         loop {

@@ -1,4 +1,4 @@
-//! Runs stories in copies of a prepared L1, some at a time, and reports how each ended.
+//! Runs stories in copies of a prepared L1, several at a time, and reports the result of each.
 
 mod faults;
 pub mod suites;
@@ -28,11 +28,11 @@ use std::time::{Duration, Instant};
 
 /// A story prints a line at each step; emulated or not, no step takes this long without one.
 const QUIET: Duration = Duration::from_secs(120);
-/// Stories that one machine runs in a row at most.
+/// Most stories that run in one machine, one after another.
 const PER_MACHINE: usize = 8;
-/// How often a story runs again because the emulator, not the story, failed.
+/// How often a story is repeated after a fault of the emulator.
 const RETRIES: usize = 2;
-/// How much of a console is shown for a story that failed, in bytes.
+/// Bytes of a console that are shown for a failed story.
 const SHOWN_BYTES: usize = 3000;
 /// Largest report that is read.
 const REPORT_BYTES: u64 = 1 << 20;
@@ -44,7 +44,7 @@ pub struct Task {
     pub story: &'static Story,
     /// The runtime that containerd is asked for.
     pub runtime: Runtime,
-    /// How much of it, and its seed.
+    /// Its part and seed.
     pub scope: Scope,
 }
 
@@ -64,13 +64,13 @@ impl Task {
     }
 }
 
-/// How a task ended.
+/// The result of a task.
 pub struct Done {
     /// The task.
     pub task: Task,
-    /// Passed, failed or skipped, with the reason.
+    /// Passed or failed, with the reason.
     pub report: Report,
-    /// Wall time, restoring included.
+    /// Wall time, including restoring the machine.
     pub took: Duration,
     /// Faults of the emulator in earlier attempts, each followed by another attempt.
     pub faults: Vec<Fault>,
@@ -110,7 +110,7 @@ fn take(waiting: &Mutex<VecDeque<(usize, Task)>>) -> Option<(usize, Task)> {
     waiting.lock().ok()?.pop_front()
 }
 
-/// Runs one story after another. Short ones share a machine until one fails: the first container in a fresh copy takes
+/// Runs stories one after another. Short ones share a machine until one fails: the first container in a fresh copy takes
 /// several times as long as the next.
 struct Worker<'a> {
     testbed: &'a Testbed,
@@ -127,18 +127,18 @@ struct Open {
     stories: usize,
 }
 
-/// How long each of a machine's files was when a story began.
+/// Lengths of the machine's files when the story began.
 type Lengths = [(&'static str, u64); 3];
 
 impl Worker<'_> {
-    /// Runs one story; once more where the emulated processor, not the story, failed.
+    /// Runs one story, and again if the emulated processor failed.
     fn run(&mut self, task: Task) -> Done {
         let started = Instant::now();
         if task.scope.set == Set::Full {
             eprintln!("begins  {}", task.title());
         }
         let dir = self.out.join(task.directory());
-        // What an earlier run left must not be taken for this one's.
+        // Remove files of an earlier run, which would be mistaken for this one's.
         for n in 0..=RETRIES {
             let _ = std::fs::remove_dir_all(aside(&dir, n));
         }
@@ -175,7 +175,7 @@ impl Worker<'_> {
         }
     }
 
-    /// One attempt: its report, and the emulator's fault behind a failure where there is evidence of one.
+    /// One attempt: its report, and the emulator's fault if there is evidence that one caused the failure.
     fn judged(&mut self, task: Task, dir: &Path) -> (Report, Option<Fault>) {
         let emulated = *self.testbed.accel() != Accel::Kvm;
         match self.attempt(task, dir) {
@@ -207,7 +207,7 @@ impl Worker<'_> {
         let results = open.length(RESULTS);
         let report = open.run(task, results, dir);
         open.copy_since(before, dir);
-        // A machine in which anything went wrong is not used again.
+        // A machine in which anything failed is not used again.
         let report = report?;
         if shares && report.outcome != Outcome::Failed {
             open.stories += 1;
@@ -258,7 +258,7 @@ impl Open {
         [CONSOLE, LIVE, VMM_CONSOLE].map(|name| (name, self.length(name)))
     }
 
-    /// Copies to a story's directory what was written while it ran.
+    /// Copies what the machine's files gained during the story to the story's directory.
     fn copy_since(&self, before: Lengths, dir: &Path) {
         for (name, from) in before {
             let copied = || -> std::io::Result<u64> {
@@ -273,7 +273,7 @@ impl Open {
     }
 }
 
-/// Where the files of an attempt are kept after the fault number `n` (from 1); 0: those of the last attempt.
+/// Where the files of an attempt are kept after fault number `n` (from 1); 0 is the last attempt.
 fn aside(dir: &Path, n: usize) -> PathBuf {
     match n {
         0 => dir.to_owned(),
@@ -287,10 +287,10 @@ fn read_report(dir: &Path) -> Result<Report> {
     file.take(REPORT_BYTES)
         .read_to_string(&mut text)
         .context("cannot read the report")?;
-    serde_json::from_str(&text).context("the report is not what a story writes")
+    serde_json::from_str(&text).context("the report is not valid")
 }
 
-/// The last lines of the story's output and of both consoles, L1's and those of the VMs in it, and where all of it lies.
+/// The last lines of the story's output and of the consoles of L1 and its VMs, and the directory of all files.
 fn consoles(dir: &Path) -> String {
     let part = |title: &str, file: PathBuf| {
         let bytes = std::fs::read(&file).unwrap_or_default();

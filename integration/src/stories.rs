@@ -1,4 +1,4 @@
-//! The stories: each one does what a user does and checks what a user sees, through containerd's own `ctr`, inside L1.
+//! The stories: each does what a user does and checks what a user sees, inside L1, through containerd's own `ctr`.
 
 pub mod agent;
 pub mod confinement;
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_unique_and_typeable() {
+    fn names_are_unique_and_easy_to_type() {
         let mut names: Vec<_> = all().map(|story| story.name).collect();
         assert!(names.iter().all(|name| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')));
         let count = names.len();

@@ -1,4 +1,4 @@
-//! The testbed: a Debian machine (L1) with a /dev/kvm that works, for hosts whose own does not boot Linux (QEMU emulates AMD SVM).
+//! The testbed: a Debian machine (L1) with a working /dev/kvm, for hosts whose own does not boot Linux (QEMU emulates AMD SVM).
 //!
 //! ```text
 //!  image ──► machine ──► "containerd answers" ──saved──► base snapshot        (cached: image and QEMU build)

@@ -50,7 +50,7 @@ fn actual(metadata: &Value) -> Crates {
         .collect()
 }
 
-/// What the table and the workspace disagree about, a line each.
+/// Differences between the table and the workspace, one per line.
 fn differences(allowed: &Crates, actual: &Crates) -> Vec<String> {
     let mut found = Vec::new();
     for (name, (directory, used)) in actual {
@@ -92,7 +92,7 @@ fn every_crate_uses_only_what_its_row_lists() {
 }
 
 #[test]
-fn a_wrong_arrow_a_missing_row_and_a_stale_row_are_found() {
+fn a_wrong_dependency_a_missing_row_and_a_stale_row_are_found() {
     let table =
         "| directory | crate | what | may use |\n|---|---|---|---|\n| a | a | x | - |\n| b | b | x | a, gone |\n| c | old | x | - |\n";
     let metadata = serde_json::json!({

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Path of a module in its crate; the root has none.
+/// Path of a module in its crate; the root's is empty.
 type Module = Vec<String>;
 
-/// Directories of crates whose sources are looked at, relative to the workspace.
+/// Directories of the crates that are checked, relative to the workspace.
 fn crates() -> Vec<PathBuf> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let manifest = fs::read_to_string(workspace.join("Cargo.toml")).unwrap();
@@ -20,7 +20,7 @@ fn crates() -> Vec<PathBuf> {
         .collect()
 }
 
-/// Every module of the crate with the text before its tests, comments taken out.
+/// Every module of the crate with its source, without tests and comments.
 fn modules(src: &Path, below: &Path, found: &mut BTreeMap<Module, String>) {
     for entry in fs::read_dir(below).unwrap() {
         let path = entry.unwrap().path();
@@ -66,7 +66,7 @@ fn expand(prefix: &str, tree: &str, paths: &mut Vec<String>) {
     }
 }
 
-/// Paths in a text that begin with `crate`, `super` or `self`: of `use` declarations and in expressions.
+/// Paths in a source that begin with `crate`, `super` or `self`, in `use` declarations and in expressions.
 fn paths(text: &str) -> Vec<String> {
     let mut paths = Vec::new();
     for declaration in text.split("use ").skip(1) {
@@ -81,7 +81,7 @@ fn paths(text: &str) -> Vec<String> {
     paths
 }
 
-/// The deepest module that a path written in `module` leads to.
+/// The innermost module that a path in `module` refers to.
 fn target(module: &Module, path: &str, all: &BTreeMap<Module, String>) -> Option<Module> {
     let mut parts = path.split("::").map(str::trim).peekable();
     let mut at = module.clone();
@@ -132,7 +132,7 @@ fn no_two_modules_import_each_other() {
 }
 
 #[test]
-fn a_circle_is_found_in_every_way_of_writing_it() {
+fn a_cycle_is_found_in_every_form_of_path() {
     let module = |path: &str, text: &str| (path.split("::").map(str::to_owned).collect::<Module>(), text.to_owned());
     let crate_of = |one: &str, other: &str| BTreeMap::from([module("a", one), module("b", other), module("b::c", "")]);
     let both = [

@@ -1,11 +1,11 @@
-//! exec → the agent's first answer: where the time goes, and how many bytes are carried for it.
+//! Time from exec of the VMM to the agent's first answer, by phase, and the size of kernel and initramfs.
 //!
-//! Three guests on the full device set tell the phases apart without a clock inside: a kernel that speaks with its first
-//! instruction (what the VMM takes), the real kernel with an `/init` that speaks in an initramfs of the real one's size (what
-//! the kernel adds), and the real guest, whose agent is asked for its first answer (what the agent adds).
+//! Three guests with all devices separate the phases without a clock inside: a kernel that prints with its first instruction (the VMM's
+//! share), the real kernel with an `/init` that prints, in an initramfs of the real size (adds the kernel's share), and the real guest
+//! with a first request to its agent (adds the agent's share).
 
 use super::guest::{Devices, Guest, Started, Vmm};
-use super::probe::{self, INIT_SAYS, KERNEL_SAYS};
+use super::probe::{self, INIT_MARKER, KERNEL_MARKER};
 use super::report::{Row, median};
 use super::{INITRAMFS, KERNEL, cmdline};
 use agent_protocol::{OPEN_DOOR, SetPolicyRequest, agent_client};
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 /// Rounds; the first is dropped.
 const ROUNDS: usize = 4;
-/// A sandbox's memory by default.
+/// Default memory of a sandbox.
 const MEMORY_MIB: u32 = 256;
 const ANSWERS: Duration = Duration::from_secs(60);
 /// The shim's pause between attempts to reach the agent.
@@ -24,7 +24,7 @@ const MIB: f64 = 1_048_576.0;
 const KERNEL_TARGET: &str = "≤ 20 MiB";
 const FULL: Vmm = Vmm::Casemate(Devices::FULL);
 
-/// All rows.
+/// Measures; returns all rows.
 pub fn measure() -> Result<Vec<Row>> {
     let dir = tempfile::tempdir().context("cannot create a directory")?;
     let length = |path: &str| Ok::<_, anyhow::Error>(std::fs::metadata(path).with_context(|| format!("no {path}"))?.len());
@@ -48,10 +48,10 @@ pub fn measure() -> Result<Vec<Row>> {
     let mut times = [const { Vec::new() }; 4];
     for round in 0..ROUNDS {
         let sampled = [
-            Started::new(FULL, &vmm_only)?.until(KERNEL_SAYS)?.seconds,
-            Started::new(FULL, &to_init)?.until(INIT_SAYS)?.seconds,
+            Started::new(FULL, &vmm_only)?.until(KERNEL_MARKER)?.seconds,
+            Started::new(FULL, &to_init)?.until(INIT_MARKER)?.seconds,
             first_answer(&real)?,
-            Started::new(Vmm::Qemu, &to_init)?.until(INIT_SAYS)?.seconds,
+            Started::new(Vmm::Qemu, &to_init)?.until(INIT_MARKER)?.seconds,
         ];
         println!("round {round}: first instruction, /init, first answer, QEMU's /init: {sampled:.3?}");
         if round > 0 {
@@ -64,13 +64,13 @@ pub fn measure() -> Result<Vec<Row>> {
             .detail("vmm", first)
             .detail("kernel", init - first)
             .detail("agent", answer - init),
-        Row::of("exec → /init, initramfs of that size", init, "s").beside("qemu-microvm", qemu),
+        Row::of("exec → /init, initramfs of the same size", init, "s").compared_with("qemu-microvm", qemu),
         Row::of("vmlinux", kernel_bytes as f64 / MIB, "MiB").target(KERNEL_TARGET),
         Row::of("initramfs", initramfs_bytes as f64 / MIB, "MiB"),
     ])
 }
 
-/// Until the agent has taken the policy it was booted for: no guest serves anything before.
+/// Time until the agent has accepted its policy: before that, a guest serves no other request.
 fn first_answer(guest: &Guest<'_>) -> Result<f64> {
     let vm = Started::new(FULL, guest)?;
     let runtime = tokio::runtime::Builder::new_current_thread()

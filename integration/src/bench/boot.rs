@@ -1,15 +1,15 @@
-//! exec → `/init` of a VM of 1 vCPU and 128 MiB, beside QEMU's microvm: the same kernel, the same 16 KiB initramfs.
+//! Time from exec to `/init` in a VM with 1 vCPU and 128 MiB, compared with QEMU's microvm on the same kernel and 16 KiB initramfs.
 
 use super::guest::{Devices, Guest, Sample, Started, Vmm};
-use super::probe::{self, INIT_SAYS};
+use super::probe::{self, INIT_MARKER};
 use super::report::{Row, median};
 use super::{KERNEL, cmdline};
 use anyhow::{Context, Result};
 use std::path::Path;
 
-/// Rounds, each with one boot of everything; the first is dropped: it reads programs and libraries in.
+/// Rounds, each with one boot of every candidate. The first is dropped, because it reads programs and libraries from disk.
 const ROUNDS: usize = 6;
-const PEER: &str = "qemu-microvm";
+const BASELINE: &str = "qemu-microvm";
 
 const NONE: Devices = Devices {
     layers: false,
@@ -17,9 +17,9 @@ const NONE: Devices = Devices {
     vsock: false,
     rng: false,
 };
-/// What is booted; a device is added to the bare VM, to see what it adds.
+/// The candidates. Each device is added to the bare VM alone, to measure its cost.
 const CANDIDATES: [(&str, Vmm); 7] = [
-    (PEER, Vmm::Qemu),
+    (BASELINE, Vmm::Qemu),
     ("casemate-vmm-bare", Vmm::Casemate(NONE)),
     ("casemate-vmm-layers", Vmm::Casemate(Devices { layers: true, ..NONE })),
     ("casemate-vmm-scratch", Vmm::Casemate(Devices { scratch: true, ..NONE })),
@@ -28,7 +28,7 @@ const CANDIDATES: [(&str, Vmm); 7] = [
     ("casemate-vmm-full", Vmm::Casemate(Devices::FULL)),
 ];
 
-/// All rows.
+/// Measures; returns all rows.
 pub fn measure() -> Result<Vec<Row>> {
     let dir = tempfile::tempdir().context("cannot create a directory")?;
     let initrd = dir.path().join("initramfs");
@@ -39,7 +39,7 @@ pub fn measure() -> Result<Vec<Row>> {
     let mut errors = vec![None; CANDIDATES.len()];
     for round in 0..ROUNDS {
         for (n, (name, vmm)) in CANDIDATES.iter().enumerate() {
-            match Started::new(*vmm, &guest).and_then(|vm| vm.until(INIT_SAYS)) {
+            match Started::new(*vmm, &guest).and_then(|vm| vm.until(INIT_MARKER)) {
                 Ok(sample) => {
                     println!("round {round}: {name} {:.3} s, {} exits", sample.seconds, sample.counters["exits"]);
                     if round > 0 {
@@ -54,11 +54,11 @@ pub fn measure() -> Result<Vec<Row>> {
         }
     }
     let figures: Vec<_> = samples.iter().map(|samples| Figures::of(samples)).collect();
-    let (peer, bare) = (&figures[0], &figures[1]);
+    let (qemu, bare) = (&figures[0], &figures[1]);
     let rows = CANDIDATES.iter().zip(&figures).zip(errors);
     Ok(rows
         .map(|(((name, _), figures), error)| match figures {
-            Some(figures) => figures.row(name, peer.as_ref(), bare.as_ref()),
+            Some(figures) => figures.row(name, qemu.as_ref(), bare.as_ref()),
             None => Row::failed(name, &anyhow::anyhow!(error.unwrap_or_else(|| "no boot succeeded".to_owned()))),
         })
         .collect())
@@ -95,7 +95,7 @@ impl Figures {
             .map_or(0.0, |(_, value)| *value)
     }
 
-    fn row(&self, name: &str, peer: Option<&Self>, bare: Option<&Self>) -> Row {
+    fn row(&self, name: &str, qemu: Option<&Self>, bare: Option<&Self>) -> Row {
         let mut row = Row::of(name, self.seconds, "s");
         for (name, value) in &self.counters {
             row = row.detail(name, *value);
@@ -104,12 +104,12 @@ impl Figures {
             .detail("memory_mib", self.memory_mib)
             .detail("guest_touched_mib", self.touched_mib)
             .detail("threads", self.threads);
-        if let (Some(peer), true) = (peer, name != PEER) {
-            row = row.beside(PEER, peer.seconds);
+        if let (Some(qemu), true) = (qemu, name != BASELINE) {
+            row = row.compared_with(BASELINE, qemu.seconds);
         }
         match bare {
             _ if name == "casemate-vmm-bare" => row = row.target("≤ 0.46 of QEMU, ≤ 900 exits, ≤ 2.4 MiB"),
-            Some(bare) if name != PEER => {
+            Some(bare) if name != BASELINE => {
                 row = row
                     .detail("adds_seconds", self.seconds - bare.seconds)
                     .detail("adds_exits", self.exits() - bare.exits())
@@ -136,14 +136,14 @@ mod tests {
     }
 
     #[test]
-    fn a_row_has_the_peer_and_what_a_device_adds() {
+    fn a_row_compares_with_qemu_and_names_the_cost_of_a_device() {
         let of = |seconds, exits| Figures::of(&[sample(seconds, exits), sample(seconds, exits)]).unwrap();
-        let (peer, bare, rng) = (of(0.4, 2000), of(0.1, 800), of(0.125, 900));
-        let row = rng.row("casemate-vmm-rng", Some(&peer), Some(&bare));
+        let (qemu, bare, rng) = (of(0.4, 2000), of(0.1, 800), of(0.125, 900));
+        let row = rng.row("casemate-vmm-rng", Some(&qemu), Some(&bare));
         assert_eq!(row.ratio_to_qemu, Some(0.3125));
         assert_eq!(row.details["adds_exits"], 100.0);
-        assert!(bare.row("casemate-vmm-bare", Some(&peer), Some(&bare)).target.is_some());
-        assert_eq!(peer.row(PEER, Some(&peer), Some(&bare)).peer, None);
+        assert!(bare.row("casemate-vmm-bare", Some(&qemu), Some(&bare)).target.is_some());
+        assert_eq!(qemu.row(BASELINE, Some(&qemu), Some(&bare)).peer, None);
         assert!(Figures::of(&[]).is_none());
     }
 }

@@ -1,5 +1,5 @@
-//! A tree of files made into a block image with hashes: our converter, beside `mkfs.erofs` and `veritysetup` on the same tree, and
-//! beside the bound, one core's SHA-256. On the host, in memory: no disk is measured.
+//! Conversion of a directory tree to a block image with hashes: our converter, compared with `mkfs.erofs` and `veritysetup` on the same
+//! tree, and with the upper bound, SHA-256 on one core. Runs on the host in memory, so that no disk is measured.
 
 use super::report::Row;
 use crate::testbed::host;
@@ -10,14 +10,14 @@ use std::time::Instant;
 
 /// Memory-backed on every Linux.
 const MEMORY: &str = "/dev/shm";
-/// The tree: programs and libraries, as images have them; and how much of it is taken.
+/// Source of the tree: programs and libraries, as images contain them; and how many bytes of it are used.
 const SOURCE: &str = "/usr/lib/x86_64-linux-gnu";
 const TREE_BYTES: u64 = 192 << 20;
-/// SHA-256 of 4 KiB blocks for so long.
+/// Duration of the SHA-256 measurement over 4 KiB blocks.
 const SPEED_SECONDS: &str = "2";
 const MIB: f64 = 1_048_576.0;
 
-/// All rows.
+/// Measures; returns all rows.
 pub fn measure(programs: &Path) -> Result<Vec<Row>> {
     let dir = tempfile::tempdir_in(MEMORY).context("no memory for the tree")?;
     let at = |name: &str| dir.path().join(name);
@@ -43,15 +43,15 @@ pub fn measure(programs: &Path) -> Result<Vec<Row>> {
     let row = Row::of("casemate layer convert", ours, "MiB/s").detail("tree_mib", mib);
     let erofs = erofs(&at("tree"), &at("erofs"), &at("hashes"));
     let row = match erofs {
-        Ok(seconds) => row.beside("mkfs.erofs+veritysetup", mib / seconds),
+        Ok(seconds) => row.compared_with("mkfs.erofs+veritysetup", mib / seconds),
         Err(error) => {
-            eprintln!("    the peer: {error:#}");
+            eprintln!("    erofs-utils: {error:#}");
             row
         }
     };
     Ok(vec![
         row,
-        Row::of("bound: one core's SHA-256", ours, "MiB/s").beside("openssl speed", bound),
+        Row::of("bound: one core's SHA-256", ours, "MiB/s").compared_with("openssl speed", bound),
     ])
 }
 
@@ -67,7 +67,7 @@ fn timed(command: &mut Command) -> Result<f64> {
     Ok(started.elapsed().as_secs_f64())
 }
 
-/// Plain files from the beginning of the directory's order, up to [`TREE_BYTES`]; how many bytes they have.
+/// Copies regular files in the directory's order until [`TREE_BYTES`] are reached; returns the number of bytes.
 fn copy_tree(from: &Path, to: &Path) -> Result<u64> {
     std::fs::create_dir_all(to).context("cannot create the tree")?;
     let mut files: Vec<_> = std::fs::read_dir(from)
@@ -89,17 +89,17 @@ fn copy_tree(from: &Path, to: &Path) -> Result<u64> {
     Ok(bytes)
 }
 
-/// MiB/s of `openssl speed`'s machine-readable line, `+F:22:sha256:<bytes per second>`.
+/// MiB/s from the machine-readable line of `openssl speed`, `+F:22:sha256:<bytes per second>`.
 fn sha256_speed() -> Result<f64> {
     let said = host::run(Command::new("openssl").args(["speed", "-mr", "-seconds", SPEED_SECONDS, "-bytes", "4096", "-evp", "sha256"]))?;
     let line = said
         .lines()
         .find(|line| line.starts_with("+F:"))
-        .context("openssl named no speed")?;
+        .context("openssl printed no speed")?;
     let rate: f64 = line
         .rsplit(':')
         .next()
         .and_then(|word| word.parse().ok())
-        .context("openssl's speed is no number")?;
+        .context("the speed that openssl printed is not a number")?;
     Ok(rate / MIB)
 }

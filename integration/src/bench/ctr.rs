@@ -1,4 +1,4 @@
-//! The same `ctr` command on both runtimes, timed.
+//! `ctr` commands timed on both runtimes.
 
 use super::report::median;
 use crate::lab::Runtime;
@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-/// Ours, then the peer.
+/// Casemate, then runc.
 pub const BOTH: [Runtime; 2] = [Runtime::Casemate, Runtime::Runc];
 
 /// A container of `ctr run`, by its id.
@@ -16,14 +16,14 @@ pub fn run_words(runtime: Runtime, options: &[&str], image: &str, id: &str, comm
     words.map(|word| (*word).to_owned()).collect()
 }
 
-/// `ctr` with `words`.
+/// `ctr` with the arguments `words`.
 pub fn ctr(words: &[String]) -> Command {
     let mut command = Command::new("ctr");
     command.args(words).stdin(Stdio::null());
     command
 }
 
-/// Runs it to its end, which must be a success; seconds, and what it wrote to both outputs.
+/// Runs a command that must succeed; returns its time in seconds and what it wrote to both outputs.
 pub fn timed(command: &mut Command) -> Result<(f64, Vec<u8>)> {
     let started = Instant::now();
     let output = command
@@ -33,14 +33,14 @@ pub fn timed(command: &mut Command) -> Result<(f64, Vec<u8>)> {
     let said = [output.stdout, output.stderr].concat();
     ensure!(
         output.status.success(),
-        "{command:?} ended with {}: {}",
+        "{command:?} exited with {}: {}",
         output.status,
         crate::testbed::host::tail(&said, 1000)
     );
     Ok((seconds, said))
 }
 
-/// Medians over `rounds` of what `once` gives for each runtime, ours first, taken in turns; the first round is dropped.
+/// Medians over `rounds` of `once` for each runtime, Casemate first. The runtimes alternate; the first round is dropped.
 pub fn in_turns(rounds: usize, mut once: impl FnMut(Runtime, usize) -> Result<f64>) -> Result<[f64; 2]> {
     let mut taken = [const { Vec::new() }; 2];
     for round in 0..rounds {
@@ -56,7 +56,7 @@ pub fn in_turns(rounds: usize, mut once: impl FnMut(Runtime, usize) -> Result<f6
     Ok([ours.context("no round succeeded")?, theirs.context("no round succeeded")?])
 }
 
-/// A container that sleeps, in the background; gone when dropped.
+/// A container that sleeps in the background; dropping it kills and removes it.
 pub struct Sleeper(String);
 
 impl Sleeper {
@@ -73,7 +73,7 @@ impl Sleeper {
         Ok(Self(id))
     }
 
-    /// Runs a further process in it and waits for its end.
+    /// Runs an exec in it and waits for the exit.
     pub fn exec(&self, exec_id: &str, command: &[&str]) -> Result<f64> {
         let fixed = ["task", "exec", "--exec-id", exec_id, &self.0];
         let words: Vec<String> = fixed.iter().chain(command).map(|word| (*word).to_owned()).collect();
@@ -83,7 +83,7 @@ impl Sleeper {
 
 impl Drop for Sleeper {
     fn drop(&mut self) {
-        // The machine ends with the benchmark; this is for those that follow in the same one.
+        // The machine is discarded after the benchmark; this is for later measurements in the same machine.
         for words in [&["task", "delete", "--force", &self.0][..], &["container", "delete", &self.0]] {
             let _ = Command::new("ctr").args(words).output();
         }

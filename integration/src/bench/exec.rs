@@ -1,4 +1,4 @@
-//! `ctr task exec … true` in a running container, beside runc's.
+//! `ctr task exec … true` in a running container, compared with runc.
 
 use super::ctr::{Sleeper, in_turns};
 use super::report::Row;
@@ -9,7 +9,7 @@ use anyhow::Result;
 /// Rounds; the first is dropped.
 const ROUNDS: usize = 8;
 
-/// The row.
+/// Measures; returns the row.
 pub fn measure() -> Result<Vec<Row>> {
     let (casemate, runc) = (Sleeper::start(Runtime::Casemate, BUSYBOX)?, Sleeper::start(Runtime::Runc, BUSYBOX)?);
     let [ours, theirs] = in_turns(ROUNDS, |runtime, round| {
@@ -17,6 +17,8 @@ pub fn measure() -> Result<Vec<Row>> {
         sleeper.exec(&format!("exec-{round}"), &["true"])
     })?;
     Ok(vec![
-        Row::of("ctr task exec", ours, "s").beside("runc", theirs).target("≤ 1.0 × runc"),
+        Row::of("ctr task exec", ours, "s")
+            .compared_with("runc", theirs)
+            .target("≤ 1.0 × runc"),
     ])
 }

@@ -1,4 +1,4 @@
-//! Memory that a running container costs the host besides what the container itself uses.
+//! Host memory that a running container costs besides what the container itself uses.
 
 use super::ctr::Sleeper;
 use super::guest::memory;
@@ -16,16 +16,16 @@ pub fn measure() -> Result<Vec<Row>> {
     let _runc = Sleeper::start(Runtime::Runc, BUSYBOX)?;
     let shim = of("containerd-shim-casemate-v2")?.1;
     let (guest, vmm) = of("casemate-vmm")?;
-    let peer = of("containerd-shim-runc-v2")?.1;
+    let runc = of("containerd-shim-runc-v2")?.1;
     Ok(vec![
-        Row::of("shim", shim, "MiB").beside("runc's shim", peer),
+        Row::of("shim", shim, "MiB").compared_with("runc's shim", runc),
         Row::of("VMM", vmm, "MiB"),
-        Row::of("shim and VMM", shim + vmm, "MiB").beside("runc's shim", peer),
+        Row::of("shim and VMM", shim + vmm, "MiB").compared_with("runc's shim", runc),
         Row::of("guest memory touched", guest, "MiB"),
     ])
 }
 
-/// MiB of guest memory and of the rest, of the process whose program is called `name`.
+/// MiB of guest memory and of all other memory of the process `name`.
 fn of(name: &str) -> Result<(f64, f64)> {
     let process = find(name).with_context(|| format!("no process {name} runs"))?;
     let smaps = std::fs::read_to_string(process.join("smaps")).context("cannot read smaps")?;

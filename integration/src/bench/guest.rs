@@ -1,4 +1,4 @@
-//! VMs for the boot benchmarks: started, timed until they speak, looked at, killed.
+//! VMs for the boot benchmarks: started, timed until the guest prints a marker, measured, killed.
 
 use super::tools;
 use crate::lab::vm::listen_seqpacket;
@@ -20,31 +20,31 @@ use std::time::{Duration, Instant};
 const VMM: &str = "/usr/local/bin/casemate-vmm";
 const KVM_COUNTERS: &str = "/sys/kernel/debug/kvm";
 const MEMORY_MIB: u32 = 128;
-/// The VMM's user and group: some other than root's, as the shim gives it.
+/// User and group of the VMM: unprivileged, as under the shim.
 const VMM_ID: u32 = 200_000;
 const SCRATCH_BYTES: u64 = 64 << 20;
-/// A guest that is silent for this long hangs: on a busy host a boot takes some seconds.
-const SPEAKS: Duration = Duration::from_secs(30);
-/// A mapping of at least this size is guest memory; glibc's reservations for threads have 64 MiB.
+/// A guest that prints nothing for this long hangs: on a busy host a boot takes some seconds.
+const MARKER_DEADLINE: Duration = Duration::from_secs(30);
+/// A mapping of at least this size is guest memory; glibc reserves 64 MiB for a thread's arena.
 const GUEST_MEMORY_KIB: u64 = 96 * 1024;
-/// Exits by kind, as KVM calls its counters (arch/x86/kvm/x86.c, `kvm_vcpu_stats_desc`).
+/// Exits by kind, under the names of KVM's counters (arch/x86/kvm/x86.c, `kvm_vcpu_stats_desc`).
 const COUNTERS: [&str; 4] = ["exits", "io_exits", "mmio_exits", "halt_exits"];
 
-/// Devices of `casemate-vmm` that may be there or not.
+/// The optional devices of `casemate-vmm`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Devices {
-    /// The disk of layers, empty.
+    /// The layer disk, without layers.
     pub layers: bool,
     /// The scratch disk.
     pub scratch: bool,
     /// vsock.
     pub vsock: bool,
-    /// Entropy.
+    /// The entropy device.
     pub rng: bool,
 }
 
 impl Devices {
-    /// All that a sandbox has.
+    /// All devices of a sandbox.
     pub const FULL: Self = Self {
         layers: true,
         scratch: true,
@@ -53,16 +53,16 @@ impl Devices {
     };
 }
 
-/// Who runs the guest.
+/// The VMM that runs the guest.
 #[derive(Clone, Copy, Debug)]
 pub enum Vmm {
-    /// Ours.
+    /// `casemate-vmm` with these devices.
     Casemate(Devices),
     /// `qemu-system-x86_64 -machine microvm`.
     Qemu,
 }
 
-/// What the guest is made of.
+/// What to boot.
 pub struct Guest<'a> {
     /// ELF kernel.
     pub kernel: &'a Path,
@@ -77,7 +77,7 @@ pub struct Guest<'a> {
 }
 
 impl<'a> Guest<'a> {
-    /// With the memory of the comparisons.
+    /// A guest with the memory of the comparisons.
     pub fn small(kernel: &'a Path, initrd: &'a Path, cmdline: &'a str) -> Self {
         Self {
             kernel,
@@ -94,23 +94,23 @@ pub struct Started {
     child: Child,
     console: Option<PipeReader>,
     started: Instant,
-    /// Host side of vsock, where there is one.
+    /// Path of the host's vsock socket; it exists only if the VM has vsock.
     pub vsock: PathBuf,
     _dir: tempfile::TempDir,
 }
 
-/// What one boot cost.
+/// Measurements of one boot.
 #[derive(Clone, Debug, Default)]
 pub struct Sample {
-    /// From exec to the guest's word.
+    /// From exec until the guest's marker.
     pub seconds: f64,
-    /// By KVM's names.
+    /// KVM's counters by name.
     pub counters: BTreeMap<String, u64>,
-    /// Memory besides the guest's, proportional share, in MiB.
+    /// Memory besides the guest's, proportional set size, in MiB.
     pub memory_mib: f64,
     /// Guest memory touched, in MiB.
     pub touched_mib: f64,
-    /// Of the VMM.
+    /// Threads of the VMM.
     pub threads: usize,
 }
 
@@ -139,14 +139,14 @@ impl Started {
         })
     }
 
-    /// When it was started.
+    /// When its VMM was started.
     pub fn started(&self) -> Instant {
         self.started
     }
 
     /// Waits until the guest's console shows `word`, then stops the VMM and measures it.
     pub fn until(mut self, word: &str) -> Result<Sample> {
-        let mut console = self.console.take().context("the console was read before")?;
+        let mut console = self.console.take().context("the console has already been read")?;
         let (speak, heard) = mpsc::channel();
         let wanted = word.to_owned();
         let pid = Pid::from_raw(self.child.id() as i32);
@@ -156,7 +156,7 @@ impl Started {
                 said.extend_from_slice(&bytes[..n]);
                 if String::from_utf8_lossy(&said).contains(&wanted) {
                     let now = Instant::now();
-                    // At once: what the guest does after its word is not to be counted.
+                    // Stop at once: what the guest does after the marker must not be counted.
                     let _ = kill(pid, Signal::SIGSTOP);
                     let _ = speak.send(Ok(now));
                     return;
@@ -164,13 +164,13 @@ impl Started {
             }
             let _ = speak.send(Err(String::from_utf8_lossy(&said).into_owned()));
         });
-        match heard.recv_timeout(SPEAKS) {
+        match heard.recv_timeout(MARKER_DEADLINE) {
             Ok(Ok(now)) => self.look((now - self.started).as_secs_f64()),
             Ok(Err(said)) => {
                 let status = self.child.wait().context("cannot wait for the VMM")?;
-                bail!("the VMM ended with {status} before the guest said {word:?}; it said: {said:?}")
+                bail!("the VMM exited with {status} before the guest printed {word:?}; it printed: {said:?}")
             }
-            Err(_) => bail!("hung: the guest did not say {word:?} within {SPEAKS:?}"),
+            Err(_) => bail!("hung: the guest did not print {word:?} within {MARKER_DEADLINE:?}"),
         }
     }
 
@@ -195,7 +195,7 @@ impl Drop for Started {
     }
 }
 
-/// KVM's counters of the VM that one of `tasks` made: its directory is named by the thread and a descriptor.
+/// KVM's counters of the VM that a thread in `tasks` created: its debugfs directory is named after the thread and a descriptor.
 fn counters(tasks: &[String]) -> Result<BTreeMap<String, u64>> {
     let vms = names(Path::new(KVM_COUNTERS))?;
     let vm = vms
@@ -204,11 +204,11 @@ fn counters(tasks: &[String]) -> Result<BTreeMap<String, u64>> {
             name.split_once('-')
                 .is_some_and(|(thread, _)| tasks.iter().any(|task| task == thread))
         })
-        .context("KVM counts nothing for this process")?;
+        .context("KVM has no counters for this process")?;
     let read = |name: &str| -> Result<(String, u64)> {
         let text =
             std::fs::read_to_string(Path::new(KVM_COUNTERS).join(vm).join(name)).with_context(|| format!("KVM has no counter {name}"))?;
-        Ok((name.to_owned(), text.trim().parse().context("a counter is no number")?))
+        Ok((name.to_owned(), text.trim().parse().context("a counter is not a number")?))
     };
     COUNTERS.into_iter().map(read).collect()
 }
@@ -220,7 +220,7 @@ fn names(dir: &Path) -> Result<Vec<String>> {
         .collect())
 }
 
-/// KiB of guest memory and of everything else, by proportional share (Documentation/filesystems/proc.rst, smaps).
+/// KiB of guest memory and of everything else, as proportional set size (Documentation/filesystems/proc.rst, smaps).
 pub fn memory(smaps: &str) -> (u64, u64) {
     let (mut size, mut guest, mut rest) = (0, 0, 0);
     for line in smaps.lines() {
@@ -238,7 +238,7 @@ pub fn memory(smaps: &str) -> (u64, u64) {
     (guest, rest)
 }
 
-/// `casemate-vmm`, and the descriptors that it is to inherit.
+/// `casemate-vmm`, and the descriptors that it inherits.
 fn casemate(devices: Devices, guest: &Guest<'_>, console: &OwnedFd, dir: &Path, vsock: &Path) -> Result<(Command, Vec<OwnedFd>)> {
     let mut files = Vec::new();
     let mut inherit = |file: OwnedFd| -> Result<i32> {
@@ -286,8 +286,8 @@ fn casemate(devices: Devices, guest: &Guest<'_>, console: &OwnedFd, dir: &Path, 
     Ok((command, files))
 }
 
-/// The leanest way to boot an ELF kernel that QEMU has: no device but the serial port, qboot instead of SeaBIOS.
-/// With ACPI on, a kernel entered by PVH stops before its console is there.
+/// The leanest configuration with which QEMU boots an ELF kernel: no device but the serial port, and qboot instead of SeaBIOS.
+/// With ACPI on, a kernel entered by PVH stops before its console works.
 fn qemu(guest: &Guest<'_>, console: OwnedFd) -> Command {
     let mut q = tools::command("qemu-system-x86_64");
     q.args([
@@ -326,7 +326,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn guest_memory_is_told_from_the_rest() {
+    fn guest_memory_is_separated_from_other_memory() {
         let smaps = "55d0-55d1 r-xp 0 00:00 0 /vmm\nSize:  2000 kB\nPss:  500 kB\nPss_Dirty: 1 kB\n\
                      7f00-7f01 rw-p 0 00:00 0\nSize: 131072 kB\nPss: 36000 kB\n\
                      7f02-7f03 ---p 0 00:00 0\nSize: 65404 kB\nPss: 12 kB\n";

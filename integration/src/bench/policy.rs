@@ -1,5 +1,5 @@
-//! Decisions of the policy engine by size of the policy, beside the straightforward use of the same interpreter; the medians of the
-//! reference enforcer, from another machine, stand in the details. Processor time, in one process, nothing around it.
+//! Decisions of the policy engine by size of the policy, compared with the naive use of the same interpreter. hcsshim's medians,
+//! measured on another machine, are details of the rows. Processor time in one process, without a VM.
 
 use super::report::Row;
 use anyhow::{Context, Result};
@@ -7,12 +7,12 @@ use serde::Deserialize;
 use std::path::Path;
 use std::process::Command;
 
-/// What stands beside our figures.
-const PEER: &str = "naive regorus";
-/// From this many containers on, loading is to be faster by the factor that is asked of it.
+/// Name of the comparison in the rows.
+const BASELINE: &str = "naive regorus";
+/// From this number of containers on, loading has a target.
 const LARGE: usize = 1000;
 
-/// What the measuring program leaves.
+/// What the measuring program writes.
 #[derive(Deserialize)]
 struct Figures {
     rows: Vec<Policy>,
@@ -41,7 +41,7 @@ struct Cell {
     ms: f64,
     p90_ms: f64,
     naive_ms: f64,
-    reference_ms: Option<f64>,
+    hcsshim_ms: Option<f64>,
 }
 
 #[derive(Deserialize)]
@@ -51,7 +51,7 @@ struct Growth {
     after_kib: f64,
 }
 
-/// All rows. The measuring program is an example of the engine, since what it compares with is in no product.
+/// Measures; returns all rows. The measuring program is an example of `policy-conformance`, because no product contains the naive engine.
 pub fn measure(_: &Path) -> Result<Vec<Row>> {
     let dir = tempfile::tempdir().context("cannot create a directory for the figures")?;
     let file = dir.path().join("figures.json");
@@ -62,8 +62,8 @@ pub fn measure(_: &Path) -> Result<Vec<Row>> {
         .status()
         .context("cannot start cargo")?;
     anyhow::ensure!(status.success(), "the measuring program failed: {status}");
-    let text = std::fs::read(&file).context("it left no figures")?;
-    Ok(rows(&serde_json::from_slice(&text).context("its figures are damaged")?))
+    let text = std::fs::read(&file).context("it wrote no figures")?;
+    Ok(rows(&serde_json::from_slice(&text).context("its figures are not valid JSON")?))
 }
 
 fn rows(figures: &Figures) -> Vec<Row> {
@@ -89,10 +89,10 @@ fn rows(figures: &Figures) -> Vec<Row> {
 
 fn decision(policy: &Policy, cell: &Cell) -> Row {
     let row = Row::of(&format!("{}: {}", name(policy), cell.name), cell.ms, "ms")
-        .beside(PEER, cell.naive_ms)
+        .compared_with(BASELINE, cell.naive_ms)
         .detail("p90_ms", cell.p90_ms);
-    let row = match cell.reference_ms {
-        Some(median) => row.detail("reference_ms", median),
+    let row = match cell.hcsshim_ms {
+        Some(median) => row.detail("hcsshim_ms", median),
         None => row,
     };
     match (cell.name.as_str(), policy.containers >= LARGE) {
@@ -113,17 +113,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_become_rows_beside_both_peers() {
+    fn figures_become_rows_with_the_naive_engine_and_hcsshim() {
         let figures = r#"{"rows": [{"shared": true, "containers": 1000, "policy_bytes": 2069000, "memory": {"kib": 900, "peak_kib": 9000},
-            "cells": [{"name": "load", "ms": 17.0, "p90_ms": 18.0, "naive_ms": 134.0, "reference_ms": 1022.0},
+            "cells": [{"name": "load", "ms": 17.0, "p90_ms": 18.0, "naive_ms": 134.0, "hcsshim_ms": 1022.0},
                       {"name": "get_properties", "ms": 0.01, "p90_ms": 0.01, "naive_ms": 59.0}]}],
             "growth": {"decisions": 100000, "before_kib": 5000, "after_kib": 5004}}"#;
         let rows = rows(&serde_json::from_str(figures).unwrap());
         let load = &rows[0];
         assert_eq!((load.name.as_str(), load.value), ("1000 shared: load", Some(17.0)));
         assert_eq!(load.peer.as_ref().map(|peer| peer.value), Some(134.0));
-        assert_eq!(load.details["reference_ms"], 1022.0);
-        assert!(!rows[1].details.contains_key("reference_ms"));
+        assert_eq!(load.details["hcsshim_ms"], 1022.0);
+        assert!(!rows[1].details.contains_key("hcsshim_ms"));
         let growth = rows.last().unwrap();
         assert_eq!((growth.value, growth.target.as_deref()), (Some(4.0), Some("0")));
     }

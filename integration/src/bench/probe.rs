@@ -1,28 +1,28 @@
-//! Guests that do nothing but say how far they have come: an `/init` of 200 bytes, and a kernel whose first instruction speaks.
+//! Minimal guests that print a marker: an `/init` of 200 bytes, and a kernel that prints with its first instruction.
 
 use anyhow::{Context, Result};
 use guest_image::initramfs::Builder;
 
 /// What the `/init` writes to its console.
-pub const INIT_SAYS: &str = "/init";
+pub const INIT_MARKER: &str = "/init";
 /// What a kernel made by [`first_instruction`] writes to the serial port.
-pub const KERNEL_SAYS: &str = "V";
-/// Length of the initramfs: that of the peers' measurements.
+pub const KERNEL_MARKER: &str = "V";
+/// Length of the initramfs in comparisons.
 const INITRAMFS_BYTES: usize = 16 * 1024;
 
-/// write(1, message, 6), then pause() for ever: x86-64 Linux.
+/// write(1, message, 6), then pause() forever: x86-64 Linux.
 #[rustfmt::skip]
 const INIT_CODE: [u8; 33] = [
     0xb8, 1, 0, 0, 0,               // mov eax, 1 (write)
     0xbf, 1, 0, 0, 0,               // mov edi, 1
-    0x48, 0x8d, 0x35, 16, 0, 0, 0,  // lea rsi, [rip + 16]: behind the code
+    0x48, 0x8d, 0x35, 16, 0, 0, 0,  // lea rsi, [rip + 16]: the message after the code
     0xba, 6, 0, 0, 0,               // mov edx, 6
     0x0f, 0x05,                     // syscall
     0xb8, 34, 0, 0, 0,              // mov eax, 34 (pause)
     0x0f, 0x05,                     // syscall
-    0xeb, 0xf7,                     // jmp to the pause
+    0xeb, 0xf7,                     // jump back to the pause
 ];
-/// Writes a line to COM1 and halts; the same bytes in 64-bit and in 32-bit mode. A line: the VMM keeps what is none.
+/// Writes a line to COM1 and halts; the same bytes work in 64-bit and in 32-bit mode. A whole line, because the VMM buffers partial ones.
 #[rustfmt::skip]
 const KERNEL_CODE: [u8; 13] = [
     0x66, 0xba, 0xf8, 0x03,  // mov dx, 0x3f8
@@ -36,7 +36,7 @@ const KERNEL_CODE: [u8; 13] = [
 const LOAD_ADDRESS: u64 = 0x40_0000;
 const HEADERS_BYTES: u64 = 64 + 56;
 
-/// The initramfs with the `/init` that speaks; 16 KiB, or with a file of `ballast` bytes besides.
+/// The initramfs with the `/init` that prints a marker; padded to 16 KiB, or with a file of `ballast` bytes.
 pub fn initramfs(ballast: usize) -> Result<Vec<u8>> {
     let mut archive = Builder::of_program(&init(), &vec![0x5a; ballast])?.into_bytes();
     let length = archive.len().max(INITRAMFS_BYTES);
@@ -46,7 +46,7 @@ pub fn initramfs(ballast: usize) -> Result<Vec<u8>> {
 
 /// A static ELF executable (ELF-64 object file format: header, one program header, code).
 fn init() -> Vec<u8> {
-    let code = [&INIT_CODE[..], INIT_SAYS.as_bytes(), b"\n"].concat();
+    let code = [&INIT_CODE[..], INIT_MARKER.as_bytes(), b"\n"].concat();
     let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
     // ET_EXEC, EM_X86_64, version 1.
     elf.extend_from_slice(&[2, 0, 62, 0, 1, 0, 0, 0]);
@@ -65,11 +65,11 @@ fn init() -> Vec<u8> {
     elf
 }
 
-/// A copy of an ELF kernel that speaks with its first instruction and halts: all the work of loading it, none of its own.
+/// A copy of an ELF kernel that prints with its first instruction and halts: it costs as much to load, and nothing to run.
 pub fn first_instruction(vmlinux: &[u8]) -> Result<Vec<u8>> {
     let number = |at: usize, length: usize| -> Result<u64> {
         let mut bytes = [0; 8];
-        bytes[..length].copy_from_slice(vmlinux.get(at..at + length).context("the kernel is cut off")?);
+        bytes[..length].copy_from_slice(vmlinux.get(at..at + length).context("the kernel file is truncated")?);
         Ok(u64::from_le_bytes(bytes))
     };
     let (entry, table, count) = (number(24, 8)?, number(32, 8)? as usize, number(56, 2)? as usize);
@@ -80,12 +80,12 @@ pub fn first_instruction(vmlinux: &[u8]) -> Result<Vec<u8>> {
             let mut kernel = vmlinux.to_vec();
             kernel
                 .get_mut(at..at + KERNEL_CODE.len())
-                .context("the kernel ends at its entry point")?
+                .context("the kernel is truncated at its entry point")?
                 .copy_from_slice(&KERNEL_CODE);
             return Ok(kernel);
         }
     }
-    anyhow::bail!("the kernel's entry point {entry:#x} lies in none of its segments")
+    anyhow::bail!("no segment of the kernel contains its entry point {entry:#x}")
 }
 
 #[cfg(test)]
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_init_speaks_on_this_kernel_too() {
+    fn the_init_prints_on_this_kernel_too() {
         use std::io::Read;
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();

@@ -1,38 +1,38 @@
-//! What was measured: rows for people on the terminal, the same fields for programs in `bench.json`.
+//! The results: a table for the terminal, and the same fields in `bench.json`.
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// Version of the form of `bench.json`.
+/// Format version of `bench.json`.
 const VERSION: u32 = 1;
 const NAME_COLUMNS: usize = 34;
 
-/// One thing measured, with its peer beside it.
+/// One measurement and the one it is compared with.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    /// Which benchmark it belongs to.
+    /// Title of its benchmark.
     pub benchmark: String,
     /// What was measured.
     pub name: String,
-    /// Ours; absent where the benchmark failed.
+    /// Casemate's value; absent if the benchmark failed.
     pub value: Option<f64>,
-    /// Of both values.
+    /// Unit of both values.
     pub unit: String,
-    /// What stands beside it.
+    /// The program it is compared with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<Peer>,
-    /// Ours divided by the peer's.
+    /// Casemate's value divided by the other program's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ratio: Option<f64>,
-    /// The same, where the peer is QEMU.
+    /// The same ratio under its own name if that program is QEMU.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ratio_to_qemu: Option<f64>,
-    /// What we aim at.
+    /// The target.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
-    /// Further figures of the same run.
+    /// Further values of the same run.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub details: BTreeMap<String, f64>,
     /// Why there is no value.
@@ -40,17 +40,17 @@ pub struct Row {
     pub error: Option<String>,
 }
 
-/// The peer's figure from the same run.
+/// The value of another program in the same run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Peer {
-    /// Its name.
+    /// Name of the program.
     pub name: String,
     /// Its value.
     pub value: f64,
 }
 
 impl Row {
-    /// A figure.
+    /// A row with a value.
     pub fn of(name: &str, value: f64, unit: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -60,7 +60,7 @@ impl Row {
         }
     }
 
-    /// A benchmark that gave none.
+    /// A row of a benchmark that failed.
     pub fn failed(name: &str, error: &anyhow::Error) -> Self {
         Self {
             name: name.to_owned(),
@@ -69,8 +69,8 @@ impl Row {
         }
     }
 
-    /// With its peer's figure.
-    pub fn beside(mut self, name: &str, value: f64) -> Self {
+    /// Adds the other program's value.
+    pub fn compared_with(mut self, name: &str, value: f64) -> Self {
         self.ratio = self.value.filter(|_| value > 0.0).map(|ours| ours / value);
         self.ratio_to_qemu = self.ratio.filter(|_| name.starts_with("qemu"));
         self.peer = Some(Peer {
@@ -80,13 +80,13 @@ impl Row {
         self
     }
 
-    /// With what we aim at.
+    /// Adds the target.
     pub fn target(mut self, text: &str) -> Self {
         self.target = Some(text.to_owned());
         self
     }
 
-    /// With a further figure.
+    /// Adds a further value.
     pub fn detail(mut self, name: &str, value: f64) -> Self {
         self.details.insert(name.to_owned(), value);
         self
@@ -99,15 +99,15 @@ pub struct Report {
     version: u32,
     /// Day of the run, UTC.
     date: String,
-    /// Where it ran.
+    /// The machine on which it ran.
     machine: String,
-    /// Seconds that all of it took, on the wall.
+    /// Wall time in seconds.
     seconds: f64,
     rows: Vec<Row>,
 }
 
 impl Report {
-    /// Of `rows`, measured on `machine`.
+    /// A run with `rows`, measured on `machine`.
     pub fn new(machine: String, seconds: f64, rows: Vec<Row>) -> Result<Self> {
         let date = crate::testbed::host::run(std::process::Command::new("date").args(["-u", "+%Y-%m-%d"]))?;
         Ok(Self {
@@ -119,14 +119,14 @@ impl Report {
         })
     }
 
-    /// As `bench.json`.
+    /// The text of `bench.json`.
     pub fn to_json(&self) -> Result<Vec<u8>> {
         let mut text = serde_json::to_vec_pretty(self).context("cannot write JSON")?;
         text.push(b'\n');
         Ok(text)
     }
 
-    /// As a table.
+    /// The table.
     pub fn table(&self) -> String {
         let mut text = format!("\n{}, {}, {:.0} s\n", self.date, self.machine, self.seconds);
         let mut benchmark = "";
@@ -179,7 +179,7 @@ fn figure(value: f64) -> String {
     }
 }
 
-/// The middle one; of an even number the mean of the two in the middle. `None` of nothing.
+/// The median; of an even number of values the mean of the two in the middle. `None` if there are none.
 pub fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -196,28 +196,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ratios_are_ours_by_theirs() {
-        let row = Row::of("casemate-vmm-bare", 0.15, "s").beside("qemu-microvm", 0.3);
+    fn a_ratio_is_casemate_by_the_other_program() {
+        let row = Row::of("casemate-vmm-bare", 0.15, "s").compared_with("qemu-microvm", 0.3);
         assert_eq!((row.ratio, row.ratio_to_qemu), (Some(0.5), Some(0.5)));
-        let row = Row::of("ctr run", 3.0, "s").beside("runc", 2.0);
+        let row = Row::of("ctr run", 3.0, "s").compared_with("runc", 2.0);
         assert_eq!((row.ratio, row.ratio_to_qemu), (Some(1.5), None));
-        assert_eq!(Row::of("x", 3.0, "s").beside("runc", 0.0).ratio, None);
+        assert_eq!(Row::of("x", 3.0, "s").compared_with("runc", 0.0).ratio, None);
     }
 
     #[test]
-    fn the_middle() {
+    fn the_median() {
         assert_eq!(median(&[]), None);
         assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), Some(2.5));
     }
 
     #[test]
-    fn a_failure_is_a_row_that_says_so() {
+    fn a_failure_is_a_row_with_its_reason() {
         let text = line(&Row::failed("boot", &anyhow::anyhow!("no sign of life")));
         assert!(text.contains("boot") && text.contains("no sign of life"), "{text}");
         let text = line(
             &Row::of("boot", 0.1234, "s")
-                .beside("qemu", 0.25)
+                .compared_with("qemu", 0.25)
                 .target("≤ 0.46")
                 .detail("exits", 784.0),
         );

@@ -1,4 +1,4 @@
-//! `ctr run --rm … true` beside runc's, and where our part of it goes.
+//! `ctr run --rm … true`, compared with runc, and the time of each phase.
 
 use super::ctr::{ctr, in_turns, run_words, timed};
 use super::report::{Row, median};
@@ -11,16 +11,16 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Rounds; the first is dropped: it converts the layers, as any first use of an image does.
+/// Rounds. The first is dropped: it converts the layers, as the first use of any image does.
 const ROUNDS: usize = 5;
 const PHASE_ROUNDS: usize = 3;
-/// containerd's log while it runs with `--log-level debug`, in which its shims say what they have reached.
+/// containerd's log while it runs with `--log-level debug`, where its shims log the phases they reach.
 const LOG: &str = "/run/containerd-debug.log";
 const ANSWERS: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(100);
-/// Word of the shim's line (`shim/src/phase.rs`).
+/// First word of the shim's log line (`shim/src/timeline.rs`).
 const REACHED: &str = "reached ";
-/// What the shim reaches, in order, and what the time until then was spent on. Layers are found while the VM boots.
+/// The phases that the shim reaches, in order, each with a name for the time until then. Layers are prepared while the VM boots.
 const PHASES: [(&str, &str); 9] = [
     ("serving", "containerd and shim start"),
     ("create", "containerd asks for the container"),
@@ -30,16 +30,16 @@ const PHASES: [(&str, &str); 9] = [
     ("rootfs", "agent: layers and overlay"),
     ("created", "container: created"),
     ("started", "container: started"),
-    ("exited", "container: its life"),
+    ("exited", "container: start to exit"),
 ];
 
-/// All rows.
+/// Measures; returns all rows.
 pub fn measure() -> Result<Vec<Row>> {
     let [ours, theirs] = in_turns(ROUNDS, |runtime, round| {
         let id = format!("run-{round}");
         Ok(timed(&mut ctr(&run_words(runtime, &["--rm"], BUSYBOX, &id, &["true"])))?.0)
     })?;
-    let total = Row::of("ctr run", ours, "s").beside("runc", theirs).target("≤ 1.2 × runc");
+    let total = Row::of("ctr run", ours, "s").compared_with("runc", theirs).target("≤ 1.2 × runc");
     let mut rows = vec![total];
     match phases() {
         Ok(phases) => rows.extend(phases),
@@ -62,7 +62,7 @@ fn phases() -> Result<Vec<Row>> {
         for (n, (name, _)) in PHASES.iter().enumerate() {
             let at = *reached
                 .get(*name)
-                .with_context(|| format!("the shim's log does not say when it reached {name:?}"))?;
+                .with_context(|| format!("the shim's log has no time for {name:?}"))?;
             spans.entry(n).or_default().push(at - before);
             before = at;
         }
@@ -74,14 +74,14 @@ fn phases() -> Result<Vec<Row>> {
     let names = PHASES
         .iter()
         .map(|(_, what)| *what)
-        .chain(["the end: power off, clean up", "layers found (beside the boot)"]);
+        .chain(["exit: power off, clean up", "layers found (in parallel with the boot)"]);
     Ok(names
         .zip(spans.values())
         .filter_map(|(name, seconds)| Some(Row::of(name, median(seconds)?, "s")))
         .collect())
 }
 
-/// When each point was last reached after `begun`, by the wall clock.
+/// When each phase was last reached after `begun`, by wall time.
 fn reached(log: &str, begun: f64) -> BTreeMap<String, f64> {
     let lines = log.lines().filter_map(|line| line.split_once(REACHED));
     let points = lines.filter_map(|(_, rest)| {
@@ -99,11 +99,11 @@ fn restart_containerd() -> Result<()> {
     timed(Command::new("kill").arg(&pid))?;
     let end = Instant::now() + ANSWERS;
     while std::path::Path::new("/proc").join(&pid).exists() {
-        ensure!(Instant::now() < end, "containerd does not end");
+        ensure!(Instant::now() < end, "containerd does not exit");
         sleep(POLL);
     }
     let log = File::create(LOG).context("cannot create containerd's log")?;
-    // It outlives this program with the machine.
+    // containerd outlives this program and stops with the machine.
     drop(
         Command::new("containerd")
             .args(["--log-level", "debug"])
@@ -114,7 +114,7 @@ fn restart_containerd() -> Result<()> {
             .context("cannot start containerd")?,
     );
     while timed(Command::new("ctr").arg("version")).is_err() {
-        ensure!(Instant::now() < end, "containerd does not come back");
+        ensure!(Instant::now() < end, "containerd does not answer after its restart");
         sleep(POLL);
     }
     Ok(())
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn points_are_found_in_containerds_log() {
+    fn phases_are_found_in_containerds_log() {
         let log = "time=\"…\" level=debug msg=\"reached serving 10.5\" runtime=casemate\nlevel=info msg=\"other\"\n\
                    level=debug msg=\"reached create 11.25\" runtime=casemate\nlevel=debug msg=\"reached create 4.0\" runtime=casemate\n";
         let points = reached(log, 10.0);

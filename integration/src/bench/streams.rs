@@ -1,4 +1,4 @@
-//! Bytes through a container's stdout and stdin, beside runc's; the start of the container is not in the figures.
+//! Throughput of a container's stdout and stdin, compared with runc, without the start of the container.
 
 use super::ctr::{BOTH, ctr, run_words};
 use super::report::Row;
@@ -13,7 +13,7 @@ const MIB: usize = 32;
 const BYTES: usize = MIB << 20;
 const CHUNK: usize = 64 * 1024;
 
-/// Both rows; one that fails does not take the other along.
+/// Measures; returns both rows. A failure of one does not affect the other.
 pub fn measure() -> Result<Vec<Row>> {
     let row = |name: &str, once: fn(Runtime) -> Result<f64>| {
         let rates = BOTH.map(|runtime| {
@@ -22,7 +22,7 @@ pub fn measure() -> Result<Vec<Row>> {
             rate
         });
         match rates {
-            [Ok(ours), Ok(theirs)] => Row::of(name, ours, "MiB/s").beside("runc", theirs),
+            [Ok(ours), Ok(theirs)] => Row::of(name, ours, "MiB/s").compared_with("runc", theirs),
             [Err(error), _] | [_, Err(error)] => Row::failed(name, &error),
         }
     };
@@ -46,9 +46,9 @@ fn stdout(runtime: Runtime) -> Result<f64> {
     Ok(MIB as f64 / seconds)
 }
 
-/// MiB/s from the first byte sent to the reader's word that it has the last.
+/// MiB/s from the first byte sent until the reader confirms the last.
 fn stdin(runtime: Runtime) -> Result<f64> {
-    // It takes one byte, and only then says that it reads: the start is not in the figure. What it keeps is counted later.
+    // The container consumes one byte before it prints `go`, so its start is not measured. The byte count is checked afterwards.
     let script = "dd bs=1 count=1 of=/dev/null 2>/dev/null; echo go; cat >/dev/shm/in; echo in; stat -c %s /dev/shm/in";
     let mut child = Running::start(runtime, "stdin", script)?;
     let mut input = child.0.stdin.take().context("no standard input")?;
@@ -60,7 +60,7 @@ fn stdin(runtime: Runtime) -> Result<f64> {
     for _ in 0..BYTES / CHUNK {
         input.write_all(&chunk).context("cannot write")?;
     }
-    // ctr closes the container's input when its own has ended.
+    // ctr closes the container's stdin when its own reaches end of file.
     drop(input);
     says(&mut output, "in")?;
     let seconds = started.elapsed().as_secs_f64();
@@ -72,7 +72,7 @@ fn stdin(runtime: Runtime) -> Result<f64> {
 fn says(output: &mut impl BufRead, wanted: &str) -> Result<()> {
     let mut line = String::new();
     output.read_line(&mut line).context("cannot read")?;
-    ensure!(line.trim() == wanted, "the container said {:?} and not {wanted:?}", line.trim());
+    ensure!(line.trim() == wanted, "the container printed {:?}, not {wanted:?}", line.trim());
     Ok(())
 }
 
@@ -90,7 +90,7 @@ impl Running {
 
     fn end(mut self) -> Result<()> {
         let status = self.0.wait().context("cannot wait for ctr")?;
-        ensure!(status.success(), "ctr ended with {status}");
+        ensure!(status.success(), "ctr exited with {status}");
         Ok(())
     }
 }

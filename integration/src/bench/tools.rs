@@ -1,4 +1,4 @@
-//! The peers' programs in L1: taken from this host with their libraries, so that L1's disk stays as small as the stories need it.
+//! Programs that benchmarks compare with, copied to L1 from this host with their libraries, so that L1's disk stays small.
 
 use crate::testbed::host;
 use anyhow::{Context, Result, bail};
@@ -8,15 +8,15 @@ use std::process::Command;
 
 /// Programs that L1 does not have.
 const PROGRAMS: [&str; 2] = ["qemu-system-x86_64", "veritysetup"];
-/// What QEMU's microvm loads besides: the quick firmware, by Debian's package of QEMU.
+/// QEMU's microvm also loads the qboot firmware, from Debian's QEMU package.
 const FIRMWARE: &str = "/usr/share/qemu/qboot.rom";
 const LOADER: &str = "ld-linux-x86-64.so.2";
 const BIN: &str = "/job/tools/bin";
 const LIB: &str = "/job/tools/lib";
-/// QEMU's directory of firmware in L1.
+/// QEMU's firmware directory in L1.
 pub const DATA: &str = "/job/tools/data";
 
-/// Every file of the bundle on this host, and its path in L1.
+/// Every file of the bundle: its path on this host, and its path in L1.
 pub fn bundle() -> Result<Vec<(PathBuf, String)>> {
     let mut files = BTreeMap::new();
     for name in PROGRAMS {
@@ -39,7 +39,7 @@ pub fn bundle() -> Result<Vec<(PathBuf, String)>> {
         .collect())
 }
 
-/// What a program is linked to, the loader included.
+/// The libraries that a program is linked to, including the loader.
 fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
     let text = host::run(Command::new("ldd").arg(program))?;
     let found: Vec<_> = text
@@ -53,7 +53,7 @@ fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// In L1: one of the bundle's programs, run by the loader and on the libraries that it was built with.
+/// In L1: one of the bundled programs, run by the bundled loader with the bundled libraries.
 pub fn command(name: &str) -> Command {
     let mut command = Command::new(format!("{LIB}/{LOADER}"));
     command.args(["--library-path", LIB, &format!("{BIN}/{name}")]);

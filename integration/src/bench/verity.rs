@@ -1,4 +1,4 @@
-//! Reading a file of an image with every block's hash checked: in a container, beside the same file on the same layer image
+//! Reading a file of an image with every block's hash checked: in a container, compared with the same file on the same layer image
 //! through a loop device and dm-verity on L1 itself.
 
 use super::ctr::{ctr, run_words, timed};
@@ -17,15 +17,15 @@ use std::time::Instant;
 const MIB: usize = 32;
 const REFERENCE: &str = "docker.io/casemate/bench:1";
 const FILE: &str = "bench-data";
-/// The image's layout in the job, and the layer's tar in it, uncompressed.
+/// Path of the OCI layout in the job; its layer tar is uncompressed.
 pub const IMAGE_IN_JOB: &str = "job/bench-image.tar";
-/// On the file system on which a sandbox's layers lie.
+/// On the file system that also holds a sandbox's layers.
 const WORK: &str = "/var/lib/casemate/bench-verity";
 const MAPPED: &str = "bench-verity";
-/// Counts changes of the image's recipe.
+/// Increased when the recipe of the image changes.
 const RECIPE: &str = "1";
 
-/// On the host: an image of busybox and one large file, from the cache or built.
+/// On the host: an image with busybox and one large file, from the cache or built.
 pub fn image() -> Result<PathBuf> {
     let dir = host::cache_dir("images")?;
     let path = dir.join(format!("bench-{}.tar", cache::key(&[RECIPE.as_bytes(), &MIB.to_le_bytes()])));
@@ -49,7 +49,7 @@ pub fn image() -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The program, out of the stories' image.
+/// The busybox binary from the stories' image.
 fn busybox() -> Result<Vec<u8>> {
     let dir = tempfile::tempdir().context("cannot create a directory")?;
     let images = images::obtain()?.files;
@@ -74,7 +74,7 @@ fn busybox() -> Result<Vec<u8>> {
     std::fs::read(dir.path().join("bin/busybox")).context("cannot read busybox")
 }
 
-/// Bytes that no block repeats (xorshift64; Marsaglia 2003).
+/// Bytes in which no block repeats (xorshift64; Marsaglia 2003).
 fn noise() -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let words = std::iter::repeat_with(|| {
@@ -86,28 +86,28 @@ fn noise() -> Vec<u8> {
     words.take((MIB << 20) / 8).flatten().collect()
 }
 
-/// In L1: the row.
+/// In L1: measures; returns the row.
 pub fn measure() -> Result<Vec<Row>> {
     timed(Command::new("ctr").args(["image", "import", &format!("/{IMAGE_IN_JOB}")]))?;
     let file = format!("/{FILE}");
     let words = |id: &str| {
-        // Without a third line of dd's: Debian's busybox has none.
+        // busybox's dd in Debian prints no throughput line, hence the two readings of /proc/uptime.
         let script = format!("/bin/busybox cat /proc/uptime; /bin/busybox dd if={file} of=/dev/null bs=1M; /bin/busybox cat /proc/uptime");
         let command = ["/bin/busybox", "sh", "-c", &script];
         run_words(Runtime::Casemate, &["--rm"], REFERENCE, id, &command)
     };
-    // The first run converts the layer, every run reads it for the first time in its guest.
+    // The first run converts the layer. Every run reads the file for the first time in its guest.
     timed(&mut ctr(&words("warm")))?;
     let ours = rate(&timed(&mut ctr(&words("cold")))?.1)?;
     println!("in a container: {ours:.1} MiB/s");
     let theirs = on_l1()?;
     println!("on L1: {theirs:.1} MiB/s");
     Ok(vec![
-        Row::of("cold read in a container", ours, "MiB/s").beside("loop + dm-verity on L1", theirs),
+        Row::of("cold read in a container", ours, "MiB/s").compared_with("loop + dm-verity on L1", theirs),
     ])
 }
 
-/// From two lines of /proc/uptime (proc(5): seconds since the boot, then idle ones), 10 ms apart at the closest.
+/// MiB/s between two readings of /proc/uptime (proc(5): seconds since boot, then idle seconds), whose resolution is 10 ms.
 fn rate(said: &[u8]) -> Result<f64> {
     let text = String::from_utf8_lossy(said);
     let moments: Vec<f64> = text
@@ -116,7 +116,7 @@ fn rate(said: &[u8]) -> Result<f64> {
         .collect();
     match moments[..] {
         [before, after] if after > before => Ok(MIB as f64 / (after - before)),
-        _ => bail!("the container did not say how long it took: {text}"),
+        _ => bail!("the container printed no two readings of /proc/uptime: {text}"),
     }
 }
 
@@ -139,7 +139,7 @@ fn on_l1() -> Result<f64> {
     let root = text
         .lines()
         .find_map(|line| line.strip_prefix("Root hash:"))
-        .with_context(|| format!("veritysetup named no root hash: {text}"))?
+        .with_context(|| format!("veritysetup printed no root hash: {text}"))?
         .trim();
     let mut open = tools::command("veritysetup");
     timed(open.args(["open", "layer.ext4", MAPPED, "hashes", root]).current_dir(work))?;
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_moments_make_a_rate() {
+    fn two_readings_give_a_rate() {
         assert_eq!(rate(b"1.50 1.20\n2.00 1.30\n").unwrap(), 64.0);
         assert!(rate(b"1.50 1.20\n").is_err());
         assert!(rate(b"1.50 1.20\n1.50 1.20\n").is_err());

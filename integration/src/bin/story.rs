@@ -1,4 +1,4 @@
-//! Inside L1: prepares the machine, runs one story and writes its report, or runs the demo or a benchmark.
+//! In L1: prepares the machine, runs one story and writes its report, or runs the demo or a benchmark.
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -7,7 +7,7 @@ use integration::{
     lab::{Ended, IMAGES, Lab, Runtime, Scope, watch::Watch},
     stories::{
         self,
-        report::{Outcome, Report, Skip},
+        report::{Outcome, Report},
         story::Story,
     },
     testbed::images,
@@ -18,7 +18,7 @@ use std::time::Instant;
 
 /// The harness fetches this directory.
 const OUT: &str = "/job/out";
-/// Converted layers and configuration of one story, which the next must not see.
+/// Converted layers and configuration of one story, which must not affect the next.
 const PRIVATE: &[&str] = &["/var/lib/casemate/layers", "/var/lib/casemate/scratch", "/etc/casemate/config.toml"];
 const GREETING: &str = "\
 PS1='casemate-l1# '
@@ -55,7 +55,7 @@ enum Arguments {
     },
     /// Run the demo
     Demo {
-        /// Must come back from inside
+        /// The container must print it
         #[arg(long)]
         nonce: String,
     },
@@ -86,7 +86,7 @@ fn prepare() -> Result<()> {
         let tar = Path::new(IMAGES).join(images::file_name(reference));
         Ended::of(&["ctr", "image", "import", tar.to_str().context("a path that is not UTF-8")?])?.exits_with(0)?;
         // Policies are made from the layout.
-        let file = std::fs::File::open(&tar).with_context(|| format!("{reference} is not here"))?;
+        let file = std::fs::File::open(&tar).with_context(|| format!("cannot open the image {reference}"))?;
         tar::Archive::new(file)
             .unpack(tar.with_extension(""))
             .with_context(|| format!("cannot unpack {reference}"))?;
@@ -118,7 +118,7 @@ fn run(name: &str, runtime: Runtime, scope: Scope) -> Result<()> {
     .context("cannot write the report")
 }
 
-/// Removes what an earlier story in this machine may have left on purpose.
+/// Removes what an earlier story in this machine may have left intentionally.
 fn clean() -> Result<()> {
     for path in [OUT].iter().chain(PRIVATE) {
         let path = Path::new(path);
@@ -134,19 +134,18 @@ fn clean() -> Result<()> {
             _ => {}
         }
     }
-    std::fs::create_dir_all(OUT).context("cannot make the directory of results")
+    std::fs::create_dir_all(OUT).context("cannot create the directory of results")
 }
 
 fn judge(story: &Story, runtime: Runtime, scope: Scope) -> (Outcome, String) {
     let result = Lab::enter(runtime).and_then(|lab| (story.run)(&lab.within(scope)));
     match result {
         Ok(()) => (Outcome::Passed, String::new()),
-        Err(error) if error.is::<Skip>() => (Outcome::Skipped, error.to_string()),
         Err(error) => (Outcome::Failed, format!("{error:#}")),
     }
 }
 
-/// Copies the state of L1 that explains a failure to the results.
+/// Copies state of L1 that explains a failure to the results.
 fn keep_evidence() {
     let script = "cp /run/containerd.log containerd.log; dmesg >dmesg; ps axwwf >processes; cat /proc/self/mountinfo >mounts; \
          find /run/casemate /run/containerd /var/lib/casemate -ls >files; cp -r /run/casemate casemate; ctr task list >tasks";

@@ -56,22 +56,22 @@ enum Verb {
     Run {
         #[command(flatten)]
         place: Place,
-        /// Machines at once
+        /// Number of machines that run at the same time
         #[arg(long, default_value_t = 2)]
         jobs: usize,
-        /// Only on this runtime
+        /// Run on this runtime only
         #[arg(long, value_enum)]
         runtime: Option<Runtime>,
         #[command(flatten)]
         extent: Extent,
-        /// Names of stories (`testbed stories` lists them); none: all
+        /// Names of stories (`testbed stories` lists them); default: all
         stories: Vec<String>,
     },
     /// Run every suite: unit tests, conformance vectors, the stories on each Debian; the last lines count what ran
     Test {
         #[command(flatten)]
         place: Place,
-        /// Machines at once
+        /// Number of machines that run at the same time
         #[arg(long, default_value_t = 2)]
         jobs: usize,
         /// Seed of the random choices in stories; default: a new one each time
@@ -82,7 +82,7 @@ enum Verb {
     TestAll {
         #[command(flatten)]
         place: Place,
-        /// Machines at once
+        /// Number of machines that run at the same time
         #[arg(long, default_value_t = 2)]
         jobs: usize,
         /// Seed of the random choices in stories; default: a new one each time
@@ -96,14 +96,14 @@ enum Verb {
         #[command(flatten)]
         place: Place,
     },
-    /// Measure, each thing beside a peer: a table here, the same figures in bench.json
+    /// Measure Casemate and comparable programs: a table here, the same figures in bench.json
     Bench {
         #[command(flatten)]
         place: Place,
         /// Where the figures are written
         #[arg(long, default_value = bench::JSON)]
         json: PathBuf,
-        /// Names of benchmarks; none: all
+        /// Names of benchmarks; default: all
         #[arg(value_parser = clap::builder::PossibleValuesParser::new(bench::names()))]
         benchmarks: Vec<String>,
     },
@@ -114,13 +114,13 @@ enum Verb {
     },
 }
 
-// No `///` here: clap would take it for the command's own description.
+// No `///` here: clap would use it as the command's description.
 #[derive(Clone, Copy, clap::Args)]
 struct Extent {
-    /// A few rounds of each, or all
+    /// A few rounds of each story, or all
     #[arg(long, value_enum, default_value = "short")]
     set: Set,
-    /// Only this part of stories that several machines share
+    /// Only this part of a story that several machines share
     #[arg(long)]
     part: Option<u32>,
     /// Seed of the random choices in stories; default: a new one each time
@@ -136,7 +136,7 @@ struct Place {
     /// Directory of the guest image (vmlinux, initramfs.cpio, manifest.json); default: `guest` in the cache
     #[arg(long)]
     guest: Option<PathBuf>,
-    /// Directory of the programs; default: where this one lies
+    /// Directory of the programs; default: the directory of this program
     #[arg(long)]
     programs: Option<PathBuf>,
     /// Where logs and results go
@@ -165,7 +165,7 @@ fn act(verb: Verb) -> Result<ExitCode> {
         Verb::Snapshot { suite } => {
             let image = build::obtain(suite)?;
             match kvm_probe::choose(&image)? {
-                accel::Accel::Kvm => println!("no snapshot: with the host's KVM a boot takes two seconds"),
+                accel::Accel::Kvm => println!("no snapshot needed: with the host's KVM a boot takes two seconds"),
                 accel => println!("{}", snapshot::base(&image, &accel)?.display()),
             }
         }
@@ -206,7 +206,7 @@ fn programs(place: &Place) -> Result<PathBuf> {
         .programs
         .clone()
         .or_else(|| beside.parent().map(PathBuf::from))
-        .context("this program lies nowhere")
+        .context("this program's path has no directory")
 }
 
 fn build_of(place: &Place) -> Result<Build> {
@@ -218,7 +218,7 @@ fn build_of(place: &Place) -> Result<Build> {
     Ok(Build { programs, guest })
 }
 
-/// The build, all of it.
+/// The complete build.
 fn built(place: &Place) -> Result<Build> {
     let build = build_of(place)?;
     if let Some(missing) = build.missing().first() {
@@ -235,7 +235,7 @@ fn testbed(place: &Place, needs_build: bool) -> Result<snapshot::Testbed> {
         if needs_build {
             bail!("not built yet: {}", names.join(", "));
         }
-        eprintln!("casemate itself is not in the machine, not built yet: {}", names.join(", "));
+        eprintln!("the machine runs without casemate; not built yet: {}", names.join(", "));
     }
     let image = build::obtain(place.suite)?;
     let accel = kvm_probe::choose(&image)?;
@@ -266,7 +266,7 @@ fn run(place: &Place, jobs: usize, runtime: Option<Runtime>, extent: Extent, nam
     })
 }
 
-/// The seed that was asked for, or a new one.
+/// The seed given on the command line, or a new one.
 fn seed_or_new(seed: Option<u64>) -> Result<u64> {
     if let Some(seed) = seed {
         return Ok(seed);
@@ -275,7 +275,7 @@ fn seed_or_new(seed: Option<u64>) -> Result<u64> {
     Ok(now.context("the clock is before 1970")?.as_secs())
 }
 
-/// Debians on which stories run; parts of a story that they share are numbered in this order.
+/// Debian suites on which stories run. The parts of a story are numbered in this order.
 const SUITES: [Suite; DEBIANS as usize] = [Suite::Bookworm, Suite::Trixie];
 
 fn run_stories(place: &Place, jobs: usize, set: Set, seed: u64, wanted: impl Fn(&Task) -> bool) -> Result<Summary> {
@@ -288,7 +288,7 @@ fn run_stories(place: &Place, jobs: usize, set: Set, seed: u64, wanted: impl Fn(
         })
     });
     let mut tasks: Vec<Task> = tasks.filter(wanted).collect();
-    // What may take longest begins first, so that no machine works alone at the end.
+    // The stories with the longest time limits start first, so that no machine works alone at the end.
     tasks.sort_by_key(|task| std::cmp::Reverse(task.story.limit(set)));
     if tasks.is_empty() {
         bail!("no story was selected: some run in the full set only (--set full), some on one runtime");
@@ -303,7 +303,7 @@ fn run_stories(place: &Place, jobs: usize, set: Set, seed: u64, wanted: impl Fn(
     Ok(Summary::of(suite, started, done))
 }
 
-/// Every suite; a suite that breaks does not keep the next from running.
+/// Runs every suite; one that fails does not prevent the next.
 fn test(place: &Place, jobs: usize, set: Set, seed: Option<u64>) -> Result<ExitCode> {
     let seed = seed_or_new(seed)?;
     let mut suites = vec![suites::unit_tests(&place.out)?];
@@ -311,7 +311,7 @@ fn test(place: &Place, jobs: usize, set: Set, seed: Option<u64>) -> Result<ExitC
     for (debian, suite) in (0..).zip(SUITES) {
         eprintln!("==> stories on {}", suite.name());
         let place = Place { suite, ..place.clone() };
-        // Not the same moments on both.
+        // A different seed on each suite.
         let seed = seed.wrapping_add(debian.into());
         suites.push(
             match run_stories(&place, jobs, set, seed, |task| story::runs_on(task.runtime, debian)) {

@@ -7,7 +7,7 @@ use std::io::PipeWriter;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// How long a container may take to stop once nothing keeps it.
+/// How long a container may take to stop after it was killed or its process exited.
 const STOPS_WITHIN: Duration = Duration::from_secs(60);
 
 /// A container to be run.
@@ -39,31 +39,31 @@ impl Container {
         }
     }
 
-    /// With an id of its own.
+    /// Sets its id.
     pub fn named(mut self, id: &str) -> Self {
         self.id = id.to_owned();
         self
     }
 
-    /// Another command than the image's.
+    /// Replaces the image's command.
     pub fn command<const N: usize>(mut self, words: [&str; N]) -> Self {
         self.command = words.map(str::to_owned).to_vec();
         self
     }
 
-    /// Under a policy.
+    /// Sets its policy.
     pub fn under(self, policy: &Policy) -> Self {
         let annotation = policy.annotation();
         self.option("--annotation", &annotation)
     }
 
-    /// What is typed into it.
+    /// Sets its standard input.
     pub fn stdin(mut self, bytes: &[u8]) -> Self {
         self.stdin = bytes.to_vec();
         self
     }
 
-    /// Some other option of `ctr run`.
+    /// Adds an option of `ctr run`.
     pub fn option(mut self, name: &str, value: &str) -> Self {
         self.options.extend([name.to_owned(), value.to_owned()]);
         self
@@ -74,30 +74,30 @@ impl Container {
         &self.id
     }
 
-    /// Runs it in the foreground to its end; containerd then forgets it.
+    /// Runs it in the foreground until it exits; containerd then removes it.
     pub fn run(self) -> Result<Ended> {
         self.start_in_foreground()?.end()
     }
 
-    /// Runs it in the foreground; the caller goes on.
+    /// Runs it in the foreground without waiting for the exit.
     pub fn start_in_foreground(self) -> Result<Program> {
         let mut program = Program::start(&self.words(&["--rm"]), &self.stdin)?;
         if !self.stdin.is_empty() {
-            // ctr passes on the end of its input only when the task exists by then.
+            // ctr passes on end of file only if the task exists by then.
             program.go_on_until(|| is_running(&self.id))?;
         }
         program.end_input();
         Ok(program)
     }
 
-    /// Runs it in the foreground, with its standard output into a pipe that is the caller's to read.
+    /// Runs it in the foreground; the caller reads its standard output from a pipe.
     pub fn start_into(self, output: PipeWriter) -> Result<Program> {
         let mut program = Program::start_into(&self.words(&["--rm"]), output)?;
         program.end_input();
         Ok(program)
     }
 
-    /// Starts it in the background, its output to where `uri` leads.
+    /// Starts it in the background with its output going to `uri`.
     pub fn start_logging(self, uri: &str) -> Result<Running> {
         Ended::of(&self.words(&["--detach", "--log-uri", uri]))?.exits_with(0)?;
         Ok(Running { id: self.id })
@@ -110,7 +110,7 @@ impl Container {
         Ok(Running { id: self.id })
     }
 
-    /// Has containerd make it, without a task.
+    /// Creates the container in containerd, without a task.
     pub fn made(self) -> Result<String> {
         Ended::of(&self.words_of(&["container", "create"], &[]))?.exits_with(0)?;
         Ok(self.id)
@@ -123,7 +123,7 @@ impl Container {
     fn words_of(&self, verb: &[&str], mode: &[&str]) -> Vec<String> {
         let fixed = [&["ctr"], verb, &["--runtime", self.runtime.name()], mode].concat();
         let words = fixed.iter().map(|word| (*word).to_owned());
-        // `ctr container create` takes flags from anywhere before this sign: the -c of a shell would be one of its own.
+        // `ctr container create` parses flags anywhere before this sign, and would take a shell's -c for its own.
         let named = ["--", &self.image, &self.id].map(str::to_owned);
         words
             .chain(self.options.iter().cloned())
@@ -162,7 +162,7 @@ impl Running {
         Ok(())
     }
 
-    /// `RUNNING`, `STOPPED`, …; empty where containerd knows no such task.
+    /// `RUNNING`, `STOPPED`, …; empty if containerd has no such task.
     pub fn status(&self) -> Result<String> {
         let list = Ended::of(&["ctr", "task", "list"])?.exits_with(0)?;
         let line = list
@@ -201,7 +201,7 @@ impl Running {
         let code = code.and_then(|digits| digits.parse().ok()).unwrap_or(ended.status);
         ensure!(
             code == wanted,
-            "container {} ended with {code}, not {wanted}; ctr said: {}",
+            "container {} exited with {code}, not {wanted}; ctr printed: {}",
             self.id,
             ended.said()
         );

@@ -1,4 +1,4 @@
-//! A FIFO that a story reads or writes as a client of containerd does.
+//! A FIFO that a story reads or writes as containerd's client library does.
 
 use anyhow::{Context, Result, bail};
 use nix::{
@@ -19,19 +19,19 @@ use tempfile::TempDir;
 
 const POLL: Duration = Duration::from_millis(20);
 
-/// A FIFO in a directory of its own, which goes with it.
+/// A FIFO in a directory of its own; dropping it removes both.
 pub struct Fifo {
     dir: TempDir,
 }
 
-/// What arrives in a FIFO.
+/// What a FIFO's reader has received.
 pub struct Reading {
     so_far: Arc<Mutex<Vec<u8>>>,
     thread: JoinHandle<std::io::Result<()>>,
 }
 
 impl Fifo {
-    /// Makes one.
+    /// Creates one.
     pub fn new() -> Result<Self> {
         let dir = tempfile::tempdir().context("cannot create a directory for a FIFO")?;
         let fifo = Self { dir };
@@ -48,11 +48,11 @@ impl Fifo {
         self.file().display().to_string()
     }
 
-    /// Its reading end, open before any writer; it ends when the last writer has closed.
+    /// Its reading end, opened before any writer exists; it reaches end of file when the last writer has closed.
     pub fn reader(&self) -> Result<File> {
         let open = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(self.file());
         let file = open.context("cannot open a FIFO")?;
-        fcntl(&file, FcntlArg::F_SETFL(OFlag::empty())).context("cannot make a FIFO wait")?;
+        fcntl(&file, FcntlArg::F_SETFL(OFlag::empty())).context("cannot make a FIFO blocking")?;
         Ok(file)
     }
 
@@ -61,14 +61,14 @@ impl Fifo {
         OpenOptions::new().write(true).open(self.file()).context("cannot open a FIFO")
     }
 
-    /// Reads it to its end in the background, from its first writer on.
+    /// Reads it in the background, from its first writer on, until end of file.
     pub fn read(&self) -> Result<Reading> {
         Ok(Reading::of(self.reader()?))
     }
 }
 
 impl Reading {
-    /// Reads `file` to its end in the background, from its first writer on.
+    /// Reads `file` in the background, from its first writer on, until end of file.
     pub fn of(mut file: File) -> Self {
         let so_far = Arc::new(Mutex::new(Vec::new()));
         let shared = Arc::clone(&so_far);
@@ -89,22 +89,25 @@ impl Reading {
         Self { so_far, thread }
     }
 
-    /// What has come so far.
+    /// The bytes received so far.
     pub fn so_far(&self) -> Vec<u8> {
         self.so_far.lock().map(|all| all.clone()).unwrap_or_default()
     }
 
-    /// Whether its end has come.
+    /// Whether it has reached end of file.
     pub fn has_ended(&self) -> bool {
         self.thread.is_finished()
     }
 
-    /// Everything up to its end.
+    /// Waits for end of file; returns everything received.
     pub fn end(self, limit: Duration) -> Result<Vec<u8>> {
         let end = Instant::now() + limit;
         while !self.thread.is_finished() {
             if Instant::now() > end {
-                bail!("a FIFO did not end within {limit:?}; it brought {} bytes", self.so_far().len());
+                bail!(
+                    "a FIFO did not reach end of file within {limit:?}; {} bytes arrived",
+                    self.so_far().len()
+                );
             }
             std::thread::sleep(POLL);
         }
@@ -125,7 +128,7 @@ mod tests {
     use std::io::Write;
 
     #[test]
-    fn a_reader_waits_for_its_first_writer_and_ends_with_the_last() {
+    fn a_reader_waits_for_its_first_writer_and_stops_after_the_last() {
         let fifo = Fifo::new().unwrap();
         let reading = fifo.read().unwrap();
         std::thread::sleep(POLL);

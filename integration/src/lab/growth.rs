@@ -1,22 +1,22 @@
-//! What a host has of things that must not become more with each container.
+//! Counts of host resources that must not grow with the number of containers that ran.
 
 use super::{Traces, traces, victim::Victim};
 use anyhow::{Context, Result, ensure};
 use std::fmt;
 use std::path::Path;
 
-/// What containerd and the host may need more for each container that was run: logs and metadata that stay.
-/// A guest's memory, a VMM's or a shim's is thousands of KiB.
+/// Growth allowed for each container that ran, for logs and metadata that containerd and the host keep.
+/// The memory of a leaked guest, VMM or shim is thousands of KiB.
 const KIB_EACH: u64 = 128;
-/// What Go's heap and the kernel's caches move by themselves.
+/// Variation of Go's heap and the kernel's caches.
 const KIB_NOISE: u64 = 24 * 1024;
-/// Connections and goroutines of containerd that come and go.
+/// Variation of containerd's connections and goroutines.
 const DESCRIPTORS_NOISE: usize = 6;
 
-/// Counts at one moment.
+/// Counts at one point in time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Load {
-    /// All processes of the host; without the kernel's own, which come and go with its work.
+    /// Processes of the host, without kernel threads, whose number varies with the kernel's work.
     pub processes: usize,
     /// Unix sockets of the host.
     pub sockets: usize,
@@ -26,18 +26,18 @@ pub struct Load {
     pub cgroups: usize,
     /// Open files of containerd.
     pub descriptors: usize,
-    /// Files below the runtime's directories of state, and below its cache.
+    /// Files in the runtime's state directories and in its cache.
     pub files: usize,
     /// containerd's proportional set size.
     pub containerd_kib: u64,
-    /// Memory that the host could still give.
+    /// `MemAvailable` of the host.
     pub available_kib: u64,
 }
 
 impl Load {
-    /// Counts now, with clean caches dropped.
+    /// Counts now, after dropping clean caches.
     pub fn now() -> Result<Self> {
-        // Only clean pages are dropped: this makes them clean.
+        // drop_caches drops clean pages only; sync makes them clean.
         nix::unistd::sync();
         std::fs::write("/proc/sys/vm/drop_caches", "3").context("cannot drop caches")?;
         let traces = Traces::now()?;
@@ -55,7 +55,7 @@ impl Load {
         })
     }
 
-    /// After `runs` further containers everything is as it was, memory within its bounds.
+    /// Checks that after `runs` more containers no count has grown, and memory only within its bounds.
     pub fn has_not_grown_since(&self, before: &Self, runs: u64) -> Result<()> {
         let counts = [
             ("processes", self.processes, before.processes, 0),
@@ -105,7 +105,7 @@ fn count(dir: &Path, wanted: impl Fn(&str) -> bool) -> Result<usize> {
         .count())
 }
 
-/// Whether a directory of /proc belongs to a process with a program: those of the kernel have no command line.
+/// Whether a directory of /proc belongs to a user-space process: kernel threads have no command line.
 fn is_program(name: &str) -> bool {
     name.bytes().all(|b| b.is_ascii_digit())
         && std::fs::read(Path::new("/proc").join(name).join("cmdline")).is_ok_and(|line| !line.is_empty())
@@ -168,14 +168,14 @@ mod tests {
         assert!(after(|l| l.files += 1).is_err());
         assert!(after(|l| l.sockets += 180).is_err());
         assert!(after(|l| l.descriptors += 180).is_err());
-        // A shim's or a VMM's own memory, lost with each run.
+        // The memory of one shim or VMM, leaked with each run.
         assert!(after(|l| l.available_kib -= 180 * 500).is_err());
         assert!(after(|l| l.containerd_kib += 180 * 500).is_err());
         assert!(after(|l| l.available_kib -= 5000).is_ok());
     }
 
     #[test]
-    fn a_line_of_numbers_is_read() {
+    fn a_line_of_meminfo_is_parsed() {
         assert!(kib("/proc/meminfo", "MemAvailable:").unwrap() > 0);
         assert!(kib("/proc/meminfo", "NoSuch:").is_err());
     }

@@ -5,17 +5,17 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use std::time::{Duration, Instant};
 
-/// A listener is there once it hears; asking again costs nothing.
-const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// How often the test event is caused until a new listener receives it.
+const TEST_EVENT_INTERVAL: Duration = Duration::from_secs(2);
 const LISTENS_WITHIN: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(100);
-/// The event of a changed namespace label, which nothing else here changes.
-const SIGN: &str = "/namespaces/update";
+/// A changed namespace label, an event that nothing else in a story causes.
+const TEST_EVENT: &str = "/namespaces/update";
 
 /// A running listener.
 pub struct Listener(Program);
 
-/// An event of a task, as far as stories look at it.
+/// The fields of a task's event that stories check.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Event {
     /// Such as `/tasks/exit`.
@@ -27,21 +27,21 @@ pub struct Event {
     /// The process: the container's id again, or an exec's.
     #[serde(default)]
     pub id: String,
-    /// Of an exit; 0 is left out.
+    /// Exit status; absent means 0.
     #[serde(default)]
     pub exit_status: u32,
 }
 
 impl Listener {
-    /// Starts to listen; returns as soon as nothing is missed any more.
+    /// Starts listening; returns once it receives events.
     pub fn listen() -> Result<Self> {
         let program = Program::start(&["ctr", "events"], &[])?;
         let end = Instant::now() + LISTENS_WITHIN;
         for n in 0.. {
             Ended::of(&["ctr", "namespaces", "label", "default", &format!("casemate.listener={n}")])?.exits_with(0)?;
-            let again = Instant::now() + ASK_AGAIN;
+            let again = Instant::now() + TEST_EVENT_INTERVAL;
             while Instant::now() < again {
-                if program.stdout_so_far().contains(SIGN) {
+                if program.stdout_so_far().contains(TEST_EVENT) {
                     return Ok(Self(program));
                 }
                 std::thread::sleep(POLL);
@@ -53,22 +53,22 @@ impl Listener {
         bail!("`ctr events` receives nothing")
     }
 
-    /// Everything heard so far of one container, in order.
+    /// Every event received so far for one container, in order.
     pub fn of(&self, container: &str) -> Result<Vec<Event>> {
         let text = self.0.stdout_so_far();
-        // The last line may still be arriving.
+        // The last line may be incomplete.
         let whole = text.rsplit_once('\n').map_or("", |(lines, _)| lines);
         let events: Result<Vec<_>> = whole.lines().filter_map(parse).collect();
         Ok(events?.into_iter().filter(|event| event.container_id == container).collect())
     }
 
-    /// Ends the listener.
+    /// Stops listening.
     pub fn stop(self) {
         self.0.stop();
     }
 }
 
-/// `2026-01-01 00:00:00.0 +0000 UTC default /tasks/exit {"container_id":"x",…}`; other topics than tasks' are left out.
+/// `2026-01-01 00:00:00.0 +0000 UTC default /tasks/exit {"container_id":"x",…}`; events with other topics are ignored.
 fn parse(line: &str) -> Option<Result<Event>> {
     let (before, json) = line.split_once(" {")?;
     let topic = before.rsplit(' ').next().filter(|topic| topic.starts_with("/tasks/"))?;

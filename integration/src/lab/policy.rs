@@ -10,14 +10,14 @@ use std::path::Path;
 /// Where the harness put the images, each unpacked as an OCI layout.
 pub const IMAGES: &str = "/job/images";
 
-/// A policy's text and where it lies.
+/// The text of a policy and its file.
 pub struct Policy {
     config: String,
     text: String,
     digest: String,
 }
 
-/// What the policy is to allow.
+/// What the policy allows.
 pub struct Wanted {
     image: String,
     command: Vec<String>,
@@ -29,7 +29,7 @@ pub struct Wanted {
 }
 
 impl Policy {
-    /// Begins a policy for a container of `image`.
+    /// Starts the description of a policy for one container of `image`.
     pub fn of(image: &str) -> Wanted {
         Wanted {
             image: image.to_owned(),
@@ -42,7 +42,7 @@ impl Policy {
         }
     }
 
-    /// Has the policy of a configuration written and its digest computed.
+    /// Generates a policy from a configuration and computes its digest.
     pub fn of_config(toml: &str) -> Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix("policy-")
@@ -70,7 +70,7 @@ impl Policy {
         })
     }
 
-    /// The configuration it was made from.
+    /// The configuration from which it was generated.
     pub fn config(&self) -> &str {
         &self.config
     }
@@ -85,54 +85,54 @@ impl Policy {
         &self.digest
     }
 
-    /// The annotation that carries it.
+    /// The annotation that carries the policy.
     pub fn annotation(&self) -> String {
         format!("io.casemate.policy={}", STANDARD.encode(&self.text))
     }
 }
 
 impl Wanted {
-    /// The container's command.
+    /// Sets the container's command.
     pub fn command(mut self, words: &[&str]) -> Self {
         self.command = words.iter().map(|word| (*word).to_owned()).collect();
         self
     }
 
-    /// Environment variables that match a regular expression.
+    /// Allows environment variables that match a regular expression.
     pub fn environment(mut self, pattern: &str) -> Self {
         self.environment.push(pattern.to_owned());
         self
     }
 
-    /// A process that may be run in it.
+    /// Allows an exec.
     pub fn exec(mut self, words: &[&str]) -> Self {
         self.execs.push(words.iter().map(|word| (*word).to_owned()).collect());
         self
     }
 
-    /// Signals that its init may be sent.
+    /// Allows signals to the container's init.
     pub fn signals(mut self, signals: &[u32]) -> Self {
         self.signals = signals.to_vec();
         self
     }
 
-    /// Its processes may be listed and its statistics read.
+    /// Allows listing its processes and reading its statistics.
     pub fn properties(mut self) -> Self {
         self.properties = true;
         self
     }
 
-    /// The agent's log may go to the console.
+    /// Allows the agent to log to the console.
     pub fn logging(mut self) -> Self {
         self.logging = true;
         self
     }
 
-    /// Has the policy written and its digest computed.
+    /// Generates the policy and computes its digest.
     pub fn generate(&self) -> Result<Policy> {
         Policy::of_config(&self.to_toml()?)
     }
-    /// The configuration in the form of the existing policy tool, the image by its layout on disk.
+    /// The configuration, in the format of confcom and hcsshim's securitypolicytool; the image is an OCI layout on disk.
     fn to_toml(&self) -> Result<String> {
         let layout = Path::new(IMAGES).join(images::file_name(&self.image).trim_end_matches(".tar"));
         let mut text = format!(
@@ -159,7 +159,7 @@ fn path(path: &Path) -> Result<&str> {
     path.to_str().context("a path that is not UTF-8")
 }
 
-/// TOML's basic strings have JSON's escapes.
+/// TOML's basic strings have the escapes of JSON.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }

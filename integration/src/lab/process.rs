@@ -1,4 +1,4 @@
-//! A program that is started with input and a time limit, and what it said.
+//! A program that runs with given input and a time limit, and its output.
 
 use anyhow::{Context, Result, bail};
 use std::io::{PipeWriter, Read, Write};
@@ -10,14 +10,14 @@ use std::sync::{
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// The longest any single program of a story may take: emulation on a host under load is slow.
+/// Time limit of a story's programs: emulation on a loaded host is slow.
 const DEADLINE: Duration = Duration::from_secs(240);
-/// A waiting story prints a line this often: a silent machine counts as hung.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
+/// A waiting story prints a line this often, because a machine without output counts as hung.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
-/// How much of an output is shown when it is not what was wanted: characters from its beginning and from its end.
+/// How many characters of an unexpected output are shown, from its beginning and from its end.
 const SHOWN: usize = 1000;
-/// Characters of a line or word in a story's log.
+/// Most characters of a line or word in a story's log.
 const LONG: usize = 160;
 
 /// A running program.
@@ -25,16 +25,16 @@ pub struct Program {
     words: String,
     started: Instant,
     child: Child,
-    /// Dropped when the input is to end.
+    /// Dropped to end the input.
     input: Option<Sender<()>>,
     stdout: Stream,
     stderr: Stream,
 }
 
-/// An ended program.
+/// A program that has exited.
 #[derive(Debug)]
 pub struct Ended {
-    /// As it was typed.
+    /// Its command line, as a shell would take it.
     pub words: String,
     /// Exit code, or 128 + signal.
     pub status: i32,
@@ -45,12 +45,12 @@ pub struct Ended {
 }
 
 impl Program {
-    /// Starts a program and types `stdin` into it; its input ends with [`Self::end_input`] or when it is waited for.
+    /// Starts a program and writes `stdin` to it; its input ends with [`Self::end_input`] or when the program is waited for.
     pub fn start<S: AsRef<str>>(words: &[S], stdin: &[u8]) -> Result<Self> {
         Self::spawn(words, stdin, Stdio::piped())
     }
 
-    /// As [`Self::start`], with standard output into a pipe that is read by the caller, or not.
+    /// As [`Self::start`]; the caller may read standard output from a pipe.
     pub fn start_into<S: AsRef<str>>(words: &[S], output: PipeWriter) -> Result<Self> {
         Self::spawn(words, &[], output.into())
     }
@@ -76,7 +76,7 @@ impl Program {
         let stdin = stdin.to_vec();
         let (keep, ended) = mpsc::channel::<()>();
         std::thread::spawn(move || {
-            // A program that ends without reading everything is no fault of the writer.
+            // A program may exit without reading all of its input.
             let _ = input.write_all(&stdin);
             let _ = ended.recv();
         });
@@ -90,12 +90,12 @@ impl Program {
         })
     }
 
-    /// Ends its standard input, after what was typed.
+    /// Ends its standard input after what was written.
     pub fn end_input(&mut self) {
         self.input = None;
     }
 
-    /// Waits until `ready`, or until it has ended.
+    /// Waits until `ready` returns true or the program has exited.
     pub fn go_on_until(&mut self, mut ready: impl FnMut() -> bool) -> Result<()> {
         while !ready() && self.child.try_wait().context("cannot wait for a program")?.is_none() && self.started.elapsed() < DEADLINE {
             std::thread::sleep(POLL);
@@ -103,7 +103,7 @@ impl Program {
         Ok(())
     }
 
-    /// The first lines of its standard output, as soon as they are there.
+    /// The first lines of its standard output, as soon as they are complete.
     pub fn first_lines(&mut self, count: usize, limit: Duration) -> Result<String> {
         let end = Instant::now() + limit;
         loop {
@@ -115,39 +115,39 @@ impl Program {
             if gone || Instant::now() > end {
                 let errors = String::from_utf8_lossy(&self.stderr.so_far()).into_owned();
                 bail!(
-                    "`{}` did not print {count} lines{}; it said: {text}{errors}",
+                    "`{}` did not print {count} lines{}; it printed: {text}{errors}",
                     self.words,
-                    if gone { " before it ended" } else { "" }
+                    if gone { " before it exited" } else { "" }
                 );
             }
             std::thread::sleep(POLL);
         }
     }
 
-    /// What it has printed so far.
+    /// Its output so far.
     pub fn stdout_so_far(&self) -> String {
         String::from_utf8_lossy(&self.stdout.so_far()).into_owned()
     }
 
-    /// Whether it has ended.
+    /// Whether it has exited.
     pub fn has_ended(&mut self) -> Result<bool> {
         Ok(self.child.try_wait().context("cannot wait for a program")?.is_some())
     }
 
-    /// Ends it by force; what it said does not matter.
+    /// Kills it and discards its output.
     pub fn stop(mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// Waits for its end; a program that takes too long is killed, and that is an error.
+    /// Waits for its exit; a program that exceeds the time limit is killed, which is an error.
     pub fn end(mut self) -> Result<Ended> {
         self.end_input();
-        let mut spoken = Instant::now();
+        let mut reported = Instant::now();
         let status = loop {
-            if spoken.elapsed() > SIGN_OF_LIFE {
+            if reported.elapsed() > PROGRESS_INTERVAL {
                 println!("    … for {:.0} s", self.started.elapsed().as_secs_f32());
-                spoken = Instant::now();
+                reported = Instant::now();
             }
             if let Some(status) = self.child.try_wait().context("cannot wait for a program")? {
                 break status;
@@ -156,7 +156,7 @@ impl Program {
                 let _ = self.child.kill();
                 let _ = self.child.wait();
                 let said = [self.stdout.end(), self.stderr.end()].concat();
-                bail!("`{}` did not end within {DEADLINE:?}; it said: {}", self.words, shorten(&said));
+                bail!("`{}` did not exit within {DEADLINE:?}; it printed: {}", self.words, shorten(&said));
             }
             std::thread::sleep(POLL);
         };
@@ -174,12 +174,12 @@ impl Program {
 }
 
 impl Ended {
-    /// Starts a program, no input, and waits for its end.
+    /// Runs a program without input and waits for its exit.
     pub fn of<S: AsRef<str>>(words: &[S]) -> Result<Self> {
         Program::start(words, &[])?.end()
     }
 
-    /// Standard output as text, without the line's end.
+    /// Standard output as text, without the final newline.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).trim_end().to_owned()
     }
@@ -189,11 +189,11 @@ impl Ended {
         format!("{}{}", String::from_utf8_lossy(&self.stdout), String::from_utf8_lossy(&self.stderr))
     }
 
-    /// The exit code is `wanted`.
+    /// Checks that the exit code is `wanted`.
     pub fn exits_with(self, wanted: i32) -> Result<Self> {
         if self.status != wanted {
             bail!(
-                "`{}` ended with {}, not {wanted}; it said: {}",
+                "`{}` exited with {}, not {wanted}; it printed: {}",
                 self.words,
                 self.status,
                 self.shown()
@@ -202,19 +202,19 @@ impl Ended {
         Ok(self)
     }
 
-    /// It failed, with whatever code.
+    /// Checks that it failed with any exit code.
     pub fn fails(self) -> Result<Self> {
         if self.status == 0 {
-            bail!("`{}` succeeded; it said: {}", self.words, self.shown());
+            bail!("`{}` succeeded; it printed: {}", self.words, self.shown());
         }
         Ok(self)
     }
 
-    /// Standard output is exactly `wanted`, line end aside.
+    /// Checks that standard output is `wanted`, except for a final newline.
     pub fn prints(self, wanted: &str) -> Result<Self> {
         if self.text() != wanted {
             bail!(
-                "`{}` printed {:?}, not {wanted:?}; all it said: {}",
+                "`{}` printed {:?}, not {wanted:?}; whole output: {}",
                 self.words,
                 self.text(),
                 self.shown()
@@ -223,10 +223,10 @@ impl Ended {
         Ok(self)
     }
 
-    /// `wanted` is somewhere in what it said.
+    /// Checks that `wanted` appears in either output.
     pub fn mentions(self, wanted: &str) -> Result<Self> {
         if !self.said().contains(wanted) {
-            bail!("`{}` does not mention {wanted:?}; it said: {}", self.words, self.shown());
+            bail!("`{}` does not mention {wanted:?}; it printed: {}", self.words, self.shown());
         }
         Ok(self)
     }
@@ -251,7 +251,7 @@ impl Ended {
     }
 }
 
-/// The beginning of a line or word that may be a policy's base64.
+/// The beginning of a line or word, which may be a policy in base64.
 fn cut(text: &str) -> String {
     match text.char_indices().nth(LONG) {
         Some((at, _)) => format!("{}…", &text[..at]),
@@ -259,7 +259,7 @@ fn cut(text: &str) -> String {
     }
 }
 
-/// A command line as one would type it; long words (policies) are cut.
+/// The command line as a shell would take it; long words (policies) are truncated.
 fn show(words: &[&str]) -> String {
     let word = |word: &&str| match cut(word) {
         word if word.is_empty() || word.contains([' ', '\n', '$', ';']) => format!("'{word}'"),
@@ -268,10 +268,10 @@ fn show(words: &[&str]) -> String {
     words.iter().map(word).collect::<Vec<_>>().join(" ")
 }
 
-/// The beginning and the end of what a program said; of binary data, its length.
+/// The beginning and the end of an output; for binary data, its length.
 fn shorten(bytes: &[u8]) -> String {
     let Ok(text) = std::str::from_utf8(bytes) else {
-        return format!("{} bytes that are no text", bytes.len());
+        return format!("{} bytes that are not text", bytes.len());
     };
     let count = text.chars().count();
     if count <= 2 * SHOWN {
@@ -318,7 +318,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn input_output_and_code_are_carried() {
+    fn input_output_and_exit_code_are_passed_through() {
         let ended = Program::start(&["sh", "-c", "cat; echo err >&2; exit 7"], b"in")
             .unwrap()
             .end()
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn long_words_are_cut() {
+    fn long_words_are_truncated() {
         assert_eq!(show(&["a b", "c"]), "'a b' c");
         assert!(show(&[&"x".repeat(500)]).chars().count() <= LONG + 1);
     }

@@ -1,9 +1,9 @@
 //! The runtimes that stories run on.
 
-/// The runtime that containerd is asked for.
+/// The runtime that containerd uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Runtime {
-    /// `io.containerd.runc.v2`, the known-good one.
+    /// `io.containerd.runc.v2`, the baseline.
     Runc,
     /// `io.containerd.casemate.v2`.
     Casemate,
@@ -18,7 +18,7 @@ impl Runtime {
         }
     }
 
-    /// One word for tables and file names.
+    /// Short name for tables and file names.
     pub fn short(self) -> &'static str {
         match self {
             Self::Runc => "runc",

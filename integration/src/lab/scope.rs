@@ -1,4 +1,4 @@
-//! How much of a story runs: the few rounds of `make test`, or one machine's part of all; and the seed of its random choices.
+//! How much of a story runs: the few rounds of `make test`, or one machine's part of all rounds; and the seed of its random numbers.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ pub enum Set {
 }
 
 impl Set {
-    /// As typed.
+    /// As on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Short => "short",
@@ -21,10 +21,10 @@ impl Set {
     }
 }
 
-/// What one machine runs of a story.
+/// The part of a story that one machine runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Args)]
 pub struct Scope {
-    /// Which rounds
+    /// Which set of rounds
     #[arg(long, value_enum, default_value = "short")]
     pub set: Set,
     /// Which of the parts, from 1
@@ -33,19 +33,19 @@ pub struct Scope {
     /// How many machines share the rounds of the full set
     #[arg(long, default_value_t = 1)]
     pub parts: u32,
-    /// Seed of the random choices: the same seed gives the same moments
+    /// Seed of the random numbers: the same seed repeats the same choices
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
 }
 
 impl Scope {
-    /// The options that say it.
+    /// The command-line options for this scope.
     pub fn words(&self) -> String {
         let Self { set, part, parts, seed } = self;
         format!("--set {} --part {part} --parts {parts} --seed {seed}", set.name())
     }
 
-    /// How often something is repeated: `short` times in the short set, in the full one this part of `full`.
+    /// Number of rounds: `short` in the short set; in the full set, this part of `full`.
     pub fn rounds(&self, short: u32, full: u32) -> u32 {
         let parts = u64::from(self.parts.max(1));
         let until = |part: u32| u64::from(full) * u64::from(part).min(parts) / parts;
@@ -56,24 +56,24 @@ impl Scope {
         }
     }
 
-    /// This part's own random numbers; prints the seed, so that they can be repeated.
-    pub fn dice(&self) -> Dice {
+    /// Random numbers of this part; prints the seed, so that a run can be repeated.
+    pub fn random(&self) -> Random {
         println!("  seed: {}", self.words());
-        // Parts must differ: the generator mixes its seed, so a plain difference is enough.
-        Dice(fastrand::Rng::with_seed(self.seed.wrapping_add(u64::from(self.part))))
+        // Parts must differ. The generator mixes its seed, so consecutive seeds are enough.
+        Random(fastrand::Rng::with_seed(self.seed.wrapping_add(u64::from(self.part))))
     }
 }
 
 /// A repeatable source of random numbers.
-pub struct Dice(fastrand::Rng);
+pub struct Random(fastrand::Rng);
 
-impl Dice {
-    /// Some time up to `longest`.
+impl Random {
+    /// A duration below `longest`.
     pub fn moment(&mut self, longest: Duration) -> Duration {
         longest.mul_f64(self.0.f64())
     }
 
-    /// A number from `least` to `most`, each order of magnitude as likely as the next.
+    /// A number from `least` to `most`, distributed evenly over the orders of magnitude.
     pub fn magnitude(&mut self, least: f64, most: f64) -> f64 {
         (least.ln() + (most.ln() - least.ln()) * self.0.f64()).exp()
     }
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_make_up_the_whole() {
+    fn parts_add_up_to_the_whole() {
         for parts in [1, 3, 7, 8, 200, 201] {
             let sum: u32 = (1..=parts).map(|part| scope(Set::Full, part, parts).rounds(5, 200)).sum();
             assert_eq!(sum, 200, "{parts} parts");
@@ -104,13 +104,13 @@ mod tests {
     #[test]
     fn a_seed_repeats_and_parts_differ() {
         let moments = |part| {
-            let mut dice = scope(Set::Full, part, 2).dice();
-            [(); 4].map(|()| dice.moment(Duration::from_secs(10)))
+            let mut random = scope(Set::Full, part, 2).random();
+            [(); 4].map(|()| random.moment(Duration::from_secs(10)))
         };
         assert_eq!(moments(1), moments(1));
         assert_ne!(moments(1), moments(2));
         assert!(moments(1).iter().all(|moment| *moment <= Duration::from_secs(10)));
-        let size = scope(Set::Full, 1, 1).dice().magnitude(4096.0, 4e6);
+        let size = scope(Set::Full, 1, 1).random().magnitude(4096.0, 4e6);
         assert!((4096.0..=4e6).contains(&size));
     }
 }

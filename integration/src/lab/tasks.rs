@@ -1,4 +1,4 @@
-//! containerd's Tasks service: what `ctr` cannot say, and the codes of its answers.
+//! A client of containerd's Tasks service, for calls that `ctr` cannot make and for the codes of the answers.
 
 use anyhow::{Context, Result, ensure};
 use containerd_client::services::v1::{
@@ -24,27 +24,27 @@ use tonic::{Code, Request, transport::Channel};
 
 const SOCKET: &str = "/run/containerd/containerd.sock";
 const NAMESPACE: &str = "default";
-/// A call in an emulated machine; a VM may boot within it.
+/// Time limit of a call in an emulated machine; a VM may boot within it.
 const CALL_DEADLINE: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(50);
-/// An event of our own: once it comes back, later ones will.
+/// A test event: once it arrives, the subscription works.
 const READY: &str = "/story/ready";
 const PROCESS_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
 const RESOURCES_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources";
 
-/// What a call came to: its answer, or containerd's code and text.
+/// The response of a call, or containerd's status code and text.
 pub type Answer<T> = std::result::Result<T, tonic::Status>;
 
 /// Paths of a process's streams.
 #[derive(Clone, Debug, Default)]
 pub struct Stdio {
-    /// FIFO that is read; empty for none.
+    /// Path of the FIFO from which stdin is read; empty for none.
     pub stdin: String,
-    /// FIFO or URI that is written; empty for none.
+    /// FIFO or URI to which stdout is written; empty for none.
     pub stdout: String,
-    /// The same. Without a terminal, runc of containerd 1.6 takes either both outputs or none.
+    /// The same for stderr. Without a terminal, runc of containerd 1.6 takes either both outputs or none.
     pub stderr: String,
-    /// All of them are one terminal.
+    /// All streams are one terminal.
     pub terminal: bool,
 }
 
@@ -54,17 +54,17 @@ pub struct Tasks {
     channel: Channel,
 }
 
-/// Topics of containerd's events, in their order.
+/// Topics of containerd's events, in order of arrival.
 #[derive(Clone, Default)]
 pub struct Events(Arc<Mutex<Vec<String>>>);
 
 impl Events {
-    /// Those seen so far.
+    /// The topics received so far.
     pub fn so_far(&self) -> Vec<String> {
         self.0.lock().map(|topics| topics.clone()).unwrap_or_default()
     }
 
-    /// How many of `topic` were seen.
+    /// Number of events with `topic`.
     pub fn count(&self, topic: &str) -> usize {
         self.so_far().iter().filter(|seen| *seen == topic).count()
     }
@@ -96,7 +96,7 @@ impl Tasks {
         self.runtime.block_on(async {
             match tokio::time::timeout(CALL_DEADLINE, call).await {
                 Ok(answer) => answer.map(tonic::Response::into_inner),
-                Err(_) => Err(tonic::Status::new(Code::DeadlineExceeded, "the story waited in vain")),
+                Err(_) => Err(tonic::Status::new(Code::DeadlineExceeded, "the story's time limit passed")),
             }
         })
     }
@@ -105,7 +105,7 @@ impl Tasks {
         TasksClient::new(self.channel.clone())
     }
 
-    /// Creates the task of a container that was [made](super::Container::made); its init's pid comes back.
+    /// Creates the task of a container that was [created](super::Container::made); returns the pid of its init.
     pub fn create(&self, id: &str, stdio: &Stdio) -> Answer<u32> {
         let container = self.container(id)?;
         let mounts = MountsRequest {
@@ -145,7 +145,7 @@ impl Tasks {
         Ok((process.status(), process.exit_status))
     }
 
-    /// The init's process id on this machine; with a VM, the VMM's.
+    /// The pid of the init on this machine; with a VM, the VMM's.
     pub fn pid(&self, id: &str) -> Answer<u32> {
         let get = GetRequest {
             container_id: id.to_owned(),
@@ -160,7 +160,7 @@ impl Tasks {
         Ok(self.call(containers.get(request(find)))?.container.unwrap_or_default())
     }
 
-    /// Registers a further process: as `ctr task exec` does, it is the container's with other words.
+    /// Registers an exec: as with `ctr task exec`, the container's process document with other arguments.
     pub fn exec(&self, id: &str, exec: &str, words: &[&str], stdio: &Stdio) -> Answer<()> {
         let spec = self.container(id)?.spec.unwrap_or_default();
         let mut process = serde_json::from_slice::<serde_json::Value>(&spec.value)
@@ -194,7 +194,7 @@ impl Tasks {
         self.call(self.client().kill(request(kill))).map(drop)
     }
 
-    /// Waits for an exit; its status comes back.
+    /// Waits for the exit; returns its status.
     pub fn wait(&self, id: &str, exec: &str) -> Answer<u32> {
         let wait = WaitRequest {
             container_id: id.to_owned(),
@@ -214,13 +214,13 @@ impl Tasks {
             .spawn(async move { client.wait(request(wait)).await.map(|answer| answer.into_inner().exit_status) })
     }
 
-    /// The result of a wait in the background.
+    /// Waits for a wait that runs in the background.
     pub fn waited(&self, waiting: JoinHandle<Answer<u32>>) -> Result<Answer<u32>> {
         let waited = self.runtime.block_on(async { tokio::time::timeout(CALL_DEADLINE, waiting).await });
-        waited.context("a wait goes on")?.context("a wait panicked")
+        waited.context("a wait did not return")?.context("a wait panicked")
     }
 
-    /// Deletes the task; its exit status comes back.
+    /// Deletes the task; returns its exit status.
     pub fn delete(&self, id: &str) -> Answer<u32> {
         let delete = DeleteTaskRequest {
             container_id: id.to_owned(),
@@ -228,7 +228,7 @@ impl Tasks {
         self.call(self.client().delete(request(delete))).map(|answer| answer.exit_status)
     }
 
-    /// Forgets an exec; its exit status comes back.
+    /// Deletes an exec; returns its exit status.
     pub fn delete_exec(&self, id: &str, exec: &str) -> Answer<u32> {
         let delete = DeleteProcessRequest {
             container_id: id.to_owned(),
@@ -249,7 +249,7 @@ impl Tasks {
         self.call(self.client().resize_pty(request(resize))).map(drop)
     }
 
-    /// Ends a process's input, after what was written.
+    /// Closes a process's stdin, after what was written.
     pub fn close_io(&self, id: &str, exec: &str) -> Answer<()> {
         let close = CloseIoRequest {
             container_id: id.to_owned(),
@@ -259,7 +259,7 @@ impl Tasks {
         self.call(self.client().close_io(request(close))).map(drop)
     }
 
-    /// Stops every process.
+    /// Freezes every process.
     pub fn pause(&self, id: &str) -> Answer<()> {
         let pause = PauseTaskRequest {
             container_id: id.to_owned(),
@@ -267,7 +267,7 @@ impl Tasks {
         self.call(self.client().pause(request(pause))).map(drop)
     }
 
-    /// Lets them go on.
+    /// Resumes every process.
     pub fn resume(&self, id: &str) -> Answer<()> {
         let resume = ResumeTaskRequest {
             container_id: id.to_owned(),
@@ -275,7 +275,7 @@ impl Tasks {
         self.call(self.client().resume(request(resume))).map(drop)
     }
 
-    /// How many processes it names.
+    /// Number of processes in the container.
     pub fn pids(&self, id: &str) -> Answer<usize> {
         let list = ListPidsRequest {
             container_id: id.to_owned(),
@@ -284,7 +284,7 @@ impl Tasks {
             .map(|answer| answer.processes.len())
     }
 
-    /// Sets limits, an OCI document of resources.
+    /// Sets limits, as an OCI resources document.
     pub fn update(&self, id: &str, resources: &serde_json::Value) -> Answer<()> {
         let mut update = UpdateTaskRequest {
             container_id: id.to_owned(),
@@ -296,7 +296,7 @@ impl Tasks {
         self.call(self.client().update(request(update))).map(drop)
     }
 
-    /// Counters; none where containerd gives none.
+    /// Metrics of the container, if containerd returns any.
     pub fn metrics(&self, id: &str) -> Result<Option<Metrics>> {
         let metrics = MetricsRequest {
             filters: vec![format!("id=={id}")],
@@ -307,14 +307,14 @@ impl Tasks {
             .transpose()
     }
 
-    /// Collects the events of tasks from now on.
+    /// Collects events of tasks from now on.
     pub fn events(&self) -> Result<Events> {
         let events = Events::default();
         let seen = events.clone();
         let subscribed = Arc::new(AtomicBool::new(false));
         let first = Arc::clone(&subscribed);
         let mut client = EventsClient::new(self.channel.clone());
-        // Answered with the first event, so it is not awaited here.
+        // Subscribe returns with the first event, so it is not awaited here.
         self.runtime.spawn(async move {
             let all = SubscribeRequest { filters: Vec::new() };
             let Ok(stream) = client.subscribe(request(all)).await else { return };
@@ -331,14 +331,14 @@ impl Tasks {
         });
         let end = Instant::now() + CALL_DEADLINE;
         while !subscribed.load(Ordering::Acquire) {
-            ensure!(Instant::now() < end, "containerd gives no events");
+            ensure!(Instant::now() < end, "containerd sends no events");
             let mut ready = PublishRequest {
                 topic: READY.to_owned(),
                 ..Default::default()
             };
             ready.event.get_or_insert_default().type_url = "containerd.events.TaskStart".to_owned();
             let mut client = EventsClient::new(self.channel.clone());
-            self.call(client.publish(request(ready))).context("containerd takes no event")?;
+            self.call(client.publish(request(ready))).context("containerd accepts no event")?;
             std::thread::sleep(POLL);
         }
         Ok(events)

@@ -1,11 +1,11 @@
-//! What runtimes leave on a host: processes, mounts, sockets and files, containers.
+//! What runtimes leave behind on a host: processes, mounts, sockets, files and containers.
 
 use anyhow::{Context, Result};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 
-/// Names of the processes that a sandbox is made of.
+/// Names of a sandbox's processes.
 const PROCESSES: &[&str] = &["containerd-shim", "casemate-vmm", "casemate", "runc"];
 /// Directories in which sandboxes keep sockets and state.
 const STATE: &[&str] = &[
@@ -16,13 +16,13 @@ const STATE: &[&str] = &[
 ];
 /// How deep [`STATE`] is listed.
 const DEPTH: usize = 4;
-/// Where cgroups lie. Those of the first level are namespaces of containerd, which runc makes and leaves.
+/// Mount point of the cgroups. The first level are containerd's namespaces, which runc creates and never removes.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
-/// Traces at one moment, sorted by kind.
+/// What exists at one point in time, by kind.
 #[derive(Debug, Default)]
 pub struct Traces {
-    /// Command lines, by name of the program.
+    /// Processes: pid, name and command line.
     pub processes: BTreeSet<String>,
     /// Mount points.
     pub mounts: BTreeSet<String>,
@@ -35,7 +35,7 @@ pub struct Traces {
 }
 
 impl Traces {
-    /// Looks now.
+    /// Lists what exists now.
     pub fn now() -> Result<Self> {
         let mut sockets = BTreeSet::new();
         for dir in STATE {
@@ -50,7 +50,7 @@ impl Traces {
         })
     }
 
-    /// Those that `before` does not have.
+    /// What exists now and is not in `before`.
     pub fn without(self, before: &Self) -> Self {
         let minus = |now: BTreeSet<String>, before: &BTreeSet<String>| now.difference(before).cloned().collect();
         Self {
@@ -62,7 +62,7 @@ impl Traces {
         }
     }
 
-    /// Whether there are none.
+    /// Whether nothing was found.
     pub fn is_empty(&self) -> bool {
         self.kinds().iter().all(|(_, found)| found.is_empty())
     }
@@ -103,7 +103,7 @@ fn processes() -> Result<BTreeSet<String>> {
         if !pid.bytes().all(|b| b.is_ascii_digit()) {
             continue;
         }
-        // Gone in the meantime: not there. A zombie has no command line, but it is one.
+        // A process may be gone by now. A zombie has no command line, but counts.
         let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let name = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
         let command = String::from_utf8_lossy(&command).replace('\0', " ");
@@ -166,7 +166,7 @@ pub fn pids_of(program: &str) -> Result<Vec<i32>> {
         .collect())
 }
 
-/// Process ids of running programs of exactly that name.
+/// Process ids of running programs with exactly this name.
 pub fn pids_named(name: &str) -> Result<Vec<i32>> {
     let entries = std::fs::read_dir("/proc").context("cannot list processes")?;
     let runs = |dir: &Path| {
@@ -182,10 +182,13 @@ pub fn pids_named(name: &str) -> Result<Vec<i32>> {
         .collect())
 }
 
-/// Memory of a process, its share of what it shares included, in KiB.
+/// Proportional set size of a process in KiB.
 pub fn pss_kib(pid: i32) -> Result<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).context("cannot read a process's memory")?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).context("there is no Pss")?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Pss:"))
+        .context("smaps_rollup has no Pss")?;
     let number = line.trim().trim_end_matches(" kB");
-    number.parse().with_context(|| format!("{number} is no number"))
+    number.parse().with_context(|| format!("{number} is not a number"))
 }

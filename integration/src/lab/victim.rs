@@ -1,4 +1,4 @@
-//! The host's processes that a container depends on, found by their command lines, and killed.
+//! Finds host processes that a container depends on by their command lines, and kills them.
 
 use anyhow::{Context, Result};
 use nix::{
@@ -8,14 +8,14 @@ use nix::{
 };
 use std::path::Path;
 
-/// As the kernel shows them: cut after 15 characters.
+/// Names in /proc, which the kernel truncates to 15 characters.
 const SHIM: &str = "containerd-shim";
 const VMM: &str = "casemate-vmm";
 const CONTAINERD: &str = "containerd";
-/// A VMM may stand a few processes below its shim.
+/// Most processes between a shim and its VMM.
 const GENERATIONS: usize = 4;
 
-/// What is killed.
+/// The process to kill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Victim {
     /// The container's VMM.
@@ -27,7 +27,7 @@ pub enum Victim {
 }
 
 impl Victim {
-    /// The process, if it is there now.
+    /// The process, if it exists.
     pub fn find(self, container: &str) -> Option<i32> {
         let all = processes();
         let shim = || all.iter().find(|p| p.name == SHIM && p.serves(container));
@@ -43,7 +43,7 @@ impl Victim {
     }
 }
 
-/// SIGKILL; false if the process is gone already.
+/// Sends SIGKILL; returns false if the process is already gone.
 pub fn kill_now(pid: i32) -> Result<bool> {
     match kill(Pid::from_raw(pid), Signal::SIGKILL) {
         Ok(()) => Ok(true),
@@ -60,7 +60,7 @@ struct Process {
 }
 
 impl Process {
-    /// `… -id CONTAINER …`, and neither of the short-lived actions `start` and `delete`.
+    /// Matches `… -id CONTAINER …` without one of the short-lived actions `start` and `delete`.
     fn serves(&self, container: &str) -> bool {
         let named = self.words.windows(2).any(|pair| pair[0] == "-id" && pair[1] == container);
         named && !self.words.last().is_some_and(|word| word == "start" || word == "delete")
@@ -86,10 +86,10 @@ fn processes() -> Vec<Process> {
         .collect()
 }
 
-/// None if it has ended in the meantime, or is a zombie.
+/// None if the process has exited or is a zombie.
 fn read(pid: i32, dir: &Path) -> Option<Process> {
     let stat = std::fs::read_to_string(dir.join("stat")).ok()?;
-    // The name may hold anything, parentheses too.
+    // The name may contain anything, including parentheses.
     let (head, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_ascii_whitespace();
     let state = fields.next()?;

@@ -1,10 +1,10 @@
-//! A VM started by hand, without containerd and shim: `casemate-vmm` with a spec, and a client of the agent in it.
+//! A VM started without containerd and shim: `casemate-vmm` with a spec, and a client of its agent.
 
 use agent_protocol::{AgentClient, ConnectError, agent_client};
 use anyhow::{Context, Result, bail};
+use guest_manifest::Manifest;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
-use serde::Deserialize;
 use shim_state::{DEFAULT_ROOT, SandboxDir};
 use std::fs::File;
 use std::io::{Seek, Write};
@@ -18,30 +18,17 @@ use vm_spec::{Boot, Fd, HostData, Scratch, Tee, VmSpec, Vsock};
 
 const GUEST: &str = "/usr/local/share/casemate";
 const VMM: &str = "/usr/local/bin/casemate-vmm";
-/// Namespace of the VM's state directory: the watch over consoles looks at all of them.
-const NAMESPACE: &str = "by-hand";
+/// Namespace of the VM's state directory. [`Watch`](super::watch::Watch) follows the consoles of every namespace.
+const NAMESPACE: &str = "no-containerd";
 const SCRATCH_BYTES: u64 = 64 << 20;
 const MEMORY_MIB: u32 = 256;
 /// An emulated guest needs two to five seconds until its agent listens.
 const BOOT_DEADLINE: Duration = Duration::from_secs(60);
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
-/// From the moment a VMM closes its sockets until it has said how its guest ended; far less is enough.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Time for a VMM to report why its guest exited, after it has closed its sockets; far less is enough.
+const EXIT_REPORT: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(100);
-
-/// The fields of a guest image's manifest that are needed here.
-#[derive(Deserialize)]
-struct GuestManifest {
-    kernel: Artifact,
-    initrd: Artifact,
-    cmdline: String,
-}
-
-#[derive(Deserialize)]
-struct Artifact {
-    sha256: String,
-}
 
 /// A running VM.
 pub struct Vm {
@@ -57,8 +44,7 @@ impl Vm {
         std::fs::create_dir_all(&path).context("cannot create the VM's directory")?;
         let dir = SandboxDir::open(path)?;
         let vsock = dir.vsock_socket();
-        let manifest = std::fs::read(Path::new(GUEST).join("manifest.json")).context("no guest image is installed")?;
-        let manifest: GuestManifest = serde_json::from_slice(&manifest).context("the guest image's manifest is not valid")?;
+        let manifest = installed_manifest()?;
         let open = |name: &str| inherited(File::open(Path::new(GUEST).join(name)).with_context(|| format!("no {name} installed"))?);
         let kernel = open("vmlinux")?;
         let initrd = open("initramfs.cpio")?;
@@ -73,9 +59,9 @@ impl Vm {
             memory: MEMORY_MIB.try_into()?,
             boot: Boot::Direct {
                 kernel: fd(&kernel),
-                kernel_sha256: manifest.kernel.sha256.try_into()?,
+                kernel_sha256: HostData(manifest.kernel.sha256),
                 initrd: Some(fd(&initrd)),
-                initrd_sha256: manifest.initrd.sha256.try_into()?,
+                initrd_sha256: HostData(manifest.initrd.sha256),
                 cmdline: manifest.cmdline,
             },
             tee: Tee::Plain,
@@ -97,18 +83,19 @@ impl Vm {
             .context("cannot write the spec")?;
         let spec_file = inherited(spec_file)?;
         println!("  $ casemate-vmm --spec-fd {}", spec_file.as_raw_fd());
-        // The VMM's last words belong behind its guest's, as under the shim.
-        let last_words = console.try_clone().context("cannot share the console's file")?;
+        // As under the shim, the VMM's stderr is appended to the guest's console.
+        let stderr = console.try_clone().context("cannot share the console's file")?;
         let child = Command::new(VMM)
             .args(["--spec-fd", &spec_file.as_raw_fd().to_string()])
-            .stderr(last_words)
+            .stderr(stderr)
             .spawn()
             .context("cannot start casemate-vmm")?;
         Ok(Self { child, dir, vsock })
     }
 
-    /// Talks to the agent, as soon as it listens. The second argument makes a call's context, with its time limit.
-    pub fn converse(&self, talk: impl AsyncFnOnce(AgentClient, fn() -> ttrpc::context::Context) -> Result<()>) -> Result<()> {
+    /// Runs `calls` with a client of the agent, as soon as the agent listens. The second argument makes the context of one call, with
+    /// its time limit.
+    pub fn with_agent(&self, calls: impl AsyncFnOnce(AgentClient, fn() -> ttrpc::context::Context) -> Result<()>) -> Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -123,11 +110,11 @@ impl Vm {
                     Err(_) => tokio::time::sleep(POLL).await,
                 }
             };
-            talk(client, || ttrpc::context::with_timeout(CALL_DEADLINE.as_nanos() as i64)).await
+            calls(client, || ttrpc::context::with_timeout(CALL_DEADLINE.as_nanos() as i64)).await
         })
     }
 
-    /// The socket behind which the agent listens.
+    /// The socket through which the agent is reached.
     pub fn vsock(&self) -> &Path {
         &self.vsock
     }
@@ -138,21 +125,21 @@ impl Vm {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// Puts `file` on the layer disk; the first sector of its place.
+    /// Appends `file` to the layer disk; returns its first sector.
     pub fn append_layer(&self, file: &File) -> Result<u64> {
         let length = file.metadata().context("cannot size a layer")?.len();
         let request = Request::AppendExtents(vec![Extent { offset: 0, length }]);
         match ask_with(&self.dir.control_socket(), &request, &[file.as_raw_fd()])? {
-            Reply::Appended { first_sectors, .. } => first_sectors.first().copied().context("the VMM names no sector"),
-            other => bail!("the VMM answered an extent with {other:?}"),
+            Reply::Appended { first_sectors, .. } => first_sectors.first().copied().context("the VMM returned no sector"),
+            other => bail!("the VMM answered AppendExtents with {other:?}"),
         }
     }
 
-    /// Stops it by the control socket and removes its directory.
+    /// Stops the VM through its control socket and removes its directory.
     pub fn stop(mut self) -> Result<()> {
         match ask(&self.dir.control_socket(), &Request::Stop)? {
             Reply::Done => {}
-            other => bail!("the VMM answered a stop with {other:?}"),
+            other => bail!("the VMM answered Stop with {other:?}"),
         }
         let end = Instant::now() + STOP_DEADLINE;
         let status = loop {
@@ -164,12 +151,12 @@ impl Vm {
             }
             std::thread::sleep(POLL);
         };
-        // The watch carries a console's last words as long as it finds the file.
+        // The watch copies the end of a console only while the file exists.
         std::thread::sleep(POLL);
         std::fs::remove_dir_all(self.dir.path()).context("cannot remove the VM's directory")?;
         let _ = std::fs::remove_dir(Path::new(DEFAULT_ROOT).join(NAMESPACE));
         if !status.success() {
-            bail!("the VMM ended with {status} after a stop");
+            bail!("the VMM exited with {status} after a stop");
         }
         Ok(())
     }
@@ -177,8 +164,8 @@ impl Vm {
 
 impl Drop for Vm {
     fn drop(&mut self) {
-        // A VMM whose guest died closes its sockets first and then writes why: wait for that.
-        let end = Instant::now() + LAST_WORDS;
+        // A VMM whose guest died closes its sockets before it writes the reason: wait for the reason.
+        let end = Instant::now() + EXIT_REPORT;
         while Instant::now() < end && !matches!(self.child.try_wait(), Ok(Some(_))) {
             std::thread::sleep(POLL);
         }
@@ -187,11 +174,18 @@ impl Drop for Vm {
     }
 }
 
+/// The manifest of the installed guest image.
+pub fn installed_manifest() -> Result<Manifest> {
+    let path = Path::new(GUEST).join(guest_manifest::FILE_NAME);
+    let text = std::fs::read(&path).with_context(|| format!("cannot read {}: no guest image is installed", path.display()))?;
+    Manifest::from_json(&text).with_context(|| format!("{} is not valid", path.display()))
+}
+
 /// Counters of the VM whose control socket is `socket`.
 pub fn stats(socket: &Path) -> Result<Stats> {
     match ask(socket, &Request::Stats)? {
         Reply::Stats(stats) => Ok(stats),
-        other => bail!("the VMM answered a question for its counters with {other:?}"),
+        other => bail!("the VMM answered Stats with {other:?}"),
     }
 }
 
@@ -200,7 +194,7 @@ fn ask(socket: &Path, request: &Request) -> Result<Reply> {
     ask_with(socket, request, &[])
 }
 
-/// The same, with descriptors beside the request.
+/// [`ask`] with descriptors attached to the request.
 fn ask_with(socket: &Path, request: &Request, descriptors: &[RawFd]) -> Result<Reply> {
     let client = Client::connect(socket).with_context(|| format!("cannot connect to {}", socket.display()))?;
     client.ask(request, descriptors).context("the VMM did not answer")

@@ -1,4 +1,4 @@
-//! Carries the serial consoles of all VMs in L1 out to the harness while they grow: a hung L1 can no longer be asked for them.
+//! Copies the serial consoles of all VMs in L1 to the harness while they grow: a hung L1 could not be asked for them later.
 
 use std::collections::{BTreeMap, btree_map::Entry};
 use std::fs::File;
@@ -8,19 +8,19 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// The virtio port that the harness reads; L1's init makes the link.
+/// The virtio port that the harness reads; L1's init creates the symbolic link.
 const PORT: &str = "/dev/casemate-vmm-console";
-/// Short: the files of a sandbox that fails at once are gone soon. An open file can be read to its end even then.
+/// Short, because the files of a sandbox that fails at once are removed soon. An open file can still be read to its end.
 const POLL: Duration = Duration::from_millis(30);
 
-/// Carries as long as it lives; dropping it carries the last words.
+/// Copies as long as it exists; dropping it copies what is left.
 pub struct Watch {
     end: Option<Sender<()>>,
     carrier: Option<JoinHandle<()>>,
 }
 
 impl Watch {
-    /// Starts carrying.
+    /// Starts copying.
     pub fn over_consoles() -> std::io::Result<Self> {
         let mut port = File::options().write(true).open(PORT)?;
         let (end, ended) = channel();
@@ -47,7 +47,7 @@ impl Drop for Watch {
     }
 }
 
-/// The consoles found so far. A removed file stays open, so that it is read to its end.
+/// The consoles found so far. A removed file stays open so that it is read to its end.
 #[derive(Default)]
 struct Consoles {
     open: BTreeMap<PathBuf, File>,
@@ -55,7 +55,7 @@ struct Consoles {
 }
 
 impl Consoles {
-    /// Writes to `port` what the consoles say since the last time. What the port does not take is lost.
+    /// Writes to `port` what the consoles have gained. What the port does not accept is lost.
     fn carry(&mut self, port: &mut impl Write) {
         for path in found() {
             if let Entry::Vacant(new) = self.open.entry(path)

@@ -1,12 +1,12 @@
-//! Faults of the emulated processor, which are rare ([`crate::testbed::machine`] explains them), and how to tell
-//! them from a story's failure. A story fails unless one of these is on record.
+//! Faults of the emulated processor, which are rare ([`crate::testbed::machine`] explains them), and how to distinguish
+//! them from a story's failure. Without evidence of such a fault a story fails.
 
 use crate::testbed::machine::{CONSOLE, Stuck, VMM_CONSOLE};
 use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-/// What the consoles show when the processor failed. No story crashes L1's kernel, and a guest that boots a thousand times
+/// What consoles show after a fault of the emulated processor. No story crashes L1's kernel, and a guest that boots a thousand times
 /// the same way does not panic by itself.
 const ON_CONSOLE: &[(&str, &str)] = &[
     (CONSOLE, "Kernel panic - not syncing"),
@@ -15,22 +15,22 @@ const ON_CONSOLE: &[(&str, &str)] = &[
     (VMM_CONSOLE, "Kernel panic - not syncing"),
 ];
 
-/// Evidence that the emulator failed under a story.
+/// Evidence that the emulator failed during a story.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// A console shows it.
+    /// A console shows one of the fault's messages.
     OnConsole {
-        /// The console's file.
+        /// Name of the console's file.
         file: &'static str,
-        /// What it shows.
+        /// The message.
         words: &'static str,
     },
-    /// The machine hung: no console and no output grew for this long.
+    /// The machine hung: no console and no output grew for this time.
     Hung(Duration),
 }
 
 impl Fault {
-    /// The fault under a story that failed with `message` in a machine whose files of that time are in `dir`.
+    /// The fault behind a story's failure with `message`, if the machine's files in `dir` or the message show one.
     pub fn of_failure(dir: &Path, message: &str) -> Option<Self> {
         let shows = |name: &str, words: &str| {
             let bytes = std::fs::read(dir.join(name)).unwrap_or_default();
@@ -38,12 +38,12 @@ impl Fault {
         };
         ON_CONSOLE
             .iter()
-            // A VM's console is removed with the VM, maybe before it was copied; the shim reports its last lines.
+            // A VM's console is removed with the VM, perhaps before it was copied; the shim's error contains its last lines.
             .find(|(file, words)| shows(file, words) || *file == VMM_CONSOLE && message.contains(words))
             .map(|&(file, words)| Self::OnConsole { file, words })
     }
 
-    /// The fault under a machine that did not answer. One that still wrote something, or ended, needs a console that shows it.
+    /// The fault behind a machine that did not answer. If it still wrote something or exited, a console must show the fault.
     pub fn of_stuck(dir: &Path, stuck: Stuck) -> Option<Self> {
         Self::of_failure(dir, "").or(match stuck {
             Stuck::Quiet(silence) => Some(Self::Hung(silence)),
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_without_evidence_is_the_storys() {
+    fn a_failure_without_evidence_is_a_failure_of_the_story() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(Fault::of_failure(dir.path(), "another exit status"), None);
         std::fs::write(dir.path().join(CONSOLE), "all is well").unwrap();

@@ -1,4 +1,4 @@
-//! `make test`: every suite in order, then a table with what passed, failed and was skipped, and how long each took.
+//! `make test`: runs every suite in order, then prints a table with numbers of passed, failed and skipped tests and the time of each.
 
 use crate::{
     runner::summary::{Counts, Summary},
@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Tests and scripts report what they could not do on a line that begins so.
+/// Prefix of lines on which tests and scripts report what they could not do.
 const SKIPPED: &str = "skipped: ";
-/// Conformance vectors: the name in `casemate conformance`, the environment variable that gives their path, and the paths in
-/// this repository, of which the first that exists counts.
+/// Conformance vectors: the name in `casemate conformance`, the environment variable with their path, and paths in
+/// this repository, of which the first that exists is used.
 const CONFORMANCE: &[(&str, &str, &[&str])] = &[
     ("layers", "CASEMATE_LAYER_VECTORS", &["image/layer/vectors/layers.json"]),
     (
@@ -29,12 +29,12 @@ pub struct Suite {
     name: String,
     counts: Counts,
     took: Duration,
-    /// What was skipped or failed, each with its reason.
+    /// What was skipped or failed, with the reasons.
     remarks: Vec<String>,
 }
 
 impl Suite {
-    /// The stories of one machine.
+    /// A suite from the stories of one machine.
     pub fn of_stories(summary: &Summary) -> Self {
         Self {
             name: format!("stories on {}", summary.machine()),
@@ -44,7 +44,7 @@ impl Suite {
         }
     }
 
-    /// A suite that could not even start.
+    /// A suite that could not start.
     pub fn broken(name: &str, error: &anyhow::Error) -> Self {
         let counts = Counts {
             failed: 1,
@@ -59,7 +59,7 @@ impl Suite {
     }
 }
 
-/// Unit and property tests of every crate; all of their output goes to a file in `out`.
+/// Unit and property tests of every crate; their whole output goes to a file in `out`.
 pub fn unit_tests(out: &Path) -> Result<Suite> {
     let started = Instant::now();
     std::fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
@@ -106,7 +106,7 @@ pub fn conformance(programs: &Path, out: &Path) -> Result<Vec<Suite>> {
         .collect()
 }
 
-/// A given path counts even where no file is: the replay then fails with that reason.
+/// A path from the environment is used even if no file exists there: the replay then fails with that reason.
 fn vectors(given: Option<OsString>, carried: &[&str]) -> Option<PathBuf> {
     given
         .map(PathBuf::from)
@@ -139,7 +139,7 @@ fn replay(casemate: &Path, kind: &str, vectors: Option<PathBuf>, out: &Path) -> 
         }
         None => suite.remarks.push("failed: no line of counts".to_owned()),
     }
-    // A replay of nothing shows nothing.
+    // A replay of no vectors proves nothing.
     if suite.counts.failed == 0 && (!success || suite.counts.passed == 0) {
         suite.counts.failed = 1;
     }
@@ -156,7 +156,7 @@ fn replay(casemate: &Path, kind: &str, vectors: Option<PathBuf>, out: &Path) -> 
     Ok(suite)
 }
 
-/// Runs a program, keeps both of its outputs in `log`, shows the lines that `show` picks; returns the lines.
+/// Runs a program, writes both outputs to `log` and prints the lines that `show` selects; returns all lines.
 fn stream(command: &mut Command, log: &Path, show: impl Fn(&str) -> bool) -> Result<(Vec<String>, bool)> {
     let name = command.get_program().to_string_lossy().into_owned();
     let mut file = std::fs::File::create(log).with_context(|| format!("cannot create {}", log.display()))?;
@@ -233,7 +233,7 @@ pub fn table(suites: &[Suite]) -> String {
         took += suite.took;
     }
     text += &row("total", total, took);
-    // The plain line that any CI can read.
+    // One line that is easy to find in a CI log.
     text + &format!("\n{} passed, {} failed, {} skipped\n", total.passed, total.failed, total.skipped)
 }
 

@@ -4,16 +4,16 @@ use crate::{runner::Done, stories::report::Outcome};
 use std::ops::AddAssign;
 use std::time::{Duration, Instant};
 
-/// How many passed, failed and were skipped.
+/// Numbers of tests or stories by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// All that passed.
     pub passed: usize,
     /// What failed.
     pub failed: usize,
-    /// Of those that passed: only after the emulator had failed under them.
+    /// How many of `passed` passed only when repeated after a fault of the emulator.
     pub after_faults: usize,
-    /// What could not run here.
+    /// Tests that could not run on this machine; a story is never skipped.
     pub skipped: usize,
 }
 
@@ -34,7 +34,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Takes the results of stories that began at `started`.
+    /// The results of stories that began at `started`.
     pub fn of(machine: &str, started: Instant, done: Vec<Done>) -> Self {
         Self {
             machine: machine.to_owned(),
@@ -48,23 +48,23 @@ impl Summary {
         &self.machine
     }
 
-    /// Wall time of all.
+    /// Wall time of all stories.
     pub fn took(&self) -> Duration {
         self.took
     }
 
-    /// How many of each.
+    /// Numbers by outcome.
     pub fn counts(&self) -> Counts {
         let count = |outcome| self.done.iter().filter(|done| done.report.outcome == outcome).count();
         Counts {
             passed: count(Outcome::Passed),
             failed: count(Outcome::Failed),
-            skipped: count(Outcome::Skipped),
             after_faults: self.done.iter().filter(|done| done.passed_after_faults()).count(),
+            skipped: 0,
         }
     }
 
-    /// A line for each story that did not simply pass.
+    /// A line for each story that failed or needed another attempt.
     pub fn remarks(&self) -> Vec<String> {
         let remarkable = self
             .done
@@ -99,12 +99,11 @@ impl Done {
     }
 }
 
-/// One story's result; of one that failed, with the consoles' last lines.
+/// The result of one story; for a failed one, with the last lines of the consoles.
 pub fn line(done: &Done) -> String {
     let word = match done.report.outcome {
         Outcome::Passed => "ok     ",
         Outcome::Failed => "failed:",
-        Outcome::Skipped => "skipped:",
     };
     let faults: Vec<String> = done.faults.iter().map(|fault| fault.to_string()).collect();
     let passed = if done.report.outcome == Outcome::Passed { "passed " } else { "" };

@@ -1,4 +1,4 @@
-//! The agent's first rule, checked over its own protocol: it serves nothing before the one policy that host data names.
+//! The agent serves nothing before the one policy whose digest is the host data.
 
 use crate::{
     lab::{Lab, Set, vm::Vm},
@@ -12,7 +12,7 @@ use ttrpc::Code;
 pub const STORIES: &[Story] = &[
     Story {
         name: "wrong-policy",
-        about: "a policy that does not hash to host data is refused",
+        about: "a policy whose digest is not the host data is refused",
         runtimes: OURS,
         set: Set::Short,
         machines: Machines::Shared,
@@ -40,7 +40,7 @@ fn open_door() -> SetPolicyRequest {
 /// The code of a call that must fail.
 fn refused<T>(what: &str, result: ttrpc::Result<T>) -> Result<Code> {
     match result {
-        Ok(_) => anyhow::bail!("{what} was served"),
+        Ok(_) => anyhow::bail!("{what} succeeded"),
         Err(ttrpc::Error::RpcStatus(status)) => {
             println!("  {what}: {:?}: {}", status.code(), status.message());
             Ok(status.code())
@@ -51,12 +51,12 @@ fn refused<T>(what: &str, result: ttrpc::Result<T>) -> Result<Code> {
 
 fn wrong_policy(lab: &Lab) -> Result<()> {
     let vm = Vm::boot("wrong-policy", agent_protocol::OPEN_DOOR.as_ref())?;
-    vm.converse(async |agent, context| {
+    vm.with_agent(async |agent, context| {
         let other = SetPolicyRequest {
             policy: OTHER_POLICY.into(),
             ..Default::default()
         };
-        let code = refused("a policy that is not host data's", agent.set_policy(context(), &other).await)?;
+        let code = refused("a policy with another digest", agent.set_policy(context(), &other).await)?;
         ensure!(code == Code::PERMISSION_DENIED, "a wrong policy must be PERMISSION_DENIED");
         let scratch = MountScratchRequest {
             sandbox_id: "x".to_owned(),
@@ -64,7 +64,7 @@ fn wrong_policy(lab: &Lab) -> Result<()> {
             ..Default::default()
         };
         let code = refused("a call after a wrong policy", agent.mount_scratch(context(), &scratch).await)?;
-        ensure!(code == Code::FAILED_PRECONDITION, "after a wrong policy nothing may be served");
+        ensure!(code == Code::FAILED_PRECONDITION, "nothing may be served after a wrong policy");
         Ok(())
     })?;
     vm.stop()?;
@@ -73,13 +73,13 @@ fn wrong_policy(lab: &Lab) -> Result<()> {
 
 fn policy_first(lab: &Lab) -> Result<()> {
     let vm = Vm::boot("policy-first", agent_protocol::OPEN_DOOR.as_ref())?;
-    vm.converse(async |agent, context| {
+    vm.with_agent(async |agent, context| {
         let list = ListProcessesRequest {
             container_id: "nobody".to_owned(),
             ..Default::default()
         };
         let code = refused("a call before SetPolicy", agent.list_processes(context(), &list).await)?;
-        ensure!(code == Code::FAILED_PRECONDITION, "before SetPolicy nothing may be served");
+        ensure!(code == Code::FAILED_PRECONDITION, "nothing may be served before SetPolicy");
         let answer = agent
             .set_policy(context(), &open_door())
             .await
@@ -89,12 +89,12 @@ fn policy_first(lab: &Lab) -> Result<()> {
             "the agent reports another digest"
         );
         let code = refused(
-            "a call after SetPolicy, for a container that is not there",
+            "a call after SetPolicy, for a container that does not exist",
             agent.list_processes(context(), &list).await,
         )?;
-        ensure!(code == Code::NOT_FOUND, "after SetPolicy the call is served");
+        ensure!(code == Code::NOT_FOUND, "the call must be served after SetPolicy");
         let code = refused("a second SetPolicy", agent.set_policy(context(), &open_door()).await)?;
-        ensure!(code == Code::FAILED_PRECONDITION, "the policy is set once");
+        ensure!(code == Code::FAILED_PRECONDITION, "the policy can be set once");
         Ok(())
     })?;
     vm.stop()?;

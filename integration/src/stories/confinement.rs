@@ -1,4 +1,4 @@
-//! A running VMM as its host sees it: its user, and what it may still do.
+//! A running VMM as seen from the host: its user and its remaining privileges.
 
 use crate::{
     lab::{Lab, Set, traces, vm},
@@ -13,7 +13,7 @@ use vm_spec::control::WatchdogStats;
 /// The story.
 pub const STORY: Story = Story {
     name: "vmm-confined",
-    about: "the VMM of a running container has a user of its own, no privilege, no file, and a filter on every thread",
+    about: "the VMM of a running container has a user of its own, no privilege, no file, and a seccomp filter on every thread",
     runtimes: OURS,
     set: Set::Short,
     machines: Machines::Shared,
@@ -40,7 +40,7 @@ fn vmm_confined(lab: &Lab) -> Result<()> {
     }
     for thread in read_dir(format!("/proc/{pid}/task")).context("no threads")? {
         let status = format!("task/{}/status", thread?.file_name().display());
-        // Threads that KVM starts in the VMM's name never return from the kernel.
+        // Kernel threads that KVM starts under the VMM's name never run user code.
         let is_kernels = field(&status, "Name:")?.starts_with("kvm-");
         ensure!(is_kernels || field(&status, "Seccomp:")? == "2", "{status}: no filter");
     }
@@ -52,7 +52,7 @@ fn vmm_confined(lab: &Lab) -> Result<()> {
     let stats = vm::stats(&sandbox.control_socket())?;
     ensure!(
         stats.watchdog == WatchdogStats::default(),
-        "the watchdog acted on a well-behaved guest: {:?}",
+        "the watchdog reacted to a well-behaved guest: {:?}",
         stats.watchdog
     );
     println!("  {} exits so far, to the VMM: {:?}", stats.exits, stats.to_vmm);

@@ -1,4 +1,4 @@
-//! The operator's console: programs that the host asks the guest to run.
+//! The operator's console: diagnostic programs that the host asks the guest to run.
 
 use crate::{
     lab::{Ended, Lab, Policy, Set},
@@ -28,7 +28,7 @@ fn console(lab: &Lab) -> Result<()> {
     let shown = console("version")?.exits_with(0)?.text();
     ensure!(shown.starts_with("Linux version "), "the guest shows {shown:?}");
     let inside = console("mounts")?.exits_with(125)?.mentions("(rule exec_external)")?;
-    ensure!(!inside.said().contains("/run/gcs"), "a denied look was shown");
+    ensure!(!inside.said().contains("/run/gcs"), "a denied diagnostic program ran");
     container.killed(lab)?;
     lab.nothing_is_left()
 }

@@ -1,4 +1,4 @@
-//! Data that the host damages is an error, never wrong data; a killed VMM leaves nothing behind.
+//! Data that the host damages leads to an error, never to wrong data; a killed VMM leaves nothing behind.
 
 use crate::{
     lab::{Lab, Set, is_running, traces},
@@ -43,7 +43,7 @@ pub const STORIES: &[Story] = &[
 
 const CACHE: &str = "/var/lib/casemate/layers";
 const START_DEADLINE: Duration = Duration::from_secs(60);
-/// Of an ext4 file system: the superblock's magic number lies here (kernel Documentation/filesystems/ext4, "Super Block").
+/// Offset of the magic number in an ext4 file system (kernel Documentation/filesystems/ext4, "Super Block").
 const EXT4_MAGIC_OFFSET: usize = 1024 + 0x38;
 
 /// Runs a container once, so that its layer is converted and cached; returns the cached file.
@@ -63,7 +63,7 @@ fn cached_layer(lab: &Lab) -> Result<PathBuf> {
 
 fn flip(file: &Path, at: impl FnOnce(&[u8]) -> Option<usize>) -> Result<()> {
     let mut bytes = std::fs::read(file).context("cannot read a cached layer")?;
-    let at = at(&bytes).context("the place to damage was not found")?;
+    let at = at(&bytes).context("the bytes to damage were not found")?;
     bytes[at] ^= 1;
     println!("  flips a bit of {} at byte {at}", file.display());
     std::fs::write(file, bytes).context("cannot write a cached layer")

@@ -1,4 +1,4 @@
-//! What the policy lists runs; anything else is denied, with the reason in the caller's output.
+//! What the policy allows runs; anything else is denied, with the reason in the caller's output.
 
 use crate::{
     lab::{Ended, Lab, Policy, Set},
@@ -43,12 +43,12 @@ pub const STORIES: &[Story] = &[
     },
 ];
 
-/// Allows one command in the busybox image, and `date` beside it.
+/// Allows one command in the busybox image, and `date` as an exec.
 fn policy(command: &[&str]) -> Result<Policy> {
     Policy::of(BUSYBOX).command(command).exec(&["date"]).signals(&[9, 15]).generate()
 }
 
-/// A denial names in plain words what is denied and by which rule, and carries the decision for tools.
+/// A denial names what is denied and by which rule, and contains the decision for tools.
 fn is_denied(ended: Ended, rule: &str) -> Result<()> {
     ended
         .fails()?
@@ -93,7 +93,7 @@ fn exec(lab: &Lab) -> Result<()> {
     let container = lab.container(BUSYBOX).under(&policy).command(["sleep", "1000"]).start()?;
     container.exec("listed", ["date"])?.exits_with(0)?;
     is_denied(container.exec("unlisted", ["cat", "/etc/passwd"])?, "exec_in_container")?;
-    ensure!(container.status()? == "RUNNING", "the denied exec ended the container");
+    ensure!(container.status()? == "RUNNING", "the denied exec stopped the container");
     container.exec("listed-again", ["date"])?.exits_with(0)?;
     container.killed(lab)?;
     lab.nothing_is_left()

@@ -1,4 +1,4 @@
-//! Every enforcement point by the call that asks it: what the policy does not allow is denied there, and by name.
+//! Every enforcement point, reached by the call that it guards: what the policy does not allow is denied, and the denial names the point.
 
 use super::hostile_host::{COMMAND, converted_layer, world};
 use crate::{
@@ -38,26 +38,26 @@ pub const STORIES: &[Story] = &[
     },
 ];
 
-/// Signed, and listed by no policy here.
+/// A signed fragment that no policy here lists.
 const FRAGMENT: &[u8] = include_bytes!("../../../policy/fragment/fixtures/es256.cose");
 const TRUST_LIST: &[u8] = include_bytes!("../../../policy/fragment/fixtures/trust-list.cose");
 const TRUST_LISTS: &str = "application/vnd.transparency-trust-list.v1+cose";
 const NETWORK_ANNOTATION: &str = "io.microsoft.virtualmachine.lcow.hostnetwork";
 
-/// The policy lets it run, and lets it be sent fewer signals than the init.
+/// An exec that the policy allows, with fewer signals than the init.
 const EXEC: [&str; 2] = ["sleep", "99999"];
-/// SIGWINCH, ignored by default. The policy allows it for the init, not for the exec.
+/// SIGWINCH, ignored by default. The policy allows it for the init but not for the exec.
 const SIGNAL_OF_INIT: u32 = 28;
 
-/// Makes a call's context, with its time limit.
+/// Creates the context of a call, with its time limit.
 type Deadlined = fn() -> ttrpc::context::Context;
 
-/// The policy refuses, and at that point.
+/// Checks that the policy denies the call at `point`.
 fn denied<T>(point: &str, result: ttrpc::Result<T>) -> Result<()> {
     let status = match result {
-        Ok(_) => bail!("what {point} denies was done"),
+        Ok(_) => bail!("the call succeeded although {point} denies it"),
         Err(ttrpc::Error::RpcStatus(status)) => status,
-        Err(other) => return Err(other).with_context(|| format!("no answer where {point} denies")),
+        Err(other) => return Err(other).with_context(|| format!("no answer to a call that {point} denies")),
     };
     let text = status.message();
     ensure!(
@@ -72,7 +72,7 @@ fn denied<T>(point: &str, result: ttrpc::Result<T>) -> Result<()> {
     Ok(())
 }
 
-/// A refusal of another kind.
+/// Checks that the call fails for another reason than a denial.
 fn refused<T>(what: &str, code: Code, result: ttrpc::Result<T>) -> Result<()> {
     match result {
         Err(ttrpc::Error::RpcStatus(status)) if status.code() == code => {
@@ -80,11 +80,11 @@ fn refused<T>(what: &str, code: Code, result: ttrpc::Result<T>) -> Result<()> {
             Ok(())
         }
         Err(other) => bail!("{what}: {other}"),
-        Ok(_) => bail!("{what} was done"),
+        Ok(_) => bail!("{what} succeeded"),
     }
 }
 
-/// The policy with a rule that always denies at `point`, where the framework has no reason to.
+/// The policy with a rule that always denies `point`, where the framework never has a reason to.
 fn shut(point: &str, policy: &str) -> Result<String> {
     let rule = format!("{point} := data.framework.{point}\n");
     ensure!(policy.contains(&rule), "the policy has no rule for {point}");
@@ -100,7 +100,7 @@ async fn open(agent: &AgentClient, context: Deadlined, policy: &str) -> Result<(
     Ok(())
 }
 
-/// Mounts what the container needs, its overlay aside.
+/// Mounts what the container needs except its overlay.
 async fn mount(agent: &AgentClient, context: Deadlined, world: &World) -> Result<()> {
     agent.mount_layer(context(), &world.layer).await.context("MountLayer")?;
     let request = MountScratchRequest {
@@ -131,7 +131,7 @@ fn create(world: &World, spec: Vec<u8>) -> CreateContainerRequest {
 }
 
 fn changed(spec: &[u8], change: impl FnOnce(&mut Value)) -> Result<Vec<u8>> {
-    let mut spec: Value = serde_json::from_slice(spec).context("the container's document is not JSON")?;
+    let mut spec: Value = serde_json::from_slice(spec).context("the container's spec is not JSON")?;
     change(&mut spec);
     Ok(spec.to_string().into_bytes())
 }
@@ -145,7 +145,7 @@ fn denied_everywhere(lab: &Lab) -> Result<()> {
     let policy = shut("shutdown_container", generated.text())?;
     let layer = converted_layer()?;
     let vm = Vm::boot("points", policy.as_bytes())?;
-    vm.converse(async |agent, context| {
+    vm.with_agent(async |agent, context| {
         let world = world(&vm, &layer)?;
         open(&agent, context, &policy).await?;
         before_mounts(&agent, context, &world).await?;
@@ -155,7 +155,7 @@ fn denied_everywhere(lab: &Lab) -> Result<()> {
     let console = vm.console()?;
     ensure!(
         !console.contains("agent: denied by"),
-        "the agent's log went out, which runtime_logging denies:\n{console}"
+        "the agent's log is on the console although runtime_logging denies it:\n{console}"
     );
     vm.stop()?;
     lab.nothing_is_left()
@@ -279,7 +279,7 @@ async fn with_a_container(agent: &AgentClient, context: Deadlined, world: &World
     denied("shutdown_container", agent.shutdown_container(context(), &shutdown).await)
 }
 
-/// A signal to all is one to each process that the policy knows by itself.
+/// A signal to all processes is one signal to each process that the policy knows, judged one by one.
 async fn signals(agent: &AgentClient, context: Deadlined, world: &World) -> Result<()> {
     let init = |signal: u32, all: bool| SignalProcessRequest {
         container_id: world.container.clone(),
@@ -293,8 +293,8 @@ async fn signals(agent: &AgentClient, context: Deadlined, world: &World) -> Resu
     agent
         .signal_process(context(), &all)
         .await
-        .context("a signal to all, which is the init")?;
-    let spec: Value = serde_json::from_slice(&world.spec).context("the container's document is not JSON")?;
+        .context("a signal to all processes, which is the init")?;
+    let spec: Value = serde_json::from_slice(&world.spec).context("the container's spec is not JSON")?;
     let mut process = spec["process"].clone();
     process["args"] = json!(EXEC);
     let exec = ExecProcessRequest {
@@ -313,19 +313,19 @@ async fn signals(agent: &AgentClient, context: Deadlined, world: &World) -> Resu
     Ok(())
 }
 
-/// What is asked for, in words and in the container's document.
+/// A change of the container's spec that the policy must deny, and its description.
 type Change = (&'static str, fn(&mut Value));
 
-/// The rules that make a policy judge confinement.
-const CONFINING: &str = "casemate_version := \"1.0.0\"\nconfine_container := data.framework.confine_container\n\
+/// The rules with which a policy judges confinement.
+const WITH_CONFINEMENT: &str = "casemate_version := \"1.0.0\"\nconfine_container := data.framework.confine_container\n\
     guest_network := data.framework.guest_network\nport_forward := data.framework.port_forward\n";
 
 fn confined(lab: &Lab) -> Result<()> {
     let generated = Policy::of(BUSYBOX).command(&COMMAND).generate()?;
-    let policy = format!("{}{CONFINING}", shut("scratch_unmount", generated.text())?);
+    let policy = format!("{}{WITH_CONFINEMENT}", shut("scratch_unmount", generated.text())?);
     let layer = converted_layer()?;
     let vm = Vm::boot("confined", policy.as_bytes())?;
-    vm.converse(async |agent, context| {
+    vm.with_agent(async |agent, context| {
         let mut world = world(&vm, &layer)?;
         world.spec = changed(&world.spec, |spec| spec["process"]["rlimits"] = json!([]))?;
         open(&agent, context, &policy).await?;
@@ -353,11 +353,11 @@ fn confined(lab: &Lab) -> Result<()> {
             }),
         ];
         for (what, change) in changes {
-            println!("  asked for: {what}");
+            println!("  requested: {what}");
             let spec = changed(&world.spec, change)?;
             denied("confine_container", agent.create_container(context(), &create(&world, spec)).await)?;
         }
-        // None of them has narrowed or widened what the last one gets.
+        // No denied request has changed what the next one gets.
         let right = create(&world, world.spec.clone());
         agent.create_container(context(), &right).await.context("CreateContainer")?;
         network(&vm, &agent, context, &world).await?;
@@ -366,7 +366,7 @@ fn confined(lab: &Lab) -> Result<()> {
             ..Default::default()
         };
         agent.shutdown_container(context(), &shutdown).await.context("ShutdownContainer")?;
-        // Beside the point, but only a policy like this one denies it.
+        // Another point than the one under test, but only this kind of policy denies it.
         let unmount = UnmountOverlayRequest {
             container_id: world.container.clone(),
             ..Default::default()
@@ -377,7 +377,7 @@ fn confined(lab: &Lab) -> Result<()> {
     lab.nothing_is_left()
 }
 
-/// Ports and networks that the policy does not list.
+/// Ports and networks that the policy does not list are denied.
 async fn network(vm: &Vm, agent: &AgentClient, context: Deadlined, world: &World) -> Result<()> {
     let token = StreamToken([9; 16]);
     let _stream = open_stream(vm.vsock(), token).await.context("opening a stream")?;

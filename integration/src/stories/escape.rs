@@ -1,4 +1,4 @@
-//! A hostile container against the guest: it reaches neither the guest's own programs and files nor the host's virtualisation.
+//! A hostile container reaches neither the guest's own programs and files nor the host's virtualisation.
 
 use crate::{
     lab::{Ended, Lab, Running, Set, Stdio, Tasks},
@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 pub const STORIES: &[Story] = &[
     Story {
         name: "guest-programs",
-        about: "a container that makes the guest's launcher run in it can neither change it nor see the guest's files",
+        about: "a container in which the guest's launcher runs can neither change it nor see the guest's files",
         runtimes: OURS,
         set: Set::Short,
         machines: Machines::Shared,
@@ -27,18 +27,18 @@ pub const STORIES: &[Story] = &[
     },
 ];
 
-/// Of each kind of container.
+/// Execs in each hostile container, and containers created beside it.
 const EXECS: u32 = 40;
 const CREATES: u32 = 10;
-/// As a program: whatever runs it runs itself once more, in the container.
+/// An image's program that executes the program of the process that runs it, once more, in the container.
 const ITSELF: &str = "/proc/self/exe";
-const LOG: &str = "/job/out/thief.log";
-/// Looks at every process of its pid namespace as it appears (the exec's is the next one), and reports where it is not busybox:
-/// it keeps the program open, waits for the end of the process, and tries to open the program for writing. A thief that may trace
-/// processes is also asked for the root, the working directory and the directories that the process has open; only the
-/// guest's root has an `/init`. No line of it starts another process.
-const THIEF: &str = r#"
-steal() {
+const LOG: &str = "/job/out/hostile.log";
+/// Polls for every new process in its pid namespace (the exec's is the next pid) and reports those that are not busybox:
+/// it holds the program open, waits for the process to exit, and tries to open the program for writing. If it may trace
+/// processes, it also tries the process's root, working directory and open directories; only the guest's root has an
+/// `/init`. No line of the script starts another process.
+const HOSTILE: &str = r#"
+take() {
     echo "holds the program of a process"
     while [ -d /proc/$1 ]; do :; done
     tries=0
@@ -48,7 +48,7 @@ steal() {
     done
 }
 look() {
-    { [ /proc/self/fd/3 -ef /bin/busybox ] || steal $1; } 3</proc/$1/exe
+    { [ /proc/self/fd/3 -ef /bin/busybox ] || take $1; } 3</proc/$1/exe
     for place in root cwd; do
         [ ! -e /proc/$1/$place/init ] || echo "sees the guest's files as $place"
     done
@@ -63,63 +63,63 @@ while :; do
     look $((last + 1))
 done 2>/dev/null
 "#;
-/// What the thief must never say.
-const CAUGHT: [&str; 4] = ["opened it", "wrote to it", "guest's files", "open directory"];
+/// What the container must never report.
+const FORBIDDEN: [&str; 4] = ["opened it", "wrote to it", "guest's files", "open directory"];
 
 fn guest_programs(lab: &Lab) -> Result<()> {
     for capability in [None, Some("CAP_SYS_PTRACE")] {
-        rob(lab, capability).with_context(|| format!("a thief with {}", capability.unwrap_or("default capabilities")))?;
+        attack(lab, capability).with_context(|| format!("a container with {}", capability.unwrap_or("default capabilities")))?;
     }
     lab.nothing_is_left()
 }
 
-/// A pod whose first container is the thief: processes are executed in it, and containers are made that share its pids.
-fn rob(lab: &Lab, capability: Option<&str>) -> Result<()> {
-    let mut thief = lab
+/// A pod whose first container is the hostile one: processes are executed in it, and containers are created that share its pid namespace.
+fn attack(lab: &Lab, capability: Option<&str>) -> Result<()> {
+    let mut hostile = lab
         .container(BUSYBOX)
-        .named("thief")
+        .named("hostile")
         .option("--annotation", "io.kubernetes.cri.container-type=sandbox")
-        .command(["sh", "-c", THIEF]);
+        .command(["sh", "-c", HOSTILE]);
     if let Some(capability) = capability {
-        thief = thief.option("--cap-add", capability);
+        hostile = hostile.option("--cap-add", capability);
     }
-    // Appended to by the shim.
+    // The shim appends to it.
     let _ = std::fs::remove_file(LOG);
-    let thief = thief.start_logging(&format!("file://{LOG}"))?;
+    let hostile = hostile.start_logging(&format!("file://{LOG}"))?;
     let tasks = Tasks::connect()?;
     for n in 0..EXECS {
         let exec = format!("exec-{n}");
-        tasks.exec(thief.id(), &exec, &[ITSELF], &Stdio::default()).context("exec")?;
-        // Refused as a program that is not there to be executed, or run: neither shows anything about the guest.
-        if tasks.start(thief.id(), &exec).is_ok() {
-            tasks.wait(thief.id(), &exec).context("wait")?;
+        tasks.exec(hostile.id(), &exec, &[ITSELF], &Stdio::default()).context("exec")?;
+        // It is refused because the program cannot be executed, or it runs: neither reveals anything about the guest.
+        if tasks.start(hostile.id(), &exec).is_ok() {
+            tasks.wait(hostile.id(), &exec).context("wait")?;
         }
-        tasks.delete_exec(thief.id(), &exec).context("delete exec")?;
+        tasks.delete_exec(hostile.id(), &exec).context("delete exec")?;
     }
     for _ in 0..CREATES {
         let member = lab
             .container(BUSYBOX)
             .option("--annotation", "io.kubernetes.cri.container-type=container")
-            .option("--annotation", "io.kubernetes.cri.sandbox-id=thief")
+            .option("--annotation", "io.kubernetes.cri.sandbox-id=hostile")
             .option("--with-ns", "pid:/proc/1/ns/pid")
             .command([ITSELF]);
         member.run()?;
     }
-    let said = std::fs::read_to_string(LOG).context("the thief's log is missing")?;
+    let said = std::fs::read_to_string(LOG).context("the log of the hostile container is missing")?;
     let count = |words: &str| said.lines().filter(|line| line.contains(words)).count();
-    println!("  the thief {} times held a program", count("holds the program"));
+    println!("  held a program open {} times", count("holds the program"));
     ensure!(
         count("holds the program") > 0,
-        "the thief never got hold of a program, so nothing was tried"
+        "the container never held a program open, so nothing was tried"
     );
-    for words in CAUGHT {
-        ensure!(count(words) == 0, "the thief reported {words:?} {} times", count(words));
+    for words in FORBIDDEN {
+        ensure!(count(words) == 0, "the container reported {words:?} {} times", count(words));
     }
-    is_whole(&thief)?;
-    thief.killed(lab)
+    is_whole(&hostile)?;
+    hostile.killed(lab)
 }
 
-/// The guest reports that its programs cannot be changed, and they still work.
+/// The guest reports that its launcher is sealed, and the launcher still works.
 fn is_whole(container: &Running) -> Result<()> {
     let shown = Ended::of(&["casemate", "console", container.id(), "--", "/init", "show", "integrity"])?.exits_with(0)?;
     shown
@@ -137,7 +137,7 @@ fn nested_virtualisation(lab: &Lab) -> Result<()> {
         .exits_with(0)?
         .text();
     let words = flags.split_ascii_whitespace().collect::<Vec<_>>();
-    ensure!(words.contains(&"hypervisor"), "no list of features: {flags}");
+    ensure!(words.contains(&"hypervisor"), "no list of CPU features: {flags}");
     for feature in ["svm", "vmx", "npt", "sgx", "ibs", "rtm", "arch_perfmon"] {
         ensure!(!words.contains(&feature), "the guest is offered {feature}: {flags}");
     }

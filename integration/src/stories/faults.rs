@@ -1,4 +1,4 @@
-//! A fault on the host affects one container, is reported with the right status, and leaves nothing behind.
+//! A fault on the host affects one container only, is reported with the right status, and leaves nothing behind.
 
 pub mod clock;
 pub mod containerd;
@@ -11,21 +11,21 @@ use crate::lab::{Ended, Lab, Program};
 use anyhow::{Context, Result};
 use std::time::Duration;
 
-/// How long anything that was asked for may take until it shows.
+/// Time limit until the effect of a request shows.
 const SHOWS_WITHIN: Duration = Duration::from_secs(60);
-/// cgroup of the namespace: with it in place a VMM gets a cgroup of its own, as in a pod.
+/// The namespace's cgroup: if it exists, each VMM gets a cgroup below it, as in a pod.
 const NAMESPACE_CGROUP: &str = "/sys/fs/cgroup/default";
-/// Where containerd's client library makes FIFOs.
+/// Where containerd's client library creates FIFOs.
 const FIFOS: &str = "/run/containerd/fifo";
-/// How often a container that is still ending is asked to go.
-const REMOVALS: usize = 20;
+/// How often the removal of a container that is still stopping is tried.
+const REMOVAL_ATTEMPTS: usize = 20;
 
-/// Gives VMMs a parent cgroup.
+/// Creates a parent cgroup for VMMs.
 fn with_cgroups() -> Result<()> {
-    std::fs::create_dir_all(NAMESPACE_CGROUP).context("cannot make the namespace's cgroup")
+    std::fs::create_dir_all(NAMESPACE_CGROUP).context("cannot create the namespace's cgroup")
 }
 
-/// Removes what a killed `ctr` left: containerd's record and its own FIFOs. Everything else must be gone already.
+/// Removes what a killed `ctr` left: containerd's record and ctr's FIFOs. Everything else must already be gone.
 fn forget_containers(but: &[&str]) -> Result<()> {
     forget_fifos(but)?;
     for n in 0.. {
@@ -34,7 +34,7 @@ fn forget_containers(but: &[&str]) -> Result<()> {
         if left.is_empty() {
             break;
         }
-        anyhow::ensure!(n < REMOVALS, "containers cannot be removed: {left:?}");
+        anyhow::ensure!(n < REMOVAL_ATTEMPTS, "containers cannot be removed: {left:?}");
         for id in left {
             Ended::of(&["ctr", "task", "delete", "--force", id])?;
             Ended::of(&["ctr", "container", "delete", id])?;
@@ -43,7 +43,7 @@ fn forget_containers(but: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// `ctr` makes a directory of FIFOs for each process and takes it away at its orderly end only.
+/// `ctr` creates a directory of FIFOs for each process and removes it only if it exits normally.
 fn forget_fifos(but: &[&str]) -> Result<()> {
     for dir in std::fs::read_dir(FIFOS)
         .into_iter()
@@ -59,7 +59,7 @@ fn forget_fifos(but: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Waits until a program has ended or `ready`; false if it has ended.
+/// Waits until a program has exited or `ready` returns true; false if it has exited.
 fn until_ready(lab: &Lab, what: &str, program: &mut Program, mut ready: impl FnMut() -> bool) -> Result<bool> {
     lab.until(what, SHOWS_WITHIN, || {
         if ready() {

@@ -1,4 +1,4 @@
-//! A signed fragment that comes beside the policy.
+//! A signed fragment that is passed beside the policy.
 
 use crate::{
     lab::{Ended, Lab, Policy, Set},
@@ -12,20 +12,20 @@ use std::path::Path;
 /// The story.
 pub const STORY: Story = Story {
     name: "fragment",
-    about: "a signed fragment allows what the policy alone does not; forged or unexpected it is refused",
+    about: "a signed fragment allows what the policy alone does not; a forged or unlisted one is refused",
     runtimes: OURS,
     set: Set::Short,
     machines: Machines::Shared,
     run: fragment,
 };
 
-/// A chain and its leaf's key, made for tests.
+/// A certificate chain and its leaf's key, for tests.
 const CHAIN: &str = include_str!("../../../policy/tools/fixtures/p256.chain.pem");
 const KEY: &str = include_str!("../../../policy/tools/fixtures/p256.key");
 const FEED: &str = "stories.example/echo";
 const ECHO: [&str; 2] = ["echo", "allowed by a fragment"];
 
-/// A fragment that allows [`ECHO`], signed, and who signed it.
+/// A fragment that allows [`ECHO`], with its signature and issuer.
 fn signed_fragment(dir: &Path) -> Result<(Vec<u8>, String)> {
     let path = |name: &str| -> Result<String> { Ok(dir.join(name).to_str().context("a path that is not UTF-8")?.to_owned()) };
     let config = Policy::of(BUSYBOX).command(&ECHO).generate()?.config().to_owned();
@@ -63,8 +63,8 @@ fn signed_fragment(dir: &Path) -> Result<(Vec<u8>, String)> {
     Ok((std::fs::read(&signed).context("cannot read the signed fragment")?, issuer))
 }
 
-/// A policy of its own containers: none, but for what `feed` of `issuer` brings.
-fn trusting(issuer: &str, feed: &str) -> Result<Policy> {
+/// A policy without containers of its own: only `feed` of `issuer` can bring some.
+fn policy_for_feed(issuer: &str, feed: &str) -> Result<Policy> {
     Policy::of_config(&format!(
         "[[fragment]]\nissuer = {}\nfeed = {}\nminimum_svn = \"1\"\ninclude = [\"containers\"]\n",
         serde_json::Value::from(issuer),
@@ -82,7 +82,7 @@ fn fragment(lab: &Lab) -> Result<()> {
         }
         container.run()
     };
-    let policy = trusting(&issuer, FEED)?;
+    let policy = policy_for_feed(&issuer, FEED)?;
     run(&policy, Some(&signed))?.exits_with(0)?.prints(ECHO[1])?;
     run(&policy, None)?.fails()?.mentions("(rule mount_device)")?;
     let mut forged = signed.clone();
@@ -90,7 +90,7 @@ fn fragment(lab: &Lab) -> Result<()> {
         *last ^= 1;
     }
     run(&policy, Some(&forged))?.fails()?.mentions("cannot load fragment 1")?;
-    let other = trusting(&issuer, "stories.example/other")?;
+    let other = policy_for_feed(&issuer, "stories.example/other")?;
     run(&other, Some(&signed))?.fails()?.mentions("(rule load_fragment)")?;
     lab.nothing_is_left()
 }

@@ -1,4 +1,4 @@
-//! Many containers, one after another and at the same time: no resource of the host grows.
+//! Many containers, sequentially and in parallel, leak no resource of the host.
 
 use crate::{
     lab::{Lab, Set, growth::Load},
@@ -29,11 +29,11 @@ pub const STORIES: &[Story] = &[
 
 const SEQUENTIAL_SHORT: u32 = 4;
 const SEQUENTIAL: u32 = 200;
-/// After this part of the runs everything that is made once has been made.
+/// After one run in so many, everything that is created once exists.
 const SETTLED: u32 = 10;
 const PARALLEL: u32 = 10;
 const PARALLEL_ROUNDS: u32 = 3;
-/// MiB; ten of them fit into L1 beside all else.
+/// Memory of a container in MiB; ten of them fit into L1.
 const SMALL: &str = "io.casemate.memory=128";
 
 fn sequential(lab: &Lab) -> Result<()> {

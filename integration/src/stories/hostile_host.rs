@@ -1,4 +1,4 @@
-//! A hostile host: whatever it sends, nothing happens in the guest that the policy denies, and the guest stays sound.
+//! A hostile host: no request makes the guest do what the policy denies, and the guest stays intact.
 
 mod wire;
 
@@ -24,7 +24,7 @@ use ttrpc::Code;
 pub const STORIES: &[Story] = &[
     Story {
         name: "hostile-host",
-        about: "of 5 000 random, mutated and re-ordered requests to the agent none has an effect that the policy denies",
+        about: "none of 5 000 random, mutated and reordered requests to the agent has an effect that the policy denies",
         runtimes: OURS,
         set: Set::Short,
         machines: Machines::Shared,
@@ -42,13 +42,13 @@ pub const STORIES: &[Story] = &[
 
 const CONTAINER: &str = "hostile-host-container";
 pub(super) const COMMAND: [&str; 2] = ["sleep", "100000"];
-/// What it prints depends on the guest's mounts: device-mapper devices are seen from every container.
+/// Prints state of the guest that depends on its mounts: every container sees the guest's device-mapper devices.
 const PROBE: [&str; 2] = ["ls", "/sys/block"];
-/// Dm devices of the world: image and verity of the layer, integrity and encryption of the scratch disk.
+/// Device-mapper devices while everything is mounted: image and verity of the layer, integrity and encryption of the scratch disk.
 const DEVICES: usize = 4;
-/// One request in so many is one that the policy itself must judge, which takes milliseconds, and emulated tens of them.
+/// One request in so many reaches the policy, which takes milliseconds, and tens of milliseconds under emulation.
 const JUDGED_ONE_IN: usize = 150;
-/// ext4's superblock lies behind 1024 bytes; the count of blocks is its second number (Documentation/filesystems/ext4).
+/// ext4's superblock follows the first 1024 bytes; its second field is the number of blocks (Documentation/filesystems/ext4).
 const EXT4_BLOCKS_AT: usize = 1024 + 4;
 const BLOCK_BYTES: u64 = 4096;
 
@@ -70,9 +70,9 @@ fn storm(lab: &Lab, requests: usize) -> Result<()> {
         .generate()?;
     let layer = converted_layer()?;
     let vm = Vm::boot("hostile-host", policy.text().as_bytes())?;
-    vm.converse(async |agent, context| {
+    vm.with_agent(async |agent, context| {
         let world = world(&vm, &layer)?;
-        // The full story must not begin with the requests of the short one.
+        // The full story must not begin with the short one's requests.
         let mut traffic = Traffic::new(lab.scope().seed ^ requests as u64, world.clone(), JUDGED_ONE_IN);
         let mut host = Host {
             vm: &vm,
@@ -83,20 +83,20 @@ fn storm(lab: &Lab, requests: usize) -> Result<()> {
         for stage in [Stage::Closed, Stage::Open, Stage::Mounted, Stage::Running] {
             host.advance(stage, &world, policy.text()).await?;
             wire::storm(&vm, &mut traffic, stage, requests / 4).await?;
-            host.is_sound(stage).await?;
-            sound_console(&vm)?;
+            host.check_state(stage).await?;
+            check_console(&vm)?;
         }
-        crowd(&vm).await?;
+        exhaust_connections(&vm).await?;
         host.oversized().await?;
-        host.is_sound(Stage::Running).await?;
+        host.check_state(Stage::Running).await?;
         host.take_down().await
     })?;
-    sound_console(&vm)?;
+    check_console(&vm)?;
     vm.stop()?;
     lab.nothing_is_left()
 }
 
-fn sound_console(vm: &Vm) -> Result<()> {
+fn check_console(vm: &Vm) -> Result<()> {
     let console = vm.console()?;
     for word in ["panicked", "sealed", "BUG:", "Oops", "Call Trace", "Out of memory"] {
         ensure!(!console.contains(word), "the guest's console has {word}:\n{console}");
@@ -104,7 +104,7 @@ fn sound_console(vm: &Vm) -> Result<()> {
     Ok(())
 }
 
-/// Busybox's layer as the guest mounts it, its place on the disk still open.
+/// Busybox's layer as the guest mounts it, and an open descriptor of it.
 pub(super) fn converted_layer() -> Result<(File, MountLayerRequest)> {
     let layout = Path::new(IMAGES).join(images::file_name(BUSYBOX).trim_end_matches(".tar"));
     let read = |path: &Path| -> Result<Value> {
@@ -145,7 +145,7 @@ pub(super) fn world(vm: &Vm, (file, layer): &(File, MountLayerRequest)) -> Resul
         first_sector: vm.append_layer(file)?,
         ..layer.clone()
     };
-    // As containerd itself would write it.
+    // The spec as containerd itself would write it.
     let spec: Value = serde_json::from_str(&Ended::of(&["ctr", "oci", "spec"])?.exits_with(0)?.text()).context("ctr prints no spec")?;
     let of = |command: &[&str]| {
         let mut spec = spec.clone();
@@ -164,7 +164,7 @@ pub(super) fn world(vm: &Vm, (file, layer): &(File, MountLayerRequest)) -> Resul
 }
 
 impl Host<'_> {
-    /// Does what the policy allows, to get to `stage`.
+    /// Makes the allowed requests that lead to `stage`.
     async fn advance(&mut self, stage: Stage, world: &World, policy: &str) -> Result<()> {
         let agent = &self.agent;
         let container_id = CONTAINER.to_owned();
@@ -215,8 +215,8 @@ impl Host<'_> {
         Ok(())
     }
 
-    /// Nothing has come or gone that is not of `stage`, and the policy still judges as it should.
-    async fn is_sound(&mut self, stage: Stage) -> Result<()> {
+    /// Checks that the guest has exactly the state of `stage`, and that the policy still judges correctly.
+    async fn check_state(&mut self, stage: Stage) -> Result<()> {
         let list = ListProcessesRequest {
             container_id: CONTAINER.to_owned(),
             ..Default::default()
@@ -227,17 +227,17 @@ impl Host<'_> {
             return Ok(());
         }
         let count = processes.context("ListProcesses")?.processes.len();
-        ensure!(count == 1, "there are {count} processes in the container instead of its init alone");
+        ensure!(count == 1, "the container has {count} processes instead of its init alone");
         let seen = self.probe().await?;
         let devices = seen.split_whitespace().filter(|name| name.starts_with("dm-")).count();
         ensure!(
             devices == DEVICES,
-            "the guest has {devices} dm devices instead of {DEVICES}:\n{seen}"
+            "the guest has {devices} device-mapper devices instead of {DEVICES}:\n{seen}"
         );
         Ok(())
     }
 
-    /// Runs the one process that the policy allows beside the init; what it prints.
+    /// Runs the one exec that the policy allows; returns its output.
     async fn probe(&mut self) -> Result<String> {
         self.probes += 1;
         let token = StreamToken([self.probes; 16]);
@@ -271,7 +271,7 @@ impl Host<'_> {
             ..Default::default()
         };
         let exit = self.agent.wait_process((self.context)(), &request).await.context("WaitProcess")?;
-        ensure!(exit.exit_status == 0, "the allowed exec ended with {}", exit.exit_status);
+        ensure!(exit.exit_status == 0, "the allowed exec exited with {}", exit.exit_status);
         let request = DeleteProcessRequest {
             container_id: CONTAINER.to_owned(),
             exec_id,
@@ -284,7 +284,7 @@ impl Host<'_> {
         Ok(text)
     }
 
-    /// Frames and payloads beyond their limits are refused, and the connection goes on.
+    /// Frames and payloads above their limits are refused, and the connection stays usable.
     async fn oversized(&self) -> Result<()> {
         for bytes in [
             agent_protocol::limits::MESSAGE_BYTES + 1,
@@ -299,7 +299,7 @@ impl Host<'_> {
         Ok(())
     }
 
-    /// Everything can be unmounted: the requests changed nothing in the policy's state.
+    /// Everything can be unmounted: the requests did not change the policy's state.
     async fn take_down(&self) -> Result<()> {
         let agent = &self.agent;
         let container_id = CONTAINER.to_owned();
@@ -330,31 +330,31 @@ impl Host<'_> {
     }
 }
 
-/// More connections than the agent takes, and streams that no request names: those beyond the limit are closed, the rest work.
-async fn crowd(vm: &Vm) -> Result<()> {
-    let mut crowd = Vec::new();
+/// Opens more connections than the agent accepts, and streams that no request names: those above the limit are closed, the rest work.
+async fn exhaust_connections(vm: &Vm) -> Result<()> {
+    let mut connections = Vec::new();
     for _ in 0..CONTROL_CONNECTIONS + 4 {
-        crowd.push(connect(vm.vsock(), CONTROL_PORT).await.context("connecting once more")?);
+        connections.push(connect(vm.vsock(), CONTROL_PORT).await.context("connecting once more")?);
     }
     let mut refused = 0;
-    for connection in &mut crowd {
+    for connection in &mut connections {
         refused += usize::from(wire::is_refused(connection).await?);
     }
-    // The story's own connection has a place, and one that was closed last may still have its.
+    // The story's own connection counts, and a connection that was just closed may still count.
     ensure!(
-        refused >= 5 && refused < crowd.len(),
+        refused >= 5 && refused < connections.len(),
         "of {} connections {refused} were closed, not those beyond {CONTROL_CONNECTIONS}",
-        crowd.len()
+        connections.len()
     );
-    drop(crowd);
+    drop(connections);
     let mut streams = Vec::new();
     for n in 0..40 {
-        // Half of them without a whole token.
+        // Half of them send an incomplete token.
         let mut stream = connect(vm.vsock(), STREAM_PORT).await.context("opening a stream once more")?;
         let token = [0x80 | n; StreamToken::BYTES];
         let part = if n % 2 == 0 { &token[..] } else { &token[..5] };
         if stream.write_all(part).await.is_err() {
-            bail!("a stream was closed at its token");
+            bail!("a stream was closed after its token");
         }
         streams.push(stream);
     }

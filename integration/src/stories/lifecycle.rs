@@ -60,7 +60,7 @@ pub const STORIES: &[Story] = &[
     },
 ];
 
-/// Starting a server takes a while in an emulated machine.
+/// Starting a server takes long in an emulated machine.
 const SERVER_DEADLINE: Duration = Duration::from_secs(60);
 
 fn run(lab: &Lab) -> Result<()> {
@@ -99,7 +99,7 @@ fn exec(lab: &Lab) -> Result<()> {
         .prints("sleep\u{0}1000\u{0}")?;
     container.exec("second", ["sh", "-c", "exit 5"])?.exits_with(5)?;
     container.exec("third", ["/no/such/program"])?.fails()?;
-    ensure!(container.status()? == "RUNNING", "an exec ended the container");
+    ensure!(container.status()? == "RUNNING", "an exec stopped the container");
     container.killed(lab)?;
     lab.nothing_is_left()
 }
@@ -137,7 +137,7 @@ fn layers(lab: &Lab) -> Result<()> {
         pong(tries)
     })?;
     let look = "cat /etc/casemate-demo; ls /usr/share/doc /etc/motd /lib/systemd 2>&1 | wc -l; ls -A /usr/share/doc | wc -l";
-    // Two complaints (/etc/motd, /lib/systemd) and the heading of the empty directory.
+    // Two error messages (/etc/motd, /lib/systemd) and the line for the empty directory.
     redis
         .exec("look", ["sh", "-c", look])?
         .exits_with(0)?

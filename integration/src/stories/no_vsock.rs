@@ -17,7 +17,7 @@ pub const STORY: Story = Story {
     run: no_vsock,
 };
 
-/// A program that ends with the error number of `socket(family, SOCK_STREAM, 0)`, or with 253 (-3) if that gives descriptor 3.
+/// A program that exits with the error number of `socket(family, SOCK_STREAM, 0)`, or with 253 (-3) if that returns descriptor 3.
 fn socket_program(family: u8) -> Vec<u8> {
     const BASE: u64 = 0x40_0000;
     // mov eax, 41; mov edi, family; mov esi, 1; xor edx, edx; syscall; neg eax; mov edi, eax; mov eax, 60; syscall
@@ -47,7 +47,7 @@ fn no_vsock(lab: &Lab) -> Result<()> {
     let mut layer = LayerTar::default();
     layer.file("vsock", 0o755, &socket_program(nix::libc::AF_VSOCK as u8))?;
     layer.file("unix", 0o755, &socket_program(nix::libc::AF_UNIX as u8))?;
-    // Mount points of the default document.
+    // Mount points of containerd's default spec.
     for directory in ["proc", "dev", "sys", "run", "etc"] {
         layer.directory(directory, 0o755)?;
     }

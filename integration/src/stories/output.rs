@@ -1,4 +1,4 @@
-//! Streams lose nothing: input arrives with its end of file, and ten megabytes of output arrive whole.
+//! Streams lose nothing: input arrives with its end of file, and ten megabytes of output arrive complete.
 
 use crate::{
     lab::{Lab, Set},
@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 pub const STORIES: &[Story] = &[
     Story {
         name: "stdin-eof",
-        about: "what is typed arrives, and so does the end of input",
+        about: "what is typed arrives, and so does end of file",
         runtimes: BOTH,
         set: Set::Short,
         machines: Machines::Shared,
@@ -20,7 +20,7 @@ pub const STORIES: &[Story] = &[
     },
     Story {
         name: "ten-megabytes",
-        about: "10 MB of output arrive whole",
+        about: "10 MB of output arrive complete",
         runtimes: BOTH,
         set: Set::Short,
         machines: Machines::Shared,
@@ -29,7 +29,7 @@ pub const STORIES: &[Story] = &[
 ];
 
 const BYTES: usize = 10 << 20;
-/// Random bytes go out, and beside them to a program that knows what went out.
+/// Writes random bytes to stdout and their SHA-256 to stderr.
 const SCRIPT: &str = "mkfifo /tmp/copy; sha256sum </tmp/copy >&2 & head -c 10485760 /dev/urandom | tee /tmp/copy; wait";
 
 fn stdin_with_eof(lab: &Lab) -> Result<()> {
@@ -39,7 +39,7 @@ fn stdin_with_eof(lab: &Lab) -> Result<()> {
         .run()?
         .exits_with(0)?
         .prints("typed by the caller")?;
-    // wc answers only after the end of its input.
+    // wc prints only after end of file.
     let typed: Vec<u8> = (0..200_000_u32).map(|n| (n % 251) as u8).collect();
     lab.container(BUSYBOX)
         .command(["wc", "-c"])
@@ -56,7 +56,7 @@ fn ten_megabytes(lab: &Lab) -> Result<()> {
     let sent = String::from_utf8_lossy(&ended.stderr).into_owned();
     ensure!(
         sent.starts_with(&hex::encode(Sha256::digest(&ended.stdout))),
-        "10 MiB arrived, but not those that were sent ({sent})"
+        "10 MiB arrived, but not the bytes that were sent ({sent})"
     );
     lab.nothing_is_left()
 }

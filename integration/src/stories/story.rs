@@ -4,44 +4,44 @@ use crate::lab::{Lab, Runtime, Scope, Set};
 use anyhow::Result;
 use std::time::Duration;
 
-/// Runs on both runtimes: what fails on runc is a fault of the story.
+/// On both runtimes: what fails on runc is a fault of the story.
 pub const BOTH: &[Runtime] = &[Runtime::Runc, Runtime::Casemate];
-/// Runs on this runtime only.
+/// On this runtime only.
 pub const OURS: &[Runtime] = &[Runtime::Casemate];
-/// Debians on which the full set runs: the parts of a story are counted over all of them.
+/// Debian suites on which the full set runs; the parts of a story are numbered over all of them.
 pub const DEBIANS: u32 = 2;
-/// Several times what the longest story of the short set takes.
+/// Time limit of a shared machine, several times what the longest story of the short set takes.
 const SHORT_LIMIT: Duration = Duration::from_secs(900);
 
 /// A story.
 pub struct Story {
-    /// One word, as typed.
+    /// Its name on the command line.
     pub name: &'static str,
-    /// What it shows, in a sentence.
+    /// What it shows, in one sentence.
     pub about: &'static str,
     /// Where it can run.
     pub runtimes: &'static [Runtime],
     /// The smallest set that contains it.
     pub set: Set,
-    /// Where its rounds run in the full set. The short set runs every story whole, in a machine that others share.
+    /// Its machines in the full set. The short set runs every story whole, in a machine that it shares with others.
     pub machines: Machines,
-    /// The story itself; its error says what went wrong.
+    /// The story itself; its error is the failure's reason.
     pub run: fn(&Lab) -> Result<()>,
 }
 
-/// The machines of a story in the full set; limits are some four times what one machine needs.
+/// The machines of a story in the full set. Time limits are about four times what one machine needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Machines {
-    /// One that other stories use before and after: each story checks at its end that it leaves nothing.
+    /// A machine that other stories use before and after: each story checks at its end that it leaves nothing behind.
     Shared,
-    /// One of its own on each Debian, for so many minutes at most.
+    /// One machine per Debian for this story alone, with a time limit in minutes.
     Own {
         /// The time limit.
         minutes: u64,
     },
-    /// Several on each Debian, each with a part of the rounds.
+    /// Several machines per Debian, each with a part of the rounds.
     Spread {
-        /// How many on each Debian.
+        /// How many per Debian.
         machines: u32,
         /// The time limit of each.
         minutes: u64,
@@ -49,7 +49,7 @@ pub enum Machines {
 }
 
 impl Story {
-    /// How the story runs in `set` on the Debian number `debian` (from 0): one scope for each machine; none if it does not.
+    /// The scopes with which the story runs in `set` on Debian number `debian` (from 0), one for each machine; empty if it does not run.
     pub fn scopes(&self, set: Set, debian: u32, seed: u64) -> Vec<Scope> {
         let whole = Scope {
             set,
@@ -70,7 +70,7 @@ impl Story {
         }
     }
 
-    /// After this time a machine that runs the story is cut off.
+    /// After this time a machine that runs the story is stopped.
     pub fn limit(&self, set: Set) -> Duration {
         match (set, self.machines) {
             (Set::Full, Machines::Own { minutes } | Machines::Spread { minutes, .. }) => Duration::from_secs(minutes * 60),
@@ -84,7 +84,7 @@ impl Story {
     }
 }
 
-/// Whether stories run on this runtime and Debian. On runc it is the story that is tested: once is enough. Besides, runc's
+/// Whether stories run on this runtime and Debian. Runs on runc test the story, so one Debian is enough. Besides, runc's
 /// shim of containerd 1.7 panics when an init exits that has had execs ("makechan: size out of range" in `handleInitExit`).
 pub fn runs_on(runtime: Runtime, debian: u32) -> bool {
     runtime != Runtime::Runc || debian == 0

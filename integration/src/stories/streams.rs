@@ -1,4 +1,4 @@
-//! Streams wait for slow readers one by one, end after their last writer and not with their process, and need little memory.
+//! Each stream waits for its own slow reader, ends with its last writer and not with its process, and needs little memory.
 
 use crate::{
     lab::{Ended, Fifo, Lab, Runtime, Set, Stdio, Tasks, traces},
@@ -37,16 +37,16 @@ pub const STORIES: &[Story] = &[
     },
 ];
 
-/// In an emulated machine.
+/// Time limit in an emulated machine.
 const SOON: Duration = Duration::from_secs(60);
-/// A reader as slow as this has everything before it full.
-const DAWDLE: Duration = Duration::from_millis(200);
+/// Bytes after which a slow reader has filled all buffers before it.
+const READ_PAUSE: Duration = Duration::from_millis(200);
 const GIGABYTE: u64 = 1 << 30;
-/// The reader dawdles after each of these.
+/// The slow reader pauses after each of these.
 const PIECE: u64 = 128 << 20;
-/// What a shim may hold besides what it held at first, whatever runs through it.
+/// Growth of a shim that is allowed, whatever amount of data passes.
 const GROWTH_KIB: u64 = 16 << 10;
-/// The guest's memory and as much again as a VMM needs for itself.
+/// Memory of a VMM: the guest's, and as much again for itself.
 const VMM_KIB: u64 = (256 + 32) << 10;
 
 /// A started container, by its id.
@@ -59,7 +59,7 @@ fn started(lab: &Lab, tasks: &Tasks, words: &str, stdio: &Stdio) -> Result<Strin
 
 fn ended(lab: &Lab, tasks: &Tasks, id: &str, wanted: u32) -> Result<()> {
     let status = tasks.wait(id, "").context("wait")?;
-    ensure!(status == wanted, "it ended with {status}, not {wanted}");
+    ensure!(status == wanted, "it exited with {status}, not {wanted}");
     tasks.delete(id).context("delete")?;
     Ended::of(&["ctr", "container", "delete", id])?.exits_with(0)?;
     lab.nothing_is_left()
@@ -67,7 +67,7 @@ fn ended(lab: &Lab, tasks: &Tasks, id: &str, wanted: u32) -> Result<()> {
 
 fn flow_control(lab: &Lab) -> Result<()> {
     let (stdout, stderr) = (Fifo::new()?, Fifo::new()?);
-    // The first has no reader yet; the second is read throughout.
+    // The first stream has no reader yet; the second is read throughout.
     let unread = stdout.reader()?;
     let read = stderr.read()?;
     let stdio = Stdio {
@@ -82,12 +82,12 @@ fn flow_control(lab: &Lab) -> Result<()> {
     let status = tasks.state(&id, "").context("state")?.0;
     ensure!(
         status == containerd_client::types::v1::Status::Running,
-        "it did not wait for its reader: {status:?}"
+        "it did not wait for the reader: {status:?}"
     );
     let late = crate::lab::Reading::of(unread);
     let bytes = late.end(SOON)?.len();
-    ensure!(bytes == 80 << 16, "{bytes} bytes came to the reader that was late");
-    ensure!(read.end(SOON)?.len() == 80 << 16, "the other stream went on");
+    ensure!(bytes == 80 << 16, "{bytes} bytes arrived at the late reader");
+    ensure!(read.end(SOON)?.len() == 80 << 16, "the other stream kept going");
     ended(lab, &tasks, &id, 6)
 }
 
@@ -111,7 +111,7 @@ fn exit_before_end(lab: &Lab) -> Result<()> {
         .context("exec")?;
     tasks.start(&id, "second").context("start exec")?;
     let text = String::from_utf8_lossy(&shown.end(SOON)?).into_owned();
-    ensure!(text == "early\nlate\n", "the stream brought {text:?}");
+    ensure!(text == "early\nlate\n", "the stream contained {text:?}");
     tasks.wait(&id, "second").context("wait")?;
     tasks.kill(&id, "", 9).context("kill")?;
     ended(lab, &tasks, &id, 137)
@@ -137,12 +137,12 @@ fn gigabyte(lab: &Lab) -> Result<()> {
     let (mut total, mut piece) = (0, 0);
     loop {
         let count = reader.read(&mut bytes).context("cannot read")? as u64;
-        ensure!(bytes[..count as usize].iter().all(|byte| *byte == 0), "bytes changed on their way");
+        ensure!(bytes[..count as usize].iter().all(|byte| *byte == 0), "bytes changed in transit");
         total += count;
         piece += count;
         if piece > PIECE || count == 0 {
             piece = 0;
-            std::thread::sleep(DAWDLE);
+            std::thread::sleep(READ_PAUSE);
             most = (most.0.max(held("containerd-shim")?), most.1.max(held("casemate-vmm")?));
             println!("  {} MiB: shim {} KiB, VMM {} KiB", total >> 20, most.0, most.1);
         }

@@ -1,5 +1,5 @@
-//! What a task can do besides starting and ending: terminals, pauses, limits, counters, many waiters, logs, and a
-//! containerd or shim that goes away under it.
+//! What a task can do besides start and exit: terminals, pauses, limits, metrics, many waiters, logs, and a restart of
+//! containerd or death of the shim.
 
 pub mod codes;
 
@@ -86,7 +86,7 @@ pub const STORIES: &[Story] = &[
     },
     Story {
         name: "containerd-restarted",
-        about: "containerd is killed and comes back: output, exit status and events are whole",
+        about: "containerd is killed and restarted: output, exit status and events are complete",
         runtimes: BOTH,
         set: Set::Short,
         machines: Machines::Shared,
@@ -94,7 +94,7 @@ pub const STORIES: &[Story] = &[
     },
     Story {
         name: "shim-killed",
-        about: "the shim is killed: its VM and its files are gone soon",
+        about: "the shim is killed: its VM and its files are soon gone",
         runtimes: OURS,
         set: Set::Short,
         machines: Machines::Shared,
@@ -102,12 +102,12 @@ pub const STORIES: &[Story] = &[
     },
 ];
 
-/// The effect of a call shows within this time, in an emulated machine.
+/// Time limit until the effect of a call shows in an emulated machine.
 const SOON: Duration = Duration::from_secs(60);
-/// A pause is looked at for this long.
-const STILL: Duration = Duration::from_millis(300);
+/// How long a pause is observed.
+const PAUSE_OBSERVED: Duration = Duration::from_millis(300);
 const WAITERS: usize = 20;
-/// Limits that a container is given while it runs: small, but runc's own init, a Go program, fits in.
+/// Limits set on a running container: small, but runc's own init, a Go program, fits.
 const MEMORY: u64 = 64 << 20;
 const PIDS: u64 = 20;
 
@@ -133,14 +133,14 @@ impl<'a> Made<'a> {
         Ok(made)
     }
 
-    /// Kills it unless it has ended, and takes everything away.
+    /// Kills it unless it has exited, and removes everything.
     fn end_with(self, wanted: u32) -> Result<()> {
-        // Not found: it has ended by itself.
+        // Not found: it has already exited.
         let _ = self.tasks.kill(&self.id, "", 9);
         let status = self.tasks.wait(&self.id, "").context("wait")?;
-        ensure!(status == wanted, "it ended with {status}, not {wanted}");
+        ensure!(status == wanted, "it exited with {status}, not {wanted}");
         let deleted = self.tasks.delete(&self.id).context("delete")?;
-        ensure!(deleted == wanted, "it was deleted with {deleted}, not {wanted}");
+        ensure!(deleted == wanted, "delete returned {deleted}, not {wanted}");
         Ended::of(&["ctr", "container", "delete", &self.id])?.exits_with(0)?;
         self.lab.nothing_is_left()
     }
@@ -184,7 +184,7 @@ fn close_io(lab: &Lab) -> Result<()> {
     let counted = stdout.read()?;
     let container = lab.container(BUSYBOX).command(["sh", "-c", "sleep 1; wc -c"]);
     let made = Made::created(lab, container, &stdio)?;
-    // More than pipes hold, so that most of it is still on its way when the end is announced.
+    // More than pipes hold, so that most of it is still in transit when stdin is closed.
     let mut writer = stdin.writer()?;
     let writing = std::thread::spawn(move || writer.write_all(&vec![7; 3_000_000]));
     made.tasks.close_io(&made.id, "").context("close io")?;
@@ -192,7 +192,7 @@ fn close_io(lab: &Lab) -> Result<()> {
     writing
         .join()
         .map_err(|_| anyhow::anyhow!("the writer panicked"))?
-        .context("the input was not taken")?;
+        .context("the input was not accepted")?;
     let text = String::from_utf8_lossy(&counted.end(SOON)?).trim().to_owned();
     ensure!(text == "3000000", "{text} bytes arrived");
     made.end_with(0)
@@ -204,11 +204,11 @@ fn pause(lab: &Lab) -> Result<()> {
     lab.until("it works", SOON, || used().ok().filter(|usec| *usec > 0))?;
     made.tasks.pause(&made.id).context("pause")?;
     let paused = used()?;
-    std::thread::sleep(STILL);
-    ensure!(used()? == paused, "it works while it is paused");
+    std::thread::sleep(PAUSE_OBSERVED);
+    ensure!(used()? == paused, "it uses CPU time while paused");
     made.tasks.resume(&made.id).context("resume")?;
-    lab.until("it works again", SOON, || used().ok().filter(|usec| *usec > paused))?;
-    // A frozen one can be killed.
+    lab.until("it uses CPU time again", SOON, || used().ok().filter(|usec| *usec > paused))?;
+    // A frozen container can be killed.
     made.tasks.pause(&made.id).context("pause")?;
     made.end_with(137)
 }
@@ -250,7 +250,7 @@ fn update(lab: &Lab) -> Result<()> {
     let text = String::from_utf8_lossy(&shown.end(SOON)?).into_owned();
     ensure!(text.to_lowercase().contains("fork"), "the shell says {text:?}");
     let wrong = serde_json::json!({"memory": {"limit": -7}});
-    ensure!(made.tasks.update(&made.id, &wrong).is_err(), "a limit of -7 was taken");
+    ensure!(made.tasks.update(&made.id, &wrong).is_err(), "a limit of -7 was accepted");
     made.end_with(137)
 }
 
@@ -282,10 +282,10 @@ fn oom(lab: &Lab) -> Result<()> {
     let made = Made::created(lab, container, &stdio)?;
     let events = made.tasks.events()?;
     made.tasks.start(&made.id, "").context("start")?;
-    ensure!(made.tasks.wait(&made.id, "").context("wait")? == 3, "the shell was ended too");
+    ensure!(made.tasks.wait(&made.id, "").context("wait")? == 3, "the shell was killed too");
     lab.until("the event", SOON, || (events.count("/tasks/oom") > 0).then_some(()))?;
     let count = events.count("/tasks/oom");
-    ensure!(count == 1, "one process was ended, {count} events came");
+    ensure!(count == 1, "one process was killed, {count} events arrived");
     let text = String::from_utf8_lossy(&shown.end(SOON)?).into_owned();
     ensure!(text.contains("went on with 137"), "the container says {text:?}");
     made.end_with(3)
@@ -324,7 +324,7 @@ fn log_schemes(lab: &Lab) -> Result<()> {
 
     run(&format!("file://{}/new/log", dir.path().display()))?;
     let log = read("new/log")?;
-    // runc's shim writes both into the file of the first and closes it at the end of either, now and then before the other is
+    // runc's shim writes both streams into the file of the first and sometimes closes it when one ends, before the other is
     // written ("error copying stderr").
     let loses_one = lab.runtime() == Runtime::Runc;
     let has = |line: &str| log.lines().any(|l| l == line);
@@ -412,11 +412,11 @@ fn containerd_restarted(lab: &Lab) -> Result<()> {
     lab.until("the exit's event", SOON, || (events.count("/tasks/exit") > 0).then_some(()))?;
     ensure!(
         shown.end(SOON)? == b"got before\ngot without\ngot after\n",
-        "output was lost or doubled"
+        "output was lost or duplicated"
     );
-    ensure!(tasks.delete(&made.id).context("delete")? == 5, "deleted with another status");
+    ensure!(tasks.delete(&made.id).context("delete")? == 5, "delete returned another status");
 
-    // One that exits while containerd is away.
+    // A container that exits while containerd is not running.
     let pid = tasks.pid(&stays.id).context("pid")? as i32;
     restart_containerd(lab, || {
         kill(Pid::from_raw(pid), Signal::SIGKILL).context("cannot kill the process")?;
@@ -424,7 +424,7 @@ fn containerd_restarted(lab: &Lab) -> Result<()> {
     })?;
     tasks = Tasks::connect()?;
     ensure!(tasks.wait(&stays.id, "").context("wait")? == 137, "another exit status");
-    ensure!(tasks.delete(&stays.id).context("delete")? == 137, "deleted with another status");
+    ensure!(tasks.delete(&stays.id).context("delete")? == 137, "delete returned another status");
     for id in [&made.id, &stays.id] {
         Ended::of(&["ctr", "container", "delete", id])?.exits_with(0)?;
     }
@@ -440,7 +440,7 @@ fn shim_killed(lab: &Lab) -> Result<()> {
     lab.until("the VMM is gone", SOON, || {
         traces::pids_of("casemate-vmm").ok()?.is_empty().then_some(())
     })?;
-    // containerd may keep a task that has ended.
+    // containerd may keep a task that has exited.
     let _ = made.tasks.delete(&made.id);
     Ended::of(&["ctr", "container", "delete", &made.id])?.exits_with(0)?;
     lab.nothing_is_left()

@@ -1,21 +1,21 @@
-//! What emulates or virtualises the processors of L1.
+//! How L1's processors are provided.
 
-/// What L1's processors are.
+/// Virtualised or emulated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Accel {
-    /// The host's, with nested virtualisation.
+    /// By the host's KVM, with nested virtualisation.
     Kvm,
-    /// Emulated, AMD SVM included; and why.
+    /// Emulated with AMD SVM, and why.
     Tcg(String),
-    /// Emulated by counting: one processor, and each instruction of L1 and of the VMs in it takes 2 ns of its clock, however
-    /// busy the host is. For benchmarks that are to give the same figures again.
+    /// Emulated with an instruction clock: one processor; each instruction of L1 and of the VMs in it takes 2 ns, however
+    /// busy the host is. For benchmarks with repeatable figures.
     Counted,
 }
 
 impl Accel {
-    /// How many processors L1 has. One where they are emulated: processors kick each other's threads, and a kick at the wrong
-    /// moment lets QEMU deliver an interrupt to a VM twice ([`super::machine`] explains how). With two, five of 47 rounds of `hostile-host` ended in
-    /// a triple fault or a hung guest; with one, none of 59. Two machines on two cores are not slower for it.
+    /// Number of processors of L1. One if they are emulated: processors kick each other's threads, and a kick at the wrong
+    /// moment makes QEMU deliver an interrupt to a VM twice ([`super::machine`] explains how). With two, five of 47 rounds of
+    /// `hostile-host` ended in a triple fault or a hung guest; with one, none of 59. Two machines on two cores are not slower for it.
     pub fn processors(&self) -> u32 {
         match self {
             Self::Kvm => 2,
@@ -23,12 +23,12 @@ impl Accel {
         }
     }
 
-    /// For the tables that name it.
+    /// Name for tables.
     pub fn describe(&self) -> String {
         match self {
             Self::Kvm => "the host's KVM, nested".to_owned(),
             Self::Tcg(why) => format!("emulation (TCG): {why}"),
-            Self::Counted => "emulation by the instruction clock: 2 ns an instruction".to_owned(),
+            Self::Counted => "emulation with an instruction clock: 2 ns per instruction".to_owned(),
         }
     }
 }

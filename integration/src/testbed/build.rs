@@ -1,4 +1,4 @@
-//! Builds the disk, kernel and initrd of L1 from Debian packages; cached by everything that goes in.
+//! Builds disk, kernel and initrd of L1 from Debian packages; cached by the hash of all inputs.
 
 use super::debian::Suite;
 use crate::testbed::{debian::Archive, host};
@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What L1 has besides Debian's minimal base.
+/// Packages of L1 besides Debian's minimal base.
 const PACKAGES: &[&str] = &[
     "containerd",
     "runc",
@@ -21,12 +21,12 @@ const PACKAGES: &[&str] = &[
     "util-linux",
     "less",
 ];
-/// 6.12 in both suites: bookworm has it in its security suite. The cloud flavour has all that L1 loads, at half the size.
+/// 6.12 in both suites: bookworm has it among its security updates. The cloud flavour has every module that L1 loads, at half the size.
 const KERNEL: &str = r"linux-image-6\.12\.[0-9]+\+deb1[23]-cloud-amd64";
 /// Modules that the initrd needs to reach the disk.
 const INITRD_MODULES: &[&str] = &["virtio_blk", "ext4"];
 const DISK_SIZE: &str = "1500M";
-/// Mount points that the read-only root must have.
+/// Mount points that must exist in the read-only root.
 const DIRECTORIES: &[&str] = &[
     "job",
     "etc/casemate",
@@ -36,7 +36,7 @@ const DIRECTORIES: &[&str] = &[
     "opt/containerd/lib",
     "etc/cni/net.d",
 ];
-/// Counts changes of the recipe that no input below shows.
+/// Increased when the recipe changes in a way that the inputs below do not show.
 const RECIPE: &str = "1";
 
 const INIT: &str = include_str!("init.sh");
@@ -51,7 +51,7 @@ pub struct Image {
     dir: PathBuf,
     /// The initrd, which carries L1's init.
     pub initrd: PathBuf,
-    /// Names the image's content.
+    /// Identifies the image's content.
     pub key: String,
 }
 
@@ -67,7 +67,7 @@ impl Image {
     }
 }
 
-/// The L1 of `suite` from the cache, built first where it is not there.
+/// The L1 of `suite` from the cache; built first if it is not there.
 pub fn obtain(suite: Suite) -> Result<Image> {
     let name = suite.name();
     let disk_key = cache::key(&[
@@ -147,7 +147,7 @@ fn bootstrap(archive: &Archive, root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Unpacks the kernel beside the root and its modules into it; returns the kernel's release.
+/// Unpacks the kernel package: the kernel beside the root, the modules into it. Returns the kernel's release.
 fn install_kernel(archive: &Archive, dir: &Path, root: &Path) -> Result<String> {
     archive.refresh()?;
     let package = archive.newest(KERNEL)?;
@@ -169,7 +169,7 @@ fn install_kernel(archive: &Archive, dir: &Path, root: &Path) -> Result<String> 
     Ok(release)
 }
 
-/// busybox and the modules of the disk, uncompressed and numbered in loading order.
+/// The initrd's tree: busybox and the modules for the disk, uncompressed and numbered in loading order.
 fn collect_initrd_parts(root: &Path, release: &str, parts: &Path) -> Result<()> {
     for directory in ["bin", "mod", "proc", "sys", "dev", "mnt"] {
         std::fs::create_dir_all(parts.join(directory)).context("cannot create the initrd's tree")?;
@@ -186,7 +186,7 @@ fn collect_initrd_parts(root: &Path, release: &str, parts: &Path) -> Result<()> 
         let module = PathBuf::from(line.trim());
         let name = module
             .file_name()
-            .context("modprobe listed no file")?
+            .context("modprobe listed no module file")?
             .to_string_lossy()
             .into_owned();
         let target = parts.join(format!("mod/{n:02}-{}", name.trim_end_matches(".xz")));

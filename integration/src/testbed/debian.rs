@@ -1,5 +1,5 @@
-//! Debian packages of a suite that need not be the host's: an apt of our own (lists, cache, status) that uses the
-//! host's mirror and touches nothing of the host's configuration.
+//! Debian packages of a suite that may differ from the host's: a private apt (lists, cache, status) that uses the
+//! host's mirror and does not change the host's configuration.
 
 use crate::testbed::host;
 use anyhow::{Context, Result, bail};
@@ -8,7 +8,7 @@ use std::process::Command;
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// Debian suites that an L1 can be made of, with the containerd that each brings.
+/// Debian suites for L1, each with its version of containerd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Suite {
     /// Debian 12, containerd 1.6.
@@ -18,7 +18,7 @@ pub enum Suite {
 }
 
 impl Suite {
-    /// As Debian writes it.
+    /// The suite's name in Debian's archive.
     pub fn name(self) -> &'static str {
         match self {
             Self::Bookworm => "bookworm",
@@ -95,7 +95,7 @@ impl Archive {
             format!("Dir::State::Lists={dir}/lists"),
             format!("Dir::State::Status={dir}/status"),
             format!("Dir::Cache={dir}/cache"),
-            // apt would hand the download to a user of its own, who cannot write here.
+            // apt would run the download as user _apt, who cannot write here.
             "APT::Sandbox::User=root".to_owned(),
         ] {
             command.arg("-o").arg(option);
@@ -104,7 +104,7 @@ impl Archive {
     }
 }
 
-/// `deb` lines of a suite and its security updates, on the mirrors that the host's own apt uses.
+/// `deb` lines of a suite and its security updates, with the mirrors of the host's own apt.
 pub fn source_lines(suite: &str) -> Result<String> {
     let (main, security) = mirrors()?;
     Ok(format!(
@@ -117,7 +117,7 @@ pub fn mirrors() -> Result<(String, String)> {
     let targets = || host::run(Command::new("apt-get").args(["indextargets", "--format", "$(REPO_URI) $(CODENAME)", "Origin: Debian"]));
     let mut text = targets()?;
     if text.trim().is_empty() {
-        // A fresh container has no package lists at all.
+        // A fresh container has no package lists.
         host::run(Command::new("apt-get").args(["-qq", "update"]))?;
         text = targets()?;
     }
@@ -127,7 +127,7 @@ pub fn mirrors() -> Result<(String, String)> {
 fn from_targets(text: &str) -> Result<(String, String)> {
     let pairs: Vec<(&str, &str)> = text.lines().filter_map(|line| line.split_once(' ')).collect();
     let Some((main, _)) = pairs.iter().find(|(_, codename)| !codename.contains('-')) else {
-        bail!("no plain suite among the sources");
+        bail!("no suite without a suffix among the sources");
     };
     let main = main.trim_end_matches('/');
     let security = match pairs.iter().find(|(_, codename)| codename.ends_with("-security")) {
@@ -146,10 +146,10 @@ fn newest_file(dir: &Path, prefix: &str) -> Result<PathBuf> {
     let newest = files.max_by_key(|entry| version_key(&entry.file_name().to_string_lossy()));
     newest
         .map(|entry| entry.path())
-        .with_context(|| format!("{prefix}*.deb did not arrive in {}", dir.display()))
+        .with_context(|| format!("no {prefix}*.deb was downloaded to {}", dir.display()))
 }
 
-/// Orders names with numbers in them the way people do: 6.12.9 before 6.12.10.
+/// Compares names with numbers in them by the numbers' values: 6.12.9 before 6.12.10.
 fn version_key(name: &str) -> Vec<u64> {
     name.split(|c: char| !c.is_ascii_digit())
         .filter_map(|digits| digits.parse().ok())
@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_count_as_numbers() {
+    fn numbers_are_compared_by_value() {
         assert!(version_key("linux-image-6.12.107+deb13") > version_key("linux-image-6.12.95+deb13"));
     }
 

@@ -1,4 +1,4 @@
-//! The developer's machine: running programs on it and finding what they need.
+//! Runs programs on the developer's machine and finds what they need.
 
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
@@ -7,10 +7,10 @@ use std::process::{Command, Stdio};
 /// How much of a failed program's output is shown, in bytes from its end.
 const SHOWN_BYTES: usize = 4000;
 
-/// Runs a program to its end and returns its standard output.
+/// Runs a program until it exits and returns its standard output.
 ///
 /// # Errors
-/// It cannot be started, or it fails: then with the end of what it wrote.
+/// If it cannot be started, or fails: then with the end of its output.
 pub fn run(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command
@@ -51,7 +51,7 @@ pub fn cache_dir(below: &str) -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// The test machine is made of a Debian root with its owners and device nodes.
+/// Building the test machine needs root: its tree has owners and device nodes.
 pub fn require_root(what: &str) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("{what} needs root: run it again with sudo");
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_shows_what_was_said() {
+    fn a_failure_shows_the_output() {
         let error = run(Command::new("sh").args(["-c", "echo out; echo why >&2; exit 3"]))
             .unwrap_err()
             .to_string();

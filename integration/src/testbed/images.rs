@@ -1,4 +1,4 @@
-//! The images of demo and stories, made of Debian 12's packages.
+//! The images of demo and stories, built from Debian 12's packages.
 
 use crate::testbed::{debian::Archive, host, layer_tar::LayerTar, oci};
 use anyhow::{Context, Result};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// One static binary and links to it, one layer.
 pub const BUSYBOX: &str = "docker.io/casemate/busybox:1";
-/// As [`BUSYBOX`] with one more file: another layer, another root hash.
+/// As [`BUSYBOX`] with one more file, and so with another layer and root hash.
 pub const BUSYBOX_CHANGED: &str = "docker.io/casemate/busybox:changed";
 /// Shell, libraries, redis and whiteouts: three layers.
 pub const REDIS: &str = "docker.io/casemate/redis:demo";
@@ -82,11 +82,11 @@ const APPLETS: &[&str] = &[
     "wc",
     "yes",
 ];
-/// A file of the busybox image that nothing needs to run, for stories that damage a layer.
+/// A file of the busybox image that no program needs, for stories that damage a layer.
 pub const DATA_FILE: &str = "usr/share/data";
 const DATA_BYTES: usize = 256 * 1024;
 
-/// Counts changes of the recipe that no constant shows.
+/// Increased when the recipe changes in a way that no constant shows.
 const RECIPE: &str = "1";
 
 /// Files of the images, in `dir`.
@@ -95,7 +95,7 @@ pub struct Images {
     pub files: Vec<PathBuf>,
 }
 
-/// The images from the cache, built first where they are not there.
+/// The images from the cache; built first if they are not there.
 pub fn obtain() -> Result<Images> {
     let key = cache::key(&[
         RECIPE.as_bytes(),
@@ -202,7 +202,7 @@ fn busybox_layer(deb: &Path, scratch: &Path, changed: bool) -> Result<Vec<u8>> {
     layer.finish()
 }
 
-/// Content of [`DATA_FILE`]: lines that differ, so that a piece of it is found in an image of the file system.
+/// Content of [`DATA_FILE`]: lines that differ, so that its place in a file system image can be found.
 pub fn data() -> Vec<u8> {
     let lines = (0..).flat_map(|n: u32| format!("line {n:08}\n").into_bytes());
     lines.take(DATA_BYTES).collect()
@@ -226,7 +226,7 @@ fn redis_layer(debs: &[PathBuf]) -> Result<Vec<u8>> {
     layer.finish()
 }
 
-/// Takes away a file, a directory's content and a directory; adds a greeting.
+/// Removes a file, the content of a directory and a directory; adds a greeting.
 fn whiteout_layer(changed: bool) -> Result<Vec<u8>> {
     let mut layer = LayerTar::default();
     layer.whiteout("etc/motd")?;

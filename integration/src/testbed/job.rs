@@ -1,4 +1,4 @@
-//! The job disk: everything that travels into L1, as one tar whose paths are where things go.
+//! The job disk: everything that is copied into L1, as one tar with the paths in L1.
 
 use crate::testbed::{images::Images, machine::JOB_DISK_BYTES};
 use anyhow::{Context, Result, bail};
@@ -9,19 +9,19 @@ use std::path::{Path, PathBuf};
 
 /// Programs that `make install` and L1 have in /usr/local/bin.
 pub const PROGRAMS: &[&str] = &["containerd-shim-casemate-v2", "casemate-vmm", "casemate"];
-/// The guest image in /usr/local/share/casemate.
+/// Files of the guest image in /usr/local/share/casemate.
 pub const GUEST_FILES: &[&str] = &["vmlinux", "initramfs.cpio", "manifest.json"];
 
-/// What was built.
+/// The programs and the guest image to test.
 pub struct Build {
-    /// Directory of the programs, the story runner among them.
+    /// Directory of the programs, including the story runner.
     pub programs: PathBuf,
     /// Directory of the guest image.
     pub guest: PathBuf,
 }
 
 impl Build {
-    /// Files that casemate needs and that are not there.
+    /// Files that casemate needs and that do not exist.
     pub fn missing(&self) -> Vec<PathBuf> {
         let programs = PROGRAMS.iter().map(|name| self.programs.join(name));
         let guest = GUEST_FILES.iter().map(|name| self.guest.join(name));
@@ -29,19 +29,19 @@ impl Build {
     }
 }
 
-/// A packed job disk; its file goes when it is dropped.
+/// A packed job disk; dropping it removes its file.
 pub struct Job {
     disk: tempfile::TempPath,
     digest: String,
 }
 
 impl Job {
-    /// Packs the build (where it exists: runc's stories need none of it), the story runner and the images.
+    /// Packs the build if it exists (stories on runc do not need it), the story runner and the images.
     pub fn pack(build: &Build, images: &Images, scratch: &Path) -> Result<Self> {
         Self::pack_with(build, images, &[], scratch)
     }
 
-    /// As [`Self::pack`], with further programs and files: where each is here, and its path in L1 without the leading slash.
+    /// As [`Self::pack`], with more files: the path on this host, and the path in L1 without the leading slash.
     pub fn pack_with(build: &Build, images: &Images, more: &[(PathBuf, String)], scratch: &Path) -> Result<Self> {
         std::fs::create_dir_all(scratch).with_context(|| format!("cannot create {}", scratch.display()))?;
         let disk = tempfile::Builder::new().prefix("job-").suffix(".tar").tempfile_in(scratch);

@@ -1,4 +1,4 @@
-//! KVM or TCG for L1: KVM only where a probe machine really boots Linux on it and could run VMs itself.
+//! Decides between KVM and TCG for L1: KVM only if a probe machine boots Linux on it and could itself run VMs.
 //!
 //! Many rented machines have a /dev/kvm with no SVM or VMX behind it: tiny guests run there, a Linux kernel does not.
 
@@ -9,12 +9,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// The probe's initrd speaks within two seconds on a KVM that works.
+/// Time limit of the probe; its initrd prints within two seconds on a working KVM.
 const PROBE_DEADLINE: Duration = Duration::from_secs(20);
 const PROBE_WORD: &str = "CASEMATE-PROBE-OK";
 const POLL: Duration = Duration::from_millis(100);
 
-/// Decides, once per boot of the host.
+/// Decides once per boot of the host.
 pub fn choose(image: &Image) -> Result<Accel> {
     if !Path::new("/dev/kvm").exists() {
         return Ok(Accel::Tcg("no /dev/kvm here".to_owned()));

@@ -1,4 +1,4 @@
-//! Layer tars made of Debian packages and hand-written entries: owners and modes as in the package, nothing of this machine.
+//! Layer tars from Debian packages and generated entries, with the packages' owners and modes and nothing of this machine.
 
 use crate::testbed::host;
 use anyhow::{Context, Result};
@@ -16,7 +16,7 @@ const EXCLUDED: &[&str] = &[
     "usr/lib/x86_64-linux-gnu/gconv/",
 ];
 
-/// A layer in the making.
+/// A layer under construction.
 pub struct LayerTar {
     tar: tar::Builder<Vec<u8>>,
     directories: BTreeSet<String>,
@@ -32,7 +32,7 @@ impl Default for LayerTar {
 }
 
 impl LayerTar {
-    /// Adds the files of a package. A directory that two packages share is written once.
+    /// Adds the files of a package. A directory that two packages share is added once.
     pub fn package(&mut self, deb: &Path) -> Result<()> {
         let output = Command::new("dpkg-deb")
             .arg("--fsys-tarfile")
@@ -73,7 +73,7 @@ impl LayerTar {
         Ok(())
     }
 
-    /// Adds a directory of root's.
+    /// Adds a directory owned by root.
     pub fn directory(&mut self, path: &str, mode: u32) -> Result<()> {
         self.directory_as(path, header(mode, tar::EntryType::Directory, 0))
     }
@@ -88,7 +88,7 @@ impl LayerTar {
         Ok(())
     }
 
-    /// Adds a file of root's.
+    /// Adds a file owned by root.
     pub fn file(&mut self, path: &str, mode: u32, data: &[u8]) -> Result<()> {
         let mut header = header(mode, tar::EntryType::Regular, data.len() as u64);
         self.tar

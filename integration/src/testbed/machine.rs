@@ -1,4 +1,4 @@
-//! One running L1: a QEMU process, its console and the commands that its init takes.
+//! One running L1: a QEMU process, its console, and the commands that its init accepts.
 
 use super::{accel::Accel, build::Image, qmp::Qmp};
 use crate::testbed::host;
@@ -9,46 +9,46 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// First words of L1's kernel command line.
+/// Beginning of L1's kernel command line.
 pub const KERNEL_ARGUMENTS: &str = "console=ttyS0 panic=-1 quiet";
-/// L1's memory. containerd uses 0.3 GiB of it; the rest is for tmpfs and the guests.
+/// L1's memory. containerd uses 0.3 GiB; the rest is for tmpfs and the guests.
 const MEMORY_MIB: u32 = 3072;
-/// What keeps emulated VMs from a fault of QEMU's SVM. `helper_vmrun` injects an interrupt and leaves its vector in
-/// `exception_index`; where a kick of the vCPU's thread comes before the VM's next exit, the vector is delivered once more,
-/// whether the VM has interrupts enabled or not. Such a kick is one that comes late: its sender has made an interrupt pending and
-/// loses the processor, mostly to the thread it wakes by that, before it kicks. A batch thread takes no processor from others when it
+/// Avoids a fault of QEMU's SVM emulation. `helper_vmrun` injects an interrupt and leaves its vector in
+/// `exception_index`; if a kick of the vCPU's thread arrives before the VM's next exit, the vector is delivered once more,
+/// whether the VM has interrupts enabled or not. Such a kick is a late one: its sender has made an interrupt pending and
+/// loses the processor before it kicks, usually to the thread that it wakes. A batch thread does not preempt others when it
 /// wakes (sched(7)).
 const KICKS_IN_TIME: [&str; 3] = ["chrt", "--batch", "0"];
-/// EPYC and not `max`: wide vectors are emulated at a quarter of the speed. The flags that TCG lacks are named to silence it.
+/// EPYC and not `max`: wide vectors are emulated at a quarter of the speed. The flags that TCG lacks are listed to avoid its warnings.
 const TCG_CPU: &str = "EPYC,+svm,+npt,-fxsr-opt,-misalignsse,-osvw,-topoext,-nrip-save,-xsavec";
-/// Capacity of the job disk: a restored machine believes the capacity of the moment it was saved.
+/// Capacity of the job disk: a restored machine keeps the capacity of the moment it was saved.
 pub const JOB_DISK_BYTES: u64 = 512 << 20;
 /// A boot to "containerd answers" takes ten seconds on an idle host.
 const BOOT_DEADLINE: Duration = Duration::from_secs(180);
 const POLL: Duration = Duration::from_millis(30);
-/// How long a machine may take to power off.
+/// Time limit for powering off.
 const OFF_DEADLINE: Duration = Duration::from_secs(20);
 
 /// Files of a machine in its directory.
 pub const CONSOLE: &str = "console.log";
-/// What the story prints, as it prints it.
+/// Output of the story while it runs.
 pub const LIVE: &str = "live.log";
-/// Serial consoles of the VMs inside, as they grow.
+/// Serial consoles of the VMs inside, while they grow.
 pub const VMM_CONSOLE: &str = "vmm-console.log";
 /// /job/out as a tar.
 pub const RESULTS: &str = "results.tar";
 
-/// Where RAM lives.
+/// Backing of the RAM.
 pub enum Memory<'a> {
-    /// In a file that keeps what the machine writes.
+    /// A shared file, which keeps what the machine writes.
     Kept(&'a Path),
-    /// In a file that is read, and copied where the machine writes.
+    /// A private mapping of a file: what the machine writes goes to a copy.
     Copied(&'a Path),
     /// In anonymous memory.
     Anonymous,
 }
 
-/// A machine to be started.
+/// The configuration of a machine.
 pub struct Start<'a> {
     /// Disk, kernel, initrd.
     pub image: &'a Image,
@@ -58,28 +58,28 @@ pub struct Start<'a> {
     pub memory: Memory<'a>,
     /// The second disk: a tar, padded to [`JOB_DISK_BYTES`].
     pub job: &'a Path,
-    /// Device state to continue from; absent: boots.
+    /// Device state to resume from; absent: boots.
     pub resume: Option<&'a Path>,
-    /// Receives the machine's files.
+    /// Directory for the machine's files.
     pub dir: &'a Path,
 }
 
 /// Time limits of a command.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Without any growth of console, live output or the VMs' consoles.
+    /// Without growth of console, live output or the VMs' consoles.
     pub quiet: Duration,
-    /// In all.
+    /// In total.
     pub total: Duration,
 }
 
-/// Why a command has no answer.
+/// Why a command was not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Stuck {
     /// Nothing was written for too long.
     #[error("no output for {0:?}")]
     Quiet(Duration),
-    /// It took too long, though it still wrote something.
+    /// It took too long, though it kept writing.
     #[error("not done after {0:?}")]
     Limit(Duration),
     /// QEMU exited: L1 panicked or powered off.
@@ -92,7 +92,7 @@ pub struct Machine {
     child: Child,
     serial: ChildStdin,
     dir: PathBuf,
-    /// Sockets live here: a socket's path may have 107 bytes only.
+    /// Directory of the sockets: a socket's path may have 107 bytes only.
     sockets: tempfile::TempDir,
     console_read: u64,
     live_read: u64,
@@ -157,13 +157,13 @@ impl Machine {
         Ok(())
     }
 
-    /// Sends a line to L1's init and waits for its answer, the exit status. `live` receives what the command prints.
+    /// Sends a command to L1's init and waits for the answer, its exit status. `live` receives what the command prints.
     pub fn run_command(&mut self, line: &str, limits: Limits, live: &mut dyn FnMut(&[u8])) -> Result<i32, Stuck> {
         self.send(line)?;
         self.answer(limits, live)
     }
 
-    /// Sends a line to L1's init.
+    /// Sends a command to L1's init.
     pub fn send(&mut self, line: &str) -> Result<(), Stuck> {
         self.serial
             .write_all(format!("{line}\n").as_bytes())
@@ -171,18 +171,18 @@ impl Machine {
             .map_err(|_| Stuck::Gone)
     }
 
-    /// Waits for the answer to the line sent last.
+    /// Waits for the answer to the last command.
     pub fn answer(&mut self, limits: Limits, live: &mut dyn FnMut(&[u8])) -> Result<i32, Stuck> {
         let rest = self.wait_for("L1-DONE ", limits, live)?;
         Ok(rest.trim().parse().unwrap_or(-1))
     }
 
-    /// Whether the answer is already there; then takes it.
+    /// The answer, if it has already arrived.
     pub fn answered(&mut self) -> Option<i32> {
         self.find_on_console("L1-DONE ").map(|rest| rest.trim().parse().unwrap_or(-1))
     }
 
-    /// The rest of the console's next line that begins with `word`.
+    /// The rest of the console's next line that contains `word`.
     fn wait_for(&mut self, word: &str, limits: Limits, live: &mut dyn FnMut(&[u8])) -> Result<String, Stuck> {
         let started = Instant::now();
         let (mut size, mut grown) = (self.output_size(), started);
@@ -213,7 +213,7 @@ impl Machine {
     fn find_on_console(&mut self, word: &str) -> Option<String> {
         let text = read_from(&self.dir.join(CONSOLE), self.console_read);
         let text = String::from_utf8_lossy(&text);
-        // Only whole lines count; a kernel message may stand before the word on the same line.
+        // Only complete lines count; a kernel message may precede the word on the same line.
         let at = text.find(word)?;
         let rest = &text[at + word.len()..];
         let end = rest.find('\n')?;
@@ -284,7 +284,7 @@ fn read_from(path: &Path, offset: u64) -> Vec<u8> {
 
 /// The command line. Device list and order are part of a snapshot's format.
 fn qemu(start: &Start<'_>, dir: &Path, sockets: &Path) -> Command {
-    // Dies with this program, however that exits.
+    // Dies with this program, whichever way that exits.
     let mut q = Command::new("setpriv");
     q.args(["--pdeathsig", "KILL"]);
     if *start.accel != Accel::Kvm {
@@ -350,7 +350,7 @@ fn qemu(start: &Start<'_>, dir: &Path, sockets: &Path) -> Command {
     q
 }
 
-/// First line of `qemu-system-x86_64 --version`; snapshots are good for exactly this build.
+/// First line of `qemu-system-x86_64 --version`; a snapshot works with exactly this build.
 pub fn qemu_version() -> Result<String> {
     let text = host::run(Command::new("qemu-system-x86_64").arg("--version"))?;
     Ok(text.lines().next().unwrap_or_default().to_owned())

@@ -1,4 +1,4 @@
-//! OCI images written from scratch (image-spec 1.1): the same layers give the same bytes, as a layout tar for `ctr image import`.
+//! Writes OCI images (image-spec 1.1) reproducibly: the same layers give the same bytes, as a layout tar for `ctr image import`.
 
 use anyhow::{Context, Result};
 use flate2::{Compression, write::GzEncoder};
@@ -18,7 +18,7 @@ pub struct Layer {
 }
 
 impl Layer {
-    /// Compresses a tar; gzip's header carries no time and no name.
+    /// Compresses a tar; the gzip header has neither time nor name.
     pub fn from_tar(tar: &[u8]) -> Result<Self> {
         let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
         gzip.write_all(tar)
@@ -31,7 +31,7 @@ impl Layer {
     }
 }
 
-/// An image: what `ctr` will call it, its layers from the bottom, and what runs by default.
+/// An image: its reference in containerd, its layers from the bottom up, and its default command.
 pub struct Image<'a> {
     /// Full reference, such as `localhost/casemate/redis:1`.
     pub reference: &'a str,
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn same_layers_same_bytes() {
+    fn equal_layers_give_equal_bytes() {
         let layer = Layer::from_tar(b"tar").unwrap();
         assert_eq!(image(&layer), image(&layer));
         assert_ne!(image(&layer), image(&Layer::from_tar(b"tax").unwrap()));

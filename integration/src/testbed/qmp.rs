@@ -1,4 +1,4 @@
-//! The few words of QEMU's machine protocol (QMP, `docs/interop/qmp-spec.rst`) that saving and restoring take.
+//! The part of the QEMU Machine Protocol (QMP, `docs/interop/qmp-spec.rst`) that saving and restoring need.
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
@@ -7,11 +7,11 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// QEMU opens its socket within this time.
+/// Time limit until QEMU opens its socket.
 const OPEN_DEADLINE: Duration = Duration::from_secs(20);
-/// QEMU answers within this time.
+/// Time limit of an answer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
-/// Saving and loading take a tenth of a second; this is for a host under load.
+/// Saving and loading take a tenth of a second; this limit is for a loaded host.
 const MIGRATE_DEADLINE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(10);
 
@@ -22,7 +22,7 @@ pub struct Qmp {
 }
 
 impl Qmp {
-    /// Connects as soon as the socket is there.
+    /// Connects as soon as the socket exists.
     pub fn connect(path: &Path) -> Result<Self> {
         let end = Instant::now() + OPEN_DEADLINE;
         let write = loop {
@@ -35,17 +35,17 @@ impl Qmp {
         write.set_read_timeout(Some(ANSWER_DEADLINE)).context("cannot set a time limit")?;
         let read = BufReader::new(write.try_clone().context("cannot share the control socket")?);
         let mut qmp = Self { write, read };
-        qmp.line().context("QEMU did not greet")?;
+        qmp.line().context("QEMU sent no greeting")?;
         qmp.call("qmp_capabilities", json!({}))?;
         Ok(qmp)
     }
 
-    /// One command, one answer; events in between are dropped.
+    /// Sends one command and returns its answer; events in between are dropped.
     pub fn call(&mut self, command: &str, arguments: Value) -> Result<Value> {
         let text = json!({ "execute": command, "arguments": arguments }).to_string();
         self.write
             .write_all(text.as_bytes())
-            .with_context(|| format!("QEMU is gone at {command}"))?;
+            .with_context(|| format!("QEMU exited before {command}"))?;
         loop {
             let mut answer = self.line().with_context(|| format!("QEMU did not answer {command}"))?;
             if let Some(error) = answer.get("error") {
@@ -57,7 +57,7 @@ impl Qmp {
         }
     }
 
-    /// Writes the device state to `file`; RAM stays in its shared memory file.
+    /// Writes the device state to `file`; RAM stays in its shared file.
     pub fn save(&mut self, file: &Path) -> Result<()> {
         self.call("stop", json!({}))?;
         self.ignore_shared_memory()?;
@@ -74,7 +74,7 @@ impl Qmp {
         }
     }
 
-    /// Loads the device state of a machine that was started with `-incoming defer`, and lets it run.
+    /// Loads the device state of a machine that was started with `-incoming defer`, and resumes it.
     pub fn restore(&mut self, file: &Path) -> Result<()> {
         self.ignore_shared_memory()?;
         self.call("migrate-incoming", json!({ "uri": format!("file:{}", file.display()) }))?;

@@ -1,4 +1,4 @@
-//! A prompt in L1, for people (a terminal) and scripts (a pipe).
+//! A shell in L1, for people (a terminal) and scripts (a pipe).
 
 use crate::testbed::{machine::Machine, snapshot::Testbed};
 use anyhow::{Context, Result};
@@ -10,12 +10,12 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// The prompt appears within this time; typed text is held back until then.
+/// Time limit until the prompt appears; typed text is held back until then.
 const PROMPT_DEADLINE: Duration = Duration::from_secs(10);
-/// Between two pieces of the greeting.
+/// Longest pause between two pieces of the greeting.
 const GREETED: Duration = Duration::from_millis(300);
 const POLL: Duration = Duration::from_millis(50);
-/// After the script's end the shell gets ^D this often: a program that it runs may consume one.
+/// How often ^D is sent after the script's end: a program that the shell runs may consume one.
 const END_OF_INPUT_EVERY: Duration = Duration::from_secs(2);
 const CONTROL_D: u8 = 4;
 
@@ -30,20 +30,20 @@ pub fn run(testbed: &Testbed, dir: &Path) -> Result<i32> {
         .unwrap_or_else(|| "dumb".to_owned());
     machine.send(&format!("shell {kind} {rows} {columns}"))?;
     let _raw = RawTerminal::enter();
-    let status = converse(&mut machine, &terminal)?;
-    // Wakes the thread that reads it; the one at standard input ends with the process.
+    let status = relay(&mut machine, &terminal)?;
+    // Wakes the thread that reads the terminal; the thread that reads standard input ends with the process.
     let _ = terminal.shutdown(Shutdown::Both);
     machine.off();
     Ok(status)
 }
 
-fn converse(machine: &mut Machine, terminal: &UnixStream) -> Result<i32> {
+fn relay(machine: &mut Machine, terminal: &UnixStream) -> Result<i32> {
     let (prompt_seen, prompt) = mpsc::channel();
     let from_shell = terminal.try_clone().context("cannot share the terminal")?;
     let output = std::thread::spawn(move || copy_output(from_shell, &prompt_seen));
     let to_shell = terminal.try_clone().context("cannot share the terminal")?;
     std::thread::spawn(move || {
-        // The greeting and the prompt have come when nothing more comes for a moment.
+        // The greeting and the prompt are complete when nothing arrives for a moment.
         let _ = prompt.recv_timeout(PROMPT_DEADLINE);
         while prompt.recv_timeout(GREETED).is_ok() {}
         copy_input(to_shell);
@@ -83,7 +83,7 @@ fn copy_input(mut to: UnixStream) {
     }
 }
 
-/// Rows and columns of our terminal, by the program that knows.
+/// Rows and columns of our terminal, from stty(1).
 fn window_size() -> (u16, u16) {
     let output = std::process::Command::new("stty")
         .arg("size")
@@ -97,7 +97,7 @@ fn window_size() -> (u16, u16) {
     (numbers.next().unwrap_or(24), numbers.next().unwrap_or(80))
 }
 
-/// Hands every key to L1 as typed; puts the terminal back when dropped.
+/// Passes every key to L1 unprocessed; dropping it restores the terminal.
 struct RawTerminal(Termios);
 
 impl RawTerminal {

@@ -1,4 +1,4 @@
-//! Saved machines: a fresh one with containerd running, and one with our build unpacked and the images imported.
+//! Saved machines: one with containerd running, and one with our build unpacked and the images imported.
 
 use super::{
     accel::Accel,
@@ -14,23 +14,23 @@ use std::time::Duration;
 
 /// Prepared snapshots kept per suite; older ones are deleted.
 const KEPT: usize = 2;
-/// Unpacking the job and importing the images.
+/// Time limit for unpacking the job and importing the images.
 const PREPARE: Limits = Limits {
     quiet: Duration::from_secs(120),
     total: Duration::from_secs(300),
 };
 
-/// What machines of one run start from.
+/// What the machines of one run start from.
 pub struct Testbed {
     image: Image,
     accel: Accel,
     job: Job,
-    /// Absent where machines boot afresh: on KVM that takes two seconds.
+    /// Absent if machines boot afresh: on KVM a boot takes two seconds.
     prepared: Option<PathBuf>,
 }
 
 impl Testbed {
-    /// A testbed in which `job` is unpacked and prepared.
+    /// A testbed with `job` unpacked and prepared.
     pub fn prepare(image: Image, accel: Accel, job: Job) -> Result<Self> {
         let prepared = match accel {
             Accel::Kvm => None,
@@ -44,12 +44,12 @@ impl Testbed {
         })
     }
 
-    /// What its machines' processors are.
+    /// How its machines' processors are provided.
     pub fn accel(&self) -> &Accel {
         &self.accel
     }
 
-    /// A machine in which everything is in place, with its files in `dir`.
+    /// A prepared machine with its files in `dir`.
     pub fn machine(&self, dir: &Path) -> Result<Machine> {
         match &self.prepared {
             Some(snapshot) => restore(
@@ -114,7 +114,7 @@ pub fn base(image: &Image, accel: &Accel) -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// The base with the job unpacked and prepared. Cached by the job's content, a few of them.
+/// The base with the job unpacked and prepared. Cached by the job's content; only the latest few are kept.
 fn prepared(image: &Image, accel: &Accel, job: &Job) -> Result<PathBuf> {
     let base = base(image, accel)?;
     let base_name = base.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -169,7 +169,7 @@ fn restore(image: &Image, accel: &Accel, memory: Memory<'_>, snapshot: &Path, jo
     })
 }
 
-/// An empty directory beside `dir`, to be renamed when it is whole.
+/// An empty directory beside `dir`, to be renamed when it is complete.
 fn fresh(dir: &Path) -> Result<PathBuf> {
     let mut name = dir.as_os_str().to_owned();
     name.push(format!(".{}.partial", std::process::id()));
@@ -181,7 +181,7 @@ fn fresh(dir: &Path) -> Result<PathBuf> {
 
 fn finish(partial: &Path, dir: &Path) -> Result<()> {
     match std::fs::rename(partial, dir) {
-        // Another run made the same snapshot in the meantime: either will do.
+        // Another run has made the same snapshot in the meantime: either will do.
         Err(_) if dir.join("dev").exists() => std::fs::remove_dir_all(partial).context("cannot remove a spare snapshot"),
         result => result.with_context(|| format!("cannot rename to {}", dir.display())),
     }

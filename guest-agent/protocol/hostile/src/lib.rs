@@ -1,8 +1,8 @@
-//! Requests that a hostile host could send to the agent, generated from a seed, each with the codes that may answer it.
-//! A dev crate: the agent's own tests use it without a guest, the stories against a running one.
+//! Requests that a hostile host could send to the agent, generated from a seed, each with the status codes that are correct answers.
+//! A dev crate: the agent's own tests use it without a guest, the stories use it against a running one.
 //!
-//! A [`World`] names what a test sets up in the guest; a [`Stage`] is how much of it exists yet. No request of
-//! [`Traffic::next`] may have an effect, and each lists the codes that are right for it: that is the model of the policy's state.
+//! A [`World`] names what a test sets up in the guest; a [`Stage`] is how much of it exists. No request of
+//! [`Traffic::next`] may have an effect. The listed codes are a model of the policy's state.
 
 #![forbid(unsafe_code)]
 
@@ -18,16 +18,16 @@ use agent_protocol::{MountLayerRequest, limits::ID_BYTES};
 
 /// The service's name in requests.
 const SERVICE: &str = "casemate.agent.v1.Agent";
-/// Ids that are none.
+/// Invalid ids.
 const BAD_IDS: [&str; 9] = ["", "a/b", "..", ".", "a\0b", "-x", "../../etc", "ä", "a b"];
 
-/// Numbers that a seed fixes (splitmix64).
+/// A seeded random number generator (splitmix64).
 #[derive(Clone, Debug)]
-pub struct Dice(pub u64);
+pub struct Random(pub u64);
 
-impl Dice {
-    /// Any number.
-    pub fn roll(&mut self) -> u64 {
+impl Random {
+    /// The next random number.
+    pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -37,10 +37,10 @@ impl Dice {
 
     /// A number below `end`; 0 for 0.
     pub fn below(&mut self, end: usize) -> usize {
-        (self.roll() % end.max(1) as u64) as usize
+        (self.next_u64() % end.max(1) as u64) as usize
     }
 
-    /// True once in `count` times.
+    /// True with probability 1/`count`.
     pub fn one_in(&mut self, count: usize) -> bool {
         self.below(count) == 0
     }
@@ -48,31 +48,31 @@ impl Dice {
     /// Some bytes, fewer than `end`.
     pub fn bytes(&mut self, end: usize) -> Vec<u8> {
         let count = self.below(end);
-        (0..count).map(|_| self.roll() as u8).collect()
+        (0..count).map(|_| self.next_u64() as u8).collect()
     }
 }
 
 /// What the test sets up.
 #[derive(Clone, Debug)]
 pub struct World {
-    /// Sandbox and only container; its policy sends it no signals.
+    /// Id of the sandbox and its only container; the policy allows no signals to it.
     pub container: String,
-    /// The OCI document under which the policy lets the container run.
+    /// The OCI spec with which the policy allows the container.
     pub spec: Vec<u8>,
-    /// A process document that the policy does not let run in it.
+    /// A process document that the policy denies in it.
     pub forbidden_process: Vec<u8>,
-    /// The document of a container that the policy does not let run, for the same id.
+    /// A spec for the same id that the policy denies.
     pub forbidden_spec: Vec<u8>,
-    /// A layer that lies on the disk, mounted in slot 0 when anything is.
+    /// A layer on the layer disk; if any layer is mounted, it is this one in slot 0.
     pub layer: MountLayerRequest,
 }
 
-/// How much of the world stands.
+/// How much of the world exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     /// No policy was set.
     Closed,
-    /// The policy is in force.
+    /// A policy is in force.
     Open,
     /// Layer, scratch disk and the container's overlay are mounted.
     Mounted,
@@ -80,16 +80,16 @@ pub enum Stage {
     Running,
 }
 
-/// A request and the codes with which it may be answered.
+/// A request and the codes that may answer it.
 #[derive(Clone, Debug)]
 pub struct Sent {
     /// Name of the method.
     pub method: &'static str,
-    /// The protobuf message, or what is left of it.
+    /// The protobuf message, possibly damaged.
     pub payload: Vec<u8>,
-    /// [`Code::OK`] only where success changes nothing.
+    /// Contains [`Code::OK`] only if success changes nothing.
     pub allowed: Vec<Code>,
-    /// The payload was changed byte by byte.
+    /// Bytes of the payload were changed at random.
     pub mutated: bool,
 }
 
@@ -97,14 +97,14 @@ impl Sent {
     fn new(method: &'static str, message: &impl Message, allowed: &[Code]) -> Self {
         Self {
             method,
-            // Our own messages: this cannot fail.
+            // A valid message cannot fail to serialise.
             payload: message.write_to_bytes().unwrap_or_default(),
             allowed: allowed.to_vec(),
             mutated: false,
         }
     }
 
-    /// The frame that carries it.
+    /// The ttrpc frame of the request.
     pub fn frame(&self, stream: u32) -> Vec<u8> {
         let mut request = Request::new();
         request.service = SERVICE.to_owned();
@@ -118,9 +118,9 @@ impl Sent {
     }
 }
 
-/// Refusals by the state of the guest.
+/// Refusals because of the guest's state.
 const STATE: [Code; 3] = [Code::FAILED_PRECONDITION, Code::NOT_FOUND, Code::ALREADY_EXISTS];
-/// Every refusal that names its reason. UNKNOWN and INTERNAL are none: they are faults of the agent.
+/// Every refusal with a reason. UNKNOWN and INTERNAL are not among them: they are faults of the agent.
 const REFUSALS: [Code; 6] = [
     Code::FAILED_PRECONDITION,
     Code::NOT_FOUND,
@@ -130,42 +130,42 @@ const REFUSALS: [Code; 6] = [
     Code::RESOURCE_EXHAUSTED,
 ];
 
-/// Makes requests.
+/// Generates requests.
 pub struct Traffic {
-    /// Decides everything.
-    pub dice: Dice,
+    /// The source of every choice.
+    pub random: Random,
     world: World,
-    /// One in so many requests is one that the policy itself has to judge, which takes the agent long.
+    /// One request in so many reaches the policy, which is slow.
     judged_one_in: usize,
 }
 
 impl Traffic {
-    /// Requests about `world`.
+    /// Generates requests about `world`.
     pub fn new(seed: u64, world: World, judged_one_in: usize) -> Self {
         Self {
-            dice: Dice(seed),
+            random: Random(seed),
             world,
             judged_one_in,
         }
     }
 
-    /// The next request, none of which may have an effect at `stage`.
+    /// The next request; it must have no effect at `stage`.
     pub fn next(&mut self, stage: Stage) -> Sent {
-        if self.dice.one_in(self.judged_one_in) && stage > Stage::Closed {
+        if self.random.one_in(self.judged_one_in) && stage > Stage::Closed {
             return self.denied(stage);
         }
-        match self.dice.below(10) {
+        match self.random.below(10) {
             0 | 1 => self.malformed(stage),
             2 | 3 => self.mutated(stage),
             _ => self.misplaced(stage),
         }
     }
 
-    /// A request with some bytes changed that stays harmless whatever it happens to become.
+    /// A request with some bytes changed that is harmless whatever it becomes.
     pub fn mutated(&mut self, stage: Stage) -> Sent {
         let mut sent = loop {
             let sent = self.misplaced(stage);
-            // One changed byte can make these right ones, or ones that wait.
+            // One changed byte could make these valid, or make them wait.
             if !matches!(
                 sent.method,
                 "PowerOff" | "MountOverlay" | "CreateContainer" | "MountLayer" | "MountScratch"
@@ -173,10 +173,10 @@ impl Traffic {
                 break sent;
             }
         };
-        for _ in 0..=self.dice.below(4) {
-            let at = self.dice.below(sent.payload.len());
-            let byte = self.dice.roll() as u8;
-            match self.dice.below(4) {
+        for _ in 0..=self.random.below(4) {
+            let at = self.random.below(sent.payload.len());
+            let byte = self.random.next_u64() as u8;
+            match self.random.below(4) {
                 0 => sent.payload.insert(at, byte),
                 1 if !sent.payload.is_empty() => {
                     sent.payload.remove(at);
@@ -198,12 +198,12 @@ impl Traffic {
     }
 
     fn other(&mut self) -> String {
-        format!("other-{}", self.dice.below(1000))
+        format!("other-{}", self.random.below(1000))
     }
 
-    /// The container in one of three cases, else one that does not exist.
+    /// The container in one of three cases, otherwise one that does not exist.
     fn some_container(&mut self) -> String {
-        if self.dice.one_in(3) {
+        if self.random.one_in(3) {
             self.world.container.clone()
         } else {
             self.other()
@@ -211,7 +211,7 @@ impl Traffic {
     }
 
     fn bad_id(&mut self) -> String {
-        match self.dice.below(BAD_IDS.len() + 2) {
+        match self.random.below(BAD_IDS.len() + 2) {
             n if n < BAD_IDS.len() => BAD_IDS[n].to_owned(),
             n if n == BAD_IDS.len() => "a".repeat(ID_BYTES + 1),
             _ => "a".repeat(10_000),

@@ -1,4 +1,4 @@
-//! The requests themselves: one that no agent takes, one at the wrong time, one that the policy denies.
+//! The requests themselves: malformed, at the wrong time, or denied by the policy.
 
 use ttrpc::Code;
 
@@ -12,21 +12,21 @@ use agent_protocol::{
 };
 
 impl Traffic {
-    /// A field that no agent takes.
+    /// A malformed field.
     pub(super) fn malformed(&mut self, stage: Stage) -> Sent {
         let bad = self.bad_id();
         let good = self.some_container();
         let codes: &[Code] = if stage == Stage::Closed {
-            // Whether the field or the gate is looked at first is the method's affair.
+            // Whether a method checks the field or the gate first is not specified.
             &[Code::INVALID_ARGUMENT, Code::FAILED_PRECONDITION]
         } else {
             &[Code::INVALID_ARGUMENT]
         };
-        match self.dice.below(18) {
+        match self.random.below(18) {
             14 => {
                 let request = LoadFragmentRequest {
-                    message: self.dice.bytes(300),
-                    media_type: if self.dice.one_in(2) { String::new() } else { good },
+                    message: self.random.bytes(300),
+                    media_type: if self.random.one_in(2) { String::new() } else { good },
                     ..Default::default()
                 };
                 Sent::new("LoadFragment", &request, codes)
@@ -34,8 +34,8 @@ impl Traffic {
             15 => {
                 let request = ExecExternalRequest {
                     exec_id: "x".to_owned(),
-                    args: vec!["a\0b".to_owned(); self.dice.below(3)],
-                    working_dir: if self.dice.one_in(2) { "/".to_owned() } else { bad },
+                    args: vec!["a\0b".to_owned(); self.random.below(3)],
+                    working_dir: if self.random.one_in(2) { "/".to_owned() } else { bad },
                     ..Default::default()
                 };
                 Sent::new("ExecExternal", &request, codes)
@@ -51,7 +51,7 @@ impl Traffic {
             17 => Sent::new(
                 "AttachDisk",
                 &AttachDiskRequest {
-                    slot: SHARES as u32 + self.dice.below(1 << 30) as u32,
+                    slot: SHARES as u32 + self.random.below(1 << 30) as u32,
                     ..Default::default()
                 },
                 codes,
@@ -109,7 +109,7 @@ impl Traffic {
                 "SignalProcess",
                 &SignalProcessRequest {
                     container_id: good,
-                    signal: [0, 65, u32::MAX][self.dice.below(3)],
+                    signal: [0, 65, u32::MAX][self.random.below(3)],
                     ..Default::default()
                 },
                 codes,
@@ -117,14 +117,14 @@ impl Traffic {
             7 => Sent::new(
                 "UnmountLayer",
                 &UnmountLayerRequest {
-                    slot: LAYERS as u32 + self.dice.below(1 << 30) as u32,
+                    slot: LAYERS as u32 + self.random.below(1 << 30) as u32,
                     ..Default::default()
                 },
                 codes,
             ),
             8 => {
                 let mut layer = self.world.layer.clone();
-                match self.dice.below(5) {
+                match self.random.below(5) {
                     0 => layer.root_hash.truncate(31),
                     1 => layer.slot = LAYERS as u32,
                     2 => layer.first_sector |= 1,
@@ -138,7 +138,7 @@ impl Traffic {
                 &MountOverlayRequest {
                     container_id: good,
                     sandbox_id: self.world.container.clone(),
-                    layer_slots: if self.dice.one_in(2) { vec![LAYERS as u32] } else { vec![0; 129] },
+                    layer_slots: if self.random.one_in(2) { vec![LAYERS as u32] } else { vec![0; 129] },
                     ..Default::default()
                 },
                 codes,
@@ -177,7 +177,7 @@ impl Traffic {
             ),
             _ => {
                 let stdio = Stdio {
-                    stdout_token: vec![7; 1 + self.dice.below(15)],
+                    stdout_token: vec![7; 1 + self.random.below(15)],
                     ..Default::default()
                 };
                 Sent::new(
@@ -195,15 +195,15 @@ impl Traffic {
         }
     }
 
-    /// A document that is none, or that asks for what the guest never does.
+    /// A document that is malformed, or that requests what the guest never does.
     fn broken_document(&mut self) -> Vec<u8> {
         let spec = self.world.spec.clone();
-        match self.dice.below(5) {
-            0 => self.dice.bytes(200),
-            // A whole one without its last brace.
-            1 => spec[..self.dice.below(spec.len())].to_vec(),
+        match self.random.below(5) {
+            0 => self.random.bytes(200),
+            // A valid one without its last brace.
+            1 => spec[..self.random.below(spec.len())].to_vec(),
             2 => "[".repeat(1000).into_bytes(),
-            3 if self.dice.one_in(100) => vec![b' '; SPEC_BYTES + 1],
+            3 if self.random.one_in(100) => vec![b' '; SPEC_BYTES + 1],
             _ => br#"{"process":{"args":["sh"],"cwd":"/../etc"}}"#.to_vec(),
         }
     }
@@ -216,11 +216,11 @@ impl Traffic {
         let closed = stage == Stage::Closed;
         let gate = [Code::FAILED_PRECONDITION];
         let state: &[Code] = if closed { &gate } else { &STATE };
-        match self.dice.below(if closed { 17 } else { 11 }) {
+        match self.random.below(if closed { 17 } else { 11 }) {
             0 => Sent::new(
                 "StartContainer",
                 &StartContainerRequest {
-                    // Never the one that waits for its start: there is no such stage.
+                    // Never for the container that waits for its start: no stage has one.
                     container_id: some,
                     ..Default::default()
                 },
@@ -255,7 +255,7 @@ impl Traffic {
                 &SignalProcessRequest {
                     container_id: other,
                     signal: 9,
-                    all: self.dice.one_in(2),
+                    all: self.random.one_in(2),
                     ..Default::default()
                 },
                 state,
@@ -296,7 +296,7 @@ impl Traffic {
                 state,
             ),
             8 => {
-                let policy = self.dice.bytes(300);
+                let policy = self.random.bytes(300);
                 let allowed = if closed {
                     Code::PERMISSION_DENIED
                 } else {
@@ -371,7 +371,7 @@ impl Traffic {
             Code::NOT_FOUND,
             Code::ALREADY_EXISTS,
         ];
-        match (self.dice.below(9), stage) {
+        match (self.random.below(9), stage) {
             (6, _) => Sent::new(
                 "ExecExternal",
                 &ExecExternalRequest {
@@ -386,7 +386,7 @@ impl Traffic {
                 "MountShare",
                 &MountShareRequest {
                     container_id: other,
-                    share: self.dice.below(SHARES) as u32,
+                    share: self.random.below(SHARES) as u32,
                     ..Default::default()
                 },
                 &denied,
@@ -394,16 +394,16 @@ impl Traffic {
             (8, _) => Sent::new(
                 "AttachDisk",
                 &AttachDiskRequest {
-                    slot: self.dice.below(SHARES) as u32,
+                    slot: self.random.below(SHARES) as u32,
                     ..Default::default()
                 },
                 &denied,
             ),
             (0, _) => {
                 let mut layer = world.layer.clone();
-                let at = self.dice.below(layer.root_hash.len());
-                layer.root_hash[at] ^= 1 << self.dice.below(8);
-                layer.slot = 1 + self.dice.below(100) as u32;
+                let at = self.random.below(layer.root_hash.len());
+                layer.root_hash[at] ^= 1 << self.random.below(8);
+                layer.slot = 1 + self.random.below(100) as u32;
                 Sent::new("MountLayer", &layer, &denied)
             }
             (1, _) => Sent::new(
@@ -429,8 +429,8 @@ impl Traffic {
                 "SignalProcess",
                 &SignalProcessRequest {
                     container_id: container,
-                    signal: 1 + self.dice.below(64) as u32,
-                    all: self.dice.one_in(2),
+                    signal: 1 + self.random.below(64) as u32,
+                    all: self.random.one_in(2),
                     ..Default::default()
                 },
                 &denied,
@@ -468,7 +468,7 @@ impl Traffic {
             (_, _) => Sent::new(
                 "UnmountLayer",
                 &UnmountLayerRequest {
-                    slot: 1 + self.dice.below(100) as u32,
+                    slot: 1 + self.random.below(100) as u32,
                     ..Default::default()
                 },
                 &either,

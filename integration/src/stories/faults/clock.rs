@@ -1,4 +1,4 @@
-//! A host's clock that jumps: no deadline passes early, and none never passes.
+//! A jump of the host's clock makes no deadline pass early and disables none.
 
 use super::until_ready;
 use crate::{
@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// The story.
 pub const STORY: Story = Story {
     name: "clock-steps",
-    about: "the host's clock jumps a day ahead and back under running and booting containers",
+    about: "the host's clock jumps a day ahead and back while containers run and boot",
     runtimes: OURS,
     set: Set::Full,
     machines: Machines::Own { minutes: 20 },
@@ -23,13 +23,13 @@ const DAY: i64 = 24 * 60 * 60;
 
 fn clock_steps(lab: &Lab) -> Result<()> {
     for step in [DAY, -2 * DAY, DAY] {
-        // Under a container that runs.
+        // While a container runs.
         let container = lab.container(BUSYBOX).command(["sleep", "100000"]).start()?;
         shift(step)?;
         container.exec("after", ["echo", "here"])?.exits_with(0)?.prints("here")?;
         container.killed(lab)?;
         shift(-step)?;
-        // Under one that boots.
+        // While one boots.
         let mut booting = lab
             .container(BUSYBOX)
             .command(["sh", "-c", "echo booted; exit 4"])
@@ -46,7 +46,7 @@ fn clock_steps(lab: &Lab) -> Result<()> {
 
 fn shift(seconds: i64) -> Result<()> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
-    let then = now.as_secs().checked_add_signed(seconds).context("the clock cannot go there")?;
+    let then = now.as_secs().checked_add_signed(seconds).context("cannot set the clock")?;
     crate::lab::Ended::of(&["date", "-s", &format!("@{then}")])?.exits_with(0)?;
     Ok(())
 }

@@ -1,9 +1,10 @@
-//! SIGKILL to containerd at random moments: running containers keep running, exits meanwhile are reported later, what was being created is removed.
+//! SIGKILL to containerd at random moments: running containers keep running, exits meanwhile are reported later, and a container
+//! in creation is removed.
 
 use super::{SHOWS_WITHIN, forget_containers, until_ready};
 use crate::{
     lab::{
-        Dice, Ended, Lab, Program, Running, Set, Traces, is_running,
+        Ended, Lab, Program, Random, Running, Set, Traces, is_running,
         victim::{Victim, kill_now},
     },
     stories::story::{Machines, OURS, Story},
@@ -26,20 +27,20 @@ pub const STORY: Story = Story {
 
 const SHORT: u32 = 2;
 const FULL: u32 = 200;
-/// Every so many rounds a container ends while containerd is away.
-const ENDS_EVERY: u32 = 4;
+/// In one of so many rounds a container exits while containerd is not running.
+const EXIT_EVERY: u32 = 4;
 const LOG: &str = "/run/containerd.log";
-/// How long an act takes at most until containerd is killed under it, in multiples of what it takes undisturbed.
+/// The latest kill, in multiples of the act's undisturbed duration.
 const SPAN: f64 = 1.25;
-/// What containerd is killed under.
+/// The act during which containerd is killed.
 const RUN: &str = "a run";
 const EXEC: &str = "an exec";
 const KILL: &str = "a kill";
-/// What an exec or a kill takes, as a part of what a run does.
+/// Duration of an exec or a kill, as a fraction of a run's.
 const SHORTER: f64 = 0.25;
 
 fn containerd_killed(lab: &Lab) -> Result<()> {
-    let mut dice = lab.scope().dice();
+    let mut random = lab.scope().random();
     let mut containerd = Containerd(None);
     let started = Instant::now();
     lab.container(BUSYBOX).command(["true"]).run()?.exits_with(0)?;
@@ -47,26 +48,26 @@ fn containerd_killed(lab: &Lab) -> Result<()> {
     let one = lab.container(BUSYBOX).named("stays").command(["sleep", "100000"]).start()?;
     let known = Traces::now()?;
     for round in 0..lab.scope().rounds(SHORT, FULL) {
-        this_round(lab, &mut containerd, &one, &mut dice, span, round).with_context(|| format!("round {round}"))?;
+        this_round(lab, &mut containerd, &one, &mut random, span, round).with_context(|| format!("round {round}"))?;
         lab.nothing_is_left_but(&known).with_context(|| format!("after round {round}"))?;
     }
     one.killed(lab)?;
     lab.nothing_is_left()
 }
 
-fn this_round(lab: &Lab, containerd: &mut Containerd, one: &Running, dice: &mut Dice, span: Duration, round: u32) -> Result<()> {
-    let ending = round.is_multiple_of(ENDS_EVERY);
+fn this_round(lab: &Lab, containerd: &mut Containerd, one: &Running, random: &mut Random, span: Duration, round: u32) -> Result<()> {
+    let ending = round.is_multiple_of(EXIT_EVERY);
     let meanwhile = if ending {
         Some(lab.container(BUSYBOX).command(["sh", "-c", "sleep 4; exit 7"]).start()?)
     } else {
         None
     };
-    let (act, program) = acted(lab, one, dice, round)?;
-    let after = dice.moment(if act == RUN { span } else { span.mul_f64(SHORTER) });
+    let (act, program) = acted(lab, one, random, round)?;
+    let after = random.moment(if act == RUN { span } else { span.mul_f64(SHORTER) });
     std::thread::sleep(after);
     println!("  containerd is killed {:.2} s into {act}", after.as_secs_f32());
     containerd.kill()?;
-    // With containerd gone no ctr can succeed any more; one that had succeeded before says so.
+    // Without containerd a ctr that is still running cannot succeed; one that has already succeeded has printed so.
     program.end()?;
     containerd.start(lab)?;
     ensure!(one.status()? == "RUNNING", "the container that stays is {:?}", one.status()?);
@@ -81,10 +82,10 @@ fn this_round(lab: &Lab, containerd: &mut Containerd, one: &Running, dice: &mut 
     forget_containers(&known.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// Starts something for containerd to die under.
-fn acted(lab: &Lab, one: &Running, dice: &mut Dice, round: u32) -> Result<(&'static str, Program)> {
+/// Starts the act during which containerd is killed.
+fn acted(lab: &Lab, one: &Running, random: &mut Random, round: u32) -> Result<(&'static str, Program)> {
     let exec_id = format!("during-{round}");
-    match dice.below(4) {
+    match random.below(4) {
         0 => {
             let words = ["ctr", "task", "exec", "--exec-id", &exec_id, one.id(), "sleep", "1"];
             Ok((EXEC, Program::start(&words, &[])?))
@@ -101,7 +102,7 @@ fn acted(lab: &Lab, one: &Running, dice: &mut Dice, round: u32) -> Result<(&'sta
     }
 }
 
-/// The containerd of this machine; the first one is a child of L1's init, later ones are ours.
+/// The containerd of this machine. The first is a child of L1's init; later ones are children of this program.
 struct Containerd(Option<Child>);
 
 impl Containerd {

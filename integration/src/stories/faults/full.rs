@@ -1,4 +1,4 @@
-//! Disks that are full or read-only: what needs them fails with the reason, what does not goes on, and room helps.
+//! Full or read-only disks: what needs them fails with the reason, everything else keeps working, and freed space is usable again.
 
 use super::forget_containers;
 use crate::{
@@ -13,7 +13,7 @@ use std::path::Path;
 pub const STORIES: &[Story] = &[
     Story {
         name: "scratch-full",
-        about: "a full scratch disk is an error to the writer, and freed space can be used again",
+        about: "a full scratch disk is an error for the writer, and freed space can be used again",
         runtimes: OURS,
         set: Set::Short,
         machines: Machines::Shared,
@@ -48,18 +48,18 @@ pub const STORIES: &[Story] = &[
 const CACHE: &str = "/var/lib/casemate";
 const RUN: &str = "/run";
 const CONFIG: &str = "/etc/casemate/config.toml";
-/// A scratch disk that is soon full, in MiB, and more than fits on it.
+/// A scratch disk in MiB that is smaller than what the story writes.
 const SCRATCH_MIB: u32 = 48;
-/// With fsync: what only lies in the guest's memory has been written nowhere.
+/// fsync, because data in the guest's page cache is not on the disk yet.
 const FILL: &str = "dd if=/dev/zero of=/fill bs=65536 count=1024 conv=fsync";
 const ROUNDS_SHORT: u32 = 2;
 const ROUNDS_FULL: u32 = 40;
-/// busybox's layer has about 2 MiB; beyond that there is room enough.
+/// Free space up to this size, in KiB: busybox's layer has about 2 MiB, so more always suffices.
 const CACHE_SLACK_KIB: usize = 3072;
-/// A bundle, a record, a console: a few pages each.
+/// Free space in /run, in KiB: a bundle, a record and a console take a few pages each.
 const RUN_SLACK_KIB: usize = 160;
 const NO_SPACE: [&str; 2] = ["No space left on device", "no space left on device"];
-/// With room for the layer and none for the scratch disk, it is the guest that fails: it sees that its disk does, not why.
+/// If the layer fits but the scratch disk does not, the guest fails: it sees that its disk fails but not why.
 const NO_SPACE_IN_THE_CACHE: [&str; 3] = [NO_SPACE[0], NO_SPACE[1], "Input/output error"];
 const READ_ONLY: [&str; 2] = ["Read-only file system", "read-only file system"];
 
@@ -68,7 +68,7 @@ fn scratch_full(lab: &Lab) -> Result<()> {
     let container = lab.container(BUSYBOX).command(["sleep", "100000"]).start()?;
     for n in 0..2 {
         says(&container.exec(&format!("fill-{n}"), ["sh", "-c", FILL])?.fails()?, &NO_SPACE)?;
-        // Nothing is lost but what did not fit, and room that is given back is room.
+        // Only what did not fit is lost, and freed space can be used again.
         container
             .exec(&format!("full-{n}"), ["echo", "here"])?
             .exits_with(0)?
@@ -87,31 +87,31 @@ fn scratch_full(lab: &Lab) -> Result<()> {
 }
 
 fn cache_full(lab: &Lab) -> Result<()> {
-    let mut dice = lab.scope().dice();
+    let mut random = lab.scope().random();
     for _ in 0..lab.scope().rounds(ROUNDS_SHORT, ROUNDS_FULL) {
-        let slack = dice.below(CACHE_SLACK_KIB);
-        let squeezed = Squeezed::leaving(CACHE, slack)?;
-        runs_or_says(lab, &NO_SPACE_IN_THE_CACHE)?;
-        drop(squeezed);
+        let slack = random.below(CACHE_SLACK_KIB);
+        let full = FullDisk::leaving(CACHE, slack)?;
+        runs_or_fails_with(lab, &NO_SPACE_IN_THE_CACHE)?;
+        drop(full);
         forget_containers(&[])?;
         lab.nothing_is_left()?;
         no_half_layers()?;
         let _ = std::fs::remove_dir_all(Path::new(CACHE).join("layers"));
     }
-    // Full after the start: the guest's own disk cannot grow any more.
+    // The disk becomes full after the start: the backing file of the scratch disk cannot grow.
     let container = lab.container(BUSYBOX).command(["sleep", "100000"]).start()?;
-    let squeezed = Squeezed::leaving(CACHE, 0)?;
+    let full = FullDisk::leaving(CACHE, 0)?;
     container.exec("write", ["sh", "-c", FILL])?.fails()?;
     container.exec("still", ["echo", "here"])?.exits_with(0)?.prints("here")?;
     container.killed(lab)?;
-    drop(squeezed);
+    drop(full);
     lab.nothing_is_left()?;
     runs_again(lab)?;
     lab.nothing_is_left()
 }
 
 fn cache_read_only(lab: &Lab) -> Result<()> {
-    // Once without the layer in the cache, once with it.
+    // First without the layer in the cache, then with it.
     for _ in 0..2 {
         remount(CACHE, "ro")?;
         let result = lab.container(BUSYBOX).command(["echo", "ran"]).run();
@@ -126,26 +126,26 @@ fn cache_read_only(lab: &Lab) -> Result<()> {
 }
 
 fn run_full(lab: &Lab) -> Result<()> {
-    let mut dice = lab.scope().dice();
+    let mut random = lab.scope().random();
     let container = lab.container(BUSYBOX).command(["sleep", "100000"]).start()?;
     let known = Traces::now()?;
     for _ in 0..lab.scope().rounds(ROUNDS_SHORT, ROUNDS_FULL) {
-        let squeezed = Squeezed::leaving(RUN, dice.below(RUN_SLACK_KIB))?;
-        runs_or_says(lab, &NO_SPACE)?;
-        drop(squeezed);
+        let full = FullDisk::leaving(RUN, random.below(RUN_SLACK_KIB))?;
+        runs_or_fails_with(lab, &NO_SPACE)?;
+        drop(full);
         forget_containers(&[container.id()])?;
         lab.nothing_is_left_but(&known)?;
     }
-    // A container that runs can be ended without a byte to write to.
-    let squeezed = Squeezed::leaving(RUN, 0)?;
+    // A running container can be stopped without free space.
+    let full = FullDisk::leaving(RUN, 0)?;
     container.killed(lab)?;
-    drop(squeezed);
+    drop(full);
     lab.nothing_is_left()?;
     runs_again(lab)?;
     lab.nothing_is_left()
 }
 
-/// There is room again: a container runs.
+/// With free space again, a container runs.
 fn runs_again(lab: &Lab) -> Result<()> {
     lab.container(BUSYBOX)
         .command(["echo", "room"])
@@ -155,8 +155,8 @@ fn runs_again(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// A container either runs as always, or does not and says why.
-fn runs_or_says(lab: &Lab, reasons: &[&str]) -> Result<()> {
+/// Checks that a container either runs normally, or fails with one of the reasons.
+fn runs_or_fails_with(lab: &Lab, reasons: &[&str]) -> Result<()> {
     let ended = lab.container(BUSYBOX).command(["echo", "ran"]).run()?;
     match ended.status {
         0 => ended.prints("ran").map(drop),
@@ -168,14 +168,13 @@ fn says(ended: &Ended, reasons: &[&str]) -> Result<()> {
     let said = ended.said();
     ensure!(
         reasons.iter().any(|reason| said.contains(reason)),
-        "`{}` does not mention {:?}; it said: {said}",
-        ended.words,
-        reasons[0]
+        "`{}` mentions none of {reasons:?}; it printed: {said}",
+        ended.words
     );
     Ok(())
 }
 
-/// A layer is in the cache whole or not at all, and its lock is gone.
+/// Checks that the cache has the whole layer or none of it, and no lock.
 fn no_half_layers() -> Result<()> {
     let entries = std::fs::read_dir(Path::new(CACHE).join("layers")).into_iter().flatten();
     let names: Vec<String> = entries
@@ -185,7 +184,7 @@ fn no_half_layers() -> Result<()> {
         Some((stem, "ext4" | "json")) => names.contains(&format!("{stem}.ext4")) && names.contains(&format!("{stem}.json")),
         _ => false,
     };
-    ensure!(names.iter().all(whole), "half of a layer is in the cache: {names:?}");
+    ensure!(names.iter().all(whole), "the cache has an incomplete layer: {names:?}");
     Ok(())
 }
 
@@ -194,10 +193,10 @@ fn remount(path: &str, options: &str) -> Result<()> {
     Ok(())
 }
 
-/// A tmpfs with hardly any room, until this is dropped.
-struct Squeezed(&'static str);
+/// A tmpfs that was shrunk to little free space; dropping this restores its size.
+struct FullDisk(&'static str);
 
-impl Squeezed {
+impl FullDisk {
     fn leaving(path: &'static str, kib: usize) -> Result<Self> {
         let now = nix::sys::statvfs::statvfs(path).with_context(|| format!("cannot measure {path}"))?;
         let used = (now.blocks() - now.blocks_free()) * now.fragment_size() / 1024;
@@ -206,7 +205,7 @@ impl Squeezed {
     }
 }
 
-impl Drop for Squeezed {
+impl Drop for FullDisk {
     fn drop(&mut self) {
         if let Err(error) = remount(self.0, "size=50%") {
             println!("  {} stays small: {error:#}", self.0);

@@ -1,4 +1,4 @@
-//! SIGKILL to the VMM or to the shim at a random moment between its start and some time after the container's.
+//! SIGKILL to the VMM or to the shim at a random moment, from its start until some time after the container's start.
 
 use super::{SHOWS_WITHIN, forget_containers, until_ready, with_cgroups};
 use crate::{
@@ -32,84 +32,87 @@ pub const STORIES: &[Story] = &[
     },
 ];
 
-/// Kills in a short set, and in all machines of a full one together.
+/// Kills in the short set, and in all machines of the full set together.
 const SHORT: u32 = 3;
 const FULL: u32 = 200;
-/// Containers that run, boot or die at the same time.
+/// Containers that run, boot or are killed at the same time.
 const IN_FLIGHT: u32 = 3;
 /// SIGKILL as an exit status.
 const KILLED: u32 = 137;
-/// A victim is there for so long before it is killed at the latest: this many times what a start takes.
+/// The latest kill after the victim's start, in multiples of the duration of a start.
 const SPAN: f64 = 1.25;
 
 /// A container whose VMM or shim was killed.
-struct Shot {
+struct Killed {
     id: String,
     after: Duration,
     ended: Ended,
 }
 
 fn vmms_killed(lab: &Lab) -> Result<()> {
-    volleys(lab, Victim::Vmm, |shot, events| {
-        // The shim reports the VMM's exit: once, if containerd knows of a task at all.
+    kill_rounds(lab, Victim::Vmm, |killed, events| {
+        // The shim reports the VMM's exit once, if containerd has a task at all.
         let created = events.iter().any(|event| event.topic == "/tasks/create");
-        let exits = exits_of(shot, events);
+        let exits = exits_of(killed, events);
         ensure!(
             exits == if created { vec![KILLED] } else { Vec::new() },
             "exits were reported with {exits:?}"
         );
         let started = events.iter().any(|event| event.topic == "/tasks/start");
         ensure!(
-            !started || shot.ended.status == 137,
-            "ctr of a started container ended with {}: {}",
-            shot.ended.status,
-            shot.ended.said()
+            !started || killed.ended.status == 137,
+            "ctr of a started container exited with {}: {}",
+            killed.ended.status,
+            killed.ended.said()
         );
         Ok(())
     })
 }
 
 fn shims_killed(lab: &Lab) -> Result<()> {
-    volleys(lab, Victim::Shim, |shot, events| {
-        // containerd runs `delete` and reports its answer. Of a task that was never started it may report nothing.
+    kill_rounds(lab, Victim::Shim, |killed, events| {
+        // containerd runs `delete` and reports its answer. For a task that was never started it may report nothing.
         let started = events.iter().any(|event| event.topic == "/tasks/start");
-        let exits = exits_of(shot, events);
+        let exits = exits_of(killed, events);
         ensure!(exits.iter().all(|&status| status == KILLED), "exits were reported with {exits:?}");
         ensure!(!started || !exits.is_empty(), "no exit of a started container was reported");
         Ok(())
     })
 }
 
-fn exits_of(shot: &Shot, events: &[Event]) -> Vec<u32> {
-    let of_init = events.iter().filter(|event| event.topic == "/tasks/exit" && event.id == shot.id);
+fn exits_of(killed: &Killed, events: &[Event]) -> Vec<u32> {
+    let of_init = events.iter().filter(|event| event.topic == "/tasks/exit" && event.id == killed.id);
     of_init.map(|event| event.exit_status).collect()
 }
 
-/// Kills `victim`s, some containers at a time, until all rounds are done; `judge` looks at each container's events.
-fn volleys(lab: &Lab, victim: Victim, judge: impl Fn(&Shot, &[Event]) -> Result<()>) -> Result<()> {
+/// Kills `victim`s, several containers at a time, until all rounds are done; `judge` checks each container's events.
+fn kill_rounds(lab: &Lab, victim: Victim, judge: impl Fn(&Killed, &[Event]) -> Result<()>) -> Result<()> {
     with_cgroups()?;
-    let mut dice = lab.scope().dice();
+    let mut random = lab.scope().random();
     let events = Listener::listen()?;
-    let span = undisturbed(lab, victim)?.mul_f64(SPAN);
+    let span = normal_start(lab, victim)?.mul_f64(SPAN);
     println!("  {victim:?}s are killed within {:.1} s", span.as_secs_f32());
     let mut left = lab.scope().rounds(SHORT, FULL);
     while left > 0 {
-        let moments: Vec<Duration> = (0..left.min(IN_FLIGHT)).map(|_| dice.moment(span)).collect();
+        let moments: Vec<Duration> = (0..left.min(IN_FLIGHT)).map(|_| random.moment(span)).collect();
         left -= moments.len() as u32;
-        for shot in volley(lab, victim, &moments)? {
+        for killed in kill_round(lab, victim, &moments)? {
             let judged = || -> Result<()> {
-                ensure!(shot.ended.status != 0, "ctr exits with 0");
-                ensure!(!shot.ended.said().is_empty() || shot.ended.status == 137, "ctr gives no reason");
-                // Events arrive asynchronously: what is there after a while counts.
-                lab.until("the events", SHOWS_WITHIN, || judge(&shot, &events.of(&shot.id).ok()?).ok())
-                    .or_else(|_| judge(&shot, &events.of(&shot.id)?))
+                ensure!(killed.ended.status != 0, "ctr exited with 0");
+                ensure!(
+                    !killed.ended.said().is_empty() || killed.ended.status == 137,
+                    "ctr printed no reason"
+                );
+                // Events arrive asynchronously: count them after a while.
+                lab.until("the events", SHOWS_WITHIN, || judge(&killed, &events.of(&killed.id).ok()?).ok())
+                    .or_else(|_| judge(&killed, &events.of(&killed.id)?))
             };
-            judged().with_context(|| format!("{}, {victim:?} killed after {:?}", shot.id, shot.after))?;
+            judged().with_context(|| format!("{}, {victim:?} killed after {:?}", killed.id, killed.after))?;
         }
         forget_containers(&[])?;
         lab.nothing_is_left()?;
     }
-    // The next container runs as usual.
+    // The next container runs normally.
     lab.container(BUSYBOX)
         .command(["echo", "after"])
         .run()?
@@ -119,8 +122,8 @@ fn volleys(lab: &Lab, victim: Victim, judge: impl Fn(&Shot, &[Event]) -> Result<
     lab.nothing_is_left()
 }
 
-/// The time from the victim's start until the container runs, with no kill; converts the layers too.
-fn undisturbed(lab: &Lab, victim: Victim) -> Result<Duration> {
+/// The time from the victim's start until the container runs, without a kill. This also converts the layers.
+fn normal_start(lab: &Lab, victim: Victim) -> Result<Duration> {
     lab.container(BUSYBOX).command(["true"]).run()?.exits_with(0)?;
     let container = lab.container(BUSYBOX).command(["sleep", "1000"]);
     let id = container.id().to_owned();
@@ -135,11 +138,11 @@ fn undisturbed(lab: &Lab, victim: Victim) -> Result<Duration> {
     Ok(took)
 }
 
-fn volley(lab: &Lab, victim: Victim, moments: &[Duration]) -> Result<Vec<Shot>> {
+fn kill_round(lab: &Lab, victim: Victim, moments: &[Duration]) -> Result<Vec<Killed>> {
     std::thread::scope(|scope| {
         let running: Vec<_> = moments
             .iter()
-            .map(|&after| scope.spawn(move || shoot(lab, victim, after)))
+            .map(|&after| scope.spawn(move || kill_one(lab, victim, after)))
             .collect();
         running
             .into_iter()
@@ -148,7 +151,7 @@ fn volley(lab: &Lab, victim: Victim, moments: &[Duration]) -> Result<Vec<Shot>> 
     })
 }
 
-fn shoot(lab: &Lab, victim: Victim, after: Duration) -> Result<Shot> {
+fn kill_one(lab: &Lab, victim: Victim, after: Duration) -> Result<Killed> {
     let container = lab.container(BUSYBOX).command(["sleep", "1000"]);
     let id = container.id().to_owned();
     let mut program = container.start_in_foreground()?;
@@ -158,11 +161,11 @@ fn shoot(lab: &Lab, victim: Victim, after: Duration) -> Result<Shot> {
         pid.is_some()
     })?;
     std::thread::sleep(after);
-    // The container sleeps for longer than any story: only a failure of its own could have ended it before.
-    let killed = kill_now(pid.with_context(|| format!("{id} ended before its {victim:?} was there"))?)?;
-    ensure!(killed, "{id}: its {victim:?} had ended by itself after {after:?}");
+    // The container sleeps for longer than any story lasts, so only a fault can have stopped it before.
+    let killed = kill_now(pid.with_context(|| format!("{id} exited before its {victim:?} existed"))?)?;
+    ensure!(killed, "{id}: its {victim:?} exited by itself within {after:?}");
     println!("  {id}: {victim:?} killed after {:.2} s", after.as_secs_f32());
-    Ok(Shot {
+    Ok(Killed {
         id,
         after,
         ended: program.end()?,

@@ -1,9 +1,10 @@
 //! SIGKILL to the guest's launcher while it starts a container or an exec.
 //!
-//! Nothing outside the guest can send it, and there is no hook for it. What can kill a launcher comes from inside. (1) The process that becomes an exec is the launcher's own child, and lies in the container's
-//! pid namespace before it is the caller's program; a container whose init kills whatever it sees hits it there.
-//! (2) The process that becomes a container's init lies in the container's cgroup from its first moment; with too
-//! little memory the guest's kernel kills it on its way, further on the more it was given.
+//! Nothing outside the guest can send the signal, and there is no hook for it, so it comes from inside. (1) The process that becomes an
+//! exec is a child of the launcher and is in the container's pid namespace before it executes the caller's program, so an init that
+//! kills every process it sees hits it there.
+//! (2) The process that becomes a container's init is in the container's cgroup from the beginning. With too little memory the
+//! guest's kernel OOM-kills it on the way, later the more memory it has.
 
 use super::{SHOWS_WITHIN, forget_containers};
 use crate::{
@@ -29,7 +30,7 @@ pub const STORIES: &[Story] = &[
         runtimes: OURS,
         set: Set::Short,
         machines: Machines::Spread { machines: 2, minutes: 20 },
-        run: starved_starts,
+        run: starts_oom_killed,
     },
 ];
 
@@ -37,28 +38,28 @@ const EXECS_SHORT: u32 = 4;
 const EXECS_FULL: u32 = 100;
 const STARTS_SHORT: u32 = 3;
 const STARTS_FULL: u32 = 100;
-/// Kills every process it can see but itself, at moments that its shell's random numbers choose, until SIGTERM.
+/// Kills every process that it sees except itself, at intervals from the shell's random numbers, until SIGTERM.
 const KILLER: &str = "trap 'exec sleep 100000' TERM; RANDOM=$0; \
     while :; do busybox usleep $((RANDOM * 20)); kill -9 -1; done";
-/// From too little for anything to enough for everything, in bytes.
+/// Memory limits in bytes, from too little for anything to enough for everything.
 const LEAST: f64 = 32.0 * 1024.0;
 const MOST: f64 = 768.0 * 1024.0;
 
 fn execs_killed(lab: &Lab) -> Result<()> {
-    let mut dice = lab.scope().dice();
-    let seed = dice.below(30_000).to_string();
+    let mut random = lab.scope().random();
+    let seed = random.below(30_000).to_string();
     let container = lab.container(BUSYBOX).command(["sh", "-c", KILLER, &seed]).start()?;
     for n in 0..lab.scope().rounds(EXECS_SHORT, EXECS_FULL) {
         let ended = container.exec(&format!("exec-{n}"), ["sleep", "1000"])?;
-        // Killed as the program that was asked for, or before its execve: then the agent reports so.
-        ensure!(ended.status != 0, "an exec that was killed ended with 0");
+        // If it is killed before its execve, the agent reports an error; otherwise the exec exits with 137.
+        ensure!(ended.status != 0, "a killed exec exited with 0");
         ensure!(
             ended.status == 137 || ended.said().contains("exec"),
-            "exec {n} ended with {} and no reason: {}",
+            "exec {n} exited with {} and no reason: {}",
             ended.status,
             ended.said()
         );
-        ensure!(container.status()? == "RUNNING", "exec {n} ended the container");
+        ensure!(container.status()? == "RUNNING", "exec {n} stopped the container");
     }
     container.signal("SIGTERM")?;
     // The killed execs left no process: only the init's, and the two of this exec.
@@ -74,8 +75,8 @@ fn execs_killed(lab: &Lab) -> Result<()> {
     lab.nothing_is_left()
 }
 
-fn starved_starts(lab: &Lab) -> Result<()> {
-    let mut dice = lab.scope().dice();
+fn starts_oom_killed(lab: &Lab) -> Result<()> {
+    let mut random = lab.scope().random();
     let pod = lab
         .container(BUSYBOX)
         .named("pod")
@@ -84,7 +85,7 @@ fn starved_starts(lab: &Lab) -> Result<()> {
         .start()?;
     let known = Traces::now()?;
     for n in 0..lab.scope().rounds(STARTS_SHORT, STARTS_FULL) {
-        let bytes = dice.magnitude(LEAST, MOST) as u64;
+        let bytes = random.magnitude(LEAST, MOST) as u64;
         let ended = lab
             .container(BUSYBOX)
             .option("--annotation", "io.kubernetes.cri.container-type=container")
@@ -101,7 +102,7 @@ fn starved_starts(lab: &Lab) -> Result<()> {
         lab.nothing_is_left_but(&known)
             .with_context(|| format!("start {n} with {bytes} bytes"))?;
     }
-    // The pod is intact: its first container runs, another one starts.
+    // The pod is intact: its first container runs, and another one starts.
     pod.exec("still", ["echo", "here"])?.exits_with(0)?.prints("here")?;
     lab.container(BUSYBOX)
         .option("--annotation", "io.kubernetes.cri.container-type=container")

@@ -1,4 +1,4 @@
-//! Readers of output that are slow, that never read, or whose disk is full: they slow or lose their own stream only.
+//! Readers of output that are slow, never read, or write to a full disk: only their own stream slows down or loses data.
 
 use super::{SHOWS_WITHIN, until_ready};
 use crate::{
@@ -24,7 +24,7 @@ pub const STORIES: &[Story] = &[
     },
     Story {
         name: "stuck-reader",
-        about: "a reader that never reads costs bounded memory; exec, kill and exit work beside it",
+        about: "a reader that never reads costs bounded memory; exec, kill and exit still work",
         runtimes: OURS,
         set: Set::Short,
         machines: Machines::Shared,
@@ -40,20 +40,20 @@ pub const STORIES: &[Story] = &[
     },
 ];
 
-/// Written by the container; much more than all pipes and windows on the way hold together.
+/// Bytes that the container writes; far more than all pipes and vsock windows hold together.
 const BYTES: usize = 2 << 20;
-/// The slow reader's pace; what is under way when the container has ended takes it longer than the shim waits.
-const SIP_BYTES: usize = 16 * 1024;
-const SIP_PAUSE: Duration = Duration::from_millis(60);
+/// The slow reader's pace. After the container has exited, it needs longer for the buffered rest than the shim waits.
+const READ_BYTES: usize = 16 * 1024;
+const READ_PAUSE: Duration = Duration::from_millis(60);
 /// Time for a stream without a reader to fill buffers.
 const STUCK_FOR: Duration = Duration::from_secs(5);
-/// What shim and VMM may grow by meanwhile.
+/// Growth of shim and VMM that is allowed meanwhile.
 const GROWTH_KIB: u64 = 8 * 1024;
 const LOG_DIR: &str = "/job/log";
 const LOG_KIB: u64 = 64;
 
 fn slow_reader(lab: &Lab) -> Result<()> {
-    // By the Task API: ctr cuts off what its FIFO still holds when the task has ended, with any runtime.
+    // With the Task API, because ctr drops what its FIFO still holds when the task has exited, with any runtime.
     let stdout = Fifo::new()?;
     let reader = stdout.reader()?;
     let stdio = Stdio {
@@ -66,21 +66,21 @@ fn slow_reader(lab: &Lab) -> Result<()> {
     let id = lab.container(BUSYBOX).command(["sh", "-c", &script]).made()?;
     tasks.create(&id, &stdio).context("create")?;
     tasks.start(&id, "").context("start")?;
-    let count = sip(reader)?;
+    let count = read_slowly(reader)?;
     let status = tasks.wait(&id, "").context("wait")?;
-    ensure!(status == 5, "it ended with {status}");
+    ensure!(status == 5, "it exited with {status}");
     tasks.delete(&id).context("delete")?;
     Ended::of(&["ctr", "container", "delete", &id])?.exits_with(0)?;
     ensure!(count == BYTES, "{count} bytes arrived, not {BYTES}");
     lab.nothing_is_left()
 }
 
-fn sip(mut reader: File) -> Result<usize> {
-    let mut buffer = vec![0; SIP_BYTES];
+fn read_slowly(mut reader: File) -> Result<usize> {
+    let mut buffer = vec![0; READ_BYTES];
     let mut count = 0;
     while let n @ 1.. = reader.read(&mut buffer).context("cannot read")? {
         count += n;
-        sleep(SIP_PAUSE);
+        sleep(READ_PAUSE);
     }
     Ok(count)
 }
@@ -92,20 +92,20 @@ fn stuck_reader(lab: &Lab) -> Result<()> {
     let mut program = container.start_into(writer)?;
     until_ready(lab, "the container", &mut program, || is_running(&id))?;
     let size = || -> Result<u64> { Ok(resident_kib(Victim::Shim, &id)? + resident_kib(Victim::Vmm, &id)?) };
-    // The first bytes fill what may be filled.
+    // The first bytes fill the buffers.
     sleep(STUCK_FOR);
     let before = size()?;
     sleep(STUCK_FOR);
     let after = size()?;
     println!("  shim and VMM: {before} KiB, then {after} KiB");
     ensure!(after <= before + GROWTH_KIB, "shim and VMM grew from {before} to {after} KiB");
-    // Other streams flow.
+    // Other streams keep working.
     Ended::of(&["ctr", "task", "exec", "--exec-id", "beside", &id, "echo", "here"])?
         .exits_with(0)?
         .prints("here")?;
     Ended::of(&["ctr", "task", "kill", "--signal", "SIGKILL", &id])?.exits_with(0)?;
     lab.until("the exit is reported", SHOWS_WITHIN, || (!is_running(&id)).then_some(()))?;
-    // ctr itself must write out what it holds.
+    // ctr itself must first write out what it holds.
     let drain = std::thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
     program.end()?.exits_with(137)?;
     drain

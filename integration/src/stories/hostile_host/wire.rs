@@ -1,4 +1,4 @@
-//! Frames straight onto the control connection: many at once, whole and damaged, and every answer looked at.
+//! Raw frames on the agent's control connection: several at once, valid and damaged, with every answer checked.
 
 use crate::lab::vm::Vm;
 use agent_protocol::{CONTROL_PORT, connect};
@@ -15,29 +15,29 @@ use ttrpc::{
     proto::{Codec, MESSAGE_HEADER_LENGTH, MESSAGE_TYPE_RESPONSE, MessageHeader, Response},
 };
 
-/// Requests on their way at once: fewer than the agent takes.
+/// Requests in flight at once: fewer than the agent accepts.
 const BATCH: usize = 64;
-/// Frames of one connection that damaged ones bring to its end.
+/// Damaged frames that one connection sends.
 const DAMAGED_BATCH: usize = 20;
-/// One batch in so many is damaged: its connection is lost, and a new one takes as long as many requests.
+/// One batch in so many is damaged: that connection is lost, and a new one takes as long as many requests.
 const DAMAGED_ONE_IN: usize = 20;
-/// An answer comes within this time, however slow the machine.
+/// Time limit of an answer, generous for a slow machine.
 const ANSWER: Duration = Duration::from_secs(100);
-/// A connection beyond the limit is closed at once; one that is not closed by then is served.
+/// A connection above the limit is closed at once; one that is still open after this time is served.
 const CLOSED: Duration = Duration::from_secs(5);
-/// Requests between two lines of output, without which the machine counts as hung.
+/// Requests between two lines of output; a machine without output counts as hung.
 const REPORT_EVERY: usize = 5_000;
 /// Longest answer to any of these requests in bytes; a denial carries the decision for tools.
 const ANSWER_BYTES: usize = 8 << 10;
 
-/// Sends `count` requests at `stage`; none may have an effect, and each must be answered as the model allows.
+/// Sends `count` requests at `stage`. None may have an effect, and each answer must be one that the model allows.
 pub(super) async fn storm(vm: &Vm, traffic: &mut Traffic, stage: Stage, count: usize) -> Result<()> {
     let mut connection = connect(vm.vsock(), CONTROL_PORT).await.context("connecting")?;
     let mut answers = BTreeMap::<String, usize>::new();
     let mut sent = 0;
     let mut spoken = 0;
     while sent < count {
-        if traffic.dice.one_in(DAMAGED_ONE_IN) {
+        if traffic.random.one_in(DAMAGED_ONE_IN) {
             sent += damaged(vm, traffic, stage).await?;
         } else {
             let batch: Vec<Sent> = (0..BATCH.min(count - sent)).map(|_| traffic.next(stage)).collect();
@@ -55,7 +55,7 @@ pub(super) async fn storm(vm: &Vm, traffic: &mut Traffic, stage: Stage, count: u
     Ok(())
 }
 
-/// Sends a batch as one and takes as many answers, in whatever order.
+/// Sends a batch in one write and reads as many answers, in any order.
 async fn exchange(connection: &mut UnixStream, batch: &[Sent]) -> Result<Vec<Code>> {
     let mut bytes = Vec::new();
     for (n, sent) in batch.iter().enumerate() {
@@ -74,7 +74,7 @@ async fn exchange(connection: &mut UnixStream, batch: &[Sent]) -> Result<Vec<Cod
             let (stream, response) = answer?.context("the agent closed the connection")?;
             let sent = open
                 .remove(&stream)
-                .with_context(|| format!("an answer to nothing, stream {stream}"))?;
+                .with_context(|| format!("an answer to no request, on stream {stream}"))?;
             codes.push(judge(sent, &response)?);
         }
         Ok(codes)
@@ -83,7 +83,7 @@ async fn exchange(connection: &mut UnixStream, batch: &[Sent]) -> Result<Vec<Cod
     Ok(codes)
 }
 
-/// The code of an answer, which must be one of those that the model allows, and reveal nothing about the guest.
+/// Checks that the model allows an answer's code and that the answer reveals nothing about the guest; returns the code.
 fn judge(sent: &Sent, response: &Response) -> Result<Code> {
     let status = response.status();
     let code = status.code();
@@ -98,7 +98,7 @@ fn judge(sent: &Sent, response: &Response) -> Result<Code> {
 
 fn reveals_nothing(message: &str) -> Result<()> {
     ensure!(message.len() < ANSWER_BYTES, "an answer has {} bytes", message.len());
-    // The decision for tools is the policy's own document.
+    // The decision in it is part of the policy's own output.
     let plain = message.split("policyDecision<").next().unwrap_or_default();
     for word in ["os error", "/proc/", "/dev/dm", "/run/casemate", "panicked", ".rs:"] {
         ensure!(!plain.contains(word), "an answer reveals something about the guest: {message}");
@@ -106,27 +106,27 @@ fn reveals_nothing(message: &str) -> Result<()> {
     Ok(())
 }
 
-/// Frames with bytes changed, headers as well, over a connection of their own; whatever is answered must be a refusal.
+/// Sends frames with changed bytes, including headers, on a separate connection; every answer must be a refusal.
 async fn damaged(vm: &Vm, traffic: &mut Traffic, stage: Stage) -> Result<usize> {
     let mut bytes = Vec::new();
     for n in 0..DAMAGED_BATCH {
         bytes.extend(traffic.mutated(stage).frame(2 * n as u32 + 1));
     }
-    for _ in 0..1 + traffic.dice.below(6) {
-        let at = traffic.dice.below(bytes.len());
-        match traffic.dice.below(4) {
-            0 => bytes.insert(at, traffic.dice.roll() as u8),
+    for _ in 0..1 + traffic.random.below(6) {
+        let at = traffic.random.below(bytes.len());
+        match traffic.random.below(4) {
+            0 => bytes.insert(at, traffic.random.next_u64() as u8),
             1 => {
                 bytes.remove(at);
             }
-            2 => bytes[at] = traffic.dice.roll() as u8,
-            _ => bytes[at] ^= 1 << traffic.dice.below(8),
+            2 => bytes[at] = traffic.random.next_u64() as u8,
+            _ => bytes[at] ^= 1 << traffic.random.below(8),
         }
     }
     let mut connection = connect(vm.vsock(), CONTROL_PORT).await.context("connecting for damaged frames")?;
     let (mut reader, mut writer) = connection.split();
     let write = async {
-        // An agent that closes at the first bad header is right.
+        // An agent may close the connection at the first bad header.
         let _ = writer.write_all(&bytes).await;
         let _ = writer.shutdown().await;
         Ok(())
@@ -138,9 +138,9 @@ async fn damaged(vm: &Vm, traffic: &mut Traffic, stage: Stage) -> Result<usize> 
                 .context("damaged frames were not answered")?;
             let Some((_, response)) = answer? else { return Ok(()) };
             let status = response.status();
-            // A list of nothing or of processes has no effect, and has a payload; nothing else succeeds.
+            // Listing processes has no effect and may succeed; nothing else may.
             let harmless = status.code() == Code::OK && stage == Stage::Running;
-            ensure!(harmless || status.code() != Code::OK, "damaged frames had success at {stage:?}");
+            ensure!(harmless || status.code() != Code::OK, "damaged frames succeeded at {stage:?}");
             ensure!(
                 !matches!(status.code(), Code::INTERNAL | Code::UNKNOWN),
                 "damaged frames made the agent fail: {}",
@@ -152,7 +152,7 @@ async fn damaged(vm: &Vm, traffic: &mut Traffic, stage: Stage) -> Result<usize> 
     tokio::try_join!(write, read).map(|((), ())| DAMAGED_BATCH)
 }
 
-/// The next answer and its stream; nothing at the end of the connection.
+/// The next answer and its stream; `None` at the end of the connection.
 async fn answer(reader: &mut (impl tokio::io::AsyncRead + Unpin)) -> Result<Option<(u32, Response)>> {
     let mut header = [0; MESSAGE_HEADER_LENGTH];
     if reader.read_exact(&mut header).await.is_err() {
@@ -165,12 +165,12 @@ async fn answer(reader: &mut (impl tokio::io::AsyncRead + Unpin)) -> Result<Opti
         header.type_
     );
     let mut body = vec![0; header.length as usize];
-    reader.read_exact(&mut body).await.context("half an answer")?;
-    let response = Response::decode(&body).context("an answer that is none")?;
+    reader.read_exact(&mut body).await.context("an incomplete answer")?;
+    let response = Response::decode(&body).context("an answer that is not a ttrpc response")?;
     Ok(Some((header.stream_id, response)))
 }
 
-/// Sends a request of about `bytes`; the code that it is answered with, on a connection that then still works.
+/// Sends a request of about `bytes` and returns the code of the answer; checks that the connection still works.
 pub(super) async fn oversized(vm: &Vm, bytes: usize) -> Result<Code> {
     let mut connection = served(vm).await?;
     let large = Sent {
@@ -189,7 +189,7 @@ pub(super) async fn oversized(vm: &Vm, bytes: usize) -> Result<Code> {
     codes.first().copied().context("no answer")
 }
 
-/// A connection that has a place: those that were closed just now may still have theirs.
+/// A connection that is served: one that was closed just now may still count against the limit.
 async fn served(vm: &Vm) -> Result<UnixStream> {
     loop {
         let mut connection = connect(vm.vsock(), CONTROL_PORT).await.context("connecting")?;

@@ -1,8 +1,8 @@
-//! Every call of the Task API in every state of an init and of an exec, against one table that runc satisfies too.
+//! Every call of the Task API in every state of an init and of an exec, against one table that also holds for runc.
 //!
-//! Where a call does not fit the state, this runtime answers `FailedPrecondition`, as containerd's own errors are named;
-//! runc's shim leaves some of these without a code (`Unknown`), which callers can tell from success and from
-//! `NotFound`, and nothing else. A few rows are ours alone: see [`Expected::Ours`].
+//! For a call that does not fit the state, this runtime answers `FailedPrecondition`, the code of containerd's own errors.
+//! runc's shim returns some of these errors without a code (`Unknown`); they are accepted as long as they differ from success and from
+//! `NotFound`. A few rows are checked on Casemate only: see [`Expected::Ours`].
 
 use crate::{
     lab::{Answer, Ended, Lab, Runtime, Set, Stdio, Tasks},
@@ -26,7 +26,7 @@ pub const STORY: Story = Story {
 const SIGKILL: u32 = 9;
 const SIGTERM: u32 = 15;
 
-/// What a call is to come to.
+/// The expected result of a call.
 #[derive(Clone, Copy)]
 enum Expected {
     /// It succeeds.
@@ -35,16 +35,16 @@ enum Expected {
     Exit(u32),
     /// It fails with this code.
     Is(Code),
-    /// It does not fit the state.
+    /// It fails because it does not fit the state.
     Refused,
-    /// As [`Expected::Refused`], but runc does it: deletes a container that was never started, starts an exec in one, or
-    /// takes a size for the terminal of a stopped one. Not asked of runc: the rest of the table could not follow.
+    /// As [`Expected::Refused`], but runc allows it: it deletes a container that was never started, starts an exec in one, or
+    /// accepts a terminal size for a stopped one. Skipped on runc, because the rest of the table would not apply afterwards.
     Ours,
 }
 
 use Expected::{Done, Exit, Is, Ours, Refused};
 
-/// Calls on one container, with what they came to.
+/// Calls on one container, and their results.
 struct Table<'a> {
     tasks: &'a Tasks,
     runtime: Runtime,
@@ -98,7 +98,7 @@ impl Table<'_> {
         });
     }
 
-    /// Calls about the container that change nothing, as far as they are done alike in created, running and paused ones.
+    /// Calls that change nothing and have the same result in created, running and paused containers.
     fn alive(&mut self) {
         self.done("pids", Done, |tasks, id| tasks.pids(id).map(drop));
         self.done("metrics", Done, metrics);
@@ -260,12 +260,15 @@ fn codes(lab: &Lab) -> Result<()> {
     ensure!(table.wrong.is_empty(), "{}", table.wrong.join("\n"));
     Ended::of(&["ctr", "container", "delete", &table.id])?.exits_with(0)?;
 
-    // Never started, and killed all the same.
+    // A container that is killed before it was started.
     let early = lab.container(BUSYBOX).command(["sleep", "1000"]).made()?;
     tasks.create(&early, &Stdio::default()).context("create")?;
     tasks.kill(&early, "", SIGKILL).context("kill")?;
-    ensure!(tasks.wait(&early, "").context("wait")? == 137, "SIGKILL before the start is no 137");
-    ensure!(tasks.delete(&early).context("delete")? == 137, "deleted with another status");
+    ensure!(
+        tasks.wait(&early, "").context("wait")? == 137,
+        "SIGKILL before the start does not give 137"
+    );
+    ensure!(tasks.delete(&early).context("delete")? == 137, "delete returned another status");
     Ended::of(&["ctr", "container", "delete", &early])?.exits_with(0)?;
 
     let expected = [
@@ -290,6 +293,6 @@ fn codes(lab: &Lab) -> Result<()> {
         seen = all.filter(|topic| topic.starts_with("/tasks/")).collect();
         (seen.len() >= expected.len()).then_some(())
     });
-    ensure!(in_order.is_ok() && seen == expected, "events came as {seen:?}");
+    ensure!(in_order.is_ok() && seen == expected, "the events are {seen:?}");
     lab.nothing_is_left()
 }

@@ -169,7 +169,7 @@ fn row(containers: usize, shared: bool) -> Result<Value, Error> {
         let measured = engines.cells.iter().find(|cell| cell["name"] == *name);
         let mut cell = measured.cloned().ok_or("a column was not measured")?;
         if let Some(median) = hcsshim::median(shared, containers, name) {
-            cell["reference_ms"] = median.into();
+            cell["hcsshim_ms"] = median.into();
         }
         cells.push(cell);
     }
@@ -211,6 +211,6 @@ fn cell_text(cell: &Value) -> String {
         "{:.3} / {:.1} / {}",
         number("ms").unwrap_or(0.0),
         number("naive_ms").unwrap_or(0.0),
-        number("reference_ms").map_or("–".to_owned(), |median| median.to_string())
+        number("hcsshim_ms").map_or("–".to_owned(), |median| median.to_string())
     )
 }
