@@ -48,7 +48,7 @@ pub enum PatternError {
     #[error("invalid or unclosed group")]
     Group,
     /// `\B`, which crate `regex` cannot express over ASCII.
-    #[error("\\B has no equal here")]
+    #[error("\\B is not supported")]
     NoEqual,
     /// Too large when compiled.
     #[error("pattern is too large when compiled")]

@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn no_list_keeps_the_environment_as_asked() {
+    fn without_a_list_the_environment_is_unchanged() {
         assert_eq!(process(json!({})).unwrap().env, ["B=2", "A=1", "B=2"]);
     }
 

@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::Cursor;
 use std::path::Path;
 
-/// Names the `layers.json` of further vectors; their tars lie beside it.
+/// Environment variable with the path of a `layers.json` of further vectors; their tars are beside it.
 const VARIABLE: &str = "CASEMATE_LAYER_VECTORS";
 
 fn replay(list: &Path) -> usize {

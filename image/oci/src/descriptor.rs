@@ -5,7 +5,7 @@ use crate::config::null_is_default;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
-/// Digest of a blob, and what a choice between blobs goes by.
+/// Digest of a blob, and the fields by which a blob is chosen.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Descriptor {
     /// The blob's digest.

@@ -47,7 +47,7 @@ pub enum DocumentError {
 }
 
 impl Document {
-    /// Parses an index or a manifest. The fields tell which: not every registry and builder writes media types.
+    /// Parses an index or a manifest, distinguished by their fields: not every registry and builder writes media types.
     pub fn parse(bytes: &[u8]) -> Result<Self, DocumentError> {
         let value: serde_json::Value = parse(bytes)?;
         if value.get("manifests").is_some() {

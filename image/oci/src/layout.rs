@@ -33,7 +33,7 @@ pub enum LayoutError {
     NotFound {
         /// The layout.
         dir: PathBuf,
-        /// The tag asked for.
+        /// The requested tag.
         tag: Option<String>,
     },
     /// Manifest and config do not make an image.

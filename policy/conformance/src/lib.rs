@@ -1,4 +1,4 @@
-//! Conformance of the policy engine with hcsshim: recorded decisions are replayed, and a naive engine is there to measure against.
+//! Conformance of the policy engine with hcsshim: replays recorded decisions, and provides a naive engine as a baseline for measurements.
 //!
 //! A vector file has a scenario on each line: a policy, requests, and the decisions that hcsshim's enforcer made. The repository's
 //! own file is [`VECTORS`].

@@ -1,5 +1,5 @@
-//! The naive use of the interpreter, to measure against: the engine's framework and functions, but the interpreter is cloned and all
-//! data parsed for every query.
+//! The naive use of the interpreter, a baseline for measurements: the engine's framework and functions, but the interpreter is cloned
+//! and all data parsed for every query.
 
 use policy::{PolicyError, bare_interpreter, data};
 use regorus::{Engine, Value};

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::scenario::{Allowed, Kept, Outcome, Step};
 
-/// Runs the request of a step, and commits what it changes. The outer error says that the vector does not fit the action's type.
+/// Runs the request of a step, and commits what it changes. The outer error means that the vector does not fit the action's type.
 pub(crate) fn run(enforcer: &mut Enforcer, step: &Step) -> Result<Outcome, String> {
     match step.point.as_str() {
         "load_fragment" => load_fragment(enforcer, step),
@@ -19,7 +19,7 @@ pub(crate) fn run(enforcer: &mut Enforcer, step: &Step) -> Result<Outcome, Strin
     }
 }
 
-/// A request of one query: the action that the guest agent uses, or the bare input document where there is none.
+/// A request of one query: the action that the guest agent uses, or the bare input document if there is none.
 fn single(enforcer: &mut Enforcer, step: &Step) -> Result<Result<Allowed, Denied>, String> {
     let process = |verdict: &ProcessVerdict| {
         Some(Kept {

@@ -25,7 +25,7 @@ pub(crate) enum SelectionError {
     Policy(#[from] PolicyError),
 }
 
-/// Makes the enforcer that `policy_base64` asks for. `enforcer` may name it (`rego`, `open_door`), or be empty.
+/// Creates the enforcer that `policy_base64` requests. `enforcer` may name it (`rego`, `open_door`), or be empty.
 ///
 /// # Errors
 /// The name is unknown or does not fit the policy, or the policy cannot be loaded.

@@ -12,7 +12,7 @@ pub const MAX_VECTOR_BYTES: u64 = 64 << 20;
 /// First bytes of a zstd frame (RFC 8878, section 3.1.1).
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
-/// Reads a vector file. The magic number, not the name, says whether it is compressed.
+/// Reads a vector file. Its first bytes, not its name, show whether it is compressed.
 ///
 /// # Errors
 /// The file cannot be read or decompressed, is not UTF-8, or is longer than [`MAX_VECTOR_BYTES`].
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn compressed_and_plain_files_are_told_apart_by_their_content() {
+    fn compressed_and_plain_files_are_distinguished_by_content() {
         let text = read(Path::new(VECTORS)).unwrap();
         let directory = tempfile::tempdir().unwrap();
         let plain = directory.path().join("plain.zst");

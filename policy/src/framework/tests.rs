@@ -72,7 +72,7 @@ fn every_file_of_rules_has_its_tests() {
 }
 
 #[test]
-fn the_rules_hold() {
+fn every_test_rule_is_true() {
     let mut failed = Vec::new();
     let mut run = 0;
     for (file, text) in TESTS {

@@ -61,7 +61,7 @@ fn every_point_of_the_table_has_its_line() {
 }
 
 #[test]
-fn the_flag_of_the_host_network_has_another_name() {
+fn the_host_network_flag_has_another_name_in_the_policy() {
     let text = text("allow_hostnetwork = true\n").unwrap();
     assert!(text.contains("\nallow_host_network := true\n"));
 }

@@ -8,7 +8,7 @@ pub const FILE_NAME: &str = "manifest.json";
 /// The version that this crate writes and reads.
 pub const VERSION: u32 = 1;
 
-/// The content of `manifest.json`: what a guest image consists of, and what it was built from.
+/// The content of `manifest.json`: the files of a guest image, and the inputs it was built from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// [`VERSION`].
@@ -19,7 +19,7 @@ pub struct Manifest {
     pub initrd: Artifact,
     /// Kernel command line.
     pub cmdline: String,
-    /// What kernel and initramfs were built from; no boot needs it, verifiers do.
+    /// Inputs of kernel and initramfs; verifiers need them, a boot does not.
     pub inputs: Vec<Input>,
     /// First line of the C compiler's `--version`, or the kernel package's name.
     pub compiler: String,
@@ -37,7 +37,7 @@ pub struct Artifact {
     pub bytes: u64,
 }
 
-/// Something that the image was built from.
+/// An input of the build.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Input {
     /// A program, a source package, or a configuration.

@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sentence_outlives_the_document() {
+    fn the_sentence_is_found_in_a_truncated_denial() {
         let message = Message::read(
             "rpc error: denied by policy: container \"x\" may not start: command is not in the policy (rule create_container). policyDeci",
         );
