@@ -1,4 +1,4 @@
-# Every target does its own set-up, says what it does, and keeps slow results in ${XDG_CACHE_HOME:-~/.cache}/casemate.
+# Every target does its own set-up, prints what it does, and caches slow results in ${XDG_CACHE_HOME:-~/.cache}/casemate.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -17,11 +17,11 @@ help:
 	@echo 'make demo      a real container in a policy-guarded microVM, through stock containerd'
 	@echo 'make test      unit tests, properties, conformance, stories in the testbed (short enough for every commit)'
 	@echo 'make test-all  the same with every round of every fault'
-	@echo 'make bench     boot, run, exec, streams, block reads, memory: each beside a peer, and bench.json'
+	@echo 'make bench     boot, run, exec, streams, block reads, memory, compared with QEMU, runc and others'
 	@echo 'make shell     a prompt in the testbed with this build installed'
 	@echo 'make story     one story (NAME=denied-exec SUITE=bookworm SET=short); `testbed stories` lists them'
 	@echo 'make check     formatting, lints, documentation, architecture, licences, unused dependencies'
-	@echo 'make fuzz      VMM and policy engine against hostile bytes (TARGET=vsock SECONDS=600; all targets for a minute each)'
+	@echo 'make fuzz      VMM and policy engine with hostile input (TARGET=vsock SECONDS=600; default: every target for a minute)'
 	@echo 'make image     the guest image (KERNEL=debian: packaged kernel, no compiler needed)'
 	@echo 'make install   programs to /usr/local/bin, guest image to /usr/local/share/casemate'
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What comes in from other people: licences, bans and sources, known vulnerabilities, and dependencies that nothing uses.
-# A check whose tool or database is not at hand is named on a line that begins with `skipped: `.
+# Checks third-party dependencies: licences, bans and sources, known vulnerabilities, and unused dependencies.
+# A check whose tool or database is missing is reported on a line that begins with `skipped: `.
 set -eu -o pipefail
 cd "$(dirname "$0")/.."
 
@@ -11,7 +11,7 @@ if command -v cargo-deny >/dev/null; then
     if advisories; then
         cargo deny --log-level error check --disable-fetch advisories
     else
-        echo 'skipped: advisories: no database at hand (cargo deny fetch)'
+        echo 'skipped: advisories: no database (cargo deny fetch)'
     fi
 else
     echo 'skipped: licences, bans, sources and advisories: cargo-deny is not installed (cargo install cargo-deny)'

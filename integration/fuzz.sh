@@ -1,9 +1,9 @@
 #!/bin/bash
-# fuzz.sh [TARGET] [SECONDS]: fuzzes one target of any */fuzz crate, or each in turn, for so many seconds (60).
+# fuzz.sh [TARGET] [SECONDS]: runs one fuzz target of any */fuzz crate, or each of them, for SECONDS (60).
 #
-# libFuzzer on the stable toolchain: coverage comes from LLVM's own pass, address sanitising would need a nightly one.
-# Inputs found on the way stay in the cache and are tried first the next time; what breaks the program lies in crashes/.
-# To renew the small corpus in the tree: BIN -merge=1 CRATE/corpus/TARGET CACHE/corpus/TARGET.
+# libFuzzer on the stable toolchain: LLVM's SanitizerCoverage pass works there, AddressSanitizer would need nightly.
+# New inputs are kept in the cache and tried first in the next run; crashing inputs are in crashes/.
+# To update the small corpus in the tree: BIN -merge=1 CRATE/corpus/TARGET CACHE/corpus/TARGET.
 set -eu -o pipefail
 cd "$(dirname "$0")/.."
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/casemate/fuzz
@@ -15,7 +15,7 @@ for crate in */fuzz; do
     if [[ -z $wanted || -e $crate/targets/$wanted.rs ]]; then crates+=("$crate"); fi
 done
 if ((${#crates[@]} == 0)); then
-    echo "no fuzz target is called $wanted; there are:" */fuzz/targets/*.rs >&2
+    echo "unknown fuzz target $wanted; known targets:" */fuzz/targets/*.rs >&2
     exit 2
 fi
 if ! command -v c++ >/dev/null; then

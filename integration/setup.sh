@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# What the host must have installed, and installing it: nothing is changed without a line that says so.
-# `setup.sh` installs what is missing; `setup.sh --check` only names it. A script, because cargo itself needs some of it.
+# Installs the packages that the host needs, and prints every change it makes. `setup.sh --check` only lists what is missing.
+# A shell script, because cargo itself needs some of the packages.
 set -euo pipefail
 
-# The oldest QEMU whose emulated SVM and snapshots the testbed was measured with; bookworm's own is 7.2.
+# The oldest QEMU with which emulated SVM and snapshots were tested; bookworm's own is 7.2.
 qemu_major=10
 backports=/etc/apt/sources.list.d/casemate-backports.sources
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
-# A program or a file (by a path that is there when the package is), and the Debian package that brings it.
+# A program, or a file by its path, and the Debian package that contains it.
 needs=(
   # cargo's linker and the libraries of static programs
   gcc:gcc ld:binutils
@@ -21,9 +21,9 @@ needs=(
   /usr/include/openssl/opensslv.h:libssl-dev
   # the test machines
   mmdebstrap:mmdebstrap mke2fs:e2fsprogs depmod:kmod zstd:zstd "$keyring:debian-archive-keyring"
-  # independent checks of what we wrote
+  # independent checks of layer images
   veritysetup:cryptsetup-bin
-  # peers of the benchmarks
+  # programs that the benchmarks compare with
   mkfs.erofs:erofs-utils openssl:openssl
 )
 
@@ -47,11 +47,11 @@ old_qemu=
 qemu_is_new_enough || old_qemu=qemu-system-x86
 
 if ((${#missing[@]} == 0)) && [[ -z $old_qemu ]]; then
-  echo 'set-up: every Debian package is there'
+  echo 'set-up: every Debian package is installed'
   exit 0
 fi
 [[ ${1:-} != --check ]] || die "missing Debian packages: ${missing[*]} $old_qemu (QEMU: $qemu_major or newer); \`make setup\` installs them"
-command -v apt-get >/dev/null || die "missing: ${missing[*]} $old_qemu; it knows how to install them on Debian only"
+command -v apt-get >/dev/null || die "missing: ${missing[*]} $old_qemu; this script can install them on Debian only"
 ((EUID == 0)) || die "missing Debian packages: ${missing[*]} $old_qemu; run \`make setup\` as root to install them"
 
 export DEBIAN_FRONTEND=noninteractive
@@ -60,11 +60,11 @@ install_packages() { # [-t SUITE] PACKAGE…
   apt-get -qq -y --no-install-recommends install "$@" </dev/null
 }
 
-# Only QEMU comes from backports; everything else from the suite the host follows.
+# Only QEMU comes from backports; everything else from the host's suite.
 add_backports() {
   local mirror
   mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' "Codename: $codename" | head -n 1)
-  [[ -n $mirror ]] || die "apt knows no mirror of $codename"
+  [[ -n $mirror ]] || die "apt has no mirror of $codename"
   echo "set-up: writes $backports (bookworm-backports of $mirror, for QEMU $qemu_major); delete it to undo"
   printf '%s\n' "# Added by Casemate's set-up: QEMU $qemu_major for the testbed comes from bookworm-backports." \
     'Types: deb' "URIs: $mirror" 'Suites: bookworm-backports' 'Components: main' "Signed-By: $keyring" >"$backports"

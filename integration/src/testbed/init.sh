@@ -1,6 +1,6 @@
 #!/bin/sh
-# pid 1 of the test machine: starts containerd, then does what the harness writes to the serial line.
-# The root is read-only and shared by all copies; whatever is written goes to a tmpfs and ends with the machine.
+# PID 1 of the test machine: starts containerd, then runs the commands that the harness writes to the serial line.
+# The root is read-only and shared by all machines; everything written goes to a tmpfs and is lost with the machine.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb
 say() { read -r up _ </proc/uptime; echo "L1 $up $*"; }
 
@@ -25,17 +25,17 @@ containerd >/run/containerd.log 2>&1 &
 n=0; until ctr version >/dev/null 2>&1; do sleep 0.1; n=$((n+1)); [ $n -lt 600 ] || { say "containerd does not answer"; cat /run/containerd.log; break; }; done
 say containerd
 
-# One line, one act, one answer. The line discipline must not echo: the console is read by a program.
+# Each line is a command and gets one answer. Echo is off, because a program reads the console.
 stty -F /dev/ttyS0 -echo; exec 3</dev/ttyS0
 echo "L1-READY"
 while read -r verb rest <&3; do
     case $verb in
-    # A restored copy has the clock of the moment it was saved.
+    # A restored machine's clock shows the time at which it was saved.
     clock) date -s "@$rest" >/dev/null ;;
     unpack) tar xf /dev/vdb -C / ;;
     run) sh -c "$rest" </dev/null >&4 2>&4 ;;
-    # A terminal with job control, for people and scripts. script(1) puts a pty before it: ctr reads nothing from an hvc
-    # terminal, and that one forgets its size when nobody has it open.
+    # A terminal with job control, for people and scripts. script(1) provides a pty: ctr reads nothing from an hvc terminal,
+    # which also loses its size when no process has it open.
     shell) set -- $rest; export TERM="$1" ROWS="$2" COLS="$3"
         setsid -cw sh -c 'stty rows $ROWS cols $COLS; exec script -qec "bash -l" /dev/null' </dev/hvc0 >/dev/hvc0 2>&1 ;;
     results) tar cf - -C /job/out . >"$results" ;;

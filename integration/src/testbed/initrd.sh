@@ -1,10 +1,10 @@
 #!/bin/busybox sh
-# First program of the test machine: mounts its disk and hands over to the init that travels in this archive.
+# First program of the test machine: mounts its disk and executes the init in this archive.
 b=/bin/busybox
 $b mount -t proc proc /proc; $b mount -t sysfs sys /sys; $b mount -t devtmpfs dev /dev
 for m in /mod/*; do $b insmod "$m"; done
 case "$($b cat /proc/cmdline)" in *casemate.probe*)
-    # Does this host's KVM run Linux, and can that Linux run VMs?
+    # Reports whether this host's KVM runs Linux with nested virtualisation.
     $b grep -qwE 'svm|vmx' /proc/cpuinfo && echo CASEMATE-PROBE-OK
     echo o >/proc/sysrq-trigger; $b sleep 30;;
 esac
