@@ -6,6 +6,7 @@ pub mod limits;
 pub mod oom;
 
 use std::{
+    collections::HashSet,
     fs,
     io::{self, ErrorKind},
     path::PathBuf,
@@ -14,12 +15,19 @@ use std::{
 };
 
 use launcher_protocol::CGROUP_ROOT;
+use nix::unistd::Pid;
 use policy::ContainerId;
 
-use crate::paths::{self, CGROUP_PARENT};
+use crate::{
+    paths::{self, CGROUP_PARENT},
+    sys::PidFd,
+};
 
 /// Interval at which a cgroup that is about to become empty is checked.
 const POLL: Duration = Duration::from_millis(2);
+
+/// Processes that are held by descriptor at a time.
+const HELD: usize = 256;
 
 /// Creates the parent of all containers' cgroups, enables every controller for them, and creates the cgroup of the guest's own processes.
 pub fn prepare() -> io::Result<()> {
@@ -46,6 +54,23 @@ fn directory(id: &ContainerId) -> PathBuf {
 /// Sends SIGKILL to every process of the container, including processes that are just being forked.
 pub fn kill(id: &ContainerId) -> io::Result<()> {
     absent_is_fine(fs::write(directory(id).join("cgroup.kill"), "1"))
+}
+
+/// Sends a signal to every process of the container.
+///
+/// A process that exits meanwhile may leave its pid to one outside. So those listed are held by descriptor, and only those that
+/// the cgroup still lists get the signal.
+pub fn signal(id: &ContainerId, number: i32) -> io::Result<()> {
+    for pids in processes(id)?.chunks(HELD) {
+        let held = pids.iter().filter_map(|&pid| Some((pid, PidFd::open(Pid::from_raw(pid)).ok()?)));
+        let held = held.collect::<Vec<_>>();
+        let listed = processes(id)?.into_iter().collect::<HashSet<_>>();
+        for (_, process) in held.iter().filter(|(pid, _)| listed.contains(pid)) {
+            // A process that has just exited needs no signal.
+            let _ = process.signal(number);
+        }
+    }
+    Ok(())
 }
 
 /// Pids in the container, as the agent sees them.

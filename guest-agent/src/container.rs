@@ -37,7 +37,7 @@ pub use self::{
 };
 use crate::{
     decode::{ProcessId, User},
-    launcher::{LauncherError, Program},
+    launcher::{LauncherError, Namespaces, Program},
     paths,
     reaper::{ExitWatch, Reaper},
     security_context::SecurityContext,
@@ -108,6 +108,8 @@ pub struct Process {
     args: Vec<String>,
     exit: ExitWatch,
     terminal: Option<Arc<Terminal>>,
+    /// Of an init: what execs and the other containers of its pod enter.
+    namespaces: Option<Namespaces>,
 }
 
 impl Process {
@@ -176,11 +178,6 @@ impl Container {
     /// Resolves a spec's user by the container's own user database.
     pub fn identify(&self, user: &User) -> Result<user::Identity, ContainerError> {
         Ok(self.users.identify(user)?)
-    }
-
-    /// The init's pid while the container runs.
-    fn running_init(&self) -> Result<Pid, ContainerError> {
-        Ok(self.init_in(Phase::Running)?.pid)
     }
 
     /// The init, if the container is in that phase and the init has not ended.

@@ -1,5 +1,6 @@
 //! The agent's side of `casemate-launcher`: one launcher process for each container or exec.
 
+mod namespaces;
 mod program;
 
 use std::{
@@ -17,7 +18,10 @@ use agent_protocol::limits::{KILL_DEADLINE, LAUNCHER_DEADLINE};
 use launcher_protocol::{Answer, Cause, FrameError, Request, receive, send};
 use nix::unistd::Pid;
 
-pub use self::program::{NAME, Program};
+pub use self::{
+    namespaces::Namespaces,
+    program::{NAME, Program},
+};
 use crate::{
     reaper::{ExitWatch, Reaper},
     stdio::ProcessEnds,
@@ -78,6 +82,8 @@ pub struct Started {
     pub exit: ExitWatch,
     /// The terminal's master, if the spec requests one.
     pub terminal: Option<OwnedFd>,
+    /// The namespaces of a container's init.
+    pub namespaces: Option<Namespaces>,
 }
 
 /// Runs the launcher with `request`; blocks until the process exists.
@@ -98,12 +104,18 @@ pub fn launch(program: &Program, reaper: &Reaper, request: &Request, ends: Proce
     // Both hold the process's ends of its pipes, which the agent must not keep open.
     drop(command);
     drop(theirs);
-    match converse(&ours, request) {
-        // The launcher waits until `ours` is closed, so the pid is entered before the process can be reaped.
-        Ok((pid, terminal)) => Ok(Started {
+    let started = converse(&ours, request).and_then(|(pid, terminal)| {
+        let is_init = matches!(request, Request::Create(_));
+        Ok((pid, terminal, is_init.then(|| Namespaces::of(pid)).transpose()?))
+    });
+    match started {
+        // The launcher waits until `ours` is closed, so the process cannot be reaped before its namespaces are open and its pid is
+        // entered.
+        Ok((pid, terminal, namespaces)) => Ok(Started {
             pid,
             exit: reaper.register(pid),
             terminal,
+            namespaces,
         }),
         Err(error) => {
             // It may hang. Once it is dead, the caller removes what it created.

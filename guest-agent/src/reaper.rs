@@ -6,7 +6,7 @@
 
 use std::{
     collections::HashMap,
-    io,
+    fs, io,
     os::fd::OwnedFd,
     process::Command,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -64,9 +64,13 @@ impl Reaper {
         receiver
     }
 
-    /// Whether a process was entered and has not exited.
-    pub fn is_running(&self, pid: Pid) -> bool {
-        self.running().contains_key(&pid)
+    /// Kills a child of this process that was never entered. Any other process is left alone.
+    pub fn kill_unknown_child(&self, pid: Pid) {
+        let running = self.running();
+        if !running.contains_key(&pid) && parent_of(pid) == Some(Pid::this()) {
+            // A child that has just exited needs no signal.
+            let _ = crate::sys::kill(pid, libc::SIGKILL);
+        }
     }
 
     /// Sends a signal (any number, including real-time ones) to a process that still runs; false if it has exited.
@@ -115,6 +119,13 @@ impl Reaper {
     }
 }
 
+/// The parent of a process, from `/proc/<pid>/stat` after the name in parentheses (proc_pid_stat(5)).
+fn parent_of(pid: Pid) -> Option<Pid> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(") ")?;
+    fields.split(' ').nth(1)?.parse().ok().map(Pid::from_raw)
+}
+
 /// Waits for the exit of a process.
 pub async fn ended(mut watch: ExitWatch) -> Exit {
     match watch.wait_for(Option::is_some).await {
@@ -126,14 +137,26 @@ pub async fn ended(mut watch: ExitWatch) -> Exit {
 /// Reported if an exit was missed, which cannot happen while the reaper lives.
 const LOST: Exit = Exit { status: 255, at_ns: 0 };
 
+/// Held by a test that waits for children of its own: a reaper in another test would take them.
+#[cfg(test)]
+pub static CHILDREN: Mutex<()> = Mutex::new(());
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::process::Stdio;
 
+    #[test]
+    fn the_parent_is_read_from_stat() {
+        assert_eq!(parent_of(Pid::this()), Some(Pid::parent()));
+        assert_eq!(parent_of(Pid::from_raw(i32::MAX)), None);
+    }
+
     /// One test for everything, because waitpid would reap another test's children.
     #[tokio::test]
+    #[expect(clippy::await_holding_lock, reason = "the runtime of a test has one task")]
     async fn every_waiter_gets_the_exit() {
+        let _children = CHILDREN.lock().unwrap_or_else(PoisonError::into_inner);
         let reaper = Arc::new(Reaper::default());
         tokio::spawn(reaper.clone().run());
         let (_ours, theirs) = io::pipe().unwrap();

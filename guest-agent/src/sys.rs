@@ -5,7 +5,7 @@
 use std::{
     fs::File,
     io,
-    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
 };
 
 use nix::{
@@ -38,6 +38,33 @@ pub fn fork_single_threaded() -> io::Result<Option<Pid>> {
 pub fn kill(pid: Pid, number: i32) -> Result<(), Errno> {
     // SAFETY: kill takes two numbers and touches no memory.
     Errno::result(unsafe { libc::kill(pid.as_raw(), number) }).map(drop)
+}
+
+/// A process by descriptor: a signal to it never reaches another process of the same pid (pidfd_open(2)).
+pub struct PidFd(OwnedFd);
+
+impl PidFd {
+    /// The process that has this pid now.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn open(pid: Pid) -> io::Result<Self> {
+        // SAFETY: pidfd_open takes two numbers and touches no memory.
+        let number = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
+        // SAFETY: the kernel has just made this descriptor for this process; it is close-on-exec.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(number as RawFd) }))
+    }
+
+    /// Sends a signal by number.
+    ///
+    /// # Errors
+    /// The process has ended.
+    pub fn signal(&self, number: i32) -> io::Result<()> {
+        let info = std::ptr::null::<libc::siginfo_t>();
+        // SAFETY: with a null siginfo_t, pidfd_send_signal touches no memory.
+        Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.0.as_raw_fd(), number, info, 0) })?;
+        Ok(())
+    }
 }
 
 /// Reaps one exited child: its exit code or 128 + signal; nothing if all still run.

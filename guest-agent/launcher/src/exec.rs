@@ -260,7 +260,7 @@ mod tests {
     fn the_mount_namespace_is_joined_last() {
         let own = |kind: NamespaceKind| launcher_protocol::Namespace {
             kind,
-            path: Some(format!("/proc/self/ns/{}", kind.path_of(0).rsplit('/').next().unwrap())),
+            path: Some(format!("/proc/self/ns/{}", kind.file())),
         };
         let request = Exec {
             namespaces: [NamespaceKind::Mount, NamespaceKind::Ipc, NamespaceKind::Pid].map(own).to_vec(),

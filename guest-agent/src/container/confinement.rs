@@ -12,7 +12,7 @@ use policy::{
     action::{ConfineContainer, Namespace, Rlimit},
 };
 
-use crate::decode;
+use crate::{decode, launcher::Namespaces};
 
 /// Namespaces that a container has of its own unless it shares those of its pod.
 const SHARABLE: [&str; 3] = ["pid", "ipc", "uts"];
@@ -127,18 +127,17 @@ impl Confinement {
         }
     }
 
-    /// The namespaces to join or create; the network namespace is the guest's. `sandbox_pid` is the init of the pod's first container;
-    /// `None` if a namespace is shared and there is no such process.
-    pub fn namespaces(&self, sandbox_pid: Option<i32>) -> Option<Vec<LaunchNamespace>> {
+    /// The namespaces to join or create; the network namespace is the guest's. `pod` has those of the pod's first container;
+    /// `None` if a namespace is shared and there is no such container.
+    pub fn namespaces(&self, pod: Option<&Namespaces>) -> Option<Vec<LaunchNamespace>> {
         let kinds = NamespaceKind::ALL.into_iter();
         let uses = kinds.filter_map(|kind| Some((kind, self.requested.namespaces.iter().find(|asked| asked.kind == kind.name())?)));
         let namespaces = uses.map(|(kind, asked)| {
-            let path = if asked.path.is_empty() {
-                None
+            if asked.path.is_empty() {
+                Some(LaunchNamespace { kind, path: None })
             } else {
-                Some(kind.path_of(sandbox_pid?))
-            };
-            Some(LaunchNamespace { kind, path })
+                Some(pod?.enter(kind))
+            }
         });
         namespaces.collect()
     }
@@ -270,22 +269,12 @@ mod tests {
     #[test]
     fn a_shared_namespace_is_that_of_the_pods_first_process() {
         let confinement = confinement(policy::OPEN_DOOR);
-        let namespaces = confinement.namespaces(Some(77)).unwrap();
-        let paths: Vec<_> = namespaces
-            .iter()
-            .map(|namespace| (namespace.kind.name(), namespace.path.as_deref()))
-            .collect();
-        let own = |kind| (kind, None);
-        assert_eq!(
-            paths,
-            [
-                own("pid"),
-                ("ipc", Some("/proc/77/ns/ipc")),
-                own("uts"),
-                own("mount"),
-                own("cgroup")
-            ]
-        );
+        let pod = Namespaces::of(nix::unistd::Pid::this()).unwrap();
+        let namespaces = confinement.namespaces(Some(&pod)).unwrap();
+        assert_eq!(namespaces[1], pod.enter(NamespaceKind::Ipc));
+        let own: Vec<_> = namespaces.iter().filter(|namespace| namespace.path.is_none()).collect();
+        let own: Vec<_> = own.iter().map(|namespace| namespace.kind.name()).collect();
+        assert_eq!(own, ["pid", "uts", "mount", "cgroup"]);
         assert!(confinement.namespaces(None).is_none(), "the pod has no namespace to share");
     }
 }

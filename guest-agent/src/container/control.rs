@@ -3,7 +3,6 @@
 use std::{fs, io};
 
 use agent_protocol::limits::{FREEZE_DEADLINE, KILL_DEADLINE};
-use nix::unistd::Pid;
 use policy::{
     ContainerId, Permit,
     action::{ShutdownContainer, SignalContainerProcess},
@@ -35,8 +34,17 @@ impl Containers {
         })
     }
 
+    /// Execs that a signal to all reaches although it is not theirs by their init's: the kernel itself ends the processes of a pid
+    /// namespace with its first process, and no other signal goes to all.
+    pub fn execs_reached(&self, id: &ContainerId, signal: i32) -> Result<Vec<ProcessId>, ContainerError> {
+        if signal == libc::SIGKILL && !self.get(id)?.shares_pids {
+            return Ok(Vec::new());
+        }
+        self.execs(id)
+    }
+
     /// Execs of a container that still run.
-    pub fn execs(&self, id: &ContainerId) -> Result<Vec<ProcessId>, ContainerError> {
+    fn execs(&self, id: &ContainerId) -> Result<Vec<ProcessId>, ContainerError> {
         let container = self.get(id)?;
         let state = lock(&container.state);
         let execs = state
@@ -53,10 +61,7 @@ impl Containers {
         if all && *signal == libc::SIGKILL {
             cgroup::kill(container_id).map_err(failed)?;
         } else if all {
-            for pid in cgroup::processes(container_id).map_err(io_error("listing processes"))? {
-                // A process that has just exited needs no signal.
-                let _ = crate::sys::kill(Pid::from_raw(pid), *signal);
-            }
+            cgroup::signal(container_id, *signal).map_err(failed)?;
         } else {
             let receiver = self.get(container_id)?.process(process)?;
             if !self.reaper.signal(receiver.pid, *signal).map_err(failed)? {

@@ -3,16 +3,14 @@
 //! What the policy judged comes from the permit. The rest of the host's document is used only where it limits the container
 //! further or concerns only itself; the isolation of the container is the agent's own.
 
-use launcher_protocol::{
-    Capabilities, Container, Device, Exec, External, Mount, Namespace, NamespaceKind, Process, Profile, Request, Rlimit, User,
-};
+use launcher_protocol::{Capabilities, Container, Device, Exec, External, Mount, Namespace, Process, Profile, Request, Rlimit, User};
 use policy::{
     ExternalVerdict, ProcessVerdict,
     action::{self, CreateContainer, ExecExternal, ExecInContainer, IdName},
 };
 
 use super::{confinement::Confinement, spec::UnjudgedSpec};
-use crate::paths;
+use crate::{launcher::Namespaces, paths};
 
 /// Range of OOM scores for containers; -1000 is the agent's.
 const OOM_SCORES: std::ops::RangeInclusive<i32> = -999..=1000;
@@ -55,16 +53,12 @@ pub fn of_exec(
     terminal: bool,
     rlimits: &[action::Rlimit],
     oom_score_adj: Option<i32>,
-    init_pid: i32,
+    namespaces: &Namespaces,
     seccomp: Option<&Profile>,
 ) -> Request {
-    let namespace = |kind: NamespaceKind| Namespace {
-        kind,
-        path: Some(kind.path_of(init_pid)),
-    };
     Request::Exec(Box::new(Exec {
         cgroup: paths::cgroup(&action.container_id),
-        namespaces: NamespaceKind::ALL.map(namespace).to_vec(),
+        namespaces: namespaces.enter_all(),
         process: process(&Judged::of_exec(action, verdict), terminal, rlimits, oom_score_adj),
         seccomp: seccomp.cloned(),
     }))

@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    fs,
     io::Write,
     os::unix::net::UnixStream,
     sync::{Arc, Mutex},
@@ -51,9 +50,9 @@ impl Containers {
     {
         let id = permit.action().container_id.clone();
         self.check_free(&id)?;
-        let sandbox_pid = self.get(sandbox).and_then(|container| container.running_init()).ok();
+        let pod = self.get(sandbox).and_then(|container| container.init_in(Phase::Running)).ok();
         let namespaces = confinement
-            .namespaces(sandbox_pid.map(Pid::as_raw))
+            .namespaces(pod.as_ref().and_then(|init| init.namespaces.as_ref()))
             .ok_or_else(|| ContainerError::NoSandbox(sandbox.clone()))?;
         self.make_sources(permit.action())?;
         let context = self.write_context(&id, &unjudged)?;
@@ -162,14 +161,18 @@ impl Containers {
         let container = self.get(&action.container_id)?;
         let process_id = ProcessId::Exec(exec_id);
         self.check_exec(&container, &process_id)?;
-        let init = container.running_init()?;
+        let init = container.init_in(Phase::Running)?;
+        let namespaces = init
+            .namespaces
+            .as_ref()
+            .ok_or_else(|| ContainerError::Unknown(container.id.clone()))?;
         if terminal && !permit.verdict().stdio {
             return Err(ContainerError::TerminalWithoutStdio);
         }
         let streams = if permit.verdict().stdio { streams } else { HostStreams::none() };
         let seccomp = container.seccomp.as_ref();
         let rlimits = container.rlimits.as_ref().unwrap_or(&rlimits);
-        let request = request::of_exec(action, permit.verdict(), terminal, rlimits, oom_score_adj, init.as_raw(), seccomp);
+        let request = request::of_exec(action, permit.verdict(), terminal, rlimits, oom_score_adj, namespaces, seccomp);
         let process = match self.launch(&request, size, streams) {
             Ok(process) => process,
             Err(error) => return Err(self.undo_exec(permit, &container.id, error)),
@@ -242,7 +245,12 @@ impl Containers {
             Request::External(process) => (process.terminal, ROOT.0, ROOT.1),
         };
         if terminal {
-            let Started { pid, exit, terminal } = launcher::launch(&self.program, &self.reaper, request, ProcessEnds::null())?;
+            let Started {
+                pid,
+                exit,
+                terminal,
+                namespaces,
+            } = launcher::launch(&self.program, &self.reaper, request, ProcessEnds::null())?;
             let terminal = terminal.ok_or_else(|| self.kill_unusable(pid, LauncherError::Answer.into()))?;
             let connected = Terminal::new(terminal).and_then(|terminal| {
                 terminal.resize(size.unwrap_or_default())?;
@@ -255,10 +263,11 @@ impl Containers {
                 args: Vec::new(),
                 exit,
                 terminal: Some(terminal),
+                namespaces,
             });
         }
         let (ends, pipes) = stdio::pipes(streams, uid, gid).map_err(ContainerError::Stdio)?;
-        let Started { pid, exit, .. } = launcher::launch(&self.program, &self.reaper, request, ends)?;
+        let Started { pid, exit, namespaces, .. } = launcher::launch(&self.program, &self.reaper, request, ends)?;
         pipes
             .start(exit.clone())
             .map_err(|error| self.kill_unusable(pid, ContainerError::Stdio(error)))?;
@@ -267,6 +276,7 @@ impl Containers {
             args: Vec::new(),
             exit,
             terminal: None,
+            namespaces,
         })
     }
 
@@ -290,10 +300,7 @@ impl Containers {
     fn end_unknown(&self, id: &ContainerId) -> Result<(), ContainerError> {
         let pids = cgroup::processes(id).map_err(|_| ContainerError::NotUndone)?;
         for pid in pids.into_iter().map(Pid::from_raw) {
-            if parent_of(pid) == Some(Pid::this()) && !self.reaper.is_running(pid) {
-                // A process that has just exited needs no signal.
-                let _ = crate::sys::kill(pid, libc::SIGKILL);
-            }
+            self.reaper.kill_unknown_child(pid);
         }
         Ok(())
     }
@@ -334,13 +341,6 @@ impl Drop for FrozenContainers {
     }
 }
 
-/// The parent of a process, from `/proc/<pid>/stat` after the name in parentheses (proc_pid_stat(5)).
-fn parent_of(pid: Pid) -> Option<Pid> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, fields) = stat.rsplit_once(") ")?;
-    fields.split(' ').nth(1)?.parse().ok().map(Pid::from_raw)
-}
-
 /// Numeric ids of the guest's own processes.
 const ROOT: (Uid, Gid) = (Uid::from_raw(0), Gid::from_raw(0));
 
@@ -357,12 +357,6 @@ fn is_inside(inner: &str, outer: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_parent_is_read_from_stat() {
-        assert_eq!(parent_of(Pid::this()), Some(Pid::parent()));
-        assert_eq!(parent_of(Pid::from_raw(i32::MAX)), None);
-    }
 
     #[test]
     fn a_common_prefix_of_names_is_not_nesting() {

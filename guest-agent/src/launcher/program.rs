@@ -60,14 +60,17 @@ fn path_of(file: &impl AsRawFd) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reaper::CHILDREN;
     use std::{
         fs::OpenOptions,
         io::Write,
         process::{Command, Stdio},
+        sync::PoisonError,
     };
 
     #[test]
     fn it_runs_and_cannot_be_changed() {
+        let _children = CHILDREN.lock().unwrap_or_else(PoisonError::into_inner);
         let program = Program::sealed(Path::new("/bin/true")).unwrap();
         let run = || Command::new(program.path()).stdin(Stdio::null()).status().unwrap();
         assert!(run().success());

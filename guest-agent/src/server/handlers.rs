@@ -155,8 +155,8 @@ impl<E: Evidence + 'static> Service<E> {
             } = order;
             let mut whole = enforcer.transaction();
             // A signal that ends the init ends all processes; any other signal to all is one to each process that the policy knows.
-            let each = if all && signal != libc::SIGKILL {
-                containers.execs(&container)?
+            let each = if all {
+                containers.execs_reached(&container, signal)?
             } else {
                 Vec::new()
             };

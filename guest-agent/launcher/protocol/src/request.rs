@@ -101,7 +101,7 @@ pub struct Mount {
 pub struct Namespace {
     /// Its kind.
     pub kind: NamespaceKind,
-    /// `/proc/<pid>/ns/…` of the namespace to join; `None` to create a new one.
+    /// A path that opens the namespace to join; `None` to create a new one.
     pub path: Option<String>,
 }
 
@@ -137,9 +137,11 @@ impl NamespaceKind {
     }
 
     /// The name of its file below `/proc/<pid>/ns`.
-    pub fn path_of(self, pid: i32) -> String {
-        let file = if self == Self::Mount { "mnt" } else { self.name() };
-        format!("/proc/{pid}/ns/{file}")
+    pub const fn file(self) -> &'static str {
+        match self {
+            Self::Mount => "mnt",
+            _ => self.name(),
+        }
     }
 }
 
@@ -169,7 +171,7 @@ mod tests {
 
     #[test]
     fn the_kernels_name_for_mount_namespaces_is_mnt() {
-        assert_eq!(NamespaceKind::Mount.path_of(7), "/proc/7/ns/mnt");
-        assert_eq!(NamespaceKind::Pid.path_of(7), "/proc/7/ns/pid");
+        assert_eq!(NamespaceKind::Mount.file(), "mnt");
+        assert_eq!(NamespaceKind::Pid.file(), "pid");
     }
 }

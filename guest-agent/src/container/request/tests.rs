@@ -8,7 +8,8 @@ use crate::{
     },
     decode::{ProcessSpec, User as HostUser},
 };
-use launcher_protocol::Memory;
+use launcher_protocol::{Memory, NamespaceKind};
+use nix::unistd::Pid;
 use policy::ContainerId;
 use serde_json::{Value, json};
 
@@ -27,9 +28,13 @@ fn split_spec(spec: Value) -> (CreateContainer, Confinement, UnjudgedSpec) {
     (action, confinement, unjudged)
 }
 
+fn own_namespaces() -> Namespaces {
+    Namespaces::of(Pid::this()).unwrap()
+}
+
 fn container(spec: Value) -> Container {
     let (action, confinement, unjudged) = split_spec(spec);
-    let namespaces = confinement.namespaces(Some(77)).unwrap();
+    let namespaces = confinement.namespaces(Some(&own_namespaces())).unwrap();
     let variable = Some("AGENTS=own".to_owned());
     match of_container(&action, &verdict(), &confinement, &unjudged, namespaces, variable) {
         Request::Create(container) => *container,
@@ -97,7 +102,7 @@ fn the_confinement_is_the_agents_own() {
         .iter()
         .find(|namespace| namespace.kind == NamespaceKind::Ipc)
         .unwrap();
-    assert_eq!(ipc.path.as_deref(), Some("/proc/77/ns/ipc"));
+    assert!(ipc.path.is_some());
     assert_eq!(made.namespaces.iter().filter(|namespace| namespace.path.is_none()).count(), 4);
 }
 
@@ -118,15 +123,11 @@ fn an_exec_enters_the_containers_namespaces_and_keeps_its_profile() {
         default_action: "SCMP_ACT_ALLOW".to_owned(),
         ..Profile::default()
     };
-    let Request::Exec(exec) = of_exec(&action, &verdict(), terminal, &rlimits, oom, 99, Some(&profile)) else {
+    let namespaces = own_namespaces();
+    let Request::Exec(exec) = of_exec(&action, &verdict(), terminal, &rlimits, oom, &namespaces, Some(&profile)) else {
         panic!("no exec");
     };
-    let mount = exec
-        .namespaces
-        .iter()
-        .find(|namespace| namespace.kind == NamespaceKind::Mount)
-        .unwrap();
-    assert_eq!(mount.path.as_deref(), Some("/proc/99/ns/mnt"));
+    assert_eq!(exec.namespaces, namespaces.enter_all());
     assert_eq!(exec.seccomp, Some(profile));
     assert_eq!(exec.process.args, ["sh", "-c", "id"]);
 }
