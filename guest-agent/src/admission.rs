@@ -22,13 +22,13 @@ const WAITING: &str = "Wait";
 
 /// Capacity for the requests of all connections.
 struct Room {
-    requests: Semaphore,
-    bytes: Semaphore,
+    requests: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
 }
 
 /// A method with its limits.
 struct Admitted {
-    method: Box<dyn MethodHandler + Send + Sync>,
+    method: Arc<dyn MethodHandler + Send + Sync>,
     /// Longest payload.
     bytes: usize,
     /// `None` for a method that waits.
@@ -39,15 +39,15 @@ struct Admitted {
 /// Wraps every method in its limits.
 pub fn limited(services: HashMap<String, Service>) -> HashMap<String, Service> {
     let room = Arc::new(Room {
-        requests: Semaphore::new(IN_FLIGHT),
-        bytes: Semaphore::new(IN_FLIGHT_BYTES),
+        requests: Arc::new(Semaphore::new(IN_FLIGHT)),
+        bytes: Arc::new(Semaphore::new(IN_FLIGHT_BYTES)),
     });
     let limited = |(name, service): (String, Service)| {
         let methods = service.methods.into_iter().map(|(path, method)| {
             let admitted = Admitted {
                 bytes: payload_bytes(&path),
                 deadline: (!path.starts_with(WAITING)).then_some(REQUEST_DEADLINE),
-                method,
+                method: method.into(),
                 room: room.clone(),
             };
             (path, Box::new(admitted) as Box<dyn MethodHandler + Send + Sync>)
@@ -78,7 +78,7 @@ fn refusal(code: Code, message: impl Into<String>) -> Response {
 }
 
 impl Admitted {
-    async fn admit(&self, payload: usize, answer: impl Future<Output = ttrpc::Result<Response>> + Send) -> Response {
+    async fn admit(&self, payload: usize, answer: impl Future<Output = ttrpc::Result<Response>> + Send + 'static) -> Response {
         if payload > self.bytes {
             let text = format!("the request has {payload} bytes, more than the {} of its method", self.bytes);
             return refusal(Code::INVALID_ARGUMENT, text);
@@ -88,14 +88,23 @@ impl Admitted {
         let Some(deadline) = self.deadline else {
             return settled(answer.await.ok());
         };
-        let request = self.room.requests.try_acquire();
-        let bytes = self.room.bytes.try_acquire_many(u32::try_from(payload).unwrap_or(u32::MAX));
-        let (Ok(_request), Ok(_bytes)) = (request, bytes) else {
+        let request = self.room.requests.clone().try_acquire_owned();
+        let payload = u32::try_from(payload).unwrap_or(u32::MAX);
+        let bytes = self.room.bytes.clone().try_acquire_many_owned(payload);
+        let (Ok(request), Ok(bytes)) = (request, bytes) else {
             return refusal(Code::RESOURCE_EXHAUSTED, "too many requests at once");
         };
-        match timeout(deadline, answer).await {
-            Ok(answer) => settled(answer.ok()),
-            Err(_) => refusal(Code::DEADLINE_EXCEEDED, format!("no answer within {deadline:?}")),
+        // In a task of its own, which holds the room until it ends: ttrpc drops the caller of this function at a deadline that the
+        // host chooses.
+        let work = tokio::spawn(async move {
+            let answer = timeout(deadline, answer).await;
+            drop((request, bytes));
+            answer
+        });
+        match work.await {
+            Ok(Ok(answer)) => settled(answer.ok()),
+            Ok(Err(_)) => refusal(Code::DEADLINE_EXCEEDED, format!("no answer within {deadline:?}")),
+            Err(_) => settled(None),
         }
     }
 }
@@ -114,7 +123,8 @@ fn settled(answer: Option<ttrpc::Result<Response>>) -> Response {
 impl MethodHandler for Admitted {
     async fn handler(&self, context: TtrpcContext, request: Request) -> ttrpc::Result<Response> {
         let payload = request.payload.len();
-        Ok(self.admit(payload, self.method.handler(context, request)).await)
+        let method = self.method.clone();
+        Ok(self.admit(payload, async move { method.handler(context, request).await }).await)
     }
 }
 
@@ -134,12 +144,12 @@ mod tests {
     /// `method` with capacity for `requests` requests of 10 bytes together.
     fn admitted(method: &str, requests: usize) -> Admitted {
         Admitted {
-            method: Box::new(Unused),
+            method: Arc::new(Unused),
             bytes: payload_bytes(method),
             deadline: (!method.starts_with(WAITING)).then_some(REQUEST_DEADLINE),
             room: Arc::new(Room {
-                requests: Semaphore::new(requests),
-                bytes: Semaphore::new(10),
+                requests: Arc::new(Semaphore::new(requests)),
+                bytes: Arc::new(Semaphore::new(10)),
             }),
         }
     }
@@ -172,6 +182,24 @@ mod tests {
         assert_eq!((code(&stuck), second), (Code::DEADLINE_EXCEEDED, Code::RESOURCE_EXHAUSTED));
         assert_eq!(code(&method.admit(10, fine()).await), Code::OK, "the capacity is free again");
         assert_eq!(code(&method.admit(11, fine()).await), Code::RESOURCE_EXHAUSTED, "too many bytes");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_its_caller_drops_takes_up_room_until_it_ends() {
+        let method = admitted("MountLayer", 1);
+        let (release, released) = tokio::sync::oneshot::channel::<()>();
+        let work = async {
+            let _ = released.await;
+            fine().await
+        };
+        let host = timeout(Duration::from_nanos(1), method.admit(1, work));
+        assert!(host.await.is_err(), "the host's deadline is over");
+        assert_eq!(code(&method.admit(1, fine()).await), Code::RESOURCE_EXHAUSTED);
+        release.send(()).unwrap();
+        while method.room.requests.available_permits() == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(code(&method.admit(1, fine()).await), Code::OK);
     }
 
     #[tokio::test(start_paused = true)]

@@ -122,19 +122,19 @@ impl<E: Evidence + 'static> Sandbox<E> {
         }
         let mut guarded = self.guarded.clone().lock_owned().await;
         let containers = self.containers.clone();
+        let stages = self.stages.clone();
         let set = move || {
             let digest = guarded.gate.set_policy(order.text.clone())?;
             // Before any request is served.
             *containers.context() = SecurityContext::of(order);
             log::decide(guarded.gate.enforcer()?.enforce(RuntimeLogging {}).map(Permit::commit).is_ok());
+            // Here, and not in the caller, which may be gone by now.
+            stages.open();
             Ok(digest)
         };
         let result: Result<_, GateError> = spawn_blocking(set).await.map_err(|_| RequestError::Panicked)?;
         match &result {
-            Ok(digest) => {
-                self.stages.open();
-                log::line(format_args!("policy {} is in force", hex::encode(digest)));
-            }
+            Ok(digest) => log::line(format_args!("policy {} is in force", hex::encode(digest))),
             Err(error) => log::line(error),
         }
         Ok(result?)
@@ -289,6 +289,22 @@ mod tests {
             Err(RequestError::Gate(GateError::Sealed))
         ));
         release.send(()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_policy_that_is_set_for_a_caller_who_has_gone_is_in_force() {
+        let sandbox = Arc::new(Sandbox::new(
+            OpenDoor,
+            Program::sealed("/bin/true".as_ref()).unwrap(),
+            Arc::new(Reaper::default()),
+        ));
+        let mut gone = Box::pin(sandbox.set_policy(agent_protocol::OPEN_DOOR.into()));
+        let waker = futures_util::task::noop_waker();
+        assert!(gone.as_mut().poll(&mut std::task::Context::from_waker(&waker)).is_pending());
+        drop(gone);
+        // The act that was begun has the lock, so this one comes after it.
+        drop(sandbox.guarded.lock().await);
+        sandbox.check_open().unwrap();
     }
 
     #[tokio::test]
