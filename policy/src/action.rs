@@ -15,12 +15,14 @@ mod load_transparency_trust_list;
 mod mount_blockdev;
 mod mount_device;
 mod mount_overlay;
+mod pause_container;
 mod plan9;
 mod port_forward;
 mod rw_mount_device;
 mod scratch;
 mod shutdown_container;
 mod signal_container_process;
+mod update_container;
 mod windows;
 
 pub use crate::request::{Capabilities, IdName, Mount, Subject};
@@ -36,12 +38,14 @@ pub use load_transparency_trust_list::{LoadTransparencyTrustList, TrustListVerdi
 pub use mount_blockdev::{MountBlockdev, UnmountBlockdev};
 pub use mount_device::{MountDevice, UnmountDevice};
 pub use mount_overlay::{MountOverlay, UnmountOverlay};
+pub use pause_container::PauseContainer;
 pub use plan9::{Plan9Mount, Plan9Unmount};
 pub use port_forward::PortForward;
 pub use rw_mount_device::{RwMountDevice, RwUnmountDevice};
 pub use scratch::{ScratchMount, ScratchUnmount};
 pub use shutdown_container::ShutdownContainer;
 pub use signal_container_process::SignalContainerProcess;
+pub use update_container::{Limits, UpdateContainer};
 pub use windows::{LogProvider, MountCims, ProvidersVerdict, RegistryChanges};
 
 /// One implementor per enforcement point; serialised, it is exactly the Rego input document of that point.

@@ -264,8 +264,9 @@ impl Enforcer {
         Ok(answer)
     }
 
-    /// Whether the policy decides on `confine_container`, `guest_network` and `port_forward`. If not, the guest enforces the OCI default
-    /// masked and read-only paths and new namespaces, and takes rlimits and sysctls of the pod's namespaces from the host.
+    /// Whether the policy decides on Casemate's own points. If not, the guest enforces the OCI default masked and read-only paths and new
+    /// namespaces, takes rlimits and sysctls of the pod's namespaces from the host, judges a pause as SIGSTOP, and sets no limit below
+    /// what is in use.
     pub fn judges_confinement(&self) -> bool {
         self.own_version != ApiVersion::Missing
     }

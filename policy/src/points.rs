@@ -48,7 +48,9 @@ pub const CASEMATE_VERSION: &str = "1.0.0";
 pub const OWN_POINTS: &[Point] = &[
     point("confine_container", (1, 0, 0), Allows, "{}"),
     point("guest_network", (1, 0, 0), Allows, "{}"),
+    point("pause_container", (1, 0, 0), Allows, "{}"),
     point("port_forward", (1, 0, 0), Denies, "{}"),
+    point("update_container", (1, 0, 0), Allows, "{}"),
 ];
 
 /// The points of hcsshim.

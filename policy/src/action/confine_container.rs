@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Action, Subject};
+use super::{Action, Limits, Mount, Subject};
 use crate::ids::ContainerId;
 
 /// Runs a container with this confinement. Enforced after `mount_overlay` and before `create_container`.
@@ -27,6 +27,18 @@ pub struct ConfineContainer {
     pub rlimits: Vec<Rlimit>,
     /// Kernel parameters of its namespaces (`linux.sysctl`).
     pub sysctls: BTreeMap<String, String>,
+    /// Whether its root file system is read-only (`root.readonly`).
+    pub readonly_root: bool,
+    /// Its mounts, as in `create_container`: no mount hides one before it.
+    pub mounts: Vec<Mount>,
+    /// Directories of the pod that the sources of mounts lie in, as in `create_container`.
+    pub sandbox_dir: String,
+    /// As in `create_container`.
+    pub huge_pages_dir: String,
+    /// How likely the OOM killer chooses its init (`process.oomScoreAdj`).
+    pub oom_score_adj: i32,
+    /// Limits of its cgroup (`linux.resources`).
+    pub limits: Limits,
 }
 
 /// A namespace of an OCI spec.

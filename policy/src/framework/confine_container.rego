@@ -1,5 +1,6 @@
 # Confinement of a container, for policies with casemate_version. A field that a container of the policy lacks has the strictest
-# default: OCI's masked and read-only paths, new namespaces except for the pod's network, ipc and uts, no rlimits, no sysctls.
+# default: OCI's masked and read-only paths, new namespaces except for the pod's network, ipc and uts, no rlimits, no sysctls. A root file
+# system, mounts, an OOM score and limits are as the host chooses them, unless the container has a field about them.
 package framework
 
 default confine_container := {"allowed": false}
@@ -19,6 +20,10 @@ confined := [container |
 	namespaces_fit(container)
 	rlimits_fit(container)
 	sysctls_fit(container)
+	root_fits(container)
+	required_mounts_present(container)
+	oom_score_fits(container)
+	created_within_limits(container)
 ]
 
 default_masked_paths := [
@@ -104,6 +109,34 @@ sysctls_fit(container) if {
 	}
 }
 
+# A root file system that must be read-only.
+root_fits(container) if not container.readonly_root
+
+root_fits(container) if {
+	container.readonly_root == true
+	input.readonlyRoot == true
+}
+
+# Each mount that is marked as required is there, and no other mount is at its place.
+required_mounts_present(container) if {
+	required := [mount | some mount in object.get(container, "mounts", []); mount.required == true]
+	every constraint in required {
+		present := [mount | some mount in input.mounts; names(mount.destination) == names(constraint.destination)]
+		count(present) == 1
+		mount_fits(constraint, present[0])
+	}
+}
+
+# A path without the slashes that change nothing.
+names(path) := [name | some name in split(path, "/"); name != ""]
+
+oom_score_fits(container) if not container.oom_score_adj
+
+oom_score_fits(container) if {
+	input.oomScoreAdj >= object.get(container.oom_score_adj, "min", -1000)
+	input.oomScoreAdj <= object.get(container.oom_score_adj, "max", 1000)
+}
+
 errors_of("confine_container") := confine_container_errors
 
 confine_container_errors contains "container already started" if container_started
@@ -121,3 +154,15 @@ confine_container_errors contains "invalid namespaces" if count([container | som
 confine_container_errors contains "invalid rlimits" if count([container | some container in matching; rlimits_fit(container)]) == 0
 
 confine_container_errors contains "invalid sysctls" if count([container | some container in matching; sysctls_fit(container)]) == 0
+
+confine_container_errors contains "the root file system must be read-only" if {
+	count([container | some container in matching; root_fits(container)]) == 0
+}
+
+confine_container_errors contains "a required mount is missing" if {
+	count([container | some container in matching; required_mounts_present(container)]) == 0
+}
+
+confine_container_errors contains "invalid OOM score" if count([container | some container in matching; oom_score_fits(container)]) == 0
+
+confine_container_errors contains "invalid limits" if count([container | some container in matching; created_within_limits(container)]) == 0

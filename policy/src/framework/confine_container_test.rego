@@ -23,6 +23,11 @@ request := {
 	],
 	"rlimits": [],
 	"sysctls": {},
+	"readonlyRoot": false,
+	"mounts": fixtures.create.mounts,
+	"oomScoreAdj": 0,
+	"limits": {},
+	"sandboxDir": "/sandbox",
 }
 
 allowed(change, listed) if {
@@ -73,4 +78,33 @@ test_limits_and_parameters_are_listed if {
 	not allowed({"sysctls": {"net.core.somaxconn": "9"}}, {})
 	allowed({"sysctls": {"net.core.somaxconn": "9"}}, {"sysctls": {"net.core.somaxconn": "9"}})
 	errors({"sysctls": {"a": "1"}, "rlimits": [limit]}, {}) == {"invalid sysctls", "invalid rlimits"}
+}
+
+test_a_root_that_must_be_read_only if {
+	allowed({"readonlyRoot": true}, {"readonly_root": true})
+	allowed({"readonlyRoot": true}, {})
+	not allowed({}, {"readonly_root": true})
+	errors({}, {"readonly_root": true}) == {"the root file system must be read-only"}
+}
+
+test_required_mounts_are_there_and_visible if {
+	data_mount := object.union(fixtures.container.mounts[0], {"required": true})
+	over_it := {"destination": "/data", "options": ["ro"], "source": "tmpfs", "type": "tmpfs"}
+	allowed({}, {"mounts": [data_mount]})
+	not allowed({"mounts": []}, {"mounts": [data_mount]})
+	not allowed({"mounts": array.concat(request.mounts, [over_it])}, {"mounts": [data_mount]})
+	not allowed({"mounts": [over_it]}, {"mounts": [data_mount]})
+	not allowed({"mounts": array.concat(request.mounts, [object.union(over_it, {"destination": "//data/"})])}, {"mounts": [data_mount]})
+	allowed({"mounts": []}, {})
+	errors({"mounts": []}, {"mounts": [data_mount]}) == {"a required mount is missing"}
+}
+
+test_the_oom_score_and_limits_are_within_bounds if {
+	score := {"oom_score_adj": {"min": -10, "max": 0}}
+	allowed({"oomScoreAdj": -10}, score)
+	not allowed({"oomScoreAdj": -11}, score)
+	not allowed({"oomScoreAdj": 1}, score)
+	allowed({"oomScoreAdj": 1000}, {})
+	not allowed({"limits": {"memory.max": 1}}, {"limits": {"memory.max": {"min": 4096}}})
+	errors({"oomScoreAdj": 1}, object.union(score, {"limits": {"memory.max": {"max": 4096}}})) == {"invalid OOM score", "invalid limits"}
 }

@@ -12,7 +12,7 @@ load_fragment := {"allowed": true, "parameters": expected_parameters} if {
 }
 
 # The second query, with the fragment's rules loaded. Entries for the same issuer and feed with different answers conflict.
-load_fragment := {"allowed": true, "add_module": includes_namespace(candidate), "metadata": array.concat([issuer_update], given_parameters)} if {
+load_fragment := {"allowed": true, "add_module": includes_namespace(candidate), "metadata": array.concat([issuer_update], given_parameters(candidate))} if {
 	input.fragment_loaded
 	some candidate in expected_fragments
 	receipts_still_fit(candidate)
@@ -46,7 +46,8 @@ default loaded_under_feed := []
 loaded_under_feed := data.metadata.issuers[input.issuer].feeds[input.feed]
 
 # Parameters that this fragment sets for fragments loaded later.
-given_parameters := [command |
+given_parameters(candidate) := [command |
+	registers_parameters(candidate)
 	some fragment in declared_in_fragment("fragments")
 	parameters := fragment.parameters
 	command := {
@@ -56,6 +57,11 @@ given_parameters := [command |
 		"value": {"issuer": fragment.issuer, "feed": fragment.feed, "parameters": parameters},
 	}
 ]
+
+# hcsshim registers them whatever the candidate includes of the fragment.
+registers_parameters(_) if not data.policy.strict
+
+registers_parameters(candidate) if "fragments" in candidate.includes
 
 # Parameters set by loaded fragments come first.
 expected_parameters := array.concat(

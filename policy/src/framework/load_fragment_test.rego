@@ -98,3 +98,16 @@ test_objects_of_an_older_fragment_are_upgraded if {
 	answer := with_text({}, {"framework_version": "0.4.1", "containers": [{"layers": ["x"]}]})
 	answer.metadata[0].value.feeds.app == [{"containers": []}]
 }
+
+test_under_strict_only_fragments_that_are_included_set_parameters if {
+	count(strictly(["containers"]).metadata) == 1
+	count(strictly(["containers", "fragments"]).metadata) == 2
+}
+
+strictly(includes) := found if {
+	found := framework.load_fragment with input as object.union(request, {"fragment_loaded": true})
+		with data.policy.framework_version as "0.5.0"
+		with data.policy.strict as true
+		with data.policy.fragments as [object.union(fragment, {"includes": includes})]
+		with data.ns as text
+}

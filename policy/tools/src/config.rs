@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{GenerateError, MAX_CONFIG_BYTES};
 
@@ -95,6 +95,26 @@ pub struct Container {
     pub sysctls: BTreeMap<String, String>,
     /// Ports that the host may connect to.
     pub forwarded_ports: Vec<u16>,
+    /// The root file system must be read-only.
+    pub readonly_root: bool,
+    /// The host may pause the container.
+    pub allow_pause: bool,
+    /// OOM scores that the container may have; default: any.
+    pub oom_score_adj: Option<Bounds<i32>>,
+    /// Limits of the container's cgroup, by the kernel's names; those listed may be changed while it runs.
+    pub limits: BTreeMap<String, Bounds<u64>>,
+}
+
+/// A range; a bound that is missing is none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bounds<T> {
+    /// Least value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min: Option<T>,
+    /// Greatest value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max: Option<T>,
 }
 
 /// A resource limit.
@@ -222,6 +242,8 @@ pub struct Mount {
     pub container_path: String,
     /// Read-only.
     pub readonly: bool,
+    /// The container does not run without it.
+    pub required: bool,
 }
 
 /// An exec process.

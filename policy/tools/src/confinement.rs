@@ -6,12 +6,15 @@ use policy::CASEMATE_VERSION;
 use serde::Serialize;
 
 use crate::GenerateError;
-use crate::config::{Config, Container, Limit, Network, Rlimit, Strategy, TextRule};
+use crate::config::{Bounds, Config, Container, Limit, Network, Rlimit, Strategy, TextRule};
 use crate::json::json;
 use crate::rule::{PolicyIdName, check_pattern};
 
 /// Namespaces that a container may share with its pod.
 const POD_NAMESPACES: &[&str] = &["network", "ipc", "uts", "pid"];
+
+/// Limits that a host may set (cgroup-v2.rst).
+const LIMITS: &[&str] = &["memory.max", "memory.low", "cpu.weight", "cpu.max", "pids.max"];
 
 /// A container's confinement; a missing field has the framework's default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,6 +25,11 @@ pub(crate) struct Confinement {
     rlimits: Vec<PolicyRlimit>,
     sysctls: BTreeMap<String, String>,
     forwarded_ports: Vec<u16>,
+    readonly_root: bool,
+    allow_pause: bool,
+    oom_score_adj: Option<Bounds<i32>>,
+    limits: BTreeMap<String, Bounds<u64>>,
+    required_mounts: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -67,6 +75,9 @@ impl Confinement {
         if container.forwarded_ports.contains(&0) {
             return Err("forwarded_ports: 0 is not a port".to_owned());
         }
+        if let Some(name) = container.limits.keys().find(|name| !LIMITS.contains(&name.as_str())) {
+            return Err(format!("limits: {name:?} is not one of {}", LIMITS.join(", ")));
+        }
         Ok(Self {
             masked_paths: container.masked_paths.clone(),
             readonly_paths: container.readonly_paths.clone(),
@@ -74,6 +85,11 @@ impl Confinement {
             rlimits: container.rlimit.iter().map(rlimit).collect::<Result<_, _>>()?,
             sysctls: container.sysctls.clone(),
             forwarded_ports: container.forwarded_ports.clone(),
+            readonly_root: container.readonly_root,
+            allow_pause: container.allow_pause,
+            oom_score_adj: container.oom_score_adj,
+            limits: container.limits.clone(),
+            required_mounts: container.mount.iter().any(|mount| mount.required),
         })
     }
 
@@ -90,6 +106,10 @@ impl Confinement {
                 "forwarded_ports",
                 (!self.forwarded_ports.is_empty()).then(|| json(&self.forwarded_ports)),
             ),
+            ("readonly_root", self.readonly_root.then(|| json(&true))),
+            ("allow_pause", self.allow_pause.then(|| json(&true))),
+            ("oom_score_adj", self.oom_score_adj.as_ref().map(json)),
+            ("limits", (!self.limits.is_empty()).then(|| json(&self.limits))),
         ]
         .into_iter()
         .filter_map(|(name, value)| Some((name, value?)))

@@ -76,6 +76,9 @@ pub(crate) struct PolicyMount {
     pub(crate) destination: String,
     pub(crate) options: Vec<String>,
     pub(crate) source: String,
+    /// Judged under `casemate_version` only.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) required: bool,
     #[serde(rename = "type")]
     pub(crate) kind: String,
 }
@@ -261,6 +264,7 @@ fn mount(mount: &Mount) -> Result<PolicyMount, String> {
         host_path,
         container_path,
         readonly,
+        required,
     } = mount;
     if container_path.is_empty() {
         return Err(format!("mount of {host_path:?} has no container_path"));
@@ -278,6 +282,7 @@ fn mount(mount: &Mount) -> Result<PolicyMount, String> {
             .map(str::to_owned)
             .to_vec(),
         source: host_path.clone(),
+        required: *required,
         kind: match starts(&["sandbox://", "hugepages://", "plan9://"]) {
             true => "bind".to_owned(),
             false => "none".to_owned(),

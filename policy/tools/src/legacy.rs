@@ -186,6 +186,7 @@ fn container(legacy: LegacyContainer) -> Result<PolicyContainer, LegacyError> {
             destination: mount.destination,
             options: mount.options.into_list("options")?,
             source: mount.source,
+            required: false,
             kind: mount.kind,
         })
     };

@@ -55,6 +55,11 @@
 //! rlimit = [{ type = "RLIMIT_NOFILE", soft = 1024, hard = "unlimited" }]
 //! sysctls = { "net.core.somaxconn" = "1024" }
 //! forwarded_ports = [8080]
+//! readonly_root = true              # default: as the host chooses, as for the next two and for mounts without `required`
+//! oom_score_adj = { max = 0 }
+//! limits = { "memory.max" = { min = 268435456 } }    # in these bounds at creation, and changeable within them
+//! allow_pause = true                # default: not
+//! mount = [{ host_path = "sandbox:///data", container_path = "/data", required = true }]
 //! ```
 
 #![forbid(unsafe_code)]

@@ -72,6 +72,7 @@ fn mounts() -> impl Strategy<Value = Vec<MountRule>> {
             host_path: format!("{prefix}{path}"),
             container_path: format!("/mnt/{index}"),
             readonly,
+            required: false,
         });
         mounts.collect()
     })

@@ -25,6 +25,10 @@ pod_namespaces = ["network"]
 rlimit = [{ type = "RLIMIT_NOFILE", soft = 1024, hard = "unlimited" }]
 sysctls = { "net.core.somaxconn" = "1024" }
 forwarded_ports = [8080]
+readonly_root = true
+allow_pause = true
+oom_score_adj = { min = -5, max = 5 }
+limits = { "memory.max" = { min = 4096, max = 1073741824 } }
 "#;
 
 fn config() -> String {
@@ -73,6 +77,12 @@ fn confinement() -> ConfineContainer {
             soft: 1024,
         }],
         sysctls: BTreeMap::from([("net.core.somaxconn".to_owned(), "1024".to_owned())]),
+        readonly_root: true,
+        sandbox_dir: "/sandbox".to_owned(),
+        huge_pages_dir: "/huge".to_owned(),
+        mounts: Vec::new(),
+        oom_score_adj: 0,
+        limits: BTreeMap::from([("memory.max".to_owned(), Some(1 << 30))]),
     }
 }
 
@@ -97,6 +107,9 @@ fn a_container_is_confined_as_configured_and_not_otherwise() {
     denies("another value", |asked| {
         asked.sysctls.insert("net.core.somaxconn".to_owned(), "1".to_owned());
     });
+    denies("a root that can be written", |asked| asked.readonly_root = false);
+    denies("a shield from the OOM killer", |asked| asked.oom_score_adj = -6);
+    denies("no limit", |asked| asked.limits.clear());
     denies("another parameter", |asked| {
         asked.sysctls.insert("kernel.domainname".to_owned(), "x".to_owned());
     });
@@ -190,6 +203,7 @@ fn invalid_values_are_named() {
         ("RLIMIT_NOFILE", "NOFILE", "rlimit: \"NOFILE\" is not a resource"),
         ("\"unlimited\"", "1", "rlimit RLIMIT_NOFILE: soft is above hard"),
         ("8080", "0", "forwarded_ports: 0 is not a port"),
+        ("memory.max", "memory.min", "limits: \"memory.min\" is not one of"),
         ("\"re2\"", "\"id\"", "network 1: rule"),
         ("[0-9.]+", "[0-9.+", "network 1: pattern"),
     ] {

@@ -66,6 +66,7 @@ fn container(value: &Value) -> PolicyContainer {
         destination: text(&mount["destination"]),
         options: texts(&mount["options"]),
         source: text(&mount["source"]),
+        required: false,
         kind: text(&mount["type"]),
     };
     let process = |process: &Value| PolicyExecProcess {
