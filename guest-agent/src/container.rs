@@ -15,6 +15,7 @@
 mod confinement;
 mod control;
 mod request;
+mod sources;
 mod spec;
 mod start;
 mod user;
@@ -67,6 +68,13 @@ pub enum ContainerError {
     NoRootfs(ContainerId),
     #[error("sandbox \"{0}\" has no running container whose namespaces could be shared")]
     NoSandbox(ContainerId),
+    #[error("{file} of container \"{container}\" may not be {requested}: {least} is in use")]
+    BelowUse {
+        container: ContainerId,
+        file: &'static str,
+        requested: u64,
+        least: u64,
+    },
     #[error("there are too many {0}")]
     TooMany(&'static str),
     #[error("the process has no terminal")]
@@ -83,6 +91,8 @@ pub enum ContainerError {
     Source(#[from] ForeignSource),
     #[error("a mount source lies in or above another")]
     NestedSource,
+    #[error("linux.sysctl: {0} is the kernel's and not a network namespace's, and the container is in the guest's")]
+    Sysctl(String),
     #[error(transparent)]
     User(#[from] UserError),
     #[error(transparent)]
@@ -146,6 +156,8 @@ pub struct Container {
     seccomp: Option<Profile>,
     /// Limits of execs, if the policy judges them.
     rlimits: Option<Vec<Rlimit>>,
+    /// How likely the OOM killer chooses its init.
+    oom_score_adj: i32,
     users: UserDatabase,
     /// Whether its processes and those of its pod's first container see each other.
     shares_pids: bool,
@@ -204,6 +216,7 @@ impl Containers {
             id: paths::guest(),
             seccomp: None,
             rlimits: None,
+            oom_score_adj: 0,
             users: UserDatabase::default(),
             shares_pids: false,
             state: Mutex::new(State {

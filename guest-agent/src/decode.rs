@@ -135,6 +135,8 @@ pub struct CreateOrder {
     pub container: ContainerId,
     pub sandbox: ContainerId,
     pub spec: HostSpec,
+    /// The spec's `linux.resources`.
+    pub limits: Limits,
     pub stdio: StdioPlan,
 }
 
@@ -276,10 +278,12 @@ impl TryFrom<CreateContainerRequest> for CreateOrder {
     fn try_from(request: CreateContainerRequest) -> Result<Self, DecodeError> {
         let spec: HostSpec = json("spec", &request.spec)?;
         spec.check()?;
+        let limits = spec.linux.resources.as_ref().map(Limits::try_from).transpose()?.unwrap_or_default();
         Ok(Self {
             container: container_id(&request.container_id)?,
             sandbox: sandbox_id(&request.sandbox_id)?,
             spec,
+            limits,
             stdio: stdio(request.stdio.as_ref())?,
         })
     }

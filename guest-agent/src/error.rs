@@ -134,8 +134,11 @@ fn code(error: &RequestError) -> Code {
                 Code::FAILED_PRECONDITION
             }
             ContainerError::TooMany(_) => Code::RESOURCE_EXHAUSTED,
+            ContainerError::BelowUse { .. } => Code::PERMISSION_DENIED,
             ContainerError::Ended(_) => Code::NOT_FOUND,
-            ContainerError::Source(_) | ContainerError::NestedSource | ContainerError::User(_) => Code::INVALID_ARGUMENT,
+            ContainerError::Source(_) | ContainerError::NestedSource | ContainerError::Sysctl(_) | ContainerError::User(_) => {
+                Code::INVALID_ARGUMENT
+            }
             ContainerError::Launcher(LauncherError::Refused { .. }) => Code::UNKNOWN,
             ContainerError::TerminalWithoutStdio => Code::PERMISSION_DENIED,
             ContainerError::Busy(_) | ContainerError::Restless(_) => Code::DEADLINE_EXCEEDED,
@@ -147,8 +150,9 @@ fn code(error: &RequestError) -> Code {
         RequestError::Stream(_) => Code::UNAVAILABLE,
         RequestError::Network(error) => match error {
             NetworkError::NobodyListens(_) => Code::FAILED_PRECONDITION,
+            NetworkError::AnothersPort(_) => Code::PERMISSION_DENIED,
             NetworkError::NoInterface(_) => Code::UNAVAILABLE,
-            NetworkError::Unusable(_) => Code::INTERNAL,
+            NetworkError::Unusable(_) | NetworkError::Unknown { .. } => Code::INTERNAL,
         },
         RequestError::Panicked | RequestError::Undone => Code::INTERNAL,
         RequestError::Stuck => Code::DEADLINE_EXCEEDED,

@@ -179,7 +179,7 @@ fn is_allowed(enforcer: &mut Enforcer, request: Decoded) -> bool {
         Decoded::Overlay(container, slots) => asked(enforcer, overlay(container, &slots)),
         Decoded::Create(order) => {
             let identity = UserDatabase::default().identify(&order.spec.process.user).unwrap();
-            let (action, ..) = split(order.spec, &order.container, &order.sandbox, identity).unwrap();
+            let (action, ..) = split(order.spec, &order.container, &order.sandbox, identity, &order.limits).unwrap();
             asked(enforcer, action)
         }
         Decoded::Exec(order) => {
@@ -240,7 +240,7 @@ fn advance(enforcer: &mut Enforcer, to: Stage) -> Result<(), Denied> {
             };
             let order = CreateOrder::try_from(request).unwrap();
             let identity = UserDatabase::default().identify(&order.spec.process.user).unwrap();
-            let (action, ..) = split(order.spec, &order.container, &order.sandbox, identity).unwrap();
+            let (action, ..) = split(order.spec, &order.container, &order.sandbox, identity, &order.limits).unwrap();
             enforcer.enforce(action)?.commit();
         }
     }

@@ -29,9 +29,6 @@ const HOSTNAME: &str = "casemate";
 /// Limit on the agent's descriptors: every stream takes two.
 const OPEN_FILES: u64 = 4 * agent_protocol::limits::OPEN_STREAMS as u64;
 
-/// Console log level: errors and more severe (`printk`(9) levels below 4), as with `quiet`.
-const KERNEL_ERRORS: &str = "4";
-
 /// sysctls of a packaged kernel that can only become stricter (Documentation/admin-guide/sysctl/kernel.rst): programs that the
 /// kernel starts by itself (a core_pattern or modprobe path that a privileged container wrote) have no capability, and no
 /// further module or kernel can be loaded. Our own kernel has none of the three features.
@@ -120,11 +117,6 @@ pub fn prepare_guest() -> Result<Program, InitError> {
     step("naming the host", sethostname(HOSTNAME))?;
     step("bringing the loopback interface up", sys::loopback_up())?;
     step("readying cgroups", cgroup::prepare())?;
-    // The command line silences the console while the kernel boots; from here on kernel errors are shown.
-    step(
-        "enabling kernel errors on the console",
-        fs::write("/proc/sys/kernel/printk", KERNEL_ERRORS),
-    )?;
     // The OOM killer chooses every container before the agent.
     step(
         "protecting the agent from the OOM killer",

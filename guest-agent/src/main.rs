@@ -38,6 +38,7 @@ mod stdio;
 mod storage;
 mod streams;
 mod sys;
+mod sysctl;
 
 use std::{
     env,

@@ -1,5 +1,7 @@
 //! Forwarded ports: the host's connections to listeners in the guest.
 
+mod listeners;
+
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
@@ -12,7 +14,8 @@ use policy::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 
-use crate::streams::Stream;
+use self::listeners::Owner;
+use crate::{cgroup, streams::Stream};
 
 /// Why a connection or an interface failed.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +23,18 @@ pub enum NetworkError {
     /// Nothing listens on IPv4's or IPv6's loopback.
     #[error("nothing in the guest listens on port {0}")]
     NobodyListens(u16),
+    /// Another container of the pod has a listener there.
+    #[error("port {0} is not this container's alone")]
+    AnothersPort(u16),
+    /// It is not known whose the port is.
+    #[error("the listeners on port {port} cannot be listed")]
+    Unknown {
+        /// The port.
+        port: u16,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
     /// The VM has no network device.
     #[error("the VM has no network interface {0:?}")]
     NoInterface(String),
@@ -29,15 +44,33 @@ pub enum NetworkError {
 }
 
 /// Connects to the port of the permit; blocks until the connection is accepted.
+///
+/// The listener is the container's before and after: one that closes its port, so that another can take it, gets no connection.
 pub fn connect(permit: Permit<'_, PortForward>) -> Result<TcpStream, NetworkError> {
-    let port = permit.action().port;
+    let PortForward { container_id, port } = permit.action();
+    let of_container = || cgroup::processes(container_id);
+    let connection = connect_owned(*port, of_container)?;
+    permit.commit();
+    Ok(connection)
+}
+
+fn connect_owned(port: u16, pids: impl Fn() -> io::Result<Vec<i32>>) -> Result<TcpStream, NetworkError> {
+    let check = || {
+        let owner = pids().and_then(|pids| listeners::are_only_of(port, &pids));
+        match owner.map_err(|cause| NetworkError::Unknown { port, cause })? {
+            Owner::Container => Ok(()),
+            Owner::Nobody => Err(NetworkError::NobodyListens(port)),
+            Owner::Another => Err(NetworkError::AnothersPort(port)),
+        }
+    };
+    check()?;
     let loopback = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
     let connected = loopback
         .into_iter()
         .find_map(|address| TcpStream::connect_timeout(&SocketAddr::new(address, port), FORWARD_DEADLINE).ok());
     let connection = connected.ok_or(NetworkError::NobodyListens(port))?;
+    check()?;
     connection.set_nonblocking(true).map_err(NetworkError::Unusable)?;
-    permit.commit();
     Ok(connection)
 }
 
@@ -65,27 +98,21 @@ mod tests {
     use policy::{ContainerId, Enforcer};
     use std::{io::Read, net::TcpListener};
 
-    const POLICY: &str = "package policy\napi_version := \"0.12.0\"\ncasemate_version := \"1.0.0\"\n\
-        port_forward := {\"allowed\": true}\n";
-
-    fn asked(enforcer: &mut Enforcer, port: u16) -> Permit<'_, PortForward> {
-        let container_id = ContainerId::new("web");
-        enforcer.enforce(PortForward { container_id, port }).unwrap()
-    }
-
     #[test]
-    fn a_permit_connects_to_its_port_and_to_no_other() {
-        let mut enforcer = Enforcer::new(POLICY).unwrap();
+    fn the_port_of_a_container_is_reached_and_no_other() {
+        let own = || Ok(vec![std::process::id() as i32]);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let connection = connect(asked(&mut enforcer, port)).unwrap();
+        let connection = connect_owned(port, own).unwrap();
         let (mut taken, _) = listener.accept().unwrap();
         drop(connection);
         // Only a faulty program reaches it.
         taken.set_read_timeout(Some(FORWARD_DEADLINE)).unwrap();
         assert_eq!(taken.read(&mut [0; 1]).unwrap(), 0);
+        let anothers = connect_owned(port, || Ok(Vec::new()));
+        assert!(matches!(anothers, Err(NetworkError::AnothersPort(_))));
         drop(listener);
-        assert!(matches!(connect(asked(&mut enforcer, port)), Err(NetworkError::NobodyListens(_))));
+        assert!(matches!(connect_owned(port, own), Err(NetworkError::NobodyListens(_))));
     }
 
     #[test]

@@ -62,6 +62,11 @@ pub fn bundle(id: &ContainerId) -> PathBuf {
     PathBuf::from(BUNDLES).join(id.as_hex())
 }
 
+/// Where the sources of a container's bind mounts are while it is created.
+pub fn staged_sources(id: &ContainerId) -> PathBuf {
+    PathBuf::from("/run/casemate/sources").join(id.as_hex())
+}
+
 /// Where libcontainer keeps a container's state.
 pub fn runtime_state(id: &ContainerId) -> PathBuf {
     PathBuf::from(STATE_ROOT).join(id.as_hex())

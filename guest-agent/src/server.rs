@@ -19,6 +19,7 @@ use agent_protocol::{
 use policy::action::{
     DumpStacks, MountBlockdev, Plan9Mount, Plan9Unmount, RwMountDevice, RwUnmountDevice, ShutdownContainer, UnmountBlockdev, UnmountDevice,
 };
+use tokio::sync::Semaphore;
 use tokio_vsock::VsockStream;
 use ttrpc::r#async::{Server, TtrpcContext};
 
@@ -29,7 +30,7 @@ use crate::{
     error::RequestError,
     evidence::{BootEvidence, Evidence},
     launcher::Program,
-    network, paths,
+    log, network, paths,
     reaper::Reaper,
     sandbox::Sandbox,
     stacks,
@@ -41,6 +42,8 @@ mod handlers;
 
 /// Threads for acts that block. Acts are serial, so more are needed only for look-ups.
 const BLOCKING_THREADS: usize = 8;
+/// Signatures that are checked at once.
+const VERIFICATIONS: usize = 2;
 /// Time for the last answer to be sent before the guest powers off.
 const LAST_ANSWER: Duration = Duration::from_millis(20);
 
@@ -80,6 +83,7 @@ async fn serve(program: Program) -> Result<(), ServerError> {
     let service = Service {
         sandbox: Sandbox::new(BootEvidence, program, reaper),
         streams: stream_table,
+        verifications: Arc::new(Semaphore::new(VERIFICATIONS)),
     };
     let control = listen(CONTROL_PORT)?;
     let mut server = Server::new()
@@ -96,6 +100,8 @@ async fn serve(program: Program) -> Result<(), ServerError> {
 struct Service<E> {
     sandbox: Sandbox<E>,
     streams: Arc<Streams<VsockStream>>,
+    /// Room for checks of signatures, which nothing cancels once they have begun.
+    verifications: Arc<Semaphore>,
 }
 
 type Answer<T> = ttrpc::Result<T>;
@@ -105,6 +111,7 @@ impl<E: Evidence + 'static> Agent for Service<E> {
     async fn set_policy(&self, _: &TtrpcContext, request: SetPolicyRequest) -> Answer<SetPolicyResponse> {
         let order = decode::policy(request).map_err(RequestError::from)?;
         let digest = self.sandbox.set_policy(order).await?;
+        log::follow_with_kernel();
         let mut response = SetPolicyResponse::new();
         response.digest = digest.to_vec();
         Ok(response)
@@ -313,9 +320,7 @@ impl<E: Evidence + 'static> Agent for Service<E> {
     }
 
     async fn pause_container(&self, _: &TtrpcContext, request: PauseContainerRequest) -> Answer<PauseContainerResponse> {
-        let container = decode::container_id(&request.container_id).map_err(RequestError::from)?;
-        let act = self.sandbox.exclusive(move |_, _, containers| Ok(containers.pause(&container)?));
-        act.await?;
+        self.pause(request).await?;
         Ok(PauseContainerResponse::new())
     }
 
@@ -327,11 +332,7 @@ impl<E: Evidence + 'static> Agent for Service<E> {
     }
 
     async fn update_container(&self, _: &TtrpcContext, request: UpdateContainerRequest) -> Answer<UpdateContainerResponse> {
-        let (container, limits) = decode::update(&request).map_err(RequestError::from)?;
-        let act = self
-            .sandbox
-            .exclusive(move |_, _, containers| Ok(containers.update(&container, &limits)?));
-        act.await?;
+        self.update(request).await?;
         Ok(UpdateContainerResponse::new())
     }
 

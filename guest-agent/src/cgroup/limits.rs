@@ -2,7 +2,7 @@
 
 use std::{fs, io, path::Path};
 
-use policy::ContainerId;
+use policy::{ContainerId, action};
 
 use super::directory;
 use crate::decode::Limits;
@@ -10,6 +10,46 @@ use crate::decode::Limits;
 /// Sets the container's limits, all of them or none.
 pub fn set(id: &ContainerId, limits: &Limits) -> io::Result<()> {
     set_at(&directory(id), limits)
+}
+
+/// A limit that is less than what the container uses.
+#[derive(Debug, PartialEq, Eq)]
+pub struct BelowUse {
+    /// Its file.
+    pub file: &'static str,
+    /// The new limit.
+    pub requested: u64,
+    /// The least that would be accepted.
+    pub least: u64,
+}
+
+/// Least `cpu.max` where no policy judges it, in microseconds per 100 ms: the least that Kubernetes sets (1 % of a CPU).
+const LEAST_CPU: u64 = 1_000;
+
+/// The first limit that is less than what the container uses now.
+pub fn below_use(id: &ContainerId, limits: &action::Limits) -> io::Result<Option<BelowUse>> {
+    below_use_at(&directory(id), limits)
+}
+
+fn below_use_at(cgroup: &Path, limits: &action::Limits) -> io::Result<Option<BelowUse>> {
+    let used = |file: &str| -> io::Result<u64> {
+        let text = fs::read_to_string(cgroup.join(file))?;
+        text.trim().parse().map_err(|_| io::ErrorKind::InvalidData.into())
+    };
+    for (file, usage) in [
+        ("memory.max", Some("memory.current")),
+        ("pids.max", Some("pids.current")),
+        ("cpu.max", None),
+    ] {
+        let Some(requested) = limits.get(file).copied().flatten() else {
+            continue;
+        };
+        let least = usage.map_or(Ok(LEAST_CPU), used)?;
+        if requested < least {
+            return Ok(Some(BelowUse { file, requested, least }));
+        }
+    }
+    Ok(None)
 }
 
 fn set_at(cgroup: &Path, limits: &Limits) -> io::Result<()> {
@@ -38,6 +78,26 @@ mod tests {
 
     fn limits(json: &str) -> Limits {
         Limits::try_from(&serde_json::from_str::<Resources>(json).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn no_limit_is_below_what_is_in_use() {
+        let cgroup = tempfile::tempdir().unwrap();
+        fs::write(cgroup.path().join("memory.current"), "8192\n").unwrap();
+        fs::write(cgroup.path().join("pids.current"), "3\n").unwrap();
+        let below = |json: &str| below_use_at(cgroup.path(), &limits(json).values()).unwrap();
+        for fine in [
+            "{}",
+            r#"{"memory":{"limit":8192},"pids":{"limit":3}}"#,
+            r#"{"memory":{"limit":-1},"cpu":{"quota":-1}}"#,
+            r#"{"cpu":{"quota":1000}}"#,
+        ] {
+            assert_eq!(below(fine), None, "{fine}");
+        }
+        let (file, requested, least) = ("memory.max", 4096, 8192);
+        assert_eq!(below(r#"{"memory":{"limit":4096}}"#), Some(BelowUse { file, requested, least }));
+        assert_eq!(below(r#"{"pids":{"limit":2}}"#).unwrap().file, "pids.max");
+        assert_eq!(below(r#"{"cpu":{"quota":1000,"period":1000000}}"#).unwrap().requested, 100);
     }
 
     #[test]

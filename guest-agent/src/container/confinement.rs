@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use launcher_protocol::{Namespace as LaunchNamespace, NamespaceKind};
 use policy::{
-    ContainerId, Permit,
-    action::{ConfineContainer, Namespace, Rlimit},
+    Permit,
+    action::{self, ConfineContainer, CreateContainer, Namespace, Rlimit},
 };
 
 use crate::{decode, launcher::Namespaces};
@@ -41,6 +41,9 @@ const MASKED: [&str; 12] = [
 /// Its read-only paths. `/sys/kernel/boot_params` shows the boot manifest, which is not secret.
 const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
+/// OOM scores of containers; -1000 is the agent's.
+const OOM_SCORES: std::ops::RangeInclusive<i32> = -999..=1000;
+
 /// The parts of the host's document that concern confinement.
 #[derive(Debug, Default)]
 pub struct RequestedConfinement {
@@ -54,12 +57,18 @@ pub struct RequestedConfinement {
     pub rlimits: Vec<launcher_protocol::Rlimit>,
     /// `linux.sysctl`
     pub sysctls: BTreeMap<String, String>,
+    /// `root.readonly`
+    pub readonly_root: bool,
+    /// `process.oomScoreAdj`
+    pub oom_score_adj: i32,
+    /// `linux.resources`
+    pub limits: action::Limits,
 }
 
 impl RequestedConfinement {
     /// Normalised, so that two documents with the same meaning are judged the same: paths without needless slashes and
     /// limits by kind, each once and sorted, and exactly the namespaces that the container will be in.
-    pub fn normalised(self, container: &ContainerId) -> ConfineContainer {
+    pub fn normalised(self, create: &CreateContainer) -> ConfineContainer {
         let shared = |kind: &str| self.namespaces.iter().any(|ns| ns.kind == kind && !ns.path.is_empty());
         let namespace = |kind: &str, path: &str| Namespace {
             kind: kind.to_owned(),
@@ -68,12 +77,18 @@ impl RequestedConfinement {
         let sharable = SHARABLE.map(|kind| namespace(kind, if shared(kind) { POD } else { "" }));
         let own = OWN.map(|kind| namespace(kind, ""));
         ConfineContainer {
-            container_id: container.clone(),
+            container_id: create.container_id.clone(),
             masked_paths: paths(&self.masked),
             readonly_paths: paths(&self.readonly),
             namespaces: sharable.into_iter().chain(own).chain([namespace(NETWORK, POD)]).collect(),
             rlimits: rlimits(self.rlimits),
             sysctls: self.sysctls,
+            readonly_root: self.readonly_root,
+            mounts: create.mounts.clone(),
+            sandbox_dir: create.sandbox_dir.clone(),
+            huge_pages_dir: create.huge_pages_dir.clone(),
+            oom_score_adj: self.oom_score_adj.clamp(*OOM_SCORES.start(), *OOM_SCORES.end()),
+            limits: self.limits,
         }
     }
 }
@@ -160,6 +175,16 @@ impl Confinement {
         self.judged.then(|| self.requested.rlimits.clone())
     }
 
+    /// Whether the container can write to its root file system.
+    pub fn readonly_root(&self) -> bool {
+        self.requested.readonly_root
+    }
+
+    /// How likely the OOM killer chooses the init.
+    pub fn oom_score_adj(&self) -> i32 {
+        self.requested.oom_score_adj
+    }
+
     /// Kernel parameters of the container's namespaces.
     pub fn sysctls(&self) -> &BTreeMap<String, String> {
         &self.requested.sysctls
@@ -208,15 +233,24 @@ mod tests {
         }
     }
 
+    fn create() -> CreateContainer {
+        serde_json::from_value(serde_json::json!({
+            "containerID": "c", "argList": [], "envList": [], "workingDir": "/", "sandboxDir": "/s", "hugePagesDir": "/h", "mounts": [],
+            "devices": [], "privileged": false, "noNewPrivileges": false, "user": {"id": "0", "name": ""}, "groups": [],
+            "umask": "0022", "capabilities": null, "seccompProfileSHA256": "", "isSandboxContainer": false,
+        }))
+        .unwrap()
+    }
+
     fn confinement(policy: &str) -> Confinement {
         let mut enforcer = Enforcer::new(policy).unwrap();
         let judged = enforcer.judges_confinement();
-        Confinement::of(enforcer.enforce(requested().normalised(&ContainerId::new("c"))).unwrap(), judged)
+        Confinement::of(enforcer.enforce(requested().normalised(&create())).unwrap(), judged)
     }
 
     #[test]
     fn documents_with_the_same_meaning_are_judged_the_same() {
-        let action = requested().normalised(&ContainerId::new("c"));
+        let action = requested().normalised(&create());
         assert_eq!(action.masked_paths, ["/extra", "/proc/kcore"]);
         let limits: Vec<_> = action.rlimits.iter().map(|limit| (limit.kind.as_str(), limit.hard)).collect();
         assert_eq!(limits, [("RLIMIT_NOFILE", 5), ("RLIMIT_NPROC", 2)]);
@@ -245,10 +279,7 @@ mod tests {
         let mut enforcer = Enforcer::new(JUDGING).unwrap();
         let mut requested = requested();
         requested.sysctls.insert("net.core.somaxconn".to_owned(), "9".to_owned());
-        let denied = enforcer
-            .enforce(requested.normalised(&ContainerId::new("c")))
-            .map(drop)
-            .unwrap_err();
+        let denied = enforcer.enforce(requested.normalised(&create())).map(drop).unwrap_err();
         assert_eq!(denied.point(), "confine_container");
     }
 

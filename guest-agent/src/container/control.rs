@@ -5,12 +5,12 @@ use std::{fs, io};
 use agent_protocol::limits::{FREEZE_DEADLINE, KILL_DEADLINE};
 use policy::{
     ContainerId, Permit,
-    action::{ShutdownContainer, SignalContainerProcess},
+    action::{PauseContainer, ShutdownContainer, SignalContainerProcess, UpdateContainer},
 };
 
 use super::{ContainerError, Containers, Phase, io_error, lock};
 use crate::{
-    cgroup::{self, counters::Counters, freezer, oom::OomCount},
+    cgroup::{self, counters::Counters, freezer, limits::BelowUse, oom::OomCount},
     decode::{Limits, ProcessId, TerminalSize},
     paths,
 };
@@ -41,6 +41,14 @@ impl Containers {
             return Ok(Vec::new());
         }
         self.execs(id)
+    }
+
+    /// What the policy judges a pause by if it has no rule for it: SIGSTOP to the init and to each exec.
+    pub fn stop_actions(&self, id: &ContainerId) -> Result<Vec<SignalContainerProcess>, ContainerError> {
+        let processes = std::iter::once(ProcessId::Init).chain(self.execs(id)?);
+        processes
+            .map(|process| self.signal_action(id, &process, libc::SIGSTOP, false))
+            .collect()
     }
 
     /// Execs of a container that still run.
@@ -113,20 +121,22 @@ impl Containers {
         Ok(pids.into_iter().map(|pid| (pid as u32, name(pid))).collect())
     }
 
-    /// Freezes every process of a running container. The policy does not judge this: it can only deny service.
+    /// Freezes every process of the permit's container, which runs.
     ///
     /// Serial with other acts, as a start is: otherwise a process could be frozen halfway through its start.
-    pub fn pause(&self, id: &ContainerId) -> Result<(), ContainerError> {
+    pub fn pause(&self, permit: Permit<'_, PauseContainer>) -> Result<(), ContainerError> {
+        let id = &permit.action().container_id;
         let container = self.get(id)?;
         container.init_in(Phase::Running)?;
         if !freezer::freeze(id, FREEZE_DEADLINE).map_err(io_error("pausing the container"))? {
             return Err(ContainerError::Restless(id.clone()));
         }
         lock(&container.state).phase = Phase::Paused;
+        permit.commit();
         Ok(())
     }
 
-    /// Thaws the processes of a paused container. The policy does not judge this.
+    /// Thaws the processes of a paused container. No policy judges this: it takes back what one allowed.
     pub fn resume(&self, id: &ContainerId) -> Result<(), ContainerError> {
         let container = self.get(id)?;
         container.init_in(Phase::Paused)?;
@@ -135,8 +145,10 @@ impl Containers {
         Ok(())
     }
 
-    /// Sets limits of a container that has not exited. The policy does not judge this: it can only deny service.
-    pub fn update(&self, id: &ContainerId, limits: &Limits) -> Result<(), ContainerError> {
+    /// Sets the limits of the permit, which are `limits`, for a container that has not exited. Where no policy judged them (`judged`), none
+    /// is set below what is in use: the host could choose so which process the kernel ends, and when.
+    pub fn update(&self, permit: Permit<'_, UpdateContainer>, limits: &Limits, judged: bool) -> Result<(), ContainerError> {
+        let id = &permit.action().container_id;
         let container = self.get(id)?;
         if container.process(&ProcessId::Init)?.has_ended() {
             return Err(ContainerError::State {
@@ -145,7 +157,22 @@ impl Containers {
                 needed: Phase::Running.name(),
             });
         }
-        cgroup::limits::set(id, limits).map_err(io_error("setting limits"))
+        let below = if judged {
+            None
+        } else {
+            cgroup::limits::below_use(id, &permit.action().limits).map_err(io_error("reading what is in use"))?
+        };
+        if let Some(BelowUse { file, requested, least }) = below {
+            return Err(ContainerError::BelowUse {
+                container: id.clone(),
+                file,
+                requested,
+                least,
+            });
+        }
+        cgroup::limits::set(id, limits).map_err(io_error("setting limits"))?;
+        permit.commit();
+        Ok(())
     }
 
     /// The resources that a container has used so far. The caller has asked the policy, and no longer holds its permit.

@@ -9,11 +9,8 @@ use policy::{
     action::{self, CreateContainer, ExecExternal, ExecInContainer, IdName},
 };
 
-use super::{confinement::Confinement, spec::UnjudgedSpec};
+use super::{confinement::Confinement, sources::Sources, spec::UnjudgedSpec};
 use crate::{launcher::Namespaces, paths};
-
-/// Range of OOM scores for containers; -1000 is the agent's.
-const OOM_SCORES: std::ops::RangeInclusive<i32> = -999..=1000;
 
 /// The request for a container. `variable` is one more entry of its environment; it is the agent's own and so not judged.
 pub fn of_container(
@@ -22,20 +19,21 @@ pub fn of_container(
     confinement: &Confinement,
     unjudged: &UnjudgedSpec,
     namespaces: Vec<Namespace>,
+    sources: &Sources,
     variable: Option<String>,
 ) -> Request {
     let (masked_paths, readonly_paths) = confinement.guarded_paths(action.privileged);
     let judged = Judged::of_create(action, verdict);
-    let mut process = process(&judged, unjudged.terminal, confinement.rlimits(), unjudged.oom_score_adj);
+    let mut process = process(&judged, unjudged.terminal, confinement.rlimits(), confinement.oom_score_adj());
     process.env.extend(variable);
     Request::Create(Box::new(Container {
         id: action.container_id.as_hex().to_owned(),
         cgroup: paths::cgroup(&action.container_id),
         rootfs: paths::rootfs(&action.container_id),
-        read_only_root: unjudged.read_only_root,
+        read_only_root: confinement.readonly_root(),
         hostname: unjudged.hostname.clone(),
         process,
-        mounts: action.mounts.iter().map(mount).collect(),
+        mounts: action.mounts.iter().map(|judged| mount(judged, sources)).collect(),
         namespaces,
         resources: unjudged.resources.clone().unwrap_or_default(),
         devices: action.devices.iter().map(device).collect(),
@@ -52,7 +50,7 @@ pub fn of_exec(
     verdict: &ProcessVerdict,
     terminal: bool,
     rlimits: &[action::Rlimit],
-    oom_score_adj: Option<i32>,
+    oom_score_adj: i32,
     namespaces: &Namespaces,
     seccomp: Option<&Profile>,
 ) -> Request {
@@ -112,7 +110,7 @@ impl<'a> Judged<'a> {
     }
 }
 
-fn process(judged: &Judged<'_>, terminal: bool, rlimits: &[action::Rlimit], oom_score_adj: Option<i32>) -> Process {
+fn process(judged: &Judged<'_>, terminal: bool, rlimits: &[action::Rlimit], oom_score_adj: i32) -> Process {
     // The overflow id for a user name that is not a number.
     let number = |id: &IdName| id.id.parse::<u32>().unwrap_or(u32::MAX);
     let groups = judged.groups.iter().map(number).collect::<Vec<_>>();
@@ -137,7 +135,7 @@ fn process(judged: &Judged<'_>, terminal: bool, rlimits: &[action::Rlimit], oom_
         },
         rlimits: rlimits.iter().map(rlimit).collect(),
         no_new_privileges: judged.no_new_privileges,
-        oom_score_adj: oom_score_adj.unwrap_or(0).clamp(*OOM_SCORES.start(), *OOM_SCORES.end()),
+        oom_score_adj,
     }
 }
 
@@ -149,11 +147,11 @@ fn rlimit(limit: &action::Rlimit) -> Rlimit {
     }
 }
 
-fn mount(mount: &action::Mount) -> Mount {
+fn mount(mount: &action::Mount, sources: &Sources) -> Mount {
     Mount {
         destination: mount.destination.clone(),
         kind: mount.kind.clone(),
-        source: mount.source.clone(),
+        source: sources.path_of(&mount.source).unwrap_or_else(|| mount.source.clone()),
         options: mount.options.clone(),
     }
 }

@@ -11,7 +11,7 @@ use super::{
     user::Identity,
 };
 use crate::{
-    decode::{HostSpec, MountEntry, ProcessSpec, seccomp_digest},
+    decode::{HostSpec, Limits, MountEntry, ProcessSpec, seccomp_digest},
     paths,
 };
 
@@ -35,12 +35,8 @@ const SANDBOX_PREFIX: &str = "sandbox://";
 pub struct UnjudgedSpec {
     /// Host name of the container.
     pub hostname: String,
-    /// Whether the container can write to its root file system.
-    pub read_only_root: bool,
     /// Whether the init's standard descriptors are a terminal.
     pub terminal: bool,
-    /// How likely the OOM killer chooses the init.
-    pub oom_score_adj: Option<i32>,
     /// Limits of the container's cgroup.
     pub resources: Option<Resources>,
     /// AMD's certificates of the host for the security context directory; `None` if the container gets no such directory.
@@ -64,6 +60,7 @@ pub fn split(
     container: &ContainerId,
     sandbox: &ContainerId,
     identity: Identity,
+    limits: &Limits,
 ) -> Result<(CreateContainer, ConfineContainer, UnjudgedSpec), ForeignSource> {
     let privileged = spec.says_true(PRIVILEGED);
     let host_network = spec.says_true(HOST_NETWORK);
@@ -79,10 +76,12 @@ pub fn split(
         ..
     } = spec;
     let seccomp_profile_sha256 = seccomp_digest(linux.seccomp.as_ref());
-    let mounts = mounts
+    let mut mounts = mounts
         .into_iter()
         .map(|mount| guest_mount(mount, sandbox))
-        .collect::<Result<_, _>>()?;
+        .collect::<Result<Vec<_>, _>>()?;
+    // In this order no mount hides one below it.
+    mounts.sort_by_key(|mount| depth(&mount.destination));
     let devices = linux.devices.into_iter().map(|device| Device {
         path: device.path,
         kind: device.kind,
@@ -112,9 +111,7 @@ pub fn split(
     };
     let unjudged = UnjudgedSpec {
         hostname,
-        read_only_root: root.unwrap_or_default().readonly,
         terminal: process.terminal,
-        oom_score_adj: process.oom_score_adj,
         resources: linux.resources.map(without_swap),
         host_certificate: wants_context.then(|| certificate.unwrap_or_default()),
         host_network,
@@ -126,8 +123,12 @@ pub fn split(
         namespaces: linux.namespaces,
         rlimits: process.rlimits,
         sysctls: linux.sysctl,
+        readonly_root: root.unwrap_or_default().readonly,
+        oom_score_adj: process.oom_score_adj.unwrap_or(0),
+        limits: limits.values(),
     };
-    Ok((action, requested.normalised(container), unjudged))
+    let confinement = requested.normalised(&action);
+    Ok((action, confinement, unjudged))
 }
 
 /// The action for an exec, and what no policy judges of it: terminal, limits, OOM score.
@@ -162,6 +163,11 @@ fn capabilities(sets: crate::decode::CapabilitySets) -> Capabilities {
         inheritable: sets.inheritable,
         permitted: sets.permitted,
     }
+}
+
+/// How many names a path has.
+fn depth(path: &str) -> usize {
+    path.split('/').filter(|name| !name.is_empty()).count()
 }
 
 fn guest_mount(mount: MountEntry, sandbox: &ContainerId) -> Result<Mount, ForeignSource> {

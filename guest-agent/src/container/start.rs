@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
     Confinement, Container, ContainerError, Containers, Phase, Process, State, UnjudgedSpec, UserDatabase, io_error, lock, request,
+    sources::Sources,
 };
 use crate::{
     cgroup::{self, freezer},
@@ -27,6 +28,7 @@ use crate::{
     paths,
     security_context::Written,
     stdio::{self, HostStreams, ProcessEnds, Terminal},
+    sysctl,
 };
 
 impl Containers {
@@ -54,10 +56,21 @@ impl Containers {
         let namespaces = confinement
             .namespaces(pod.as_ref().and_then(|init| init.namespaces.as_ref()))
             .ok_or_else(|| ContainerError::NoSandbox(sandbox.clone()))?;
-        self.make_sources(permit.action())?;
+        if let Some(name) = sysctl::outside_namespaces(confinement.sysctls().keys()).map_err(io_error("checking kernel parameters"))? {
+            return Err(ContainerError::Sysctl(name));
+        }
+        let sources = self.stage_sources(permit.action())?;
         let context = self.write_context(&id, &unjudged)?;
         let variable = context.as_ref().map(Written::variable);
-        let request = request::of_container(permit.action(), permit.verdict(), &confinement, &unjudged, namespaces, variable);
+        let request = request::of_container(
+            permit.action(),
+            permit.verdict(),
+            &confinement,
+            &unjudged,
+            namespaces,
+            &sources,
+            variable,
+        );
         let streams = if permit.verdict().stdio { streams } else { HostStreams::none() };
         let _still = confinement.shares_pids().then(|| self.freeze_pod(sandbox)).transpose()?;
         let process = self.launch(&request, size, streams).map_err(|error| {
@@ -79,6 +92,7 @@ impl Containers {
             id: id.clone(),
             seccomp: unjudged.seccomp,
             rlimits: confinement.rlimits_of_execs(),
+            oom_score_adj: confinement.oom_score_adj(),
             users,
             shares_pids: confinement.shares_pids(),
             state,
@@ -172,6 +186,8 @@ impl Containers {
         let streams = if permit.verdict().stdio { streams } else { HostStreams::none() };
         let seccomp = container.seccomp.as_ref();
         let rlimits = container.rlimits.as_ref().unwrap_or(&rlimits);
+        // Not less likely than the init, which was judged.
+        let oom_score_adj = oom_score_adj.map_or(container.oom_score_adj, |score| score.clamp(container.oom_score_adj, 1000));
         let request = request::of_exec(action, permit.verdict(), terminal, rlimits, oom_score_adj, namespaces, seccomp);
         let process = match self.launch(&request, size, streams) {
             Ok(process) => process,
@@ -314,7 +330,8 @@ impl Containers {
     /// Creates the sandbox's directories that the container mounts.
     ///
     /// No source may lie in another: a container that has the outer one could put a symbolic link in the path of the inner one.
-    fn make_sources(&self, action: &CreateContainer) -> Result<(), ContainerError> {
+    fn stage_sources(&self, action: &CreateContainer) -> Result<Sources, ContainerError> {
+        let mut staged = Sources::new(paths::staged_sources(&action.container_id));
         let mut exposed = lock(&self.exposed);
         let sources = action.mounts.iter().filter(|mount| mount.kind == "bind").map(|mount| &mount.source);
         for source in sources {
@@ -322,10 +339,13 @@ impl Containers {
             if exposed.iter().any(nested) {
                 return Err(ContainerError::NestedSource);
             }
-            Directory::make(source).map_err(io_error("creating a directory of the sandbox"))?;
+            let open = Directory::make(source).map_err(io_error("creating a directory of the sandbox"))?;
+            staged
+                .stage(source, &open)
+                .map_err(io_error("binding a directory of the sandbox"))?;
             exposed.insert(source.clone());
         }
-        Ok(())
+        Ok(staged)
     }
 }
 

@@ -2,6 +2,8 @@
 
 use launcher_protocol::{Cpu, Memory, Pids, Resources};
 
+use policy::action;
+
 use super::DecodeError;
 
 /// Range of cgroup v1's `cpu.shares`, from which weights are computed (kernel/sched/sched.h, `MIN_SHARES` and `MAX_SHARES`).
@@ -14,13 +16,26 @@ const DEFAULT_PERIOD: u64 = 100_000;
 const MIN_QUOTA: i64 = 1_000;
 
 /// A checked limit: a file of the cgroup and its new text.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Limits(Vec<(&'static str, String)>);
 
 impl Limits {
     /// Files of the cgroup, each with its new text.
     pub fn files(&self) -> &[(&'static str, String)] {
         &self.0
+    }
+
+    /// The limits as numbers, which is how a policy judges them; `None` is no limit.
+    pub fn values(&self) -> action::Limits {
+        let value = |text: &str| match text.split_once(' ') {
+            // Quota and period, in CPU time per default period.
+            Some((quota, period)) => {
+                let (quota, period) = (quota.parse::<u64>().ok()?, period.parse::<u64>().ok()?);
+                Some(quota.saturating_mul(DEFAULT_PERIOD) / period.max(1))
+            }
+            None => text.parse().ok(),
+        };
+        self.0.iter().map(|(file, text)| ((*file).to_owned(), value(text))).collect()
     }
 }
 
@@ -124,6 +139,13 @@ mod tests {
             Limits(files.iter().map(|(file, text)| (*file, (*text).to_owned())).collect())
         );
         assert_eq!(limits("{}").unwrap(), Limits(vec![]));
+        let values = limits(all).unwrap().values();
+        assert_eq!(
+            (values["memory.max"], values["memory.low"], values["cpu.max"]),
+            (Some(67_108_864), None, Some(50_000))
+        );
+        let half = r#"{"cpu":{"quota":1000000,"period":1000000}}"#;
+        assert_eq!(limits(half).unwrap().values()["cpu.max"], Some(100_000), "one CPU");
         let none = r#"{"memory":{"limit":0},"cpu":{"shares":0,"quota":0,"period":0},"pids":{"limit":0}}"#;
         assert_eq!(limits(none).unwrap(), Limits(vec![]));
         let unlimited = r#"{"cpu":{"quota":-1,"period":50000}}"#;

@@ -1,4 +1,4 @@
-//! Requests about a running container that no policy judges: new limits.
+//! New limits of a running container.
 
 use agent_protocol::UpdateContainerRequest;
 use policy::ContainerId;

@@ -2,11 +2,12 @@
 
 use agent_protocol::{
     BlockIo, ContainerStatsRequest, ContainerStatsResponse, GuestProcess, ListProcessesRequest, ListProcessesResponse, LoadFragmentRequest,
-    StreamToken, WaitOomRequest, WaitOomResponse, WaitProcessRequest, WaitProcessResponse, limits::CAPACITY_DEADLINE,
+    PauseContainerRequest, StreamToken, UpdateContainerRequest, WaitOomRequest, WaitOomResponse, WaitProcessRequest, WaitProcessResponse,
+    limits::CAPACITY_DEADLINE,
 };
 use policy::{
     ContainerId,
-    action::{GetProperties, HostNetwork, MountDevice},
+    action::{GetProperties, HostNetwork, MountDevice, PauseContainer, UpdateContainer},
 };
 use tokio::{sync::SemaphorePermit, task::spawn_blocking};
 use tokio_vsock::VsockStream;
@@ -42,7 +43,18 @@ impl<E: Evidence + 'static> Service<E> {
         self.sandbox.check_open()?;
         let injection = decode::injection(request)?;
         // Verify chain and signature before the policy is asked: no permit may be held during a computation whose length the host chooses.
-        let opened = spawn_blocking(move || injection.open()).await;
+        let room = self
+            .verifications
+            .clone()
+            .acquire_owned()
+            .await
+            .map_err(|_| RequestError::Panicked)?;
+        let opened = spawn_blocking(move || {
+            let opened = injection.open();
+            drop(room);
+            opened
+        });
+        let opened = opened.await;
         let addition = opened.map_err(|_| RequestError::Panicked)??;
         let act = self
             .sandbox
@@ -77,6 +89,7 @@ impl<E: Evidence + 'static> Service<E> {
                 container,
                 sandbox,
                 spec,
+                limits,
                 stdio,
             } = order;
             containers.check_free(&container)?;
@@ -85,7 +98,7 @@ impl<E: Evidence + 'static> Service<E> {
             }
             let users = UserDatabase::read(&paths::rootfs(&container)).map_err(ContainerError::User)?;
             let identity = users.identify(&spec.process.user).map_err(ContainerError::User)?;
-            let (action, confinement, unjudged) = split(spec, &container, &sandbox, identity).map_err(ContainerError::Source)?;
+            let (action, confinement, unjudged) = split(spec, &container, &sandbox, identity, &limits).map_err(ContainerError::Source)?;
             let judged = enforcer.judges_confinement();
             let mut whole = enforcer.transaction();
             let confinement = Confinement::of(whole.enforce(confinement)?, judged);
@@ -167,6 +180,36 @@ impl<E: Evidence + 'static> Service<E> {
             containers.signal(permit, &process, all)?;
             whole.commit();
             Ok(())
+        });
+        act.await
+    }
+
+    pub(super) async fn pause(&self, request: PauseContainerRequest) -> Result<(), RequestError> {
+        let container_id = decode::container_id(&request.container_id)?;
+        let act = self.sandbox.exclusive(move |enforcer, _, containers| {
+            let judged = enforcer.judges_confinement();
+            let mut whole = enforcer.transaction();
+            if !judged {
+                for stop in containers.stop_actions(&container_id)? {
+                    whole.enforce(stop)?.commit();
+                }
+            }
+            containers.pause(whole.enforce(PauseContainer { container_id })?)?;
+            whole.commit();
+            Ok(())
+        });
+        act.await
+    }
+
+    pub(super) async fn update(&self, request: UpdateContainerRequest) -> Result<(), RequestError> {
+        let (container_id, limits) = decode::update(&request)?;
+        let act = self.sandbox.exclusive(move |enforcer, _, containers| {
+            let judged = enforcer.judges_confinement();
+            let action = UpdateContainer {
+                container_id,
+                limits: limits.values(),
+            };
+            Ok(containers.update(enforcer.enforce(action)?, &limits, judged)?)
         });
         act.await
     }

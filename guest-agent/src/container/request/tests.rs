@@ -6,7 +6,7 @@ use crate::{
         spec::{exec_action, split},
         user::UserDatabase,
     },
-    decode::{ProcessSpec, User as HostUser},
+    decode::{Limits, ProcessSpec, User as HostUser},
 };
 use launcher_protocol::{Memory, NamespaceKind};
 use nix::unistd::Pid;
@@ -22,7 +22,7 @@ fn split_spec(spec: Value) -> (CreateContainer, Confinement, UnjudgedSpec) {
     };
     let identity = UserDatabase::default().identify(&user).unwrap();
     let spec = serde_json::from_value(spec).unwrap();
-    let (action, requested, unjudged) = split(spec, &ContainerId::new("c"), &ContainerId::new("s"), identity).unwrap();
+    let (action, requested, unjudged) = split(spec, &ContainerId::new("c"), &ContainerId::new("s"), identity, &Limits::default()).unwrap();
     let mut enforcer = policy::Enforcer::new(policy::OPEN_DOOR).unwrap();
     let confinement = Confinement::of(enforcer.enforce(requested).unwrap(), false);
     (action, confinement, unjudged)
@@ -36,7 +36,15 @@ fn container(spec: Value) -> Container {
     let (action, confinement, unjudged) = split_spec(spec);
     let namespaces = confinement.namespaces(Some(&own_namespaces())).unwrap();
     let variable = Some("AGENTS=own".to_owned());
-    match of_container(&action, &verdict(), &confinement, &unjudged, namespaces, variable) {
+    match of_container(
+        &action,
+        &verdict(),
+        &confinement,
+        &unjudged,
+        namespaces,
+        &Sources::new("/nowhere".into()),
+        variable,
+    ) {
         Request::Create(container) => *container,
         other => panic!("{other:?}"),
     }
@@ -124,7 +132,7 @@ fn an_exec_enters_the_containers_namespaces_and_keeps_its_profile() {
         ..Profile::default()
     };
     let namespaces = own_namespaces();
-    let Request::Exec(exec) = of_exec(&action, &verdict(), terminal, &rlimits, oom, &namespaces, Some(&profile)) else {
+    let Request::Exec(exec) = of_exec(&action, &verdict(), terminal, &rlimits, oom.unwrap(), &namespaces, Some(&profile)) else {
         panic!("no exec");
     };
     assert_eq!(exec.namespaces, namespaces.enter_all());
