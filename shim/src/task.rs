@@ -17,7 +17,6 @@ use crate::{
     error::Error,
     events::Publisher,
     sandbox::{AGENT_CALL, Sandbox, agent_call, with_vm_exit},
-    vm::KILLED,
 };
 use agent_protocol::{
     ContainerStatsRequest, DeleteProcessRequest, ResizeTerminalRequest, SignalProcessRequest, UpdateContainerRequest, limits::SPEC_BYTES,
@@ -57,6 +56,8 @@ const KILL_GRACE: Duration = Duration::from_secs(30);
 const ABANDONED_POLL: Duration = Duration::from_millis(500);
 /// SIGKILL (signal(7)).
 const SIGKILL: u32 = 9;
+/// Exit status of an exec that is deleted before its start, as runc's shim has it: nothing has failed.
+const NEVER_STARTED: u32 = 0;
 
 /// The service behind both names of the Task API.
 pub struct TaskService(Arc<Tasks>);
@@ -389,8 +390,8 @@ impl Tasks {
                     log::warn!("cannot remove exec {} in the guest: {error}", delete.exec_id);
                 }
             }
-            // `Wait` for an exec that never ran must not block forever.
-            let exit = exit.unwrap_or_else(|| process.finish(Exit::now(KILLED)));
+            // `Wait` for an exec that never ran must not block for ever.
+            let exit = exit.unwrap_or_else(|| process.finish(Exit::now(NEVER_STARTED)));
             Ok(response(exit))
         }
     }

@@ -3,6 +3,7 @@
 mod world;
 
 use super::*;
+use crate::vm::KILLED;
 use containerd_shim_protos::api::Status;
 use std::path::Path;
 use tokio::time::timeout;
@@ -77,7 +78,7 @@ async fn execs_are_created_started_and_deleted() {
     // One that never started can be deleted, which ends a wait for it.
     world.exec("never").await.unwrap();
     let (waited, deleted) = tokio::join!(world.wait("never"), world.delete("never"));
-    assert!(waited == deleted && waited == Ok(KILLED), "{waited:?} {deleted:?}");
+    assert!(waited == deleted && waited == Ok(NEVER_STARTED), "{waited:?} {deleted:?}");
     let events = world.events().await;
     assert_eq!(
         events,

@@ -131,7 +131,7 @@ impl Table<'_> {
             tasks.kill(id, "early", SIGKILL)
         });
         self.row("start early", Ours, |tasks, id| tasks.start(id, "early"));
-        self.row("delete early", Done, |tasks, id| tasks.delete_exec(id, "early"));
+        self.row("delete early", Exit(0), |tasks, id| tasks.delete_exec(id, "early"));
         self.row("state early", Is(Code::NotFound), |tasks, id| {
             tasks.state(id, "early").map(|(_, code)| code)
         });
