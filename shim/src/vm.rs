@@ -18,7 +18,7 @@ use control::Control;
 use image::GuestImage;
 use nix::sys::signal::Signal;
 use shim_state::{OwnedSandboxDir, Record, SandboxDir, StateError};
-use spawn::{Started, UnsentSpec};
+use spawn::{PROGRAM, Started, UnsentSpec};
 use std::{
     fs::File,
     io,
@@ -65,6 +65,9 @@ pub enum VmError {
     /// The spec cannot be written.
     #[error("cannot write the VM's spec")]
     Spec(#[from] SpecError),
+    /// No VMM is installed where the configuration says.
+    #[error("{PROGRAM} is neither beside this shim nor in PATH: install it there, or name it as `vmm` in the configuration")]
+    NoProgram,
     /// The VMM cannot be started.
     #[error("cannot start {}", .0.display())]
     Spawn(PathBuf, #[source] io::Error),
