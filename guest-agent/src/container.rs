@@ -27,13 +27,14 @@ use std::{
 };
 
 use agent_protocol::limits::{CONTAINERS, FREEZE_DEADLINE};
+use container_document::ForeignSource;
 use launcher_protocol::Profile;
 use nix::unistd::Pid;
 use policy::{ContainerId, action::Rlimit};
 
 pub use self::{
     confinement::Confinement,
-    spec::{ForeignSource, UnjudgedSpec, exec_action, split},
+    spec::{UnjudgedSpec, exec_action, split},
     user::{UserDatabase, UserError},
 };
 use crate::{

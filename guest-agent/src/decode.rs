@@ -5,16 +5,15 @@ mod fragment;
 mod geometry;
 mod limits;
 mod network;
-mod oci;
 mod seccomp;
 mod task;
 
+pub use container_document::{CapabilitySets, HostSpec, MountEntry, Namespace, ProcessSpec, User};
 pub use external::ExternalOrder;
 pub use fragment::{Addition, injection};
 pub use geometry::Geometry;
 pub use limits::Limits;
 pub use network::{ForwardOrder, network};
-pub use oci::{CapabilitySets, HostSpec, MountEntry, Namespace, ProcessSpec, User};
 pub use seccomp::digest as seccomp_digest;
 pub use task::update;
 
@@ -24,6 +23,7 @@ use agent_protocol::{
     limits::{FRAGMENT_BYTES, LAYERS, OVERLAY_LAYERS, POLICY_BYTES, REFERENCE_BYTES, SHARES, SPEC_BYTES, TERMINAL_CELLS},
     valid_caller_id,
 };
+use container_document::Refused;
 use policy::{ContainerId, RootHash};
 use policy_fragment::BlobError;
 
@@ -66,6 +66,12 @@ pub enum DecodeError {
     Json { field: &'static str, line: usize, column: usize },
     #[error("{field}: {reason}")]
     Spec { field: &'static str, reason: &'static str },
+}
+
+impl From<Refused> for DecodeError {
+    fn from(Refused { field, reason }: Refused) -> Self {
+        Self::Spec { field, reason }
+    }
 }
 
 /// A process in a container: the init, or an exec by its id.

@@ -7,6 +7,7 @@ use crate::{
     bundle::BundleError, config::ConfigError, describe::describe, fragments::FragmentsError, layers::LayersError,
     policy_text::PolicyTextError, stdio::StdioError, vm::ControlError, vm::VmError,
 };
+use container_document::DocumentError;
 use std::path::PathBuf;
 use ttrpc::Code;
 use vm_spec::control::ClientError;
@@ -62,6 +63,9 @@ pub enum Error {
     /// The bundle cannot be used.
     #[error(transparent)]
     Bundle(#[from] BundleError),
+    /// The agent would refuse the bundle's document, whatever the policy and the image.
+    #[error("the container cannot be run in the VM")]
+    Document(#[from] DocumentError),
     /// The configuration or an annotation cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -148,9 +152,13 @@ impl Error {
             Self::State { .. } | Self::Sandbox(_) | Self::Policy(PolicyTextError::Required) => Code::FAILED_PRECONDITION,
             Self::Layers(error) if error.is_precondition() => Code::FAILED_PRECONDITION,
             Self::Aborted => Code::CANCELLED,
-            Self::Invalid(_) | Self::Bundle(_) | Self::Config(_) | Self::Policy(_) | Self::Fragments(_) | Self::Stdio(_) => {
-                Code::INVALID_ARGUMENT
-            }
+            Self::Invalid(_)
+            | Self::Bundle(_)
+            | Self::Document(_)
+            | Self::Config(_)
+            | Self::Policy(_)
+            | Self::Fragments(_)
+            | Self::Stdio(_) => Code::INVALID_ARGUMENT,
             Self::Unimplemented(_) => Code::UNIMPLEMENTED,
             Self::ScratchFull { .. } => Code::RESOURCE_EXHAUSTED,
             Self::Layers(_) | Self::Vm(_) | Self::Control(_) | Self::Encode(_) => Code::INTERNAL,

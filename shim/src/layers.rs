@@ -50,6 +50,11 @@ pub enum LayersError {
         /// Chain id of the image.
         actual: String,
     },
+    /// containerd has changed the owners of the image's files for a user namespace.
+    #[error(
+        "the root file system of container {0} is remapped for a user namespace, which is not offered: it is the VM that separates the container from the host"
+    )]
+    Remapped(String),
     /// More layers than an overlay mount supports.
     #[error("image {image} has {layers} layers, more than {LAYERS_MAX}")]
     Many {
@@ -68,7 +73,10 @@ impl LayersError {
     pub fn is_precondition(&self) -> bool {
         matches!(
             self,
-            Self::NoImage(_) | Self::Retagged { .. } | Self::Content(ContentError::NoBlob { .. } | ContentError::NoImage(_))
+            Self::NoImage(_)
+                | Self::Retagged { .. }
+                | Self::Remapped(_)
+                | Self::Content(ContentError::NoBlob { .. } | ContentError::NoImage(_))
         )
     }
 }
@@ -86,6 +94,9 @@ pub async fn of_container(address: &str, namespace: &str, container: &str, cache
     let image = read_image(&content, &found.image).await?;
     let expected = content.snapshot_parent(&found).await?;
     let actual = image.chain_id().map(|id| id.to_string()).unwrap_or_default();
+    if actual != expected && content.is_changed(&found, &expected, &actual).await {
+        return Err(LayersError::Remapped(container.to_owned()));
+    }
     if actual != expected {
         return Err(LayersError::Retagged {
             image: found.image,

@@ -1,5 +1,6 @@
 //! Splits the host's document into what two enforcement points judge, and what no policy judges.
 
+use container_document::ForeignSource;
 use launcher_protocol::{Profile, Resources};
 use policy::{
     ContainerId,
@@ -28,8 +29,6 @@ const HOST_CERTIFICATE: [&str; 2] = [
 const PRIVILEGED: &str = "io.microsoft.virtualmachine.lcow.privileged";
 /// `sandbox` marks the pod's first container.
 const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
-/// Prefix of a mount source in the sandbox's directory.
-const SANDBOX_PREFIX: &str = "sandbox://";
 /// The parts of the host's document that no policy judges.
 #[derive(Debug)]
 pub struct UnjudgedSpec {
@@ -45,13 +44,6 @@ pub struct UnjudgedSpec {
     pub host_network: bool,
     /// The profile; the policy judges its digest.
     pub seccomp: Option<Profile>,
-}
-
-/// The source of a mount is a directory of the host, which the guest cannot see.
-#[derive(Debug, thiserror::Error)]
-#[error("the source of the mount at {destination} is not a directory of the sandbox ({SANDBOX_PREFIX}...)")]
-pub struct ForeignSource {
-    destination: String,
 }
 
 /// Splits a host's document into what two enforcement points judge, and the rest.
@@ -171,25 +163,14 @@ fn depth(path: &str) -> usize {
 }
 
 fn guest_mount(mount: MountEntry, sandbox: &ContainerId) -> Result<Mount, ForeignSource> {
-    let MountEntry {
-        destination,
-        kind,
-        mut source,
-        options,
-    } = mount;
-    if kind == "bind" {
-        let inside = source.strip_prefix(SANDBOX_PREFIX).map(|inside| inside.trim_start_matches('/'));
-        let is_plain = |path: &str| !path.is_empty() && path.split('/').all(|part| !matches!(part, "" | "." | ".."));
-        match inside.filter(|path| is_plain(path)) {
-            Some(path) => source = format!("{}/{path}", paths::sandbox_mounts(sandbox)),
-            None => return Err(ForeignSource { destination }),
-        }
-    }
+    let inside = mount
+        .sandbox_path()?
+        .map(|path| format!("{}/{path}", paths::sandbox_mounts(sandbox)));
     Ok(Mount {
-        destination,
-        options,
-        source,
-        kind,
+        source: inside.unwrap_or(mount.source),
+        destination: mount.destination,
+        options: mount.options,
+        kind: mount.kind,
     })
 }
 

@@ -4,13 +4,10 @@ use agent_protocol::{
     ExecExternalRequest,
     limits::{ARG_BYTES, ARGS, ENV_ENTRIES},
 };
+use container_document::{at_most, is_plain_path, refuse, texts};
 use policy::action::ExecExternal;
 
-use super::{
-    DecodeError, StdioPlan, exec_id,
-    oci::{at_most, is_plain_path, refuse, texts},
-    stdio,
-};
+use super::{DecodeError, StdioPlan, exec_id, stdio};
 
 /// A process to start outside every container.
 #[derive(Debug)]

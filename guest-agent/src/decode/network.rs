@@ -6,12 +6,10 @@ use agent_protocol::{
     ConfigureNetworkRequest, ForwardPortRequest, StreamToken,
     limits::{INTERFACE_BYTES, NETWORK_ENTRIES, NETWORK_TEXT_BYTES},
 };
+use container_document::{at_most, refuse, texts};
 use policy::action::{GuestNetwork, PortForward, Route};
 
-use super::{
-    DecodeError, container_id,
-    oci::{at_most, refuse, texts},
-};
+use super::{DecodeError, container_id};
 
 /// A connection to make.
 #[derive(Debug)]

@@ -74,6 +74,7 @@ fn what_the_guest_does_not_support_is_refused() {
         "linux.devices"
     );
     assert_eq!(refused("linux.maskedPaths", json!(["etc"])), "linux");
+    assert_eq!(refused("linux.namespaces", json!([{"type": "user"}])), "linux.namespaces");
     assert!(with("linux.sysctl", json!({"net.ipv4.ip_forward": "1"})).is_ok());
     assert!(with("hooks", json!({"prestart": null})).is_ok());
     assert!(matches!(
@@ -253,5 +254,5 @@ proptest! {
 }
 
 fn is_plain(path: &str) -> bool {
-    oci::is_plain_path(path)
+    container_document::is_plain_path(path)
 }

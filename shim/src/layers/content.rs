@@ -130,17 +130,22 @@ impl Content {
         }
     }
 
-    /// The chain id of the layers below a container's snapshot.
+    /// The snapshot below a container's: the chain id of its image's layers, unless somebody has changed files in between.
     pub async fn snapshot_parent(&self, container: &FoundContainer) -> Result<String, ContentError> {
-        let doing = || {
-            format!(
-                "look up snapshot {} of snapshotter {}",
-                container.snapshot_key, container.snapshotter
-            )
-        };
+        self.parent(&container.snapshotter, &container.snapshot_key).await
+    }
+
+    /// Whether `snapshot`, which a container's lies on, is the image of this chain id with a change of its own.
+    pub async fn is_changed(&self, container: &FoundContainer, snapshot: &str, chain_id: &str) -> bool {
+        let parent = self.parent(&container.snapshotter, snapshot).await;
+        parent.is_ok_and(|parent| parent == chain_id)
+    }
+
+    async fn parent(&self, snapshotter: &str, snapshot: &str) -> Result<String, ContentError> {
+        let doing = || format!("look up snapshot {snapshot} of snapshotter {snapshotter}");
         let message = StatSnapshotRequest {
-            snapshotter: container.snapshotter.clone(),
-            key: container.snapshot_key.clone(),
+            snapshotter: snapshotter.to_owned(),
+            key: snapshot.to_owned(),
         };
         let reply = SnapshotsClient::new(self.channel.clone())
             .stat(self.unary(message))

@@ -81,6 +81,8 @@ async fn build_as(tasks: &Tasks, request: &CreateTaskRequest, bundle: &Bundle, r
     };
     let config = config.with_annotations(bundle.annotations())?;
     let spec = bundle.for_agent()?;
+    // A boot takes seconds, and the agent could only refuse.
+    container_document::check(&spec)?;
     // Before the boot: if this process dies, `delete` finds the VM.
     let state = tasks.sandbox.state_path(&config.state_dir);
     note_state(Path::new(&request.bundle), &state).map_err(BundleError::Note)?;
@@ -187,6 +189,8 @@ fn created(request: CreateTaskRequest, pid: u32) -> TaskCreate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{events::Publisher, sandbox::Sandbox};
+    use std::{fs, os::unix::fs::PermissionsExt};
 
     fn options(type_url: &str, value: &[u8]) -> Any {
         Any {
@@ -209,5 +213,46 @@ mod tests {
         assert_eq!(config_path(Some(&options("runtimeoptions.v1.Options", b"\x12\x00"))), None);
         assert_eq!(config_path(Some(&options("runtimeoptions.v1.Options", b"\x12\xff"))), None);
         assert_eq!(config_path(None), None);
+    }
+
+    #[tokio::test]
+    async fn a_document_that_cannot_be_served_boots_no_vm() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        fs::write(
+            path("config.json"),
+            r#"{"process":{"args":["sh"],"cwd":"/"},"mounts":[{"destination":"/data","type":"bind","source":"/srv"}]}"#,
+        )
+        .unwrap();
+        fs::write(path("vmm"), format!("#!/bin/sh\n: >{}\n", path("started"))).unwrap();
+        fs::set_permissions(path("vmm"), PermissionsExt::from_mode(0o755)).unwrap();
+        let config = format!(
+            "vmm = '{}'\nstate_dir = '{}'\ncache_dir = '{}'\n",
+            path("vmm"),
+            path("run"),
+            path("cache")
+        );
+        fs::write(path("c.toml"), config).unwrap();
+        let option = [&[0x12, path("c.toml").len() as u8], path("c.toml").as_bytes()].concat();
+        let request = CreateTaskRequest {
+            id: "web".into(),
+            bundle: path(""),
+            options: Some(options(OPTIONS_TYPE, &option)).into(),
+            ..Default::default()
+        };
+        let sandbox = Arc::new(Sandbox::new("ns".into(), "web".into()));
+        let tasks = Arc::new(Tasks {
+            sandbox,
+            containerd: path("no-containerd"),
+            events: Publisher::start("ns".into(), String::new()),
+            containers: Default::default(),
+            ending: Default::default(),
+            finished: Default::default(),
+        });
+        let Err(Error::Document(refused)) = create(&tasks, request).await else {
+            panic!("it was not refused by its document")
+        };
+        assert!(refused.to_string().contains("mount at /data"), "{refused}");
+        assert!(!dir.path().join("started").exists() && !dir.path().join("run").exists());
     }
 }

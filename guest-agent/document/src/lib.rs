@@ -1,32 +1,99 @@
 //! The fields that the agent reads of an OCI runtime spec (config.md and config-linux.md, 1.2). All others are
-//! ignored: host namespaces, device rules, cgroup paths, labels and hooks have no meaning in the guest.
+//! ignored: device rules, cgroup paths and labels have no meaning in the guest.
 //!
-//! The document's length is checked before it is parsed. Its nesting is bounded by the types below (and by the parser, which stops at
-//! 128 levels, where a type is open). Every count and every text in it is checked here.
+//! The agent checks every document by these rules before the policy judges it. The shim checks by the same rules before it boots
+//! a VM whose agent could only refuse. The document's length is checked before it is parsed. Its nesting is bounded by the types
+//! below (and by the parser, which stops at 128 levels, where a type is open). Every count and every text in it is checked here.
+#![forbid(unsafe_code)]
+#![expect(missing_docs, reason = "fields are those of the specification, which documents them")]
+
+mod seccomp;
 
 use std::collections::BTreeMap;
 
 use agent_protocol::limits::{
     ANNOTATIONS, ARG_BYTES, ARGS, CAPABILITIES, DEVICES as DEVICE_NODES, ENV_ENTRIES, GROUPS, GUARDED_PATHS, MOUNT_OPTIONS, MOUNTS,
-    NAMESPACES, PATH_BYTES, RLIMITS, SYSCTLS as SYSCTL_ENTRIES, TEXT_BYTES,
+    NAMESPACES, PATH_BYTES, RLIMITS, SPEC_BYTES, SYSCTLS as SYSCTL_ENTRIES, TEXT_BYTES,
 };
 use launcher_protocol::{Profile, Resources, Rlimit};
-use serde::{Deserialize, Serialize};
-
-use super::{DecodeError, seccomp};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 
 /// Longest hostname in bytes (`HOST_NAME_MAX`).
 const HOSTNAME_BYTES: usize = 64;
 /// File systems that a container may request; `bind` stands for a path of the sandbox.
 const FILE_SYSTEMS: [&str; 8] = ["proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2", BIND];
-/// The type of mounts whose source is a path; used by `container::spec` and `container::start`.
-const BIND: &str = "bind";
+/// The type of mounts whose source is a path of the sandbox.
+pub const BIND: &str = "bind";
+/// Prefix of a mount source in the sandbox's own directory.
+pub const SANDBOX_PREFIX: &str = "sandbox://";
 const BIND_OPTIONS: [&str; 2] = ["bind", "rbind"];
 /// sysctls of the pod's namespaces; others would change the guest.
 const SYSCTLS: [&str; 3] = ["net.", "fs.mqueue.", "kernel.shm"];
 const SYSCTL_NAMES: [&str; 5] = ["kernel.sem", "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.domainname"];
+/// Namespaces that a container has of its own or shares with its pod.
+const NAMESPACE_KINDS: [&str; 6] = ["pid", "ipc", "uts", "mount", "cgroup", "network"];
+/// The namespace that maps users.
+const USER: &str = "user";
 /// Directory of a spec's device nodes.
 const DEVICES: &str = "/dev/";
+
+/// Why a document cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum DocumentError {
+    /// Longer than the agent takes.
+    #[error("the document has {0} bytes, more than {SPEC_BYTES}")]
+    TooLong(usize),
+    /// Not JSON, or not of this shape. The parser's own message may quote the document.
+    #[error("the document is not an OCI specification at line {line}, column {column}")]
+    Json {
+        /// From 1.
+        line: usize,
+        /// From 1.
+        column: usize,
+    },
+    /// A field is dangerous or meaningless in the guest.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// A directory of the host is to be mounted.
+    #[error(transparent)]
+    Source(#[from] ForeignSource),
+}
+
+/// A field that the guest refuses, whatever the policy. Says nothing else of the document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {reason}")]
+pub struct Refused {
+    /// By its path in the document.
+    pub field: &'static str,
+    /// Why.
+    pub reason: &'static str,
+}
+
+/// A mount source that is a directory of the host, which the guest cannot see.
+#[derive(Debug, thiserror::Error)]
+#[error("the source of the mount at {destination} is not a directory of the sandbox ({SANDBOX_PREFIX}...)")]
+pub struct ForeignSource {
+    destination: String,
+}
+
+/// Whether the agent would take the document, as far as that can be known without its policy and the image's files.
+///
+/// # Errors
+/// As the agent would answer.
+pub fn check(document: &[u8]) -> Result<(), DocumentError> {
+    if document.len() > SPEC_BYTES {
+        return Err(DocumentError::TooLong(document.len()));
+    }
+    let spec: HostSpec = serde_json::from_slice(document).map_err(|e| DocumentError::Json {
+        line: e.line(),
+        column: e.column(),
+    })?;
+    spec.check()?;
+    for mount in &spec.mounts {
+        mount.sandbox_path()?;
+    }
+    Ok(())
+}
 
 /// `config.json` as containerd wrote it.
 #[derive(Clone, Debug, Deserialize)]
@@ -104,7 +171,8 @@ pub struct CapabilitySets {
 }
 
 /// One of `mounts`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct MountEntry {
     pub destination: String,
     #[serde(default, rename = "type")]
@@ -112,6 +180,10 @@ pub struct MountEntry {
     #[serde(default)]
     pub source: String,
     pub options: Option<Vec<String>>,
+    #[serde(default)]
+    uid_mappings: Option<Vec<IgnoredAny>>,
+    #[serde(default)]
+    gid_mappings: Option<Vec<IgnoredAny>>,
 }
 
 /// `linux`
@@ -130,6 +202,10 @@ pub struct Linux {
     pub masked_paths: Vec<String>,
     #[serde(default)]
     pub readonly_paths: Vec<String>,
+    #[serde(default)]
+    uid_mappings: Option<Vec<IgnoredAny>>,
+    #[serde(default)]
+    gid_mappings: Option<Vec<IgnoredAny>>,
 }
 
 /// One of `linux.namespaces`; a path means the pod's namespace.
@@ -160,12 +236,19 @@ pub struct DeviceNode {
     pub gid: Option<u32>,
 }
 
-pub(super) fn refuse(field: &'static str, reason: &'static str) -> Result<(), DecodeError> {
-    Err(DecodeError::Spec { field, reason })
+/// An error for one field.
+///
+/// # Errors
+/// Always.
+pub fn refuse(field: &'static str, reason: &'static str) -> Result<(), Refused> {
+    Err(Refused { field, reason })
 }
 
 /// Refuses more entries than the limit.
-pub(super) fn at_most(field: &'static str, count: usize, most: usize) -> Result<(), DecodeError> {
+///
+/// # Errors
+/// When there are more than `most`.
+pub fn at_most(field: &'static str, count: usize, most: usize) -> Result<(), Refused> {
     if count > most {
         return refuse(field, "there are too many");
     }
@@ -173,7 +256,10 @@ pub(super) fn at_most(field: &'static str, count: usize, most: usize) -> Result<
 }
 
 /// Refuses a text that is too long or contains a NUL, where the kernel would end it.
-pub(super) fn texts<'a>(field: &'static str, texts: impl IntoIterator<Item = &'a String>, most: usize) -> Result<(), DecodeError> {
+///
+/// # Errors
+/// When one is.
+pub fn texts<'a>(field: &'static str, texts: impl IntoIterator<Item = &'a String>, most: usize) -> Result<(), Refused> {
     for text in texts {
         if text.len() > most {
             return refuse(field, "one is too long");
@@ -192,7 +278,10 @@ pub fn is_plain_path(path: &str) -> bool {
 
 impl HostSpec {
     /// Refuses what would be dangerous or meaningless in the guest, before the policy judges it.
-    pub fn check(&self) -> Result<(), DecodeError> {
+    ///
+    /// # Errors
+    /// The first such field.
+    pub fn check(&self) -> Result<(), Refused> {
         self.process.check()?;
         let hooks = self.hooks.iter().flat_map(BTreeMap::values).flatten();
         if hooks.flatten().next().is_some() {
@@ -216,7 +305,10 @@ impl HostSpec {
 
 impl ProcessSpec {
     /// Refuses what cannot be a process.
-    pub fn check(&self) -> Result<(), DecodeError> {
+    ///
+    /// # Errors
+    /// The first field that cannot be one's.
+    pub fn check(&self) -> Result<(), Refused> {
         if self.args.is_empty() || self.args.len() > ARGS {
             return refuse("process.args", "there are none or too many");
         }
@@ -241,6 +333,10 @@ impl ProcessSpec {
     }
 }
 
+fn maps(mappings: &Option<Vec<IgnoredAny>>) -> bool {
+    mappings.as_ref().is_some_and(|mappings| !mappings.is_empty())
+}
+
 impl CapabilitySets {
     fn all(&self) -> [&Vec<String>; 5] {
         [&self.bounding, &self.effective, &self.inheritable, &self.permitted, &self.ambient]
@@ -248,7 +344,7 @@ impl CapabilitySets {
 }
 
 impl MountEntry {
-    fn check(&self) -> Result<(), DecodeError> {
+    fn check(&self) -> Result<(), Refused> {
         if !is_plain_path(&self.destination) {
             return refuse("mounts.destination", "it is not a plain absolute path");
         }
@@ -263,12 +359,33 @@ impl MountEntry {
         if binds && self.kind != BIND {
             return refuse("mounts.options", "only a mount of type bind may be bound");
         }
+        if maps(&self.uid_mappings) || maps(&self.gid_mappings) {
+            return refuse("mounts.uidMappings", "the guest maps no users");
+        }
         Ok(())
+    }
+
+    /// The path below the sandbox's own directory that a bind mount takes; `None` for a file system.
+    ///
+    /// # Errors
+    /// When the source lies elsewhere.
+    pub fn sandbox_path(&self) -> Result<Option<&str>, ForeignSource> {
+        if self.kind != BIND {
+            return Ok(None);
+        }
+        let inside = self
+            .source
+            .strip_prefix(SANDBOX_PREFIX)
+            .map(|inside| inside.trim_start_matches('/'));
+        let is_plain = |path: &&str| !path.is_empty() && path.split('/').all(|part| !matches!(part, "" | "." | ".."));
+        inside.filter(is_plain).map(Some).ok_or_else(|| ForeignSource {
+            destination: self.destination.clone(),
+        })
     }
 }
 
 impl Linux {
-    fn check(&self) -> Result<(), DecodeError> {
+    fn check(&self) -> Result<(), Refused> {
         at_most("linux.sysctl", self.sysctl.len(), SYSCTL_ENTRIES)?;
         texts("linux.sysctl", self.sysctl.keys().chain(self.sysctl.values()), TEXT_BYTES)?;
         for name in self.sysctl.keys() {
@@ -278,6 +395,20 @@ impl Linux {
             }
         }
         at_most("linux.namespaces", self.namespaces.len(), NAMESPACES)?;
+        let asks_for = |kind: &str| self.namespaces.iter().any(|namespace| namespace.kind == kind);
+        if asks_for(USER) || maps(&self.uid_mappings) || maps(&self.gid_mappings) {
+            return refuse(
+                "linux.namespaces",
+                "user namespaces are not offered: it is the VM that separates the container from the host",
+            );
+        }
+        if self
+            .namespaces
+            .iter()
+            .any(|namespace| !NAMESPACE_KINDS.contains(&namespace.kind.as_str()))
+        {
+            return refuse("linux.namespaces", "one is of a kind that is not offered");
+        }
         at_most("linux.devices", self.devices.len(), DEVICE_NODES)?;
         for device in &self.devices {
             if !is_plain_path(&device.path) || !device.path.starts_with(DEVICES) {
@@ -293,3 +424,6 @@ impl Linux {
         self.seccomp.as_ref().map_or(Ok(()), seccomp::check)
     }
 }
+
+#[cfg(test)]
+mod tests;
