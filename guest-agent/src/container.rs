@@ -33,7 +33,7 @@ use nix::unistd::Pid;
 use policy::{ContainerId, action::Rlimit};
 
 pub use self::{
-    confinement::Confinement,
+    confinement::{Confinement, UnknownMask},
     spec::{UnjudgedSpec, exec_action, split},
     user::{UserDatabase, UserError},
 };
@@ -90,6 +90,8 @@ pub enum ContainerError {
     Restless(ContainerId),
     #[error(transparent)]
     Source(#[from] ForeignSource),
+    #[error(transparent)]
+    Mask(#[from] UnknownMask),
     #[error("a mount source lies in or above another")]
     NestedSource,
     #[error("linux.sysctl: {0} is the kernel's and not a network namespace's, and the container is in the guest's")]

@@ -136,7 +136,11 @@ fn code(error: &RequestError) -> Code {
             ContainerError::TooMany(_) => Code::RESOURCE_EXHAUSTED,
             ContainerError::BelowUse { .. } => Code::PERMISSION_DENIED,
             ContainerError::Ended(_) => Code::NOT_FOUND,
-            ContainerError::Source(_) | ContainerError::NestedSource | ContainerError::Sysctl(_) | ContainerError::User(_) => {
+            ContainerError::Source(_)
+            | ContainerError::Mask(_)
+            | ContainerError::NestedSource
+            | ContainerError::Sysctl(_)
+            | ContainerError::User(_) => {
                 Code::INVALID_ARGUMENT
             }
             ContainerError::Launcher(LauncherError::Refused { .. }) => Code::UNKNOWN,

@@ -1,8 +1,9 @@
 //! Confinement of a container: what the host requests, normalised, and judged if the policy does so; otherwise the agent's own.
 //!
 //! A policy that declares a `casemate_version` judges paths, namespaces, limits and kernel parameters, and exactly what it allows
-//! is applied. Under any other policy the agent masks and protects the default paths itself, whatever the host's
-//! document omits or adds, and every namespace is the container's own or, if the document gives a path, the pod's.
+//! is applied. Under any other policy the agent masks and protects the default paths itself, whatever the host's document omits.
+//! Paths that the document adds are made read-only, which can only deny. A masked path that it adds is refused: a program may
+//! allow what a hidden file would forbid. Every namespace is the container's own or, if the document gives a path, the pod's.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,6 +44,16 @@ const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", 
 
 /// OOM scores of containers; -1000 is the agent's.
 const OOM_SCORES: std::ops::RangeInclusive<i32> = -999..=1000;
+
+/// One directory for each processor, which newer runtimes mask too.
+const THERMAL: (&str, &str) = ("/sys/devices/system/cpu/cpu", "/thermal_throttle");
+
+/// A path that the host asks to hide where no policy judges that.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "linux.maskedPaths: {0:?} is not among the paths that runtimes mask; to hide it could change what a program does, so a policy with a casemate_version must list it"
+)]
+pub struct UnknownMask(String);
 
 /// The parts of the host's document that concern confinement.
 #[derive(Debug, Default)]
@@ -117,28 +128,33 @@ pub struct Confinement {
 }
 
 impl Confinement {
-    /// From the permit; `judged` is whether the policy judged it ([`policy::Enforcer::judges_confinement`]).
-    pub fn of(permit: Permit<'_, ConfineContainer>, judged: bool) -> Self {
+    /// As the permit allows; `judged` is whether the policy judged it ([`policy::Enforcer::judges_confinement`]).
+    ///
+    /// # Errors
+    /// When no policy judged it and a path is to be hidden that runtimes do not mask by default: to hide a file of the image is
+    /// to change the image.
+    pub fn of(permit: Permit<'_, ConfineContainer>, judged: bool) -> Result<Self, UnknownMask> {
         let requested = permit.action().clone();
+        let foreign = requested.masked_paths.iter().find(|path| !judged && !is_masked_by_runtimes(path));
+        if let Some(path) = foreign {
+            return Err(UnknownMask(path.clone()));
+        }
         permit.commit();
-        Self { requested, judged }
+        Ok(Self { requested, judged })
     }
 
-    /// Masked and read-only paths. If the policy does not judge them they are the default paths; for a privileged container, those
-    /// default paths that it requests, since its privilege was judged. Never any other path: masking a file of the image
-    /// would change the image.
+    /// Paths that are hidden and paths that can only be read. Where no policy judges them these are the default paths and the
+    /// requested ones; for a privileged container the requested ones alone: its privilege was judged.
     pub fn guarded_paths(&self, privileged: bool) -> (Vec<String>, Vec<String>) {
         let ConfineContainer {
             masked_paths,
             readonly_paths,
             ..
         } = &self.requested;
-        if self.judged {
+        if self.judged || privileged {
             (masked_paths.clone(), readonly_paths.clone())
-        } else if privileged {
-            (known(masked_paths), known(readonly_paths))
         } else {
-            (MASKED.map(str::to_owned).to_vec(), READONLY.map(str::to_owned).to_vec())
+            (with(&MASKED, masked_paths), with(&READONLY, readonly_paths))
         }
     }
 
@@ -191,10 +207,17 @@ impl Confinement {
     }
 }
 
-/// The paths that runtimes protect by default, by exact name: a link below `/proc/self` leads back into the image.
-fn known(asked: &[String]) -> Vec<String> {
-    let known = |path: &&String| MASKED.iter().chain(&READONLY).any(|known| known == path);
-    asked.iter().filter(known).cloned().collect()
+/// The default paths and those of `asked` that are not among them.
+fn with(default: &[&str], asked: &[String]) -> Vec<String> {
+    let more = asked.iter().filter(|path| !default.contains(&path.as_str()));
+    default.iter().map(|path| (*path).to_owned()).chain(more.cloned()).collect()
+}
+
+/// By exact names: a link below `/proc/self` leads back into the image.
+fn is_masked_by_runtimes(path: &str) -> bool {
+    let processor = path.strip_prefix(THERMAL.0).and_then(|rest| rest.strip_suffix(THERMAL.1));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    MASKED.contains(&path) || READONLY.contains(&path) || processor.is_some_and(is_number)
 }
 
 #[cfg(test)]
@@ -222,7 +245,8 @@ mod tests {
 
     fn requested() -> RequestedConfinement {
         RequestedConfinement {
-            masked: ["/proc//kcore/", "/extra", "/proc/kcore"].map(str::to_owned).to_vec(),
+            masked: ["/proc//kcore/", "/proc/fs", "/proc/kcore"].map(str::to_owned).to_vec(),
+            readonly: ["/etc/", "/proc/sys"].map(str::to_owned).to_vec(),
             namespaces: vec![
                 namespace("ipc", "/proc/1234/ns/ipc"),
                 namespace("network", "/x"),
@@ -245,13 +269,13 @@ mod tests {
     fn confinement(policy: &str) -> Confinement {
         let mut enforcer = Enforcer::new(policy).unwrap();
         let judged = enforcer.judges_confinement();
-        Confinement::of(enforcer.enforce(requested().normalised(&create())).unwrap(), judged)
+        Confinement::of(enforcer.enforce(requested().normalised(&create())).unwrap(), judged).unwrap()
     }
 
     #[test]
     fn documents_with_the_same_meaning_are_judged_the_same() {
         let action = requested().normalised(&create());
-        assert_eq!(action.masked_paths, ["/extra", "/proc/kcore"]);
+        assert_eq!(action.masked_paths, ["/proc/fs", "/proc/kcore"]);
         let limits: Vec<_> = action.rlimits.iter().map(|limit| (limit.kind.as_str(), limit.hard)).collect();
         assert_eq!(limits, [("RLIMIT_NOFILE", 5), ("RLIMIT_NPROC", 2)]);
         let namespaces: Vec<_> = action.namespaces.iter().map(|ns| (ns.kind.as_str(), ns.path.as_str())).collect();
@@ -271,10 +295,9 @@ mod tests {
     #[test]
     fn what_a_judging_policy_allowed_is_applied() {
         let confinement = confinement(JUDGING);
-        assert_eq!(
-            confinement.guarded_paths(false),
-            (vec!["/extra".to_owned(), "/proc/kcore".to_owned()], vec![])
-        );
+        let texts = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>();
+        let guarded = (texts(&["/proc/fs", "/proc/kcore"]), texts(&["/etc", "/proc/sys"]));
+        assert_eq!(confinement.guarded_paths(false), guarded);
         assert_eq!(confinement.rlimits_of_execs().unwrap(), confinement.rlimits());
         let mut enforcer = Enforcer::new(JUDGING).unwrap();
         let mut requested = requested();
@@ -284,17 +307,45 @@ mod tests {
     }
 
     #[test]
-    fn without_a_judging_policy_the_default_paths_are_protected() {
+    fn without_a_judging_policy_the_default_paths_and_the_requested_are_guarded() {
         let confinement = confinement(policy::OPEN_DOOR);
         let (masked, readonly) = confinement.guarded_paths(false);
-        assert_eq!(masked, MASKED, "and nothing of the image is masked");
-        assert_eq!(readonly, READONLY);
         assert_eq!(
-            confinement.guarded_paths(true),
-            (vec!["/proc/kcore".to_owned()], vec![]),
-            "privilege is judged by create_container"
+            (&masked[..MASKED.len()], &masked[MASKED.len()..]),
+            (&MASKED.map(str::to_owned)[..], &["/proc/fs".to_owned()][..])
         );
+        assert_eq!(
+            (&readonly[..READONLY.len()], &readonly[READONLY.len()..]),
+            (&READONLY.map(str::to_owned)[..], &["/etc".to_owned()][..])
+        );
+        let (masked, readonly) = confinement.guarded_paths(true);
+        assert_eq!(masked, ["/proc/fs", "/proc/kcore"], "privilege is judged by create_container");
+        assert_eq!(readonly, ["/etc", "/proc/sys"]);
         assert_eq!(confinement.rlimits_of_execs(), None);
+    }
+
+    #[test]
+    fn hiding_another_path_is_refused_by_name_unless_a_policy_judged_it() {
+        let masking = |path: &str, judged: bool| {
+            let mut enforcer = Enforcer::new(policy::OPEN_DOOR).unwrap();
+            let requested = RequestedConfinement {
+                masked: vec![path.to_owned()],
+                ..requested()
+            };
+            let permit = enforcer.enforce(requested.normalised(&ContainerId::new("c"))).unwrap();
+            Confinement::of(permit, judged)
+        };
+        for foreign in [
+            "/etc/deny.conf",
+            "/proc/self/root/etc/deny.conf",
+            "/proc/kcore/x",
+            "/sys/devices/system/cpu/cpu1/../../x/thermal_throttle",
+            "/sys/devices/system/cpu/cpu/thermal_throttle",
+        ] {
+            assert!(masking(foreign, false).unwrap_err().to_string().contains(foreign));
+            assert!(masking(foreign, true).is_ok());
+        }
+        assert!(masking("/sys/devices/system/cpu/cpu12/thermal_throttle", false).is_ok());
     }
 
     #[test]

@@ -101,7 +101,7 @@ impl<E: Evidence + 'static> Service<E> {
             let (action, confinement, unjudged) = split(spec, &container, &sandbox, identity, &limits).map_err(ContainerError::Source)?;
             let judged = enforcer.judges_confinement();
             let mut whole = enforcer.transaction();
-            let confinement = Confinement::of(whole.enforce(confinement)?, judged);
+            let confinement = Confinement::of(whole.enforce(confinement)?, judged).map_err(ContainerError::Mask)?;
             if unjudged.host_network {
                 whole.enforce(HostNetwork {})?.commit();
             }

@@ -24,7 +24,7 @@ fn split_spec(spec: Value) -> (CreateContainer, Confinement, UnjudgedSpec) {
     let spec = serde_json::from_value(spec).unwrap();
     let (action, requested, unjudged) = split(spec, &ContainerId::new("c"), &ContainerId::new("s"), identity, &Limits::default()).unwrap();
     let mut enforcer = policy::Enforcer::new(policy::OPEN_DOOR).unwrap();
-    let confinement = Confinement::of(enforcer.enforce(requested).unwrap(), false);
+    let confinement = Confinement::of(enforcer.enforce(requested).unwrap(), false).unwrap();
     (action, confinement, unjudged)
 }
 
@@ -57,7 +57,7 @@ fn host_spec() -> Value {
         "root": {"path": "/host/rootfs", "readonly": true},
         "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
         "linux": {"namespaces": [{"type": "pid"}, {"type": "ipc", "path": "/proc/1234/ns/ipc"}, {"type": "network"}],
-            "cgroupsPath": "/../../etc", "maskedPaths": ["/extra", "/proc/keys"],
+            "cgroupsPath": "/../../etc", "maskedPaths": ["/proc/keys"], "readonlyPaths": ["/extra"],
             "resources": {"devices": [{"allow": true, "access": "rwm"}], "memory": {"limit": 1024}, "unified": {"x": "y"}}},
     })
 }
@@ -104,7 +104,7 @@ fn the_confinement_is_the_agents_own() {
         (made.resources.memory, made.resources.cpu, made.resources.pids),
         (Some(memory), None, None)
     );
-    assert!(!made.masked_paths.contains(&"/extra".to_owned()) && made.masked_paths.contains(&"/proc/kcore".to_owned()));
+    assert!(made.readonly_paths.contains(&"/extra".to_owned()) && made.masked_paths.contains(&"/proc/kcore".to_owned()));
     let ipc = made
         .namespaces
         .iter()
