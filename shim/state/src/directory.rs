@@ -2,8 +2,8 @@
 
 use crate::{Record, StateError, at};
 use std::{
-    fs::File,
-    os::fd::AsRawFd,
+    fs::{self, File},
+    os::{fd::AsRawFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -39,6 +39,14 @@ impl SandboxDir {
     /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether its path still leads to it.
+    pub(crate) fn is_at_its_path(&self) -> bool {
+        match (self.handle.metadata(), fs::symlink_metadata(&self.path)) {
+            (Ok(own), Ok(there)) => (own.dev(), own.ino()) == (there.dev(), there.ino()),
+            _ => false,
+        }
     }
 
     /// The record, once the VM runs.

@@ -63,12 +63,16 @@ impl OwnedSandboxDir {
         }
     }
 
-    /// Removes the directory; nothing happens when it is gone.
+    /// Removes the directory; nothing happens when it is gone, or when the next sandbox of this name has made its own there.
     ///
     /// # Errors
     /// When something in it cannot be removed.
     pub fn remove(&self) -> Result<(), StateError> {
-        Self::remove_at(self.dir.path())
+        if self.dir.is_at_its_path() {
+            Self::remove_at(self.dir.path())
+        } else {
+            Ok(())
+        }
     }
 
     /// The directory.
@@ -161,6 +165,17 @@ mod tests {
         drop(state);
         assert!(!root.path().join("ns").exists());
         assert_eq!(Record::load(&path).unwrap(), None);
+    }
+
+    #[test]
+    fn the_directory_of_the_next_sandbox_of_this_name_is_left() {
+        let root = tempfile::tempdir().unwrap();
+        let old = OwnedSandboxDir::create(root.path(), "ns", "web").unwrap();
+        old.remove().unwrap();
+        let new = OwnedSandboxDir::create(root.path(), "ns", "web").unwrap();
+        old.remove().unwrap();
+        drop(old);
+        assert!(new.dir().path().exists());
     }
 
     #[test]

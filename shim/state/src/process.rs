@@ -1,15 +1,15 @@
 //! The identity of a process: pid and start time, so that a reused pid is not mistaken for it.
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+};
 use serde::{Deserialize, Serialize};
 use std::{
     fs,
+    os::fd::OwnedFd,
     time::{Duration, Instant},
 };
-
-/// Pause between checks of a dying process.
-const POLL: Duration = Duration::from_millis(5);
 
 /// A process on this host since its last boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,15 +31,25 @@ impl ProcessId {
         stat(self.pid).is_some_and(|(start_time, state)| start_time == self.start_time && !matches!(state, 'Z' | 'X'))
     }
 
-    /// Sends SIGKILL and waits until the process has ended, at most `limit`.
+    /// Sends SIGKILL and waits until the process has ended, at most `limit`. By a descriptor of the process: its id may be
+    /// another's by the time of the signal.
     pub fn kill_and_wait(&self, limit: Duration) {
+        let Some(process) = self.open() else { return };
+        // It fails where the process has ended meanwhile.
+        let _ = pidfd_send_signal(&process, Signal::KILL);
         let deadline = Instant::now() + limit;
         while self.is_alive() && Instant::now() < deadline {
-            if let Ok(pid) = i32::try_from(self.pid) {
-                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-            }
-            std::thread::sleep(POLL);
+            let left = deadline.saturating_duration_since(Instant::now());
+            let mut ended = [PollFd::new(&process, PollFlags::IN)];
+            let _ = poll(&mut ended, Timespec::try_from(left).ok().as_ref());
         }
+    }
+
+    /// A descriptor of this process, if it is alive: opened before the id is compared, so that it is this one's.
+    fn open(&self) -> Option<OwnedFd> {
+        let pid = Pid::from_raw(i32::try_from(self.pid).ok()?)?;
+        let process = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+        self.is_alive().then_some(process)
     }
 }
 
