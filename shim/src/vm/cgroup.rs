@@ -4,7 +4,8 @@
 //! runs in the shim's cgroup.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io::{self, Write},
     path::{Component, Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -58,12 +59,20 @@ pub fn remove_within(leaves: &[PathBuf], limit: Duration) {
     remove(leaves);
 }
 
+/// Makes the leaf if need be and moves the process into it; a leaf that was made in vain is removed.
 fn enter(leaf: &Path, pid: u32) -> io::Result<()> {
-    match fs::create_dir(leaf) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
-        _ => {}
+    let made = match fs::create_dir(leaf) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => false,
+        other => other.map(|()| true)?,
+    };
+    let entered = File::options()
+        .write(true)
+        .open(leaf.join("cgroup.procs"))
+        .and_then(|mut procs| procs.write_all(pid.to_string().as_bytes()));
+    if entered.is_err() && made {
+        let _ = fs::remove_dir(leaf);
     }
-    fs::write(leaf.join("cgroup.procs"), pid.to_string())
+    entered
 }
 
 fn roots() -> Vec<PathBuf> {
@@ -125,5 +134,17 @@ mod tests {
         for bad in ["", "/", "/c1", "/a/../../b", "../x/y", "a--b.slice:p:n", "noslice:p:n"] {
             assert_eq!(relative(bad), None, "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_leaf_that_cannot_be_entered_is_not_left() {
+        // A directory that is no cgroup has no cgroup.procs.
+        let dir = tempfile::tempdir().unwrap();
+        assert!(enter(&dir.path().join("leaf"), std::process::id()).is_err());
+        assert!(!dir.path().join("leaf").exists());
+        // One that was there is not ours to remove.
+        fs::create_dir(dir.path().join("theirs")).unwrap();
+        assert!(enter(&dir.path().join("theirs"), std::process::id()).is_err());
+        assert!(dir.path().join("theirs").exists());
     }
 }
