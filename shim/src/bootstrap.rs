@@ -11,6 +11,7 @@ mod args;
 pub mod delete;
 pub mod info;
 pub mod serve;
+mod shim_cgroup;
 pub mod start;
 
 pub use crate::describe::describe;

@@ -13,6 +13,7 @@ mod events;
 mod fragments;
 mod layers;
 mod logging;
+mod options;
 mod policy_text;
 mod sandbox;
 mod spawn_lock;

@@ -5,10 +5,14 @@
 use super::{
     Args, BootstrapError,
     address::{Address, Bound},
+    shim_cgroup,
 };
-use crate::bundle::{Bundle, Role};
+use crate::{
+    bundle::{Bundle, Role},
+    options::Options,
+};
 use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult};
-use protobuf::Message;
+use protobuf::{Message, well_known_types::any::Any};
 use std::{
     fs,
     io::{self, Read, Write},
@@ -29,7 +33,9 @@ const OOM_SCORE_MAX: i32 = 1000;
 /// # Errors
 /// See [`BootstrapError`]; socket and process are removed.
 pub fn start(args: &Args) -> Result<(), BootstrapError> {
-    let params = bootstrap_params(args, &read_input()?);
+    let input = read_input()?;
+    let params = bootstrap_params(args, &input);
+    let cgroup = shim_cgroup_of(params.as_ref(), &input);
     let bundle_dir = args.bundle_dir()?;
     let group = Bundle::read(&bundle_dir)?.group(&args.id);
     Args::check_group(&group.id)?;
@@ -43,7 +49,8 @@ pub fn start(args: &Args) -> Result<(), BootstrapError> {
         }
         Bound::New(listener) => {
             let started = spawn(args, &bundle_dir, listener.into()).and_then(|mut shim| {
-                address.write(&bundle_dir).inspect_err(|_| {
+                let joined = cgroup.map_or(Ok(()), |cgroup| shim_cgroup::join(&cgroup, shim.id()));
+                joined.and_then(|()| address.write(&bundle_dir)).inspect_err(|_| {
                     // containerd would never call it, and at its exit it would remove the socket of the next start.
                     let _ = shim.kill();
                     let _ = shim.wait();
@@ -74,6 +81,19 @@ fn bootstrap_params(args: &Args, input: &[u8]) -> Option<BootstrapParams> {
     BootstrapParams::parse_from_bytes(input)
         .ok()
         .filter(|p| p.instance_id == args.id && p.namespace == args.namespace)
+}
+
+/// The cgroup for the shim that the options ask for: an `Any` is the whole input, or an extension of the parameters.
+fn shim_cgroup_of(params: Option<&BootstrapParams>, input: &[u8]) -> Option<String> {
+    let of = |options: &Any| Options::of(options).shim_cgroup;
+    match params {
+        Some(params) => params
+            .extensions
+            .iter()
+            .filter_map(|extension| extension.value.as_ref())
+            .find_map(of),
+        None => Any::parse_from_bytes(input).ok().as_ref().and_then(of),
+    }
 }
 
 /// Starts this program again with the listener as standard input and no other stream: containerd waits until every process
@@ -144,7 +164,7 @@ fn reply(address: &Address, protobuf: bool) -> Result<(), BootstrapError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use protobuf::well_known_types::any::Any;
+    use containerd_shim_protos::bootstrap_api::Extension;
 
     fn args() -> Args {
         Args::parse("-namespace n -id web start".split(' ').map(str::to_owned)).unwrap()
@@ -168,5 +188,28 @@ mod tests {
         };
         assert!(bootstrap_params(&args(), &options.write_to_bytes().unwrap()).is_none());
         assert!(bootstrap_params(&args(), b"").is_none());
+    }
+
+    #[test]
+    fn the_shims_cgroup_comes_with_either_form_of_the_start_request() {
+        let options = Any {
+            type_url: "containerd.runc.v1.Options".into(),
+            value: b"\x1a\x02/a".to_vec(),
+            ..Default::default()
+        };
+        let bytes = options.write_to_bytes().unwrap();
+        assert_eq!(shim_cgroup_of(None, &bytes).as_deref(), Some("/a"));
+        let params = BootstrapParams {
+            extensions: vec![
+                Extension::new(),
+                Extension {
+                    value: Some(options).into(),
+                    ..Default::default()
+                },
+            ],
+            ..Default::default()
+        };
+        assert_eq!(shim_cgroup_of(Some(&params), &bytes).as_deref(), Some("/a"));
+        assert_eq!(shim_cgroup_of(None, b"\xff"), None);
     }
 }

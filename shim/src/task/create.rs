@@ -6,6 +6,7 @@ use crate::{
     config::Config,
     error::Error,
     layers,
+    options::Options,
     sandbox::{Rootfs, SandboxSpec, agent_call, with_vm_exit},
     stdio::{StdioPaths, Streams},
     vm::Vm,
@@ -16,16 +17,8 @@ use containerd_shim_protos::{
     events::task::{TaskCreate, TaskIO},
     topics::TASK_CREATE_EVENT_TOPIC,
 };
-use protobuf::{CodedInputStream, well_known_types::any::Any};
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 use tokio::{sync::Notify, time::timeout};
-
-/// Runtime options as containerd's `ctr --runtime-config-path` and CRI send them.
-const OPTIONS_TYPE: &str = "runtimeoptions.v1.Options";
 
 /// Creates a container; a failure leaves nothing, and ends the VM if it has no other container.
 pub async fn create(tasks: &Arc<Tasks>, request: CreateTaskRequest) -> Result<CreateTaskResponse, Error> {
@@ -75,7 +68,7 @@ async fn build(tasks: &Tasks, request: &CreateTaskRequest, abort: &Notify) -> Re
 }
 
 async fn build_as(tasks: &Tasks, request: &CreateTaskRequest, bundle: &Bundle, role: Role) -> Result<Arc<Container>, Error> {
-    let config = match config_path(request.options.as_ref()) {
+    let config = match request.options.as_ref().and_then(|options| Options::of(options).config_path) {
         Some(path) => Config::load(&path)?,
         None => Config::load_default()?,
     };
@@ -153,20 +146,6 @@ async fn make(tasks: &Tasks, request: &CreateTaskRequest, spec: Vec<u8>, rootfs:
     Ok(Process::init(paths, streams, rootfs.vm.pid()))
 }
 
-/// `config_path` (field 2) of `runtimeoptions.v1.Options`; other options, for example runc's, are ignored.
-fn config_path(options: Option<&Any>) -> Option<PathBuf> {
-    let options = options.filter(|any| any.type_url.rsplit('/').next() == Some(OPTIONS_TYPE))?;
-    let mut input = CodedInputStream::from_bytes(&options.value);
-    while let Ok(Some(tag)) = input.read_raw_tag_or_eof() {
-        // Field 2, length-delimited (protobuf encoding: number << 3 | 2).
-        if tag == 2 << 3 | 2 {
-            return input.read_string().ok().filter(|path| !path.is_empty()).map(PathBuf::from);
-        }
-        protobuf::rt::skip_field_for_tag(tag, &mut input).ok()?;
-    }
-    None
-}
-
 fn created(request: CreateTaskRequest, pid: u32) -> TaskCreate {
     let io = TaskIO {
         stdin: request.stdin,
@@ -190,30 +169,8 @@ fn created(request: CreateTaskRequest, pid: u32) -> TaskCreate {
 mod tests {
     use super::*;
     use crate::{events::Publisher, sandbox::Sandbox};
+    use protobuf::well_known_types::any::Any;
     use std::{fs, os::unix::fs::PermissionsExt};
-
-    fn options(type_url: &str, value: &[u8]) -> Any {
-        Any {
-            type_url: type_url.to_owned(),
-            value: value.to_vec(),
-            ..Default::default()
-        }
-    }
-
-    #[test]
-    fn runtime_options_may_name_the_configuration() {
-        // type_url = "x" (field 1), config_path = "/c" (field 2), as protobuf.
-        let value = b"\x0a\x01x\x12\x02/c";
-        assert_eq!(config_path(Some(&options("runtimeoptions.v1.Options", value))), Some("/c".into()));
-        assert_eq!(
-            config_path(Some(&options("type.googleapis.com/runtimeoptions.v1.Options", value))),
-            Some("/c".into())
-        );
-        assert_eq!(config_path(Some(&options("containerd.runc.v1.Options", value))), None);
-        assert_eq!(config_path(Some(&options("runtimeoptions.v1.Options", b"\x12\x00"))), None);
-        assert_eq!(config_path(Some(&options("runtimeoptions.v1.Options", b"\x12\xff"))), None);
-        assert_eq!(config_path(None), None);
-    }
 
     #[tokio::test]
     async fn a_document_that_cannot_be_served_boots_no_vm() {
@@ -233,11 +190,15 @@ mod tests {
             path("cache")
         );
         fs::write(path("c.toml"), config).unwrap();
-        let option = [&[0x12, path("c.toml").len() as u8], path("c.toml").as_bytes()].concat();
+        let options = Any {
+            type_url: "runtimeoptions.v1.Options".into(),
+            value: [&[0x12, path("c.toml").len() as u8], path("c.toml").as_bytes()].concat(),
+            ..Default::default()
+        };
         let request = CreateTaskRequest {
             id: "web".into(),
             bundle: path(""),
-            options: Some(options(OPTIONS_TYPE, &option)).into(),
+            options: Some(options).into(),
             ..Default::default()
         };
         let sandbox = Arc::new(Sandbox::new("ns".into(), "web".into()));
