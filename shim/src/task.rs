@@ -8,6 +8,7 @@ mod create;
 mod exit;
 mod freeze;
 mod oom;
+mod pids;
 mod process;
 mod start;
 mod stats;
@@ -177,7 +178,7 @@ impl Task for TaskService {
     }
 
     async fn pids(&self, _ctx: &TtrpcContext, request: PidsRequest) -> ttrpc::Result<PidsResponse> {
-        let processes = self.0.containers.get(&request.id)?.pids();
+        let processes = pids::of(&*self.0.containers.get(&request.id)?).await;
         Ok(PidsResponse {
             processes,
             ..Default::default()

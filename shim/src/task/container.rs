@@ -3,11 +3,7 @@
 use super::process::{Process, ProcessState, lock};
 use crate::{bundle::Role, error::Error, sandbox::Rootfs, stdio::StdioPaths, vm::Vm};
 use agent_protocol::valid_caller_id;
-use containerd_shim_protos::{
-    api::{ExecProcessRequest, ProcessInfo, StateResponse, Status},
-    shim::oci::ProcessDetails,
-};
-use protobuf::{Message, MessageFull, well_known_types::any::Any};
+use containerd_shim_protos::api::{ExecProcessRequest, StateResponse, Status};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
@@ -110,35 +106,6 @@ impl Container {
     /// Every exec.
     pub fn execs(&self) -> Vec<Arc<Process>> {
         lock(&self.execs).values().cloned().collect()
-    }
-
-    /// The init by the VMM's process id, which exists on this host, and running execs by their ids in the guest.
-    pub fn pids(&self) -> Vec<ProcessInfo> {
-        let init = ProcessInfo {
-            pid: self.vm().pid(),
-            ..Default::default()
-        };
-        let execs = self
-            .execs()
-            .into_iter()
-            .filter(|process| process.state() == ProcessState::Running)
-            .map(|process| {
-                let details = ProcessDetails {
-                    exec_id: process.exec_id.clone(),
-                    ..Default::default()
-                };
-                let info = details.write_to_bytes().ok().map(|value| Any {
-                    type_url: ProcessDetails::descriptor().full_name().to_owned(),
-                    value,
-                    ..Default::default()
-                });
-                ProcessInfo {
-                    pid: process.pid(),
-                    info: info.into(),
-                    ..Default::default()
-                }
-            });
-        std::iter::once(init).chain(execs).collect()
     }
 
     /// The answer to `State` for one of its processes.

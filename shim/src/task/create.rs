@@ -137,13 +137,9 @@ async fn make(tasks: &Tasks, request: &CreateTaskRequest, spec: Vec<u8>, rootfs:
         ..Default::default()
     };
     let doing = format!("create container {}", request.id);
-    rootfs
-        .vm
-        .agent()
-        .create_container(agent_call(), &create)
-        .await
-        .map_err(Error::agent(doing))?;
-    Ok(Process::init(paths, streams, rootfs.vm.pid()))
+    let created = rootfs.vm.agent().create_container(agent_call(), &create).await;
+    let guest_pid = created.map_err(Error::agent(doing))?.pid;
+    Ok(Process::init(paths, streams, rootfs.vm.pid(), guest_pid))
 }
 
 fn created(request: CreateTaskRequest, pid: u32) -> TaskCreate {

@@ -85,6 +85,8 @@ struct Changing {
 pub struct Process {
     /// Empty for an init.
     pub exec_id: String,
+    /// Process id in the guest of an init.
+    guest_pid: u32,
     paths: StdioPaths,
     /// OCI process document of an exec, for the agent.
     document: Vec<u8>,
@@ -95,9 +97,10 @@ pub struct Process {
 }
 
 impl Process {
-    /// An init that the agent has created; `pid` is the VMM's.
-    pub fn init(paths: StdioPaths, streams: Streams, pid: u32) -> Self {
-        Self::new(String::new(), paths, Vec::new(), pid, Some(Arc::new(streams)))
+    /// An init that the agent has created; `pid` is the VMM's, `guest_pid` its own.
+    pub fn init(paths: StdioPaths, streams: Streams, pid: u32, guest_pid: u32) -> Self {
+        let init = Self::new(String::new(), paths, Vec::new(), pid, Some(Arc::new(streams)));
+        Self { guest_pid, ..init }
     }
 
     /// An exec that was registered.
@@ -116,6 +119,7 @@ impl Process {
         let (exit, _) = watch::channel(None);
         Self {
             exec_id,
+            guest_pid: 0,
             paths,
             document,
             changing: Mutex::new(changing),
@@ -132,6 +136,11 @@ impl Process {
     /// Process id: the VMM's for an init, the guest's for an exec.
     pub fn pid(&self) -> u32 {
         lock(&self.changing).pid
+    }
+
+    /// Process id in the guest of an init.
+    pub fn guest_pid(&self) -> u32 {
+        self.guest_pid
     }
 
     /// Begins a start.

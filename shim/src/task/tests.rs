@@ -48,7 +48,7 @@ async fn a_container_from_creation_to_shutdown() {
 #[tokio::test]
 async fn execs_are_created_started_and_deleted() {
     let world = World::new().await;
-    world.start("").await.unwrap();
+    let pid = world.start("").await.unwrap();
     assert_eq!(world.start("e").await, Err(Code::NOT_FOUND));
     world.exec("e").await.unwrap();
     assert_eq!(world.exec("e").await, Err(Code::ALREADY_EXISTS));
@@ -56,20 +56,9 @@ async fn execs_are_created_started_and_deleted() {
     assert_eq!(world.kill("e", 9).await, Err(Code::FAILED_PRECONDITION));
     assert_eq!(world.start("e").await, Ok(77));
     assert_eq!(world.start("e").await, Err(Code::FAILED_PRECONDITION));
-    let request = PidsRequest {
-        id: "web".into(),
-        ..Default::default()
-    };
-    let pids: Vec<_> = world
-        .service
-        .pids(&context(), request)
-        .await
-        .unwrap()
-        .processes
-        .iter()
-        .map(|p| p.pid)
-        .collect();
-    assert!(pids.len() == 2 && pids[1] == 77, "{pids:?}");
+    assert_eq!(world.pids().await, [pid, 77, 78], "the guest's, its init by the VMM's id");
+    world.guest.deny("list");
+    assert_eq!(world.pids().await, [pid, 77], "what the shim itself knows");
     assert_eq!(world.delete("e").await, Err(Code::FAILED_PRECONDITION));
     world.kill("e", 15).await.unwrap();
     assert_eq!(world.wait("e").await, Ok(143));

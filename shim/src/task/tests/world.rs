@@ -29,6 +29,9 @@ use ttrpc::{
     r#async::{Server, transport::Listener},
 };
 
+/// Process id of the init of `web` in the guest.
+const GUEST_INIT: u32 = 70;
+
 /// How a test's agent behaves, and the calls it received.
 pub(super) struct Guest {
     pub(super) exits: watch::Sender<Vec<(String, u32)>>,
@@ -141,6 +144,19 @@ impl agent::Agent for Guest {
         Ok(agent::WaitOomResponse {
             kills: *ooms.borrow(),
             ended: self.exits.borrow().iter().any(|(exec, _)| exec.is_empty()),
+            ..Default::default()
+        })
+    }
+
+    async fn list_processes(&self, _: &TtrpcContext, _: agent::ListProcessesRequest) -> ttrpc::Result<agent::ListProcessesResponse> {
+        self.judge("list")?;
+        let process = |pid| agent::GuestProcess {
+            pid,
+            exec_id: "of the guest's choice".to_owned(),
+            ..Default::default()
+        };
+        Ok(agent::ListProcessesResponse {
+            processes: [GUEST_INIT, 77, 78].map(process).to_vec(),
             ..Default::default()
         })
     }
@@ -270,7 +286,7 @@ impl World {
             finished.clone(),
         );
         let (streams, _) = Streams::open(&StdioPaths::default(), vm.vsock()).await.unwrap();
-        let init = Arc::new(Process::init(StdioPaths::default(), streams, vm.pid()));
+        let init = Arc::new(Process::init(StdioPaths::default(), streams, vm.pid(), GUEST_INIT));
         let container = Arc::new(Container::new(
             "web".into(),
             "/b".into(),
@@ -297,7 +313,7 @@ impl World {
         let vm = self.service.0.sandbox.current().unwrap();
         let rootfs = self.service.0.sandbox.add_container(&vm, id, &[]).await.unwrap();
         let (streams, _) = Streams::open(&StdioPaths::default(), vm.vsock()).await.unwrap();
-        let init = Arc::new(Process::init(StdioPaths::default(), streams, vm.pid()));
+        let init = Arc::new(Process::init(StdioPaths::default(), streams, vm.pid(), GUEST_INIT));
         init.finish(Exit::now(0));
         let container = Container::new(id.into(), "/b".into(), Role::Member, rootfs, init);
         self.service.0.containers.insert(Arc::new(container));
@@ -310,6 +326,15 @@ impl World {
             ..Default::default()
         };
         code(self.service.delete(&context(), request).await).map(|r| r.exit_status)
+    }
+
+    pub(super) async fn pids(&self) -> Vec<u32> {
+        let request = PidsRequest {
+            id: "web".into(),
+            ..Default::default()
+        };
+        let answer = self.service.pids(&context(), request).await.unwrap();
+        answer.processes.iter().map(|process| process.pid).collect()
     }
 
     pub(super) async fn start(&self, exec: &str) -> Result<u32, Code> {
