@@ -51,9 +51,12 @@ pub enum Error {
     /// A call that the sandbox's state does not allow.
     #[error("the sandbox is {0}")]
     Sandbox(&'static str),
-    /// `Delete` came while the container was being created.
+    /// `Delete` came while the container was being created, or its bundle is gone.
     #[error("the creation was aborted")]
     Aborted,
+    /// SIGKILL has not ended a container in time.
+    #[error("container {0} goes on after SIGKILL")]
+    Survived(String),
     /// A request that is not valid.
     #[error("{0}")]
     Invalid(&'static str),
@@ -161,6 +164,7 @@ impl Error {
             | Self::Stdio(_) => Code::INVALID_ARGUMENT,
             Self::Unimplemented(_) => Code::UNIMPLEMENTED,
             Self::ScratchFull { .. } => Code::RESOURCE_EXHAUSTED,
+            Self::Survived(_) => Code::DEADLINE_EXCEEDED,
             Self::Layers(_) | Self::Vm(_) | Self::Control(_) | Self::Encode(_) => Code::INTERNAL,
             Self::Agent {
                 source: ttrpc::Error::RpcStatus(status),

@@ -5,8 +5,11 @@
 
 mod container;
 mod create;
+mod delete;
+mod end;
 mod exit;
 mod freeze;
+mod kill;
 mod oom;
 mod pids;
 mod process;
@@ -14,14 +17,12 @@ mod start;
 mod stats;
 
 use crate::{
-    bundle::Role,
+    config::Config,
     error::Error,
     events::Publisher,
-    sandbox::{AGENT_CALL, Sandbox, agent_call, with_vm_exit},
+    sandbox::{Sandbox, agent_call, with_vm_exit},
 };
-use agent_protocol::{
-    ContainerStatsRequest, DeleteProcessRequest, ResizeTerminalRequest, SignalProcessRequest, UpdateContainerRequest, limits::SPEC_BYTES,
-};
+use agent_protocol::{ContainerStatsRequest, ResizeTerminalRequest, UpdateContainerRequest, limits::SPEC_BYTES};
 use async_trait::async_trait;
 use container::{Container, Containers};
 use containerd_shim_protos::{
@@ -31,34 +32,25 @@ use containerd_shim_protos::{
         ShutdownRequest, StartRequest, StartResponse, StateRequest, StateResponse, StatsRequest, StatsResponse, UpdateTaskRequest,
         WaitRequest, WaitResponse,
     },
-    events::task::{TaskDelete, TaskExecAdded},
+    events::task::TaskExecAdded,
     shim_async::Task,
-    topics::{TASK_DELETE_EVENT_TOPIC, TASK_EXEC_ADDED_EVENT_TOPIC},
+    topics::TASK_EXEC_ADDED_EVENT_TOPIC,
 };
-use process::{Exit, Process, ProcessState};
+use process::ProcessState;
 use protobuf::well_known_types::empty::Empty;
 use std::{
     future::Future,
-    path::Path,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
-use tokio::sync::Notify;
+use tokio::sync::OnceCell;
 use ttrpc::r#async::TtrpcContext;
 
-/// `Delete` waits this long for a client to read the outputs of an ended process.
-const DELETE_DRAIN: Duration = Duration::from_secs(10);
-/// An init must have ended within this time after SIGKILL, or its VM is ended.
-const KILL_GRACE: Duration = Duration::from_secs(30);
-/// How often a shim without a container checks whether containerd still wants it.
-const ABANDONED_POLL: Duration = Duration::from_millis(500);
-/// SIGKILL (signal(7)).
-const SIGKILL: u32 = 9;
-/// Exit status of an exec that is deleted before its start, as runc's shim has it: nothing has failed.
-const NEVER_STARTED: u32 = 0;
+/// Exit status of a process that SIGKILL ended.
+const SIGKILL_STATUS: u32 = crate::vm::KILLED;
 
 /// The service behind both names of the Task API.
 pub struct TaskService(Arc<Tasks>);
@@ -69,37 +61,42 @@ struct Tasks {
     /// Address of containerd's gRPC socket.
     containerd: String,
     events: Publisher,
+    /// The bundle that this shim was started for.
+    bundle: PathBuf,
+    /// Read with the first container.
+    config: OnceCell<Config>,
     containers: Containers,
-    /// containerd called `Shutdown`, or was restarted, while a container was being created.
+    /// containerd called `Shutdown`.
     ending: AtomicBool,
-    finished: Arc<Notify>,
+    /// Frees the shim's name and ends it; may be called again.
+    end: Box<dyn Fn() + Send + Sync>,
 }
 
 impl TaskService {
-    /// A service without containers; `containerd` is the address of its gRPC socket, `finished` is notified when the shim
-    /// may end.
-    pub fn new(sandbox: Arc<Sandbox>, containerd: String, events: Publisher, finished: Arc<Notify>) -> Self {
+    /// A service without containers; `containerd` is the address of its gRPC socket, `bundle` the one that this shim was started
+    /// for. `end` is called when the shim ends; it frees the name, so that the next start of this sandbox gets a shim of its own.
+    pub fn new(
+        sandbox: Arc<Sandbox>,
+        containerd: String,
+        events: Publisher,
+        bundle: PathBuf,
+        end: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
         Self(Arc::new(Tasks {
             sandbox,
             containerd,
             events,
+            bundle,
+            config: OnceCell::new(),
             containers: Containers::default(),
             ending: AtomicBool::new(false),
-            finished,
+            end: Box::new(end),
         }))
     }
 
-    /// Returns when containerd has abandoned this shim before it created a container: containerd removes the `bundle` of a shim
-    /// that it fails to start, for example on a full disk, and does not end the process.
-    pub async fn abandoned(&self, bundle: &Path) {
-        while self.0.containers.is_empty() {
-            if !bundle.try_exists().unwrap_or(true) {
-                return;
-            }
-            tokio::time::sleep(ABANDONED_POLL).await;
-        }
-        // containerd knows this shim now and will call `Shutdown`.
-        std::future::pending().await
+    /// Returns when the shim has ended without a call, for example because containerd failed to start it and removed its bundle.
+    pub async fn watch_end(&self) {
+        self.0.watch_end().await;
     }
 }
 
@@ -156,7 +153,7 @@ impl Task for TaskService {
 
     async fn kill(&self, _ctx: &TtrpcContext, request: KillRequest) -> ttrpc::Result<Empty> {
         let tasks = self.0.clone();
-        detached(async move { tasks.kill(request).await }).await
+        detached(async move { tasks.kill(request).await.map(|()| Empty::new()) }).await
     }
 
     async fn exec(&self, _ctx: &TtrpcContext, request: ExecProcessRequest) -> ttrpc::Result<Empty> {
@@ -216,24 +213,12 @@ impl Task for TaskService {
     }
 
     async fn connect(&self, _ctx: &TtrpcContext, request: ConnectRequest) -> ttrpc::Result<ConnectResponse> {
-        // containerd calls this on every shim after a restart, and only then. The client of a container that is not created yet
-        // has gone, and containerd 1.6 would keep a shim without a container forever.
-        if !self.0.containers.has_any() {
-            self.0.ending.store(true, Ordering::SeqCst);
-            if self.0.containers.is_empty() {
-                log::info!("containerd was restarted and there is no container: the shim ends");
-                self.0.finished.notify_one();
-            }
-        }
-        let task_pid = self
-            .0
-            .containers
-            .get(&request.id)
-            .map(|container| container.vm().pid())
-            .unwrap_or_default();
+        // Not found where there is no such container: containerd, which asks after its restart, then removes the bundle of a
+        // container that was never created. containerd 1.6 would otherwise keep it, and this shim, forever.
+        let container = self.0.containers.get(&request.id)?;
         Ok(ConnectResponse {
             shim_pid: std::process::id(),
-            task_pid,
+            task_pid: container.vm().pid(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ..Default::default()
         })
@@ -241,8 +226,10 @@ impl Task for TaskService {
 
     async fn shutdown(&self, _ctx: &TtrpcContext, request: ShutdownRequest) -> ttrpc::Result<Empty> {
         self.0.ending.store(true, Ordering::SeqCst);
-        if request.now || self.0.containers.is_empty() {
-            self.0.finished.notify_one();
+        if request.now {
+            self.0.end_now();
+        } else {
+            self.0.end_if_over();
         }
         Ok(Empty::new())
     }
@@ -320,119 +307,12 @@ impl Tasks {
         })
     }
 
-    async fn kill(&self, request: KillRequest) -> Result<Empty, Error> {
-        let container = self.containers.get(&request.id)?;
-        let process = container.process(&request.exec_id)?;
-        process.may_be_signalled()?;
-        let signal = SignalProcessRequest {
-            container_id: request.id,
-            exec_id: request.exec_id.clone(),
-            signal: request.signal,
-            all: request.all,
-            ..Default::default()
-        };
-        let last_resort = request.signal == SIGKILL && request.exec_id.is_empty();
-        let owns_sandbox = container.role == Role::Sandbox;
-        let limit = if last_resort && owns_sandbox { KILL_GRACE } else { AGENT_CALL };
-        let context = ttrpc::context::with_duration(limit);
-        let sent = container.vm().agent().signal_process(context, &signal).await;
-        let sent = sent.map_err(Error::agent(format!(
-            "send signal {} to container {}",
-            request.signal, container.id
-        )));
-        match sent {
-            answer if !last_resort => answer.map(|_| Empty::new()),
-            Ok(_) => {
-                tokio::spawn(end_vm_unless_exited(container, process));
-                Ok(Empty::new())
-            }
-            // An ended process needs no signal. In a pod, a denied SIGKILL must not cost the other containers: the pod can be
-            // ended by its sandbox container.
-            Err(error) if error.is_not_found() || error.is_denial() && !owns_sandbox => Err(error),
-            Err(error) => {
-                // The host may end the VM at any time. To refuse SIGKILL would protect nothing and would leave a pod that
-                // cannot be removed, also where the guest is sealed, hangs or lies.
-                log::warn!("{}: the VM is ended instead", crate::describe::describe(&error));
-                container.vm().kill();
-                Ok(Empty::new())
-            }
-        }
-    }
-
-    async fn delete(&self, request: DeleteRequest) -> Result<DeleteResponse, Error> {
-        // containerd deletes what it could not create in time.
-        self.containers.abort(&request.id);
-        let container = self.containers.get(&request.id)?;
-        let process = container.process(&request.exec_id)?;
-        let exit = process.deletable()?;
-        process.drain(DELETE_DRAIN).await;
-        let response = |exit: Exit| DeleteResponse {
-            pid: process.pid(),
-            exit_status: exit.status,
-            exited_at: Some(exit.at).into(),
-            ..Default::default()
-        };
-        if request.exec_id.is_empty() {
-            let exit = exit.ok_or(Error::State {
-                call: "delete",
-                state: process.state().name(),
-            })?;
-            self.delete_container(&container, &exit).await?;
-            Ok(response(exit))
-        } else {
-            container.remove_exec(&request.exec_id)?;
-            if exit.is_some() && !container.vm().has_ended() {
-                let delete = DeleteProcessRequest {
-                    container_id: request.id,
-                    exec_id: request.exec_id,
-                    ..Default::default()
-                };
-                if let Err(error) = container.vm().agent().delete_process(agent_call(), &delete).await {
-                    log::warn!("cannot remove exec {} in the guest: {error}", delete.exec_id);
-                }
-            }
-            // `Wait` for an exec that never ran must not block for ever.
-            let exit = exit.unwrap_or_else(|| process.finish(Exit::now(NEVER_STARTED)));
-            Ok(response(exit))
-        }
-    }
-
-    async fn delete_container(&self, container: &Arc<Container>, exit: &Exit) -> Result<(), Error> {
-        let last = self.containers.remove(&container.id)?;
-        if last {
-            self.sandbox.stop().await;
-        } else {
-            self.sandbox.remove_container(&container.id, &container.rootfs).await;
-        }
-        let event = TaskDelete {
-            container_id: container.id.clone(),
-            pid: container.vm().pid(),
-            exit_status: exit.status,
-            exited_at: Some(exit.at.clone()).into(),
-            ..Default::default()
-        };
-        self.events.publish(TASK_DELETE_EVENT_TOPIC, &event);
-        Ok(())
-    }
-
-    /// After a failed creation: ends the VM if it has no other container, and the shim if containerd called `Shutdown`.
+    /// After a failed creation: ends the VM if it has no other container, and the shim if it is to end.
     async fn after_failure(&self, id: &str) {
         if self.containers.forget(id) {
             self.sandbox.discard().await;
-            if self.ending.load(Ordering::SeqCst) {
-                self.finished.notify_one();
-            }
         }
-    }
-}
-
-async fn end_vm_unless_exited(container: Arc<Container>, process: Arc<Process>) {
-    if tokio::time::timeout(KILL_GRACE, process.exited()).await.is_err() && process.state() != ProcessState::Stopped {
-        log::warn!(
-            "container {} did not end within {KILL_GRACE:?} after SIGKILL: its VM is ended",
-            container.id
-        );
-        container.vm().kill();
+        self.end_if_over();
     }
 }
 

@@ -1,18 +1,32 @@
 //! The shim's socket. Its name is a function of containerd, namespace and sandbox: all containers of a pod find one shim.
 
 use super::BootstrapError;
+use nix::{
+    errno::Errno,
+    sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket},
+};
 use sha2::{Digest, Sha256};
 use std::{
-    fs, io,
-    os::unix::{
-        fs::{DirBuilderExt, PermissionsExt},
-        net::{UnixListener, UnixStream},
+    fs::{self, File, TryLockError},
+    io,
+    os::{
+        fd::AsRawFd,
+        unix::{
+            fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+            net::UnixListener,
+        },
     },
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 /// Directory of shims' sockets unless containerd names another. Short: the path of a socket has at most 107 bytes.
 const SOCKET_DIR: &str = "/run/containerd/s";
+
+/// Longest wait for the lock of the directory, which others hold for some system calls.
+const LOCK_WAIT: Duration = Duration::from_secs(1);
+/// Pause between attempts.
+const LOCK_POLL: Duration = Duration::from_millis(1);
 
 /// Address of one sandbox's shim.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,11 +53,6 @@ impl Address {
     pub fn read(bundle: &Path) -> Option<Self> {
         let text = fs::read_to_string(bundle.join("address")).ok()?;
         text.trim().strip_prefix("unix://").map(|path| Self(PathBuf::from(path)))
-    }
-
-    /// The address that `listener` is bound to.
-    pub fn of(listener: &UnixListener) -> Option<Self> {
-        listener.local_addr().ok()?.as_pathname().map(|path| Self(path.to_path_buf()))
     }
 
     /// Writes the address into the bundle, where containerd reads it after a restart.
@@ -74,6 +83,8 @@ impl Address {
                 .create(dir)
                 .map_err(|e| failed("make the directory of", e))?;
         }
+        // A socket is bound before it listens, and in between it looks like a dead one.
+        let _lock = self.lock();
         let listener = match UnixListener::bind(&self.0) {
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
                 if self.answers() {
@@ -89,16 +100,69 @@ impl Address {
         Ok(Bound::New(listener))
     }
 
-    /// Whether a process listens.
+    /// Whether a process listens. Does not wait for it: a shim that hangs has a full queue, and still listens.
     pub fn answers(&self) -> bool {
-        UnixStream::connect(&self.0).is_ok()
+        let connected = || {
+            let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+            let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+            connect(socket.as_raw_fd(), &UnixAddr::new(&self.0)?)
+        };
+        // Any other error says nothing about the process.
+        !matches!(connected(), Err(Errno::ECONNREFUSED | Errno::ENOENT))
     }
 
-    /// Removes the socket.
-    pub fn unlink(&self) {
-        // It may have been removed already.
-        let _ = fs::remove_file(&self.0);
+    /// Removes the socket of a shim that has died.
+    pub fn remove_dead(&self) {
+        let _lock = self.lock();
+        if !self.answers() {
+            // It may have been removed already.
+            let _ = fs::remove_file(&self.0);
+        }
     }
+
+    /// One process at a time binds or removes a socket in the directory. Nobody waits while holding the lock, so a holder that
+    /// keeps it longer than [`LOCK_WAIT`] is stopped: then only processes that start at the same moment can disturb each other.
+    fn lock(&self) -> Option<File> {
+        let dir = File::open(self.0.parent()?).ok()?;
+        let deadline = Instant::now() + LOCK_WAIT;
+        loop {
+            match dir.try_lock() {
+                Ok(()) => return Some(dir),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(LOCK_POLL),
+                Err(_) => return None,
+            }
+        }
+    }
+}
+
+/// The socket of the shim that listens on it: removed by it, and never another one's that has taken its place.
+#[derive(Debug)]
+pub struct Name {
+    address: Address,
+    /// Device and inode of the socket's file.
+    file: (u64, u64),
+}
+
+impl Name {
+    /// The name that `listener` is bound to; `None` once its file is gone. By the socket itself: containerd removes the bundle,
+    /// and the address file in it, before the shim ends.
+    pub fn of(listener: &UnixListener) -> Option<Self> {
+        let address = listener.local_addr().ok()?.as_pathname().map(|path| Address(path.to_path_buf()))?;
+        let file = file_at(&address.0)?;
+        Some(Self { address, file })
+    }
+
+    /// Removes the socket. A connection to it goes on; the next start of the sandbox binds a new one.
+    pub fn remove(&self) {
+        let _lock = self.address.lock();
+        if file_at(&self.address.0) == Some(self.file) {
+            let _ = fs::remove_file(&self.address.0);
+        }
+    }
+}
+
+fn file_at(path: &Path) -> Option<(u64, u64)> {
+    fs::symlink_metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 
 impl std::fmt::Display for Address {
@@ -120,18 +184,79 @@ mod tests {
         assert_ne!(address, Address::new(None, "/run/containerd/containerd.sock", "default", "db"));
     }
 
+    fn bound(address: &Address) -> UnixListener {
+        match address.bind() {
+            Ok(Bound::New(listener)) => listener,
+            Ok(Bound::Served) => panic!("somebody answers"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
     #[test]
     fn a_served_socket_is_kept_and_a_dead_one_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let address = Address::new(dir.path().to_str(), "c", "n", "g");
-        let Ok(Bound::New(listener)) = address.bind() else {
-            panic!("first bind")
-        };
+        let listener = bound(&address);
         assert!(matches!(address.bind(), Ok(Bound::Served)));
+        address.remove_dead();
+        assert!(address.answers());
         drop(listener);
-        assert!(matches!(address.bind(), Ok(Bound::New(_))));
-        address.unlink();
-        assert!(!address.answers());
+        let name = Name::of(&bound(&address)).unwrap();
+        name.remove();
+        assert!(fs::read_dir(dir.path()).unwrap().next().is_none(), "the lock leaves nothing");
+    }
+
+    #[test]
+    fn a_shim_that_hangs_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let address = Address::new(dir.path().to_str(), "c", "n", "g");
+        let _listener = bound(&address);
+        // More than the queue of any listener (net.core.somaxconn), none of them accepted.
+        let waiting: Vec<_> = (0..8192)
+            .map_while(|_| {
+                let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_NONBLOCK, None).ok()?;
+                connect(socket.as_raw_fd(), &UnixAddr::new(&address.0).unwrap())
+                    .ok()
+                    .map(|()| socket)
+            })
+            .collect();
+        assert!(address.answers(), "{} wait", waiting.len());
+        assert!(matches!(address.bind(), Ok(Bound::Served)));
+    }
+
+    #[test]
+    fn a_shim_that_ends_late_leaves_the_socket_of_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let address = Address::new(dir.path().to_str(), "c", "n", "g");
+        let old = bound(&address);
+        let name = Name::of(&old).unwrap();
+        name.remove();
+        let new = bound(&address);
+        name.remove();
+        assert!(address.answers() && Name::of(&new).is_some());
+        // The old one listens on, without a name.
+        drop(old);
+    }
+
+    #[test]
+    fn of_many_starts_one_serves() {
+        let dir = tempfile::tempdir().unwrap();
+        let address = Address::new(dir.path().to_str(), "c", "n", "g");
+        for _ in 0..50 {
+            let listeners = std::thread::scope(|scope| {
+                let starts: Vec<_> = (0..4).map(|_| scope.spawn(|| address.bind().unwrap())).collect();
+                let bound = starts.into_iter().map(|start| start.join().unwrap());
+                bound
+                    .filter_map(|bound| match bound {
+                        Bound::New(listener) => Some(listener),
+                        Bound::Served => None,
+                    })
+                    .collect::<Vec<_>>()
+            });
+            assert_eq!(listeners.len(), 1);
+            assert!(address.answers());
+            // Its file is left, as by a shim that was killed.
+        }
     }
 
     #[test]

@@ -30,7 +30,9 @@ pub fn delete(args: &Args) -> Result<(), BootstrapError> {
         role: Role::Sandbox,
     });
     let pid = clean_up(args, &bundle, &group)?;
-    remove_dead_socket(&bundle);
+    if let Some(address) = Address::read(&bundle) {
+        address.remove_dead();
+    }
     let response = DeleteResponse {
         pid,
         exit_status: KILLED,
@@ -70,12 +72,4 @@ fn clean_up(args: &Args, bundle: &Path, group: &Group) -> Result<u32, BootstrapE
         OwnedSandboxDir::remove_at(&path)?;
     }
     Ok(record.vmm.pid)
-}
-
-fn remove_dead_socket(bundle: &Path) {
-    if let Some(address) = Address::read(bundle)
-        && !address.answers()
-    {
-        address.unlink();
-    }
 }

@@ -4,7 +4,7 @@
 
 use super::{
     Args, BootstrapError,
-    address::{Address, Bound},
+    address::{Address, Bound, Name},
     shim_cgroup,
 };
 use crate::{
@@ -41,23 +41,28 @@ pub fn start(args: &Args) -> Result<(), BootstrapError> {
     Args::check_group(&group.id)?;
     let socket_dir = params.as_ref().and_then(|p| p.socket_dir.as_deref()).filter(|dir| !dir.is_empty());
     let address = Address::new(socket_dir, &args.address, &args.namespace, &group.id);
-    match address.bind()? {
-        Bound::Served => address.write(&bundle_dir)?,
-        Bound::New(_) if group.role == Role::Member => {
-            address.unlink();
+    if group.role == Role::Member {
+        // Its sandbox's shim serves it. To bind in order to see whether that is there would be in the way of its start.
+        if !address.answers() {
             return Err(BootstrapError::NoSandbox(group.id));
         }
+        address.write(&bundle_dir)?;
+        return reply(&address, params.is_some());
+    }
+    match address.bind()? {
+        Bound::Served => address.write(&bundle_dir)?,
         Bound::New(listener) => {
+            let name = Name::of(&listener);
             let started = spawn(args, &bundle_dir, listener.into()).and_then(|mut shim| {
                 let joined = cgroup.map_or(Ok(()), |cgroup| shim_cgroup::join(&cgroup, shim.id()));
                 joined.and_then(|()| address.write(&bundle_dir)).inspect_err(|_| {
-                    // containerd would never call it, and at its exit it would remove the socket of the next start.
+                    // containerd would never call it.
                     let _ = shim.kill();
                     let _ = shim.wait();
                 })
             });
             if let Err(error) = started {
-                address.unlink();
+                name.iter().for_each(Name::remove);
                 return Err(error);
             }
         }

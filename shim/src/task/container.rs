@@ -6,9 +6,12 @@ use agent_protocol::valid_caller_id;
 use containerd_shim_protos::api::{ExecProcessRequest, StateResponse, Status};
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// A created container.
 pub struct Container {
@@ -23,6 +26,7 @@ pub struct Container {
     /// Its first process.
     pub init: Arc<Process>,
     execs: Mutex<HashMap<String, Arc<Process>>>,
+    killed_in_vain: AtomicBool,
 }
 
 impl Container {
@@ -35,7 +39,18 @@ impl Container {
             rootfs,
             init,
             execs: Mutex::default(),
+            killed_in_vain: AtomicBool::new(false),
         }
+    }
+
+    /// SIGKILL did not end it.
+    pub fn killed_in_vain(&self) {
+        self.killed_in_vain.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether SIGKILL did not end it.
+    pub fn was_killed_in_vain(&self) -> bool {
+        self.killed_in_vain.load(Ordering::SeqCst)
     }
 
     /// The VM it is in.
@@ -135,49 +150,116 @@ impl Container {
     }
 }
 
+/// A container that is being created.
+pub struct Creation {
+    abort: Notify,
+    /// Changed under the table's lock.
+    aborted: AtomicBool,
+    ended: watch::Sender<bool>,
+}
+
+impl Creation {
+    fn new() -> Self {
+        Self {
+            abort: Notify::new(),
+            aborted: AtomicBool::new(false),
+            ended: watch::Sender::new(false),
+        }
+    }
+
+    /// Returns when the creation is to be aborted.
+    pub async fn abort(&self) {
+        self.abort.notified().await;
+    }
+
+    /// Whether it is to be aborted. Only [`Containers::insert`] decides; this saves work.
+    pub fn is_aborted(&self) -> bool {
+        self.aborted.load(Ordering::SeqCst)
+    }
+
+    /// Marks that nothing of it is left.
+    pub fn end(&self) {
+        self.ended.send_replace(true);
+    }
+
+    /// Returns when nothing of it is left.
+    pub async fn ended(&self) {
+        // Never fails: the sender is this value's own.
+        let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
+    }
+}
+
 enum Entry {
-    /// Being created; notified to abort the creation.
-    Creating(Arc<Notify>),
+    Creating(Arc<Creation>),
     Ready(Arc<Container>),
+}
+
+#[derive(Default)]
+struct Table {
+    entries: HashMap<String, Entry>,
+    /// The shim ends: nothing is created any more.
+    closed: bool,
 }
 
 /// All containers of a shim, those being created included.
 #[derive(Default)]
-pub struct Containers(Mutex<HashMap<String, Entry>>);
+pub struct Containers(Mutex<Table>);
 
 impl Containers {
     /// The container `id`, once it is created. One being created is not found, as with runc's shim.
+    ///
+    /// # Errors
+    /// When there is none.
     pub fn get(&self, id: &str) -> Result<Arc<Container>, Error> {
-        match lock(&self.0).get(id) {
+        match lock(&self.0).entries.get(id) {
             Some(Entry::Ready(container)) => Ok(container.clone()),
             _ => Err(Error::NoContainer(id.to_owned())),
         }
     }
 
-    /// Reserves the id of a container to be created; the returned notice aborts the creation.
+    /// Reserves the id of a container to be created.
     ///
     /// # Errors
-    /// When the id is taken.
-    pub fn reserve(&self, id: &str) -> Result<Arc<Notify>, Error> {
-        let mut entries = lock(&self.0);
-        if entries.contains_key(id) {
+    /// When the id is taken, or the shim ends.
+    pub fn reserve(&self, id: &str) -> Result<Arc<Creation>, Error> {
+        let mut table = lock(&self.0);
+        if table.closed {
+            return Err(Error::Sandbox("ending"));
+        }
+        if table.entries.contains_key(id) {
             return Err(Error::ContainerExists(id.to_owned()));
         }
-        let abort = Arc::new(Notify::new());
-        entries.insert(id.to_owned(), Entry::Creating(abort.clone()));
-        Ok(abort)
+        let creation = Arc::new(Creation::new());
+        table.entries.insert(id.to_owned(), Entry::Creating(creation.clone()));
+        Ok(creation)
     }
 
-    /// Aborts a creation under way.
-    pub fn abort(&self, id: &str) {
-        if let Some(Entry::Creating(abort)) = lock(&self.0).get(id) {
-            abort.notify_one();
+    /// Aborts a creation under way, which is returned: it will not be inserted.
+    pub fn abort(&self, id: &str) -> Option<Arc<Creation>> {
+        match lock(&self.0).entries.get(id) {
+            Some(Entry::Creating(creation)) => {
+                creation.aborted.store(true, Ordering::SeqCst);
+                creation.abort.notify_one();
+                Some(creation.clone())
+            }
+            _ => None,
         }
     }
 
     /// Replaces a reservation by the created container.
-    pub fn insert(&self, container: Arc<Container>) {
-        lock(&self.0).insert(container.id.clone(), Entry::Ready(container));
+    ///
+    /// # Errors
+    /// When the creation was aborted; the id stays reserved.
+    pub fn insert(&self, container: Arc<Container>) -> Result<(), Error> {
+        let mut table = lock(&self.0);
+        match table.entries.get_mut(&container.id) {
+            Some(Entry::Creating(creation)) if creation.is_aborted() => Err(Error::Aborted),
+            Some(entry @ Entry::Creating(_)) => {
+                *entry = Entry::Ready(container);
+                Ok(())
+            }
+            _ => Err(Error::NoContainer(container.id.clone())),
+        }
     }
 
     /// Removes a container; true when it was the last.
@@ -185,7 +267,7 @@ impl Containers {
     /// # Errors
     /// When another call has removed it.
     pub fn remove(&self, id: &str) -> Result<bool, Error> {
-        let mut entries = lock(&self.0);
+        let entries = &mut lock(&self.0).entries;
         match entries.remove(id) {
             Some(Entry::Ready(_)) => Ok(entries.is_empty()),
             Some(creating) => {
@@ -198,19 +280,37 @@ impl Containers {
 
     /// Frees a reserved id; true when nothing is left.
     pub fn forget(&self, id: &str) -> bool {
-        let mut entries = lock(&self.0);
+        let entries = &mut lock(&self.0).entries;
         entries.remove(id);
         entries.is_empty()
     }
 
-    /// Whether there is a container that was created.
-    pub fn has_any(&self) -> bool {
-        lock(&self.0).values().any(|entry| matches!(entry, Entry::Ready(_)))
-    }
-
     /// Whether there is neither a container nor one being created.
     pub fn is_empty(&self) -> bool {
-        lock(&self.0).is_empty()
+        lock(&self.0).entries.is_empty()
+    }
+
+    /// Whether `fits` holds for every container but `id`; one being created fits nothing.
+    pub fn every_other(&self, id: &str, fits: impl Fn(&Container) -> bool) -> bool {
+        let table = lock(&self.0);
+        let mut others = table.entries.iter().filter(|(other, _)| *other != id);
+        others.all(|(_, entry)| matches!(entry, Entry::Ready(container) if fits(container)))
+    }
+
+    /// Lets nothing be created any more, if `over` holds for every container and none is being created; true when it is so.
+    pub fn close_if(&self, over: impl Fn(&Container) -> bool) -> bool {
+        let mut table = lock(&self.0);
+        let all_over = table
+            .entries
+            .values()
+            .all(|entry| matches!(entry, Entry::Ready(container) if over(container)));
+        table.closed |= all_over;
+        all_over
+    }
+
+    /// Lets nothing be created any more.
+    pub fn close(&self) {
+        lock(&self.0).closed = true;
     }
 }
 
@@ -221,7 +321,7 @@ mod tests {
     #[test]
     fn an_id_is_reserved_at_once_and_found_when_created() {
         let containers = Containers::default();
-        let _abort = containers.reserve("web").unwrap();
+        let _creation = containers.reserve("web").unwrap();
         assert!(matches!(containers.reserve("web"), Err(Error::ContainerExists(_))));
         assert!(matches!(containers.get("web"), Err(Error::NoContainer(_))));
         assert!(matches!(containers.remove("web"), Err(Error::NoContainer(_))));
@@ -233,10 +333,20 @@ mod tests {
     #[tokio::test]
     async fn an_abort_before_the_first_await_is_not_lost() {
         let containers = Containers::default();
-        let abort = containers.reserve("web").unwrap();
-        containers.abort("web");
-        tokio::time::timeout(std::time::Duration::from_secs(1), abort.notified())
+        let creation = containers.reserve("web").unwrap();
+        assert!(containers.abort("web").is_some());
+        tokio::time::timeout(std::time::Duration::from_secs(1), creation.abort())
             .await
             .unwrap();
+        assert!(creation.is_aborted() && containers.abort("db").is_none());
+    }
+
+    #[test]
+    fn a_table_that_is_closed_takes_no_container() {
+        let containers = Containers::default();
+        let _creation = containers.reserve("web").unwrap();
+        assert!(!containers.close_if(|_| true), "one is being created");
+        assert!(containers.forget("web") && containers.close_if(|_| false));
+        assert!(matches!(containers.reserve("web"), Err(Error::Sandbox("ending"))));
     }
 }

@@ -1,6 +1,12 @@
 //! `Create`: bundle → configuration and policy → VM and layers → streams → the container in the guest.
 
-use super::{Tasks, container::Container, exit, process::Process};
+use super::{
+    Tasks,
+    container::{Container, Creation},
+    end::is_gone,
+    exit,
+    process::Process,
+};
 use crate::{
     bundle::{Bundle, BundleError, Role, note_state},
     config::Config,
@@ -17,8 +23,7 @@ use containerd_shim_protos::{
     events::task::{TaskCreate, TaskIO},
     topics::TASK_CREATE_EVENT_TOPIC,
 };
-use std::{path::Path, sync::Arc, time::Duration};
-use tokio::{sync::Notify, time::timeout};
+use std::{path::Path, sync::Arc};
 
 /// Creates a container; a failure leaves nothing, and ends the VM if it has no other container.
 pub async fn create(tasks: &Arc<Tasks>, request: CreateTaskRequest) -> Result<CreateTaskResponse, Error> {
@@ -27,51 +32,61 @@ pub async fn create(tasks: &Arc<Tasks>, request: CreateTaskRequest) -> Result<Cr
     if !request.checkpoint.is_empty() {
         return Err(Error::Unimplemented("restoring a checkpoint"));
     }
-    let abort = tasks.containers.reserve(&request.id)?;
-    let container = match build(tasks, &request, &abort).await {
-        Ok(container) => container,
-        Err(error) => {
-            log::warn!("container {} was not created: {}", request.id, crate::describe::describe(&error));
-            tasks.after_failure(&request.id).await;
-            return Err(error);
-        }
-    };
-    let pid = container.vm().pid();
-    tasks.containers.insert(container.clone());
+    let creation = tasks.containers.reserve(&request.id)?;
+    let made = make_known(tasks, &request, &creation).await;
+    if let Err(error) = &made {
+        log::warn!("container {} was not created: {}", request.id, crate::describe::describe(error));
+        tasks.after_failure(&request.id).await;
+    }
+    creation.end();
+    let pid = made?.vm().pid();
     crate::timeline::reached("created");
-    tasks.events.publish(TASK_CREATE_EVENT_TOPIC, &created(request, pid));
-    exit::watch(container.clone(), container.init.clone(), tasks.events.clone());
     Ok(CreateTaskResponse { pid, ..Default::default() })
 }
 
-/// Builds the container until `abort` is notified.
-async fn build(tasks: &Tasks, request: &CreateTaskRequest, abort: &Notify) -> Result<Arc<Container>, Error> {
+/// Builds the container and makes it known, unless its caller has given it up by then.
+async fn make_known(tasks: &Arc<Tasks>, request: &CreateTaskRequest, creation: &Creation) -> Result<Arc<Container>, Error> {
+    let container = build(tasks, request, creation).await?;
+    // Its exit and deletion are published after its creation, however soon they come.
+    let _order = container.init.in_order().await;
+    // containerd removes the bundle of a creation that it has lost, as after its restart.
+    let wanted = if is_gone(Path::new(&request.bundle)) {
+        Err(Error::Aborted)
+    } else {
+        tasks.containers.insert(container.clone())
+    };
+    if let Err(error) = wanted {
+        // With no other container it goes with its VM.
+        if !tasks.containers.every_other(&container.id, |_| false) {
+            tasks.sandbox.remove_container(&container.id, &container.rootfs).await;
+        }
+        return Err(error);
+    }
+    tasks
+        .events
+        .publish(TASK_CREATE_EVENT_TOPIC, &created(request, container.vm().pid()));
+    exit::watch(container.clone(), container.init.clone(), tasks.events.clone());
+    Ok(container.clone())
+}
+
+/// Builds the container; the creation of the sandbox's own ends when it is aborted.
+async fn build(tasks: &Tasks, request: &CreateTaskRequest, creation: &Creation) -> Result<Arc<Container>, Error> {
     let bundle = Bundle::read(Path::new(&request.bundle))?;
     let role = bundle.group(&request.id).role;
     if role == Role::Sandbox {
         // The VM ends with its sandbox's container, whatever was under way in it.
         return tokio::select! {
             built = build_as(tasks, request, &bundle, role) => built,
-            () = abort.notified() => Err(Error::Aborted),
+            () = creation.abort() => Err(Error::Aborted),
         };
     }
     // The guest completes a call even if the shim stops waiting for it. In a VM with other containers a half-built container
     // could not be taken back, so the creation is completed first.
-    let container = build_as(tasks, request, &bundle, role).await?;
-    match timeout(Duration::ZERO, abort.notified()).await {
-        Ok(()) => {
-            tasks.sandbox.remove_container(&container.id, &container.rootfs).await;
-            Err(Error::Aborted)
-        }
-        Err(_) => Ok(container),
-    }
+    build_as(tasks, request, &bundle, role).await
 }
 
 async fn build_as(tasks: &Tasks, request: &CreateTaskRequest, bundle: &Bundle, role: Role) -> Result<Arc<Container>, Error> {
-    let config = match request.options.as_ref().and_then(|options| Options::of(options).config_path) {
-        Some(path) => Config::load(&path)?,
-        None => Config::load_default()?,
-    };
+    let config = config(tasks, request).await?.clone();
     let config = config.with_annotations(bundle.annotations())?;
     let spec = bundle.for_agent()?;
     // A boot takes seconds, and the agent could only refuse.
@@ -109,6 +124,18 @@ async fn build_as(tasks: &Tasks, request: &CreateTaskRequest, bundle: &Bundle, r
     }
 }
 
+/// The sandbox's configuration: read for its first container, whatever the node's becomes and later ones ask for.
+async fn config<'a>(tasks: &'a Tasks, request: &CreateTaskRequest) -> Result<&'a Config, Error> {
+    let load = || async {
+        let options = request.options.as_ref().map(Options::of).unwrap_or_default();
+        match options.config_path {
+            Some(path) => Config::load(&path),
+            None => Config::load_default(),
+        }
+    };
+    Ok(tasks.config.get_or_try_init(load).await?)
+}
+
 /// The sandbox's VM, booted for this container if it is the first. A CRI container never boots it: the policy is the sandbox
 /// container's.
 async fn vm(tasks: &Tasks, bundle: &Bundle, role: Role, config: Config) -> Result<Arc<Vm>, Error> {
@@ -142,20 +169,19 @@ async fn make(tasks: &Tasks, request: &CreateTaskRequest, spec: Vec<u8>, rootfs:
     Ok(Process::init(paths, streams, rootfs.vm.pid(), guest_pid))
 }
 
-fn created(request: CreateTaskRequest, pid: u32) -> TaskCreate {
+fn created(request: &CreateTaskRequest, pid: u32) -> TaskCreate {
     let io = TaskIO {
-        stdin: request.stdin,
-        stdout: request.stdout,
-        stderr: request.stderr,
+        stdin: request.stdin.clone(),
+        stdout: request.stdout.clone(),
+        stderr: request.stderr.clone(),
         terminal: request.terminal,
         ..Default::default()
     };
     TaskCreate {
-        container_id: request.id,
-        bundle: request.bundle,
-        rootfs: request.rootfs,
+        container_id: request.id.clone(),
+        bundle: request.bundle.clone(),
+        rootfs: request.rootfs.clone(),
         io: Some(io).into(),
-        checkpoint: request.checkpoint,
         pid,
         ..Default::default()
     }
@@ -163,7 +189,7 @@ fn created(request: CreateTaskRequest, pid: u32) -> TaskCreate {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::TaskService, *};
     use crate::{events::Publisher, sandbox::Sandbox};
     use protobuf::well_known_types::any::Any;
     use std::{fs, os::unix::fs::PermissionsExt};
@@ -198,15 +224,9 @@ mod tests {
             ..Default::default()
         };
         let sandbox = Arc::new(Sandbox::new("ns".into(), "web".into()));
-        let tasks = Arc::new(Tasks {
-            sandbox,
-            containerd: path("no-containerd"),
-            events: Publisher::start("ns".into(), String::new()),
-            containers: Default::default(),
-            ending: Default::default(),
-            finished: Default::default(),
-        });
-        let Err(Error::Document(refused)) = create(&tasks, request).await else {
+        let events = Publisher::start("ns".into(), String::new());
+        let service = TaskService::new(sandbox, path("no-containerd"), events, dir.path().into(), || {});
+        let Err(Error::Document(refused)) = create(&service.0, request).await else {
             panic!("it was not refused by its document")
         };
         assert!(refused.to_string().contains("mount at /data"), "{refused}");

@@ -2,10 +2,10 @@
 
 mod world;
 
-use super::*;
-use crate::vm::KILLED;
+use super::{container::Container, process::Exit, *};
+use crate::{bundle::Role, vm::KILLED};
 use containerd_shim_protos::api::Status;
-use std::path::Path;
+use std::{path::Path, time::Duration};
 use tokio::time::timeout;
 use ttrpc::Code;
 use world::{World, code, context};
@@ -17,18 +17,11 @@ const LIMITS: &[u8] = br#"{"pids":{"limit":7}}"#;
 async fn a_container_from_creation_to_shutdown() {
     let world = World::new().await;
     assert_eq!(world.status("").await, Ok(Status::CREATED));
-    assert_eq!(world.delete("").await, Err(Code::FAILED_PRECONDITION));
     let pid = world.start("").await.unwrap();
     assert!(Path::new(&format!("/proc/{pid}")).exists(), "the pid is not a process of the host");
     assert_eq!(world.start("").await, Err(Code::FAILED_PRECONDITION));
     assert_eq!(world.status("").await, Ok(Status::RUNNING));
     assert_eq!(world.delete("").await, Err(Code::FAILED_PRECONDITION));
-    world.shutdown().await;
-    assert!(
-        timeout(Duration::from_millis(20), world.finished.notified()).await.is_err(),
-        "ended under a container"
-    );
-
     world.guest.exit("", 7);
     assert_eq!(world.wait("").await, Ok(7));
     assert_eq!(world.wait("").await, Ok(7));
@@ -67,7 +60,7 @@ async fn execs_are_created_started_and_deleted() {
     // One that never started can be deleted, which ends a wait for it.
     world.exec("never").await.unwrap();
     let (waited, deleted) = tokio::join!(world.wait("never"), world.delete("never"));
-    assert!(waited == deleted && waited == Ok(NEVER_STARTED), "{waited:?} {deleted:?}");
+    assert!(waited == deleted && waited == Ok(0), "{waited:?} {deleted:?}");
     let events = world.events().await;
     assert_eq!(
         events,
@@ -159,55 +152,166 @@ async fn every_process_ends_with_the_vm() {
 }
 
 #[tokio::test]
-async fn a_shim_without_a_container_ends_after_a_restart_of_containerd() {
+async fn a_created_container_can_be_deleted() {
     let world = World::new().await;
-    let connect = || ConnectRequest {
-        id: "web".into(),
-        ..Default::default()
+    world.add("other", Role::Member).await;
+    // In a pod the guest ends it with its processes; `web` goes on.
+    let container = world.service.0.containers.get("other").unwrap();
+    let (deleted, ()) = tokio::join!(world.delete_container("other"), async {
+        while !world.guest.asked("unmount overlay") {
+            tokio::task::yield_now().await;
+        }
+        assert!(
+            matches!(container.init.begin_start(), Err(Error::State { .. })),
+            "a start comes too late"
+        );
+        container.init.finish(Exit::now(KILLED));
+    });
+    assert_eq!(deleted, Ok(KILLED));
+    assert_eq!(world.status("").await, Ok(Status::CREATED));
+    // The last one goes with its VM, and its exit is reported before its end.
+    assert_eq!(world.delete("").await, Ok(KILLED));
+    assert!(world.guest.asked("power off") && !world.guest.asked("signal"));
+    assert_eq!(world.delete("").await, Err(Code::NOT_FOUND));
+    assert!(!world.dir.path().join("run/ns").exists());
+    assert_eq!(world.events().await, ["/tasks/delete", "/tasks/exit", "/tasks/delete"]);
+}
+
+#[tokio::test]
+async fn a_creation_is_inserted_or_aborted_and_not_both() {
+    let world = World::new().await;
+    let tasks = &world.service.0;
+    let creation = tasks.containers.reserve("late").unwrap();
+    let container = {
+        let vm = tasks.sandbox.current().unwrap();
+        let rootfs = tasks.sandbox.add_container(&vm, "late", &[]).await.unwrap();
+        let init = tasks.containers.get("web").unwrap().init.clone();
+        Arc::new(Container::new("late".into(), String::new(), Role::Member, rootfs, init))
     };
-    world.service.connect(&context(), connect()).await.unwrap();
-    assert!(timeout(Duration::from_millis(10), world.finished.notified()).await.is_err());
+    let deleted = world.delete_container("late");
+    tokio::pin!(deleted);
+    // The caller gives up after the container was built and before it is known.
+    tokio::select! {
+        biased;
+        answer = &mut deleted => panic!("answered before anything was taken back: {answer:?}"),
+        () = creation.abort() => {}
+    }
+    assert!(matches!(tasks.containers.insert(container), Err(Error::Aborted)));
+    assert!(matches!(tasks.containers.reserve("late"), Err(Error::ContainerExists(_))));
+    tasks.after_failure("late").await;
+    creation.end();
+    assert_eq!(timeout(SOON, deleted).await.unwrap(), Err(Code::NOT_FOUND));
+    assert!(tasks.containers.reserve("late").is_ok(), "the same id at once");
+}
+
+#[tokio::test]
+async fn a_shim_ends_when_it_was_asked_to_and_its_last_container_is_gone() {
+    let world = World::new().await;
+    world.add_stopped("other").await;
+    world.shutdown().await;
+    assert!(!world.has_ended().await, "under a container that runs");
     world.start("").await.unwrap();
     world.kill("", 9).await.unwrap();
     world.wait("").await.unwrap();
-    world.delete("").await.unwrap();
-    world.service.connect(&context(), connect()).await.unwrap();
-    timeout(SOON, world.finished.notified()).await.expect("the shim ends");
-    // While a container is being created, the shim ends when that fails.
+    world.shutdown().await;
+    assert!(!world.has_ended().await, "before anybody could ask for the exits");
+    assert_eq!(world.delete("").await, Ok(KILLED));
+    assert!(!world.has_ended().await);
+    world.delete_container("other").await.unwrap();
+    assert!(world.has_ended().await, "without another call");
+    let again = world.service.0.containers.reserve("late");
+    assert!(matches!(again, Err(Error::Sandbox(_))), "a shim that ends creates nothing");
+}
+
+#[tokio::test]
+async fn a_shim_that_was_asked_to_end_does_so_when_a_creation_fails() {
     let world = World::new().await;
-    world.start("").await.unwrap();
     world.kill("", 9).await.unwrap();
     world.wait("").await.unwrap();
     world.delete("").await.unwrap();
     world.service.0.containers.reserve("late").unwrap();
-    world.service.connect(&context(), connect()).await.unwrap();
-    assert!(timeout(Duration::from_millis(10), world.finished.notified()).await.is_err());
+    world.shutdown().await;
+    assert!(!world.has_ended().await);
     world.service.0.after_failure("late").await;
-    timeout(SOON, world.finished.notified()).await.expect("the shim ends");
+    assert!(world.has_ended().await);
+}
+
+#[tokio::test]
+async fn a_shim_whose_bundle_is_gone_ends_when_every_container_has_stopped() {
+    let world = World::new().await;
+    world.start("").await.unwrap();
+    assert!(!world.service.0.end_if_over());
+    std::fs::remove_dir(&world.bundle).unwrap();
+    assert!(!world.service.0.end_if_over(), "a container runs");
+    world.kill("", 9).await.unwrap();
+    world.wait("").await.unwrap();
+    assert!(world.service.0.end_if_over() && world.has_ended().await);
 }
 
 #[tokio::test]
 async fn a_shim_that_containerd_abandons_before_its_first_container_ends() {
     let world = World::new().await;
-    let bundle = world.dir.path().join("bundle-of-its-own");
-    let soon = |given_up| timeout(Duration::from_millis(10), given_up);
-    assert!(soon(world.service.abandoned(&bundle)).await.is_err(), "the shim has a container");
-    world.start("").await.unwrap();
     world.kill("", 9).await.unwrap();
     world.wait("").await.unwrap();
     world.delete("").await.unwrap();
-    std::fs::create_dir(&bundle).unwrap();
+    let soon = |given_up| timeout(Duration::from_millis(10), given_up);
     assert!(
-        soon(world.service.abandoned(&bundle)).await.is_err(),
-        "a creation may still be requested"
+        soon(world.service.watch_end()).await.is_err(),
+        "it may yet be asked for a container"
     );
-    std::fs::remove_dir(&bundle).unwrap();
-    soon(world.service.abandoned(&bundle)).await.expect("the shim ends");
+    // After its restart containerd asks, and removes the bundle of what was never created.
+    let connect = ConnectRequest {
+        id: "web".into(),
+        ..Default::default()
+    };
+    let answer = world.service.connect(&context(), connect).await;
+    assert_eq!(code(answer).err(), Some(Code::NOT_FOUND));
+    assert!(soon(world.service.watch_end()).await.is_err(), "the question itself says nothing");
+    std::fs::remove_dir(&world.bundle).unwrap();
     world.service.0.containers.reserve("late").unwrap();
-    assert!(
-        soon(world.service.abandoned(&bundle)).await.is_err(),
-        "the shim is creating a container"
+    assert!(soon(world.service.watch_end()).await.is_err(), "it is creating one");
+    world.service.0.containers.forget("late");
+    soon(world.service.watch_end()).await.expect("the shim ends");
+}
+
+#[tokio::test]
+async fn sigkill_of_a_member_never_costs_the_pod_its_vm() {
+    let world = World::new().await;
+    world.start("").await.unwrap();
+    world.add("member", Role::Member).await;
+    for code in [
+        Code::FAILED_PRECONDITION,
+        Code::PERMISSION_DENIED,
+        Code::DEADLINE_EXCEEDED,
+        Code::INTERNAL,
+    ] {
+        world.guest.refused.lock().unwrap().clear();
+        world.guest.refuse("signal", code);
+        assert_eq!(world.kill_container("member").await, Err(code));
+    }
+    assert_eq!(world.status("").await, Ok(Status::RUNNING));
+    // The sandbox's own container ends it.
+    world.kill("", 9).await.unwrap();
+    assert_eq!(world.wait("").await, Ok(KILLED));
+}
+
+#[tokio::test]
+async fn a_group_whose_guest_refuses_everything_can_be_killed() {
+    let world = World::new().await;
+    world.guest.exit("", 0);
+    world.wait("").await.unwrap();
+    world.add("one", Role::Grouped).await;
+    world.add("two", Role::Grouped).await;
+    world.guest.refuse("signal", Code::FAILED_PRECONDITION);
+    assert_eq!(
+        world.kill_container("one").await,
+        Err(Code::FAILED_PRECONDITION),
+        "it would cost the other"
     );
+    let vm = world.service.0.sandbox.current().unwrap();
+    assert!(!vm.has_ended());
+    world.kill_container("two").await.unwrap();
+    timeout(SOON, vm.ended()).await.expect("all of them were killed");
 }
 
 #[tokio::test]
@@ -222,8 +326,7 @@ async fn unknown_ids_and_unknown_calls() {
         id: "db".into(),
         ..Default::default()
     };
-    let answer = world.service.connect(&context(), connect).await.unwrap();
-    assert_eq!((answer.shim_pid, answer.task_pid), (std::process::id(), 0));
+    assert_eq!(code(world.service.connect(&context(), connect).await).err(), Some(Code::NOT_FOUND));
     let checkpoint = world.service.checkpoint(&context(), CheckpointTaskRequest::new()).await;
     assert_eq!(code(checkpoint).err(), Some(Code::UNIMPLEMENTED));
     assert_eq!(

@@ -1,6 +1,13 @@
 //! A shim with one container, a sleeping process as its VMM, an agent that a test controls, and the published events.
 
-use super::{super::*, LIMITS, SOON};
+use super::{
+    super::{
+        container::Container,
+        process::{Exit, Process},
+        *,
+    },
+    LIMITS, SOON,
+};
 use crate::{
     bundle::Role,
     config::Config,
@@ -9,19 +16,25 @@ use crate::{
     stdio::{StdioPaths, Streams},
     vm::{BootRequest, Vm},
 };
-use agent_protocol as agent;
+use agent_protocol::{self as agent, DeleteProcessRequest, SignalProcessRequest};
 use containerd_shim_protos::{
     api::{ForwardRequest, Status},
     shim_async::{Events, create_events},
 };
 use futures_util::stream;
 use protobuf::well_known_types::any::Any;
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Mutex};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Mutex,
+    time::Duration,
+};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{UnixListener, UnixStream},
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     time::timeout,
 };
 use ttrpc::{
@@ -32,7 +45,7 @@ use ttrpc::{
 /// Process id of the init of `web` in the guest.
 const GUEST_INIT: u32 = 70;
 
-/// How a test's agent behaves, and the calls it received.
+/// What the agent of a test does, and what it was asked.
 pub(super) struct Guest {
     pub(super) exits: watch::Sender<Vec<(String, u32)>>,
     /// Processes that were OOM-killed.
@@ -207,7 +220,10 @@ pub(super) struct World {
     pub(super) guest: Arc<Guest>,
     pub(super) containerd: Arc<Containerd>,
     pub(super) service: TaskService,
+    /// Notified when the shim ends.
     pub(super) finished: Arc<Notify>,
+    /// The bundle of the shim and of `web`.
+    pub(super) bundle: PathBuf,
     pub(super) _servers: [Server; 2],
 }
 
@@ -279,23 +295,27 @@ impl World {
 
         let publisher = Publisher::start("ns".into(), address);
         let finished = Arc::new(Notify::new());
+        let bundle = dir.path().join("bundle");
+        fs::create_dir(&bundle).unwrap();
+        let ended = finished.clone();
         let service = TaskService::new(
             Arc::new(Sandbox::booted("web", vm.clone())),
             String::new(),
             publisher.clone(),
-            finished.clone(),
+            bundle.clone(),
+            move || ended.notify_one(),
         );
         let (streams, _) = Streams::open(&StdioPaths::default(), vm.vsock()).await.unwrap();
         let init = Arc::new(Process::init(StdioPaths::default(), streams, vm.pid(), GUEST_INIT));
         let container = Arc::new(Container::new(
             "web".into(),
-            "/b".into(),
+            bundle.display().to_string(),
             Role::Sandbox,
             Rootfs::empty(vm),
             init.clone(),
         ));
         service.0.containers.reserve("web").unwrap();
-        service.0.containers.insert(container.clone());
+        service.0.containers.insert(container.clone()).unwrap();
         exit::watch(container, init, publisher);
         Self {
             dir,
@@ -303,29 +323,37 @@ impl World {
             containerd,
             service,
             finished,
+            bundle,
             _servers: [events, agent],
         }
     }
 
     /// Adds a container to the pod and ends its init, so that it can be deleted.
     pub(super) async fn add_stopped(&self, id: &str) {
+        self.add(id, Role::Member).await.init.finish(Exit::now(0));
+    }
+
+    /// Adds a created container to the pod.
+    pub(super) async fn add(&self, id: &str, role: Role) -> Arc<Container> {
         self.service.0.containers.reserve(id).unwrap();
         let vm = self.service.0.sandbox.current().unwrap();
         let rootfs = self.service.0.sandbox.add_container(&vm, id, &[]).await.unwrap();
         let (streams, _) = Streams::open(&StdioPaths::default(), vm.vsock()).await.unwrap();
-        let init = Arc::new(Process::init(StdioPaths::default(), streams, vm.pid(), GUEST_INIT));
-        init.finish(Exit::now(0));
-        let container = Container::new(id.into(), "/b".into(), Role::Member, rootfs, init);
-        self.service.0.containers.insert(Arc::new(container));
+        let init = Arc::new(Process::init(StdioPaths::default(), streams, vm.pid(), GUEST_INIT + 1));
+        let bundle = self.bundle.display().to_string();
+        let container = Arc::new(Container::new(id.into(), bundle, role, rootfs, init));
+        self.service.0.containers.insert(container.clone()).unwrap();
+        container
     }
 
-    /// Deletes a container other than `web`.
-    pub(super) async fn delete_container(&self, id: &str) -> Result<u32, Code> {
-        let request = DeleteRequest {
+    /// Kills the init of a container other than `web`.
+    pub(super) async fn kill_container(&self, id: &str) -> Result<(), Code> {
+        let request = KillRequest {
             id: id.into(),
+            signal: 9,
             ..Default::default()
         };
-        code(self.service.delete(&context(), request).await).map(|r| r.exit_status)
+        code(self.service.kill(&context(), request).await).map(drop)
     }
 
     pub(super) async fn pids(&self) -> Vec<u32> {
@@ -335,6 +363,20 @@ impl World {
         };
         let answer = self.service.pids(&context(), request).await.unwrap();
         answer.processes.iter().map(|process| process.pid).collect()
+    }
+
+    /// Whether the shim has ended.
+    pub(super) async fn has_ended(&self) -> bool {
+        timeout(Duration::from_millis(10), self.finished.notified()).await.is_ok()
+    }
+
+    /// Deletes a container other than `web`.
+    pub(super) async fn delete_container(&self, id: &str) -> Result<u32, Code> {
+        let request = DeleteRequest {
+            id: id.into(),
+            ..Default::default()
+        };
+        code(self.service.delete(&context(), request).await).map(|r| r.exit_status)
     }
 
     pub(super) async fn start(&self, exec: &str) -> Result<u32, Code> {
