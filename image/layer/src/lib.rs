@@ -29,4 +29,4 @@ pub use error::{ConvertError, EntryError, EntryName};
 pub use limits::Limits;
 pub use root_hash::{RootHash, RootHashError};
 pub use tar::HeaderError;
-pub use verity::{BLOCK_BYTES, SALT, hash_blocks};
+pub use verity::{BLOCK_BYTES, SALT, hash_blocks, is_whole};

@@ -2,7 +2,7 @@
 
 use crate::root_hash::RootHash;
 use sha2::{Digest, Sha256};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 
 /// Data and hash block size in bytes.
 pub const BLOCK_BYTES: usize = 4096;
@@ -68,6 +68,51 @@ pub(crate) fn append(out: &mut impl Write, hasher: &LeafHasher, leaves: Vec<u8>)
         blocks += (level.len() / BLOCK_BYTES) as u64;
     }
     Ok((root, blocks))
+}
+
+/// Whether `image`, read from its beginning, is whole: superblock and tree are those of its data, and their root is `root`.
+///
+/// # Errors
+/// When it cannot be read; one that ends early is not whole.
+pub fn is_whole(image: &mut impl Read, data_blocks: u64, root: &RootHash) -> io::Result<bool> {
+    let hasher = LeafHasher::new();
+    let mut leaves = Vec::new();
+    let mut block = [0; BLOCK_BYTES];
+    for _ in 0..data_blocks {
+        if !read_whole(image, &mut block)? {
+            return Ok(false);
+        }
+        leaves.extend_from_slice(&hasher.hash(&block));
+    }
+    let mut tail = Compared { image, same: true };
+    let (actual, _) = append(&mut tail, &hasher, leaves)?;
+    Ok(tail.same && actual == *root)
+}
+
+/// Fills the buffer; false when the input ends before.
+fn read_whole(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
+    match input.read_exact(buffer) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        other => other.map(|()| true),
+    }
+}
+
+/// Compares what is written with what can be read.
+struct Compared<'a, R> {
+    image: &'a mut R,
+    same: bool,
+}
+
+impl<R: Read> Write for Compared<'_, R> {
+    fn write(&mut self, expected: &[u8]) -> io::Result<usize> {
+        let mut actual = vec![0; expected.len()];
+        self.same = self.same && read_whole(self.image, &mut actual)? && actual == expected;
+        Ok(expected.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn padded(mut level: Vec<u8>) -> Vec<u8> {
@@ -158,5 +203,23 @@ mod tests {
         assert_eq!(&out[32..40], b"sha256\0\0");
         assert_eq!(out[64..80], [0, 16, 0, 0, 0, 16, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(out[80..82], [32, 0]);
+    }
+
+    #[test]
+    fn a_flipped_bit_anywhere_is_found() {
+        let data: Vec<u8> = (0..200 * BLOCK_BYTES).map(|at| (at / 7) as u8).collect();
+        let (root, _, tail) = tree(&data);
+        let whole = [data, tail].concat();
+        let check = |image: &[u8]| is_whole(&mut &image[..], 200, &root).unwrap();
+        assert!(check(&whole));
+        for at in [0, 777_777, 200 * BLOCK_BYTES, 201 * BLOCK_BYTES + 5, whole.len() - 1] {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1;
+            assert!(!check(&damaged), "byte {at}");
+        }
+        for short in [0, 5 * BLOCK_BYTES, whole.len() - 1] {
+            assert!(!check(&whole[..short]), "{short} bytes");
+        }
+        assert!(!is_whole(&mut &whole[..], 200, &RootHash([7; 32])).unwrap());
     }
 }
