@@ -51,7 +51,7 @@ impl Default for Config {
         Self {
             image_dir: "/usr/local/share/casemate".into(),
             vmm: None,
-            cache_dir: "/var/lib/casemate".into(),
+            cache_dir: layer_cache::DEFAULT_ROOT.into(),
             state_dir: shim_state::DEFAULT_ROOT.into(),
             memory_mib: MemoryMib::try_from(256).expect("256 MiB is in range"),
             vcpus: Vcpus::try_from(1).expect("one vCPU is in range"),

@@ -138,6 +138,11 @@ impl Error {
         matches!(self, Self::Agent { source: ttrpc::Error::RpcStatus(status), .. } if status.code() == Code::NOT_FOUND)
     }
 
+    /// Whether the guest failed at a mount for a reason of its own, such as a layer that is not what its root hash says.
+    pub fn may_be_damage(&self) -> bool {
+        matches!(self, Self::Agent { source: ttrpc::Error::RpcStatus(status), .. } if status.code() == Code::INTERNAL)
+    }
+
     /// The call, if it was not answered: the agent, the VMM or the guest's end of a stream has gone.
     pub fn unanswered_call(&self) -> Option<String> {
         match self {

@@ -6,12 +6,12 @@
 //! It needs no special snapshotter: the mounts of the default one do not name the image, so containerd's API is asked.
 //! The chain id of the container's snapshot shows that the image's name still points to the same image.
 
-mod cache;
 mod content;
 
-pub use cache::{Cache, CacheError, CachedLayer};
+pub use layer_cache::CachedLayer;
 
 use content::{Content, ContentError};
+use layer_cache::{Cache, CacheError};
 use oci::{Config, Document, DocumentError, Image, ImageError, Manifest, limits::INDEXES_MAX};
 use std::{path::Path, sync::Arc};
 use tokio::{sync::Semaphore, task::JoinSet};
@@ -106,6 +106,24 @@ pub async fn of_container(address: &str, namespace: &str, container: &str, cache
         });
     }
     convert_all(&content, image, Cache::open(cache_dir)?).await
+}
+
+/// Removes those of `layers` from the cache that are damaged there; returns their root hashes.
+///
+/// # Errors
+/// When a file of the cache cannot be read or removed.
+pub async fn remove_damaged(cache_dir: &Path, layers: Vec<CachedLayer>) -> Result<Vec<[u8; 32]>, LayersError> {
+    let cache = Cache::open(cache_dir)?;
+    let checked = tokio::task::spawn_blocking(move || {
+        let mut damaged = Vec::new();
+        for layer in &layers {
+            if cache.remove_damaged(layer)? {
+                damaged.push(layer.root_hash);
+            }
+        }
+        Ok::<_, CacheError>(damaged)
+    });
+    Ok(checked.await.map_err(|_| CacheError::Panicked)??)
 }
 
 /// Reads the image's manifest and config.

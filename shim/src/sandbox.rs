@@ -215,6 +215,11 @@ impl Sandbox {
         }
     }
 
+    /// Forgets layers whose files are damaged.
+    pub async fn forget_layers(&self, root_hashes: &[[u8; 32]]) {
+        self.layers.forget(root_hashes).await;
+    }
+
     /// Takes a container out of the guest. A failure is logged: for the host the container is gone.
     pub async fn remove_container(&self, container: &str, rootfs: &Rootfs) {
         if !rootfs.vm.has_ended() {

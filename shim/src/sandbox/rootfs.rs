@@ -16,8 +16,15 @@ use tokio::sync::Mutex;
 /// The layers on the layer disk of one VM.
 #[derive(Default)]
 pub struct LayerDisk {
+    disk: Mutex<Disk>,
+}
+
+#[derive(Default)]
+struct Disk {
     /// By root hash. A layer keeps its place for the VM's life, so that one that is mounted again needs no new place.
-    disk: Mutex<HashMap<[u8; 32], Arc<Layer>>>,
+    layers: HashMap<[u8; 32], Arc<Layer>>,
+    /// Places that were given away, those of forgotten layers included.
+    slots: u32,
 }
 
 /// A layer with its place on the layer disk.
@@ -116,12 +123,21 @@ impl Rootfs {
 }
 
 impl LayerDisk {
+    /// Forgets layers whose files are damaged: what is made anew gets a new place. Containers that have one mounted keep it.
+    pub async fn forget(&self, root_hashes: &[[u8; 32]]) {
+        self.disk
+            .lock()
+            .await
+            .layers
+            .retain(|root_hash, _| !root_hashes.contains(root_hash));
+    }
+
     /// Appends each layer that is new to the layer disk; returns all of `layers` in their order.
     async fn attach(&self, vm: &Vm, layers: &[CachedLayer]) -> Result<Vec<Arc<Layer>>, Error> {
         let mut disk = self.disk.lock().await;
         let mut new: Vec<&CachedLayer> = Vec::new();
         for layer in layers {
-            if !disk.contains_key(&layer.root_hash) && !new.iter().any(|n| n.root_hash == layer.root_hash) {
+            if !disk.layers.contains_key(&layer.root_hash) && !new.iter().any(|n| n.root_hash == layer.root_hash) {
                 new.push(layer);
             }
         }
@@ -130,19 +146,25 @@ impl LayerDisk {
             let files = files.map_err(|e| Error::Control(ControlError::Socket(e)))?;
             let sectors = vm.append(files).await?;
             for (layer, first_sector) in new.into_iter().zip(sectors) {
-                let slot = u32::try_from(disk.len()).unwrap_or(u32::MAX);
+                let slot = disk.slots;
+                disk.slots += 1;
                 log::info!("layer {} is slot {slot}, sector {first_sector}", layer.diff_id);
                 let attached = Layer {
                     slot,
                     first_sector,
                     mount: Mutex::default(),
                 };
-                disk.insert(layer.root_hash, Arc::new(attached));
+                disk.layers.insert(layer.root_hash, Arc::new(attached));
             }
         }
         layers
             .iter()
-            .map(|layer| disk.get(&layer.root_hash).cloned().ok_or(Error::Control(ControlError::Unexpected)))
+            .map(|layer| {
+                disk.layers
+                    .get(&layer.root_hash)
+                    .cloned()
+                    .ok_or(Error::Control(ControlError::Unexpected))
+            })
             .collect()
     }
 }

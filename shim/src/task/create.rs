@@ -95,15 +95,30 @@ async fn build_as(tasks: &Tasks, request: &CreateTaskRequest, bundle: &Bundle, r
     let state = tasks.sandbox.state_path(&config.state_dir);
     note_state(Path::new(&request.bundle), &state).map_err(BundleError::Note)?;
     let cache_dir = config.cache_dir.clone();
-    let layers = async {
+    let find_layers = || async {
         let found = layers::of_container(&tasks.containerd, tasks.sandbox.namespace(), &request.id, &cache_dir).await;
         crate::timeline::reached("layers");
         found.map_err(Error::from)
     };
     // In parallel: the first failure cancels the other.
-    let (vm, layers) = tokio::try_join!(vm(tasks, bundle, role, config), layers)?;
+    let (vm, layers) = tokio::try_join!(vm(tasks, bundle, role, config), find_layers())?;
     crate::timeline::reached("sandbox");
-    let rootfs = tasks.sandbox.add_container(&vm, &request.id, &layers).await?;
+    let rootfs = match tasks.sandbox.add_container(&vm, &request.id, &layers).await {
+        Err(error) if error.may_be_damage() => {
+            let damaged = layers::remove_damaged(&cache_dir, layers).await?;
+            if damaged.is_empty() {
+                return Err(error);
+            }
+            log::warn!(
+                "{}; {} damaged layers are made anew",
+                crate::describe::describe(&error),
+                damaged.len()
+            );
+            tasks.sandbox.forget_layers(&damaged).await;
+            tasks.sandbox.add_container(&vm, &request.id, &find_layers().await?).await?
+        }
+        other => other?,
+    };
     crate::timeline::reached("rootfs");
     match make(tasks, request, spec, &rootfs).await {
         Ok(init) => Ok(Arc::new(Container::new(
@@ -231,5 +246,34 @@ mod tests {
         };
         assert!(refused.to_string().contains("mount at /data"), "{refused}");
         assert!(!dir.path().join("started").exists() && !dir.path().join("run").exists());
+    }
+
+    #[tokio::test]
+    async fn a_sandbox_keeps_the_configuration_of_its_first_container() {
+        let dir = tempfile::tempdir().unwrap();
+        let service = TaskService::new(
+            Arc::new(Sandbox::new("ns".into(), "web".into())),
+            String::new(),
+            Publisher::start("ns".into(), String::new()),
+            dir.path().into(),
+            || {},
+        );
+        let request = |name: &str, memory: u32| {
+            let path = dir.path().join(name).display().to_string();
+            fs::write(&path, format!("memory_mib = {memory}")).unwrap();
+            let options = Any {
+                type_url: "runtimeoptions.v1.Options".into(),
+                value: [&[0x12, path.len() as u8], path.as_bytes()].concat(),
+                ..Default::default()
+            };
+            CreateTaskRequest {
+                options: Some(options).into(),
+                ..Default::default()
+            }
+        };
+        for (name, memory) in [("first", 512), ("second", 1024)] {
+            let config = config(&service.0, &request(name, memory)).await.unwrap();
+            assert_eq!(config.memory_mib.get(), 512);
+        }
     }
 }

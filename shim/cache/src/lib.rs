@@ -2,16 +2,30 @@
 //!
 //! `<hex>.json` is renamed into place last, so a layer is either complete or absent. The guest does not trust these files:
 //! it opens every layer with the root hash in its policy.
+//!
+//! An opened layer carries a shared lock on its file, which goes with the descriptor to the VMM and lasts as long as that has
+//! the file open. [`Cache::collect`] removes a layer only under an exclusive lock, so never one that a VM uses. The time of
+//! `<hex>.json` is that of the last use.
+#![forbid(unsafe_code)]
 
-use layer::{BLOCK_BYTES, ConvertError, Limits};
-use nix::fcntl::{Flock, FlockArg};
+mod collect;
+mod sweep;
+
+pub use collect::{Collected, Entry, Keep};
+
+use layer::{BLOCK_BYTES, ConvertError, Limits, RootHash};
 use oci::Digest;
 use serde::{Deserialize, Serialize};
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, TryLockError},
     io::{self, BufReader, BufWriter, Read},
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
+    time::SystemTime,
 };
+
+/// Where the cache is unless the node's configuration names another directory.
+pub const DEFAULT_ROOT: &str = "/var/lib/casemate";
 
 /// Size of the converter's input and output buffers in bytes.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -82,39 +96,99 @@ impl CachedLayer {
 }
 
 impl Cache {
-    /// Opens the cache in `dir`; creates it if it is missing.
+    /// Opens the cache in `dir`; creates it if it is missing, and removes what killed processes left.
+    ///
+    /// # Errors
+    /// When the directory cannot be created.
     pub fn open(dir: &Path) -> Result<Self, CacheError> {
         let dir = dir.join("layers");
         fs::create_dir_all(&dir).map_err(at("create", &dir))?;
-        Ok(Self { dir })
+        let cache = Self { dir };
+        cache.sweep();
+        Ok(cache)
     }
 
     fn path(&self, diff_id: &Digest, suffix: &str) -> PathBuf {
         self.dir.join(format!("{}.{suffix}", diff_id.hex()))
     }
 
-    /// The layer, if it is there and complete.
+    /// The layer, if it is there and complete; its use is noted.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
     pub fn get(&self, diff_id: &Digest) -> Result<Option<CachedLayer>, CacheError> {
-        let side = self.path(diff_id, "json");
-        let text = match fs::read(&side) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other.map_err(at("read", &side))?,
-        };
-        // An invalid JSON file counts as absent: the layer is converted again.
-        let Ok(geometry) = serde_json::from_slice::<Geometry>(&text) else {
-            return Ok(None);
-        };
+        let Some(geometry) = self.geometry(diff_id)? else { return Ok(None) };
         let path = self.path(diff_id, "ext4");
         let file = match File::open(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other.map_err(at("open", &path))?,
         };
+        // One that is being removed counts as absent.
+        if !is_locked(&path, file.try_lock_shared())? || !same_file(&file, &path) {
+            return Ok(None);
+        }
         let length = file.metadata().map_err(at("read the length of", &path))?.len();
         let layer = opened(diff_id, geometry, file);
-        Ok((length == layer.bytes()).then_some(layer))
+        if length != layer.bytes() {
+            return Ok(None);
+        }
+        self.note_use(diff_id);
+        Ok(Some(layer))
+    }
+
+    /// What `<hex>.json` says; an invalid one counts as absent, so that the layer is converted again.
+    fn geometry(&self, diff_id: &Digest) -> Result<Option<Geometry>, CacheError> {
+        let side = self.path(diff_id, "json");
+        match fs::read(&side) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            other => Ok(serde_json::from_slice(&other.map_err(at("read", &side))?).ok()),
+        }
+    }
+
+    fn note_use(&self, diff_id: &Digest) {
+        let noted = File::open(self.path(diff_id, "json")).and_then(|side| side.set_modified(SystemTime::now()));
+        if let Err(error) = noted {
+            log::debug!("the use of layer {diff_id} is not noted: {error}");
+        }
+    }
+
+    /// Removes the layer if its file is damaged: its tree is not the one of its data, or its root is another. A VM that uses the
+    /// file goes on with it. True when it was removed.
+    ///
+    /// # Errors
+    /// When the file cannot be read or removed.
+    pub fn remove_damaged(&self, layer: &CachedLayer) -> Result<bool, CacheError> {
+        let path = self.path(&layer.diff_id, "ext4");
+        // The position of the file is the VMM's too.
+        let mut content = Content { file: &layer.file, at: 0 };
+        let mut content = BufReader::with_capacity(BUFFER_BYTES, &mut content);
+        if layer::is_whole(&mut content, layer.data_blocks, &RootHash(layer.root_hash)).map_err(at("read", &path))? {
+            return Ok(false);
+        }
+        // Another process may have made it anew meanwhile.
+        if same_file(&layer.file, &path) {
+            log::warn!("layer {} is damaged in the cache: it is removed", layer.diff_id);
+            self.remove(&layer.diff_id)?;
+        }
+        Ok(true)
+    }
+
+    /// Removes both files, the one that makes the layer known first.
+    fn remove(&self, diff_id: &Digest) -> Result<(), CacheError> {
+        for suffix in ["json", "ext4"] {
+            let path = self.path(diff_id, suffix);
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(at("remove", &path)(e)),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Converts `blob`, unless another process has done so; a lock allows one conversion per diff id on the host.
+    ///
+    /// # Errors
+    /// When the blob is not the layer, or a file cannot be written.
     pub fn make(&self, diff_id: &Digest, blob: impl Read + Send) -> Result<CachedLayer, CacheError> {
         let lock = self.lock(diff_id)?;
         let made = match self.get(diff_id) {
@@ -129,7 +203,7 @@ impl Cache {
     }
 
     /// Takes the lock of a diff id; blocks while another process converts it.
-    fn lock(&self, diff_id: &Digest) -> Result<Flock<File>, CacheError> {
+    fn lock(&self, diff_id: &Digest) -> Result<File, CacheError> {
         let path = self.path(diff_id, "lock");
         loop {
             let file = OpenOptions::new()
@@ -138,9 +212,9 @@ impl Cache {
                 .write(true)
                 .open(&path)
                 .map_err(at("open", &path))?;
-            let lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, e)| at("lock", &path)(e.into()))?;
-            if same_file(&lock, &path) {
-                return Ok(lock);
+            file.lock().map_err(at("lock", &path))?;
+            if same_file(&file, &path) {
+                return Ok(file);
             }
         }
     }
@@ -187,7 +261,31 @@ impl Cache {
             .and_then(|dir| dir.sync_all())
             .map_err(at("write", &self.dir))?;
         let file = File::open(&path).map_err(at("open", &path))?;
+        is_locked(&path, file.try_lock_shared())?;
         Ok(opened(diff_id, geometry, file))
+    }
+}
+
+/// The bytes of a file from the beginning, without moving its position.
+struct Content<'a> {
+    file: &'a File,
+    at: u64,
+}
+
+impl Read for Content<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read_at(buffer, self.at)?;
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
+/// Whether a lock was taken; false when another process has one that excludes it.
+fn is_locked(path: &Path, tried: Result<(), TryLockError>) -> Result<bool, CacheError> {
+    match tried {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(at("lock", path)(error)),
     }
 }
 
@@ -234,7 +332,6 @@ fn opened(diff_id: &Digest, geometry: Geometry, file: File) -> CachedLayer {
 
 /// Whether a locked file is still the one at `path`: the previous owner may have removed it.
 fn same_file(locked: &File, path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
     match (locked.metadata(), fs::metadata(path)) {
         (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
         _ => false,

@@ -1,0 +1,132 @@
+//! Removes layers that are not worth their room: by last use and by size, never one that a VM uses.
+
+use super::{Cache, CacheError, at, is_locked, same_file};
+use oci::Digest;
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt,
+    time::{Duration, SystemTime},
+};
+
+/// Bytes of a block of `st_blocks` (stat(2)).
+const STAT_BLOCK: u64 = 512;
+
+/// What is kept; without a bound, everything is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Keep {
+    /// Layers that were used within this time.
+    pub used_within: Option<Duration>,
+    /// Of these, so many bytes of the last used.
+    pub bytes: Option<u64>,
+}
+
+/// A layer in the cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Digest of the uncompressed tar.
+    pub diff_id: Digest,
+    /// Room that it takes on the disk.
+    pub bytes: u64,
+    /// When a container last used it.
+    pub last_used: SystemTime,
+}
+
+/// What was removed and what is left.
+#[derive(Debug, Default)]
+pub struct Collected {
+    /// Removed, the longest unused first.
+    pub removed: Vec<Entry>,
+    /// Left, those that a VM uses included.
+    pub kept: Vec<Entry>,
+}
+
+impl Cache {
+    /// Every complete layer, the longest unused first.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn entries(&self) -> Result<Vec<Entry>, CacheError> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(at("read", &self.dir))? {
+            let name = entry.map_err(at("read", &self.dir))?.file_name();
+            let hex = name.to_str().and_then(|name| name.strip_suffix(".json"));
+            let Some(diff_id) = hex.and_then(|hex| format!("sha256:{hex}").parse().ok()) else {
+                continue;
+            };
+            found.extend(self.entry(diff_id));
+        }
+        found.sort_by_key(|entry| entry.last_used);
+        Ok(found)
+    }
+
+    /// `None` when another process removes it right now.
+    fn entry(&self, diff_id: Digest) -> Option<Entry> {
+        let image = fs::metadata(self.path(&diff_id, "ext4")).ok()?;
+        let side = fs::metadata(self.path(&diff_id, "json")).ok()?;
+        Some(Entry {
+            bytes: image.blocks() * STAT_BLOCK,
+            last_used: side.modified().ok()?,
+            diff_id,
+        })
+    }
+
+    /// Removes what is not to be kept; with `dry_run`, only says what that is.
+    ///
+    /// # Errors
+    /// When the directory cannot be read, or a file in it cannot be removed.
+    pub fn collect(&self, keep: Keep, now: SystemTime, dry_run: bool) -> Result<Collected, CacheError> {
+        let entries = self.entries()?;
+        let mut bytes: u64 = entries.iter().map(|entry| entry.bytes).sum();
+        let mut collected = Collected::default();
+        for entry in entries {
+            // A time in the future is one of a clock that was set back.
+            let unused = now.duration_since(entry.last_used).unwrap_or_default();
+            let old = keep.used_within.is_some_and(|within| unused > within);
+            let too_much = keep.bytes.is_some_and(|most| bytes > most);
+            if (old || too_much) && self.remove_unused(&entry.diff_id, dry_run)? {
+                bytes -= entry.bytes;
+                collected.removed.push(entry);
+            } else {
+                collected.kept.push(entry);
+            }
+        }
+        Ok(collected)
+    }
+
+    /// Checks every layer and removes the damaged ones; they are returned.
+    ///
+    /// # Errors
+    /// When a file cannot be read or removed.
+    pub fn verify(&self) -> Result<Vec<Digest>, CacheError> {
+        let mut damaged = Vec::new();
+        for entry in self.entries()? {
+            let used = fs::metadata(self.path(&entry.diff_id, "json")).and_then(|side| side.modified());
+            if let Some(layer) = self.get(&entry.diff_id)? {
+                if self.remove_damaged(&layer)? {
+                    damaged.push(entry.diff_id);
+                    continue;
+                }
+                // To look at a layer is not to use it.
+                let side = File::open(self.path(&entry.diff_id, "json"));
+                let _ = side.and_then(|side| side.set_modified(used?));
+            }
+        }
+        Ok(damaged)
+    }
+
+    /// Removes a layer that no VM uses; false when one does.
+    fn remove_unused(&self, diff_id: &Digest, dry_run: bool) -> Result<bool, CacheError> {
+        let path = self.path(diff_id, "ext4");
+        let file = match File::open(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(true),
+            other => other.map_err(at("open", &path))?,
+        };
+        // Held until both files are gone: a container that opens the image meanwhile finds it locked.
+        let free = is_locked(&path, file.try_lock())? && same_file(&file, &path);
+        if free && !dry_run {
+            self.remove(diff_id)?;
+        }
+        Ok(free)
+    }
+}
