@@ -1,9 +1,11 @@
 //! `casemate`: the operator's command line; each subcommand calls one library.
 #![forbid(unsafe_code)]
 
+mod config;
 mod conformance_layers;
 mod conformance_policy;
 mod console;
+mod gc;
 mod image;
 mod layer;
 mod node;
@@ -60,6 +62,12 @@ enum Command {
         program's, or 125 if it was not started."
     )]
     Console(console::Console),
+    /// Remove converted layers from the node's cache, by last use and size; never one that a VM uses
+    #[command(
+        after_help = "Examples:\n  casemate gc --unused 30d --max-size 20G\n  casemate gc --verify\n\nWithout an option it removes only what killed \
+        conversions left. A layer that is needed again is converted again."
+    )]
+    Gc(gc::Gc),
     /// Print the counters of one sandbox's VM: KVM exits and their reasons
     #[command(after_help = "Example:\n  casemate stats web")]
     Stats {
@@ -148,6 +156,7 @@ fn run(command: Command) -> anyhow::Result<bool> {
         Command::Conformance(Conformance::Layers { file }) => return Ok(conformance_layers::run(&file)?.1 == 0),
         Command::Conformance(Conformance::Policy { file }) => return Ok(conformance_policy::run(&file)?.1 == 0),
         Command::Image(Image::Build { programs, output, kernel }) => image::build(&programs, &output, kernel)?,
+        Command::Gc(gc) => gc::run(&gc)?,
         Command::Ps { json } => node::ps(json)?,
         Command::Stats { id, json } => node::stats(&id, json)?,
         // Has an exit code of its own; see main.

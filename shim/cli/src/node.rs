@@ -1,16 +1,12 @@
 //! `casemate ps` and `casemate stats`: the sandboxes of this node and the counters of their VMs.
 
-use crate::output::print;
+use crate::{config::directories, output::print};
 use anyhow::{Context, Result, bail};
-use serde::{Deserialize, Serialize};
-use shim_state::{DEFAULT_ROOT, Record, SandboxDir};
+use serde::Serialize;
+use shim_state::{Record, SandboxDir};
 use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use vm_spec::control::{Client, Reply, Request, Stats};
-
-/// The node's configuration.
-const CONFIG: &str = "/etc/casemate/config.toml";
 
 /// One line of `ps`.
 #[derive(Debug, PartialEq, Serialize)]
@@ -27,7 +23,7 @@ struct Line {
 
 /// Lists the sandboxes of this node.
 pub fn ps(json: bool) -> Result<()> {
-    let lines = list(&state_dir()?)?;
+    let lines = list(&directories()?.state_dir)?;
     if json {
         print(&serde_json::to_string(&lines)?)?;
         return Ok(());
@@ -71,20 +67,6 @@ pub fn stats(id: &str, json: bool) -> Result<()> {
     Ok(())
 }
 
-/// The root of the state directories, from the node's configuration.
-fn state_dir() -> Result<PathBuf> {
-    #[derive(Deserialize)]
-    struct Config {
-        state_dir: Option<PathBuf>,
-    }
-    let text = match fs::read_to_string(CONFIG) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(DEFAULT_ROOT.into()),
-        other => other.with_context(|| format!("cannot read {CONFIG}"))?,
-    };
-    let config: Config = toml::from_str(&text).with_context(|| format!("{CONFIG} is not valid"))?;
-    Ok(config.state_dir.unwrap_or_else(|| DEFAULT_ROOT.into()))
-}
-
 /// Every sandbox below `root`, by namespace and id.
 fn list(root: &Path) -> Result<Vec<Line>> {
     let mut lines = Vec::new();
@@ -108,7 +90,7 @@ fn list(root: &Path) -> Result<Vec<Line>> {
 
 /// Opens the state directory of the sandbox `id` on this node.
 pub(crate) fn find(id: &str) -> Result<SandboxDir> {
-    Ok(shim_state::find(&state_dir()?, id)?)
+    Ok(shim_state::find(&directories()?.state_dir, id)?)
 }
 
 /// Reads the counters from the VMM of a sandbox.
@@ -133,6 +115,7 @@ mod tests {
     use super::*;
     use shim_state::{OwnedSandboxDir, ProcessId};
     use std::os::fd::AsRawFd;
+    use std::path::PathBuf;
 
     fn sandbox(root: &Path, namespace: &str, id: &str, vmm: ProcessId) -> PathBuf {
         let directory = SandboxDir::path_below(root, namespace, id);
