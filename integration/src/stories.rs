@@ -33,6 +33,7 @@ const FILES: &[&[story::Story]] = &[
     &[security_context::STORY],
     &[console::STORY],
     &[task::codes::STORY],
+    &[task::same_id::STORY],
     task::STORIES,
     streams::STORIES,
     faults::kill::STORIES,

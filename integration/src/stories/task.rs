@@ -2,6 +2,7 @@
 //! containerd or death of the shim.
 
 pub mod codes;
+pub mod same_id;
 
 use crate::{
     lab::{Ended, Fifo, Lab, Runtime, Set, Stdio, Tasks, is_running, traces},
@@ -59,6 +60,14 @@ pub const STORIES: &[Story] = &[
         set: Set::Short,
         machines: Machines::Shared,
         run: stats,
+    },
+    Story {
+        name: "pids",
+        about: "every process of a container is listed, its init first",
+        runtimes: BOTH,
+        set: Set::Short,
+        machines: Machines::Shared,
+        run: pids,
     },
     Story {
         name: "oom",
@@ -265,6 +274,20 @@ fn stats(lab: &Lab) -> Result<()> {
         .exits_with(0)?
         .mentions(&made.id)?
         .mentions("pids.current")?;
+    made.end_with(137)
+}
+
+fn pids(lab: &Lab) -> Result<()> {
+    let made = Made::started(lab, "sleep 1000 & wait")?;
+    lab.until("the shell and its child are listed", SOON, || {
+        made.tasks.pids(&made.id).ok().filter(|count| *count == 2)
+    })?;
+    made.tasks
+        .exec(&made.id, "third", &["sleep", "1000"], &Stdio::default())
+        .context("exec")?;
+    made.tasks.start(&made.id, "third").context("start exec")?;
+    let count = made.tasks.pids(&made.id).context("pids")?;
+    ensure!(count == 3, "{count} processes are listed, with an exec");
     made.end_with(137)
 }
 
