@@ -224,10 +224,20 @@ fn main() {
     let p256 = ec("ec_paramgen_curve:P-256");
     let rsa = vec!["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"];
     let pss = ["-sigopt", "rsa_padding_mode:pss", "-sigopt", "rsa_pss_saltlen:digest", "-sha384"];
-    let kinds: [(&str, Vec<&str>, Vec<&str>, Algorithm); 8] = [
+    let p384 = ec("ec_paramgen_curve:P-384");
+    let p521 = ec("ec_paramgen_curve:P-521");
+    let kinds: [(&str, Vec<&str>, Vec<&str>, Algorithm); 15] = [
         ("es256", p256.clone(), vec!["-sha256"], Algorithm::ES256),
-        ("es384", ec("ec_paramgen_curve:P-384"), vec!["-sha384"], Algorithm::ES384),
-        ("es512", ec("ec_paramgen_curve:P-521"), vec!["-sha512"], Algorithm::ES512),
+        ("es384", p384.clone(), vec!["-sha384"], Algorithm::ES384),
+        ("es512", p521.clone(), vec!["-sha512"], Algorithm::ES512),
+        // No digest is tied to a curve, neither in COSE nor in certificates.
+        ("p256-es384", p256.clone(), vec!["-sha512"], Algorithm::ES384),
+        ("p256-es512", p256.clone(), vec!["-sha384"], Algorithm::ES512),
+        ("p384-es256", p384.clone(), vec!["-sha512"], Algorithm::ES256),
+        ("p384-es512", p384.clone(), vec!["-sha256"], Algorithm::ES512),
+        ("p521-es256", p521.clone(), vec!["-sha384"], Algorithm::ES256),
+        ("p521-es384", p521.clone(), vec!["-sha256"], Algorithm::ES384),
+        ("ed25519", vec!["-algorithm", "ED25519"], vec![], Algorithm::EdDSA),
         ("ps256", rsa.clone(), vec!["-sha256"], Algorithm::PS256),
         ("ps384", rsa.clone(), pss.to_vec(), Algorithm::PS384),
         (
@@ -236,7 +246,7 @@ fn main() {
             vec!["-sha256"],
             Algorithm::ES256,
         ),
-        ("bad-ed25519", vec!["-algorithm", "ED25519"], vec![], Algorithm::EdDSA),
+        ("bad-ed448", vec!["-algorithm", "ED448"], vec![], Algorithm::EdDSA),
         (
             "bad-rsa1024",
             vec!["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:1024"],

@@ -12,7 +12,7 @@ use x509_cert::der::{Decode, Encode};
 use x509_cert::ext::pkix::{BasicConstraints, KeyUsage, KeyUsages};
 use x509_cert::spki::AlgorithmIdentifierOwned;
 
-use crate::key::{Hash, KeyError, PublicKey, Scheme};
+use crate::key::{Algorithm, Hash, KeyError, PublicKey};
 use crate::subject;
 
 /// Maximum number of certificates of a chain.
@@ -22,6 +22,8 @@ pub const MAX_CERTIFICATE_BYTES: usize = 64 << 10;
 
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
+/// Key and signature alike (RFC 8410).
+const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 const RSA_PSS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.10");
 const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
 const P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
@@ -36,13 +38,32 @@ const HASHES: [(ObjectIdentifier, Hash); 3] = [
 ];
 
 /// Signature algorithms of certificates, except RSASSA-PSS, which has its digest in its parameters. SHA-1 and MD5 are not supported.
-const SIGNATURES: [(ObjectIdentifier, Scheme, Hash); 6] = [
-    (ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2"), Scheme::EcdsaDer, Hash::Sha256),
-    (ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.3"), Scheme::EcdsaDer, Hash::Sha384),
-    (ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.4"), Scheme::EcdsaDer, Hash::Sha512),
-    (ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.11"), Scheme::Pkcs1, Hash::Sha256),
-    (ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.12"), Scheme::Pkcs1, Hash::Sha384),
-    (ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.13"), Scheme::Pkcs1, Hash::Sha512),
+const SIGNATURES: [(ObjectIdentifier, Algorithm); 7] = [
+    (
+        ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2"),
+        Algorithm::EcdsaDer(Hash::Sha256),
+    ),
+    (
+        ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.3"),
+        Algorithm::EcdsaDer(Hash::Sha384),
+    ),
+    (
+        ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.4"),
+        Algorithm::EcdsaDer(Hash::Sha512),
+    ),
+    (
+        ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.11"),
+        Algorithm::Pkcs1(Hash::Sha256),
+    ),
+    (
+        ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.12"),
+        Algorithm::Pkcs1(Hash::Sha384),
+    ),
+    (
+        ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.13"),
+        Algorithm::Pkcs1(Hash::Sha512),
+    ),
+    (ED25519, Algorithm::Ed25519),
 ];
 
 /// Extensions that may be critical: implemented here, or irrelevant outside TLS.
@@ -168,26 +189,26 @@ fn signed_by(certificate: &Certificate, index: usize, issuer: &Certificate, key:
         return Err(ChainError::Issuer(index));
     }
     let algorithm = &certificate.signature_algorithm;
-    let (scheme, hash) = algorithm_of(algorithm).ok_or(ChainError::Algorithm(index))?;
+    let verified_with = algorithm_of(algorithm).ok_or(ChainError::Algorithm(index))?;
     if certificate.tbs_certificate.signature != *algorithm {
         return Err(ChainError::Algorithm(index));
     }
     let signed = certificate.tbs_certificate.to_der().map_err(|_| ChainError::Malformed(index))?;
     let signature = certificate.signature.as_bytes().ok_or(ChainError::Malformed(index))?;
-    key.verify(scheme, hash, &signed, signature)
+    key.verify(verified_with, &signed, signature)
         .map_err(|cause| ChainError::Signature(index, cause))
 }
 
-fn algorithm_of(algorithm: &AlgorithmIdentifierOwned) -> Option<(Scheme, Hash)> {
+fn algorithm_of(algorithm: &AlgorithmIdentifierOwned) -> Option<Algorithm> {
     if algorithm.oid != RSA_PSS {
-        let known = SIGNATURES.iter().find(|(oid, _, _)| *oid == algorithm.oid);
-        return known.map(|(_, scheme, hash)| (*scheme, *hash));
+        let known = SIGNATURES.iter().find(|(oid, _)| *oid == algorithm.oid);
+        return known.map(|(_, known)| *known);
     }
     // Salt length and mask digest must correspond to the digest, else the signature does not verify.
     let der = algorithm.parameters.as_ref()?.to_der().ok()?;
     let parameters = RsaPssParams::try_from(der.as_slice()).ok()?;
     let known = HASHES.iter().find(|(oid, _)| *oid == parameters.hash.oid);
-    known.map(|(_, hash)| (Scheme::Pss, *hash))
+    known.map(|(_, hash)| Algorithm::Pss(*hash))
 }
 
 fn public_key(certificate: &Certificate) -> Result<PublicKey, KeyError> {
@@ -195,6 +216,7 @@ fn public_key(certificate: &Certificate) -> Result<PublicKey, KeyError> {
     let bits = info.subject_public_key.as_bytes().ok_or(KeyError::Malformed)?;
     match info.algorithm.oid {
         RSA_ENCRYPTION => PublicKey::rsa_pkcs1(bits),
+        ED25519 => PublicKey::ed25519(bits),
         EC_PUBLIC_KEY => match info.algorithm.parameters.as_ref().map(|any| any.decode_as::<ObjectIdentifier>()) {
             Some(Ok(P256)) => PublicKey::p256(bits),
             Some(Ok(P384)) => PublicKey::p384(bits),

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::chain::{Chain, ChainError};
 use crate::identity::{Feed, IdentityError, Issuer};
-use crate::key::{Hash, KeyError, PublicKey, Scheme};
+use crate::key::{Algorithm, Hash, KeyError, PublicKey};
 
 /// Largest message in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
@@ -36,7 +36,7 @@ pub enum EnvelopeError {
     /// The payload is detached.
     #[error("the message has no payload")]
     NoPayload,
-    /// The signature algorithm is not one of ES256, ES384, ES512, PS256, PS384, PS512.
+    /// The signature algorithm is not one of ES256, ES384, ES512, PS256, PS384, PS512, EdDSA.
     #[error("unsupported signature algorithm {0}")]
     Algorithm(String),
     /// The certificates are not a valid chain.
@@ -213,20 +213,20 @@ fn receipts(unprotected: &Header) -> Result<Vec<Vec<u8>>, EnvelopeError> {
 
 /// Verifies the signature of `message` over `payload`, which may be detached.
 pub(crate) fn verify(message: &CoseSign1, payload: &[u8], key: &PublicKey) -> Result<(), EnvelopeError> {
-    let algorithm = message.protected.header.alg.as_ref();
-    let (scheme, hash) = match algorithm {
-        Some(RegisteredLabelWithPrivate::Assigned(iana::Algorithm::ES256)) => (Scheme::EcdsaRaw, Hash::Sha256),
-        Some(RegisteredLabelWithPrivate::Assigned(iana::Algorithm::ES384)) => (Scheme::EcdsaRaw, Hash::Sha384),
-        Some(RegisteredLabelWithPrivate::Assigned(iana::Algorithm::ES512)) => (Scheme::EcdsaRaw, Hash::Sha512),
-        Some(RegisteredLabelWithPrivate::Assigned(iana::Algorithm::PS256)) => (Scheme::Pss, Hash::Sha256),
-        Some(RegisteredLabelWithPrivate::Assigned(iana::Algorithm::PS384)) => (Scheme::Pss, Hash::Sha384),
-        Some(RegisteredLabelWithPrivate::Assigned(iana::Algorithm::PS512)) => (Scheme::Pss, Hash::Sha512),
+    use RegisteredLabelWithPrivate::Assigned;
+    let algorithm = match message.protected.header.alg.as_ref() {
+        Some(Assigned(iana::Algorithm::ES256)) => Algorithm::EcdsaRaw(Hash::Sha256),
+        Some(Assigned(iana::Algorithm::ES384)) => Algorithm::EcdsaRaw(Hash::Sha384),
+        Some(Assigned(iana::Algorithm::ES512)) => Algorithm::EcdsaRaw(Hash::Sha512),
+        Some(Assigned(iana::Algorithm::PS256)) => Algorithm::Pss(Hash::Sha256),
+        Some(Assigned(iana::Algorithm::PS384)) => Algorithm::Pss(Hash::Sha384),
+        Some(Assigned(iana::Algorithm::PS512)) => Algorithm::Pss(Hash::Sha512),
+        Some(Assigned(iana::Algorithm::EdDSA)) => Algorithm::Ed25519,
         Some(other) => return Err(EnvelopeError::Algorithm(format!("{other:?}"))),
         None => return Err(EnvelopeError::Header("alg is missing")),
     };
     let signed = coset::sig_structure_data(coset::SignatureContext::CoseSign1, message.protected.clone(), None, &[], payload);
-    key.verify(scheme, hash, &signed, &message.signature)
-        .map_err(EnvelopeError::Signature)
+    key.verify(algorithm, &signed, &message.signature).map_err(EnvelopeError::Signature)
 }
 
 /// SHA-256 of the message with an empty unprotected header, that is, without receipts.

@@ -1,4 +1,6 @@
-//! Public keys and verification of signatures: ECDSA on the NIST curves, RSA with PSS or (certificates only) PKCS #1.
+//! Public keys and verification of signatures: ECDSA on the NIST curves, Ed25519, RSA with PSS or (certificates only) PKCS #1.
+//!
+//! An ECDSA algorithm names a digest and no curve (RFC 9053, section 2.1; RFC 5758, section 3.2): every digest goes with every curve.
 
 use p256::ecdsa::signature::hazmat::PrehashVerifier;
 use rsa::pkcs1::{DecodeRsaPublicKey, EncodeRsaPublicKey};
@@ -15,7 +17,7 @@ const MAX_RSA_BITS: usize = 4096;
 /// Why a key or a signature is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum KeyError {
-    /// Neither RSA nor ECDSA on P-256, P-384 or P-521.
+    /// Neither RSA, nor Ed25519, nor ECDSA on P-256, P-384 or P-521.
     #[error("key is of no supported kind ({0})")]
     Kind(String),
     /// The bytes are not a key of their kind.
@@ -24,7 +26,7 @@ pub enum KeyError {
     /// RSA keys have between 2048 and 4096 bits.
     #[error("RSA key of {0} bits, not between {MIN_RSA_BITS} and {MAX_RSA_BITS}")]
     RsaSize(usize),
-    /// The algorithm is not for this key; ES256 goes with P-256, ES384 with P-384, ES512 with P-521.
+    /// The algorithm is for keys of another kind.
     #[error("signature algorithm does not fit the key")]
     Mismatch,
     /// The signature does not verify.
@@ -50,17 +52,19 @@ impl Hash {
     }
 }
 
-/// The form of a signature.
+/// The form of a signature, and its digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Scheme {
+pub(crate) enum Algorithm {
     /// ECDSA, DER sequence of two numbers, as in certificates.
-    EcdsaDer,
+    EcdsaDer(Hash),
     /// ECDSA, two numbers of the curve's width, as in COSE.
-    EcdsaRaw,
+    EcdsaRaw(Hash),
     /// RSASSA-PSS with a salt of the length of the digest.
-    Pss,
+    Pss(Hash),
     /// RSASSA-PKCS1-v1_5.
-    Pkcs1,
+    Pkcs1(Hash),
+    /// EdDSA on Ed25519, which digests the message itself.
+    Ed25519,
 }
 
 /// A public key of a certificate or of a ledger.
@@ -72,6 +76,8 @@ pub enum PublicKey {
     P384(p384::ecdsa::VerifyingKey),
     /// P-521, as an uncompressed point.
     P521(Vec<u8>),
+    /// Ed25519
+    Ed25519(ed25519_dalek::VerifyingKey),
     /// RSA
     Rsa(RsaPublicKey),
 }
@@ -90,6 +96,11 @@ impl PublicKey {
     pub(crate) fn p521(point: &[u8]) -> Result<Self, KeyError> {
         let key = p521::ecdsa::VerifyingKey::from_sec1_bytes(point).map_err(|_| KeyError::Malformed)?;
         Ok(Self::P521(key.to_encoded_point(false).as_bytes().to_vec()))
+    }
+
+    pub(crate) fn ed25519(bytes: &[u8]) -> Result<Self, KeyError> {
+        let key = ed25519_dalek::VerifyingKey::try_from(bytes);
+        key.map(Self::Ed25519).map_err(|_| KeyError::Malformed)
     }
 
     pub(crate) fn rsa_pkcs1(der: &[u8]) -> Result<Self, KeyError> {
@@ -111,7 +122,8 @@ impl PublicKey {
         }
     }
 
-    /// The key in this crate's encoding: a byte for its kind, then the uncompressed point or the PKCS #1 key.
+    /// The key in this crate's encoding: a byte for its kind, then the uncompressed point, the PKCS #1 key or the
+    /// 32 bytes of an Ed25519 key.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let (kind, body) = match self {
             PublicKey::P256(key) => (1, key.to_encoded_point(false).as_bytes().to_vec()),
@@ -119,6 +131,7 @@ impl PublicKey {
             PublicKey::P521(point) => (3, point.clone()),
             // Encoding a decoded key cannot fail; an empty encoding would not decode.
             PublicKey::Rsa(key) => (4, key.to_pkcs1_der().map(|der| der.as_bytes().to_vec()).unwrap_or_default()),
+            PublicKey::Ed25519(key) => (5, key.to_bytes().to_vec()),
         };
         [&[kind], body.as_slice()].concat()
     }
@@ -130,53 +143,63 @@ impl PublicKey {
             Some((2, point)) => Self::p384(point),
             Some((3, point)) => Self::p521(point),
             Some((4, der)) => Self::rsa_pkcs1(der),
+            Some((5, bytes)) => Self::ed25519(bytes),
             _ => Err(KeyError::Malformed),
         }
     }
 
-    /// The digest that COSE prescribes for an ECDSA key of this curve (RFC 9053, section 2.1).
-    fn cose_hash(&self) -> Option<Hash> {
-        match self {
-            PublicKey::P256(_) => Some(Hash::Sha256),
-            PublicKey::P384(_) => Some(Hash::Sha384),
-            PublicKey::P521(_) => Some(Hash::Sha512),
-            PublicKey::Rsa(_) => None,
-        }
-    }
-
     /// Verifies `signature` over `message`.
-    pub(crate) fn verify(&self, scheme: Scheme, hash: Hash, message: &[u8], signature: &[u8]) -> Result<(), KeyError> {
-        let digest = hash.digest(message);
+    pub(crate) fn verify(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> Result<(), KeyError> {
         macro_rules! ecdsa {
-            ($curve:ident, $key:expr) => {{
-                let signature = match scheme {
-                    Scheme::EcdsaDer => $curve::ecdsa::Signature::from_der(signature),
-                    Scheme::EcdsaRaw if self.cose_hash() == Some(hash) => $curve::ecdsa::Signature::from_slice(signature),
+            ($curve:ident, $key:expr, $bytes:literal) => {{
+                let (hash, signature) = match algorithm {
+                    Algorithm::EcdsaDer(hash) => (hash, $curve::ecdsa::Signature::from_der(signature)),
+                    Algorithm::EcdsaRaw(hash) => (hash, $curve::ecdsa::Signature::from_slice(signature)),
                     _ => return Err(KeyError::Mismatch),
                 };
                 let signature = signature.map_err(|_| KeyError::Signature)?;
+                let digest = widened(hash.digest(message), $bytes);
                 $key.verify_prehash(&digest, &signature).map_err(|_| KeyError::Signature)
             }};
         }
         match self {
-            PublicKey::P256(key) => ecdsa!(p256, key),
-            PublicKey::P384(key) => ecdsa!(p384, key),
+            PublicKey::P256(key) => ecdsa!(p256, key, 32),
+            PublicKey::P384(key) => ecdsa!(p384, key, 48),
             PublicKey::P521(point) => {
                 let key = p521::ecdsa::VerifyingKey::from_sec1_bytes(point).map_err(|_| KeyError::Malformed)?;
-                ecdsa!(p521, key)
+                ecdsa!(p521, key, 66)
             }
             PublicKey::Rsa(key) => {
-                let verified = match (scheme, hash) {
-                    (Scheme::Pss, Hash::Sha256) => key.verify(Pss::new::<Sha256>(), &digest, signature),
-                    (Scheme::Pss, Hash::Sha384) => key.verify(Pss::new::<Sha384>(), &digest, signature),
-                    (Scheme::Pss, Hash::Sha512) => key.verify(Pss::new::<Sha512>(), &digest, signature),
-                    (Scheme::Pkcs1, Hash::Sha256) => key.verify(Pkcs1v15Sign::new::<Sha256>(), &digest, signature),
-                    (Scheme::Pkcs1, Hash::Sha384) => key.verify(Pkcs1v15Sign::new::<Sha384>(), &digest, signature),
-                    (Scheme::Pkcs1, Hash::Sha512) => key.verify(Pkcs1v15Sign::new::<Sha512>(), &digest, signature),
-                    (Scheme::EcdsaDer | Scheme::EcdsaRaw, _) => return Err(KeyError::Mismatch),
+                let (Algorithm::Pss(hash) | Algorithm::Pkcs1(hash)) = algorithm else {
+                    return Err(KeyError::Mismatch);
+                };
+                let digest = hash.digest(message);
+                let pss = matches!(algorithm, Algorithm::Pss(_));
+                let verified = match (pss, hash) {
+                    (true, Hash::Sha256) => key.verify(Pss::new::<Sha256>(), &digest, signature),
+                    (true, Hash::Sha384) => key.verify(Pss::new::<Sha384>(), &digest, signature),
+                    (true, Hash::Sha512) => key.verify(Pss::new::<Sha512>(), &digest, signature),
+                    (false, Hash::Sha256) => key.verify(Pkcs1v15Sign::new::<Sha256>(), &digest, signature),
+                    (false, Hash::Sha384) => key.verify(Pkcs1v15Sign::new::<Sha384>(), &digest, signature),
+                    (false, Hash::Sha512) => key.verify(Pkcs1v15Sign::new::<Sha512>(), &digest, signature),
                 };
                 verified.map_err(|_| KeyError::Signature)
             }
+            PublicKey::Ed25519(key) => {
+                if algorithm != Algorithm::Ed25519 {
+                    return Err(KeyError::Mismatch);
+                }
+                let signature = ed25519_dalek::Signature::from_slice(signature).map_err(|_| KeyError::Signature)?;
+                // Strict: a key of small order would accept one signature for many messages.
+                key.verify_strict(message, &signature).map_err(|_| KeyError::Signature)
+            }
         }
     }
+}
+
+/// The digest as a number of at least a curve's width: the libraries refuse one of less than half of it, as SHA-256 is for P-521.
+/// Of a longer digest the curves take the first bits (SEC 1, section 4.1.4).
+fn widened(digest: Vec<u8>, bytes: usize) -> Vec<u8> {
+    let zeros = bytes.saturating_sub(digest.len());
+    [vec![0; zeros], digest].concat()
 }

@@ -115,6 +115,10 @@ impl LedgerKey {
                 Some(3) => PublicKey::p521(&point(66)?)?,
                 other => return Err(KeyError::Kind(format!("COSE curve {other:?}"))),
             },
+            KeyType::Assigned(iana::KeyType::OKP) => match curve() {
+                Some(6) => PublicKey::ed25519(bytes(-2)?)?,
+                other => return Err(KeyError::Kind(format!("COSE curve {other:?}"))),
+            },
             KeyType::Assigned(iana::KeyType::RSA) => PublicKey::rsa_parts(bytes(-1)?, bytes(-2)?)?,
             other => return Err(KeyError::Kind(format!("COSE key type {other:?}"))),
         };

@@ -18,6 +18,13 @@ fn every_algorithm_and_every_condition_is_accepted() {
         ("es256", fixture!("es256")),
         ("es384", fixture!("es384")),
         ("es512", fixture!("es512")),
+        ("p256-es384", fixture!("p256-es384")),
+        ("p256-es512", fixture!("p256-es512")),
+        ("p384-es256", fixture!("p384-es256")),
+        ("p384-es512", fixture!("p384-es512")),
+        ("p521-es256", fixture!("p521-es256")),
+        ("p521-es384", fixture!("p521-es384")),
+        ("ed25519", fixture!("ed25519")),
         ("ps256", fixture!("ps256")),
         ("ps384", fixture!("ps384")),
         ("san-dns", fixture!("san-dns")),
@@ -36,6 +43,20 @@ fn every_algorithm_and_every_condition_is_accepted() {
         assert_eq!(fragment.feed.as_str(), "registry.example/fragment", "{name}");
         assert!(fragment.rego.starts_with("package fragment\n"), "{name}");
         assert_eq!(fragment.svn, None, "{name}");
+    }
+}
+
+#[test]
+fn a_key_verifies_signatures_of_its_own_kind_only() {
+    use crate::key::{Algorithm, Hash, PublicKey};
+    for (bytes, wrong) in [
+        (fixture!("ed25519"), Algorithm::EcdsaRaw(Hash::Sha256)),
+        (fixture!("es256"), Algorithm::Ed25519),
+        (fixture!("ps256"), Algorithm::EcdsaRaw(Hash::Sha256)),
+    ] {
+        let key = Envelope::open(bytes).unwrap().chain.leaf_key().clone();
+        assert_eq!(key.verify(wrong, b"", &[0; 64]), Err(KeyError::Mismatch));
+        assert_eq!(PublicKey::from_bytes(&key.to_bytes()), Ok(key));
     }
 }
 
@@ -71,7 +92,7 @@ fn an_invalid_chain_is_refused_for_its_fault() {
         chain(fixture!("bad-secp256k1")),
         ChainError::Key(0, KeyError::Kind(kind)) if kind == "curve 1.3.132.0.10"
     ));
-    assert!(matches!(chain(fixture!("bad-ed25519")), ChainError::Key(0, KeyError::Kind(_))));
+    assert!(matches!(chain(fixture!("bad-ed448")), ChainError::Key(0, KeyError::Kind(_))));
     assert_eq!(chain(fixture!("bad-rsa1024")), ChainError::Key(0, KeyError::RsaSize(1024)));
 }
 
