@@ -140,9 +140,7 @@ fn code(error: &RequestError) -> Code {
             | ContainerError::Mask(_)
             | ContainerError::NestedSource
             | ContainerError::Sysctl(_)
-            | ContainerError::User(_) => {
-                Code::INVALID_ARGUMENT
-            }
+            | ContainerError::User(_) => Code::INVALID_ARGUMENT,
             ContainerError::Launcher(LauncherError::Refused { .. }) => Code::UNKNOWN,
             ContainerError::TerminalWithoutStdio => Code::PERMISSION_DENIED,
             ContainerError::Busy(_) | ContainerError::Restless(_) => Code::DEADLINE_EXCEEDED,

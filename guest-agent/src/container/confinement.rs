@@ -332,7 +332,7 @@ mod tests {
                 masked: vec![path.to_owned()],
                 ..requested()
             };
-            let permit = enforcer.enforce(requested.normalised(&ContainerId::new("c"))).unwrap();
+            let permit = enforcer.enforce(requested.normalised(&create())).unwrap();
             Confinement::of(permit, judged)
         };
         for foreign in [

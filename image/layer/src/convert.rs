@@ -3,9 +3,10 @@
 use crate::error::{ConvertError, EntryError, EntryName};
 use crate::ext4::{Attributes, CleanPath, FileType, FsError, Writer};
 use crate::limits::Limits;
+use crate::notes::Notes;
 use crate::pipeline::{self, Stream};
 use crate::root_hash::RootHash;
-use crate::tar::{Entry, Kind, Piece, TarError, TarReader};
+use crate::tar::{Entry, HeaderError, Kind, Piece, TarError, TarReader};
 use crate::verity;
 use oci::Digest;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -25,6 +26,8 @@ pub struct Converted {
     pub data_blocks: u64,
     /// Blocks of 4 KiB of image, superblock and tree.
     pub total_blocks: u64,
+    /// What a guest will show otherwise than the tar says.
+    pub notes: Notes,
 }
 
 /// Converts a layer. The image starts at the start of `output` and ends at its final position.
@@ -33,18 +36,19 @@ pub struct Converted {
 /// mostly in order; two more threads read, decompress and hash the input.
 pub fn convert<R: Read + Send, W: Write + Seek>(input: R, output: &mut W, limits: &Limits) -> Result<Converted, ConvertError> {
     let unstarted = |source| ConvertError::Read { offset: 0, source };
-    pipeline::run(input, |stream| build(stream, output, limits)).map_err(unstarted)?
+    pipeline::run(input, limits.max_zstd_window_bytes, |stream| build(stream, output, limits)).map_err(unstarted)?
 }
 
 fn build<W: Write + Seek>(stream: Stream, output: &mut W, limits: &Limits) -> Result<Converted, ConvertError> {
     let mut tar = TarReader::new(stream, limits.max_tar_bytes);
     let mut image = Writer::new(output, limits).map_err(close_error)?;
     let mut name = Vec::new();
+    let mut notes = Notes::default();
     loop {
         let entry = tar.next().map_err(|error| tar_error(error, tar.offset(), &name))?;
         let Some(entry) = entry else { break };
         name.clone_from(&entry.name);
-        add_entry(&mut image, entry, limits).map_err(|error| entry_error(error, &name))?;
+        add_entry(&mut image, entry, limits, &mut notes).map_err(|error| entry_error(error, &name))?;
         loop {
             let offset = tar.offset();
             let written = match tar.piece().map_err(|error| tar_error(error, offset, &name))? {
@@ -66,6 +70,7 @@ fn build<W: Write + Seek>(stream: Stream, output: &mut W, limits: &Limits) -> Re
         diff_id,
         data_blocks,
         total_blocks: data_blocks + tree_blocks,
+        notes,
     })
 }
 
@@ -81,6 +86,10 @@ fn tar_error(error: TarError, offset: u64, last: &[u8]) -> ConvertError {
     match error {
         TarError::Read(source) => ConvertError::Read { offset, source },
         TarError::TooLong { limit } => ConvertError::TarTooLong { limit, last },
+        TarError::Header {
+            source: HeaderError::Foreign(format),
+            ..
+        } => ConvertError::Format(format),
         TarError::Header { offset, source } => ConvertError::Header { offset, last, source },
         TarError::Truncated => entry(last, EntryError::Truncated),
         TarError::SparseData => entry(last, EntryError::SparseData),
@@ -106,7 +115,7 @@ fn close_error(error: FsError) -> ConvertError {
     }
 }
 
-fn add_entry<W: Write + Seek>(image: &mut Writer<'_, W>, entry: Entry, limits: &Limits) -> Result<(), FsError> {
+fn add_entry<W: Write + Seek>(image: &mut Writer<'_, W>, entry: Entry, limits: &Limits, notes: &mut Notes) -> Result<(), FsError> {
     let place = image.place(&CleanPath::new(&entry.name, limits.max_path_bytes)?)?;
     // A name that ends with a slash is never a whiteout.
     let last = entry.name.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
@@ -150,6 +159,7 @@ fn add_entry<W: Write + Seek>(image: &mut Writer<'_, W>, entry: Entry, limits: &
         xattrs: entry.xattrs.into_iter().collect(),
         ..Attributes::new(file_type, entry.mode)
     };
+    notes.add(&attributes);
     image.create(&place, attributes).map(drop)
 }
 

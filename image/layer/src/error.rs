@@ -27,6 +27,9 @@ pub enum ConvertError {
         /// The entry that was being read.
         last: EntryName,
     },
+    /// The layer is no tar.
+    #[error("the layer is {0}; OCI layers are tar archives, plain or compressed with gzip or zstd")]
+    Format(&'static str),
     /// An invalid tar header.
     #[error("bad tar header at byte {offset}, after entry {last}")]
     Header {
@@ -81,10 +84,10 @@ pub enum EntryError {
     #[error("more than 65000 links to one inode")]
     TooManyLinks,
     /// A file replaces a directory.
-    #[error("an earlier entry of this name is a directory")]
+    #[error("an earlier entry of this name is a directory (hcsshim refuses such a layer too: no policy can list it)")]
     ReplacesDirectory,
     /// A directory replaces a file.
-    #[error("an earlier entry of this name is not a directory")]
+    #[error("an earlier entry of this name is not a directory (hcsshim refuses such a layer too: no policy can list it)")]
     ReplacesFile,
     /// A whiteout without a name to hide.
     #[error("the whiteout names no file")]

@@ -14,18 +14,22 @@ pub struct Limits {
     pub max_inodes: u32,
     /// Bytes of one entry's cleaned path; Linux's `PATH_MAX` is 4096.
     pub max_path_bytes: usize,
+    /// Bytes of a zstd window; the decoder takes up to twice as much memory. A single frame of known size counts as its own window.
+    pub max_zstd_window_bytes: u64,
     /// Bytes of extended attributes of directories, which stay in memory because an opaque whiteout may follow.
     pub max_directory_xattr_bytes: usize,
 }
 
 impl Default for Limits {
-    /// Four times the largest layers seen in public registries; at most 2 GB of memory.
+    /// Four times the largest layers seen in public registries; at most 2 GB of memory, and 1 GiB for a zstd window of the size that
+    /// containerd decodes.
     fn default() -> Self {
         Limits {
             max_image_bytes: 64 * GIB,
             max_tar_bytes: 64 * GIB,
             max_inodes: 2_000_000,
             max_path_bytes: 4096,
+            max_zstd_window_bytes: 512 << 20,
             max_directory_xattr_bytes: 64 << 20,
         }
     }

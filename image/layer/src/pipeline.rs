@@ -59,8 +59,8 @@ impl Stream {
     }
 }
 
-/// Runs the first two stages while `consume` takes what they produce.
-pub(crate) fn run<R: Read + Send, T>(input: R, consume: impl FnOnce(Stream) -> T) -> io::Result<T> {
+/// Runs the first two stages while `consume` takes what they produce. zstd may have a window of `max_zstd_window_bytes`.
+pub(crate) fn run<R: Read + Send, T>(input: R, max_zstd_window_bytes: u64, consume: impl FnOnce(Stream) -> T) -> io::Result<T> {
     thread::scope(|scope| {
         let (pool, empty) = channel();
         let (raw, to_digest) = channel();
@@ -70,7 +70,8 @@ pub(crate) fn run<R: Read + Send, T>(input: R, consume: impl FnOnce(Stream) -> T
         }
         let spawn = |name: &str| thread::Builder::new().name(format!("layer-{name}"));
         let decompress = spawn("inflate").spawn_scoped(scope, move || {
-            if let Err(error) = decompress(input, &empty, &raw) {
+            let input = Decompressed::new(input, max_zstd_window_bytes);
+            if let Err(error) = input.and_then(|input| forward(input, &empty, &raw)) {
                 let _ = raw.send(Message::Failed(error));
             }
         })?;
@@ -87,8 +88,7 @@ pub(crate) fn run<R: Read + Send, T>(input: R, consume: impl FnOnce(Stream) -> T
 }
 
 /// Fills buffers until the input ends or the next stage has stopped.
-fn decompress(input: impl Read, empty: &Receiver<Vec<u8>>, out: &Sender<Message<()>>) -> io::Result<()> {
-    let mut input = Decompressed::new(input)?;
+fn forward(mut input: impl Read, empty: &Receiver<Vec<u8>>, out: &Sender<Message<()>>) -> io::Result<()> {
     while let Ok(mut buffer) = empty.recv() {
         buffer.resize(BUFFER_BYTES, 0);
         let mut filled = 0;
@@ -134,6 +134,8 @@ fn digest(input: &Receiver<Message<()>>, out: &Sender<Message<Digest>>) {
 mod tests {
     use super::*;
 
+    const WINDOW: u64 = 1 << 20;
+
     /// Gives `left` bytes, a few at a time, then does what `end` says.
     struct Input {
         left: usize,
@@ -164,7 +166,7 @@ mod tests {
     #[test]
     fn data_arrives_unchanged_with_its_digest() {
         for left in [0, 1, BUFFER_BYTES, 20 * BUFFER_BYTES + 5] {
-            let (all, digest) = run(Input { left, end: || Ok(0) }, collect).unwrap().unwrap();
+            let (all, digest) = run(Input { left, end: || Ok(0) }, WINDOW, collect).unwrap().unwrap();
             assert!(all == vec![7; left]);
             assert_eq!(digest, Digest::of(&all));
         }
@@ -177,6 +179,7 @@ mod tests {
                 left: 1_000_000,
                 end: || Err(io::ErrorKind::TimedOut.into()),
             },
+            WINDOW,
             collect,
         )
         .unwrap();
@@ -186,6 +189,7 @@ mod tests {
                 left: 1_000_000,
                 end: || panic!("a decoder's bug"),
             },
+            WINDOW,
             collect,
         )
         .unwrap();
@@ -199,6 +203,7 @@ mod tests {
                 left: usize::MAX,
                 end: || Ok(0),
             },
+            WINDOW,
             |mut stream| stream.next(Vec::new()).map(drop),
         )
         .unwrap()

@@ -10,6 +10,7 @@
 //! Formats: V7, ustar, pax, GNU (long names, base-256 numbers, sparse files in all four forms), star.
 
 mod error;
+mod foreign;
 mod header;
 mod number;
 mod pax;
@@ -222,18 +223,19 @@ impl TarReader {
     /// The next header, or `None` at the archive's end: two blocks of zeros, or the end of the stream in their place.
     fn header(&mut self) -> Result<Option<RawHeader>, Problem> {
         let mut block = [0; TAR_BLOCK_BYTES];
+        let first = self.source.offset() == 0;
         for zero_blocks in 0..2 {
             match self.source.fill(&mut block)? {
                 0 => return Ok(None),
                 TAR_BLOCK_BYTES if block != [0; TAR_BLOCK_BYTES] => {
                     return if zero_blocks == 0 {
-                        Ok(Some(RawHeader::new(block)?))
+                        RawHeader::new(block).map(Some).map_err(|error| no_tar(error, first, &block))
                     } else {
                         Err(HeaderError::HalfEnd.into())
                     };
                 }
                 TAR_BLOCK_BYTES => {}
-                _ => return Err(HeaderError::Truncated.into()),
+                filled => return Err(no_tar(HeaderError::Truncated, first, &block[..filled])),
             }
         }
         Ok(None)
@@ -304,6 +306,13 @@ fn global_entry(raw: &RawHeader, records: Records) -> Result<Entry, HeaderError>
         device: (0, 0),
         xattrs: if merge.is_ok() { merged.xattrs } else { Vec::new() },
     })
+}
+
+/// An error in a header; the first header may show that the stream is no tar. A tar whose first name begins like another format has a
+/// valid checksum, so it does not come here.
+fn no_tar(error: HeaderError, first: bool, block: &[u8]) -> Problem {
+    let foreign = foreign::format(block).filter(|_| first);
+    foreign.map_or(error, HeaderError::Foreign).into()
 }
 
 fn until_nul(bytes: &[u8]) -> &[u8] {

@@ -92,12 +92,97 @@ fn a_broken_stream_is_an_error() {
     }
 }
 
+/// A frame with a window descriptor (RFC 8878, section 3.1.1.1.2), whose blocks are `data` as it is and then `runs` runs of 128 KiB of
+/// zeros.
+fn frame(window: u8, data: &[u8], runs: usize) -> Vec<u8> {
+    const BLOCK_MAX: usize = 128 << 10;
+    let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0, window];
+    let mut block = |kind: u32, size: usize, content: &[u8]| {
+        frame.extend_from_slice(&((size as u32) << 3 | kind << 1).to_le_bytes()[..3]);
+        frame.extend_from_slice(content);
+    };
+    data.chunks(BLOCK_MAX).for_each(|chunk| block(0, chunk.len(), chunk));
+    (0..runs).for_each(|_| block(1, BLOCK_MAX, &[0]));
+    // The last block is empty.
+    frame.extend_from_slice(&[1, 0, 0]);
+    frame
+}
+
 #[test]
-fn a_zstd_window_beyond_100_mib_is_refused() {
-    // Window descriptor 0xf8: 2^41 bytes.
-    let frame = b"\x28\xb5\x2f\xfd\x00\xf8\x01\x00\x00";
-    let error = layer::hash(frame.as_slice(), &Limits::default()).expect_err("2 TiB of memory");
-    assert!(matches!(error, ConvertError::Read { offset: 0, .. }), "{error:?}");
+fn a_zstd_window_beyond_the_limit_is_refused_with_both_numbers() {
+    let small = frame(0, &sample(), 0);
+    for (descriptor, window) in [(0x99, 576u64 << 20), (0xf8, 1 << 41)] {
+        // The limit holds for every frame.
+        for layer in [frame(descriptor, &[], 0), [small.clone(), frame(descriptor, &[], 0)].concat()] {
+            let Err(ConvertError::Read { source, .. }) = layer::hash(layer.as_slice(), &Limits::default()) else {
+                panic!("a window of {window} bytes")
+            };
+            let expected = format!("a zstd frame has a window of {window} bytes; at most 536870912 are decoded (512 MiB)");
+            assert_eq!(source.to_string(), expected);
+        }
+    }
+}
+
+#[test]
+fn zstd_windows_up_to_the_limit_are_decoded() {
+    let tar = sample();
+    let plain = converted(&tar);
+    // 512 MiB, alone and between frames of other windows; memory grows with the content.
+    assert_eq!(converted(&frame(0x98, &tar, 0)), plain);
+    let (first, rest) = tar.split_at(100_000);
+    let (second, third) = rest.split_at(100_000);
+    assert_eq!(
+        converted(&[frame(0, first, 0), frame(0x98, second, 0), frame(0, third, 0)].concat()),
+        plain
+    );
+    // More content than a window of 112 MiB.
+    let long = layer::hash(frame(0x86, &tar, 1_000).as_slice(), &Limits::default()).expect("a good layer");
+    assert_eq!(long.root_hash, plain.0.root_hash);
+}
+
+#[test]
+fn what_is_no_tar_is_named() {
+    for (start, name) in [
+        (b"\xfd7zXZ\0\0\x04".as_slice(), "xz"),
+        (b"BZh91AY&SY", "bzip2"),
+        (b"\x04\x22\x4d\x18d", "lz4"),
+        (b"PK\x03\x04", "zip"),
+    ] {
+        for length in [start.len(), BLOCK, 3 * BLOCK] {
+            let mut layer = start.to_vec();
+            layer.resize(length, 7);
+            // Also within gzip.
+            for layer in [gzip(&layer), layer] {
+                let error = layer::hash(layer.as_slice(), &Limits::default()).expect_err(name);
+                let expected = format!("the layer is {name}; OCI layers are tar archives, plain or compressed with gzip or zstd");
+                assert_eq!(error.to_string(), expected);
+            }
+        }
+    }
+    // A tar whose first name begins like another format.
+    let tar = Tarball::default().file("BZh91AY&SY", b"1").end();
+    assert_ne!(converted(&tar).0.root_hash, converted(&[]).0.root_hash);
+}
+
+#[test]
+fn what_a_guest_shows_otherwise_is_counted() {
+    let layer = Tarball::default()
+        .file("plain", b"1")
+        .pax(&[("SCHILY.xattr.system.posix_acl_access", b"\x02\0\0\0"), ("mtime", b"-5")])
+        .file("old", b"1")
+        .pax(&[("SCHILY.xattr.system.posix_acl_default", b"\x02\0\0\0")])
+        .directory("d")
+        .pax(&[("atime", b"2147483648")])
+        .file("new", b"1")
+        .end();
+    let notes = converted(&layer).0.notes;
+    assert_eq!((notes.access_lists, notes.times), (2, 2));
+    let said = notes.to_string();
+    assert!(
+        said.starts_with("2 entries with POSIX access control lists") && said.contains("; 2 entries with times"),
+        "{said}"
+    );
+    assert!(converted(&sample()).0.notes.is_empty());
 }
 
 #[test]

@@ -14,6 +14,7 @@ const LIMITS: Limits = Limits {
     max_tar_bytes: 32 << 20,
     max_inodes: 5_000,
     max_path_bytes: 1_000,
+    max_zstd_window_bytes: 16 << 20,
     max_directory_xattr_bytes: 100_000,
 };
 

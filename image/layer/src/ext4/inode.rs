@@ -74,6 +74,16 @@ pub(crate) struct Attributes {
 }
 
 impl Attributes {
+    /// Whether it has a POSIX access control list.
+    pub(crate) fn has_access_list(&self) -> bool {
+        self.xattrs.keys().any(|name| name.starts_with(b"system.posix_acl_"))
+    }
+
+    /// Whether one of its times is read back as another one.
+    pub(crate) fn has_odd_time(&self) -> bool {
+        [self.atime, self.ctime, self.mtime].into_iter().any(DiskTime::is_misread)
+    }
+
     /// A file without owner, times and content.
     pub(crate) fn new(file_type: FileType, permissions: u16) -> Self {
         Attributes {

@@ -27,6 +27,16 @@ impl From<Option<Time>> for DiskTime {
 }
 
 impl DiskTime {
+    /// Whether the kernel reads another second than `time` (`ext4_decode_extra_time`: the two bits of epoch are added to a signed
+    /// number of 32 bits). Go's zero time stands for none.
+    pub(crate) fn is_misread(time: Option<Time>) -> bool {
+        let Some(seconds) = time.map(Time::seconds).filter(|seconds| *seconds != GO_ZERO_SECONDS) else {
+            return false;
+        };
+        let disk = DiskTime::from(time).0;
+        i64::from(disk as u32 as i32) + (((disk >> 32 & 3) as i64) << 32) != seconds
+    }
+
     /// Decodes the time: an implied directory inherits it from its parent.
     pub(crate) fn time(self) -> Option<Time> {
         if self.0 == 0 {
@@ -58,6 +68,18 @@ mod tests {
         assert_eq!(disk(0, -1), u64::MAX);
         assert_eq!(disk(GO_ZERO_SECONDS, 0), 0);
         assert_eq!(DiskTime::from(None).0, 0);
+    }
+
+    #[test]
+    fn the_kernel_reads_other_times_before_1970_and_after_2038() {
+        let misread = |seconds| DiskTime::is_misread(Some(Time::new(seconds, 0)));
+        for seconds in [0, 1, 0x7fff_ffff, 0x1_0000_0000, GO_ZERO_SECONDS] {
+            assert!(!misread(seconds), "{seconds}");
+        }
+        for seconds in [-1, OLDEST, OLDEST - 1, 0x8000_0000, 4_102_444_800, NEWEST + 1] {
+            assert!(misread(seconds), "{seconds}");
+        }
+        assert!(!DiskTime::is_misread(None));
     }
 
     #[test]

@@ -10,6 +10,9 @@ pub enum HeaderError {
     /// Not a tar header, or a damaged one.
     #[error("the checksum does not match")]
     Checksum,
+    /// Another format than tar, by its first bytes; the stream was not compressed, or has been decompressed.
+    #[error("it is no tar but {0}")]
+    Foreign(&'static str),
     /// The stream ends within a header.
     #[error("the tar ends within a header")]
     Truncated,
