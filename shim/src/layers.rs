@@ -12,7 +12,7 @@ pub use layer_cache::CachedLayer;
 
 use content::{Content, ContentError};
 use layer_cache::{Cache, CacheError};
-use oci::{Config, Document, DocumentError, Image, ImageError, Manifest, limits::INDEXES_MAX};
+use oci::{ChoiceError, Chosen, Digest, Image, ImageError, Pick, Search};
 use std::{path::Path, sync::Arc};
 use tokio::{sync::Semaphore, task::JoinSet};
 
@@ -32,6 +32,14 @@ pub enum LayersError {
         image: String,
         /// Why.
         source: ImageError,
+    },
+    /// The image's name leads to no image for the guest, or to several.
+    #[error("image {image} cannot be used")]
+    Choice {
+        /// Its name.
+        image: String,
+        /// Why.
+        source: ChoiceError,
     },
     /// The container has no image (`ctr run --rootfs`).
     #[error("container {0} was not created from an image; its root file system cannot be used in the VM")]
@@ -74,6 +82,7 @@ impl LayersError {
         matches!(
             self,
             Self::NoImage(_)
+                | Self::Choice { .. }
                 | Self::Retagged { .. }
                 | Self::Remapped(_)
                 | Self::Content(ContentError::NoBlob { .. } | ContentError::NoImage(_))
@@ -128,14 +137,11 @@ pub async fn remove_damaged(cache_dir: &Path, layers: Vec<CachedLayer>) -> Resul
 
 /// Reads the image's manifest and config.
 async fn read_image(content: &Content, name: &str) -> Result<Image, LayersError> {
-    let bad = |source| LayersError::Image {
+    let Chosen { manifest, config, .. } = choose(content, name).await?;
+    let image = Image::new(manifest, config).map_err(|source| LayersError::Image {
         image: name.to_owned(),
         source,
-    };
-    let manifest = read_manifest(content, name).await?;
-    let config = content.document(&manifest.config.digest.to_string(), name).await?;
-    let image = Config::parse(&config).map_err(ImageError::from);
-    let image = image.and_then(|config| Image::new(manifest, config)).map_err(bad)?;
+    })?;
     match image.layers.len() {
         n if n > LAYERS_MAX => Err(LayersError::Many {
             image: name.to_owned(),
@@ -145,21 +151,29 @@ async fn read_image(content: &Content, name: &str) -> Result<Image, LayersError>
     }
 }
 
-/// Follows indexes from the image's name to the manifest for the guest.
-async fn read_manifest(content: &Content, name: &str) -> Result<Manifest, LayersError> {
-    let bad = |source: DocumentError| LayersError::Image {
+/// Follows indexes from the image's name to the image for the guest, by the rule that policies are made with.
+async fn choose(content: &Content, name: &str) -> Result<Chosen, LayersError> {
+    let bad = |source| LayersError::Choice {
         image: name.to_owned(),
-        source: source.into(),
+        source,
     };
-    let mut digest = content.image_target(name).await?;
-    for _ in 0..=INDEXES_MAX {
-        let document = content.document(&digest, name).await?;
-        match Document::parse(&document).map_err(bad)? {
-            Document::Manifest(manifest) => return Ok(manifest),
-            Document::Index(index) => digest = index.choose().map_err(bad)?.to_string(),
+    let target = content.image_target(name).await?;
+    let target: Digest = target.parse().map_err(|_| ContentError::NoBlob { digest: target })?;
+    let mut search = Search::document(target, Pick::Only);
+    while let Some(digest) = search.wanted().map_err(bad)? {
+        match content.document(&digest.to_string(), name).await {
+            Ok(document) => search.take(&document).map_err(bad)?,
+            Err(ContentError::NoBlob { .. }) => search.absent(),
+            Err(error) => return Err(error.into()),
         }
     }
-    Err(bad(DocumentError::Nesting))
+    search.finish().map_err(|error| match error {
+        ChoiceError::Missing(digest) => ContentError::NoBlob {
+            digest: digest.to_string(),
+        }
+        .into(),
+        other => bad(other),
+    })
 }
 
 /// Converts the layers that the cache lacks, as many at once as there are processors.

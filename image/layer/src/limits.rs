@@ -21,8 +21,8 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// Four times the largest layers seen in public registries; at most 2 GB of memory, and 1 GiB for a zstd window of the size that
-    /// containerd decodes.
+    /// Four times the largest layers seen in public registries; at most 2 GB of memory, and for a zstd window of the size that
+    /// containerd decodes 1 GiB (1.5 GiB of addresses while it grows).
     fn default() -> Self {
         Limits {
             max_image_bytes: 64 * GIB,

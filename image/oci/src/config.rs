@@ -1,8 +1,9 @@
 //! The image config: how to run an image, and its layers' diff ids (image specification, config.md).
 
 use crate::document::parse;
-use crate::{Digest, DocumentError};
-use serde::{Deserialize, Deserializer};
+use crate::null::null_is_default;
+use crate::{Digest, DocumentError, Platform};
+use serde::Deserialize;
 
 /// An image config document.
 #[derive(Deserialize)]
@@ -10,6 +11,9 @@ pub struct Config {
     /// How to run the image.
     #[serde(default, deserialize_with = "null_is_default")]
     pub config: ImageConfig,
+    /// What it runs on.
+    #[serde(flatten)]
+    pub platform: Platform,
     rootfs: RootFs,
 }
 
@@ -33,6 +37,7 @@ pub struct ImageConfig {
 
 #[derive(Deserialize)]
 struct RootFs {
+    #[serde(default, deserialize_with = "null_is_default")]
     diff_ids: Vec<Digest>,
 }
 
@@ -48,11 +53,6 @@ impl Config {
     }
 }
 
-/// Go writes `null` for empty maps and pointers, and reads it as their zero value.
-pub(crate) fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(input: D) -> Result<T, D::Error> {
-    Option::deserialize(input).map(Option::unwrap_or_default)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,10 +62,18 @@ mod tests {
         for text in [
             r#"{"rootfs":{"diff_ids":[]}}"#,
             r#"{"config":null,"rootfs":{"diff_ids":[]}}"#,
+            r#"{"config":{},"rootfs":{"type":"layers","diff_ids":null},"architecture":null}"#,
             r#"{"config":{"User":null,"Env":null,"WorkingDir":null},"rootfs":{"diff_ids":[]}}"#,
         ] {
             assert_eq!(Config::parse(text.as_bytes()).unwrap().config, ImageConfig::default(), "{text}");
         }
+    }
+
+    #[test]
+    fn the_platform_is_read() {
+        let text = r#"{"architecture":"arm64","os":"linux","variant":"v8","rootfs":{"diff_ids":[]}}"#;
+        assert_eq!(Config::parse(text.as_bytes()).unwrap().platform.to_string(), "linux/arm64/v8");
+        assert!(Config::parse(br#"{"rootfs":{}}"#).unwrap().platform.is_unnamed());
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! OCI image documents: references, digests, indexes, manifests, configs, and image layouts on disk.
+//! OCI image documents: references, digests, indexes, manifests, configs, the choice of the guest's image, and images in files.
 //!
-//! Everything but [`OciLayout`] works on bytes that the caller has read: at most [`limits::DOCUMENT_MAX_BYTES`] of them.
-//! [`OciLayout`] reads files, and checks each document against its digest.
+//! Everything but [`ImageStore`] works on bytes that the caller has read: at most [`limits::DOCUMENT_MAX_BYTES`] of them.
+//! [`ImageStore`] reads files, and checks each document against its digest.
 #![forbid(unsafe_code)]
 
 mod config;
@@ -9,14 +9,21 @@ mod descriptor;
 mod digest;
 mod document;
 mod image;
-mod layout;
 pub mod limits;
+mod null;
+mod offer;
+mod platform;
 mod reference;
+mod select;
+mod store;
 
 pub use config::{Config, ImageConfig};
-pub use descriptor::{Descriptor, Platform};
+pub use descriptor::Descriptor;
 pub use digest::{Digest, DigestError};
 pub use document::{Document, DocumentError, Index, Manifest};
 pub use image::{Image, ImageError, ImageLayer};
-pub use layout::{LayoutError, OciLayout};
+pub use offer::{Offer, Offers};
+pub use platform::Platform;
 pub use reference::{Reference, ReferenceError};
+pub use select::{ChoiceError, Chosen, Pick, Search};
+pub use store::{FileError, ImageStore, StoreError, StoredImage, StoredLayer};

@@ -51,9 +51,10 @@ pub struct Container {
     pub image_name: Option<String>,
     /// Credentials for `image_name`.
     pub auth: Option<Auth>,
-    /// OCI layout directory: layers, and defaults for command, environment, user and working directory.
+    /// OCI layout, `docker save` archive or skopeo `dir:`, as a directory or a tar file: layers, and defaults for command, environment,
+    /// user and working directory.
     pub image: Option<PathBuf>,
-    /// Tag within `image`, if it holds several images.
+    /// Tag, reference or digest of one image within `image`, if it holds several.
     pub image_tag: Option<String>,
     /// Layer files (tar, gzip or zstd), bottom layer first.
     pub layer_files: Vec<PathBuf>,
@@ -410,14 +411,23 @@ impl Config {
     /// # Errors
     /// The file cannot be read, is too large, or is not a configuration.
     pub fn from_file(path: &Path) -> Result<Self, GenerateError> {
-        let bytes = crate::file::read(path, MAX_CONFIG_BYTES)?;
+        Self::from_bytes(crate::file::read(path, MAX_CONFIG_BYTES)?, path)
+    }
+
+    /// Reads the content of a configuration file: JSON if the extension of `path` is `json`, or if it has none and the text begins like
+    /// JSON, else TOML.
+    ///
+    /// # Errors
+    /// It is not a configuration.
+    pub fn from_bytes(bytes: Vec<u8>, path: &Path) -> Result<Self, GenerateError> {
         let text = String::from_utf8(bytes).map_err(|error| GenerateError::Read {
             path: path.to_owned(),
             source: std::io::Error::new(std::io::ErrorKind::InvalidData, error),
         })?;
-        match path.extension().is_some_and(|extension| extension == "json") {
-            true => Self::from_json(&text),
-            false => Self::from_toml(&text),
-        }
+        let json = match path.extension() {
+            Some(extension) => extension == "json",
+            None => text.trim_start().starts_with('{'),
+        };
+        if json { Self::from_json(&text) } else { Self::from_toml(&text) }
     }
 }

@@ -106,8 +106,20 @@ pub(crate) struct PolicyProcess {
 }
 
 /// The policy's container: the configuration, completed by the image and by defaults.
-pub(crate) fn resolve(container: &Container, place: &str, base_dir: &Path) -> Result<PolicyContainer, GenerateError> {
+///
+/// `warn` is told what a user should know of it.
+pub(crate) fn resolve(
+    container: &Container,
+    place: &str,
+    base_dir: &Path,
+    warn: &mut dyn FnMut(String),
+) -> Result<PolicyContainer, GenerateError> {
     let source = source::find(container, place, base_dir)?;
+    source
+        .notes
+        .sentences()
+        .into_iter()
+        .for_each(|note| warn(format!("{place}: its layers have {note}")));
     let field = |problem: String| GenerateError::Field {
         place: place.to_owned(),
         problem,
@@ -115,6 +127,13 @@ pub(crate) fn resolve(container: &Container, place: &str, base_dir: &Path) -> Re
     let command = command(container, &source);
     if command.is_empty() {
         return Err(field("give a command: its image has neither ENTRYPOINT nor CMD".to_owned()));
+    }
+    let working_dir = working_dir(container, &source);
+    if !working_dir.starts_with('/') {
+        warn(format!(
+            "{place}: the working directory {working_dir:?} is relative, and runtimes start processes in absolute ones only: \
+             give working_dir, or mend the image's WORKDIR"
+        ));
     }
     Ok(PolicyContainer {
         command,
@@ -129,7 +148,7 @@ pub(crate) fn resolve(container: &Container, place: &str, base_dir: &Path) -> Re
         capabilities: container.capabilities.clone(),
         seccomp_profile_sha256: seccomp(container, place, base_dir)?,
         allow_elevated: container.allow_elevated,
-        working_dir: working_dir(container, &source),
+        working_dir,
         allow_stdio_access: container.allow_stdio_access,
         no_new_privileges: !container.allow_privilege_escalation,
         confinement: Confinement::of(container).map_err(field)?,

@@ -21,7 +21,7 @@
 //!
 //! ```toml
 //! [[container]]
-//! image = "images/redis"            # an OCI layout directory, beside this file
+//! image = "images/redis"            # an OCI layout, a docker save archive or a skopeo dir:, beside this file
 //! command = ["redis-server"]        # default: the image's ENTRYPOINT and CMD
 //! allow_stdio_access = true
 //! signals = [9, 15]
@@ -64,6 +64,7 @@
 
 #![forbid(unsafe_code)]
 
+mod archive;
 mod check;
 mod config;
 mod confinement;
@@ -140,7 +141,7 @@ pub enum GenerateError {
         place: String,
         /// The cause.
         #[source]
-        source: oci::LayoutError,
+        source: oci::StoreError,
     },
     /// A layer cannot be converted.
     #[error("cannot hash layer {}", path.display())]
@@ -176,13 +177,21 @@ pub enum GenerateError {
 /// # Errors
 /// A source cannot be read, a field cannot be used, or the result would not load.
 pub fn generate(config: &Config, base_dir: &Path) -> Result<String, GenerateError> {
+    generate_warning(config, base_dir, &mut |_| {})
+}
+
+/// As [`generate`]; `warn` is told what the policy's owner should know.
+///
+/// # Errors
+/// As [`generate`].
+pub fn generate_warning(config: &Config, base_dir: &Path, warn: &mut dyn FnMut(String)) -> Result<String, GenerateError> {
     if config.allow_all {
         if config.is_empty() {
             return Ok(policy::OPEN_DOOR.to_owned());
         }
         return Err(GenerateError::OpenDoor);
     }
-    let resolved = Resolved::new(config, base_dir)?;
+    let resolved = Resolved::new(config, base_dir, warn)?;
     let networks = confinement::networks(config)?;
     let text = marshal::policy(config, &resolved.objects(config), &networks);
     policy::Enforcer::new(&text)?;
@@ -196,6 +205,20 @@ pub fn generate(config: &Config, base_dir: &Path) -> Result<String, GenerateErro
 /// # Errors
 /// As [`generate`]; the namespace is reserved or invalid; the configuration has flags or networks, which only a policy has.
 pub fn generate_fragment(config: &Config, namespace: &str, svn: &str, base_dir: &Path) -> Result<String, GenerateError> {
+    generate_fragment_warning(config, namespace, svn, base_dir, &mut |_| {})
+}
+
+/// As [`generate_fragment`]; `warn` is told what the fragment's owner should know.
+///
+/// # Errors
+/// As [`generate_fragment`].
+pub fn generate_fragment_warning(
+    config: &Config,
+    namespace: &str,
+    svn: &str,
+    base_dir: &Path,
+    warn: &mut dyn FnMut(String),
+) -> Result<String, GenerateError> {
     let field = |problem: &str| GenerateError::Field {
         place: format!("fragment {namespace:?}"),
         problem: problem.to_owned(),
@@ -216,7 +239,7 @@ pub fn generate_fragment(config: &Config, namespace: &str, svn: &str, base_dir: 
     if !config.network.is_empty() {
         return Err(field("a fragment has no networks"));
     }
-    let resolved = Resolved::new(config, base_dir)?;
+    let resolved = Resolved::new(config, base_dir, warn)?;
     let text = marshal::fragment_text(namespace, svn, &resolved.objects(config));
     Document::read(&text).map_err(|error| field(&error.to_string()))?;
     Ok(text)
@@ -251,12 +274,12 @@ struct Resolved {
 }
 
 impl Resolved {
-    fn new(config: &Config, base_dir: &Path) -> Result<Self, GenerateError> {
+    fn new(config: &Config, base_dir: &Path, warn: &mut dyn FnMut(String)) -> Result<Self, GenerateError> {
         confinement::check_version(config)?;
         let mut containers = Vec::with_capacity(config.container.len() + 1);
         for (index, container) in config.container.iter().enumerate() {
             let place = place(index, container);
-            let resolved = container::resolve(container, &place, base_dir)?;
+            let resolved = container::resolve(container, &place, base_dir, warn)?;
             if config.casemate_version.is_none() && resolved.confinement != Confinement::default() {
                 let problem = "confinement and forwarded ports need casemate_version".to_owned();
                 return Err(GenerateError::Field { place, problem });

@@ -1,12 +1,14 @@
-//! Sources of layers: an OCI layout, layer files, or root hashes.
+//! Sources of layers: an image in files, layer files, or root hashes.
 
 use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
-use oci::{ImageConfig, OciLayout};
+use layer::Notes;
+use oci::ImageConfig;
 
-use crate::GenerateError;
 use crate::config::Container;
+use crate::{GenerateError, archive};
 
 /// The layers of a container, and the configuration of its image.
 #[derive(Debug, Default)]
@@ -17,6 +19,8 @@ pub(crate) struct Source {
     pub(crate) image: ImageConfig,
     /// Whether there is an image.
     pub(crate) has_image: bool,
+    /// What a guest will show otherwise than the layers say.
+    pub(crate) notes: Notes,
 }
 
 /// Reads a container's layers and its image's configuration.
@@ -26,16 +30,18 @@ pub(crate) fn find(container: &Container, place: &str, base_dir: &Path) -> Resul
         problem: problem.to_owned(),
     };
     match (&container.image, container.layer_files.is_empty(), container.layers.is_empty()) {
-        (Some(directory), true, true) => from_layout(&base_dir.join(directory), container.image_tag.as_deref(), place),
+        (Some(directory), true, true) => from_image(&base_dir.join(directory), container.image_tag.as_deref(), place),
         (None, false, true) => {
-            let layers = container
-                .layer_files
-                .iter()
-                .map(|path| Ok(hash(&base_dir.join(path))?.root_hash.to_string()));
-            Ok(Source {
-                layers: layers.collect::<Result<_, GenerateError>>()?,
-                ..Source::default()
-            })
+            let mut source = Source::default();
+            for path in &container.layer_files {
+                let path = base_dir.join(path);
+                let file = File::open(&path).map_err(|source| GenerateError::Read {
+                    path: path.clone(),
+                    source,
+                })?;
+                source.add(&hash(file, &path)?);
+            }
+            Ok(source)
         }
         (None, true, false) => {
             if let Some(wrong) = container.layers.iter().find(|hash| hash.parse::<layer::RootHash>().is_err()) {
@@ -46,39 +52,46 @@ pub(crate) fn find(container: &Container, place: &str, base_dir: &Path) -> Resul
                 ..Source::default()
             })
         }
-        (None, true, true) => Err(field("give its layers: image (an OCI layout directory), layer_files or layers")),
+        (None, true, true) => Err(field(
+            "give its layers: image (an OCI layout, a docker save archive or a skopeo dir:), layer_files or layers",
+        )),
         _ => Err(field("give only one of image, layer_files and layers")),
     }
 }
 
-fn from_layout(directory: &Path, tag: Option<&str>, place: &str) -> Result<Source, GenerateError> {
-    let layout = OciLayout::new(directory);
-    let image = layout.image(tag).map_err(|source| GenerateError::Image {
+impl Source {
+    fn add(&mut self, layer: &layer::Converted) {
+        self.layers.push(layer.root_hash.to_string());
+        self.notes.access_lists += layer.notes.access_lists;
+        self.notes.times += layer.notes.times;
+    }
+}
+
+fn from_image(path: &Path, pick: Option<&str>, place: &str) -> Result<Source, GenerateError> {
+    let unusable = |source| GenerateError::Image {
         place: place.to_owned(),
         source,
-    })?;
-    let mut layers = Vec::with_capacity(image.layers.len());
+    };
+    let store = archive::open(path, place)?;
+    let image = store.image(pick).map_err(unusable)?;
+    let mut source = Source {
+        image: image.config,
+        has_image: true,
+        ..Source::default()
+    };
     for layer in &image.layers {
-        let path = layout.blob(layer.blob);
-        let converted = hash(&path)?;
+        let path = store.shown(layer);
+        let converted = hash(store.layer(layer).map_err(unusable)?, &path)?;
         if converted.diff_id != layer.diff_id {
             return Err(GenerateError::DiffId { path });
         }
-        layers.push(converted.root_hash.to_string());
+        source.add(&converted);
     }
-    Ok(Source {
-        layers,
-        image: image.config,
-        has_image: true,
-    })
+    Ok(source)
 }
 
-fn hash(path: &Path) -> Result<layer::Converted, GenerateError> {
-    let file = File::open(path).map_err(|source| GenerateError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    layer::hash(file, &layer::Limits::default()).map_err(|source| GenerateError::Layer {
+fn hash(layer: impl Read + Send, path: &Path) -> Result<layer::Converted, GenerateError> {
+    layer::hash(layer, &layer::Limits::default()).map_err(|source| GenerateError::Layer {
         path: path.to_owned(),
         source,
     })

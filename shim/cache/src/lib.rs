@@ -244,6 +244,9 @@ impl Cache {
             started.elapsed(),
             geometry.total_blocks
         );
+        if !converted.notes.is_empty() {
+            log::warn!("layer {diff_id}: {}", converted.notes);
+        }
         let (path, side_path) = (self.path(diff_id, "ext4"), self.path(diff_id, "json"));
         // Both files are written before either is renamed, so a full disk cannot leave one without the other.
         let mut side = Temporary::new(self.path(diff_id, "describing"))?;
