@@ -11,9 +11,12 @@ use compare::Request;
 use message::Message;
 
 mod compare;
+mod json;
 mod message;
 mod mounts;
+mod older;
 mod sentence;
+mod unescape;
 
 /// Maximum number of differences that are listed.
 const MAX_DIFFERENCES: usize = 16;
@@ -22,7 +25,7 @@ const MAX_SIDE: usize = 400;
 
 /// The text has no denial, or too little of one.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("no denial found: the text has neither a sentence \"denied by policy: …\" nor a policyDecision")]
+#[error("no denial found: the text has neither \"denied by policy: …\" nor a policyDecision nor \"… not allowed by policy\"")]
 pub struct NoDenial;
 
 /// A field in which a request and the nearest object of the policy differ.
@@ -71,6 +74,8 @@ pub struct Explanation {
     pub sentence: String,
     /// The enforcement point.
     pub rule: Option<String>,
+    /// The policy's reasons in its own words.
+    pub reasons: Vec<String>,
     /// Fields of the policy that cause the denial, without duplicates.
     pub fields: Vec<String>,
     /// The object nearest to the request.
@@ -87,6 +92,7 @@ impl fmt::Display for Explanation {
         if let Some(rule) = &self.rule {
             write!(f, "\n  rule     {rule}")?;
         }
+        self.reasons.iter().try_for_each(|reason| write!(f, "\n  reason   {reason}"))?;
         if !self.fields.is_empty() {
             write!(f, "\n  field    {}", self.fields.join(", "))?;
         }
@@ -101,23 +107,50 @@ impl fmt::Display for Explanation {
     }
 }
 
-/// Explains the denial in `text`, which may have other text around it and may be cut short. With the policy, the explanation has the
-/// allowed values as well.
+/// Explains the first denial in `text`, as [`explain_all`] does.
 ///
 /// # Errors
 /// The text has no denial.
 pub fn explain(text: &str, policy: Option<&Document>) -> Result<Explanation, NoDenial> {
-    let message = Message::read(text);
-    if message.is_empty() {
+    explain_all(text, policy).map(|mut explanations| explanations.remove(0))
+}
+
+/// Explains every denial in `text`, of which there is at least one; a denial that is repeated is explained once. The text may have other
+/// text around it, may be within JSON or HTML, and may be cut short. With the policy, an explanation has the allowed values as well.
+///
+/// # Errors
+/// The text has no denial.
+pub fn explain_all(text: &str, policy: Option<&Document>) -> Result<Vec<Explanation>, NoDenial> {
+    let mut explanations: Vec<(Explanation, usize)> = Vec::new();
+    for message in Message::all(&unescape::unescape(text)) {
+        let explanation = explained(&message, policy);
+        match explanations.iter_mut().find(|(earlier, _)| *earlier == explanation) {
+            Some((_, times)) => *times += 1,
+            None => explanations.push((explanation, 1)),
+        }
+    }
+    if explanations.is_empty() {
         return Err(NoDenial);
     }
+    let counted = |(mut explanation, times): (Explanation, usize)| {
+        if times > 1 {
+            explanation.notes.push(format!("{times} times in the text"));
+        }
+        explanation
+    };
+    Ok(explanations.into_iter().map(counted).collect())
+}
+
+fn explained(message: &Message, policy: Option<&Document>) -> Explanation {
     let reasons = message.reasons();
+    let from_decision = || sentence::sentence(&message.decision, message.rule.as_deref());
     let mut explanation = Explanation {
-        sentence: sentence(text, &message),
+        sentence: message.sentence.clone().unwrap_or_else(from_decision),
         rule: message.rule.clone(),
+        reasons: reasons.iter().map(|reason| short((*reason).to_owned())).collect(),
         ..Explanation::default()
     };
-    notes(&message, &mut explanation);
+    notes(message, &mut explanation);
     let empty = Document::default();
     let request = Request {
         input: &message.decision["input"],
@@ -141,17 +174,7 @@ pub fn explain(text: &str, policy: Option<&Document>) -> Result<Explanation, NoD
         explanation.differences.truncate(MAX_DIFFERENCES);
         explanation.notes.push(format!("{} more differences", count - MAX_DIFFERENCES));
     }
-    Ok(explanation)
-}
-
-fn sentence(text: &str, message: &Message) -> String {
-    if let Some(sentence) = &message.sentence {
-        return sentence.clone();
-    }
-    sentence::sentence(text).unwrap_or_else(|_| match &message.rule {
-        Some(rule) => format!("denied by rule {rule}"),
-        None => "denied; too little of the message is left to say what".to_owned(),
-    })
+    explanation
 }
 
 fn notes(message: &Message, explanation: &mut Explanation) {
@@ -356,6 +379,53 @@ mod tests {
     #[test]
     fn other_text_is_no_denial() {
         assert_eq!(explain("everything is fine", None), Err(NoDenial));
+    }
+
+    #[test]
+    fn the_peers_messages_are_explained_in_json_and_several_at_once() {
+        let decision = |reason: &str| {
+            use base64::Engine as _;
+            let document = format!(r#"{{"decision":"deny","reason":{{"errors":["{reason}"]}},"truncated":["input"]}}"#);
+            base64::engine::general_purpose::STANDARD.encode(document)
+        };
+        let one = format!(
+            r"container creation denied due to policy: policyDecision\u003c {} \u003epolicyDecision: unknown",
+            decision("invalid command")
+        );
+        let other = format!(
+            "mounting scsi device controller 3 lun 2 onto /m4 denied by policy: policyDecision< {} >policyDecision",
+            decision("deviceHash not found")
+        );
+        let explained = explain_all(&format!("{one}\n{other}\n{one}"), None).unwrap();
+        assert_eq!(explained.len(), 2);
+        assert_eq!(explained[0].reasons, ["invalid command"]);
+        assert_eq!(explained[0].fields, ["command"]);
+        assert_eq!(explained[0].rule.as_deref(), Some("create_container"));
+        assert!(explained[0].notes.contains(&"2 times in the text".to_owned()));
+        assert!(
+            explained[1].to_string().contains("\n  reason   deviceHash not found\n"),
+            "{}",
+            explained[1]
+        );
+        assert_eq!(explained[1].fields, ["layers"]);
+    }
+
+    #[test]
+    fn the_older_wording_is_explained() {
+        let text = "failed: exec in container denied due to policy: exec_in_container not allowed by policy. \
+            Errors: [invalid command]. Input: {\"argList\":[\"ls\"],\"containerID\":\"x\"}: unknown";
+        let policy =
+            "package policy\ncontainers := [{\"command\": [\"sh\"], \"exec_processes\": [{\"command\": [\"ps\"], \"signals\": []}]}]\n";
+        let explained = explain(text, Some(&Document::read(policy).unwrap())).unwrap();
+        assert_eq!(explained.rule.as_deref(), Some("exec_in_container"));
+        assert_eq!(explained.reasons, ["invalid command"]);
+        let difference = &explained.differences[0];
+        assert_eq!((difference.asked.as_str(), difference.allowed.as_str()), ("[\"ls\"]", "[\"ps\"]"));
+        assert!(
+            explained.sentence.starts_with("process may not start in container"),
+            "{}",
+            explained.sentence
+        );
     }
 
     #[test]

@@ -17,10 +17,10 @@ pub fn configuration(bytes: &[u8]) {
 /// Explains an error text without a policy and with one.
 pub fn deny_message(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
-    let _ = crate::explain(&text, None);
+    let _ = crate::explain_all(&text, None);
     let policy = "package policy\ncontainers := [{\"command\": [\"sh\"], \"env_rules\": [{\"pattern\": \"A=1\"}], \"mounts\": [{}], \"user\": {}}]\n";
     if let Ok(document) = crate::Document::read(policy) {
-        let _ = crate::explain(&text, Some(&document));
+        let _ = crate::explain_all(&text, Some(&document));
     }
 }
 

@@ -12,7 +12,7 @@
 //! |---|---|
 //! | fragments | [`generate_fragment`], [`sign()`], [`issuer_of`], [`injection`] |
 //! | checks of a policy | [`Document`], [`check()`], [`simulate()`], [`explain()`] |
-//! | a denial in an error text | [`explain()`], [`policy::extract_decision`] |
+//! | denials in an error text | [`explain_all`], [`policy::extract_decision`] |
 //! | digests | [`policy::digest`], [`policy::seccomp_digest`], [`layer::hash`] |
 //! | default mounts and capabilities | [`policy::data`] |
 //! | users of a root file system | [`rootfs::identify`] |
@@ -95,7 +95,7 @@ pub use config::{
     Strategy, TextRule, Unlimited, User, WindowsContainer, WindowsExecProcess,
 };
 pub use document::{Document, DocumentError};
-pub use explain::{Difference, Explanation, Nearest, NoDenial, explain};
+pub use explain::{Difference, Explanation, Nearest, NoDenial, explain, explain_all};
 pub use inject::injection;
 pub use legacy::{LegacyError, MAX_LEGACY_BYTES, convert_legacy, write_legacy};
 pub use policy::{SECURITY_CONTEXT_PREFIX, SECURITY_CONTEXT_VARIABLE, SecurityContextFiles};

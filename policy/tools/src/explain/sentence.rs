@@ -1,24 +1,25 @@
-//! The sentence of a denial, from its decision document: for messages that lost the sentence itself.
+//! The sentence of a denial, from its decision document: for messages that lost the sentence itself, and hcsshim's, which have none.
 
 use policy::action::Subject;
-use policy::{ContainerId, DecisionError, denial_text, extract_decision};
-use serde_json::Value;
+use policy::{ContainerId, denial_text};
+use serde_json::{Value, json};
 
 use super::texts;
 
-/// The sentence for the decision in `text`, which may have other text around it.
-///
-/// # Errors
-/// The text has no decision, or it is cut short.
-pub(super) fn sentence(text: &str) -> Result<String, DecisionError> {
-    let decision = extract_decision(text)?;
+/// Stands for what a message does not say.
+const UNKNOWN: &str = "(not in the message)";
+
+/// The sentence for a decision on `point`, as far as both are known.
+pub(super) fn sentence(decision: &Value, point: Option<&str>) -> String {
     let (input, reason) = (&decision["input"], &decision["reason"]);
-    Ok(match (decision["policyError"].as_str(), input["rule"].as_str()) {
+    match (decision["policyError"].as_str(), point) {
         (Some(error), _) => format!("the policy itself is at fault: {error}"),
-        (None, Some(point)) => denial(point, input, reason),
+        (None, Some(point)) if !input.is_null() || !reason.is_null() => denial(point, input, reason),
+        (None, Some(point)) => format!("denied by rule {point}"),
         (None, None) if reason["errors"].is_array() => "denied; the message was too long to say what was asked for".to_owned(),
+        (None, None) if decision.is_null() => "denied; too little of the message is left to say what".to_owned(),
         (None, None) => "denied; the message was too long to say why".to_owned(),
-    })
+    }
 }
 
 fn denial(point: &str, input: &Value, reason: &Value) -> String {
@@ -29,9 +30,14 @@ fn denial(point: &str, input: &Value, reason: &Value) -> String {
         target,
         ..Subject::default()
     };
+    // What the reasons refer to, where the message has lost it.
+    let mut known = json!({"deviceHash": UNKNOWN, "workingDir": UNKNOWN, "signal": UNKNOWN});
+    for (key, value) in input.as_object().into_iter().flatten() {
+        known[key] = value.clone();
+    }
     let causes = match reason.as_str() {
         Some(text) => text.to_owned(),
-        None => denial_text::causes(point, input, &texts(&reason["errors"])),
+        None => denial_text::causes(point, &known, &texts(&reason["errors"])),
     };
     denial_text::sentence(point, &subject, &causes)
 }
@@ -39,7 +45,7 @@ fn denial(point: &str, input: &Value, reason: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use policy::action::UnmountDevice;
-    use policy::{Enforcer, OPEN_DOOR};
+    use policy::{Enforcer, extract_decision};
 
     use super::*;
 
@@ -47,25 +53,18 @@ mod tests {
         unmount_device := data.framework.unmount_device\nreason := data.framework.reason\n";
 
     #[test]
-    fn a_denial_inside_other_text_is_explained() {
+    fn the_sentence_is_that_of_the_denial() {
         let action = UnmountDevice {
             unmount_target: "/run/mounts/scsi/m0".to_owned(),
         };
         let denied = Enforcer::new(NO_DEVICES).unwrap().enforce(action).err().unwrap();
-        let explained = sentence(&format!("ctr: rpc error: {}: unknown", denied.decision())).unwrap();
-        assert_eq!(explained, denied.summary());
-        assert!(
-            explained.starts_with("layer at /run/mounts/scsi/m0 may not be unmounted"),
-            "{explained}"
+        let decision = extract_decision(denied.decision()).unwrap();
+        assert_eq!(sentence(&decision, Some("unmount_device")), denied.summary());
+        let lost = json!({"decision": "deny", "reason": {"errors": ["deviceHash not found"]}});
+        assert_eq!(
+            sentence(&lost, Some("mount_device")),
+            "layer at the requested path may not be mounted: layer hash (not in the message) is not in the policy (rule mount_device)"
         );
-    }
-
-    #[test]
-    fn other_text_is_an_error() {
-        assert!(matches!(sentence(OPEN_DOOR), Err(DecisionError::NoDecision(_))));
-        assert!(matches!(
-            sentence("policyDecision< AAA >policyDecision"),
-            Err(DecisionError::Malformed(_))
-        ));
+        assert_eq!(sentence(&Value::Null, Some("unmount_device")), "denied by rule unmount_device");
     }
 }
