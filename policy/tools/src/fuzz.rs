@@ -33,6 +33,7 @@ pub fn policy_text(bytes: &[u8]) {
     }
     let _ = crate::convert_legacy(&text);
     let _ = crate::read_commands(&text);
+    let _ = crate::policy_text(bytes.to_vec());
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
 use crate::config::Config;
@@ -60,8 +60,24 @@ pub enum LegacyError {
 struct Numbered<T> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     length: Option<usize>,
-    #[serde(default = "BTreeMap::new")]
+    #[serde(
+        default = "BTreeMap::new",
+        deserialize_with = "elements",
+        bound(deserialize = "T: Default + Deserialize<'de>")
+    )]
     elements: BTreeMap<String, T>,
+}
+
+/// Go, which wrote and read this form, takes `null` for the zero value, and writes it for what is empty.
+fn null_is_zero<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(input: D) -> Result<T, D::Error> {
+    Option::deserialize(input).map(Option::unwrap_or_default)
+}
+
+/// The same for a map and each of its elements.
+fn elements<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(input: D) -> Result<BTreeMap<String, T>, D::Error> {
+    let elements: Option<BTreeMap<String, Option<T>>> = Option::deserialize(input)?;
+    let filled = |(index, element): (String, Option<T>)| (index, element.unwrap_or_default());
+    Ok(elements.into_iter().flatten().map(filled).collect())
 }
 
 impl<T> Default for Numbered<T> {
@@ -101,37 +117,50 @@ impl<T> Numbered<T> {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 struct LegacyPolicy {
+    #[serde(deserialize_with = "null_is_zero")]
     allow_all: bool,
+    #[serde(deserialize_with = "null_is_zero")]
     containers: Numbered<LegacyContainer>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 struct LegacyContainer {
+    #[serde(deserialize_with = "null_is_zero")]
     command: Numbered<String>,
+    #[serde(deserialize_with = "null_is_zero")]
     env_rules: Numbered<LegacyEnvRule>,
+    #[serde(deserialize_with = "null_is_zero")]
     layers: Numbered<String>,
+    #[serde(deserialize_with = "null_is_zero")]
     working_dir: String,
+    #[serde(deserialize_with = "null_is_zero")]
     mounts: Numbered<LegacyMount>,
+    #[serde(deserialize_with = "null_is_zero")]
     allow_elevated: bool,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 struct LegacyEnvRule {
+    #[serde(deserialize_with = "null_is_zero")]
     strategy: String,
+    #[serde(deserialize_with = "null_is_zero")]
     rule: String,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(deserialize_with = "null_is_zero", skip_serializing_if = "std::ops::Not::not")]
     required: bool,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 struct LegacyMount {
+    #[serde(deserialize_with = "null_is_zero")]
     source: String,
+    #[serde(deserialize_with = "null_is_zero")]
     destination: String,
-    #[serde(rename = "type")]
+    #[serde(rename = "type", deserialize_with = "null_is_zero")]
     kind: String,
+    #[serde(deserialize_with = "null_is_zero")]
     options: Numbered<String>,
 }
 
@@ -146,7 +175,7 @@ pub fn convert_legacy(json: &str) -> Result<String, LegacyError> {
     if json.len() > MAX_LEGACY_BYTES {
         return Err(LegacyError::TooLarge(json.len()));
     }
-    let legacy: LegacyPolicy = serde_json::from_str(json)?;
+    let legacy: LegacyPolicy = serde_json::from_str::<Option<_>>(json.trim_start_matches('\u{feff}'))?.unwrap_or_default();
     let containers = legacy.containers.into_list("containers")?;
     if legacy.allow_all {
         return match containers.is_empty() {
@@ -196,6 +225,8 @@ fn container(legacy: LegacyContainer) -> Result<PolicyContainer, LegacyError> {
             .env_rules
             .into_list("env_rules")?
             .into_iter()
+            // A rule without a strategy accepts nothing, so it is left out unless the container must not start without it.
+            .filter(|rule| !rule.strategy.is_empty() || rule.required)
             .map(env_rule)
             .collect::<Result<_, LegacyError>>()?,
         layers: legacy.layers.into_list("layers")?,
@@ -298,6 +329,39 @@ mod tests {
         );
         let again = write_legacy(&crate::Document::read(&text).unwrap()).unwrap();
         assert_eq!(convert_legacy(&again).unwrap(), text);
+    }
+
+    #[test]
+    fn null_is_the_zero_value_anywhere() {
+        // Every value of the document in turn.
+        let document: serde_json::Value = serde_json::from_str(LEGACY).unwrap();
+        fn places(value: &serde_json::Value, at: String, found: &mut Vec<String>) {
+            found.push(at.clone());
+            for (key, value) in value.as_object().into_iter().flatten() {
+                places(value, format!("{at}/{key}"), found);
+            }
+        }
+        let mut all = Vec::new();
+        places(&document, String::new(), &mut all);
+        assert!(all.len() > 30);
+        for place in &all {
+            let mut changed = document.clone();
+            *changed.pointer_mut(place).unwrap() = serde_json::Value::Null;
+            let converted = convert_legacy(&changed.to_string());
+            // A list that loses its elements contradicts its length, as the zero value would.
+            let contradiction = place.ends_with("/elements");
+            assert_eq!(
+                matches!(converted, Err(LegacyError::Length { .. })),
+                contradiction,
+                "{place}: {converted:?}"
+            );
+            assert!(contradiction || converted.is_ok(), "{place}: {converted:?}");
+        }
+        let empty = LEGACY.replace(
+            "{\"length\":2,\"elements\":{\"1\":\"-c\",\"0\":\"sh\"}}",
+            "{\"length\":0,\"elements\":null}",
+        );
+        assert!(convert_legacy(&empty).unwrap().contains("\"command\": []"));
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //! | fragments | [`generate_fragment`], [`sign()`], [`issuer_of`], [`injection`] |
 //! | checks of a policy | [`Document`], [`check()`], [`simulate()`], [`explain()`] |
 //! | denials in an error text | [`explain_all`], [`policy::extract_decision`] |
+//! | base64 of a policy | [`policy_text`] |
 //! | digests | [`policy::digest`], [`policy::seccomp_digest`], [`layer::hash`] |
 //! | default mounts and capabilities | [`policy::data`] |
 //! | users of a root file system | [`rootfs::identify`] |
@@ -82,6 +83,7 @@ mod rule;
 mod sign;
 mod simulate;
 mod source;
+mod text;
 
 use std::path::{Path, PathBuf};
 
@@ -101,6 +103,7 @@ pub use legacy::{LegacyError, MAX_LEGACY_BYTES, convert_legacy, write_legacy};
 pub use policy::{SECURITY_CONTEXT_PREFIX, SECURITY_CONTEXT_VARIABLE, SecurityContextFiles};
 pub use sign::{FRAGMENT_TYPE, SignError, Signing, issuer_of, sign};
 pub use simulate::{Command, MAX_COMMANDS, MAX_COMMANDS_BYTES, Outcome, SimulateError, read_commands, simulate};
+pub use text::{TextError, policy_text};
 
 /// Largest configuration in bytes.
 pub const MAX_CONFIG_BYTES: u64 = 4 << 20;

@@ -1,5 +1,6 @@
 //! `casemate conformance layers`: replays layer vectors through the production converter.
 
+use crate::input;
 use crate::output::print;
 use ::layer::{BLOCK_BYTES, ConvertError, Limits};
 use anyhow::{Context, Result, bail, ensure};
@@ -32,9 +33,9 @@ struct Vector {
 
 /// Replays every vector of `file`; returns how many passed and how many failed.
 pub fn run(file: &Path) -> Result<(usize, usize)> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let vectors: Vectors = serde_json::from_str(&text).with_context(|| format!("{} is not a list of layer vectors", file.display()))?;
-    ensure!(!vectors.layers.is_empty(), "{} holds no vectors", file.display());
+    let name = input::shown(file);
+    let vectors: Vectors = serde_json::from_str(&input::text(file)?).with_context(|| format!("{name} is not a list of layer vectors"))?;
+    ensure!(!vectors.layers.is_empty(), "{name} holds no vectors");
     let directory = file.parent().unwrap_or(Path::new("."));
     let mut failed = 0;
     for vector in &vectors.layers {

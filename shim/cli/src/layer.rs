@@ -1,9 +1,12 @@
 //! `casemate layer convert|hash`.
 
+use crate::input;
+use crate::output::print;
 use ::layer::{BLOCK_BYTES, Converted, Limits};
 use anyhow::{Context, Result};
+use serde_json::json;
 use std::fs::File;
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Read};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tempfile::NamedTempFile;
@@ -12,7 +15,7 @@ use tempfile::NamedTempFile;
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Converts a layer; `output` is created complete or not at all. The root hash is the last line of standard output.
-pub fn convert(input: &Path, output: &Path) -> Result<()> {
+pub fn convert(input: &Path, output: &Path, json: bool) -> Result<()> {
     let directory = output
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty())
@@ -26,13 +29,13 @@ pub fn convert(input: &Path, output: &Path) -> Result<()> {
     File::open(directory)
         .and_then(|directory| directory.sync_all())
         .with_context(finish)?;
-    report(&converted)
+    report(&converted, json)
 }
 
 /// Prints the root hash of a layer, without writing the image.
-pub fn hash(input: &Path) -> Result<()> {
+pub fn hash(input: &Path, json: bool) -> Result<()> {
     let converted = with_input(input, |layer| ::layer::hash(layer, &Limits::default()))?;
-    report(&converted)
+    report(&converted, json)
 }
 
 /// Temporary files are readable by their owner only; a layer image is public, and VMMs run as other users.
@@ -41,20 +44,30 @@ fn readable_by_all(file: &File) -> io::Result<()> {
     file.set_permissions(std::fs::Permissions::from_mode(0o644))
 }
 
-fn report(converted: &Converted) -> Result<()> {
+fn report(converted: &Converted, json: bool) -> Result<()> {
+    let (ext4, total) = [converted.data_blocks, converted.total_blocks]
+        .map(|blocks| blocks * BLOCK_BYTES as u64)
+        .into();
+    let notes = converted.notes.sentences();
+    if json {
+        let document = json!({
+            "root_hash": converted.root_hash.to_string(), "diff_id": converted.diff_id.to_string(),
+            "ext4_bytes": ext4, "bytes": total, "notes": notes,
+        });
+        return print(&document.to_string());
+    }
     eprintln!("diff id  {}", converted.diff_id);
-    eprintln!("ext4     {} bytes", converted.data_blocks * BLOCK_BYTES as u64);
-    eprintln!("in all   {} bytes", converted.total_blocks * BLOCK_BYTES as u64);
-    writeln!(io::stdout(), "{}", converted.root_hash).context("cannot print the root hash")
+    eprintln!("ext4     {ext4} bytes");
+    eprintln!("in all   {total} bytes");
+    notes.iter().for_each(|note| eprintln!("note     {note}"));
+    print(&converted.root_hash.to_string())
 }
 
 fn with_input<E>(input: &Path, act: impl FnOnce(&mut Progress) -> Result<Converted, E>) -> Result<Converted>
 where
     E: std::error::Error + Send + Sync + 'static,
 {
-    let open = || format!("cannot open {}", input.display());
-    let file = File::open(input).with_context(open)?;
-    let total = file.metadata().with_context(open)?.len();
+    let (file, total) = input::open(input)?;
     let shown = io::stderr().is_terminal().then(Instant::now);
     let mut progress = Progress {
         file,
@@ -64,12 +77,13 @@ where
     };
     let result = act(&mut progress);
     progress.clear();
-    result.with_context(|| format!("cannot convert {}", input.display()))
+    result.with_context(|| format!("cannot convert {}", input::shown(input)))
 }
 
 /// The input file, with a progress line on a terminal.
 struct Progress {
-    file: File,
+    file: Box<dyn Read + Send>,
+    /// Bytes of the input; 0 if they are unknown.
     total: u64,
     read: u64,
     /// When the line was last written; `None` without a terminal.
@@ -89,8 +103,10 @@ impl Read for Progress {
         let count = self.file.read(buffer)?;
         self.read += count as u64;
         if self.shown.is_some_and(|shown| shown.elapsed() >= PROGRESS_INTERVAL) {
-            let percent = (self.read * 100).checked_div(self.total).unwrap_or(100).min(100);
-            eprint!("\r{percent:3} % of {} MiB", self.total >> 20);
+            match (self.read * 100).checked_div(self.total) {
+                Some(percent) => eprint!("\r{:3} % of {} MiB", percent.min(100), self.total >> 20),
+                None => eprint!("\r{} MiB", self.read >> 20),
+            }
             self.shown = Some(Instant::now());
         }
         Ok(count)

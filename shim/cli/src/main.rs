@@ -7,6 +7,7 @@ mod conformance_policy;
 mod console;
 mod gc;
 mod image;
+mod input;
 mod layer;
 mod node;
 mod output;
@@ -84,16 +85,22 @@ enum Layer {
     /// Convert an OCI layer (tar, tar.gz, tar.zst) to ext4 with its dm-verity tree
     #[command(after_help = "Example:\n  casemate layer convert layer.tar.gz layer.ext4")]
     Convert {
-        /// The layer
+        /// The layer, or `-` for standard input
         input: PathBuf,
         /// The image to write
         output: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Print the dm-verity root hash of an OCI layer, which a policy names
     #[command(after_help = "Example:\n  casemate layer hash layer.tar.zst")]
     Hash {
-        /// The layer
+        /// The layer, or `-` for standard input
         input: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -151,10 +158,10 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<bool> {
     match command {
         Command::Policy(command) => return policy::run(command),
-        Command::Layer(Layer::Convert { input, output }) => layer::convert(&input, &output)?,
-        Command::Layer(Layer::Hash { input }) => layer::hash(&input)?,
+        Command::Layer(Layer::Convert { input, output, json }) => layer::convert(&input, &output, json)?,
+        Command::Layer(Layer::Hash { input, json }) => layer::hash(&input, json)?,
         Command::Conformance(Conformance::Layers { file }) => return Ok(conformance_layers::run(&file)?.1 == 0),
-        Command::Conformance(Conformance::Policy { file }) => return Ok(conformance_policy::run(&file)?.1 == 0),
+        Command::Conformance(Conformance::Policy { file }) => return Ok(conformance_policy::run(&input::as_file(&file))?.1 == 0),
         Command::Image(Image::Build { programs, output, kernel }) => image::build(&programs, &output, kernel)?,
         Command::Gc(gc) => gc::run(&gc)?,
         Command::Ps { json } => node::ps(json)?,

@@ -1,10 +1,11 @@
 //! `casemate policy`: generates, checks and simulates policies, and explains denials.
 
+use crate::input;
 use crate::output::print;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Subcommand;
 use policy_tools::{Config, Document, Finding, Severity};
 use serde_json::json;
@@ -20,7 +21,8 @@ pub enum Policy {
     /// Generate a policy from a TOML or JSON configuration; the policy is written to standard output
     #[command(after_help = "Examples:\n  casemate policy generate --config policy.toml > policy.rego\n  \
         casemate policy generate --config policy.toml --output policy.rego    # prints the digest\n  \
-        casemate policy generate --config app.toml --fragment app --svn 1 > app.rego")]
+        casemate policy generate --config app.toml --fragment app --svn 1 > app.rego\n\n\
+        Everywhere, `-` is standard input, and a policy may be its text or base64 of it.")]
     Generate {
         /// The configuration
         #[arg(long, short)]
@@ -42,9 +44,10 @@ pub enum Policy {
         json: bool,
     },
     /// Print the SHA-256 of a policy, which is the guest's HOST_DATA
-    #[command(after_help = "Example:\n  casemate policy digest policy.rego")]
+    #[command(after_help = "Examples:\n  casemate policy digest policy.rego\n  \
+        kubectl get pod web -o jsonpath='{.metadata.annotations.io\\.casemate\\.policy}' | casemate policy digest -")]
     Digest {
-        /// The policy's Rego text
+        /// The policy's Rego text, or base64 of it
         file: PathBuf,
         /// Print JSON
         #[arg(long)]
@@ -80,17 +83,17 @@ pub enum Policy {
         #[arg(long)]
         json: bool,
     },
-    /// Explain why something was denied, and what the policy would have allowed
+    /// Explain why something was denied, each denial of a text, and what the policy would have allowed
     #[command(after_help = "Examples:\n  ctr run … 2>&1 | casemate policy explain --policy policy.rego\n  \
         kubectl describe pod web | casemate policy explain\n\nA truncated message is explained as far as possible.")]
     Explain {
-        /// The error text, or `-` for standard input
+        /// The error text, or `-` for standard input; within JSON too
         #[arg(default_value = "-")]
         text: String,
         /// The policy that denied
         #[arg(long, short)]
         policy: Option<PathBuf>,
-        /// Print JSON
+        /// Print JSON, a line for each denial
         #[arg(long)]
         json: bool,
     },
@@ -119,11 +122,12 @@ pub fn run(command: Policy) -> Result<bool> {
             base64,
             json,
         } => {
-            let text = generate(&config, fragment.as_deref().zip(svn.as_deref()))?;
-            write_policy(&text, output.as_deref(), base64, json)?;
+            let (text, warnings) = generate(&config, fragment.as_deref().zip(svn.as_deref()))?;
+            warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+            write_policy(&text, output.as_deref(), base64, json.then_some(warnings.as_slice()))?;
         }
         Policy::Digest { file, json } => {
-            let digest = hex::encode(::policy::digest(&read(&file)?));
+            let digest = hex::encode(::policy::digest(&input::policy(&file)?));
             print(&if json { json!({ "digest": digest }).to_string() } else { digest })?;
         }
         Policy::Check { file, json } => return check(&file, json),
@@ -136,35 +140,52 @@ pub fn run(command: Policy) -> Result<bool> {
         } => return simulate(&policy, &commands, default_mounts.as_deref(), results, json),
         Policy::Explain { text, policy, json } => explain(&text, policy.as_deref(), json)?,
         Policy::Convert { file, to_json } => {
-            let text = read(&file)?;
-            print(&match to_json {
-                true => policy_tools::write_legacy(&Document::read(&text)?)?,
-                false => policy_tools::convert_legacy(&text)?.trim_end().to_owned(),
-            })?;
+            let text = input::policy(&file)?;
+            let converted = match to_json {
+                true => {
+                    let document = Document::read(&text).map_err(|e| input::about(&file, e))?;
+                    policy_tools::write_legacy(&document)
+                }
+                false => policy_tools::convert_legacy(&text),
+            };
+            let converted = converted.map_err(|e| input::about(&file, e));
+            print(
+                converted
+                    .with_context(|| format!("cannot convert {}", input::shown(&file)))?
+                    .trim_end(),
+            )?;
         }
         Policy::Fragment(command) => return fragment::run(command),
     }
     Ok(true)
 }
 
-fn generate(config: &Path, fragment: Option<(&str, &str)>) -> Result<String> {
+/// The text, and what its owner should know.
+fn generate(config: &Path, fragment: Option<(&str, &str)>) -> Result<(String, Vec<String>)> {
+    // Paths in the configuration are relative to it.
     let base_dir = config.parent().unwrap_or(Path::new(""));
-    let parsed = Config::from_file(config)?;
-    match fragment {
-        Some((namespace, svn)) => policy_tools::generate_fragment(&parsed, namespace, svn, base_dir),
-        None => policy_tools::generate(&parsed, base_dir),
+    let bytes = input::bytes(config, policy_tools::MAX_CONFIG_BYTES)?;
+    let describe = || format!("cannot make a policy of {}", input::shown(config));
+    let parsed = Config::from_bytes(bytes, config).with_context(describe)?;
+    let mut warnings = Vec::new();
+    let mut warn = |warning| warnings.push(warning);
+    let text = match fragment {
+        Some((namespace, svn)) => policy_tools::generate_fragment_warning(&parsed, namespace, svn, base_dir, &mut warn),
+        None => policy_tools::generate_warning(&parsed, base_dir, &mut warn),
     }
-    .with_context(|| format!("cannot generate a policy from {}", config.display()))
+    .with_context(describe)?;
+    Ok((text, warnings))
 }
 
 /// Writes the text to `output` and its digest to standard output; without `output`, the text to standard output and the digest
-/// to standard error.
-fn write_policy(text: &str, output: Option<&Path>, base64: bool, json: bool) -> Result<()> {
+/// to standard error. `json`: both as JSON, with these warnings.
+fn write_policy(text: &str, output: Option<&Path>, base64: bool, json: Option<&[String]>) -> Result<()> {
     use base64::Engine as _;
     let digest = hex::encode(::policy::digest(text));
     let encoded = base64::engine::general_purpose::STANDARD.encode(text);
-    if json {
-        return print(&json!({ "policy": text, "base64": encoded, "digest": digest }).to_string());
+    if let Some(warnings) = json {
+        let document = json!({ "policy": text, "base64": encoded, "digest": digest, "warnings": warnings });
+        return print(&document.to_string());
     }
     match output {
         Some(path) => {
@@ -185,8 +206,9 @@ fn write_policy(text: &str, output: Option<&Path>, base64: bool, json: bool) -> 
 }
 
 fn check(file: &Path, json: bool) -> Result<bool> {
-    let text = read(file)?;
-    let document = Document::read(&text).with_context(|| format!("cannot check {}", file.display()))?;
+    let text = input::policy(file)?;
+    let document = Document::read(&text).map_err(|e| input::about(file, e));
+    let document = document.with_context(|| format!("cannot check {}{}", input::shown(file), input::hint(&text)))?;
     let mut findings = policy_tools::check(&document);
     if document.package() == "policy"
         && let Err(error) = ::policy::Enforcer::new(&text)
@@ -197,7 +219,7 @@ fn check(file: &Path, json: bool) -> Result<bool> {
                 severity: Severity::Error,
                 place: "policy".to_owned(),
                 field: String::new(),
-                problem: format!("a guest would not start with it: {error}"),
+                problem: format!("a guest would not start with it: {}", input::about(file, error)),
             },
         );
     }
@@ -216,13 +238,17 @@ fn check(file: &Path, json: bool) -> Result<bool> {
 }
 
 fn simulate(policy: &Path, commands: &Path, default_mounts: Option<&Path>, results: bool, json: bool) -> Result<bool> {
-    let requests = policy_tools::read_commands(&read(commands)?)?;
+    input::one_stdin(&[policy, commands, default_mounts.unwrap_or(Path::new(""))])?;
+    let unusable = || format!("{} cannot be used", input::shown(commands));
+    let requests = policy_tools::read_commands(&input::text(commands)?).with_context(unusable)?;
     let mounts: Vec<::policy::action::Mount> = match default_mounts {
-        Some(path) => serde_json::from_str(&read(path)?).with_context(|| format!("{} is not an array of mounts", path.display()))?,
+        Some(path) => serde_json::from_str(&input::text(path)?).with_context(|| format!("{} is not an array of mounts", input::shown(path)))?,
         None => Vec::new(),
     };
     let base_dir = commands.parent().unwrap_or(Path::new(""));
-    let outcomes = policy_tools::simulate(&read(policy)?, requests, &mounts, base_dir)?;
+    let text = input::policy(policy)?;
+    let outcomes = policy_tools::simulate(&text, requests, &mounts, base_dir).map_err(|e| input::about(policy, e));
+    let outcomes = outcomes.with_context(|| format!("cannot judge by {}{}", input::shown(policy), input::hint(&text)))?;
     let denied = outcomes.iter().filter(|outcome| !outcome.allowed).count();
     for outcome in outcomes.iter().filter(|_| !json) {
         let reasons = outcome.reasons.join(", ");
@@ -244,32 +270,28 @@ fn simulate(policy: &Path, commands: &Path, default_mounts: Option<&Path>, resul
 }
 
 fn explain(text: &str, policy: Option<&Path>, json: bool) -> Result<()> {
-    let mut input = Vec::new();
-    let text = if text == "-" {
-        let read = std::io::stdin().lock().take(MAX_TEXT_BYTES).read_to_end(&mut input);
-        read.context("cannot read standard input")?;
-        String::from_utf8_lossy(&input)
-    } else {
-        text.into()
+    let text_path = Path::new(text);
+    let text = match input::is_stdin(text_path) {
+        true => {
+            input::one_stdin(&[text_path, policy.unwrap_or(Path::new(""))])?;
+            String::from_utf8_lossy(&input::bytes(text_path, MAX_TEXT_BYTES)?).into_owned()
+        }
+        false => text.to_owned(),
     };
-    let document = policy
-        .map(|path| Ok::<_, anyhow::Error>(Document::read(&read(path)?)?))
-        .transpose()?;
-    let explained = policy_tools::explain(&text, document.as_ref())?;
-    print(&if json {
-        json!(explained).to_string()
-    } else {
-        explained.to_string()
-    })
+    let document = policy.map(document).transpose()?;
+    let explained = policy_tools::explain_all(&text, document.as_ref())?;
+    for (index, explanation) in explained.iter().enumerate() {
+        match json {
+            true => print(&json!(explanation).to_string())?,
+            false => print(&format!("{}{explanation}", if index > 0 { "\n" } else { "" }))?,
+        }
+    }
+    Ok(())
 }
 
-/// Reads a text file of bounded size.
-fn read(path: &Path) -> Result<String> {
-    let describe = || format!("cannot read {}", path.display());
-    let mut text = String::new();
-    let file = std::fs::File::open(path).with_context(describe)?;
-    let most = policy_tools::MAX_COMMANDS_BYTES;
-    file.take(most + 1).read_to_string(&mut text).with_context(describe)?;
-    ensure!(text.len() as u64 <= most, "{} is larger than {most} bytes", path.display());
-    Ok(text)
+/// The objects of a policy in a file.
+fn document(path: &Path) -> Result<Document> {
+    let text = input::policy(path)?;
+    let document = Document::read(&text).map_err(|e| input::about(path, e));
+    document.with_context(|| format!("{} cannot be used{}", input::shown(path), input::hint(&text)))
 }

@@ -172,3 +172,118 @@ fn a_fragment_is_generated_signed_verified_and_injected() {
         "refused: InjectFragment failed COSE validation: signature of the message: signature does not verify\n"
     );
 }
+
+/// The configuration's policy, in the directory as `policy.rego` and in base64 as `policy.b64`.
+fn generated(at: &Path) -> String {
+    std::fs::write(at.join("policy.toml"), CONFIG).unwrap();
+    let made = casemate(at, &["generate", "--config", "policy.toml", "--output", "policy.rego"], "");
+    assert_eq!(made.code, Some(0), "{}", made.errors);
+    let packed = casemate(at, &["generate", "--config", "-", "--base64"], CONFIG);
+    assert_eq!(packed.code, Some(0), "{}", packed.errors);
+    std::fs::write(at.join("policy.b64"), &packed.text).unwrap();
+    std::fs::read_to_string(at.join("policy.rego")).unwrap()
+}
+
+#[test]
+fn base64_of_a_policy_is_the_policy_everywhere() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    let text = generated(at);
+    let packed = std::fs::read_to_string(at.join("policy.b64")).unwrap();
+    std::fs::write(at.join("commands.json"), commands()).unwrap();
+    let same = |one: &[&str], other: &[&str], input: &str| {
+        let (one, other) = (casemate(at, one, input), casemate(at, other, input));
+        assert_eq!((one.code, &one.text), (other.code, &other.text), "{}{}", one.errors, other.errors);
+        assert_ne!(one.code, Some(3), "{}", one.errors);
+    };
+    same(&["digest", "policy.rego"], &["digest", "policy.b64"], "");
+    same(&["digest", "policy.rego"], &["digest", "-"], &packed);
+    same(&["digest", "policy.rego"], &["digest", "-"], &text);
+    same(&["check", "policy.rego"], &["check", "-"], &packed);
+    same(
+        &["simulate", "policy.rego", "commands.json"],
+        &["simulate", "policy.b64", "-"],
+        &commands(),
+    );
+    let message = casemate(at, &["simulate", "--json", "policy.b64", "commands.json"], "").text;
+    same(
+        &["explain", "--policy", "policy.rego", &message],
+        &["explain", "--policy", "policy.b64"],
+        &message,
+    );
+
+    // What is base64 of something else, or cut, is never hashed as a text.
+    for wrong in [&packed[..packed.len() / 8 * 4 + 1], "c29tZXRoaW5nIGVsc2U=\n"] {
+        let refused = casemate(at, &["digest", "-"], wrong);
+        assert_eq!((refused.code, refused.text.as_str()), (Some(3), ""), "{}", refused.errors);
+        assert!(
+            refused.errors.starts_with("casemate: standard input cannot be used: it "),
+            "{}",
+            refused.errors
+        );
+    }
+    let two = casemate(at, &["simulate", "-", "-"], &text);
+    assert_eq!(two.code, Some(3));
+    assert!(two.errors.contains("only one of the files"), "{}", two.errors);
+}
+
+#[test]
+fn the_old_form_is_converted_from_base64_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    // {"allow_all":null,"containers":null}
+    let packed = "eyJhbGxvd19hbGwiOm51bGwsImNvbnRhaW5lcnMiOm51bGx9";
+    std::fs::write(at.join("old.json"), r#"{"allow_all":null,"containers":null}"#).unwrap();
+    let converted = casemate(at, &["convert", "-"], packed);
+    assert_eq!(converted.code, Some(0), "{}", converted.errors);
+    assert_eq!(converted.text, casemate(at, &["convert", "old.json"], "").text);
+    let again = casemate(at, &["convert", "--to-json", "-"], &converted.text);
+    assert_eq!(json(&again)["containers"]["length"], 0);
+    // Where Rego is wanted, the error says what it is.
+    let checked = casemate(at, &["check", "old.json"], "");
+    assert_eq!(checked.code, Some(3));
+    assert!(checked.errors.contains("old JSON form"), "{}", checked.errors);
+}
+
+#[test]
+fn errors_name_the_file_that_was_given() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    std::fs::write(at.join("mine.rego"), "package policy\n\nx := := 1\n").unwrap();
+    std::fs::write(at.join("commands.json"), "[]").unwrap();
+    for arguments in [
+        ["check", "mine.rego"].as_slice(),
+        &["simulate", "mine.rego", "commands.json"],
+        &["convert", "--to-json", "mine.rego"],
+        &["explain", "--policy", "mine.rego", "denied by policy: x"],
+    ] {
+        let refused = casemate(at, arguments, "");
+        assert_eq!(refused.code, Some(3), "{arguments:?}: {}", refused.text);
+        assert!(refused.errors.contains("mine.rego:3:"), "{arguments:?}: {}", refused.errors);
+        assert!(!refused.errors.contains("policy.rego"), "{arguments:?}: {}", refused.errors);
+    }
+    let refused = casemate(at, &["check", "-"], "package policy\n\nx := := 1\n");
+    assert!(refused.errors.contains("standard input:3:"), "{}", refused.errors);
+}
+
+#[test]
+fn every_denial_of_a_text_is_explained() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    // {"decision":"deny","reason":{"errors":["deviceHash not found"]}}
+    let decision = "eyJkZWNpc2lvbiI6ImRlbnkiLCJyZWFzb24iOnsiZXJyb3JzIjpbImRldmljZUhhc2ggbm90IGZvdW5kIl19fQ==";
+    let text = format!(
+        "{{\"a\": \"mounting scsi device denied by policy: policyDecision\\u003c {decision} \\u003epolicyDecision\"}}\n\
+         create_container not allowed by policy. Errors: [invalid command]. Input: {{\"argList\":[\"sh\"]}}\n"
+    );
+    let explained = casemate(at, &["explain"], &text);
+    assert_eq!(explained.code, Some(0), "{}", explained.errors);
+    assert!(explained.text.contains("\n  reason   deviceHash not found\n"), "{}", explained.text);
+    assert!(explained.text.contains("\n\nthe container may not start: "), "{}", explained.text);
+    let lines = casemate(at, &["explain", "--json"], &text).text;
+    let fields: Vec<Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["fields"].clone())
+        .collect();
+    assert_eq!(fields, [serde_json::json!(["layers"]), serde_json::json!(["command"])]);
+}

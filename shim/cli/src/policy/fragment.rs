@@ -1,15 +1,15 @@
 //! `casemate policy fragment`: signs, verifies and injects fragments.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Subcommand;
 use policy_fragment::Blob;
 use policy_tools::{FRAGMENT_TYPE, Signing};
 use serde_json::json;
 
-use super::{print, read};
+use super::print;
+use crate::input;
 
 /// Subcommands for fragments.
 #[derive(Subcommand)]
@@ -91,8 +91,9 @@ pub fn run(command: Fragment) -> Result<bool> {
             output,
             json,
         } => {
-            let payload = bytes(&input)?;
-            let (key, chain) = (read(&key)?, read(&chain)?);
+            input::one_stdin(&[&input, &key, &chain])?;
+            let payload = payload(&input, &media_type)?;
+            let (key, chain) = (input::text(&key)?, input::text(&chain)?);
             let signing = Signing {
                 key: &key,
                 chain: &chain,
@@ -101,7 +102,7 @@ pub fn run(command: Fragment) -> Result<bool> {
                 svn,
                 content_type: &media_type,
             };
-            let signed = policy_tools::sign(&payload, &signing).with_context(|| format!("cannot sign {}", input.display()))?;
+            let signed = policy_tools::sign(&payload, &signing).with_context(|| format!("cannot sign {}", input::shown(&input)))?;
             std::fs::write(&output, &signed).with_context(|| format!("cannot write {}", output.display()))?;
             let issuer = issuer.map_or_else(|| policy_tools::issuer_of(&chain), Ok)?;
             print(&if json {
@@ -116,14 +117,14 @@ pub fn run(command: Fragment) -> Result<bool> {
             text,
             json,
         } => return verify(&file, &media_type, text, json),
-        Fragment::Issuer { chain } => print(&policy_tools::issuer_of(&read(&chain)?)?)?,
-        Fragment::Inject { file, media_type } => print(&policy_tools::injection(&media_type, &bytes(&file)?)?)?,
+        Fragment::Issuer { chain } => print(&policy_tools::issuer_of(&input::text(&chain)?)?)?,
+        Fragment::Inject { file, media_type } => print(&policy_tools::injection(&media_type, &input::signed(&file)?)?)?,
     }
     Ok(true)
 }
 
 fn verify(file: &Path, media_type: &str, text: bool, json: bool) -> Result<bool> {
-    let (mut document, payload) = match Blob::open(media_type, &bytes(file)?) {
+    let (mut document, payload) = match Blob::open(media_type, &input::signed(file)?) {
         Ok(Blob::Fragment(fragment)) => {
             let receipts: Vec<_> = fragment
                 .receipts
@@ -177,12 +178,10 @@ fn verify(file: &Path, media_type: &str, text: bool, json: bool) -> Result<bool>
     Ok(true)
 }
 
-fn bytes(path: &Path) -> Result<Vec<u8>> {
-    let describe = || format!("cannot read {}", path.display());
-    let mut bytes = Vec::new();
-    let most = policy_fragment::MAX_MESSAGE_BYTES as u64;
-    let file = std::fs::File::open(path).with_context(describe)?;
-    file.take(most + 1).read_to_end(&mut bytes).with_context(describe)?;
-    ensure!(bytes.len() as u64 <= most, "{} is larger than {most} bytes", path.display());
-    Ok(bytes)
+/// What is signed: a fragment's text, which may be given in base64, or the bytes of anything else.
+fn payload(path: &Path, media_type: &str) -> Result<Vec<u8>> {
+    match media_type == FRAGMENT_TYPE {
+        true => Ok(input::policy(path)?.into_bytes()),
+        false => input::bytes(path, policy_fragment::MAX_MESSAGE_BYTES as u64),
+    }
 }
