@@ -9,9 +9,9 @@ use crate::{
 use agent_protocol::{
     AgentClient, AttachDiskRequest, ConfigureNetworkRequest, ContainerStatsRequest, CreateContainerRequest, DetachDiskRequest,
     DumpStacksRequest, ExecExternalRequest, ExecProcessRequest, ForwardPortRequest, ListProcessesRequest, LoadFragmentRequest,
-    MountLayerRequest, MountOverlayRequest, MountScratchRequest, MountShareRequest, SetPolicyRequest, ShutdownContainerRequest,
-    SignalProcessRequest, StartContainerRequest, StreamToken, UnmountLayerRequest, UnmountOverlayRequest, UnmountScratchRequest,
-    UnmountShareRequest, open_stream,
+    MountLayerRequest, MountOverlayRequest, MountScratchRequest, MountShareRequest, PauseContainerRequest, SetPolicyRequest,
+    ShutdownContainerRequest, SignalProcessRequest, StartContainerRequest, StreamToken, UnmountLayerRequest, UnmountOverlayRequest,
+    UnmountScratchRequest, UnmountShareRequest, UpdateContainerRequest, open_stream,
 };
 use anyhow::{Context, Result, bail, ensure};
 use hostile_requests::World;
@@ -262,6 +262,21 @@ async fn with_a_container(agent: &AgentClient, context: Deadlined, world: &World
     };
     denied("exec_in_container", agent.exec_process(context(), &exec).await)?;
     signals(agent, context, world).await?;
+    // Without a rule of its own a pause is SIGSTOP, which the policy lists for no process, and limits are not below what is used.
+    let pause = PauseContainerRequest {
+        container_id: container_id.clone(),
+        ..Default::default()
+    };
+    denied("signal_container_process", agent.pause_container(context(), &pause).await)?;
+    let update = |resources: &str| UpdateContainerRequest {
+        container_id: container_id.clone(),
+        resources: resources.as_bytes().to_vec(),
+        ..Default::default()
+    };
+    let starved = agent.update_container(context(), &update(r#"{"memory":{"limit":4096}}"#)).await;
+    refused("a limit below what is in use", Code::PERMISSION_DENIED, starved)?;
+    let raised = update(r#"{"memory":{"limit":1073741824}}"#);
+    agent.update_container(context(), &raised).await.context("a higher limit")?;
     let list = ListProcessesRequest {
         container_id: container_id.clone(),
         ..Default::default()
@@ -318,7 +333,8 @@ type Change = (&'static str, fn(&mut Value));
 
 /// The rules with which a policy judges confinement.
 const WITH_CONFINEMENT: &str = "casemate_version := \"1.0.0\"\nconfine_container := data.framework.confine_container\n\
-    guest_network := data.framework.guest_network\nport_forward := data.framework.port_forward\n";
+    guest_network := data.framework.guest_network\nport_forward := data.framework.port_forward\n\
+    pause_container := data.framework.pause_container\nupdate_container := data.framework.update_container\n";
 
 fn confined(lab: &Lab) -> Result<()> {
     let generated = Policy::of(BUSYBOX).command(&COMMAND).generate()?;
@@ -360,6 +376,17 @@ fn confined(lab: &Lab) -> Result<()> {
         // No denied request has changed what the next one gets.
         let right = create(&world, world.spec.clone());
         agent.create_container(context(), &right).await.context("CreateContainer")?;
+        let pause = PauseContainerRequest {
+            container_id: world.container.clone(),
+            ..Default::default()
+        };
+        denied("pause_container", agent.pause_container(context(), &pause).await)?;
+        let update = UpdateContainerRequest {
+            container_id: world.container.clone(),
+            resources: br#"{"pids":{"limit":100}}"#.to_vec(),
+            ..Default::default()
+        };
+        denied("update_container", agent.update_container(context(), &update).await)?;
         network(&vm, &agent, context, &world).await?;
         let shutdown = ShutdownContainerRequest {
             container_id: world.container.clone(),

@@ -48,6 +48,8 @@ const PROBE: [&str; 2] = ["ls", "/sys/block"];
 const DEVICES: usize = 4;
 /// One request in so many reaches the policy, which takes milliseconds, and tens of milliseconds under emulation.
 const JUDGED_ONE_IN: usize = 150;
+/// Requests that the host gives up at once.
+const HURRIED: usize = 10_000;
 /// ext4's superblock follows the first 1024 bytes; its second field is the number of blocks (Documentation/filesystems/ext4).
 const EXT4_BLOCKS_AT: usize = 1024 + 4;
 const BLOCK_BYTES: u64 = 4096;
@@ -86,6 +88,7 @@ fn storm(lab: &Lab, requests: usize) -> Result<()> {
             host.check_state(stage).await?;
             check_console(&vm)?;
         }
+        wire::hurried(&vm, &mut traffic, Stage::Running, HURRIED).await?;
         exhaust_connections(&vm).await?;
         host.oversized().await?;
         host.check_state(Stage::Running).await?;

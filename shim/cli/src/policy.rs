@@ -242,7 +242,9 @@ fn simulate(policy: &Path, commands: &Path, default_mounts: Option<&Path>, resul
     let unusable = || format!("{} cannot be used", input::shown(commands));
     let requests = policy_tools::read_commands(&input::text(commands)?).with_context(unusable)?;
     let mounts: Vec<::policy::action::Mount> = match default_mounts {
-        Some(path) => serde_json::from_str(&input::text(path)?).with_context(|| format!("{} is not an array of mounts", input::shown(path)))?,
+        Some(path) => {
+            serde_json::from_str(&input::text(path)?).with_context(|| format!("{} is not an array of mounts", input::shown(path)))?
+        }
         None => Vec::new(),
     };
     let base_dir = commands.parent().unwrap_or(Path::new(""));

@@ -106,7 +106,13 @@ impl Sent {
 
     /// The ttrpc frame of the request.
     pub fn frame(&self, stream: u32) -> Vec<u8> {
+        self.frame_within(stream, 0)
+    }
+
+    /// The same with a deadline, in nanoseconds; 0 is none.
+    pub fn frame_within(&self, stream: u32, nanoseconds: i64) -> Vec<u8> {
         let mut request = Request::new();
+        request.timeout_nano = nanoseconds;
         request.service = SERVICE.to_owned();
         request.method = self.method.to_owned();
         request.payload = self.payload.clone();

@@ -189,6 +189,28 @@ pub(super) async fn oversized(vm: &Vm, bytes: usize) -> Result<Code> {
     codes.first().copied().context("no answer")
 }
 
+/// Sends `count` requests that are to be answered within a nanosecond, and reads no answer; ends when all are sent, or when the agent
+/// reads no more of them.
+pub(super) async fn hurried(vm: &Vm, traffic: &mut Traffic, stage: Stage, count: usize) -> Result<()> {
+    let requests: Vec<Sent> = (0..BATCH).map(|_| traffic.next(stage)).collect();
+    let mut connection = served(vm).await?;
+    let mut sent = 0;
+    while sent < count {
+        let frames = requests
+            .iter()
+            .enumerate()
+            .map(|(n, request)| request.frame_within(2 * (sent + n) as u32 + 1, 1));
+        let bytes: Vec<u8> = frames.flatten().collect();
+        match timeout(CLOSED, connection.write_all(&bytes)).await {
+            Ok(written) => written.context("the agent closed the connection")?,
+            Err(_) => break,
+        }
+        sent += BATCH;
+    }
+    println!("    {sent} requests within a nanosecond, no answer read");
+    Ok(())
+}
+
 /// A connection that is served: one that was closed just now may still count against the limit.
 async fn served(vm: &Vm) -> Result<UnixStream> {
     loop {
