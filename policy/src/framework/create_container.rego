@@ -110,9 +110,11 @@ create_container_errors contains "invalid seccomp" if {
 
 create_container_errors contains "devices not supported" if count(input.devices) > 0
 
+# Where dropping leaves different capabilities, only that is the reason.
 create_container_errors contains "capabilities don't match" if {
 	not container_started
 	count(create_by_env) > 0
+	create_capabilities
 	not create_capabilities_fit
 }
 

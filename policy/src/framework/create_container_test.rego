@@ -80,6 +80,20 @@ test_another_capability if {
 	"capabilities don't match" in errors(change)
 }
 
+only(names) := {"bounding": names, "effective": names, "inheritable": names, "permitted": names, "ambient": names}
+
+# Of the request one container keeps one capability, the other one another.
+test_different_largest_capability_sets_are_one_reason if {
+	asked := object.union(fixtures.create, {"rule": "create_container", "capabilities": only(["CAP_KILL", "CAP_CHOWN"])})
+	one := object.union(fixtures.container, {"capabilities": only(["CAP_KILL"])})
+	other := object.union(fixtures.container, {"capabilities": only(["CAP_CHOWN"])})
+	found := framework.errors with input as asked
+		with data.metadata.matches as {fixtures.id: [one, other]}
+		with data.policy.allow_capability_dropping as true
+		with data.policy.framework_version as "0.5.0"
+	found == {"containers only distinguishable by capabilties"}
+}
+
 test_a_missing_required_variable if {
 	not allowed({"envList": ["MODE=a"]})
 	"missing required environment variable" in errors({"envList": ["MODE=a"]})

@@ -86,6 +86,7 @@ some_exec_user_fits if {
 exec_in_container_errors contains "capabilities don't match" if {
 	container_started
 	count(exec_by_env) > 0
+	exec_capabilities
 	not exec_capabilities_fit
 }
 
