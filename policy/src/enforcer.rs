@@ -62,6 +62,8 @@ pub struct Enforcer {
 enum ApiVersion {
     Missing,
     NotSemver,
+    /// Two names of the version have different values.
+    Conflict,
     Declared(semver::Version),
 }
 
@@ -229,6 +231,7 @@ impl Enforcer {
         let point = match (Point::find(name), &self.api) {
             (None, _) | (_, ApiVersion::NotSemver) => return Err(format!("enforcement point rule {name} does not exist")),
             (_, ApiVersion::Missing) => return Err("policy does not define api_version".to_owned()),
+            (_, ApiVersion::Conflict) => return Err("api_version and api_svn of the policy differ".to_owned()),
             (Some(point), ApiVersion::Declared(version)) => (point, point.available_in(version)),
         };
         let mut result = match point {
@@ -246,7 +249,7 @@ impl Enforcer {
     fn own_result(&mut self, point: &Point, input: &Value) -> Result<Map<String, Json>, String> {
         let declared = match &self.own_version {
             ApiVersion::Missing => return Ok(point.default_results()),
-            ApiVersion::NotSemver => return Err("casemate_version of the policy is no semantic version".to_owned()),
+            ApiVersion::NotSemver | ApiVersion::Conflict => return Err("casemate_version of the policy is no semantic version".to_owned()),
             ApiVersion::Declared(version) => version,
         };
         if semver::Version::parse(CASEMATE_VERSION).is_ok_and(|ours| *declared > ours) {
@@ -367,15 +370,19 @@ fn json_object(value: &Value) -> Result<Map<String, Json>, String> {
     }
 }
 
-/// The version in the first of `rules` that is defined: older policies call the API version `api_svn`.
+/// The version in `rules`: older policies call the API version `api_svn`. Rules that differ conflict, as in hcsshim's framework.
 fn declared_version(interpreter: &mut Interpreter, rules: &[&str]) -> ApiVersion {
-    let declared = rules.iter().find_map(|rule| {
+    let mut declared = rules.iter().filter_map(|rule| {
         interpreter
             .value(rule, Value::new_object())
             .ok()
             .filter(|value| *value != Value::Undefined)
     });
-    match declared {
+    let first = declared.next();
+    if declared.any(|other| Some(&other) != first.as_ref()) {
+        return ApiVersion::Conflict;
+    }
+    match first {
         None => ApiVersion::Missing,
         Some(Value::String(text)) => semver::Version::parse(&text).map_or(ApiVersion::NotSemver, ApiVersion::Declared),
         Some(_) => ApiVersion::NotSemver,

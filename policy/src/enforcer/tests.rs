@@ -260,6 +260,23 @@ fn a_rule_that_is_undefined_fails_or_has_the_wrong_type_denies() {
     }
 }
 
+/// In hcsshim's framework both names define one rule, which then has two values.
+#[test]
+fn two_names_of_a_version_must_not_differ() {
+    let decide = |versions: &str| {
+        let text = format!("package policy\n{versions}\nunmount_device := {{\"allowed\": true}}\nreason := data.framework.reason\n");
+        let mut enforcer = Enforcer::new(&text).unwrap();
+        enforcer
+            .enforce(UnmountDevice {
+                unmount_target: "/m".to_owned(),
+            })
+            .map(|permit| permit.commit())
+    };
+    assert!(decide("api_version := \"0.12.0\"\napi_svn := \"0.12.0\"").is_ok());
+    assert!(decide("api_version := \"0.12.0\"\napi_svn := \"0.11.0\"").is_err());
+    assert!(decide("api_svn := \"0.11.0\"").is_ok());
+}
+
 #[test]
 fn an_older_policy_gets_the_defaults_of_its_version() {
     let mut enforcer = Enforcer::new("package policy\napi_version := \"0.1.0\"\n").unwrap();

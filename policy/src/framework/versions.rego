@@ -3,11 +3,10 @@ package framework
 
 version := "0.5.0"
 
-policy_version := declared if {
-	declared := data.policy.framework_version
-} else := declared if {
-	declared := data.policy.framework_svn
-}
+# Two names of one thing: with different values they conflict, which denies.
+policy_version := data.policy.framework_version
+
+policy_version := data.policy.framework_svn
 
 # Below 0: the policy is older, and its objects are upgraded. Above 0, missing or not a semantic version: its lists count as
 # empty.
