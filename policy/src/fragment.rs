@@ -18,6 +18,9 @@ const MAX_SHOWN_BYTES: usize = 200;
 /// Packages of the engine and the policy, which a fragment must not replace.
 const RESERVED: &[&str] = &["framework", "api", "policy", "metadata", "casemate"];
 
+/// Beginning of the names that the engine gives to packages, functions and variables of its own.
+const RESERVED_PREFIX: &str = "casemate_";
+
 /// Why the text of a fragment cannot be loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum FragmentError {
@@ -56,8 +59,11 @@ pub enum FragmentError {
     TooMany(&'static str),
 }
 
-/// The namespace that a text declares; the declaration must be its first line.
-pub(crate) fn namespace(text: &str) -> Result<&str, FragmentError> {
+/// The namespace that a fragment declares; the declaration must be its first line.
+///
+/// # Errors
+/// The text is too large, or its first line declares no package that fragments may have.
+pub fn namespace(text: &str) -> Result<&str, FragmentError> {
     if text.len() > MAX_FRAGMENT_BYTES {
         return Err(FragmentError::TooLarge(text.len()));
     }
@@ -70,7 +76,7 @@ pub(crate) fn namespace(text: &str) -> Result<&str, FragmentError> {
         .map(|rest| rest.trim_start_matches(' ').trim_end_matches([' ', '\t', '\r', '\x0c']))
         .filter(|name| is_identifier(name))
         .ok_or_else(|| FragmentError::NoPackage(shortened(line)))?;
-    if RESERVED.contains(&name) || data::is_base_key(name) {
+    if RESERVED.contains(&name) || name.starts_with(RESERVED_PREFIX) || data::is_base_key(name) {
         return Err(FragmentError::Reserved(name.to_owned()));
     }
     Ok(name)

@@ -16,6 +16,10 @@ get_properties := {"allowed": false}
 reason := data.framework.reason
 "#;
 
+/// What the interpreter's own parser does not take.
+const NARROW: &str = "\u{feff}package policy\na := [,.5, - 1, 1e400, \"\\ud800\", \"\t\"]\nimport data.in.b as c\r\nf(\"x\")\nf (_) := (c).d\n\
+                      b := $\"{a} and {`}`}\"\nc := [[[[[[[[1, {2}]]]]]]]]\nd := [[[[[[[[{\"k\": {a}}]]]]]]]]\nimport future.keywords\n";
+
 /// Loads a policy text and makes two decisions.
 pub fn policy_text(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
@@ -47,6 +51,21 @@ pub fn fragment(bytes: &[u8]) {
     );
 }
 
+/// Makes the normal form of a text, and looks for what OPA's compiler refuses in it.
+///
+/// # Panics
+/// The normal form has other lines than the text, or is not accepted itself.
+pub fn normal_form(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let _ = crate::compile_problems(text);
+    let Ok(source) = crate::source::check(text) else { return };
+    let lines = |text: &str| text.matches('\n').count();
+    assert_eq!(lines(text), lines(&source.text), "lines moved");
+    if let Err(error) = crate::rego::parse(&source.text) {
+        assert!(error.limit, "the normal form does not parse: {error}");
+    }
+}
+
 /// Extracts the decision from an error text.
 pub fn deny_message(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
@@ -60,6 +79,7 @@ pub fn corpus() -> Vec<&'static [u8]> {
         WITH_FRAGMENT.as_bytes(),
         b"package ns\nsvn := \"1\"\nframework_version := \"0.5.0\"\ncontainers := []\nget_properties := {\"allowed\": true}\n",
         b"package policy\nsvn := \"1\"\n",
+        NARROW.as_bytes(),
         b"denied. policyDecision< eyJkZWNpc2lvbiI6ImRlbnkifQ== >policyDecision",
         b"policyDecision< >policyDecision",
     ]
@@ -95,6 +115,7 @@ mod tests {
         fn nothing_panics(bytes in mutated()) {
             policy_text(&bytes);
             fragment(&bytes);
+            normal_form(&bytes);
             deny_message(&bytes);
         }
     }
@@ -104,6 +125,7 @@ mod tests {
         for bytes in corpus() {
             policy_text(bytes);
             fragment(bytes);
+            normal_form(bytes);
             deny_message(bytes);
         }
     }

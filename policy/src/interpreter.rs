@@ -15,9 +15,12 @@ use thiserror::Error;
 
 use crate::fragment::Active;
 use crate::framework;
+use crate::functions;
 use crate::matching::{self, SharedPatterns};
 use crate::patterns;
 use crate::re2::{PatternError, Patterns};
+use crate::rego::normal;
+use crate::rego::positions::Changes;
 use crate::source::{self, SourceError};
 use crate::state::State;
 
@@ -81,6 +84,8 @@ pub(crate) type SharedState = Arc<Mutex<State>>;
 pub(crate) struct Loaded {
     engine: Engine,
     published: State,
+    /// What differs between the texts and what the engine was given, by file name.
+    changes: Vec<(String, Changes)>,
 }
 
 /// The engine, its base data and the state that Rego sees.
@@ -103,12 +108,8 @@ impl Interpreter {
         }
         let mut engine = engine();
         let source = source::read(policy)?;
-        guarded(|| {
-            engine
-                .add_policy(POLICY_FILE.to_owned(), source.text)
-                .map_err(|error| error.to_string())
-        })
-        .map_err(compile)?;
+        let changes = vec![(POLICY_FILE.to_owned(), source.changes)];
+        add(&mut engine, POLICY_FILE, source.text, &changes)?;
         engine
             .add_policy(framework::FRAMEWORK_FILE.to_owned(), framework::module())
             .map_err(compile)?;
@@ -129,7 +130,7 @@ impl Interpreter {
         let base = Value::from(base);
         let pristine = engine.clone();
         engine.add_data(base.clone()).map_err(compile)?;
-        check(&mut engine, POLICY_PACKAGE)?;
+        check(&mut engine, POLICY_PACKAGE, &changes)?;
         let strict = engine
             .eval_rule(format!("{POLICY_PACKAGE}.strict"))
             .is_ok_and(|strict| strict == Value::Bool(true));
@@ -138,7 +139,11 @@ impl Interpreter {
             patterns.lock().unwrap_or_else(PoisonError::into_inner).anchor_whole();
         }
         Ok(Self {
-            current: Loaded { engine, published: state },
+            current: Loaded {
+                engine,
+                published: state,
+                changes,
+            },
             pristine,
             state: shared,
             strict,
@@ -159,24 +164,26 @@ impl Interpreter {
         checked: Option<&str>,
     ) -> Result<Loaded, PolicyError> {
         let mut engine = self.pristine.clone();
+        let own = self.current.changes.iter().filter(|(file, _)| file == POLICY_FILE);
+        let mut changes: Vec<(String, Changes)> = own.cloned().collect();
         for fragment in fragments {
             // Constants stay in the text, since fragments are rarely evaluated after their load.
-            source::check(&fragment.text)?;
-            guarded(|| {
-                engine
-                    .add_policy(fragment.file(), fragment.text.clone())
-                    .map_err(|error| error.to_string())
-            })
-            .map_err(compile)?;
+            let source = source::check(&fragment.text)?;
+            changes.push((fragment.file(), source.changes));
+            add(&mut engine, &fragment.file(), source.text, &changes)?;
         }
         let published = self.state();
         engine.add_data(self.data(&published).map_err(compile)?).map_err(compile)?;
         if let Some(package) = checked {
-            let package = format!("data.{package}");
-            check(&mut engine, &package)?;
+            let package = format!("data.{}", normal::package_name(package));
+            check(&mut engine, &package, &changes)?;
             refuse_patterns(&mut engine, &package, self.strict)?;
         }
-        Ok(Loaded { engine, published })
+        Ok(Loaded {
+            engine,
+            published,
+            changes,
+        })
     }
 
     /// Replaces the engine in use, and returns the previous one.
@@ -208,7 +215,7 @@ impl Interpreter {
         match answer {
             Ok(value) => Ok(value),
             Err(error) if error == NO_SUCH_RULE => Ok(Value::Undefined),
-            Err(error) => Err(QueryError::Evaluation(error)),
+            Err(error) => Err(QueryError::Evaluation(restored(error, &self.current.changes))),
         }
     }
 
@@ -293,12 +300,23 @@ impl Interpreter {
 
 /// Evaluates a whole package once to find undefined variables and functions, which OPA reports at compile time. Errors that depend on
 /// the input are ignored.
-fn check(engine: &mut Engine, package: &str) -> Result<(), PolicyError> {
+fn check(engine: &mut Engine, package: &str, changes: &[(String, Changes)]) -> Result<(), PolicyError> {
     engine.set_input(Value::new_object());
     match guarded(|| engine.eval_query(package.to_owned(), false).map_err(|error| error.to_string())) {
-        Err(error) if UNDEFINED_NAMES.iter().any(|mark| error.contains(mark)) => Err(compile(error)),
+        Err(error) if UNDEFINED_NAMES.iter().any(|mark| error.contains(mark)) => Err(compile(restored(error, changes))),
         _ => Ok(()),
     }
+}
+
+/// Gives the engine a text in normal form.
+fn add(engine: &mut Engine, file: &str, text: String, changes: &[(String, Changes)]) -> Result<String, PolicyError> {
+    let added = guarded(|| engine.add_policy(file.to_owned(), text).map_err(|error| error.to_string()));
+    added.map_err(|error| compile(restored(error, changes)))
+}
+
+/// An error of the engine with places of the original texts.
+fn restored(error: String, changes: &[(String, Changes)]) -> String {
+    changes.iter().fold(error, |error, (file, changes)| changes.restore(&error, file))
 }
 
 /// Turns a panic of the interpreter into an error, which denies. Every evaluation starts from a clean state.
@@ -332,15 +350,34 @@ impl From<SourceError> for PolicyError {
     }
 }
 
-/// Checks that regorus can parse a text within reasonable time, for tools that parse untrusted policies themselves.
+/// An interpreter with one text and nothing else, for tools that read its objects.
+pub struct Reading {
+    /// The interpreter.
+    pub engine: Engine,
+    /// The package of the text.
+    pub package: String,
+    /// Where its rules are: `data.policy`. Not the package's own name where that is a keyword.
+    pub rules: String,
+}
+
+/// Loads a text for reading.
 ///
 /// # Errors
-/// It is too large, has unterminated strings or brackets, or is nested too deeply.
-pub fn check_shape(text: &str) -> Result<(), PolicyError> {
+/// The text is too large or not a module.
+pub fn reading_interpreter(file: &str, text: &str) -> Result<Reading, PolicyError> {
     if text.len() > MAX_POLICY_BYTES {
         return Err(PolicyError::TooLarge(text.len()));
     }
-    Ok(source::check_shape(text)?)
+    let mut engine = engine();
+    let source = source::read(text)?;
+    let changes = [(file.to_owned(), source.changes)];
+    let rules = add(&mut engine, file, source.text, &changes)?;
+    register_functions(&mut engine, &SharedState::default(), source.constants)?;
+    Ok(Reading {
+        engine,
+        package: source.package,
+        rules,
+    })
 }
 
 /// An interpreter with the policy, the framework and its functions, and without any data: for tools that measure the engine against
@@ -350,7 +387,8 @@ pub fn check_shape(text: &str) -> Result<(), PolicyError> {
 /// The text is not a policy.
 pub fn bare_interpreter(policy: &str) -> Result<Engine, PolicyError> {
     let mut engine = engine();
-    engine.add_policy(POLICY_FILE.to_owned(), policy.to_owned()).map_err(compile)?;
+    let source = source::check(policy)?;
+    add(&mut engine, POLICY_FILE, source.text, &[])?;
     engine
         .add_policy(framework::FRAMEWORK_FILE.to_owned(), framework::module())
         .map_err(compile)?;
@@ -413,6 +451,7 @@ fn register_functions(engine: &mut Engine, state: &SharedState, constants: Vec<V
         .map_err(compile)?;
     let patterns = Arc::new(Mutex::new(Patterns::default()));
     matching::register(engine, &patterns).map_err(compile)?;
+    functions::register(engine).map_err(compile)?;
     let (anchored, free) = (Arc::clone(&patterns), Arc::clone(&patterns));
     engine
         .add_extension(

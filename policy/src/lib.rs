@@ -51,6 +51,7 @@ mod denied;
 mod enforcer;
 mod fragment;
 mod framework;
+mod functions;
 pub mod fuzz;
 mod ids;
 mod interpreter;
@@ -59,6 +60,7 @@ mod matching;
 mod patterns;
 mod points;
 mod re2;
+mod rego;
 mod request;
 mod seccomp;
 mod security_context;
@@ -69,18 +71,31 @@ mod verdict;
 pub use decision::{DecisionError, extract_decision};
 pub use denied::{Denied, escape_json};
 pub use enforcer::{Enforcer, MAX_DECISION_BYTES, Permit, Transaction};
-pub use fragment::{FragmentError, MAX_FRAGMENT_BYTES};
+pub use fragment::{FragmentError, MAX_FRAGMENT_BYTES, namespace as fragment_namespace};
 pub use ids::{ContainerId, RootHash};
-pub use interpreter::{MAX_POLICY_BYTES, PolicyError, bare_interpreter, check_shape};
+pub use interpreter::{MAX_POLICY_BYTES, PolicyError, Reading, bare_interpreter, reading_interpreter};
 pub use ledgers::{LedgerKey, ProvenReceipt};
 pub use points::{API_VERSION, CASEMATE_VERSION, OWN_POINTS, OlderPolicy, POINTS, Point};
 pub use re2::{PatternError, check_pattern, matches_pattern};
 pub use seccomp::{SeccompError, seccomp_digest};
 pub use security_context::{SECURITY_CONTEXT_PREFIX, SECURITY_CONTEXT_VARIABLE, SecurityContextFiles};
+pub use source::problems::CompileProblem;
 pub use verdict::{Answer, ExternalVerdict, ProcessVerdict, Verdict};
 
 /// The policy that allows everything. It is sent where no policy is given, so that verifiers see its well-known digest.
 pub const OPEN_DOOR: &str = include_str!("open_door.rego");
+
+/// What OPA's compiler, and so hcsshim, refuses in a text that loads here: wrong numbers and types of arguments, recursive rules, rules
+/// that exclude each other, variables declared twice.
+///
+/// # Errors
+/// The text is too large or no Rego.
+pub fn compile_problems(policy: &str) -> Result<Vec<CompileProblem>, PolicyError> {
+    if policy.len() > MAX_POLICY_BYTES {
+        return Err(PolicyError::TooLarge(policy.len()));
+    }
+    Ok(source::problems::problems(policy)?)
+}
 
 /// SHA-256 of the policy text; the launch measurement's host data must have this value.
 pub fn digest(policy: &str) -> [u8; 32] {

@@ -1,4 +1,4 @@
-//! Checks of Rego text before the interpreter parses it, and extraction of large constants.
+//! What the interpreter gets of a Rego text: a normal form without large constants, checked.
 //!
 //! Generated policies are a few long lists and some short rules. The interpreter would evaluate such a list for every decision. Here
 //! each is parsed once, and a call that returns the value replaces it in the text. Line numbers do not change.
@@ -8,15 +8,22 @@ use std::collections::BTreeSet;
 use regorus::Value;
 use thiserror::Error;
 
+pub(crate) mod builtins;
 mod calls;
 mod constants;
+pub(crate) mod problems;
 mod shape;
+mod signatures;
 mod tokens;
+mod types;
 
-use calls::{refuse_forbidden, refuse_recursion};
+use calls::{refuse_forbidden, refuse_names, refuse_recursion};
 use constants::{Known, constant};
 use shape::{refuse_deep_brackets, refuse_long_expressions};
 use tokens::{Token, tokens};
+
+use crate::rego::positions::{Changes, Edit};
+use crate::rego::{self, SyntaxError, normal};
 
 /// Words that cannot be names of rules.
 const KEYWORDS: &[&str] = &[
@@ -27,8 +34,12 @@ const KEYWORDS: &[&str] = &[
 /// Why a text is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum SourceError {
+    #[error(transparent)]
+    Syntax(#[from] SyntaxError),
     #[error("line {line}: {name} is not available to policies")]
     Forbidden { name: String, line: usize },
+    #[error("line {line}: the name of rule {name} is that of a built-in function")]
+    Named { name: String, line: usize },
     #[error("rule {0} is recursive")]
     Recursive(String),
     #[error("line {0}: unterminated string or unbalanced bracket")]
@@ -43,61 +54,71 @@ pub(crate) enum SourceError {
 #[derive(Debug, Default)]
 pub(crate) struct Source {
     pub(crate) text: String,
+    /// The package, as the policy names it.
+    pub(crate) package: String,
+    /// What differs from the policy's own text, large constants aside.
+    pub(crate) changes: Changes,
     /// Values of the calls `casemate_constant(N)` in the text.
     pub(crate) constants: Vec<Value>,
     /// Names under `data.metadata` in the text.
     pub(crate) metadata: BTreeSet<String>,
 }
 
-/// Checks that the interpreter can parse `text` within reasonable time.
-pub(crate) fn check_shape(text: &str) -> Result<(), SourceError> {
-    shape(text).map(drop)
-}
-
-fn shape(text: &str) -> Result<Vec<Token<'_>>, SourceError> {
-    let tokens = tokens(text).map_err(|at| SourceError::Unbalanced(line(text, at)))?;
-    refuse_long_expressions(text, &tokens)?;
-    refuse_deep_brackets(text, &tokens)?;
-    Ok(tokens)
-}
-
-/// Checks that the interpreter may evaluate `text` unchanged.
-pub(crate) fn check(text: &str) -> Result<(), SourceError> {
-    let tokens = shape(text)?;
-    refuse_forbidden(text, &tokens)?;
-    refuse_recursion(&tokens)
-}
-
 /// Checks `text` and extracts its constants.
 pub(crate) fn read(text: &str) -> Result<Source, SourceError> {
-    let tokens = tokens(text).map_err(|at| SourceError::Unbalanced(line(text, at)))?;
-    refuse_long_expressions(text, &tokens)?;
-    refuse_forbidden(text, &tokens)?;
-    refuse_recursion(&tokens)?;
-    let mut source = Source {
+    // Constants are taken out before the text is parsed.
+    rego::check_characters(text)?;
+    let mut constants = Vec::new();
+    let without = Changes::new(text, constant_edits(text, &mut constants)?);
+    let reduced = without.text();
+    let source = normal_form(&reduced, |at| without.is_replaced(at))?;
+    Ok(Source { constants, ..source })
+}
+
+/// Checks `text`, and leaves its constants in it.
+pub(crate) fn check(text: &str) -> Result<Source, SourceError> {
+    normal_form(text, |_| false)
+}
+
+/// The normal form of a text. `generated` tells places that are no part of the policy.
+fn normal_form(text: &str, generated: impl Fn(usize) -> bool) -> Result<Source, SourceError> {
+    let module = rego::parse(text)?;
+    refuse_names(text, &module)?;
+    refuse_forbidden(text, &module, generated)?;
+    refuse_recursion(&module)?;
+    let changes = Changes::new(text, normal::edits(text, &module));
+    let package = module.package.join(".");
+    drop(module);
+    let normal = changes.text();
+    let tokens = tokens(&normal).map_err(|at| SourceError::Unbalanced(line(&normal, at)))?;
+    refuse_long_expressions(&normal, &tokens)?;
+    refuse_deep_brackets(&normal, &tokens)?;
+    Ok(Source {
         metadata: metadata_names(&tokens),
-        ..Source::default()
+        package,
+        changes,
+        constants: Vec::new(),
+        text: normal,
+    })
+}
+
+/// Calls in place of large constants, whose values are appended to `constants`.
+fn constant_edits(text: &str, constants: &mut Vec<Value>) -> Result<Vec<Edit>, SourceError> {
+    let Ok(tokens) = tokens(text) else {
+        // The parser says what is wrong.
+        return Ok(Vec::new());
     };
-    let mut copied = 0;
+    let mut edits = Vec::new();
     let mut known = Known::default();
     for index in 0..tokens.len() {
         let Some((value, range)) = constant(text, &tokens, index, &mut known) else {
             continue;
         };
-        source.text.push_str(text.get(copied..range.start).unwrap_or(""));
-        source.text.push_str(&format!("casemate_constant({})", source.constants.len()));
-        let lines = text.get(range.clone()).unwrap_or("").matches('\n').count();
-        source.text.extend(std::iter::repeat_n('\n', lines));
-        source.constants.push(value);
-        copied = range.end;
+        let call = format!("casemate_constant({})", constants.len());
+        edits.push(Edit { range, text: call });
+        constants.push(value);
     }
-    source.text.push_str(text.get(copied..).unwrap_or(""));
-    check_shape(&source.text)?;
-    Ok(source)
-}
-
-fn is_call(tokens: &[Token<'_>], index: usize) -> bool {
-    matches!(tokens.get(index + 1), Some(Token::Open(b'(', _)))
+    Ok(edits)
 }
 
 fn line(text: &str, at: usize) -> usize {

@@ -12,6 +12,7 @@ use crate::action::{Action, LoadFragment, LoadTransparencyTrustList, TrustListVe
 use crate::denied::Reason;
 use crate::fragment::{self, Active, FragmentError};
 use crate::ledgers::{LedgerKey, ProvenReceipt};
+use crate::rego::normal::package_name;
 use crate::verdict::{Answer, FragmentVerdict, Verdict, go_type};
 
 const POINT: &str = LoadFragment::POINT;
@@ -129,7 +130,7 @@ impl Enforcer {
             .map_err(|error| Reason::Refused(error.to_string()))?;
         let svn = self
             .interpreter
-            .value(&format!("data.{namespace}.svn"), regorus::Value::new_object());
+            .value(&format!("data.{}.svn", package_name(namespace)), regorus::Value::new_object());
         offered.svn = svn.ok().as_ref().and_then(fragment::whole_number).or(offered.svn);
         let decided = self
             .check_age(&offered)

@@ -27,12 +27,13 @@ expected_fragments := [fragment |
 	fragment.feed == input.feed
 ]
 
+# The package of the fragment as the interpreter knows it: it takes no keyword as a name.
+fragment_package := casemate_package(input.namespace)
+
 # The fragment's own version decides how its objects are upgraded.
-fragment_version := declared if {
-	declared := data[input.namespace].framework_version
-} else := declared if {
-	declared := data[input.namespace].framework_svn
-}
+fragment_version := data[fragment_package].framework_version
+
+fragment_version := data[fragment_package].framework_svn
 
 fragment_age := semver.compare(fragment_version, version)
 
@@ -48,7 +49,7 @@ fragment_objects := {
 }
 
 declared_in_fragment(name) := found if {
-	found := data[input.namespace][name]
+	found := data[fragment_package][name]
 } else := []
 
 fragment_containers := declared_in_fragment("containers") if fragment_age == 0

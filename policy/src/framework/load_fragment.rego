@@ -85,11 +85,11 @@ header_svn_fits(candidate) if {
 }
 
 # The version may be in the header only; `false` is no version.
-fragment_states_svn if data[input.namespace].svn
+fragment_states_svn if data[fragment_package].svn
 
 fragment_svn_fits(candidate) if {
 	fragment_states_svn
-	svn_reaches(data[input.namespace].svn, candidate.minimum_svn)
+	svn_reaches(data[fragment_package].svn, candidate.minimum_svn)
 }
 
 fragment_svn_fits(candidate) if {
@@ -104,7 +104,7 @@ header_matches_fragment if not fragment_states_svn
 
 header_matches_fragment if {
 	input.has_header_svn
-	to_number(input.header_svn) == to_number(data[input.namespace].svn)
+	to_number(input.header_svn) == to_number(data[fragment_package].svn)
 }
 
 missing_receipts(candidate) := {required |
@@ -164,7 +164,7 @@ load_fragment_errors contains "fragment svn and the specified minimum are differ
 
 some_fragment_svn_differs_in_type if {
 	some candidate in expected_fragments
-	svn_types_differ(data[input.namespace].svn, candidate.minimum_svn)
+	svn_types_differ(data[fragment_package].svn, candidate.minimum_svn)
 }
 
 some_fragment_svn_differs_in_type if {
@@ -184,7 +184,7 @@ svn_types_differ(svn, minimum) if {
 	is_number(to_number(minimum))
 }
 
-load_fragment_errors contains sprintf("svn in header %v does not match svn in fragment rego %v", [input.header_svn, data[input.namespace].svn]) if {
+load_fragment_errors contains sprintf("svn in header %v does not match svn in fragment rego %v", [input.header_svn, data[fragment_package].svn]) if {
 	input.fragment_loaded
 	not header_matches_fragment
 }

@@ -1,6 +1,7 @@
 //! Parses the constants of a text: rules `NAME := [...]` or `NAME := {...}` of literals only.
 
 use super::{starts_statement, tokens::Token};
+use crate::rego::literal;
 use regorus::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -105,7 +106,7 @@ impl<'t, 'a> Reader<'_, 't, 'a> {
         if let Some(value) = self.known.get(literal) {
             return Some(value.clone());
         }
-        let value = Value::from(string(literal)?);
+        let value = Value::from(literal::text(literal)?);
         self.known.insert(literal, value.clone());
         Some(value)
     }
@@ -147,14 +148,6 @@ impl<'t, 'a> Reader<'_, 't, 'a> {
             Token::Close(close, _) if *close == end => Some(()),
             _ => None,
         }
-    }
-}
-
-/// The value of a string literal, quoted or raw.
-fn string(literal: &str) -> Option<String> {
-    match literal.strip_prefix('`') {
-        Some(raw) => raw.strip_suffix('`').map(str::to_owned),
-        None => serde_json::from_str(literal).ok(),
     }
 }
 

@@ -47,6 +47,10 @@ pub(super) fn tokens(text: &str) -> Result<Vec<Token<'_>>, usize> {
                 at += rest.iter().position(|b| *b == b'`').ok_or(start)? + 1;
                 Token::Text(piece(at)?, start)
             }
+            b'$' if matches!(rest.first(), Some(b'"' | b'`')) => {
+                at = end_of_template(bytes, at).ok_or(start)?;
+                Token::Text(piece(at)?, start)
+            }
             b'(' | b'[' | b'{' => {
                 open.push(start);
                 Token::Open(byte, start)
@@ -80,6 +84,35 @@ fn end_of_string(bytes: &[u8], mut at: usize) -> Option<usize> {
             _ => at += 1,
         }
     }
+}
+
+/// The offset after a template string, whose opening quote is at `at`. Its expressions may contain strings and templates.
+fn end_of_template(bytes: &[u8], at: usize) -> Option<usize> {
+    let mut quotes = vec![(*bytes.get(at)?, 0usize, false)];
+    let mut at = at + 1;
+    while let Some((quote, braces, inside)) = quotes.last_mut() {
+        let byte = *bytes.get(at)?;
+        at += 1;
+        match byte {
+            _ if !*inside && byte == *quote => drop(quotes.pop()),
+            b'{' if !*inside => (*inside, *braces) = (true, 0),
+            b'\\' if !*inside => at += usize::from(*quote == b'"' || bytes.get(at) == Some(&b'{')),
+            b'\n' if !*inside && *quote == b'"' => return None,
+            _ if !*inside => {}
+            b'}' if *braces == 0 => *inside = false,
+            b'{' => *braces += 1,
+            b'}' => *braces -= 1,
+            b'"' => at = end_of_string(bytes, at)?,
+            b'`' => at += bytes.get(at..)?.iter().position(|b| *b == b'`')? + 1,
+            b'#' => at += bytes.get(at..)?.iter().take_while(|b| **b != b'\n').count(),
+            b'$' if matches!(bytes.get(at), Some(b'"' | b'`')) => {
+                quotes.push((*bytes.get(at)?, 0, false));
+                at += 1;
+            }
+            _ => {}
+        }
+    }
+    Some(at)
 }
 
 fn end_of_path(bytes: &[u8], mut at: usize) -> usize {

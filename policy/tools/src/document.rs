@@ -1,16 +1,11 @@
 //! The objects of a policy as data, for tools that check a policy and explain its denials.
 
-use std::collections::BTreeMap;
-use std::num::{NonZeroU32, NonZeroUsize};
-
 use policy::MAX_POLICY_BYTES;
-use regorus::{Engine, PolicyLengthConfig, Value as Rego};
+use regorus::Value as Rego;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use thiserror::Error;
 
-/// The engine's limits on the length and the number of lines.
-const MAX_COLUMNS: NonZeroU32 = NonZeroU32::new(MAX_POLICY_BYTES as u32).unwrap();
-const MAX_LINES: NonZeroUsize = NonZeroUsize::new(400_000).unwrap();
 /// Name of the policy in error messages.
 const FILE: &str = "policy.rego";
 /// Error of regorus for an undefined rule.
@@ -58,6 +53,7 @@ pub struct Document {
     package: String,
     objects: BTreeMap<String, Value>,
     rules: Vec<String>,
+    problems: Vec<policy::CompileProblem>,
 }
 
 /// A fragment's text with a function `parameter` that returns the defaults; the engine defines the real one.
@@ -78,24 +74,16 @@ impl Document {
             return Err(DocumentError::TooLarge(text.len()));
         }
         let syntax = |error: &dyn std::fmt::Display| DocumentError::Syntax(error.to_string());
-        policy::check_shape(text).map_err(|error| syntax(&error))?;
-        let mut engine = Engine::new();
-        engine.set_policy_length_config(PolicyLengthConfig {
-            max_col: MAX_COLUMNS,
-            max_file_bytes: NonZeroUsize::new(MAX_POLICY_BYTES).unwrap_or(NonZeroUsize::MAX),
-            max_lines: MAX_LINES,
-        });
-        engine.set_strict_builtin_errors(false);
-        let package = engine
-            .add_policy(FILE.to_owned(), with_parameters(text))
-            .map_err(|error| syntax(&error))?;
+        let reading = policy::reading_interpreter(FILE, &with_parameters(text)).map_err(|error| syntax(&error))?;
+        let mut engine = reading.engine;
         let mut document = Self {
-            package: package.trim_start_matches("data.").to_owned(),
+            package: reading.package,
+            problems: policy::compile_problems(text).map_err(|error| syntax(&error))?,
             ..Self::default()
         };
         let mut first_error = None;
         for name in OBJECTS {
-            match engine.eval_rule(format!("{package}.{name}")) {
+            match engine.eval_rule(format!("{}.{name}", reading.rules)) {
                 Ok(Rego::Undefined) => {}
                 Err(error) if error.to_string() == NO_SUCH_RULE => {}
                 // Objects that refer to the framework have no value here.
@@ -131,6 +119,11 @@ impl Document {
     /// Whether the flag `name` is set.
     pub fn flag(&self, name: &str) -> bool {
         self.get(name) == &Value::Bool(true)
+    }
+
+    /// What OPA's compiler refuses in the text.
+    pub(crate) fn compile_problems(&self) -> &[policy::CompileProblem] {
+        &self.problems
     }
 
     /// The elements of the list `name`.

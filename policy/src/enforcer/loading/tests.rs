@@ -75,6 +75,43 @@ fn a_failed_load_keeps_the_fragment_in_use() {
 }
 
 #[test]
+fn a_namespace_may_be_a_keyword() {
+    for name in crate::rego::KEYWORDS {
+        let policy = POLICY.replace("data.app.ok", &format!("data.{name}.ok"));
+        for policy in [policy, POLICY.replace("data.app.ok", &format!("data[\"{name}\"].ok"))] {
+            let mut enforcer = Enforcer::new(&policy).unwrap();
+            assert!(!allowed(&mut enforcer), "{name}");
+            load(&mut enforcer, fragment("one", &text(name, 1, true))).unwrap();
+            assert!(allowed(&mut enforcer), "{name}");
+            assert!(enforcer.active_fragments().any(|(.., namespace)| namespace == *name));
+        }
+        let mut enforcer = enforcer("");
+        let denied = load(&mut enforcer, fragment("one", &text(&format!("casemate_package_{name}"), 1, true)));
+        assert!(denied.unwrap_err().decision().contains("is reserved"), "{name}");
+    }
+}
+
+#[test]
+fn a_fragment_is_read_as_opa_reads_it() {
+    let mut enforcer = enforcer("");
+    let odd = "package app\nsvn := \"1\"\nframework_version := \"0.5.0\"\nimport data.app as me\nf(\"x\")\nok if me.f(\"x\")\n";
+    load(&mut enforcer, fragment("one", odd)).unwrap();
+    assert!(allowed(&mut enforcer));
+}
+
+#[test]
+fn blanks_around_a_version_number_make_it_none() {
+    for svn in [" 1", "1 ", "\t1", "0x1", "1_0", "inf", "one", ""] {
+        let text = text("app", 1, true).replace("svn := \"1\"", &format!("svn := \"{svn}\""));
+        assert!(load(&mut enforcer(""), fragment("one", &text)).is_err(), "{svn:?}");
+    }
+    for svn in ["1", "+1", "01", "1.0", "1e0", "10"] {
+        let text = text("app", 1, true).replace("svn := \"1\"", &format!("svn := \"{svn}\""));
+        load(&mut enforcer(""), fragment("one", &text)).unwrap_or_else(|denied| panic!("{svn:?}: {denied}"));
+    }
+}
+
+#[test]
 fn two_fragments_never_share_a_namespace() {
     let mut enforcer = enforcer("");
     load(&mut enforcer, fragment("one", &text("app", 1, true))).unwrap();
