@@ -1,5 +1,6 @@
 //! Static checks of a policy: rules that never match, or that allow more than intended.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use serde::Serialize;
@@ -15,9 +16,17 @@ mod pattern;
 const FRAMEWORK: (u64, u64, u64) = (0, 5, 0);
 /// Points of Windows guests, which a policy for Linux does not need.
 const WINDOWS_POINTS: [&str; 3] = ["mount_cims", "registry_changes", "log_provider"];
+/// Points that no runtime asks of a Linux guest unless a user wants what they judge. Generators leave them out.
+const SELDOM_ASKED: [&str; 5] = [
+    "host_network",
+    "load_transparency_trust_list",
+    "mount_blockdev",
+    "rw_unmount_device",
+    "unmount_blockdev",
+];
 
 /// Severity of a finding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// A rule never matches.
@@ -37,6 +46,8 @@ pub struct Finding {
     pub field: String,
     /// The fault.
     pub problem: String,
+    /// In how many places it was found; `place` is the first of them.
+    pub count: usize,
 }
 
 impl fmt::Display for Finding {
@@ -50,7 +61,12 @@ impl fmt::Display for Finding {
         } else {
             format!(" {}", self.field)
         };
-        write!(f, "{severity}: {}{field}: {}", self.place, self.problem)
+        write!(f, "{severity}: {}{field}: {}", self.place, self.problem)?;
+        match self.count.saturating_sub(1) {
+            0 => Ok(()),
+            1 => write!(f, " (and in 1 more place)"),
+            more => write!(f, " (and in {more} more places)"),
+        }
     }
 }
 
@@ -69,6 +85,7 @@ impl Reporter<'_> {
             place: self.place.clone(),
             field: field.to_owned(),
             problem,
+            count: 1,
         });
     }
 
@@ -91,6 +108,9 @@ pub fn check(document: &Document) -> Vec<Finding> {
         } else if document.get("svn").is_null() {
             report.warning("svn", "the fragment declares none; then its signed header must");
         }
+        for problem in document.compile_problems() {
+            report.error("", format!("line {}: hcsshim does not load it: {}", problem.line, problem.problem));
+        }
         versions(document, declared, report);
     });
     let containers = document.list("containers");
@@ -111,7 +131,24 @@ pub fn check(document: &Document) -> Vec<Finding> {
         });
     }
     findings.sort_by_key(|finding| finding.severity);
-    findings
+    counted(findings)
+}
+
+/// Each finding once, with the number of its places.
+fn counted(findings: Vec<Finding>) -> Vec<Finding> {
+    let mut counted: Vec<Finding> = Vec::with_capacity(findings.len());
+    let mut known: HashMap<(Severity, String, String), usize> = HashMap::new();
+    for finding in findings {
+        let key = (finding.severity, finding.field.clone(), finding.problem.clone());
+        match known.get(&key).and_then(|index| counted.get_mut(*index)) {
+            Some(first) => first.count += 1,
+            None => {
+                known.insert(key, counted.len());
+                counted.push(finding);
+            }
+        }
+    }
+    counted
 }
 
 fn at(document: &Document, place: &str, findings: &mut Vec<Finding>, check: impl FnOnce(&mut Reporter<'_>)) {
@@ -131,7 +168,15 @@ fn points(document: &Document, report: &mut Reporter<'_>) {
         (Some(_), None) => report.error("api_version", "not a version of three numbers: everything is denied"),
         (Some(_), Some(version)) => {
             for point in policy::POINTS {
-                if point.since <= version && !document.has_rule(point.name) && !WINDOWS_POINTS.contains(&point.name) {
+                if point.since > version || document.has_rule(point.name) || WINDOWS_POINTS.contains(&point.name) {
+                    continue;
+                }
+                if SELDOM_ASKED.contains(&point.name) {
+                    report.warning(
+                        point.name,
+                        "no such rule: what it would judge is denied, though runtimes seldom ask",
+                    );
+                } else {
                     report.error(point.name, "no such rule: what it would judge is denied");
                 }
             }

@@ -122,7 +122,8 @@ pub fn run(command: Policy) -> Result<bool> {
             base64,
             json,
         } => {
-            let (text, warnings) = generate(&config, fragment.as_deref().zip(svn.as_deref()))?;
+            let (text, mut warnings) = generate(&config, fragment.as_deref().zip(svn.as_deref()))?;
+            warnings.extend(faults(&text)?);
             warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
             write_policy(&text, output.as_deref(), base64, json.then_some(warnings.as_slice()))?;
         }
@@ -177,6 +178,15 @@ fn generate(config: &Path, fragment: Option<(&str, &str)>) -> Result<(String, Ve
     Ok((text, warnings))
 }
 
+/// What of a generated policy can never match, or does not mean what it seems to. Working directories have been warned of.
+fn faults(text: &str) -> Result<Vec<String>> {
+    let findings = policy_tools::check(&Document::read(text)?);
+    let others = findings.into_iter().filter(|finding| finding.field != "working_dir");
+    Ok(others
+        .map(|finding| format!("{} {}: {}", finding.place, finding.field, finding.problem))
+        .collect())
+}
+
 /// Writes the text to `output` and its digest to standard output; without `output`, the text to standard output and the digest
 /// to standard error. `json`: both as JSON, with these warnings.
 fn write_policy(text: &str, output: Option<&Path>, base64: bool, json: Option<&[String]>) -> Result<()> {
@@ -220,6 +230,7 @@ fn check(file: &Path, json: bool) -> Result<bool> {
                 place: "policy".to_owned(),
                 field: String::new(),
                 problem: format!("a guest would not start with it: {}", input::about(file, error)),
+                count: 1,
             },
         );
     }

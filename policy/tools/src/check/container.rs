@@ -48,6 +48,7 @@ pub(super) fn check(container: &Value, declared: (u64, u64, u64), report: &mut R
             );
         }
     }
+    no_null(container, report);
     command("command", &container["command"], report);
     env_rules(&container["env_rules"], report);
     if windows {
@@ -86,8 +87,18 @@ pub(super) fn check_process(process: &Value, report: &mut Reporter<'_>) {
             report.error(field, "missing: the process never matches");
         }
     }
+    no_null(process, report);
     command("command", &process["command"], report);
     env_rules(&process["env_rules"], report);
+}
+
+/// A field that is null matches no request; only `capabilities` has a meaning then.
+fn no_null(object: &Value, report: &mut Reporter<'_>) {
+    for (field, _) in FIELDS.iter().filter(|(field, _)| *field != "capabilities") {
+        if object.get(*field) == Some(&Value::Null) {
+            report.error(field, "null: nothing matches");
+        }
+    }
 }
 
 fn is_digest(text: &str) -> bool {

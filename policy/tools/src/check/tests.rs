@@ -80,6 +80,21 @@ fn each_fault_is_found_in_its_place() {
             "sandbox:///.+",
             "warning: container 1 mounts: source \"sandbox:///.+\": a dot",
         ),
+        (
+            "\"command\": [\"sh\"]",
+            "\"command\": null",
+            "error: container 1 command: null: nothing matches",
+        ),
+        (
+            "mount_blockdev := data.framework.mount_blockdev\n",
+            "",
+            "warning: policy mount_blockdev: no such rule",
+        ),
+        (
+            "containers := [",
+            "x := count(1)\ncontainers := [",
+            "error: policy: line 6: hcsshim does not load it: count: argument 1 is number",
+        ),
         ("\"umask\": \"0022\"", "\"umask\": \"22\"", "error: container 1 user: umask \"22\""),
         ("\"strategy\":\"any\"", "\"strategy\":\"anyone\"", "error: container 1 user: rule"),
         (
@@ -102,6 +117,58 @@ fn each_fault_is_found_in_its_place() {
         let found = findings(&base.replacen(from, to, 1));
         assert!(found.iter().any(|found| found.starts_with(finding)), "{to}: {found:#?}");
     }
+}
+
+#[test]
+fn a_repeated_finding_is_shown_once_with_its_number() {
+    let layer = "ab".repeat(32);
+    let container = |command: &str| format!("[[container]]\nlayers = [\"{layer}\"]\ncommand = [\"{command}\"]\nworking_dir = \"srv\"\n");
+    let found = findings(&policy(&["a", "b", "c"].map(container).concat()));
+    let of_directory: Vec<&String> = found.iter().filter(|found| found.contains("working_dir")).collect();
+    assert_eq!(
+        of_directory,
+        [&"error: container 1 working_dir: \"srv\" is not absolute: the container never matches (and in 2 more places)".to_owned()]
+    );
+}
+
+/// What generators of policies write today: no rule for what no runtime asks.
+#[test]
+fn policies_of_other_generators_have_no_errors() {
+    let base = base();
+    let absent = [
+        "rw_unmount_device",
+        "mount_blockdev",
+        "unmount_blockdev",
+        "host_network",
+        "load_transparency_trust_list",
+    ];
+    let text: String = base
+        .lines()
+        .filter(|line| !absent.iter().any(|point| line.starts_with(&format!("{point} := "))))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let text = text.replace(
+        "api_version",
+        "import future.keywords.every\nimport future.keywords.in\n\napi_version",
+    );
+    let late = text.replace("framework_version", "import future.keywords.if\nframework_version");
+    for text in [text, late] {
+        let found = findings(&text);
+        assert!(found.iter().all(|found| found.starts_with("warning: ")), "{found:?}");
+        assert_eq!(found.len(), absent.len(), "{found:?}");
+    }
+}
+
+#[test]
+fn a_fragment_may_be_called_as_a_keyword() {
+    let document = Document::read("package in\nframework_version := \"0.5.0\"\ncontainers := []\n").unwrap();
+    assert_eq!(document.package(), "in");
+    let found = check(&document);
+    assert_eq!(found.len(), 1);
+    assert_eq!(
+        found[0].to_string(),
+        "warning: in svn: the fragment declares none; then its signed header must"
+    );
 }
 
 #[test]

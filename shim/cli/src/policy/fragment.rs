@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Subcommand;
-use policy_fragment::Blob;
+use policy_fragment::{Blob, Envelope};
 use policy_tools::{FRAGMENT_TYPE, Signing};
 use serde_json::json;
 
@@ -126,6 +126,9 @@ pub fn run(command: Fragment) -> Result<bool> {
 fn verify(file: &Path, media_type: &str, text: bool, json: bool) -> Result<bool> {
     let (mut document, payload) = match Blob::open(media_type, &input::signed(file)?) {
         Ok(Blob::Fragment(fragment)) => {
+            if let Err(error) = is_rego(&fragment.rego) {
+                return refused(&format!("{error:#}"), json);
+            }
             let receipts: Vec<_> = fragment
                 .receipts
                 .iter()
@@ -147,16 +150,16 @@ fn verify(file: &Path, media_type: &str, text: bool, json: bool) -> Result<bool>
             });
             (document, None)
         }
-        Ok(Blob::ReferenceInfo(kind, _)) => (json!({ "kind": kind.to_string() }), None),
-        Err(error) => {
-            let error = format!("{:#}", anyhow::Error::from(error));
-            print(&if json {
-                json!({ "refused": error }).to_string()
-            } else {
-                format!("refused: {error}")
-            })?;
-            return Ok(false);
+        Ok(Blob::ReferenceInfo(kind, bytes)) => {
+            let mut document = json!({ "kind": kind.to_string() });
+            // A guest does not prove that the chain is the issuer's; relying parties do.
+            if let Ok(claims) = Envelope::open(&bytes).and_then(|envelope| envelope.claims()) {
+                document["issuer"] = claims.issuer.as_str().into();
+                document["feed"] = claims.feed.as_str().into();
+            }
+            (document, None)
         }
+        Err(error) => return refused(&format!("{:#}", anyhow::Error::from(error)), json),
     };
     if json {
         if let Some(payload) = payload.filter(|_| text) {
@@ -184,4 +187,19 @@ fn payload(path: &Path, media_type: &str) -> Result<Vec<u8>> {
         true => Ok(input::policy(path)?.into_bytes()),
         false => input::bytes(path, policy_fragment::MAX_MESSAGE_BYTES as u64),
     }
+}
+
+/// Whether a fragment's text can be loaded: its first line names a namespace, and it is Rego.
+fn is_rego(text: &str) -> Result<()> {
+    ::policy::fragment_namespace(text)?;
+    policy_tools::Document::read(text).map(drop).context("the signed text is no Rego")
+}
+
+fn refused(problem: &str, json: bool) -> Result<bool> {
+    print(&if json {
+        json!({ "refused": problem }).to_string()
+    } else {
+        format!("refused: {problem}")
+    })?;
+    Ok(false)
 }
