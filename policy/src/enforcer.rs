@@ -372,12 +372,16 @@ fn json_object(value: &Value) -> Result<Map<String, Json>, String> {
 
 /// The version in `rules`: older policies call the API version `api_svn`. Rules that differ conflict, as in hcsshim's framework.
 fn declared_version(interpreter: &mut Interpreter, rules: &[&str]) -> ApiVersion {
-    let mut declared = rules.iter().filter_map(|rule| {
-        interpreter
-            .value(rule, Value::new_object())
-            .ok()
-            .filter(|value| *value != Value::Undefined)
-    });
+    let mut declared = Vec::new();
+    for rule in rules {
+        match interpreter.value(rule, Value::new_object()) {
+            Ok(Value::Undefined) => {}
+            Ok(value) => declared.push(value),
+            // Two rules of one name that differ: not the same as no declaration.
+            Err(_) => return ApiVersion::Conflict,
+        }
+    }
+    let mut declared = declared.into_iter();
     let first = declared.next();
     if declared.any(|other| Some(&other) != first.as_ref()) {
         return ApiVersion::Conflict;

@@ -131,9 +131,12 @@ impl Interpreter {
         let pristine = engine.clone();
         engine.add_data(base.clone()).map_err(compile)?;
         check(&mut engine, POLICY_PACKAGE, &changes)?;
-        let strict = engine
-            .eval_rule(format!("{POLICY_PACKAGE}.strict"))
-            .is_ok_and(|strict| strict == Value::Bool(true));
+        let strict = match engine.eval_rule(format!("{POLICY_PACKAGE}.strict")) {
+            Ok(value) => value == Value::Bool(true),
+            Err(error) if error.to_string() == NO_SUCH_RULE => false,
+            // Two rules that differ: not the same as none.
+            Err(error) => return Err(compile(error)),
+        };
         refuse_patterns(&mut engine, POLICY_PACKAGE, strict)?;
         if strict {
             patterns.lock().unwrap_or_else(PoisonError::into_inner).anchor_whole();

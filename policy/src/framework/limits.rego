@@ -23,10 +23,13 @@ below_max(most, value) if {
 	value <= most
 }
 
-# A container is created within all listed limits; what the request lacks is no limit.
+# What the kernel sets where a request says nothing; every other limit is then none (cgroup-v2.rst).
+kernel_defaults := {"memory.low": 0, "cpu.weight": 100}
+
+# A container is created within all listed limits.
 created_within_limits(container) if {
 	every name, bounds in listed_limits(container) {
-		limit_within(bounds, object.get(input.limits, name, null))
+		limit_within(bounds, object.get(input.limits, name, object.get(kernel_defaults, name, null)))
 	}
 }
 

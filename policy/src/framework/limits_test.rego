@@ -18,6 +18,14 @@ test_a_container_is_created_within_all_of_them if {
 	not created({"memory.max": 10, "pids.max": 4})
 }
 
+test_what_is_left_out_has_the_kernels_default if {
+	protected := {"limits": {"memory.low": {"min": 1}}}
+	not framework.created_within_limits(protected) with input as {"limits": {}}
+	weighed := {"limits": {"cpu.weight": {"min": 101}}}
+	not framework.created_within_limits(weighed) with input as {"limits": {}}
+	framework.created_within_limits(weighed) with input as {"limits": {"cpu.weight": 101}}
+}
+
 test_only_listed_ones_are_changed if {
 	updated({"memory.max": 15})
 	updated({"pids.max": null})

@@ -172,6 +172,9 @@ impl Reader<'_, '_> {
             if fields.is_empty() && !self.is_next(Token::Sign(":")) {
                 if self.is_next(Token::Sign(",")) {
                     self.next();
+                } else if !self.is_next(Token::Sign("}")) {
+                    // What follows is no further item but, in a body, a suffix of the first or a statement of its own.
+                    return None;
                 }
                 let mut items: BTreeSet<Value> = self.items("}", depth)?.into_iter().collect();
                 items.insert(key);

@@ -18,6 +18,9 @@ const MAX_NUMBER_BYTES: usize = 300;
 /// The field of an object's first pair, which `casemate_object` leaves out.
 pub(crate) const FIRST_FIELD: &str = "\u{1}casemate";
 
+/// A built-in function that yields many values.
+const WALK: &str = "walk";
+
 /// The name under which the interpreter knows a package that is named as a keyword.
 ///
 /// Its parser takes no keyword there. Fragments cannot declare the other name: their namespaces do not begin with `casemate_`.
@@ -37,6 +40,11 @@ pub(crate) fn edits(text: &str, module: &Module) -> Vec<Edit> {
         depth: 0,
         calls_from: CALLS_FROM_DEPTH,
         parens: 0,
+        has_own_walk: module.imports.iter().any(|import| import.name() == WALK)
+            || module
+                .rules
+                .iter()
+                .any(|rule| rule.name.path().is_some_and(|path| path.first().is_some_and(|name| *name == WALK))),
     };
     writer.module(module);
     writer.edits
@@ -51,6 +59,8 @@ struct Writer<'a> {
     calls_from: usize,
     /// Enclosing parentheses.
     parens: usize,
+    /// The module has a function of its own of this name.
+    has_own_walk: bool,
 }
 
 impl Writer<'_> {
@@ -177,14 +187,18 @@ impl Writer<'_> {
             Kind::Number(number) => self.number(span, number),
             Kind::Literal => {
                 let literal = self.text.get(span.clone()).unwrap_or("");
-                let call = format!("casemate_literal({})", quoted(literal));
+                // The lines within the call: a suffix on a later line than its term would be another statement.
+                let lines = "\n".repeat(literal.matches('\n').count());
+                let call = format!("casemate_literal({lines}{})", quoted(literal));
                 self.replace(span.clone(), call);
             }
             Kind::Template(parts) => self.template(parts),
             Kind::Ref(head, rest) => {
                 self.reference(head, rest);
             }
-            Kind::Call(function, arguments) if arguments.len() == 1 && function.path().is_some_and(|path| path == ["walk"]) => {
+            Kind::Call(function, arguments)
+                if !self.has_own_walk && arguments.len() == 1 && function.path().is_some_and(|path| path == [WALK]) =>
+            {
                 // One pair after the other: the interpreter yields them only to a second argument.
                 self.insert(span.start, "casemate_");
                 self.insert(span.end, "[_]");
@@ -284,7 +298,9 @@ impl Writer<'_> {
     fn template(&mut self, parts: &[super::ast::Part]) {
         for (index, part) in parts.iter().enumerate() {
             let open = if index == 0 { "casemate_template([" } else { "}, " };
-            let mut text = format!("{open}{}", quoted(&part.text));
+            // As for constants.
+            let lines = "\n".repeat(self.text.get(part.span.clone()).map_or(0, |text| text.matches('\n').count()));
+            let mut text = format!("{open}{lines}{}", quoted(&part.text));
             match &part.expression {
                 Some(expression) => {
                     let local = format!("casemate_part_{}", part.span.start);

@@ -52,8 +52,8 @@ struct Parser<'a> {
     /// The next token.
     at: usize,
     depth: usize,
-    /// Terms by their first token, with the token behind them.
-    terms: HashMap<usize, (TermRef, usize)>,
+    /// Terms by their first token, with the token behind them, and what is no term: a text is not read again at each level above it.
+    terms: HashMap<usize, (Parsed<TermRef>, usize)>,
     /// Constants that nest deeply: the token behind each, by its first token.
     literals: HashMap<usize, usize>,
     leading_commas: Vec<usize>,

@@ -34,6 +34,22 @@ fn what_opa_loads_has_the_value_it_has_there() {
         ("f(\"a\")\nf(\"b\")\nx := f(\"a\")", "true"),
         ("f([1, _])\nx if f([1, 2])", "true"),
         ("default f(_) := 3\nf(y) := 1 if y == 1\nx := f(2)", "3"),
+        // A suffix on a later line than its term begins.
+        (
+            "x := v if { v := {\"a\": {\"b\": {\"c\": {\"d\": {\"e\": {\"f\":\n{\"g\": 1}}}}}}}[\"a\"][\"b\"][\"c\"][\"d\"][\"e\"] }",
+            "{\"f\": {\"g\": 1}}",
+        ),
+        ("x if { {\"a\": 1}[\"no\"] }\nelse := 2", "2"),
+        ("x if { [[[[[[[1]]]]]]]\nfalse }\nelse := 2", "2"),
+        ("x if { {\"a\": {\"b\": 1}}[\"no\"] }\nelse := 2", "2"),
+        (
+            "x if { {\"a\": {\"b\": {\"c\": {\"d\": {\"e\": {\"f\":{}}}}}}}[\"no\"] }\nelse := 2",
+            "2",
+        ),
+        (
+            "x if { {\"a\": {\"b\": {\"c\": {\"d\": {\"e\": {\"f\":\n{}}}}}}}[\"no\"] }\nelse := 2",
+            "2",
+        ),
         // Control characters, surrogates, numbers.
         ("x := \"a\tb\u{1}\u{7f}\"", "\"a\\tb\\u0001\u{7f}\""),
         ("x := \"\\ud800a\\udc00\"", "\"\u{fffd}a\u{fffd}\""),
@@ -182,4 +198,20 @@ fn long_expressions_are_refused_before_they_are_walked() {
     }
     assert!(value(&format!("x := {}1{}", "(".repeat(100_000), ")".repeat(100_000))).is_err());
     assert!(value(&format!("x := {}", "$\"{".repeat(100_000))).is_err());
+}
+
+#[test]
+fn a_text_that_is_wrong_at_its_end_is_read_once() {
+    for open in ["[a|", "{a|", "{k: v|", "[", "(", "{"] {
+        let text = format!("x := {}b,,", open.repeat(40));
+        assert!(value(&text).is_err(), "{open}");
+    }
+}
+
+#[test]
+fn a_walk_of_the_module_is_not_the_built_in_one() {
+    assert!(
+        value("walk(y) := y + 1\nx := walk(1)").is_err(),
+        "the interpreter evaluates no such call"
+    );
 }

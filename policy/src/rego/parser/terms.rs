@@ -59,16 +59,18 @@ impl Parser<'_> {
     /// A term without operators.
     pub(super) fn single(&mut self) -> Parsed<TermRef> {
         let first = self.at;
-        if let Some((term, behind)) = self.terms.get(&first) {
-            let term = term.clone();
+        if let Some((known, behind)) = self.terms.get(&first) {
+            let known = known.clone();
             self.at = *behind;
-            return Ok(term);
+            return known;
         }
-        let term = self.deeper(Self::parse_single)?;
-        if self.at > first + 1 {
-            self.terms.insert(first, (term.clone(), self.at));
+        let parsed = self.deeper(Self::parse_single);
+        // What exceeds a limit here may not where it stands less deep.
+        let depends_on_depth = matches!(&parsed, Err(error) if error.limit);
+        if self.at > first + 1 && !depends_on_depth {
+            self.terms.insert(first, (parsed.clone(), self.at));
         }
-        Ok(term)
+        parsed
     }
 
     fn parse_single(&mut self) -> Parsed<TermRef> {
