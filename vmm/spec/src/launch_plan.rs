@@ -153,10 +153,14 @@ impl LaunchPlan {
         put(PDPT, PageKind::Measured, &qwords([PAGE_DIRECTORY | PRESENT_WRITABLE]));
         put(PAGE_DIRECTORY, PageKind::Measured, &qwords(identity_map()));
         put(CMDLINE, PageKind::Measured, &cmdline);
-        let node = setup_data_node(SETUP_DATA_HOST_PAGE_NODE, SETUP_DATA_MANIFEST, &manifest.to_bytes());
+        // Linux follows the list before any code of ours runs, so only a plain guest has a node in it that is not measured.
+        let host_page_node = if mode == Mode::Plain { SETUP_DATA_HOST_PAGE_NODE } else { 0 };
+        let node = setup_data_node(host_page_node, SETUP_DATA_MANIFEST, &manifest.to_bytes());
         put(SETUP_DATA_MANIFEST_NODE, PageKind::Measured, &node);
-        let node = setup_data_node(0, SETUP_DATA_HOST_PAGE, &host_page.to_bytes());
-        put(SETUP_DATA_HOST_PAGE_NODE, PageKind::Unmeasured, &node);
+        if mode == Mode::Plain {
+            let node = setup_data_node(0, SETUP_DATA_HOST_PAGE, &host_page.to_bytes());
+            put(SETUP_DATA_HOST_PAGE_NODE, PageKind::Unmeasured, &node);
+        }
         put(ACPI_TABLES, PageKind::Measured, &acpi::tables(spec.vcpus));
         put(RESET_VECTOR - RESET_VECTOR % PAGE_BYTES, PageKind::Measured, &reset_page());
         Ok(Self {

@@ -69,24 +69,56 @@ fn the_zero_page_refers_to_everything_linux_needs() {
     );
 }
 
+/// The nodes of the list as Linux follows it (`parse_setup_data` in arch/x86/kernel/setup.c): type, data, and whether their page is measured.
+fn setup_data(plan: &LaunchPlan) -> Vec<(u32, Vec<u8>, PageKind)> {
+    let mut nodes = Vec::new();
+    let mut at = u64_at(page(plan, ZERO_PAGE), 0x250);
+    while at != 0 {
+        let kind = plan.pages.iter().find(|page| page.gpa == at).unwrap().kind;
+        let node = page(plan, at);
+        let length = u32_at(node, 12) as usize;
+        nodes.push((u32_at(node, 8), node[16..16 + length].to_vec(), kind));
+        assert!(nodes.len() < 16, "the list has no end");
+        at = u64_at(node, 0);
+    }
+    nodes
+}
+
 #[test]
 fn setup_data_carries_manifest_and_host_page_to_the_agent() {
-    for (tee, mode) in [(Tee::Plain, Mode::Plain), (Tee::Simulated, Mode::Simulated)] {
-        let plan = LaunchPlan::direct(&spec(256, tee), KERNEL, 0).unwrap();
-        let first = page(&plan, u64_at(page(&plan, ZERO_PAGE), 0x250));
-        assert_eq!((u32_at(first, 8), u32_at(first, 12)), (SETUP_DATA_MANIFEST, 128));
-        let manifest = Manifest {
-            mode,
-            kernel_sha256: [1; 32],
-            initrd_sha256: [2; 32],
+    let manifest = |mode| Manifest {
+        mode,
+        kernel_sha256: [1; 32],
+        initrd_sha256: [2; 32],
+    };
+    let plain = setup_data(&LaunchPlan::direct(&spec(256, Tee::Plain), KERNEL, 0).unwrap());
+    let [
+        (SETUP_DATA_MANIFEST, first, PageKind::Measured),
+        (SETUP_DATA_HOST_PAGE, second, PageKind::Unmeasured),
+    ] = &plain[..]
+    else {
+        panic!("{plain:?}")
+    };
+    assert_eq!(Manifest::from_bytes(first), Ok(manifest(Mode::Plain)));
+    assert_eq!(HostPage::from_bytes(second), Ok(HostPage { host_data: [3; 32] }));
+    let simulated = setup_data(&LaunchPlan::direct(&spec(256, Tee::Simulated), KERNEL, 0).unwrap());
+    assert_eq!(Manifest::from_bytes(&simulated[0].1), Ok(manifest(Mode::Simulated)));
+}
+
+#[test]
+fn only_a_plain_guest_meets_a_node_that_is_not_measured() {
+    for tee in [Tee::Plain, Tee::Simulated, Tee::Snp] {
+        let plan = match LaunchPlan::direct(&spec(256, tee), KERNEL, 0) {
+            Ok(plan) => plan,
+            Err(error) => {
+                assert_eq!((tee, error), (Tee::Snp, PlanError::DirectUnderSnp));
+                continue;
+            }
         };
-        assert_eq!(Manifest::from_bytes(&first[16..16 + 128]), Ok(manifest));
-        let second = page(&plan, u64_at(first, 0));
-        assert_eq!(
-            (u64_at(second, 0), u32_at(second, 8), u32_at(second, 12)),
-            (0, SETUP_DATA_HOST_PAGE, 64)
-        );
-        assert_eq!(HostPage::from_bytes(&second[16..16 + 64]), Ok(HostPage { host_data: [3; 32] }));
+        let unmeasured = setup_data(&plan).iter().any(|(.., kind)| *kind == PageKind::Unmeasured);
+        assert_eq!(unmeasured, tee == Tee::Plain, "{tee:?}");
+        let pages = plan.pages.iter().any(|page| page.kind == PageKind::Unmeasured);
+        assert_eq!(pages, tee == Tee::Plain, "{tee:?}");
     }
 }
 
