@@ -1,8 +1,10 @@
 //! The scratch disk: encrypted and authenticated with a key that never leaves this guest, formatted empty.
 //!
 //! ```text
-//! ext4 ── dm-crypt (AES-XTS and HMAC-SHA-256, random IV) ── dm-integrity (holds IV and tag of each block) ── disk
+//! encrypted:   ext4 ── dm-crypt (AES-XTS and HMAC-SHA-256, random IV) ── dm-integrity (holds IV and tag of each block) ── disk
+//! unencrypted: ext4 ── dm-integrity (HMAC-SHA-256 of each block) ── disk
 //! ```
+//! Neither is fresh: the host can return an older version of a block with the tag that it had.
 //! Nothing is wiped: a block that was never written fails its integrity check and reads as an error, and ext4 reads none of
 //! those. dm-integrity runs without a journal (mode D), as nothing here outlives the VM.
 
@@ -32,8 +34,11 @@ use crate::guest_dir::Directory;
 
 /// AES-256-XTS takes 64 bytes, HMAC-SHA-256 takes 32.
 const KEY_BYTES: usize = 96;
-/// Authentication tag and IV that dm-integrity stores for each block.
+/// Authentication tag and IV that dm-integrity stores for each encrypted block.
 const TAG_BYTES: u32 = 32 + 16;
+/// Of an unencrypted disk: HMAC-SHA-256.
+const HMAC_KEY_BYTES: usize = 32;
+const HMAC_BYTES: u32 = 32;
 /// Unit of encryption.
 const SECTOR_BYTES: u32 = 4096;
 /// Length of dm-integrity's superblock; zeros make it format the disk.
@@ -69,9 +74,8 @@ impl Scratch {
             integrity: None,
             users: 0,
         };
-        let sectors = disk.sectors().map_err(StorageError::io("reading the size of the scratch disk"))?;
         let (device, sectors) = if action.encrypted {
-            let (integrity, sectors) = format_integrity(disk)?;
+            let (integrity, sectors) = format_integrity(disk, None)?;
             let crypt = open_crypt(integrity.number(), sectors)?;
             let device = crypt.path();
             // Dropped in this order if a later step fails: the upper device first.
@@ -79,7 +83,15 @@ impl Scratch {
             scratch.integrity = Some(integrity);
             (device, sectors)
         } else {
-            (disk.path(), sectors)
+            let mut key = [0; HMAC_KEY_BYTES];
+            crate::sys::random(&mut key).map_err(StorageError::io("creating the scratch key"))?;
+            let formatted = format_integrity(disk, Some(&key));
+            key.fill(0);
+            std::hint::black_box(&key);
+            let (integrity, sectors) = formatted?;
+            let device = integrity.path();
+            scratch.integrity = Some(integrity);
+            (device, sectors)
         };
         make_file_system(&device, sectors * 512)?;
         let point = Directory::make(&action.target).map_err(StorageError::io("creating the scratch mount point"))?;
@@ -112,9 +124,12 @@ impl Scratch {
     }
 }
 
-/// Makes dm-integrity format the disk; returns the device and the number of sectors it provides.
-fn format_integrity(disk: &Disk) -> Result<(Mapped, u64), StorageError> {
-    // dm-integrity would trust a superblock that the host left there.
+/// Makes dm-integrity format the disk; returns the device and the number of sectors it provides. With `key` its tags are its own.
+///
+/// The host may put a superblock of its choice in the place of the zeros, before dm-integrity reads it. All it can choose so is where
+/// blocks and tags lie: what is read is authenticated with a key that it does not have.
+fn format_integrity(disk: &Disk, key: Option<&[u8; HMAC_KEY_BYTES]>) -> Result<(Mapped, u64), StorageError> {
+    let capacity = disk.sectors().map_err(StorageError::io("reading the size of the scratch disk"))?;
     OpenOptions::new()
         .write(true)
         .custom_flags(libc::O_SYNC)
@@ -122,29 +137,64 @@ fn format_integrity(disk: &Disk) -> Result<(Mapped, u64), StorageError> {
         .and_then(|mut file| file.write_all(&[0; SUPERBLOCK_BYTES]))
         .map_err(StorageError::io("clearing the scratch disk"))?;
     let device = Mapped::create("scratch-integrity")?;
-    device.load(&integrity_table(disk.number(), PROBE_SECTORS))?;
+    load_integrity(&device, disk, PROBE_SECTORS, key)?;
     let status = device.status_of_loaded()?;
-    let sectors = provided_sectors(&status).ok_or(StorageError::ScratchFormat("dm-integrity reports no size"))?;
+    let sectors =
+        provided_sectors(&status, capacity).ok_or(StorageError::ScratchFormat("dm-integrity reports no size, or more than the disk's"))?;
     // dm-crypt needs a whole number of encryption units.
     let sectors = sectors - sectors % u64::from(SECTOR_BYTES / 512);
-    device.load(&integrity_table(disk.number(), sectors))?;
+    load_integrity(&device, disk, sectors, key)?;
     device.activate()?;
     Ok((device, sectors))
 }
 
 /// `Documentation/admin-guide/device-mapper/dm-integrity.rst`: the status is mismatches, provided sectors, recalculation.
-fn provided_sectors(status: &str) -> Option<u64> {
-    status.split_whitespace().nth(1)?.parse().ok().filter(|&sectors| sectors > 0)
+/// The number comes from a superblock that the host may have written, so it is less than the disk's own.
+fn provided_sectors(status: &str, capacity: u64) -> Option<u64> {
+    let sectors = status.split_whitespace().nth(1)?.parse().ok();
+    sectors.filter(|&sectors| sectors > 0 && sectors < capacity)
 }
 
-fn integrity_table(disk: DeviceNumber, sectors: u64) -> Table {
+fn load_integrity(device: &Mapped, disk: &Disk, sectors: u64, key: Option<&[u8; HMAC_KEY_BYTES]>) -> Result<(), StorageError> {
+    let mut table = integrity_table(disk.number(), sectors, key);
+    let loaded = device.load(&table);
+    forget(&mut table);
+    Ok(loaded?)
+}
+
+fn integrity_table(disk: DeviceNumber, sectors: u64, key: Option<&[u8; HMAC_KEY_BYTES]>) -> Table {
+    // As in `crypt_table`.
+    let mut parameters = String::with_capacity(2 * HMAC_KEY_BYTES + 256);
+    let (tag, options) = if key.is_some() { (HMAC_BYTES, 5) } else { (TAG_BYTES, 3) };
+    parameters.push_str(&format!(
+        "{disk} 0 {tag} D {options} journal_sectors:1 block_size:{SECTOR_BYTES} fix_padding"
+    ));
+    if let Some(key) = key {
+        parameters.push_str(" fix_hmac internal_hash:hmac(sha256):");
+        push_hex(&mut parameters, key);
+    }
     Table {
         sectors,
         kind: "integrity",
-        parameters: format!("{disk} 0 {TAG_BYTES} D 3 journal_sectors:1 block_size:{SECTOR_BYTES} fix_padding"),
+        parameters,
         read_only: false,
-        secret: false,
+        secret: key.is_some(),
     }
+}
+
+fn push_hex(text: &mut String, key: &[u8]) {
+    for byte in key {
+        for digit in [byte >> 4, byte & 15] {
+            text.push(char::from_digit(digit.into(), 16).unwrap_or('0'));
+        }
+    }
+}
+
+/// Overwrites the text of a table that contained a key.
+fn forget(table: &mut Table) {
+    let mut text = std::mem::take(&mut table.parameters).into_bytes();
+    text.fill(0);
+    std::hint::black_box(&text);
 }
 
 fn open_crypt(integrity: DeviceNumber, sectors: u64) -> Result<Mapped, StorageError> {
@@ -153,10 +203,7 @@ fn open_crypt(integrity: DeviceNumber, sectors: u64) -> Result<Mapped, StorageEr
     let mut table = crypt_table(integrity, sectors, &key);
     key.fill(0);
     let opened = Mapped::open("scratch", &table);
-    // The text of the table contained the key.
-    let mut text = std::mem::take(&mut table.parameters).into_bytes();
-    text.fill(0);
-    std::hint::black_box(&text);
+    forget(&mut table);
     Ok(opened?)
 }
 
@@ -164,11 +211,7 @@ fn crypt_table(integrity: DeviceNumber, sectors: u64, key: &[u8; KEY_BYTES]) -> 
     // Allocated at its final size, so that no copy of the key is left in a smaller buffer.
     let mut parameters = String::with_capacity(2 * KEY_BYTES + 256);
     parameters.push_str("capi:authenc(hmac(sha256),xts(aes))-random ");
-    for byte in key {
-        for digit in [byte >> 4, byte & 15] {
-            parameters.push(char::from_digit(digit.into(), 16).unwrap_or('0'));
-        }
-    }
+    push_hex(&mut parameters, key);
     parameters.push_str(&format!(" 0 {integrity} 0 2 integrity:{TAG_BYTES}:aead sector_size:{SECTOR_BYTES}"));
     Table {
         sectors,
@@ -196,11 +239,17 @@ mod tests {
     #[test]
     fn tables_are_as_the_targets_document_them() {
         let number = DeviceNumber { major: 254, minor: 16 };
-        let integrity = integrity_table(number, 8);
+        let integrity = integrity_table(number, 8, None);
         assert_eq!(
             integrity.parameters,
             "254:16 0 48 D 3 journal_sectors:1 block_size:4096 fix_padding"
         );
+        let keyed = integrity_table(number, 8, Some(&[0xa5; HMAC_KEY_BYTES]));
+        let expected = format!(
+            "254:16 0 32 D 5 journal_sectors:1 block_size:4096 fix_padding fix_hmac internal_hash:hmac(sha256):{}",
+            "a5".repeat(32)
+        );
+        assert_eq!((keyed.parameters, keyed.secret), (expected, true));
         let crypt = crypt_table(number, 800, &[0xa5; KEY_BYTES]);
         let expected = format!(
             "capi:authenc(hmac(sha256),xts(aes))-random {} 0 254:16 0 2 integrity:48:aead sector_size:4096",
@@ -211,9 +260,10 @@ mod tests {
 
     #[test]
     fn the_size_is_the_second_field_of_the_status() {
-        assert_eq!(provided_sectors("0 4194304 -"), Some(4_194_304));
+        assert_eq!(provided_sectors("0 4194304 -", 4_200_000), Some(4_194_304));
+        assert_eq!(provided_sectors("0 4194304 -", 4_194_304), None, "there is no room for tags");
         for bad in ["", "0", "0 x -", "0 0 -"] {
-            assert_eq!(provided_sectors(bad), None);
+            assert_eq!(provided_sectors(bad, 4_200_000), None);
         }
     }
 }
