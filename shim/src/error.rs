@@ -122,10 +122,13 @@ pub enum Error {
 }
 
 impl Error {
-    /// Wraps an answer of the agent.
+    /// Wraps an answer of the agent; its text is the guest's, which is not trusted.
     pub fn agent(doing: impl Into<String>) -> impl FnOnce(ttrpc::Error) -> Self {
         let doing = doing.into();
-        move |source| Self::Agent { doing, source }
+        move |source| Self::Agent {
+            doing,
+            source: agent_protocol::from_guest(source),
+        }
     }
 
     /// Whether the policy denied the call.

@@ -11,6 +11,7 @@
 
 mod connect;
 mod guest_id;
+mod guest_text;
 pub mod limits;
 mod listen;
 mod open_door;
@@ -18,6 +19,7 @@ mod stream_token;
 
 pub use connect::{ConnectError, agent_client, connect, open_stream};
 pub use guest_id::{IdError, guest_id, valid_caller_id};
+pub use guest_text::{from_guest, guest_text};
 pub use listen::{HostListener, listen};
 pub use open_door::OPEN_DOOR;
 pub use service::agent::*;

@@ -2,7 +2,7 @@
 //! exec_external decides about it.
 
 use agent_protocol::{
-    DeleteProcessRequest, ExecExternalRequest, GUEST_ID, Stdio, StreamToken, WaitProcessRequest, agent_client, open_stream,
+    DeleteProcessRequest, ExecExternalRequest, GUEST_ID, Stdio, StreamToken, WaitProcessRequest, agent_client, guest_text, open_stream,
 };
 use anyhow::{Context, Result};
 use clap::Args;
@@ -163,7 +163,7 @@ fn duplicate(stream: impl AsFd) -> io::Result<tokio::fs::File> {
 /// The agent's message: a denial is written for the user.
 fn denial(error: ttrpc::Error) -> anyhow::Error {
     match error {
-        ttrpc::Error::RpcStatus(status) => anyhow::Error::msg(status.message().to_owned()),
+        ttrpc::Error::RpcStatus(status) => anyhow::Error::msg(guest_text(status.message())),
         other => anyhow::Error::new(other).context("the guest does not answer"),
     }
 }

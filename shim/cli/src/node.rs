@@ -1,6 +1,7 @@
 //! `casemate ps` and `casemate stats`: the sandboxes of this node and the counters of their VMs.
 
 use crate::{config::directories, output::print};
+use agent_protocol::guest_text;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use shim_state::{Record, SandboxDir};
@@ -36,7 +37,12 @@ pub fn ps(json: bool) -> Result<()> {
         let memory = format!("{} MiB", line.memory_kib / 1024);
         print(&format!(
             "{:<12} {:<40} {:<8} {:>8} {:>8} {:>10}",
-            line.namespace, line.id, line.status, line.vmm_pid, line.shim_pid, memory
+            guest_text(&line.namespace),
+            guest_text(&line.id),
+            line.status,
+            line.vmm_pid,
+            line.shim_pid,
+            memory
         ))?;
     }
     Ok(())
@@ -51,7 +57,7 @@ pub fn stats(id: &str, json: bool) -> Result<()> {
     }
     print(&format!("{:<40} {:>14}", "exits", stats.exits))?;
     for (name, count) in &stats.to_vmm {
-        print(&format!("{:<40} {count:>14}", format!("to the VMM: {name}")))?;
+        print(&format!("{:<40} {count:>14}", format!("to the VMM: {}", guest_text(name))))?;
     }
     let watchdog = &stats.watchdog;
     for (name, count) in [
@@ -62,7 +68,7 @@ pub fn stats(id: &str, json: bool) -> Result<()> {
         print(&format!("{:<40} {count:>14}", format!("watchdog: {name}")))?;
     }
     for (name, count) in stats.kvm.iter().filter(|(_, count)| **count != 0) {
-        print(&format!("{:<40} {count:>14}", format!("kvm: {name}")))?;
+        print(&format!("{:<40} {count:>14}", format!("kvm: {}", guest_text(name))))?;
     }
     Ok(())
 }

@@ -80,7 +80,8 @@ async fn wait(vm: &Vm, container: &str, exec: &str) -> Exit {
     match answer {
         Ok(answer) => Exit::now(answer.exit_status),
         Err(ttrpc::Error::RpcStatus(status)) if !vm.has_ended() => {
-            log::error!("the agent does not know the exit of {container}/{exec}: {}", status.message());
+            let reason = agent_protocol::guest_text(status.message());
+            log::error!("the agent does not know the exit of {container}/{exec}: {reason}");
             Exit::now(UNKNOWN)
         }
         Err(error) => {

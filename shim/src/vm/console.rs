@@ -15,8 +15,8 @@ const END_BYTES: u64 = 8 * 1024;
 pub fn last_lines(console: &Path) -> String {
     let bytes = read_end(console).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
-    let printable: String = text.chars().filter(|c| *c == '\n' || !c.is_control()).collect();
-    let lines: Vec<_> = printable.lines().filter(|line| !line.trim().is_empty()).collect();
+    let lines = text.lines().map(agent_protocol::guest_text);
+    let lines: Vec<_> = lines.filter(|line| !line.trim().is_empty()).collect();
     match lines.len() {
         0 => "(nothing was written)".to_owned(),
         n => lines[n.saturating_sub(LINES)..].join("\n"),
