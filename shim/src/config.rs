@@ -34,6 +34,10 @@ pub struct Config {
     pub memory_mib: MemoryMib,
     /// Virtual CPUs.
     pub vcpus: Vcpus,
+    /// Most guest memory in MiB that an annotation may ask for; absent: what the VMM supports.
+    pub max_memory_mib: Option<MemoryMib>,
+    /// Most virtual CPUs that an annotation may ask for; absent: what the VMM supports.
+    pub max_vcpus: Option<Vcpus>,
     /// Size of the scratch disk in MiB; the file is sparse.
     pub scratch_mib: u64,
     /// Refuse a sandbox without a policy, instead of a policy that allows everything.
@@ -55,6 +59,8 @@ impl Default for Config {
             state_dir: shim_state::DEFAULT_ROOT.into(),
             memory_mib: MemoryMib::try_from(256).expect("256 MiB is in range"),
             vcpus: Vcpus::try_from(1).expect("one vCPU is in range"),
+            max_memory_mib: None,
+            max_vcpus: None,
             scratch_mib: 10 * 1024,
             require_policy: false,
             policy_file: None,
@@ -79,6 +85,16 @@ pub enum ConfigError {
     /// An annotation is out of range.
     #[error("annotation {0} cannot be used")]
     Range(&'static str, #[source] SpecError),
+    /// An annotation asks for more than the node gives.
+    #[error("annotation {key} asks for {asked}, but this node gives a sandbox at most {most}")]
+    AboveNode {
+        /// The annotation.
+        key: &'static str,
+        /// Its value.
+        asked: u32,
+        /// The configuration's value.
+        most: u32,
+    },
     /// Not one of the three names.
     #[error("annotation {TEE} is {0:?}; plain, simulated and snp are known")]
     Tee(String),
@@ -131,9 +147,11 @@ impl Config {
     /// A value out of range, or protection below the node's or above the VMM's.
     pub fn with_annotations(mut self, annotations: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
         if let Some(n) = number::<u32>(annotations, MEMORY)? {
+            at_most(MEMORY, n, self.max_memory_mib.map(MemoryMib::get))?;
             self.memory_mib = MemoryMib::try_from(n).map_err(|e| ConfigError::Range(MEMORY, e))?;
         }
         if let Some(n) = number::<u8>(annotations, VCPUS)? {
+            at_most(VCPUS, n.into(), self.max_vcpus.map(|most| most.get().into()))?;
             self.vcpus = Vcpus::try_from(n).map_err(|e| ConfigError::Range(VCPUS, e))?;
         }
         if let Some(text) = annotations.get(TEE) {
@@ -155,6 +173,13 @@ impl Config {
     /// Time from the VMM's start to the agent's first answer.
     pub fn boot_timeout(&self) -> Duration {
         Duration::from_secs(self.boot_timeout_seconds)
+    }
+}
+
+fn at_most(key: &'static str, asked: u32, most: Option<u32>) -> Result<(), ConfigError> {
+    match most {
+        Some(most) if asked > most => Err(ConfigError::AboveNode { key, asked, most }),
+        _ => Ok(()),
     }
 }
 
@@ -221,6 +246,20 @@ mod tests {
                 Config::default().with_annotations(&annotations(&[(key, bad)])).is_err(),
                 "{key}={bad}"
             );
+        }
+    }
+
+    #[test]
+    fn annotations_stay_within_the_nodes_maxima() {
+        let node = Config::parse(Path::new("x"), "max_memory_mib = 1024\nmax_vcpus = 2").unwrap();
+        let sized = node
+            .clone()
+            .with_annotations(&annotations(&[(MEMORY, "1024"), (VCPUS, "2")]))
+            .unwrap();
+        assert_eq!((sized.memory_mib.get(), sized.vcpus.get()), (1024, 2));
+        for (key, more) in [(MEMORY, "1025"), (VCPUS, "3")] {
+            let refused = node.clone().with_annotations(&annotations(&[(key, more)]));
+            assert!(matches!(refused, Err(ConfigError::AboveNode { .. })), "{key}={more}");
         }
     }
 
