@@ -51,6 +51,11 @@ fn directory(id: &ContainerId) -> PathBuf {
     PathBuf::from(format!("{CGROUP_ROOT}{}", paths::cgroup(id)))
 }
 
+/// Creates the container's cgroup.
+pub fn create(id: &ContainerId) -> io::Result<()> {
+    fs::create_dir_all(directory(id))
+}
+
 /// Sends SIGKILL to every process of the container, including processes that are just being forked.
 pub fn kill(id: &ContainerId) -> io::Result<()> {
     absent_is_fine(fs::write(directory(id).join("cgroup.kill"), "1"))

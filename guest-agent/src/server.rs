@@ -231,7 +231,9 @@ impl<E: Evidence + 'static> Agent for Service<E> {
     async fn start_container(&self, _: &TtrpcContext, request: StartContainerRequest) -> Answer<StartContainerResponse> {
         self.sandbox.check_open().map_err(RequestError::from)?;
         let container = decode::container_id(&request.container_id).map_err(RequestError::from)?;
-        self.sandbox.containers.start(&container).map_err(RequestError::from)?;
+        // Serial with the creation of others, which counts on what has not been started.
+        let act = self.sandbox.exclusive(move |_, _, containers| Ok(containers.start(&container)?));
+        act.await?;
         Ok(StartContainerResponse::new())
     }
 

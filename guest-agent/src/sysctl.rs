@@ -28,7 +28,10 @@ pub fn outside_namespaces<'a>(names: impl Iterator<Item = &'a String>) -> io::Re
         unshare(CloneFlags::CLONE_NEWNET)?;
         Ok(names.into_iter().find(|name| !can_be_written(name)))
     };
-    thread::spawn(look).join().unwrap_or(Err(io::ErrorKind::Other.into()))
+    thread::Builder::new()
+        .spawn(look)?
+        .join()
+        .unwrap_or(Err(io::ErrorKind::Other.into()))
 }
 
 fn can_be_written(name: &str) -> bool {

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 #![expect(missing_docs, reason = "fields are those of the specification, which documents them")]
 
+mod resources;
 mod seccomp;
 
 use std::collections::BTreeMap;
@@ -15,8 +16,10 @@ use agent_protocol::limits::{
     ANNOTATIONS, ARG_BYTES, ARGS, CAPABILITIES, DEVICES as DEVICE_NODES, ENV_ENTRIES, GROUPS, GUARDED_PATHS, MOUNT_OPTIONS, MOUNTS,
     NAMESPACES, PATH_BYTES, RLIMITS, SPEC_BYTES, SYSCTLS as SYSCTL_ENTRIES, TEXT_BYTES,
 };
-use launcher_protocol::{Profile, Resources, Rlimit};
+use launcher_protocol::{Profile, Rlimit};
 use serde::{Deserialize, Serialize, de::IgnoredAny};
+
+pub use resources::{Cpu, Memory, Pids, Resources};
 
 /// Longest hostname in bytes (`HOST_NAME_MAX`).
 const HOSTNAME_BYTES: usize = 64;

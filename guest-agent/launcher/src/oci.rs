@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use launcher_protocol::{Capabilities, Container, Device, Mount, Namespace, Process, Profile, Resources, Rlimit};
+use launcher_protocol::{Capabilities, Container, Device, Mount, Namespace, Process, Profile, Rlimit};
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Version of the OCI runtime specification that the document follows.
@@ -67,7 +67,6 @@ struct OciMount<'a> {
 struct Linux<'a> {
     namespaces: Vec<OciNamespace<'a>>,
     cgroups_path: &'a str,
-    resources: &'a Resources,
     devices: Vec<OciDevice<'a>>,
     sysctl: &'a BTreeMap<String, String>,
     masked_paths: &'a [String],
@@ -117,7 +116,6 @@ pub fn config(container: &Container) -> serde_json::Result<Vec<u8>> {
         linux: Linux {
             namespaces: container.namespaces.iter().map(namespace).collect(),
             cgroups_path: &container.cgroup,
-            resources: &container.resources,
             devices: container.devices.iter().map(device).collect(),
             sysctl: &container.sysctls,
             masked_paths: &container.masked_paths,
@@ -185,7 +183,7 @@ pub fn typed<T: DeserializeOwned>(value: &impl Serialize) -> serde_json::Result<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use launcher_protocol::{Memory, NamespaceKind, User};
+    use launcher_protocol::{NamespaceKind, User};
     use oci_spec::runtime::{LinuxCapabilities, PosixRlimit, PosixRlimitType, Spec};
 
     fn container() -> Container {
@@ -208,13 +206,6 @@ mod tests {
                 kind: NamespaceKind::Mount,
                 path: None,
             }],
-            resources: Resources {
-                memory: Some(Memory {
-                    limit: Some(1024),
-                    ..Memory::default()
-                }),
-                ..Resources::default()
-            },
             ..Container::default()
         }
     }
@@ -228,7 +219,7 @@ mod tests {
         assert_eq!((process.oom_score_adj(), process.no_new_privileges()), (Some(-5), None));
         assert!(process.capabilities().as_ref().unwrap().bounding().as_ref().unwrap().is_empty());
         assert_eq!(linux.namespaces().as_ref().unwrap().len(), 1);
-        assert_eq!(linux.resources().as_ref().unwrap().memory().as_ref().unwrap().limit(), Some(1024));
+        assert!(linux.resources().is_none(), "the agent sets the limits");
         assert!(spec.mounts().as_ref().unwrap().is_empty() && spec.hooks().is_none() && spec.hostname().is_none());
         assert!(linux.masked_paths().as_ref().unwrap().is_empty() && linux.seccomp().is_none());
     }

@@ -27,7 +27,11 @@ fn freeze_at(cgroup: &Path, within: Duration) -> io::Result<bool> {
     let deadline = Instant::now() + within;
     fs::write(cgroup.join("cgroup.freeze"), "1")?;
     loop {
-        if is_frozen(cgroup)? {
+        let frozen = is_frozen(cgroup).inspect_err(|_| {
+            // The first error is reported.
+            let _ = thaw_at(cgroup);
+        });
+        if frozen? {
             return Ok(true);
         }
         if Instant::now() >= deadline {

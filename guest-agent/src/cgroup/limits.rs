@@ -74,7 +74,7 @@ fn set_at(cgroup: &Path, limits: &Limits) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use launcher_protocol::Resources;
+    use container_document::Resources;
 
     fn limits(json: &str) -> Limits {
         Limits::try_from(&serde_json::from_str::<Resources>(json).unwrap()).unwrap()

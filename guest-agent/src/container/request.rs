@@ -35,7 +35,6 @@ pub fn of_container(
         process,
         mounts: action.mounts.iter().map(|judged| mount(judged, sources)).collect(),
         namespaces,
-        resources: unjudged.resources.clone().unwrap_or_default(),
         devices: action.devices.iter().map(device).collect(),
         sysctls: confinement.sysctls().clone(),
         masked_paths,

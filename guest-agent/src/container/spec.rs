@@ -1,7 +1,7 @@
 //! Splits the host's document into what two enforcement points judge, and what no policy judges.
 
 use container_document::ForeignSource;
-use launcher_protocol::{Profile, Resources};
+use launcher_protocol::Profile;
 use policy::{
     ContainerId,
     action::{Capabilities, ConfineContainer, CreateContainer, Device, ExecInContainer, Mount, Rlimit},
@@ -36,8 +36,6 @@ pub struct UnjudgedSpec {
     pub hostname: String,
     /// Whether the init's standard descriptors are a terminal.
     pub terminal: bool,
-    /// Limits of the container's cgroup.
-    pub resources: Option<Resources>,
     /// AMD's certificates of the host for the security context directory; `None` if the container gets no such directory.
     pub host_certificate: Option<String>,
     /// The guest's network is requested, which has an enforcement point of its own.
@@ -104,7 +102,6 @@ pub fn split(
     let unjudged = UnjudgedSpec {
         hostname,
         terminal: process.terminal,
-        resources: linux.resources.map(without_swap),
         host_certificate: wants_context.then(|| certificate.unwrap_or_default()),
         host_network,
         seccomp: linux.seccomp,
@@ -137,14 +134,6 @@ pub fn exec_action(process: ProcessSpec, container: &ContainerId, identity: Iden
         capabilities: process.capabilities.map(capabilities),
     };
     (action, process.terminal, rlimits(process.rlimits), process.oom_score_adj)
-}
-
-/// The guest has no swap, so any limit on it is met, and it has no file to write one to.
-fn without_swap(mut resources: Resources) -> Resources {
-    if let Some(memory) = &mut resources.memory {
-        memory.swap = None;
-    }
-    resources
 }
 
 fn capabilities(sets: crate::decode::CapabilitySets) -> Capabilities {

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     cgroup::{self, freezer},
-    decode::{ProcessId, TerminalSize},
+    decode::{Limits, ProcessId, TerminalSize},
     guest_dir::Directory,
     launcher::{self, LauncherError, Started},
     paths,
@@ -43,6 +43,7 @@ impl Containers {
         confinement: Confinement,
         unjudged: UnjudgedSpec,
         users: UserDatabase,
+        limits: &Limits,
         sandbox: &ContainerId,
         size: Option<TerminalSize>,
         streams: HostStreams<S>,
@@ -73,7 +74,12 @@ impl Containers {
         );
         let streams = if permit.verdict().stdio { streams } else { HostStreams::none() };
         let _still = confinement.shares_pids().then(|| self.freeze_pod(sandbox)).transpose()?;
-        let process = self.launch(&request, size, streams).map_err(|error| {
+        // Before anything runs in it, and exactly as judged: libcontainer would translate the document's numbers in its own way.
+        let limited = cgroup::create(&id).and_then(|()| cgroup::limits::set(&id, limits));
+        let process = limited
+            .map_err(io_error("setting limits"))
+            .and_then(|()| self.launch(&request, size, streams));
+        let process = process.map_err(|error| {
             // Everything that was created for the container is removed again. The first error is reported, unless something is left.
             let cleared = self.clear(&id).is_ok() && context.as_ref().is_none_or(|written| written.remove().is_ok());
             if cleared { error } else { ContainerError::NotUndone }

@@ -1,6 +1,6 @@
 //! New limits of a container: converts OCI's numbers (config-linux.md, "Control groups") to those of cgroup v2.
 
-use launcher_protocol::{Cpu, Memory, Pids, Resources};
+use container_document::{Cpu, Memory, Pids, Resources};
 
 use policy::action;
 

@@ -3,7 +3,7 @@
 use agent_protocol::UpdateContainerRequest;
 use policy::ContainerId;
 
-use launcher_protocol::Resources;
+use container_document::Resources;
 
 use super::{DecodeError, Limits, container_id, json};
 

@@ -34,7 +34,7 @@ fn the_default_spec_of_ctr_is_accepted() {
     let order = create(SPEC).unwrap();
     assert_eq!(order.container.to_string(), "redis");
     assert_eq!(order.spec.process.user.additional_gids, [0, 1]);
-    assert_eq!(order.spec.linux.resources, Some(launcher_protocol::Resources::default()));
+    assert_eq!(order.spec.linux.resources, Some(container_document::Resources::default()));
     assert_eq!(order.stdio, StdioPlan::default());
 }
 

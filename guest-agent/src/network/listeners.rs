@@ -2,8 +2,8 @@
 
 use std::{
     collections::HashSet,
-    fs,
-    io::{self, ErrorKind},
+    fs::{self, File},
+    io::{self, BufRead, BufReader, ErrorKind},
 };
 
 /// State of a listening socket in `/proc/net/tcp` (`include/net/tcp_states.h`, `TCP_LISTEN`).
@@ -18,8 +18,13 @@ const DESCRIPTORS: usize = 1 << 16;
 pub fn are_only_of(port: u16, pids: &[i32]) -> io::Result<Owner> {
     let mut inodes = Vec::new();
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
-        match fs::read_to_string(table) {
-            Ok(text) => inodes.extend(text.lines().skip(1).filter_map(|line| listener_on(port, line))),
+        match File::open(table) {
+            // A container may have any number of sockets: no table is in memory as a whole.
+            Ok(table) => {
+                for line in BufReader::new(table).lines().skip(1) {
+                    inodes.extend(listener_on(port, &line?));
+                }
+            }
             // A kernel without this family.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error),

@@ -106,7 +106,7 @@ impl<E: Evidence + 'static> Service<E> {
                 whole.enforce(HostNetwork {})?.commit();
             }
             let permit = whole.enforce(action)?;
-            let pid = containers.create(permit, confinement, unjudged, users, &sandbox, stdio.terminal, streams)?;
+            let pid = containers.create(permit, confinement, unjudged, users, &limits, &sandbox, stdio.terminal, streams)?;
             whole.commit();
             Ok(pid.as_raw() as u32)
         });

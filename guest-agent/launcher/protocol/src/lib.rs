@@ -13,7 +13,6 @@ mod answer;
 mod frame;
 mod process;
 mod request;
-mod resources;
 mod seccomp;
 
 use std::path::PathBuf;
@@ -22,7 +21,6 @@ pub use answer::{Answer, Cause};
 pub use frame::{FRAME_MAX_BYTES, FrameError, receive, send};
 pub use process::{Capabilities, Process, Rlimit, User};
 pub use request::{Container, Device, Exec, External, Mount, Namespace, NamespaceKind, Request};
-pub use resources::{Cpu, Memory, Pids, Resources};
 pub use seccomp::{Argument, Profile, Syscall};
 
 /// Where libcontainer keeps the state of containers: a tmpfs of the guest that no container reaches.

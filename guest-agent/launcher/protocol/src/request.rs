@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Process, Profile, Resources};
+use crate::{Process, Profile};
 
 /// One process to start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,8 +37,6 @@ pub struct Container {
     pub mounts: Vec<Mount>,
     /// Namespaces to create or to join.
     pub namespaces: Vec<Namespace>,
-    /// Limits of its cgroup.
-    pub resources: Resources,
     /// Device nodes to create in `/dev`; the device filter decides which of them can be opened.
     pub devices: Vec<Device>,
     /// Kernel parameters of its namespaces.

@@ -8,7 +8,7 @@ use crate::{
     },
     decode::{Limits, ProcessSpec, User as HostUser},
 };
-use launcher_protocol::{Memory, NamespaceKind};
+use launcher_protocol::NamespaceKind;
 use nix::unistd::Pid;
 use policy::ContainerId;
 use serde_json::{Value, json};
@@ -96,14 +96,6 @@ fn the_confinement_is_the_agents_own() {
     let id = ContainerId::new("c");
     assert_eq!((made.rootfs, made.read_only_root), (paths::rootfs(&id), true));
     assert_eq!(made.cgroup, paths::cgroup(&id));
-    let memory = Memory {
-        limit: Some(1024),
-        ..Memory::default()
-    };
-    assert_eq!(
-        (made.resources.memory, made.resources.cpu, made.resources.pids),
-        (Some(memory), None, None)
-    );
     assert!(made.readonly_paths.contains(&"/extra".to_owned()) && made.masked_paths.contains(&"/proc/kcore".to_owned()));
     let ipc = made
         .namespaces
