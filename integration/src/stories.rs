@@ -15,6 +15,7 @@ pub mod lifecycle;
 pub mod no_vsock;
 pub mod output;
 pub mod report;
+pub mod scratch;
 pub mod security_context;
 pub mod story;
 pub mod streams;
@@ -31,6 +32,7 @@ const FILES: &[&[story::Story]] = &[
     enforcement_points::STORIES,
     &[fragment::STORY],
     &[security_context::STORY],
+    scratch::STORIES,
     &[console::STORY],
     &[task::codes::STORY],
     &[task::same_id::STORY],

@@ -35,6 +35,7 @@ pub struct Vm {
     child: Child,
     dir: SandboxDir,
     vsock: PathBuf,
+    scratch: File,
 }
 
 impl Vm {
@@ -51,7 +52,7 @@ impl Vm {
         let console = inherited(File::create(dir.console()).context("cannot create the console's file")?)?;
         let scratch_file = tempfile::tempfile().context("cannot create the scratch disk")?;
         scratch_file.set_len(SCRATCH_BYTES).context("cannot size the scratch disk")?;
-        let scratch = inherited(scratch_file)?;
+        let scratch = inherited(scratch_file.try_clone().context("cannot share the scratch disk")?)?;
         let control = inherited(listen_seqpacket(&dir.control_socket())?)?;
         let vsock_listener = inherited(UnixListener::bind(&vsock).context("cannot listen for vsock connections")?)?;
         let spec = VmSpec {
@@ -90,7 +91,12 @@ impl Vm {
             .stderr(stderr)
             .spawn()
             .context("cannot start casemate-vmm")?;
-        Ok(Self { child, dir, vsock })
+        Ok(Self {
+            child,
+            dir,
+            vsock,
+            scratch: scratch_file,
+        })
     }
 
     /// Runs `calls` with a client of the agent, as soon as the agent listens. The second argument makes the context of one call, with
@@ -117,6 +123,11 @@ impl Vm {
     /// The socket through which the agent is reached.
     pub fn vsock(&self) -> &Path {
         &self.vsock
+    }
+
+    /// The scratch disk, as a host has it.
+    pub fn scratch(&self) -> &File {
+        &self.scratch
     }
 
     /// What the guest has written to its console so far.

@@ -72,9 +72,12 @@ fn a_policy_is_generated_checked_simulated_and_its_denial_explained() {
         digest.text.trim()
     );
     let printed = casemate(at, &["generate", "--config", "policy.toml"], "");
-    assert_eq!(
-        (printed.text, printed.errors),
-        (std::fs::read_to_string(at.join("policy.rego")).unwrap(), digest.text)
+    assert_eq!(printed.text, std::fs::read_to_string(at.join("policy.rego")).unwrap());
+    let warned = printed.errors.strip_suffix(&digest.text);
+    assert!(
+        warned.is_some_and(|warning| warning.contains("its alternatives are not")),
+        "{}",
+        printed.errors
     );
 
     let checked = casemate(at, &["check", "policy.rego"], "");
@@ -259,11 +262,19 @@ fn errors_name_the_file_that_was_given() {
     ] {
         let refused = casemate(at, arguments, "");
         assert_eq!(refused.code, Some(3), "{arguments:?}: {}", refused.text);
-        assert!(refused.errors.contains("mine.rego:3:"), "{arguments:?}: {}", refused.errors);
+        assert!(
+            refused.errors.contains("mine.rego") && refused.errors.contains("line 3"),
+            "{arguments:?}: {}",
+            refused.errors
+        );
         assert!(!refused.errors.contains("policy.rego"), "{arguments:?}: {}", refused.errors);
     }
     let refused = casemate(at, &["check", "-"], "package policy\n\nx := := 1\n");
-    assert!(refused.errors.contains("standard input:3:"), "{}", refused.errors);
+    assert!(
+        refused.errors.contains("standard input") && refused.errors.contains("line 3"),
+        "{}",
+        refused.errors
+    );
 }
 
 #[test]
