@@ -143,13 +143,12 @@ pub fn run(command: Policy) -> Result<bool> {
         Policy::Convert { file, to_json } => {
             let text = input::policy(&file)?;
             let converted = match to_json {
-                true => {
-                    let document = Document::read(&text).map_err(|e| input::about(&file, e))?;
-                    policy_tools::write_legacy(&document)
-                }
-                false => policy_tools::convert_legacy(&text),
+                true => Document::read(&text).map_err(|e| input::about(&file, e)).and_then(|document| {
+                    let text = policy_tools::write_legacy(&document);
+                    text.map_err(|e| input::about(&file, e))
+                }),
+                false => policy_tools::convert_legacy(&text).map_err(|e| input::about(&file, e)),
             };
-            let converted = converted.map_err(|e| input::about(&file, e));
             print(
                 converted
                     .with_context(|| format!("cannot convert {}", input::shown(&file)))?

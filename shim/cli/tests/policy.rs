@@ -95,7 +95,8 @@ fn a_policy_is_generated_checked_simulated_and_its_denial_explained() {
         .replace("\"umask\": \"0022\"", "\"umask\": 22");
     std::fs::write(at.join("broken.rego"), broken).unwrap();
     let checked = casemate(at, &["check", "broken.rego", "--json"], "");
-    assert_eq!((checked.code, &json(&checked)["errors"]), (Some(1), &Value::from(2)));
+    // Both containers have the fault, which is one finding.
+    assert_eq!((checked.code, &json(&checked)["errors"]), (Some(1), &Value::from(1)));
 
     let tried = casemate(at, &["simulate", "policy.rego", "commands.json"], "");
     assert_eq!(tried.code, Some(1), "{}", tried.errors);
