@@ -47,6 +47,7 @@ mod tests {
     fn only_parameters_of_a_namespace_pass() {
         // A new network namespace is root's to make.
         if !nix::unistd::geteuid().is_root() {
+            println!("skipped: only_parameters_of_a_namespace_pass: this test needs root");
             return;
         }
         let first = |names: &[&str]| {

@@ -1,8 +1,8 @@
 //! `casemate policy` as an operator runs it: what each subcommand prints, and its exit code.
 
-use std::io::Write;
+mod program;
+
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
@@ -26,18 +26,7 @@ struct Output {
 
 /// Runs `casemate policy …` in `directory`.
 fn casemate(directory: &Path, arguments: &[&str], input: &str) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_casemate"))
-        .arg("policy")
-        .args(arguments)
-        .current_dir(directory)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // A command that does not read its input may have ended already.
-    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-    let output = child.wait_with_output().unwrap();
+    let output = program::run("policy", directory, arguments, input.as_bytes());
     Output {
         code: output.status.code(),
         text: String::from_utf8(output.stdout).unwrap(),
