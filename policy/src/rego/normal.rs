@@ -163,7 +163,8 @@ impl Writer<'_> {
         }
         let is_fact = rule.arguments.is_some() && rule.value.is_none() && rule.bodies.is_empty() && !rule.is_default;
         if is_fact {
-            self.insert(rule.head_end, " := true");
+            // The next rule may begin directly behind the head.
+            self.insert(rule.head_end, " := true ");
         }
         rule.bodies.iter().for_each(|body| self.body(body));
         for otherwise in &rule.otherwise {
@@ -319,5 +320,6 @@ impl Writer<'_> {
 
 /// A JSON string.
 fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+    // OPA takes a byte-order mark as an escape, but not as it is.
+    serde_json::Value::from(text).to_string().replace('\u{feff}', "\\ufeff")
 }

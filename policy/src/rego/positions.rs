@@ -17,7 +17,8 @@ pub(crate) struct Changes {
 }
 
 impl Changes {
-    /// Changes of `original`. Of edits that overlap the one that begins first counts; lines keep their numbers.
+    /// Changes of `original`. Of edits that overlap the one that begins first counts; lines keep their numbers. A word that replaces
+    /// a mark does not join the word before the mark (`if[1, 2]`).
     pub(crate) fn new(original: &str, mut edits: Vec<Edit>) -> Self {
         edits.sort_by_key(|edit| (edit.range.start, edit.range.end));
         let mut end = 0;
@@ -28,7 +29,13 @@ impl Changes {
             }
             keeps
         });
+        let mut end = None;
         for edit in &mut edits {
+            let before = original.get(..edit.range.start).unwrap_or("");
+            if end != Some(edit.range.start) && before.ends_with(is_of_word) && edit.text.starts_with(is_of_word) {
+                edit.text.insert(0, ' ');
+            }
+            end = Some(edit.range.end);
             let lines = |text: &str| text.matches('\n').count();
             let before = original.get(edit.range.clone()).map_or(0, lines);
             let missing = before.saturating_sub(lines(&edit.text));
@@ -113,6 +120,10 @@ impl Changes {
         }
         lines.join("\n")
     }
+}
+
+fn is_of_word(character: char) -> bool {
+    character.is_alphanumeric() || character == '_'
 }
 
 /// Line and column, both from 1 and the column in characters, of a byte offset.

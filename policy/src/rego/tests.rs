@@ -50,6 +50,11 @@ fn what_opa_loads_has_the_value_it_has_there() {
             "x if { {\"a\": {\"b\": {\"c\": {\"d\": {\"e\": {\"f\":\n{}}}}}}}[\"no\"] }\nelse := 2",
             "2",
         ),
+        // What is replaced directly behind a word.
+        ("x := 2 if$`a` in {\"a\"}", "2"),
+        ("x if({\"a\": 1}).a == 1", "true"),
+        ("f(1)x := f(1)", "true"),
+        ("x := $\"\\ufeff{1}\"", "\"\\ufeff1\""),
         // Control characters, surrogates, numbers.
         ("x := \"a\tb\u{1}\u{7f}\"", "\"a\\tb\\u0001\u{7f}\""),
         ("x := \"\\ud800a\\udc00\"", "\"\u{fffd}a\u{fffd}\""),
