@@ -24,8 +24,10 @@ use agent_protocol::{
     valid_caller_id,
 };
 use container_document::Refused;
-use policy::{ContainerId, RootHash};
+use policy::{ContainerId, RootHash, action::RwMountDevice};
 use policy_fragment::BlobError;
+
+use crate::paths;
 
 /// Why a request is malformed. Names the field, and nothing of its content.
 #[derive(Debug, thiserror::Error)]
@@ -259,9 +261,21 @@ impl TryFrom<MountLayerRequest> for LayerOrder {
     }
 }
 
-/// The sandbox, and whether its scratch disk is encrypted.
-pub fn scratch(request: &MountScratchRequest) -> Result<(ContainerId, bool), DecodeError> {
-    Ok((sandbox_id(&request.sandbox_id)?, request.encrypted))
+/// The sandbox, and what the policy judges about its scratch.
+pub fn scratch(request: &MountScratchRequest) -> Result<(ContainerId, RwMountDevice), DecodeError> {
+    let sandbox = sandbox_id(&request.sandbox_id)?;
+    let target = paths::container(&sandbox);
+    let asked = match (request.in_memory, request.encrypted) {
+        (false, encrypted) => RwMountDevice::on_disk(target, encrypted),
+        (true, false) => RwMountDevice::in_memory(target),
+        (true, true) => {
+            return Err(DecodeError::Spec {
+                field: "encrypted",
+                reason: "scratch in memory is not on a disk that could be encrypted",
+            });
+        }
+    };
+    Ok((sandbox, asked))
 }
 
 /// Container, sandbox and the slots of its layers.

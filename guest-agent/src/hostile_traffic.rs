@@ -90,7 +90,7 @@ fn world() -> World {
 enum Decoded {
     Layer(LayerOrder),
     NoLayer(u32),
-    Scratch(ContainerId, bool),
+    Scratch(RwMountDevice),
     NoScratch(ContainerId),
     Overlay(ContainerId, Vec<u32>),
     Create(Box<CreateOrder>),
@@ -128,8 +128,8 @@ fn decoded(sent: &Sent) -> Result<Decoded, Refused> {
         "MountLayer" => Decoded::Layer(message::<MountLayerRequest>(sent)?.try_into()?),
         "UnmountLayer" => Decoded::NoLayer(decode::layer_slot(message::<UnmountLayerRequest>(sent)?.slot)?),
         "MountScratch" => {
-            let (sandbox, encrypted) = decode::scratch(&message::<MountScratchRequest>(sent)?)?;
-            Decoded::Scratch(sandbox, encrypted)
+            let (_, asked) = decode::scratch(&message::<MountScratchRequest>(sent)?)?;
+            Decoded::Scratch(asked)
         }
         "UnmountScratch" => Decoded::NoScratch(decode::sandbox_id(&message::<UnmountScratchRequest>(sent)?.sandbox_id)?),
         "MountOverlay" => {
@@ -169,7 +169,7 @@ fn is_allowed(enforcer: &mut Enforcer, request: Decoded) -> bool {
     match request {
         Decoded::Layer(order) => asked(enforcer, MountDevice::new(paths::layer(order.slot), order.root_hash)),
         Decoded::NoLayer(slot) => asked(enforcer, unmount(slot)),
-        Decoded::Scratch(sandbox, encrypted) => asked(enforcer, RwMountDevice::new(paths::container(&sandbox), encrypted)),
+        Decoded::Scratch(action) => asked(enforcer, action),
         Decoded::NoScratch(sandbox) => asked(
             enforcer,
             RwUnmountDevice {
@@ -223,7 +223,9 @@ fn advance(enforcer: &mut Enforcer, to: Stage) -> Result<(), Denied> {
         Stage::Closed | Stage::Open => {}
         Stage::Mounted => {
             enforcer.enforce(MountDevice::new(paths::layer(0), RootHash::new(&LAYER)))?.commit();
-            enforcer.enforce(RwMountDevice::new(paths::container(&container), true))?.commit();
+            enforcer
+                .enforce(RwMountDevice::on_disk(paths::container(&container), true))?
+                .commit();
             let scratch = ScratchMount {
                 target: paths::scratch(&container, &container),
                 encrypted: true,

@@ -17,7 +17,7 @@ use agent_protocol::{
     create_agent,
 };
 use policy::action::{
-    DumpStacks, MountBlockdev, Plan9Mount, Plan9Unmount, RwMountDevice, RwUnmountDevice, ShutdownContainer, UnmountBlockdev, UnmountDevice,
+    DumpStacks, MountBlockdev, Plan9Mount, Plan9Unmount, RwUnmountDevice, ShutdownContainer, UnmountBlockdev, UnmountDevice,
 };
 use tokio::sync::Semaphore;
 use tokio_vsock::VsockStream;
@@ -140,9 +140,9 @@ impl<E: Evidence + 'static> Agent for Service<E> {
     }
 
     async fn mount_scratch(&self, _: &TtrpcContext, request: MountScratchRequest) -> Answer<MountScratchResponse> {
-        let (sandbox, encrypted) = decode::scratch(&request).map_err(RequestError::from)?;
+        let (sandbox, asked) = decode::scratch(&request).map_err(RequestError::from)?;
         let act = self.sandbox.exclusive(move |enforcer, storage, _| {
-            let permit = enforcer.enforce(RwMountDevice::new(paths::container(&sandbox), encrypted))?;
+            let permit = enforcer.enforce(asked)?;
             Ok(storage.mount_scratch(permit, sandbox)?)
         });
         act.await?;

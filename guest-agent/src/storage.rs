@@ -1,4 +1,4 @@
-//! Disks, layers, the scratch disk and root file systems: what is mounted for containers.
+//! Disks, layers, scratch and root file systems: what is mounted for containers.
 
 pub mod device_mapper;
 pub mod disk;
@@ -11,7 +11,9 @@ use std::io;
 
 use policy::{
     ContainerId, Denied, Enforcer, Permit,
-    action::{MountDevice, MountOverlay, RwMountDevice, RwUnmountDevice, ScratchMount, ScratchUnmount, UnmountDevice, UnmountOverlay},
+    action::{
+        Medium, MountDevice, MountOverlay, RwMountDevice, RwUnmountDevice, ScratchMount, ScratchUnmount, UnmountDevice, UnmountOverlay,
+    },
 };
 
 use crate::{decode::Geometry, paths};
@@ -36,8 +38,8 @@ pub enum StorageError {
     /// A limit is reached.
     #[error("there are too many {0}")]
     TooMany(&'static str),
-    /// The scratch disk must be mounted first.
-    #[error("the scratch disk of the sandbox is not mounted")]
+    /// The scratch must be mounted first.
+    #[error("the scratch of the sandbox is not mounted")]
     NoScratch,
     /// The VM was started without this disk.
     #[error("the VM has no disk for {0}")]
@@ -89,8 +91,8 @@ pub fn rootfs_of(container: &ContainerId) -> String {
     format!("the root file system of container \"{container}\"")
 }
 
-/// How errors name the scratch disk.
-const SCRATCH: &str = "the scratch disk";
+/// How errors name the scratch.
+const SCRATCH: &str = "the scratch";
 
 /// Everything that is mounted for containers.
 #[derive(Debug, Default)]
@@ -122,17 +124,19 @@ impl Storage {
         self.layers.unmount(permit, slot)
     }
 
-    /// Formats and mounts the scratch disk.
+    /// Formats and mounts the scratch disk, or mounts scratch in memory, as the permit says.
     pub fn mount_scratch(&mut self, permit: Permit<'_, RwMountDevice>, sandbox: ContainerId) -> Result<(), StorageError> {
         if self.scratch.is_some() {
             return Err(StorageError::Occupied(SCRATCH.to_owned()));
         }
-        let disk = find(Slot::Scratch, "scratch")?;
-        self.scratch = Some(Scratch::mount(permit, sandbox, &disk)?);
+        self.scratch = Some(match permit.action().medium {
+            Medium::Disk => Scratch::on_disk(permit, sandbox, &find(Slot::Scratch, "scratch")?)?,
+            Medium::Memory => Scratch::in_memory(permit, sandbox)?,
+        });
         Ok(())
     }
 
-    /// Unmounts the scratch disk.
+    /// Unmounts the scratch.
     pub fn unmount_scratch(&mut self, permit: Permit<'_, RwUnmountDevice>, sandbox: &ContainerId) -> Result<(), StorageError> {
         match &mut self.scratch {
             Some(scratch) if scratch.sandbox == *sandbox => scratch.unmount(permit)?,
@@ -180,7 +184,7 @@ impl Storage {
         Ok(())
     }
 
-    /// Unmounts a container's root file system; its directory on the scratch disk remains until it is removed.
+    /// Unmounts a container's root file system; its scratch directory remains until it is removed.
     pub fn unmount_overlay(&mut self, permit: Permit<'_, UnmountOverlay>, id: &ContainerId) -> Result<String, StorageError> {
         let overlay = self.overlays.unmount(permit, id)?;
         self.layers.release(&overlay.slots);
@@ -190,7 +194,7 @@ impl Storage {
         Ok(overlay.scratch)
     }
 
-    /// Whether the container has its root file system, on the scratch disk of that sandbox.
+    /// Whether the container has its root file system, on the scratch of that sandbox.
     ///
     /// The other containers share the namespaces of the sandbox's first container, so no later request may name another sandbox.
     pub fn has_rootfs(&self, id: &ContainerId, sandbox: &ContainerId) -> bool {

@@ -41,7 +41,7 @@ pub use mount_overlay::{MountOverlay, UnmountOverlay};
 pub use pause_container::PauseContainer;
 pub use plan9::{Plan9Mount, Plan9Unmount};
 pub use port_forward::PortForward;
-pub use rw_mount_device::{RwMountDevice, RwUnmountDevice};
+pub use rw_mount_device::{Medium, RwMountDevice, RwUnmountDevice};
 pub use scratch::{ScratchMount, ScratchUnmount};
 pub use shutdown_container::ShutdownContainer;
 pub use signal_container_process::SignalContainerProcess;

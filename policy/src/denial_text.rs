@@ -19,8 +19,8 @@ fn refusal(point: &str, subject: &Subject<'_>) -> String {
     match point {
         "mount_device" => format!("layer at {target} may not be mounted"),
         "unmount_device" => format!("layer at {target} may not be unmounted"),
-        "rw_mount_device" => format!("scratch disk at {target} may not be mounted"),
-        "rw_unmount_device" => format!("scratch disk at {target} may not be unmounted"),
+        "rw_mount_device" => format!("scratch at {target} may not be mounted"),
+        "rw_unmount_device" => format!("scratch at {target} may not be unmounted"),
         "mount_blockdev" => format!("block device at {target} may not be attached"),
         "unmount_blockdev" => format!("block device at {target} may not be detached"),
         "mount_overlay" => format!("root file system of {container} may not be mounted"),
@@ -98,6 +98,9 @@ fn cause(input: &Value, reason: &str) -> String {
         "unencrypted scratch not allowed"
         | "unencrypted scratch not allowed, non-readonly mount request for SCSI disk must request encryption" => {
             "the policy demands an encrypted scratch disk".to_owned()
+        }
+        "scratch_medium is memory" => {
+            "the policy requires scratch in the guest's memory (annotation io.casemate.scratch=memory), not on a disk".to_owned()
         }
         "framework_version is missing. Current version" => "the policy lacks framework_version".to_owned(),
         _ => reason.to_owned(),

@@ -30,6 +30,25 @@ fn with(path: &str, value: serde_json::Value) -> Result<CreateOrder, DecodeError
 }
 
 #[test]
+fn scratch_is_on_a_disk_or_in_memory() {
+    let asked = |encrypted, in_memory| {
+        scratch(&MountScratchRequest {
+            sandbox_id: "redis".to_owned(),
+            encrypted,
+            in_memory,
+            ..Default::default()
+        })
+        .map(|(_, asked)| (asked.filesystem, asked.encrypted))
+        .ok()
+    };
+    assert_eq!(asked(true, false), Some(("ext4".to_owned(), true)));
+    assert_eq!(asked(false, false), Some(("ext4".to_owned(), false)));
+    // Nothing of it leaves the guest, as with an encrypted disk.
+    assert_eq!(asked(false, true), Some(("tmpfs".to_owned(), true)));
+    assert_eq!(asked(true, true), None);
+}
+
+#[test]
 fn the_default_spec_of_ctr_is_accepted() {
     let order = create(SPEC).unwrap();
     assert_eq!(order.container.to_string(), "redis");

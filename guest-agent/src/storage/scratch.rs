@@ -1,10 +1,11 @@
-//! The scratch disk: encrypted and authenticated with a key that never leaves this guest, formatted empty.
+//! The scratch: a disk, encrypted and authenticated with a key that never leaves this guest and formatted empty, or memory.
 //!
 //! ```text
 //! encrypted:   ext4 ── dm-crypt (AES-XTS and HMAC-SHA-256, random IV) ── dm-integrity (holds IV and tag of each block) ── disk
 //! unencrypted: ext4 ── dm-integrity (HMAC-SHA-256 of each block) ── disk
+//! in memory:   tmpfs
 //! ```
-//! Neither is fresh: the host can return an older version of a block with the tag that it had.
+//! Neither disk is fresh: the host can return an older version of a block with the tag that it had.
 //! Nothing is wiped: a block that was never written fails its integrity check and reads as an error, and ext4 reads none of
 //! those. dm-integrity runs without a journal (mode D), as nothing here outlives the VM.
 
@@ -18,6 +19,7 @@ use std::{
 use nix::{
     libc,
     mount::{MsFlags, mount},
+    sys::sysinfo::sysinfo,
 };
 use policy::{
     ContainerId, Permit,
@@ -45,15 +47,19 @@ const SECTOR_BYTES: u32 = 4096;
 const SUPERBLOCK_BYTES: usize = 4096;
 /// Length of the first table in 512-byte sectors, small enough for any disk.
 const PROBE_SECTORS: u64 = 8;
+const MOUNT_FLAGS: MsFlags = MsFlags::MS_NODEV.union(MsFlags::MS_NOSUID).union(MsFlags::MS_NOATIME);
 /// ext4 must not read inodes that were never written, neither by read-ahead nor to initialise them later.
 const MOUNT_OPTIONS: &str = "noinit_itable,inode_readahead_blks=0";
 
-/// The mounted scratch disk.
+/// Bytes of memory for each inode of scratch in memory, which takes about 1 KiB of the kernel's memory beside its content.
+const BYTES_PER_INODE: u64 = 8192;
+
+/// The mounted scratch.
 #[derive(Debug)]
 pub struct Scratch {
     /// The sandbox it belongs to.
     pub sandbox: ContainerId,
-    /// Whether what is written here is encrypted.
+    /// Whether what is written here leaves the guest encrypted, if at all.
     pub encrypted: bool,
     mounted: bool,
     crypt: Option<Mapped>,
@@ -63,8 +69,35 @@ pub struct Scratch {
 }
 
 impl Scratch {
+    /// Mounts an empty tmpfs where the permit says.
+    ///
+    /// overlayfs keeps `trusted.*` attributes there, which needs `CONFIG_TMPFS_XATTR`.
+    pub fn in_memory(permit: Permit<'_, RwMountDevice>, sandbox: ContainerId) -> Result<Self, StorageError> {
+        let memory = sysinfo().map_err(StorageError::io("reading the size of memory"))?.ram_total();
+        let action = permit.action();
+        let point = Directory::make(&action.target).map_err(StorageError::io("creating the scratch mount point"))?;
+        mount(
+            Some("scratch"),
+            point.path().as_str(),
+            Some("tmpfs"),
+            MOUNT_FLAGS,
+            Some(memory_options(memory).as_str()),
+        )
+        .map_err(StorageError::io("mounting scratch in memory"))?;
+        let scratch = Self {
+            sandbox,
+            encrypted: action.encrypted,
+            mounted: true,
+            crypt: None,
+            integrity: None,
+            users: 0,
+        };
+        permit.commit();
+        Ok(scratch)
+    }
+
     /// Creates key, devices and file system, and mounts it where the permit says.
-    pub fn mount(permit: Permit<'_, RwMountDevice>, sandbox: ContainerId, disk: &Disk) -> Result<Self, StorageError> {
+    pub fn on_disk(permit: Permit<'_, RwMountDevice>, sandbox: ContainerId, disk: &Disk) -> Result<Self, StorageError> {
         let action = permit.action();
         let mut scratch = Self {
             sandbox,
@@ -95,8 +128,7 @@ impl Scratch {
         };
         make_file_system(&device, sectors * 512)?;
         let point = Directory::make(&action.target).map_err(StorageError::io("creating the scratch mount point"))?;
-        let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOATIME;
-        mount(Some(&device), point.path().as_str(), Some("ext4"), flags, Some(MOUNT_OPTIONS))
+        mount(Some(&device), point.path().as_str(), Some("ext4"), MOUNT_FLAGS, Some(MOUNT_OPTIONS))
             .map_err(StorageError::io("mounting the scratch disk"))?;
         scratch.mounted = true;
         permit.commit();
@@ -110,7 +142,7 @@ impl Scratch {
             return Err(StorageError::InUse(SCRATCH.to_owned()));
         }
         if self.mounted {
-            unmount_point(target).map_err(StorageError::io("unmounting the scratch disk"))?;
+            unmount_point(target).map_err(StorageError::io("unmounting the scratch"))?;
             self.mounted = false;
         }
         if let Some(crypt) = &mut self.crypt {
@@ -122,6 +154,13 @@ impl Scratch {
         permit.commit();
         Ok(())
     }
+}
+
+/// Of a tmpfs in a guest of this much memory in bytes: half of it, so that a full scratch leaves room for the processes, and a
+/// bounded number of inodes, as empty files take memory that the size does not count (tmpfs.rst).
+fn memory_options(memory: u64) -> String {
+    let bytes = memory / 2;
+    format!("size={bytes},nr_inodes={},mode=0755", bytes / BYTES_PER_INODE)
 }
 
 /// Makes dm-integrity format the disk; returns the device and the number of sectors it provides. With `key` its tags are its own.
@@ -256,6 +295,11 @@ mod tests {
             "a5".repeat(96)
         );
         assert_eq!((crypt.parameters, crypt.sectors, crypt.secret), (expected, 800, true));
+    }
+
+    #[test]
+    fn scratch_in_memory_is_half_of_it() {
+        assert_eq!(memory_options(256 << 20), "size=134217728,nr_inodes=16384,mode=0755");
     }
 
     #[test]

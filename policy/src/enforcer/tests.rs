@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::action::{
-    Capabilities, CreateContainer, ExecInContainer, IdName, MountDevice, MountOverlay, ScratchMount, ShutdownContainer,
+    Capabilities, CreateContainer, ExecInContainer, IdName, MountDevice, MountOverlay, RwMountDevice, ScratchMount, ShutdownContainer,
     SignalContainerProcess, UnmountDevice, UnmountOverlay,
 };
 use crate::ids::{ContainerId, RootHash};
@@ -230,6 +230,34 @@ fn a_dropped_transaction_rolls_back_committed_permits() {
         .commit();
     transaction.commit();
     assert_ne!(enforcer.snapshot().state, before);
+}
+
+#[test]
+fn a_policy_may_require_scratch_in_memory() {
+    let target = format!("/run/gcs/c/{}", id().as_hex());
+    let (disk, memory) = (RwMountDevice::on_disk(&target, true), RwMountDevice::in_memory(&target));
+    let allows = |extra: &str, action: &RwMountDevice| Enforcer::new(&policy(extra)).unwrap().enforce(action.clone()).is_ok();
+    for (extra, on_disk, in_memory) in [
+        ("", true, true),
+        ("scratch_medium := \"memory\"", false, true),
+        ("scratch_medium := \"disk\"", true, false),
+        ("scratch_medium := \"ram\"", false, false),
+        ("scratch_medium := false", false, false),
+        ("scratch_medium contains \"memory\"", false, false),
+    ] {
+        assert_eq!((allows(extra, &disk), allows(extra, &memory)), (on_disk, in_memory), "{extra}");
+    }
+    // The framework decides for a policy that is older than the point.
+    let older = policy("scratch_medium := \"memory\"")
+        .replace("\"0.12.0\"", "\"0.10.0\"")
+        .replace("rw_mount_device := data.framework.rw_mount_device\n", "");
+    assert!(Enforcer::new(&older).unwrap().enforce(disk.clone()).is_err());
+    assert!(Enforcer::new(&older).unwrap().enforce(memory).is_ok());
+
+    let denial = denied(&mut Enforcer::new(&policy("scratch_medium := \"memory\"")).unwrap(), disk.clone());
+    assert!(denial.to_string().contains("requires scratch in the guest's memory"), "{denial}");
+    let input = serde_json::to_value(disk).unwrap();
+    assert!(input.get("medium").is_none(), "hcsshim's input has no such field: {input}");
 }
 
 #[test]

@@ -92,7 +92,8 @@ impl Traffic {
                 "MountScratch",
                 &MountScratchRequest {
                     sandbox_id: bad,
-                    encrypted: true,
+                    encrypted: self.random.below(2) == 0,
+                    in_memory: self.random.below(2) == 0,
                     ..Default::default()
                 },
                 codes,
