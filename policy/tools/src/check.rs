@@ -208,6 +208,18 @@ fn points(document: &Document, report: &mut Reporter<'_>) {
             report.error(flag, "neither true nor false, and so false");
         }
     }
+    medium(document, report);
+}
+
+/// Checks the medium that the policy requires.
+fn medium(document: &Document, report: &mut Reporter<'_>) {
+    const NAME: &str = "scratch_medium";
+    if !document.has_rule(NAME) {
+        return;
+    }
+    if !matches!(document.get(NAME).as_str(), Some("memory" | "disk")) {
+        report.error(NAME, "neither \"memory\" nor \"disk\": no scratch can be mounted");
+    }
 }
 
 fn framework_version(document: &Document) -> Option<(u64, u64, u64)> {

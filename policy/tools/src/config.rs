@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use policy::action::Medium;
 use serde::{Deserialize, Serialize};
 
 use crate::{GenerateError, MAX_CONFIG_BYTES};
@@ -27,6 +28,8 @@ pub struct Config {
     pub allow_environment_variable_dropping: bool,
     /// The scratch disk may be unencrypted.
     pub allow_unencrypted_scratch: bool,
+    /// The only medium that the pod's scratch may be on, `memory` or `disk`; default: either.
+    pub scratch_medium: Option<Medium>,
     /// Capabilities that the policy does not list are dropped instead of denied.
     pub allow_capability_dropping: bool,
     /// Windows guests only.
@@ -386,6 +389,7 @@ impl Config {
             || self.allow_hostnetwork
             || self.allow_environment_variable_dropping
             || self.allow_unencrypted_scratch
+            || self.scratch_medium.is_some()
             || self.allow_capability_dropping
             || self.allow_log_provider_dropping
     }

@@ -32,6 +32,7 @@ const OBJECTS: &[&str] = &[
     "allow_host_network",
     "allow_environment_variable_dropping",
     "allow_unencrypted_scratch",
+    "scratch_medium",
     "allow_capability_dropping",
     "allow_log_provider_dropping",
 ];
@@ -98,7 +99,7 @@ impl Document {
             return Err(syntax(&error));
         }
         let points = policy::POINTS.iter().chain(policy::OWN_POINTS).map(|point| point.name);
-        for point in points.chain(["reason"]) {
+        for point in points.chain(["reason", "scratch_medium"]) {
             if engine.has_declared_rule_rooted_at(FILE, point).unwrap_or(false) {
                 document.rules.push(point.to_owned());
             }
@@ -131,7 +132,7 @@ impl Document {
         self.get(name).as_array().map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// Whether there is a rule for `point`, or the rule `reason`.
+    /// Whether there is a rule for `point`, or the rule `reason` or `scratch_medium`.
     pub fn has_rule(&self, point: &str) -> bool {
         self.rules.iter().any(|rule| rule == point)
     }

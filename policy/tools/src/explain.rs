@@ -325,7 +325,7 @@ fn blamed(rule: &str, reasons: &[&str], sentence: &str, compared: bool) -> Vec<&
         "host_network" => Some("allow_host_network"),
         _ => None,
     };
-    let words: [(&str, &str, &'static str); 18] = [
+    let words: [(&str, &str, &'static str); 19] = [
         ("deviceHash not found", "layer hash", "layers"),
         ("no matching containers for overlay", "has exactly these layers", "layers"),
         (
@@ -345,6 +345,7 @@ fn blamed(rule: &str, reasons: &[&str], sentence: &str, compared: bool) -> Vec<&
         ("capabilities don't match", "capabilities are not", "capabilities"),
         ("target isn't allowed to receive the signal", "is not in the policy", "signals"),
         ("unencrypted scratch not allowed", "encrypted scratch", "allow_unencrypted_scratch"),
+        ("scratch_medium is", "scratch in the guest's memory", "scratch_medium"),
         ("invalid fragment issuer", "fragment issuer", "issuer"),
         ("invalid fragment feed", "fragment feed", "feed"),
         ("fragment svn is below the specified minimum", "fragment svn", "minimum_svn"),

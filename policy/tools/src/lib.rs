@@ -189,6 +189,12 @@ pub fn generate(config: &Config, base_dir: &Path) -> Result<String, GenerateErro
 /// As [`generate`].
 pub fn generate_warning(config: &Config, base_dir: &Path, warn: &mut dyn FnMut(String)) -> Result<String, GenerateError> {
     if config.allow_all {
+        if config.scratch_medium.is_some() {
+            return Err(GenerateError::Field {
+                place: "scratch_medium".to_owned(),
+                problem: "allow_all allows every medium".to_owned(),
+            });
+        }
         if config.is_empty() {
             return Ok(policy::OPEN_DOOR.to_owned());
         }

@@ -89,6 +89,9 @@ pub(crate) fn policy(config: &Config, objects: &Objects<'_>, networks: &[PolicyN
     ] {
         text.push_str(&format!("{flag} := {value}\n"));
     }
+    if let Some(medium) = &config.scratch_medium {
+        text.push_str(&format!("scratch_medium := {}\n", json(medium)));
+    }
     text.push_str("\n\n");
     for point in POINTS {
         // hcsshim's tool writes this one line without a blank.

@@ -67,6 +67,19 @@ fn the_host_network_flag_has_another_name_in_the_policy() {
 }
 
 #[test]
+fn a_required_medium_of_the_scratch_is_written() {
+    let text_of = |medium| text(&format!("scratch_medium = {medium:?}\n"));
+    for medium in ["memory", "disk"] {
+        let text = text_of(medium).unwrap();
+        assert!(text.contains(&format!("\nscratch_medium := {medium:?}\n")), "{text}");
+        assert!(check(&Document::read(&text).unwrap()).is_empty(), "{text}");
+    }
+    assert!(text_of("ram").is_err());
+    assert!(text("allow_all = true\nscratch_medium = \"memory\"\n").is_err());
+    assert!(!text("").unwrap().contains("scratch_medium"));
+}
+
+#[test]
 fn mounts_become_constraints() {
     let text = text(&format!(
         "[[container]]\nlayers = [\"{LAYER_A}\"]\ncommand = [\"sh\"]\n\

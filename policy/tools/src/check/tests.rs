@@ -45,6 +45,16 @@ fn each_fault_is_found_in_its_place() {
         ),
         ("reason := data.framework.reason\n", "", "warning: policy reason: no such rule"),
         (
+            "reason := data.framework.reason\n",
+            "reason := data.framework.reason\nscratch_medium := \"ram\"\n",
+            "error: policy scratch_medium: neither \"memory\" nor \"disk\"",
+        ),
+        (
+            "reason := data.framework.reason\n",
+            "reason := data.framework.reason\nscratch_medium := null\n",
+            "error: policy scratch_medium: neither \"memory\" nor \"disk\"",
+        ),
+        (
             "\"A=[0-9]+\"",
             "\"A=1|A=2\"",
             "warning: container 1 env_rules: pattern \"A=1|A=2\" is anchored as a whole",
