@@ -15,6 +15,8 @@ const PATH: &str = "/etc/casemate/config.toml";
 const MEMORY: &str = "io.casemate.memory";
 /// Annotation: virtual CPUs.
 const VCPUS: &str = "io.casemate.vcpus";
+/// Annotation: what the sandbox's scratch is on.
+const SCRATCH: &str = "io.casemate.scratch";
 /// Annotation: the least protection that the guest must have.
 const TEE: &str = "io.casemate.tee";
 
@@ -38,7 +40,9 @@ pub struct Config {
     pub max_memory_mib: Option<MemoryMib>,
     /// Most virtual CPUs that an annotation may ask for; absent: what the VMM supports.
     pub max_vcpus: Option<Vcpus>,
-    /// Size of the scratch disk in MiB; the file is sparse.
+    /// What the scratch of a sandbox is on.
+    pub scratch: Scratch,
+    /// Size of the scratch disk in MiB; the file is sparse. Scratch in memory has half the guest's.
     pub scratch_mib: u64,
     /// Refuse a sandbox without a policy, instead of a policy that allows everything.
     pub require_policy: bool,
@@ -48,6 +52,17 @@ pub struct Config {
     pub tee: Tee,
     /// Seconds from the VMM's start to the agent's first answer.
     pub boot_timeout_seconds: u64,
+}
+
+/// What the scratch of a sandbox is on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scratch {
+    /// A disk, encrypted and authenticated by the guest.
+    #[default]
+    Disk,
+    /// The guest's memory, of which this host cannot return an older version as it can of a block.
+    Memory,
 }
 
 impl Default for Config {
@@ -61,6 +76,7 @@ impl Default for Config {
             vcpus: Vcpus::try_from(1).expect("one vCPU is in range"),
             max_memory_mib: None,
             max_vcpus: None,
+            scratch: Scratch::Disk,
             scratch_mib: 10 * 1024,
             require_policy: false,
             policy_file: None,
@@ -95,6 +111,9 @@ pub enum ConfigError {
         /// The configuration's value.
         most: u32,
     },
+    /// Not one of the two names.
+    #[error("annotation {SCRATCH} is {0:?}; disk and memory are known")]
+    Scratch(String),
     /// Not one of the three names.
     #[error("annotation {TEE} is {0:?}; plain, simulated and snp are known")]
     Tee(String),
@@ -153,6 +172,13 @@ impl Config {
         if let Some(n) = number::<u8>(annotations, VCPUS)? {
             at_most(VCPUS, n.into(), self.max_vcpus.map(|most| most.get().into()))?;
             self.vcpus = Vcpus::try_from(n).map_err(|e| ConfigError::Range(VCPUS, e))?;
+        }
+        if let Some(text) = annotations.get(SCRATCH) {
+            self.scratch = match text.as_str() {
+                "disk" => Scratch::Disk,
+                "memory" => Scratch::Memory,
+                _ => return Err(ConfigError::Scratch(text.clone())),
+            };
         }
         if let Some(text) = annotations.get(TEE) {
             let asked = tee(text)?;
@@ -261,6 +287,23 @@ mod tests {
             let refused = node.clone().with_annotations(&annotations(&[(key, more)]));
             assert!(matches!(refused, Err(ConfigError::AboveNode { .. })), "{key}={more}");
         }
+    }
+
+    #[test]
+    fn scratch_is_where_the_annotation_says_else_where_the_node_says() {
+        let scratch = |node: &str, pairs: &[(&str, &str)]| {
+            let node = Config::parse(Path::new("x"), node).unwrap();
+            node.with_annotations(&annotations(pairs)).map(|config| config.scratch).ok()
+        };
+        let memory = "scratch = 'memory'";
+        assert_eq!(scratch("", &[]), Some(Scratch::Disk));
+        assert_eq!(scratch("", &[(SCRATCH, "memory")]), Some(Scratch::Memory));
+        assert_eq!(scratch(memory, &[]), Some(Scratch::Memory));
+        assert_eq!(scratch(memory, &[(SCRATCH, "disk")]), Some(Scratch::Disk));
+        for unknown in ["", "Memory", "ram"] {
+            assert_eq!(scratch(memory, &[(SCRATCH, unknown)]), None, "{unknown}");
+        }
+        assert!(Config::parse(Path::new("x"), "scratch = 'ram'").is_err());
     }
 
     #[test]

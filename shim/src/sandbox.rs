@@ -16,7 +16,7 @@ pub use rootfs::Rootfs;
 
 use crate::{
     bundle::Bundle,
-    config::Config,
+    config::{Config, Scratch},
     error::Error,
     fragments,
     layers::CachedLayer,
@@ -260,7 +260,7 @@ impl Sandbox {
         }
     }
 
-    /// Gives the guest what it needs before its first container: the policy, its fragments, the scratch disk.
+    /// Gives the guest what it needs before its first container: the policy, its fragments, the scratch.
     async fn prepare_guest(&self, vm: &Vm, spec: SandboxSpec) -> Result<(), Error> {
         let set = SetPolicyRequest {
             policy: spec.policy.text,
@@ -278,7 +278,8 @@ impl Sandbox {
         }
         let scratch = MountScratchRequest {
             sandbox_id: self.id.clone(),
-            encrypted: true,
+            encrypted: spec.config.scratch == Scratch::Disk,
+            in_memory: spec.config.scratch == Scratch::Memory,
             ..Default::default()
         };
         vm.agent()
@@ -311,8 +312,11 @@ impl Sandbox {
     }
 }
 
-/// Why the guest has no scratch disk. Only the host sees that the disk's file cannot grow.
+/// Why the guest has no scratch. Only the host sees that the disk's file cannot grow.
 fn scratch_failed(config: &Config, answer: ttrpc::Error) -> Error {
+    if config.scratch == Scratch::Memory {
+        return Error::agent("mount scratch in memory")(answer);
+    }
     let free = statvfs(&config.cache_dir).map(|fs| fs.blocks_available().saturating_mul(fs.fragment_size()));
     match free {
         Ok(bytes) if bytes < FULL => Error::ScratchFull {
@@ -371,6 +375,11 @@ mod tests {
         };
         assert!(matches!(scratch_failed(&at("/"), answer()), Error::Agent { .. }));
         assert!(matches!(scratch_failed(&at("/nowhere"), answer()), Error::Agent { .. }));
+        let in_memory = Config {
+            scratch: Scratch::Memory,
+            ..at("/proc")
+        };
+        assert!(matches!(scratch_failed(&in_memory, answer()), Error::Agent { .. }));
         // A file system of the kernel's has no blocks at all.
         let full = scratch_failed(&at("/proc"), answer());
         assert!(

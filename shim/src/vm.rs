@@ -11,7 +11,10 @@ mod spawn;
 pub use control::ControlError;
 pub use image::{ImageError, References};
 
-use crate::{config::Config, policy_text::PolicyText};
+use crate::{
+    config::{Config, Scratch},
+    policy_text::PolicyText,
+};
 use agent_protocol::{AgentClient, ConnectError, PowerOffRequest, agent_client};
 use console::last_lines;
 use control::Control;
@@ -370,14 +373,18 @@ fn describe(status: ExitStatus) -> String {
     }
 }
 
-/// The scratch disk: a sparse file on the cache's file system, unlinked, so that it vanishes with its last user.
-fn scratch(config: &Config) -> Result<File, VmError> {
+/// The scratch disk, if there is to be one: a sparse file on the cache's file system, unlinked, so that it vanishes with its last
+/// user.
+fn scratch(config: &Config) -> Result<Option<File>, VmError> {
+    if config.scratch == Scratch::Memory {
+        return Ok(None);
+    }
     let failed = |e| VmError::Io("make the scratch disk", e);
     let dir = config.cache_dir.join("scratch");
     std::fs::create_dir_all(&dir).map_err(failed)?;
     let file = tempfile::tempfile_in(dir).map_err(failed)?;
     file.set_len(config.scratch_mib << 20).map_err(failed)?;
-    Ok(file)
+    Ok(Some(file))
 }
 
 #[cfg(test)]

@@ -38,8 +38,8 @@ pub struct Parts {
     pub vsock: OwnedFd,
     /// Console output.
     pub console: File,
-    /// Scratch disk.
-    pub scratch: File,
+    /// Scratch disk, unless scratch is in the guest's memory.
+    pub scratch: Option<File>,
     /// Kernel and initramfs.
     pub image: GuestImage,
 }
@@ -83,15 +83,15 @@ impl UnsentSpec {
 pub fn vmm(config: &Config, host_data: [u8; 32], owner: &str, parts: Parts) -> Result<Started, VmError> {
     let json = spec(config, host_data, identity(owner)?, &parts).to_json()?;
     let (spec_end, pipe) = io::pipe().map_err(|e| VmError::Io("make the pipe for the VM's spec", e))?;
-    let inherited = [
+    let always = [
         spec_end.as_fd(),
         parts.control.as_fd(),
         parts.vsock.as_fd(),
         parts.console.as_fd(),
-        parts.scratch.as_fd(),
         parts.image.kernel.as_fd(),
         parts.image.initrd.as_fd(),
     ];
+    let inherited = always.into_iter().chain(parts.scratch.as_ref().map(AsFd::as_fd));
     // Every other descriptor of this process closes on exec. No other program is started while these do not.
     let lock = spawn_lock();
     for fd in inherited {
@@ -154,7 +154,7 @@ fn spec(config: &Config, host_data: [u8; 32], identity: Option<Identity>, parts:
             listener: fd(&parts.vsock),
         }),
         layers: true,
-        scratch: Some(Scratch { file: fd(&parts.scratch) }),
+        scratch: parts.scratch.as_ref().map(|file| Scratch { file: fd(file) }),
         rng: true,
         identity,
     }

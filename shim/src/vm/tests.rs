@@ -105,6 +105,16 @@ async fn the_vmm_gets_its_spec_and_the_files_in_it_and_no_more() {
     assert_eq!([count("console.log"), count("anon_inode:")], [2, 0], "inherited: {fds}");
 }
 
+#[tokio::test]
+async fn scratch_in_memory_needs_no_disk() {
+    let mut node = node("d=$(dirname $0); cat /proc/self/fd/$2 > $d/spec; ls -l /proc/$$/fd > $d/fds; exit 1");
+    node.config.scratch = Scratch::Memory;
+    boot(&node).await;
+    assert!(VmSpecText::read(&node.dir.path().join("spec")).0.scratch.is_none());
+    assert!(!fs::read_to_string(node.dir.path().join("fds")).unwrap().contains("/scratch/"));
+    assert!(!node.config.cache_dir.join("scratch").exists());
+}
+
 struct VmSpecText(vm_spec::VmSpec);
 
 impl VmSpecText {
