@@ -16,6 +16,7 @@ pub mod no_vsock;
 pub mod output;
 pub mod report;
 pub mod scratch;
+pub mod scratch_memory;
 pub mod security_context;
 pub mod story;
 pub mod streams;
@@ -33,6 +34,7 @@ const FILES: &[&[story::Story]] = &[
     &[fragment::STORY],
     &[security_context::STORY],
     scratch::STORIES,
+    &[scratch_memory::STORY],
     &[console::STORY],
     &[task::codes::STORY],
     &[task::same_id::STORY],
