@@ -22,7 +22,7 @@ pub fn layer(slot: u32) -> String {
     format!("/run/mounts/scsi/m{slot}")
 }
 
-/// Directory of a container; for the sandbox also the mount point of the scratch disk.
+/// Directory of a container; for the sandbox also the mount point of the scratch.
 pub fn container(id: &ContainerId) -> String {
     format!("/run/gcs/c/{}", id.as_hex())
 }
@@ -32,7 +32,7 @@ pub fn rootfs(id: &ContainerId) -> String {
     format!("/run/gcs/c/{}/rootfs", id.as_hex())
 }
 
-/// Directory on the scratch disk that holds the upper and work directories of a container's overlay.
+/// Directory on the scratch that holds the upper and work directories of a container's overlay.
 pub fn scratch(sandbox: &ContainerId, container: &ContainerId) -> String {
     format!("/run/gcs/c/{}/scratch/{}", sandbox.as_hex(), container.as_hex())
 }

@@ -1,4 +1,4 @@
-//! Root file systems of containers: an overlay of layers and a directory of the scratch disk.
+//! Root file systems of containers: an overlay of layers and a directory of the scratch.
 
 use std::{
     collections::{HashMap, HashSet},
