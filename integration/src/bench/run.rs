@@ -52,17 +52,10 @@ fn phases() -> Result<Vec<Row>> {
     restart_containerd()?;
     let mut spans: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
     for round in 0..PHASE_ROUNDS {
-        let id = format!("phase-{round}");
-        let begun = now()?;
-        timed(&mut ctr(&run_words(Runtime::Casemate, &["--rm"], BUSYBOX, &id, &["true"])))?;
-        let ended = now()?;
-        let log = std::fs::read_to_string(LOG).context("cannot read containerd's log")?;
-        let reached = reached(&log, begun);
+        let (reached, begun, ended) = run(&format!("phase-{round}"), &["--rm"])?;
         let mut before = begun;
         for (n, (name, _)) in PHASES.iter().enumerate() {
-            let at = *reached
-                .get(*name)
-                .with_context(|| format!("the shim's log has no time for {name:?}"))?;
+            let at = time_of(&reached, name)?;
             spans.entry(n).or_default().push(at - before);
             before = at;
         }
@@ -70,15 +63,33 @@ fn phases() -> Result<Vec<Row>> {
         if let Some(at) = reached.get("layers") {
             spans.entry(PHASES.len() + 1).or_default().push(at - reached["create"]);
         }
+        let (reached, ..) = run(&format!("memory-{round}"), &["--rm", "--annotation", "io.casemate.scratch=memory"])?;
+        let in_memory = time_of(&reached, "sandbox")? - time_of(&reached, "agent")?;
+        spans.entry(PHASES.len() + 2).or_default().push(in_memory);
     }
-    let names = PHASES
-        .iter()
-        .map(|(_, what)| *what)
-        .chain(["exit: power off, clean up", "layers found (in parallel with the boot)"]);
+    let names = PHASES.iter().map(|(_, what)| *what).chain([
+        "exit: power off, clean up",
+        "layers found (in parallel with the boot)",
+        "agent: policy and scratch in memory",
+    ]);
     Ok(names
         .zip(spans.values())
         .filter_map(|(name, seconds)| Some(Row::of(name, median(seconds)?, "s")))
         .collect())
+}
+
+/// Runs a container; returns when each phase was reached, and when the run began and ended.
+fn run(id: &str, options: &[&str]) -> Result<(BTreeMap<String, f64>, f64, f64)> {
+    let begun = now()?;
+    timed(&mut ctr(&run_words(Runtime::Casemate, options, BUSYBOX, id, &["true"])))?;
+    let ended = now()?;
+    let log = std::fs::read_to_string(LOG).context("cannot read containerd's log")?;
+    Ok((reached(&log, begun), begun, ended))
+}
+
+fn time_of(reached: &BTreeMap<String, f64>, name: &str) -> Result<f64> {
+    let at = reached.get(name).copied();
+    at.with_context(|| format!("the shim's log has no time for {name:?}"))
 }
 
 /// When each phase was last reached after `begun`, by wall time.

@@ -22,6 +22,8 @@ const IN_MEMORY: &str = "io.casemate.scratch=memory";
 /// A file and a directory with files, both of the image, hidden by a whiteout and an opaque directory.
 const CHANGES: &str = "set -e; echo kept > /file; cat /file; echo more >> /etc/group; mv /etc/group /moved; tail -n 1 /moved; \
                        rm /etc/passwd; ! test -e /etc/passwd; rm -r /usr/share; mkdir /usr/share; ls -A /usr/share | wc -l";
+/// Bytes, less than the scratch of a guest of the default size.
+const LIMIT: &str = "33554432";
 /// More than a guest of the default size has memory.
 const FILL: &str = "dd if=/dev/zero of=/fill bs=65536 count=8192";
 
@@ -65,8 +67,21 @@ fn scratch_memory(lab: &Lab) -> Result<()> {
             .prints("kept\nagain")?;
     }
     container.killed(lab)?;
+    limited(lab)?;
     required(lab)?;
     lab.nothing_is_left()
+}
+
+/// What a container writes counts towards its own limit.
+fn limited(lab: &Lab) -> Result<()> {
+    let container = lab
+        .container(BUSYBOX)
+        .option("--annotation", IN_MEMORY)
+        .option("--memory-limit", LIMIT)
+        .command(["sleep", "1000"])
+        .start()?;
+    container.exec("fill", ["sh", "-c", FILL])?.exits_with(137)?;
+    container.killed(lab)
 }
 
 /// A policy that requires memory denies the disk, and runs the container with memory.
