@@ -1,6 +1,7 @@
 //! The Rego interpreter with policy, framework and base data.
 //!
-//! Nothing is cloned or parsed between queries. An extension function reads the framework's metadata from [`State`]; only metadata
+//! Nothing is cloned or parsed between queries. The framework is parsed when something can refer to it: the policy, a fragment, or a
+//! query for a point that the policy's API version does not know. An extension function reads the framework's metadata from [`State`]; only metadata
 //! names that the framework does not know are written to `data`, and only when they change.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,6 +41,8 @@ const CLOCK_INTERVAL: NonZeroU32 = NonZeroU32::new(512).unwrap();
 const POLICY_FILE: &str = "policy.rego";
 /// Package of the policy.
 const POLICY_PACKAGE: &str = "data.policy";
+/// Package of the framework.
+const FRAMEWORK_PACKAGE: &str = "data.framework";
 /// Error of regorus for an undefined rule.
 const NO_SUCH_RULE: &str = "not a valid rule path";
 
@@ -83,6 +86,7 @@ pub(crate) type SharedState = Arc<Mutex<State>>;
 /// An engine, and the state that is in its data.
 pub(crate) struct Loaded {
     engine: Engine,
+    has_framework: bool,
     published: State,
     /// What differs between the texts and what the engine was given, by file name.
     changes: Vec<(String, Changes)>,
@@ -91,8 +95,9 @@ pub(crate) struct Loaded {
 /// The engine, its base data and the state that Rego sees.
 pub(crate) struct Interpreter {
     current: Loaded,
-    /// The policy and the framework without fragments; never evaluated.
+    /// The policy without fragments, with the framework if the policy can refer to it; never evaluated.
     pristine: Engine,
+    pristine_has_framework: bool,
     state: SharedState,
     strict: bool,
     /// Metadata names that rules read from `state`; others are in the engine's data.
@@ -110,17 +115,15 @@ impl Interpreter {
         let source = source::read(policy)?;
         let changes = vec![(POLICY_FILE.to_owned(), source.changes)];
         add(&mut engine, POLICY_FILE, source.text, &changes)?;
-        engine
-            .add_policy(framework::FRAMEWORK_FILE.to_owned(), framework::module())
-            .map_err(compile)?;
         let served: BTreeSet<String> = framework::METADATA
             .iter()
             .map(|name| (*name).to_owned())
             .chain(source.metadata)
             .collect();
-        engine
-            .add_policy(framework::METADATA_FILE.to_owned(), metadata_module(&served))
-            .map_err(compile)?;
+        let has_framework = source.reads_data;
+        if has_framework {
+            add_framework(&mut engine, &served)?;
+        }
 
         let mut base = crate::data::base_document();
         let metadata = base.as_object_mut().and_then(|base| base.remove("metadata")).unwrap_or_default();
@@ -144,10 +147,12 @@ impl Interpreter {
         Ok(Self {
             current: Loaded {
                 engine,
+                has_framework,
                 published: state,
                 changes,
             },
             pristine,
+            pristine_has_framework: has_framework,
             state: shared,
             strict,
             served,
@@ -167,6 +172,9 @@ impl Interpreter {
         checked: Option<&str>,
     ) -> Result<Loaded, PolicyError> {
         let mut engine = self.pristine.clone();
+        if !self.pristine_has_framework {
+            add_framework(&mut engine, &self.served)?;
+        }
         let own = self.current.changes.iter().filter(|(file, _)| file == POLICY_FILE);
         let mut changes: Vec<(String, Changes)> = own.cloned().collect();
         for fragment in fragments {
@@ -184,6 +192,7 @@ impl Interpreter {
         }
         Ok(Loaded {
             engine,
+            has_framework: true,
             published,
             changes,
         })
@@ -199,9 +208,13 @@ impl Interpreter {
         Ok(before)
     }
 
-    /// Adds a module.
+    /// Adds a module, which may refer to the framework.
     #[cfg(test)]
     pub(crate) fn add_module(&mut self, name: &str, text: &str) -> Result<(), PolicyError> {
+        if !self.current.has_framework {
+            add_framework(&mut self.current.engine, &self.served)?;
+            self.current.has_framework = true;
+        }
         self.current
             .engine
             .add_policy(name.to_owned(), text.to_owned())
@@ -212,6 +225,10 @@ impl Interpreter {
     /// Evaluates `rule` (a full path from `data`) with `input`; undefined is `Value::Undefined`.
     pub(crate) fn value(&mut self, rule: &str, input: Value) -> Result<Value, QueryError> {
         let engine = &mut self.current.engine;
+        if !self.current.has_framework && rule.starts_with(FRAMEWORK_PACKAGE) {
+            add_framework(engine, &self.served).map_err(evaluation)?;
+            self.current.has_framework = true;
+        }
         engine.set_input(input);
         let answer = guarded(|| engine.eval_rule(rule.to_owned()).map_err(|error| error.to_string()));
         drop(engine.take_prints());
@@ -315,6 +332,17 @@ fn check(engine: &mut Engine, package: &str, changes: &[(String, Changes)]) -> R
 fn add(engine: &mut Engine, file: &str, text: String, changes: &[(String, Changes)]) -> Result<String, PolicyError> {
     let added = guarded(|| engine.add_policy(file.to_owned(), text).map_err(|error| error.to_string()));
     added.map_err(|error| compile(restored(error, changes)))
+}
+
+/// Adds the framework, and its metadata under the names `served`.
+fn add_framework(engine: &mut Engine, served: &BTreeSet<String>) -> Result<(), PolicyError> {
+    engine
+        .add_policy(framework::FRAMEWORK_FILE.to_owned(), framework::module())
+        .map_err(compile)?;
+    engine
+        .add_policy(framework::METADATA_FILE.to_owned(), metadata_module(served))
+        .map_err(compile)?;
+    Ok(())
 }
 
 /// An error of the engine with places of the original texts.

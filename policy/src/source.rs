@@ -62,6 +62,8 @@ pub(crate) struct Source {
     pub(crate) constants: Vec<Value>,
     /// Names under `data.metadata` in the text.
     pub(crate) metadata: BTreeSet<String>,
+    /// Whether the text may read `data`: the word is in it, be it in a string or a comment.
+    pub(crate) reads_data: bool,
 }
 
 /// Checks `text` and extracts its constants.
@@ -94,6 +96,7 @@ fn normal_form(text: &str, generated: impl Fn(usize) -> bool) -> Result<Source, 
     refuse_long_expressions(&normal, &tokens)?;
     refuse_deep_brackets(&normal, &tokens)?;
     Ok(Source {
+        reads_data: text.contains("data"),
         metadata: metadata_names(&tokens),
         package,
         changes,

@@ -2,8 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::action::{
-    Capabilities, CreateContainer, ExecInContainer, IdName, MountDevice, MountOverlay, RwMountDevice, ScratchMount, ShutdownContainer,
-    SignalContainerProcess, UnmountDevice, UnmountOverlay,
+    Capabilities, CreateContainer, ExecInContainer, IdName, LoadFragment, MountDevice, MountOverlay, RwMountDevice, ScratchMount,
+    ShutdownContainer, SignalContainerProcess, UnmountDevice, UnmountOverlay,
 };
 use crate::ids::{ContainerId, RootHash};
 use crate::{OPEN_DOOR, data, extract_decision};
@@ -586,4 +586,52 @@ fn print_in_a_rule_changes_nothing() {
     let text = "package policy\napi_version := \"0.12.0\"\nget_properties := {\"allowed\": true} if print(input)\n";
     let mut enforcer = Enforcer::new(text).unwrap();
     enforcer.enforce(crate::action::GetProperties {}).unwrap().commit();
+}
+
+#[test]
+fn a_policy_that_reads_no_data_is_answered_as_with_the_framework() {
+    // At this version the framework is asked about writable devices.
+    let old = "package policy\napi_version := \"0.9.0\"\nload_fragment := {\"allowed\": true, \"add_module\": true}\n";
+    let device = RwMountDevice::on_disk("/run/gcs/c/".to_owned() + &"a".repeat(64), true);
+    let inputs = [
+        Value::new_object(),
+        Value::from(serde_json::to_value(device.clone()).unwrap()),
+        Value::from(serde_json::to_value(mount_layer()).unwrap()),
+    ];
+    for text in [OPEN_DOOR, old, "package policy\n", "package policy\napi_version := \"9.0.0\"\n"] {
+        let mut without = Enforcer::new(text).unwrap();
+        let mut with = Enforcer::new(&format!("{text}# data\n")).unwrap();
+        for round in 0..2 {
+            for (point, input) in crate::POINTS.iter().chain(crate::OWN_POINTS).zip(inputs.iter().cycle()) {
+                assert_eq!(
+                    without.result(point.name, input),
+                    with.result(point.name, input),
+                    "{} {text}",
+                    point.name
+                );
+                assert_eq!(without.snapshot().state, with.snapshot().state);
+            }
+            let fragment = || LoadFragment {
+                issuer: "i".to_owned(),
+                feed: format!("f{round}"),
+                header_svn: None,
+                text: format!("package f{round}\nsvn := count(data.framework.versions) + 1\n"),
+                receipts: Vec::new(),
+            };
+            let load = |enforcer: &mut Enforcer| {
+                enforcer
+                    .enforce(fragment())
+                    .map(|permit| permit.commit())
+                    .map_err(|denied| denied.to_string())
+            };
+            assert_eq!(load(&mut without), load(&mut with));
+        }
+        let mount = |enforcer: &mut Enforcer| {
+            enforcer
+                .enforce(device.clone())
+                .map(|permit| permit.commit())
+                .map_err(|denied| denied.to_string())
+        };
+        assert_eq!(mount(&mut without), mount(&mut with));
+    }
 }
