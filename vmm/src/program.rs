@@ -40,7 +40,7 @@ fn spec_fd(mut arguments: impl Iterator<Item = OsString>) -> Result<Fd, Failure>
 /// Reads the descriptor, a file or a pipe, to its end. The process that starts a VMM may end before it has written the whole
 /// spec to the pipe: this process then sees an early end of file and ends too.
 fn read_spec(fd: Fd, inherited: &mut Inherited) -> Result<VmSpec, Failure> {
-    let file = File::from(inherited.take("--spec-fd", fd).map_err(|e| invalid_spec(&e))?);
+    let file = File::from(inherited.take("--spec-fd", fd.0).map_err(|e| invalid_spec(&e))?);
     let mut json = Vec::new();
     file.take(SPEC_MAX_BYTES as u64 + 1)
         .read_to_end(&mut json)
