@@ -21,7 +21,7 @@ help:
 	@echo 'make shell     a prompt in the testbed with this build installed'
 	@echo 'make story     one story (NAME=denied-exec SUITE=bookworm SET=short); `testbed stories` lists them'
 	@echo 'make check     formatting, lints, documentation, architecture, licences, unused dependencies'
-	@echo 'make fuzz      VMM, policy engine and guest agent with hostile input (TARGET=vsock SECONDS=600; default: every target for a minute)'
+	@echo 'make fuzz      VMM, policy engine, guest agent and layers with hostile input (TARGET=vsock SECONDS=600; default: every target for a minute)'
 	@echo 'make image     the guest image (KERNEL=debian: packaged kernel, no compiler needed)'
 	@echo 'make install   programs to /usr/local/bin, guest image to /usr/local/share/casemate'
 
@@ -65,14 +65,14 @@ check: setup
 	cargo test --release --quiet --workspace --test architecture --test circles
 	@integration/dependencies.sh
 
-# TARGET=a file of */fuzz/targets (all), SECONDS=60 for each
+# TARGET=a file of a fuzz/targets directory (all), SECONDS=60 for each
 fuzz: setup
 	@integration/fuzz.sh "$(TARGET)" "$(SECONDS)"
 
 PREFIX ?= /usr/local
 install: image
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/casemate
-	install -s -m 755 $(addprefix $(PROGRAMS)/,containerd-shim-casemate-v2 casemate-vmm casemate) $(DESTDIR)$(PREFIX)/bin/
+	install -s -m 755 $(addprefix $(PROGRAMS)/,containerd-shim-casemate-v2 casemate-vmm casemate-converter casemate) $(DESTDIR)$(PREFIX)/bin/
 	install -m 644 $(addprefix $(GUEST)/,vmlinux initramfs.cpio manifest.json) $(DESTDIR)$(PREFIX)/share/casemate/
 
 # By default the vectors in this repository.

@@ -1,5 +1,5 @@
 #!/bin/bash
-# fuzz.sh [TARGET] [SECONDS]: runs one fuzz target of any */fuzz crate, or each of them, for SECONDS (60).
+# fuzz.sh [TARGET] [SECONDS]: runs one fuzz target of any fuzz crate, or each of them, for SECONDS (60).
 #
 # libFuzzer on the stable toolchain: LLVM's SanitizerCoverage pass works there, AddressSanitizer would need nightly.
 # New inputs are kept in the cache and tried first in the next run; crashing inputs are in crashes/.
@@ -11,11 +11,11 @@ wanted=${1:-}
 seconds=${2:-60}
 
 crates=()
-for crate in */fuzz; do
+for crate in */fuzz */*/fuzz; do
     if [[ -z $wanted || -e $crate/targets/$wanted.rs ]]; then crates+=("$crate"); fi
 done
 if ((${#crates[@]} == 0)); then
-    echo "unknown fuzz target $wanted; known targets:" */fuzz/targets/*.rs >&2
+    echo "unknown fuzz target $wanted; known targets:" */fuzz/targets/*.rs */*/fuzz/targets/*.rs >&2
     exit 2
 fi
 if ! command -v c++ >/dev/null; then

@@ -28,6 +28,8 @@ pub struct Config {
     pub image_dir: PathBuf,
     /// The VMM's program; absent: beside the shim, then in `PATH`.
     pub vmm: Option<PathBuf>,
+    /// The converter's program; absent: as the VMM's.
+    pub converter: Option<PathBuf>,
     /// Converted layers and scratch disks.
     pub cache_dir: PathBuf,
     /// Sockets and records of running sandboxes.
@@ -70,6 +72,7 @@ impl Default for Config {
         Self {
             image_dir: "/usr/local/share/casemate".into(),
             vmm: None,
+            converter: None,
             cache_dir: layer_cache::DEFAULT_ROOT.into(),
             state_dir: shim_state::DEFAULT_ROOT.into(),
             memory_mib: MemoryMib::try_from(256).expect("256 MiB is in range"),

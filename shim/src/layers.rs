@@ -1,23 +1,28 @@
 //! The layers of a container's image, as dm-verity images on this host.
 //!
 //! ```text
-//! containerd: container → image → manifest → config (diff ids) and blobs ─► cache: one ext4 + tree per diff id
+//! containerd: container → image → manifest → config (diff ids) and blobs ─► converter ─► cache: one ext4 + tree per blob
 //! ```
 //! It needs no special snapshotter: the mounts of the default one do not name the image, so containerd's API is asked.
 //! The chain id of the container's snapshot shows that the image's name still points to the same image.
 
 mod content;
+pub mod converter;
 
 pub use layer_cache::CachedLayer;
 
 use content::{Content, ContentError};
-use layer_cache::{Cache, CacheError};
+use converter::{Blob, Converter, ConverterError};
+use layer_cache::{Cache, CacheError, SLOTS, Slot, Turn, Wanted};
 use oci::{ChoiceError, Chosen, Digest, Image, ImageError, Pick, Search};
-use std::{path::Path, sync::Arc};
-use tokio::{sync::Semaphore, task::JoinSet};
+use std::{future::Future, path::Path, sync::Arc, time::Duration};
+use tokio::{sync::Semaphore, task::JoinSet, time::sleep};
 
 /// Most layers of an image: the limit of one overlay mount in the guest.
 const LAYERS_MAX: usize = agent_protocol::limits::OVERLAY_LAYERS;
+
+/// Pause between attempts to get a lock that another shim has: a lock of the kernel's cannot be waited for and given up.
+const LOCKED: Duration = Duration::from_millis(50);
 
 /// Why the layers of a container are not available.
 #[derive(Debug, thiserror::Error)]
@@ -72,8 +77,14 @@ pub enum LayersError {
         layers: usize,
     },
     /// A layer could not be converted.
+    #[error("layer {0} cannot be converted")]
+    Convert(Digest, #[source] ConverterError),
+    /// A layer cannot be read from the cache or put there.
     #[error(transparent)]
     Cache(#[from] CacheError),
+    /// A part of the shim panicked.
+    #[error("preparing a layer failed within the shim")]
+    Panicked,
 }
 
 impl LayersError {
@@ -94,7 +105,13 @@ impl LayersError {
 ///
 /// # Errors
 /// See [`LayersError`].
-pub async fn of_container(address: &str, namespace: &str, container: &str, cache_dir: &Path) -> Result<Vec<CachedLayer>, LayersError> {
+pub async fn of_container(
+    address: &str,
+    namespace: &str,
+    container: &str,
+    cache_dir: &Path,
+    converter: &Converter,
+) -> Result<Vec<CachedLayer>, LayersError> {
     let content = Arc::new(Content::connect(address, namespace).await?);
     let found = content.container(container).await?;
     if found.image.is_empty() {
@@ -114,7 +131,7 @@ pub async fn of_container(address: &str, namespace: &str, container: &str, cache
             actual,
         });
     }
-    convert_all(&content, image, Cache::open(cache_dir)?).await
+    convert_all(&content, image, Cache::open(cache_dir)?, converter).await
 }
 
 /// Removes those of `layers` from the cache that are damaged there; returns their root hashes.
@@ -132,7 +149,7 @@ pub async fn remove_damaged(cache_dir: &Path, layers: Vec<CachedLayer>) -> Resul
         }
         Ok::<_, CacheError>(damaged)
     });
-    Ok(checked.await.map_err(|_| CacheError::Panicked)??)
+    Ok(checked.await.map_err(|_| LayersError::Panicked)??)
 }
 
 /// Reads the image's manifest and config.
@@ -176,29 +193,63 @@ async fn choose(content: &Content, name: &str) -> Result<Chosen, LayersError> {
     })
 }
 
-/// Converts the layers that the cache lacks, as many at once as there are processors.
-async fn convert_all(content: &Arc<Content>, image: Image, cache: Cache) -> Result<Vec<CachedLayer>, LayersError> {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let slots = Arc::new(Semaphore::new(processors));
+/// Converts the layers that the cache lacks, no more of them at once than the node has slots.
+async fn convert_all(content: &Arc<Content>, image: Image, cache: Cache, converter: &Converter) -> Result<Vec<CachedLayer>, LayersError> {
+    let turns = Arc::new(Semaphore::new(SLOTS.into()));
     let mut work = JoinSet::new();
     for (position, layer) in image.layers.into_iter().enumerate() {
-        let (content, cache, slots) = (content.clone(), cache.clone(), slots.clone());
+        let (content, cache, converter, turns) = (content.clone(), cache.clone(), converter.clone(), turns.clone());
         work.spawn(async move {
             // The semaphore is never closed, and it only limits the load.
-            let _slot = slots.acquire_owned().await.ok();
-            if let Some(hit) = cache.get(&layer.diff_id)? {
-                return Ok((position, hit));
-            }
-            let blob = content.blob(&layer.blob).await?;
-            let made = tokio::task::spawn_blocking(move || cache.make(&layer.diff_id, blob));
-            let made = made.await.map_err(|_| CacheError::Panicked)??;
-            Ok::<_, LayersError>((position, made))
+            let _turn = turns.acquire_owned().await.ok();
+            let wanted = Wanted {
+                diff_id: layer.diff_id,
+                blob: layer.blob,
+            };
+            let blob = || async { Ok(content.blob(&layer.blob).await?) };
+            Ok::<_, LayersError>((position, one(&cache, &wanted, &converter, blob).await?))
         });
     }
     let mut layers = Vec::with_capacity(work.len());
     while let Some(done) = work.join_next().await {
-        layers.push(done.map_err(|_| CacheError::Panicked)??);
+        layers.push(done.map_err(|_| LayersError::Panicked)??);
     }
     layers.sort_by_key(|(position, _)| *position);
     Ok(layers.into_iter().map(|(_, layer)| layer).collect())
+}
+
+/// One layer, from the cache or converted. Dropping the future gives the conversion up: the converter is killed, its file is
+/// removed, and whoever else wants the layer can convert it.
+///
+/// # Errors
+/// When the blob cannot be opened or is not the layer, or a file cannot be written.
+pub async fn one<F>(cache: &Cache, wanted: &Wanted, converter: &Converter, blob: impl FnOnce() -> F) -> Result<CachedLayer, LayersError>
+where
+    F: Future<Output = Result<Blob, LayersError>>,
+{
+    let conversion = loop {
+        match cache.begin(wanted)? {
+            Turn::Made(layer) => return Ok(layer),
+            Turn::Ours(conversion) => break conversion,
+            Turn::Theirs => sleep(LOCKED).await,
+        }
+    };
+    let blob = blob().await?;
+    // After the lock of the blob, so that nobody who has a slot waits for another.
+    let slot = slot(cache).await?;
+    let converted = converter.convert(blob, conversion.image()?, slot).await;
+    let converted = converted.map_err(|e| LayersError::Convert(wanted.diff_id, e))?;
+    // Flushes gigabytes to the disk.
+    let made = tokio::task::spawn_blocking(move || conversion.finish(&converted));
+    Ok(made.await.map_err(|_| LayersError::Panicked)??)
+}
+
+/// A slot of the node, when there is one.
+async fn slot(cache: &Cache) -> Result<Slot, LayersError> {
+    loop {
+        match cache.try_slot()? {
+            Some(slot) => return Ok(slot),
+            None => sleep(LOCKED).await,
+        }
+    }
 }

@@ -6,15 +6,17 @@
 
 pub mod bootstrap;
 mod bundle;
+mod cgroup;
 mod config;
 mod describe;
 mod error;
 mod events;
 mod fragments;
-mod layers;
+pub mod layers;
 mod logging;
 mod options;
 mod policy_text;
+mod program;
 mod sandbox;
 mod spawn_lock;
 mod stdio;

@@ -2,7 +2,6 @@
 //!
 //! The VMM is a child of the shim. One task waits for its exit; all others read that task's [`watch`] channel.
 
-mod cgroup;
 mod console;
 mod control;
 mod image;
@@ -12,6 +11,7 @@ pub use control::ControlError;
 pub use image::{ImageError, References};
 
 use crate::{
+    cgroup,
     config::{Config, Scratch},
     policy_text::PolicyText,
 };
@@ -151,7 +151,7 @@ impl Vm {
         let cgroups = cgroup::leaves(request.cgroups_path);
         let recorded = state.record(pid, &cgroups);
         if recorded.is_ok() {
-            cgroup::place(&cgroups, pid);
+            cgroup::place(&cgroups, "VMM", pid);
         }
         let vmm = Vmm::supervise(child, pid, cgroups);
         recorded?;

@@ -24,8 +24,8 @@ pub struct Keep {
 /// A layer in the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Digest of the uncompressed tar.
-    pub diff_id: Digest,
+    /// Digest of its blob.
+    pub blob: Digest,
     /// Room that it takes on the disk.
     pub bytes: u64,
     /// When a container last used it.
@@ -51,23 +51,23 @@ impl Cache {
         for entry in fs::read_dir(&self.dir).map_err(at("read", &self.dir))? {
             let name = entry.map_err(at("read", &self.dir))?.file_name();
             let hex = name.to_str().and_then(|name| name.strip_suffix(".json"));
-            let Some(diff_id) = hex.and_then(|hex| format!("sha256:{hex}").parse().ok()) else {
+            let Some(blob) = hex.and_then(|hex| format!("sha256:{hex}").parse().ok()) else {
                 continue;
             };
-            found.extend(self.entry(diff_id));
+            found.extend(self.entry(blob));
         }
         found.sort_by_key(|entry| entry.last_used);
         Ok(found)
     }
 
     /// `None` when another process removes it right now.
-    fn entry(&self, diff_id: Digest) -> Option<Entry> {
-        let image = fs::metadata(self.path(&diff_id, "ext4")).ok()?;
-        let side = fs::metadata(self.path(&diff_id, "json")).ok()?;
+    fn entry(&self, blob: Digest) -> Option<Entry> {
+        let image = fs::metadata(self.path(&blob, "ext4")).ok()?;
+        let side = fs::metadata(self.path(&blob, "json")).ok()?;
         Some(Entry {
             bytes: image.blocks() * STAT_BLOCK,
             last_used: side.modified().ok()?,
-            diff_id,
+            blob,
         })
     }
 
@@ -84,7 +84,7 @@ impl Cache {
             let unused = now.duration_since(entry.last_used).unwrap_or_default();
             let old = keep.used_within.is_some_and(|within| unused > within);
             let too_much = keep.bytes.is_some_and(|most| bytes > most);
-            if (old || too_much) && self.remove_unused(&entry.diff_id, dry_run)? {
+            if (old || too_much) && self.remove_unused(&entry.blob, dry_run)? {
                 bytes -= entry.bytes;
                 collected.removed.push(entry);
             } else {
@@ -94,30 +94,28 @@ impl Cache {
         Ok(collected)
     }
 
-    /// Checks every layer and removes the damaged ones; they are returned.
+    /// Checks every layer and removes the damaged ones, and those that no conversion of this version made; returns their blobs.
     ///
     /// # Errors
     /// When a file cannot be read or removed.
     pub fn verify(&self) -> Result<Vec<Digest>, CacheError> {
         let mut damaged = Vec::new();
-        for entry in self.entries()? {
-            let used = fs::metadata(self.path(&entry.diff_id, "json")).and_then(|side| side.modified());
-            if let Some(layer) = self.get(&entry.diff_id)? {
-                if self.remove_damaged(&layer)? {
-                    damaged.push(entry.diff_id);
-                    continue;
-                }
-                // To look at a layer is not to use it.
-                let side = File::open(self.path(&entry.diff_id, "json"));
-                let _ = side.and_then(|side| side.set_modified(used?));
+        for Entry { blob, .. } in self.entries()? {
+            if self.geometry(&blob)?.is_none() {
+                self.remove(&blob)?;
+                damaged.push(blob);
+            } else if let Some(layer) = self.open_one(&blob)?
+                && self.remove_damaged(&layer)?
+            {
+                damaged.push(blob);
             }
         }
         Ok(damaged)
     }
 
     /// Removes a layer that no VM uses; false when one does.
-    fn remove_unused(&self, diff_id: &Digest, dry_run: bool) -> Result<bool, CacheError> {
-        let path = self.path(diff_id, "ext4");
+    fn remove_unused(&self, blob: &Digest, dry_run: bool) -> Result<bool, CacheError> {
+        let path = self.path(blob, "ext4");
         let file = match File::open(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(true),
             other => other.map_err(at("open", &path))?,
@@ -125,7 +123,7 @@ impl Cache {
         // Held until both files are gone: a container that opens the image meanwhile finds it locked.
         let free = is_locked(&path, file.try_lock())? && same_file(&file, &path);
         if free && !dry_run {
-            self.remove(diff_id)?;
+            self.remove(blob)?;
         }
         Ok(free)
     }

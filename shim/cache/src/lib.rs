@@ -1,24 +1,35 @@
-//! Converted layers on this host, by diff id: `<hex>.ext4` holds image and tree, `<hex>.json` what a mount needs.
+//! Converted layers on this host, by the digest of their blob: `<hex>.ext4` holds image and tree, `<hex>.json` what a mount needs.
 //!
 //! `<hex>.json` is renamed into place last, so a layer is either complete or absent. The guest does not trust these files:
 //! it opens every layer with the root hash in its policy.
 //!
+//! The key is the blob and not the diff id, because the diff id is the image's own statement: a hostile image can name the diff
+//! id of a layer that other images use, and a converter that its blob took over can confirm it. What such a converter writes is
+//! found by those who use the same blob alone, which is named by what is in it. `<hex>.json` holds the diff id too, and a layer
+//! that is wanted under another one is converted again.
+//!
 //! An opened layer carries a shared lock on its file, which goes with the descriptor to the VMM and lasts as long as that has
 //! the file open. [`Cache::collect`] removes a layer only under an exclusive lock, so never one that a VM uses. The time of
 //! `<hex>.json` is that of the last use.
+//!
+//! A conversion ([`Conversion`]) holds the lock of its blob, and one of the node's [`Slot`]s. Nothing here waits for a lock.
 #![forbid(unsafe_code)]
 
 mod collect;
+mod conversion;
+mod slots;
 mod sweep;
 
 pub use collect::{Collected, Entry, Keep};
+pub use conversion::{Conversion, Turn};
+pub use slots::{SLOTS, Slot};
 
-use layer::{BLOCK_BYTES, ConvertError, Limits, RootHash};
+use layer::{BLOCK_BYTES, RootHash};
 use oci::Digest;
 use serde::{Deserialize, Serialize};
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
-    io::{self, BufReader, BufWriter, Read},
+    fs::{self, File, TryLockError},
+    io::{self, BufReader, Read},
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
     time::SystemTime,
@@ -27,7 +38,7 @@ use std::{
 /// Where the cache is unless the node's configuration names another directory.
 pub const DEFAULT_ROOT: &str = "/var/lib/casemate";
 
-/// Size of the converter's input and output buffers in bytes.
+/// Size of the buffer in bytes through which a layer is checked.
 const BUFFER_BYTES: usize = 256 * 1024;
 
 /// Why a layer is not in the cache.
@@ -43,9 +54,6 @@ pub enum CacheError {
         /// The error.
         source: io::Error,
     },
-    /// The layer cannot be converted.
-    #[error("layer {0} cannot be converted")]
-    Convert(String, #[source] Box<ConvertError>),
     /// The blob is not the layer that the image config names.
     #[error("the blob of layer {expected} holds another layer, {actual}")]
     DiffId {
@@ -54,20 +62,31 @@ pub enum CacheError {
         /// The diff id of the blob.
         actual: String,
     },
-    /// The converter panicked.
-    #[error("the layer converter failed")]
-    Panicked,
+    /// The converter's statement is not about the file that it wrote.
+    #[error("the converter of layer {0} described another image than it wrote")]
+    Geometry(String),
 }
 
 /// The directory of converted layers.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Cache {
     dir: PathBuf,
+}
+
+/// Which layer is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Digest of the uncompressed tar, as the image's config says.
+    pub diff_id: Digest,
+    /// Digest of the blob, as the image's manifest says.
+    pub blob: Digest,
 }
 
 /// The content of `<hex>.json`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Geometry {
+    #[serde(serialize_with = "as_text")]
+    diff_id: Digest,
     root_hash: vm_spec::HostData,
     data_blocks: u64,
     total_blocks: u64,
@@ -78,6 +97,8 @@ struct Geometry {
 pub struct CachedLayer {
     /// ext4 data, verity superblock and tree.
     pub file: File,
+    /// Digest of the blob.
+    pub blob: Digest,
     /// Digest of the uncompressed tar.
     pub diff_id: Digest,
     /// dm-verity root hash.
@@ -108,17 +129,28 @@ impl Cache {
         Ok(cache)
     }
 
-    fn path(&self, diff_id: &Digest, suffix: &str) -> PathBuf {
-        self.dir.join(format!("{}.{suffix}", diff_id.hex()))
+    fn path(&self, blob: &Digest, suffix: &str) -> PathBuf {
+        self.dir.join(format!("{}.{suffix}", blob.hex()))
     }
 
     /// The layer, if it is there and complete; its use is noted.
     ///
     /// # Errors
     /// When a file cannot be read.
-    pub fn get(&self, diff_id: &Digest) -> Result<Option<CachedLayer>, CacheError> {
-        let Some(geometry) = self.geometry(diff_id)? else { return Ok(None) };
-        let path = self.path(diff_id, "ext4");
+    pub fn get(&self, wanted: &Wanted) -> Result<Option<CachedLayer>, CacheError> {
+        match self.open_one(&wanted.blob)? {
+            Some(layer) if layer.diff_id == wanted.diff_id => {
+                self.note_use(&wanted.blob);
+                Ok(Some(layer))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The layer of this blob, if it is there and complete.
+    fn open_one(&self, blob: &Digest) -> Result<Option<CachedLayer>, CacheError> {
+        let Some(geometry) = self.geometry(blob)? else { return Ok(None) };
+        let path = self.path(blob, "ext4");
         let file = match File::open(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other.map_err(at("open", &path))?,
@@ -128,27 +160,23 @@ impl Cache {
             return Ok(None);
         }
         let length = file.metadata().map_err(at("read the length of", &path))?.len();
-        let layer = opened(diff_id, geometry, file);
-        if length != layer.bytes() {
-            return Ok(None);
-        }
-        self.note_use(diff_id);
-        Ok(Some(layer))
+        let layer = opened(blob, geometry, file);
+        Ok((length == layer.bytes()).then_some(layer))
     }
 
     /// What `<hex>.json` says; an invalid one counts as absent, so that the layer is converted again.
-    fn geometry(&self, diff_id: &Digest) -> Result<Option<Geometry>, CacheError> {
-        let side = self.path(diff_id, "json");
+    fn geometry(&self, blob: &Digest) -> Result<Option<Geometry>, CacheError> {
+        let side = self.path(blob, "json");
         match fs::read(&side) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             other => Ok(serde_json::from_slice(&other.map_err(at("read", &side))?).ok()),
         }
     }
 
-    fn note_use(&self, diff_id: &Digest) {
-        let noted = File::open(self.path(diff_id, "json")).and_then(|side| side.set_modified(SystemTime::now()));
+    fn note_use(&self, blob: &Digest) {
+        let noted = File::open(self.path(blob, "json")).and_then(|side| side.set_modified(SystemTime::now()));
         if let Err(error) = noted {
-            log::debug!("the use of layer {diff_id} is not noted: {error}");
+            log::debug!("the use of blob {blob} is not noted: {error}");
         }
     }
 
@@ -158,7 +186,7 @@ impl Cache {
     /// # Errors
     /// When the file cannot be read or removed.
     pub fn remove_damaged(&self, layer: &CachedLayer) -> Result<bool, CacheError> {
-        let path = self.path(&layer.diff_id, "ext4");
+        let path = self.path(&layer.blob, "ext4");
         // The position of the file is the VMM's too.
         let mut content = Content { file: &layer.file, at: 0 };
         let mut content = BufReader::with_capacity(BUFFER_BYTES, &mut content);
@@ -168,104 +196,21 @@ impl Cache {
         // Another process may have made it anew meanwhile.
         if same_file(&layer.file, &path) {
             log::warn!("layer {} is damaged in the cache: it is removed", layer.diff_id);
-            self.remove(&layer.diff_id)?;
+            self.remove(&layer.blob)?;
         }
         Ok(true)
     }
 
     /// Removes both files, the one that makes the layer known first.
-    fn remove(&self, diff_id: &Digest) -> Result<(), CacheError> {
+    fn remove(&self, blob: &Digest) -> Result<(), CacheError> {
         for suffix in ["json", "ext4"] {
-            let path = self.path(diff_id, suffix);
+            let path = self.path(blob, suffix);
             match fs::remove_file(&path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(at("remove", &path)(e)),
                 _ => {}
             }
         }
         Ok(())
-    }
-
-    /// Converts `blob`, unless another process has done so; a lock allows one conversion per diff id on the host.
-    ///
-    /// # Errors
-    /// When the blob is not the layer, or a file cannot be written.
-    pub fn make(&self, diff_id: &Digest, blob: impl Read + Send) -> Result<CachedLayer, CacheError> {
-        let lock = self.lock(diff_id)?;
-        let made = match self.get(diff_id) {
-            Ok(Some(hit)) => Ok(hit),
-            Ok(None) => self.convert(diff_id, blob),
-            Err(error) => Err(error),
-        };
-        // A process that waits for the lock notices that its file is gone, and opens a new one.
-        let _ = fs::remove_file(self.path(diff_id, "lock"));
-        drop(lock);
-        made
-    }
-
-    /// Takes the lock of a diff id; blocks while another process converts it.
-    fn lock(&self, diff_id: &Digest) -> Result<File, CacheError> {
-        let path = self.path(diff_id, "lock");
-        loop {
-            let file = OpenOptions::new()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .open(&path)
-                .map_err(at("open", &path))?;
-            file.lock().map_err(at("lock", &path))?;
-            if same_file(&file, &path) {
-                return Ok(file);
-            }
-        }
-    }
-
-    fn convert(&self, diff_id: &Digest, blob: impl Read + Send) -> Result<CachedLayer, CacheError> {
-        let started = std::time::Instant::now();
-        let mut temporary = Temporary::new(self.path(diff_id, "converting"))?;
-        let input = BufReader::with_capacity(BUFFER_BYTES, blob);
-        let mut output = BufWriter::with_capacity(BUFFER_BYTES, &mut temporary.file);
-        let converted =
-            layer::convert(input, &mut output, &Limits::default()).map_err(|e| CacheError::Convert(diff_id.to_string(), Box::new(e)))?;
-        drop(output);
-        if converted.diff_id != *diff_id {
-            return Err(CacheError::DiffId {
-                expected: diff_id.to_string(),
-                actual: converted.diff_id.to_string(),
-            });
-        }
-        let geometry = Geometry {
-            root_hash: vm_spec::HostData(converted.root_hash.0),
-            data_blocks: converted.data_blocks,
-            total_blocks: converted.total_blocks,
-        };
-        log::info!(
-            "layer {} converted in {:?}: {} blocks",
-            diff_id,
-            started.elapsed(),
-            geometry.total_blocks
-        );
-        if !converted.notes.is_empty() {
-            log::warn!("layer {diff_id}: {}", converted.notes);
-        }
-        let (path, side_path) = (self.path(diff_id, "ext4"), self.path(diff_id, "json"));
-        // Both files are written before either is renamed, so a full disk cannot leave one without the other.
-        let mut side = Temporary::new(self.path(diff_id, "describing"))?;
-        serde_json::to_writer(&mut side.file, &geometry).map_err(|e| at("write", &side_path)(e.into()))?;
-        temporary.sync()?;
-        side.sync()?;
-        temporary.publish(&path)?;
-        side.publish(&side_path).inspect_err(|_| {
-            // Older files were unusable too, else there would be no conversion.
-            for half in [&path, &side_path] {
-                let _ = fs::remove_file(half);
-            }
-        })?;
-        File::open(&self.dir)
-            .and_then(|dir| dir.sync_all())
-            .map_err(at("write", &self.dir))?;
-        let file = File::open(&path).map_err(at("open", &path))?;
-        is_locked(&path, file.try_lock_shared())?;
-        Ok(opened(diff_id, geometry, file))
     }
 }
 
@@ -292,45 +237,19 @@ fn is_locked(path: &Path, tried: Result<(), TryLockError>) -> Result<bool, Cache
     }
 }
 
-/// A file being written under the lock of its diff id; removed on drop unless published. A file that a killed process
-/// left is overwritten.
-struct Temporary {
-    file: File,
-    path: PathBuf,
-}
-
-impl Temporary {
-    fn new(path: PathBuf) -> Result<Self, CacheError> {
-        let file = File::create(&path).map_err(at("create", &path))?;
-        Ok(Self { file, path })
-    }
-
-    /// Flushes the content to the disk.
-    fn sync(&self) -> Result<(), CacheError> {
-        self.file.sync_all().map_err(at("write", &self.path))
-    }
-
-    /// Renames the finished file to `path`; call [`Self::sync`] first.
-    fn publish(self, path: &Path) -> Result<(), CacheError> {
-        fs::rename(&self.path, path).map_err(at("rename a file to", path))
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        // Fails if the file was published, which is fine.
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
-fn opened(diff_id: &Digest, geometry: Geometry, file: File) -> CachedLayer {
+fn opened(blob: &Digest, geometry: Geometry, file: File) -> CachedLayer {
     CachedLayer {
         file,
-        diff_id: *diff_id,
+        blob: *blob,
+        diff_id: geometry.diff_id,
         root_hash: geometry.root_hash.0,
         data_blocks: geometry.data_blocks,
         total_blocks: geometry.total_blocks,
     }
+}
+
+fn as_text<S: serde::Serializer>(digest: &Digest, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(digest)
 }
 
 /// Whether a locked file is still the one at `path`: the previous owner may have removed it.

@@ -1,6 +1,6 @@
 //! Removes what processes left that were killed while they converted a layer.
 //!
-//! A conversion holds the lock of its diff id as long as it lives, so whatever lies under a free lock is nobody's: the files
+//! A conversion holds the lock of its blob as long as it lives, so whatever lies under a free lock is nobody's: the files
 //! being written, the lock's own file, and an image whose `<hex>.json` never came.
 
 use super::{Cache, same_file};
@@ -20,26 +20,26 @@ impl Cache {
         for (hex, suffixes) in files {
             let has = |suffix: &str| suffixes.iter().any(|s| s == suffix);
             let left = has("converting") || has("describing") || has("lock") || has("ext4") && !has("json");
-            if let Some(diff_id) = format!("sha256:{hex}").parse().ok().filter(|_| left) {
-                self.sweep_one(&diff_id);
+            if let Some(blob) = format!("sha256:{hex}").parse().ok().filter(|_| left) {
+                self.sweep_one(&blob);
             }
         }
     }
 
-    fn sweep_one(&self, diff_id: &Digest) {
-        let path = self.path(diff_id, "lock");
+    fn sweep_one(&self, blob: &Digest) {
+        let path = self.path(blob, "lock");
         let lock = File::options().create(true).truncate(false).write(true).open(&path);
         let Some(lock) = lock.ok().filter(|lock| lock.try_lock().is_ok() && same_file(lock, &path)) else {
             // A conversion is under way.
             return;
         };
         for suffix in ["converting", "describing"] {
-            if fs::remove_file(self.path(diff_id, suffix)).is_ok() {
-                log::info!("removed what a killed conversion of layer {diff_id} left");
+            if fs::remove_file(self.path(blob, suffix)).is_ok() {
+                log::info!("removed what a killed conversion of blob {blob} left");
             }
         }
-        if !self.path(diff_id, "json").exists() {
-            let _ = fs::remove_file(self.path(diff_id, "ext4"));
+        if !self.path(blob, "json").exists() {
+            let _ = fs::remove_file(self.path(blob, "ext4"));
         }
         if let Err(error) = fs::remove_file(&path) {
             log::warn!("cannot remove {}: {error}", path.display());

@@ -1,7 +1,8 @@
 //! The cache, with conversions of small tars.
 
 use super::*;
-use std::time::Duration;
+use layer::{ConvertError, Limits};
+use std::{fs::OpenOptions, time::Duration};
 
 /// A tar with one file (POSIX ustar), and its diff id.
 fn layer(content: &[u8]) -> (Vec<u8>, Digest) {
@@ -14,6 +15,37 @@ fn layer(content: &[u8]) -> (Vec<u8>, Digest) {
     let tar = builder.into_inner().unwrap();
     let digest = Digest::of(&tar);
     (tar, digest)
+}
+
+/// The layer under its diff id, which is the digest of an uncompressed blob too.
+fn wanted(id: &Digest) -> Wanted {
+    Wanted { diff_id: *id, blob: *id }
+}
+
+fn get(cache: &Cache, id: &Digest) -> Option<CachedLayer> {
+    cache.get(&wanted(id)).unwrap()
+}
+
+fn ours(cache: &Cache, wanted: &Wanted) -> Conversion {
+    match cache.begin(wanted).unwrap() {
+        Turn::Ours(conversion) => conversion,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn converted(blob: &[u8], conversion: &Conversion) -> Result<layer::Converted, ConvertError> {
+    layer::convert(blob, &mut conversion.image().unwrap(), &Limits::default())
+}
+
+fn make(cache: &Cache, id: &Digest, blob: &[u8]) -> Result<CachedLayer, CacheError> {
+    match cache.begin(&wanted(id))? {
+        Turn::Made(hit) => Ok(hit),
+        Turn::Ours(conversion) => {
+            let converted = converted(blob, &conversion).unwrap();
+            conversion.finish(&converted)
+        }
+        Turn::Theirs => panic!("nobody else converts it"),
+    }
 }
 
 fn files(cache: &Cache) -> Vec<String> {
@@ -30,11 +62,11 @@ fn a_layer_is_converted_once() {
     let dir = tempfile::tempdir().unwrap();
     let cache = Cache::open(dir.path()).unwrap();
     let (tar, id) = layer(b"hello");
-    assert!(cache.get(&id).unwrap().is_none());
-    let made = cache.make(&id, tar.as_slice()).unwrap();
+    assert!(get(&cache, &id).is_none());
+    let made = make(&cache, &id, &tar).unwrap();
     assert_eq!(made.file.metadata().unwrap().len(), made.bytes());
     // A second conversion would fail, because its input is empty.
-    let found = cache.make(&id, io::empty()).unwrap();
+    let found = make(&cache, &id, &[]).unwrap();
     assert_eq!((found.root_hash, found.data_blocks), (made.root_hash, made.data_blocks));
     assert_eq!(files(&cache), [format!("{}.ext4", id.hex()), format!("{}.json", id.hex())]);
 }
@@ -44,9 +76,52 @@ fn a_blob_of_another_layer_leaves_no_files() {
     let dir = tempfile::tempdir().unwrap();
     let cache = Cache::open(dir.path()).unwrap();
     let ((tar, _), (_, other)) = (layer(b"hello"), layer(b"world"));
-    assert!(matches!(cache.make(&other, tar.as_slice()), Err(CacheError::DiffId { .. })));
-    assert!(matches!(cache.make(&other, &tar[..514]), Err(CacheError::Convert(..))));
+    assert!(matches!(make(&cache, &other, &tar), Err(CacheError::DiffId { .. })));
+    let cut = ours(&cache, &wanted(&other));
+    assert!(converted(&tar[..514], &cut).is_err());
+    drop(cut);
     assert!(files(&cache).is_empty(), "{:?}", files(&cache));
+}
+
+/// A hostile image names the diff id of a popular layer, and its blob makes the converter confirm it.
+#[test]
+fn a_converter_that_lies_about_the_diff_id_reaches_users_of_its_blob_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = Cache::open(dir.path()).unwrap();
+    let ((popular, id), (hostile, blob)) = (layer(b"popular"), layer(b"hostile"));
+    let lie = Wanted { diff_id: id, blob };
+    let conversion = ours(&cache, &lie);
+    let mut said = converted(&hostile, &conversion).unwrap();
+    said.diff_id = id;
+    let poisoned = conversion.finish(&said).unwrap();
+    // The popular image still gets what its own blob holds, before and after.
+    let honest = make(&cache, &id, &popular).unwrap();
+    assert_ne!(honest.root_hash, poisoned.root_hash);
+    assert_eq!(get(&cache, &id).unwrap().root_hash, honest.root_hash);
+    // And who names the blob by its own diff id does not take the word for the other one.
+    assert!(get(&cache, &blob).is_none());
+    assert!(cache.get(&lie).unwrap().is_some());
+}
+
+#[test]
+fn a_description_of_another_image_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = Cache::open(dir.path()).unwrap();
+    let (tar, id) = layer(b"hello");
+    let lies: [fn(&mut layer::Converted); 5] = [
+        |said| said.total_blocks += 1,
+        |said| said.total_blocks = u64::MAX,
+        |said| said.total_blocks = 0,
+        |said| said.data_blocks = 0,
+        |said| said.data_blocks = said.total_blocks,
+    ];
+    for lie in lies {
+        let conversion = ours(&cache, &wanted(&id));
+        let mut said = converted(&tar, &conversion).unwrap();
+        lie(&mut said);
+        assert!(matches!(conversion.finish(&said), Err(CacheError::Geometry(_))), "{said:?}");
+        assert!(files(&cache).is_empty(), "{:?}", files(&cache));
+    }
 }
 
 #[test]
@@ -54,18 +129,23 @@ fn a_damaged_entry_is_converted_again() {
     let dir = tempfile::tempdir().unwrap();
     let cache = Cache::open(dir.path()).unwrap();
     let (tar, id) = layer(b"hello");
-    cache.make(&id, tar.as_slice()).unwrap();
+    make(&cache, &id, &tar).unwrap();
     OpenOptions::new()
         .write(true)
         .open(cache.path(&id, "ext4"))
         .unwrap()
         .set_len(4096)
         .unwrap();
-    assert!(cache.get(&id).unwrap().is_none());
-    cache.make(&id, tar.as_slice()).unwrap();
-    fs::write(cache.path(&id, "json"), "{").unwrap();
-    assert!(cache.get(&id).unwrap().is_none());
-    assert!(cache.make(&id, tar.as_slice()).is_ok());
+    assert!(get(&cache, &id).is_none());
+    make(&cache, &id, &tar).unwrap();
+    // Half a file, and one of a version that did not note the diff id.
+    let older = format!(r#"{{"root_hash":"{}","data_blocks":1,"total_blocks":3}}"#, "00".repeat(32));
+    for side in ["{", &older] {
+        fs::write(cache.path(&id, "json"), side).unwrap();
+        assert!(get(&cache, &id).is_none());
+        assert_eq!(cache.verify().unwrap(), [id]);
+        assert!(make(&cache, &id, &tar).is_ok());
+    }
 }
 
 #[test]
@@ -74,28 +154,49 @@ fn a_failed_json_file_leaves_no_files() {
     let cache = Cache::open(dir.path()).unwrap();
     let (tar, id) = layer(b"hello");
     for in_the_way in ["describing", "json"] {
+        let conversion = ours(&cache, &wanted(&id));
+        let said = converted(&tar, &conversion).unwrap();
         let directory = cache.path(&id, in_the_way);
         fs::create_dir(&directory).unwrap();
-        assert!(matches!(cache.convert(&id, tar.as_slice()), Err(CacheError::Path { .. })));
+        assert!(matches!(conversion.finish(&said), Err(CacheError::Path { .. })));
         fs::remove_dir(&directory).unwrap();
         assert!(files(&cache).is_empty(), "{in_the_way}: {:?}", files(&cache));
     }
-    assert!(cache.convert(&id, tar.as_slice()).is_ok());
+    assert!(make(&cache, &id, &tar).is_ok());
 }
 
 #[test]
-fn concurrent_requests_convert_once() {
+fn one_conversion_of_a_blob_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let caches = [0, 1].map(|_| Cache::open(dir.path()).unwrap());
+    let (tar, id) = layer(b"hello");
+    let given_up = ours(&caches[0], &wanted(&id));
+    assert!(matches!(caches[1].begin(&wanted(&id)).unwrap(), Turn::Theirs));
+    // Another layer does not wait.
+    drop(ours(&caches[1], &wanted(&layer(b"other").1)));
+    drop(given_up);
+    assert!(files(&caches[0]).is_empty());
+    let conversion = ours(&caches[1], &wanted(&id));
+    let said = converted(&tar, &conversion).unwrap();
+    conversion.finish(&said).unwrap();
+    assert!(matches!(caches[0].begin(&wanted(&id)).unwrap(), Turn::Made(_)));
+    assert_eq!(files(&caches[0]).len(), 2);
+}
+
+#[test]
+fn slots_are_taken_until_the_last_descriptor_is_closed() {
     let dir = tempfile::tempdir().unwrap();
     let cache = Cache::open(dir.path()).unwrap();
-    let (tar, id) = layer(&[7; 100_000]);
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..8)
-            .map(|_| scope.spawn(|| cache.make(&id, tar.as_slice()).unwrap().root_hash))
-            .collect();
-        let hashes: Vec<_> = workers.into_iter().map(|w| w.join().unwrap()).collect();
-        assert!(hashes.windows(2).all(|pair| pair[0] == pair[1]));
-    });
-    assert_eq!(files(&cache).len(), 2);
+    let mut taken: Vec<_> = (0..SLOTS).map(|_| cache.try_slot().unwrap().unwrap()).collect();
+    let another = Cache::open(dir.path()).unwrap();
+    assert!(another.try_slot().unwrap().is_none());
+    // As a converter has it.
+    let Slot { file, number } = taken.remove(0);
+    let inherited = file.try_clone().unwrap();
+    drop(file);
+    assert!(another.try_slot().unwrap().is_none());
+    drop(inherited);
+    assert_eq!(another.try_slot().unwrap().unwrap().number, number);
 }
 
 /// As a process leaves the cache that is killed at some point of a conversion.
@@ -104,13 +205,12 @@ fn what_a_killed_conversion_left_is_removed_at_the_next_open() {
     let dir = tempfile::tempdir().unwrap();
     let cache = Cache::open(dir.path()).unwrap();
     let ((tar, whole), (_, killed), (_, under_way)) = (layer(b"hello"), layer(b"killed"), layer(b"under way"));
-    cache.make(&whole, tar.as_slice()).unwrap();
+    make(&cache, &whole, &tar).unwrap();
     for suffix in ["converting", "describing", "lock", "ext4"] {
         fs::write(cache.path(&killed, suffix), "x").unwrap();
     }
     fs::write(cache.path(&whole, "lock"), "").unwrap();
-    fs::write(cache.path(&under_way, "converting"), "x").unwrap();
-    let lock = cache.lock(&under_way).unwrap();
+    let conversion = ours(&cache, &wanted(&under_way));
     fs::write(cache.dir.join("notes.txt"), "").unwrap();
     let cache = Cache::open(dir.path()).unwrap();
     let mut left = vec![
@@ -122,7 +222,7 @@ fn what_a_killed_conversion_left_is_removed_at_the_next_open() {
     ];
     left.sort();
     assert_eq!(files(&cache), left);
-    drop(lock);
+    drop(conversion);
 }
 
 #[test]
@@ -130,12 +230,12 @@ fn a_layer_that_is_opened_while_it_is_removed_counts_as_absent() {
     let dir = tempfile::tempdir().unwrap();
     let cache = Cache::open(dir.path()).unwrap();
     let (tar, id) = layer(b"hello");
-    drop(cache.make(&id, tar.as_slice()).unwrap());
+    drop(make(&cache, &id, &tar).unwrap());
     let removing = File::open(cache.path(&id, "ext4")).unwrap();
     removing.try_lock().unwrap();
-    assert!(cache.get(&id).unwrap().is_none());
+    assert!(get(&cache, &id).is_none());
     drop(removing);
-    assert!(cache.get(&id).unwrap().is_some());
+    assert!(get(&cache, &id).is_some());
 }
 
 #[test]
@@ -147,14 +247,14 @@ fn layers_are_collected_by_last_use_and_size_unless_a_vm_uses_them() {
     let mut made = Vec::new();
     for (content, days) in [(&b"one"[..], 9), (b"two", 8), (b"three", 2), (b"four", 1)] {
         let (tar, id) = layer(content);
-        let layer = cache.make(&id, tar.as_slice()).unwrap();
+        let layer = make(&cache, &id, &tar).unwrap();
         let side = File::open(cache.path(&id, "json")).unwrap();
         side.set_modified(now - days * DAY).unwrap();
         made.push((id, layer));
     }
     let all = cache.entries().unwrap();
     assert_eq!(
-        all.iter().map(|entry| entry.diff_id).collect::<Vec<_>>(),
+        all.iter().map(|entry| entry.blob).collect::<Vec<_>>(),
         made.iter().map(|(id, _)| *id).collect::<Vec<_>>()
     );
     let week = Keep {
@@ -164,10 +264,10 @@ fn layers_are_collected_by_last_use_and_size_unless_a_vm_uses_them() {
     // As the VMM holds it: a duplicate of the descriptor.
     let in_vmm = made[1].1.file.try_clone().unwrap();
     let ids: Vec<_> = made.into_iter().map(|(id, _)| id).collect();
-    let removed = |collected: Collected| collected.removed.into_iter().map(|entry| entry.diff_id).collect::<Vec<_>>();
+    let removed = |collected: Collected| collected.removed.into_iter().map(|entry| entry.blob).collect::<Vec<_>>();
     assert_eq!(removed(cache.collect(week, now, true).unwrap()), ids[..1], "only said");
     assert_eq!(removed(cache.collect(week, now, false).unwrap()), ids[..1]);
-    assert!(cache.get(&ids[0]).unwrap().is_none());
+    assert!(get(&cache, &ids[0]).is_none());
     let small = Keep {
         bytes: Some(all[3].bytes),
         ..Keep::default()
@@ -188,17 +288,17 @@ fn a_damaged_layer_is_removed_and_made_anew() {
     let dir = tempfile::tempdir().unwrap();
     let cache = Cache::open(dir.path()).unwrap();
     let (tar, id) = layer(b"hello");
-    let whole = cache.make(&id, tar.as_slice()).unwrap();
+    let whole = make(&cache, &id, &tar).unwrap();
     assert!(!cache.remove_damaged(&whole).unwrap() && cache.verify().unwrap().is_empty());
     let image = OpenOptions::new().write(true).open(cache.path(&id, "ext4")).unwrap();
     image.write_at(b"\xff", 8000).unwrap();
-    let damaged = cache.get(&id).unwrap().expect("nothing shows from outside");
+    let damaged = get(&cache, &id).expect("nothing shows from outside");
     assert!(cache.remove_damaged(&damaged).unwrap());
-    assert!(cache.get(&id).unwrap().is_none());
-    let again = cache.make(&id, tar.as_slice()).unwrap();
+    assert!(get(&cache, &id).is_none());
+    let again = make(&cache, &id, &tar).unwrap();
     assert_eq!(again.root_hash, whole.root_hash);
     // Who still has the damaged file does not remove the new one.
-    assert!(cache.remove_damaged(&damaged).unwrap() && cache.get(&id).unwrap().is_some());
+    assert!(cache.remove_damaged(&damaged).unwrap() && get(&cache, &id).is_some());
     let image = OpenOptions::new().write(true).open(cache.path(&id, "ext4")).unwrap();
     image.write_at(b"\xff", again.bytes() - 1).unwrap();
     assert_eq!(cache.verify().unwrap(), [id]);

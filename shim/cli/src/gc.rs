@@ -40,7 +40,8 @@ struct Report<'a> {
 
 #[derive(Serialize)]
 struct Line {
-    diff_id: String,
+    /// Digest of the layer's blob, as in the image's manifest.
+    blob: String,
     bytes: u64,
     unused_seconds: u64,
 }
@@ -48,7 +49,7 @@ struct Line {
 impl Line {
     fn of(entry: &Entry, now: SystemTime) -> Self {
         Self {
-            diff_id: entry.diff_id.to_string(),
+            blob: entry.blob.to_string(),
             bytes: entry.bytes,
             unused_seconds: now.duration_since(entry.last_used).unwrap_or_default().as_secs(),
         }
@@ -84,13 +85,13 @@ pub fn run(gc: &Gc) -> Result<()> {
         return print(&serde_json::to_string(&report)?);
     }
     let word = if gc.dry_run { "would remove" } else { "removed" };
-    for diff_id in &damaged {
-        print(&format!("removed {diff_id}: damaged"))?;
+    for blob in &damaged {
+        print(&format!("removed {blob}: damaged"))?;
     }
     for line in &report.removed {
         print(&format!(
             "{word} {}: {} KiB, unused for {} s",
-            line.diff_id,
+            line.blob,
             line.bytes / 1024,
             line.unused_seconds
         ))?;

@@ -1,27 +1,29 @@
 //! A client of containerd's gRPC services: containers, images, snapshots, and blobs.
 
+use super::converter::Blob;
 use containerd_client::services::v1::{
-    GetContainerRequest, GetImageRequest, PluginsRequest, ReadContentRequest,
+    GetContainerRequest, GetImageRequest, PluginsRequest, ReadContentRequest, ReadContentResponse,
     containers_client::ContainersClient,
     content_client::ContentClient,
     images_client::ImagesClient,
     introspection_client::IntrospectionClient,
     snapshots::{StatSnapshotRequest, snapshots_client::SnapshotsClient},
 };
+use futures_util::Stream;
 use oci::{Digest, limits::DOCUMENT_MAX_BYTES};
 use std::{
     fs::File,
-    io::{self, Read},
+    future::poll_fn,
+    io::{self, PipeWriter},
     path::PathBuf,
+    pin::Pin,
     time::Duration,
 };
-use tokio::sync::mpsc;
+use tokio::{io::AsyncWriteExt, net::unix::pipe::Sender};
 use tonic::{Code, Request, Status, Streaming, metadata::MetadataValue, transport::Channel};
 
 /// Timeout of unary calls.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// Chunks of a blob, at most about 1 MiB each, queued for the converter.
-const CHUNKS: usize = 4;
 /// The gRPC header that carries the namespace.
 const NAMESPACE_HEADER: &str = "containerd-namespace";
 
@@ -60,6 +62,9 @@ pub enum ContentError {
     /// A layer in the store cannot be read.
     #[error("cannot read {} from the content store", .0.display())]
     Read(PathBuf, #[source] io::Error),
+    /// No pipe for a stream from containerd.
+    #[error("cannot make a pipe for a layer")]
+    Pipe(#[source] io::Error),
 }
 
 /// The image and snapshot of a container.
@@ -172,39 +177,29 @@ impl Content {
     }
 
     /// Opens a blob: the content store's file if it is visible, otherwise a stream from containerd.
-    pub async fn blob(&self, digest: &Digest) -> Result<Box<dyn Read + Send>, ContentError> {
+    pub async fn blob(&self, digest: &Digest) -> Result<Blob, ContentError> {
         if let Some(path) = self.store().await.map(|root| root.join("blobs/sha256").join(digest.hex())) {
             match File::open(&path) {
-                Ok(file) => return Ok(Box::new(file)),
+                Ok(file) => {
+                    return Ok(Blob {
+                        input: file.into(),
+                        feed: None,
+                    });
+                }
                 // The content store is elsewhere, or a plugin: containerd can read it.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(e) => return Err(ContentError::Read(path, e)),
             }
         }
-        let mut stream = self.read(&digest.to_string()).await?;
-        let (sender, receiver) = mpsc::channel(CHUNKS);
-        tokio::spawn(async move {
-            loop {
-                let next = stream.message().await.map_err(io::Error::other).map(|m| m.map(|m| m.data));
-                let last = !matches!(next, Ok(Some(_)));
-                if let Some(chunk) = next.transpose()
-                    && sender.send(chunk).await.is_err()
-                {
-                    return;
-                }
-                if last {
-                    return;
-                }
-            }
-        });
-        Ok(Box::new(ChunkReader {
-            receiver,
-            chunk: Vec::new(),
-            position: 0,
-        }))
+        let stream = self.read(&digest.to_string()).await?;
+        let (input, pipe) = io::pipe().map_err(ContentError::Pipe)?;
+        Ok(Blob {
+            input: input.into(),
+            feed: Some(Box::pin(copy(stream, pipe))),
+        })
     }
 
-    async fn read(&self, digest: &str) -> Result<Streaming<containerd_client::services::v1::ReadContentResponse>, ContentError> {
+    async fn read(&self, digest: &str) -> Result<Streaming<ReadContentResponse>, ContentError> {
         let request = self.request(ReadContentRequest {
             digest: digest.to_owned(),
             offset: 0,
@@ -238,57 +233,59 @@ fn failed(doing: String) -> impl FnOnce(Status) -> ContentError {
     }
 }
 
-/// A blocking reader of a stream of chunks.
-struct ChunkReader {
-    receiver: mpsc::Receiver<io::Result<Vec<u8>>>,
-    chunk: Vec<u8>,
-    position: usize,
-}
-
-impl Read for ChunkReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.position == self.chunk.len() {
-            match self.receiver.blocking_recv() {
-                None => return Ok(0),
-                Some(chunk) => (self.chunk, self.position) = (chunk?, 0),
-            }
+/// Copies a blob into a pipe. That nobody reads it any more is no failure: whoever did says why.
+async fn copy(mut chunks: impl Stream<Item = Result<ReadContentResponse, Status>> + Unpin, pipe: PipeWriter) -> io::Result<()> {
+    let mut pipe = Sender::from_owned_fd(pipe.into())?;
+    while let Some(chunk) = poll_fn(|context| Pin::new(&mut chunks).poll_next(context)).await {
+        match pipe.write_all(&chunk.map_err(io::Error::other)?.data).await {
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => break,
+            written => written?,
         }
-        let length = buffer.len().min(self.chunk.len() - self.position);
-        buffer[..length].copy_from_slice(&self.chunk[self.position..self.position + length]);
-        self.position += length;
-        Ok(length)
     }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::{
+        io::Read,
+        task::{Context, Poll},
+    };
 
-    #[test]
-    fn chunks_read_as_one_stream_until_an_error() {
-        let (sender, receiver) = mpsc::channel(8);
-        for chunk in [b"ab".to_vec(), Vec::new(), b"cde".to_vec()] {
-            sender.try_send(Ok(chunk)).unwrap();
+    /// A stream of these chunks.
+    struct Chunks(std::vec::IntoIter<Result<&'static str, Status>>);
+
+    impl Stream for Chunks {
+        type Item = Result<ReadContentResponse, Status>;
+
+        fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+            let response = |text: &str| ReadContentResponse {
+                data: text.into(),
+                ..Default::default()
+            };
+            Poll::Ready(self.0.next().map(|chunk| chunk.map(response)))
         }
-        drop(sender);
+    }
+
+    async fn copied(chunks: Vec<Result<&'static str, Status>>, pipe: PipeWriter) -> io::Result<()> {
+        copy(Chunks(chunks.into_iter()), pipe).await
+    }
+
+    #[tokio::test]
+    async fn chunks_are_one_stream_until_an_error() {
+        let (mut end, pipe) = io::pipe().unwrap();
+        copied(vec![Ok("ab"), Ok(""), Ok("cde")], pipe).await.unwrap();
         let mut text = String::new();
-        ChunkReader {
-            receiver,
-            chunk: Vec::new(),
-            position: 0,
-        }
-        .read_to_string(&mut text)
-        .unwrap();
+        end.read_to_string(&mut text).unwrap();
         assert_eq!(text, "abcde");
 
-        let (sender, receiver) = mpsc::channel(8);
-        sender.try_send(Ok(b"ab".to_vec())).unwrap();
-        sender.try_send(Err(io::ErrorKind::ConnectionReset.into())).unwrap();
-        let mut reader = ChunkReader {
-            receiver,
-            chunk: Vec::new(),
-            position: 0,
-        };
-        assert!(reader.read_to_end(&mut Vec::new()).is_err());
+        let (_end, pipe) = io::pipe().unwrap();
+        let broken = copied(vec![Ok("ab"), Err(Status::unavailable("containerd stops"))], pipe).await;
+        assert!(broken.unwrap_err().to_string().contains("containerd stops"));
+
+        let (end, pipe) = io::pipe().unwrap();
+        drop(end);
+        copied(vec![Ok("nobody reads this")], pipe).await.unwrap();
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     bundle::{Bundle, BundleError, Role, note_state},
     config::Config,
     error::Error,
-    layers,
+    layers::{self, converter::Converter},
     options::Options,
     sandbox::{Rootfs, SandboxSpec, agent_call, with_vm_exit},
     stdio::{StdioPaths, Streams},
@@ -95,8 +95,12 @@ async fn build_as(tasks: &Tasks, request: &CreateTaskRequest, bundle: &Bundle, r
     let state = tasks.sandbox.state_path(&config.state_dir);
     note_state(Path::new(&request.bundle), &state).map_err(BundleError::Note)?;
     let cache_dir = config.cache_dir.clone();
+    let converter = Converter {
+        program: config.converter.clone(),
+        cgroups_path: bundle.cgroups_path().to_owned(),
+    };
     let find_layers = || async {
-        let found = layers::of_container(&tasks.containerd, tasks.sandbox.namespace(), &request.id, &cache_dir).await;
+        let found = layers::of_container(&tasks.containerd, tasks.sandbox.namespace(), &request.id, &cache_dir, &converter).await;
         crate::timeline::reached("layers");
         found.map_err(Error::from)
     };

@@ -1,17 +1,17 @@
 //! Starts the VMM with exactly the files that its spec names. The spec itself follows through a pipe.
 
 use super::{VmError, image::GuestImage};
-use crate::{config::Config, spawn_lock::spawn_lock};
+use crate::{config::Config, program, spawn_lock::spawn_lock};
 use nix::{
     fcntl::{F_SETFD, FdFlag, fcntl},
-    unistd::{AccessFlags, access, geteuid},
+    unistd::geteuid,
 };
 use sha2::{Digest, Sha256};
 use std::{
     fs::File,
     io::{self, PipeWriter},
     os::fd::{AsFd, AsRawFd, OwnedFd},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Stdio,
 };
 use tokio::{
@@ -97,7 +97,7 @@ pub fn vmm(config: &Config, host_data: [u8; 32], owner: &str, parts: Parts) -> R
     for fd in inherited {
         fcntl(fd, F_SETFD(FdFlag::empty())).map_err(|e| VmError::Io("hand files to the VMM", e.into()))?;
     }
-    let program = program(config)?;
+    let program = program::find(PROGRAM, config.vmm.as_deref()).ok_or(VmError::NoProgram)?;
     let started = Command::new(&program)
         .arg("--spec-fd")
         .arg(spec_end.as_raw_fd().to_string())
@@ -160,29 +160,9 @@ fn spec(config: &Config, host_data: [u8; 32], identity: Option<Identity>, parts:
     }
 }
 
-/// The configured VMM, else the one installed beside this shim, else the one in `PATH`. The search is this process's own: the
-/// VMM gets an empty environment, and a program without a path would be looked for in that.
-fn program(config: &Config) -> Result<PathBuf, VmError> {
-    if let Some(configured) = &config.vmm {
-        return Ok(configured.clone());
-    }
-    let beside = std::env::current_exe().ok().and_then(|shim| shim.parent().map(Path::to_path_buf));
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    // An empty entry means the working directory (execvp(3)), from which nothing is run.
-    let listed = std::env::split_paths(&path).filter(|dir| dir.is_absolute());
-    find(beside.into_iter().chain(listed)).ok_or(VmError::NoProgram)
-}
-
-/// The VMM in the first of the directories that has one.
-fn find(directories: impl Iterator<Item = PathBuf>) -> Option<PathBuf> {
-    let runs = |file: &PathBuf| file.is_file() && access(file, AccessFlags::X_OK).is_ok();
-    directories.map(|dir| dir.join(PROGRAM)).find(runs)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{fs, os::unix::fs::PermissionsExt};
 
     #[test]
     fn each_sandbox_has_ids_of_its_own_in_the_range() {
@@ -195,18 +175,5 @@ mod tests {
         assert_ne!(web, of("k8s.io/web"));
         assert_eq!(u32::from(web.uid) >> ID_BITS, FIRST_ID >> ID_BITS);
         assert_eq!(web.uid, web.gid);
-    }
-
-    #[test]
-    fn the_vmm_is_found_in_a_directory_that_has_an_executable_one() {
-        let dirs = ["none", "data", "program"].map(|name| tempfile::Builder::new().prefix(name).tempdir().unwrap());
-        for (dir, mode) in [(&dirs[1], 0o644), (&dirs[2], 0o755)] {
-            let file = dir.path().join(PROGRAM);
-            fs::write(&file, "").unwrap();
-            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
-        }
-        let listed = || dirs.iter().map(|dir| dir.path().to_path_buf());
-        assert_eq!(find(listed()), Some(dirs[2].path().join(PROGRAM)));
-        assert_eq!(find(listed().take(2)), None);
     }
 }

@@ -1,6 +1,6 @@
-//! Puts the VMM into the pod's cgroup, so that guest memory and CPU time count against the pod.
+//! Puts VMM and converters into the pod's cgroup, so that their memory and CPU time count against the pod.
 //!
-//! Best effort: the container's leaf is made only where its parent exists (kubelet makes it). A VMM that cannot be moved
+//! Best effort: the container's leaf is made only where its parent exists (kubelet makes it). A process that cannot be moved
 //! runs in the shim's cgroup.
 
 use std::{
@@ -15,17 +15,20 @@ const ROOT: &str = "/sys/fs/cgroup";
 /// Controllers of cgroup v1 that account for a VM.
 const V1_CONTROLLERS: [&str; 4] = ["memory", "cpu", "pids", "blkio"];
 
+/// What the name of a converter's leaf has between that of its container and the process id.
+const CONVERTER: &str = "-layer-";
+
 /// Pause between attempts to remove a leaf whose last process is ending.
 const POLL: Duration = Duration::from_millis(5);
 
-/// Moves `pid` into each of the leaves, which are made where they do not exist.
-pub fn place(leaves: &[PathBuf], pid: u32) {
+/// Moves `pid`, a process that the log calls `name`, into each of the leaves, which are made where they do not exist.
+pub fn place(leaves: &[PathBuf], name: &str, pid: u32) {
     if leaves.is_empty() {
-        log::info!("VMM {pid} runs in the shim's cgroup: the parent of the container's cgroup does not exist on this host");
+        log::info!("{name} {pid} runs in the shim's cgroup: the parent of the container's cgroup does not exist on this host");
     }
     for leaf in leaves {
         if let Err(error) = enter(leaf, pid) {
-            log::warn!("VMM {pid} stays outside of cgroup {}: {error}", leaf.display());
+            log::warn!("{name} {pid} stays outside of cgroup {}: {error}", leaf.display());
         }
     }
 }
@@ -37,7 +40,7 @@ pub fn leaves(cgroups_path: &str) -> Vec<PathBuf> {
     leaves.filter(|leaf| leaf.parent().is_some_and(Path::is_dir)).collect()
 }
 
-/// Removes the leaves; they are empty once the VMM has ended.
+/// Removes the leaves; they are empty once their process has ended.
 pub fn remove(leaves: &[PathBuf]) {
     for leaf in leaves {
         if let Err(error) = fs::remove_dir(leaf)
@@ -48,15 +51,33 @@ pub fn remove(leaves: &[PathBuf]) {
     }
 }
 
-/// Removes the leaves of a VMM that was just killed and is not our child. A leaf is busy until the last thread has left it;
-/// waits for that at most `limit`.
+/// Removes the leaves of a VMM that was just killed and is not our child, and those of converters beside them. A leaf is busy
+/// until the last thread has left it; waits for that at most `limit`.
 pub fn remove_within(leaves: &[PathBuf], limit: Duration) {
     let deadline = Instant::now() + limit;
+    let converters = leaves.iter().flat_map(|leaf| of_converters(leaf));
+    let leaves: &Vec<_> = &leaves.iter().cloned().chain(converters).collect();
     let busy = |leaf: &PathBuf| fs::remove_dir(leaf).is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy);
     while leaves.iter().filter(|leaf| busy(leaf)).count() > 0 && Instant::now() < deadline {
         std::thread::sleep(POLL);
     }
     remove(leaves);
+}
+
+/// The `cgroups_path` of a converter: beside the leaf of its container, which the VMM may be in.
+pub fn of_converter(cgroups_path: &str, pid: u32) -> String {
+    format!("{cgroups_path}{CONVERTER}{pid}")
+}
+
+/// Leaves of converters beside a container's leaf.
+fn of_converters(leaf: &Path) -> Vec<PathBuf> {
+    let (Some(parent), Some(name)) = (leaf.parent(), leaf.file_name().and_then(|name| name.to_str())) else {
+        return Vec::new();
+    };
+    let prefix = format!("{}{CONVERTER}", name.strip_suffix(".scope").unwrap_or(name));
+    let found = fs::read_dir(parent).into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_one = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix));
+    found.filter(is_one).collect()
 }
 
 /// Makes the leaf if need be and moves the process into it; a leaf that was made in vain is removed.
@@ -127,6 +148,22 @@ mod tests {
             relative("kubepods-burstable-pod1.slice:cri-containerd:c1"),
             Some("kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1.slice/cri-containerd-c1.scope".into())
         );
+    }
+
+    #[test]
+    fn leaves_of_converters_that_a_killed_shim_left_are_removed_with_the_vmms() {
+        for (path, leaf) in [("/pod/c1", "pod/c1"), ("pod.slice:cri:c1", "pod.slice/cri-c1.scope")] {
+            let root = tempfile::tempdir().unwrap();
+            let below = |path: &str| root.path().join(relative(path).unwrap());
+            let converter = below(&of_converter(path, 17));
+            let other = below(&of_converter(&path.replace("c1", "c2"), 18));
+            let leaf = root.path().join(leaf);
+            for dir in [&leaf, &converter, &other] {
+                fs::create_dir_all(dir).unwrap();
+            }
+            remove_within(&[leaf.clone()], Duration::ZERO);
+            assert!(!leaf.exists() && !converter.exists() && other.exists());
+        }
     }
 
     #[test]

@@ -1,0 +1,391 @@
+//! Layers through the real converter: its memory and the shim's, conversions that are given up, slots of the node, and
+//! converters that lie.
+//!
+//! Without libtest, because the program executes itself: as the converter, and as other shims of the node.
+
+#[path = "converter/blobs.rs"]
+mod blobs;
+#[path = "converter/processes.rs"]
+mod processes;
+
+use blobs::{Sample, endless, many_entries, small};
+use casemate_converter::{filter::RULES, limits::ADDRESSES_MAX_BYTES, program};
+use casemate_shim::layers::{
+    LayersError,
+    converter::{Blob, Converter, ConverterError},
+    one,
+};
+use layer_cache::{Cache, CacheError, SLOTS, Wanted};
+use nix::sys::resource::{UsageWho, getrusage};
+use processes::{children, peak_kib, until};
+use std::{
+    fs,
+    io::{self, BufRead, BufReader, Write},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Command, ExitCode, Stdio},
+    sync::Arc,
+};
+
+/// Environment variable: what this process is, and the directory that it works in.
+const ROLE: &str = "CASEMATE_TEST_ROLE";
+/// Layers, and empty entries in each: with their directories, as many as the limits allow.
+const LAYERS: usize = 8;
+const ENTRIES: usize = 1_997_900;
+/// A shim's peak while it has them converted, in KiB. It reads none of them.
+const SHIM_MAX_KIB: u64 = 48 << 10;
+/// The blobs that each of two shims begins to convert.
+const BEGUN: u8 = 3;
+
+fn main() -> ExitCode {
+    if std::env::args().any(|argument| argument == "--job-fd") {
+        return program::run(std::env::args_os().skip(1), RULES);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let role = std::env::var(ROLE).unwrap_or_default();
+    match role.split_once(' ') {
+        Some(("many", dir)) => runtime.block_on(convert_many(Path::new(dir))),
+        Some(("endless", dir)) => runtime.block_on(convert_endless(Path::new(dir))),
+        _ => {
+            runtime.block_on(tests());
+            let dir = tempfile::tempdir().expect("a directory");
+            let large = many_entries(dir.path(), LAYERS, ENTRIES);
+            many_large_layers_take_none_of_the_shims_memory(dir.path(), &large);
+            runtime.block_on(a_layer_beyond_the_memory_limit_is_an_error_that_says_so(&large[0]));
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+async fn tests() {
+    a_layer_is_converted_in_another_process().await;
+    what_a_user_sees_of_a_bad_layer_is_the_converters_text().await;
+    a_blob_that_breaks_off_is_the_cause().await;
+    a_conversion_that_is_given_up_leaves_nothing().await;
+    waiting_is_given_up_too().await;
+    two_convert_at_once_on_a_node_and_the_dead_make_room().await;
+    converters_that_lie_are_errors().await;
+}
+
+/// This program as the converter.
+fn converter() -> Converter {
+    Converter {
+        program: std::env::current_exe().ok(),
+        cgroups_path: String::new(),
+    }
+}
+
+/// A converter that is a shell script.
+fn script(dir: &Path, text: &str) -> Converter {
+    let path = dir.join("converter.sh");
+    fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("a script");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("a script");
+    Converter {
+        program: Some(path),
+        cgroups_path: String::new(),
+    }
+}
+
+async fn convert(cache: &Cache, sample: &Sample, converter: &Converter) -> Result<layer_cache::CachedLayer, LayersError> {
+    one(cache, &sample.wanted, converter, || async { Ok(sample.blob()) }).await
+}
+
+/// What is in the cache besides the slots.
+fn files(dir: &Path) -> Vec<String> {
+    let names = fs::read_dir(dir.join("layers")).expect("a cache");
+    let names = names.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
+    let mut names: Vec<_> = names.filter(|name| !name.starts_with("slot-")).collect();
+    names.sort();
+    names
+}
+
+async fn a_layer_is_converted_in_another_process() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let cache = Cache::open(dir.path()).expect("a cache");
+    let sample = small(dir.path(), b"hello");
+    let expected = layer::hash(sample.bytes.as_slice(), &layer::Limits::default()).expect("a layer");
+    let made = convert(&cache, &sample, &converter()).await.expect("a layer");
+    assert_eq!((made.root_hash, made.data_blocks), (expected.root_hash.0, expected.data_blocks));
+    assert!(layer::is_whole(&mut &made.file, made.data_blocks, &expected.root_hash).expect("readable"));
+    let mut names = ["ext4", "json"].map(|suffix| format!("{}.{suffix}", sample.wanted.blob.hex()));
+    names.sort();
+    assert_eq!(files(dir.path()), names);
+    // The second is a hit: there is no converter for it.
+    let again = convert(&cache, &sample, &script(dir.path(), "exit 1")).await.expect("a hit");
+    assert_eq!(again.root_hash, made.root_hash);
+    println!("ok: a layer is converted in another process");
+}
+
+async fn what_a_user_sees_of_a_bad_layer_is_the_converters_text() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let cache = Cache::open(dir.path()).expect("a cache");
+    let whole = small(dir.path(), b"hello");
+    let cut = Sample::new(dir.path(), whole.bytes[..514].to_vec());
+    let expected = layer::hash(cut.bytes.as_slice(), &layer::Limits::default()).expect_err("a cut tar");
+    let refused = convert(&cache, &cut, &converter()).await.expect_err("a cut tar");
+    assert_eq!(
+        causes(&refused),
+        format!("layer {} cannot be converted: {}", cut.wanted.diff_id, causes(&expected))
+    );
+    // The diff id of another layer.
+    let mut other = small(dir.path(), b"other");
+    other.wanted.diff_id = whole.wanted.diff_id;
+    let refused = convert(&cache, &other, &converter()).await.expect_err("another layer");
+    assert!(matches!(refused, LayersError::Cache(CacheError::DiffId { .. })), "{refused:?}");
+    assert!(files(dir.path()).is_empty());
+    println!("ok: a bad layer's error is the converter's text");
+}
+
+fn causes(error: &dyn std::error::Error) -> String {
+    let more = error.source().map(|cause| format!(": {}", causes(cause)));
+    format!("{error}{}", more.unwrap_or_default())
+}
+
+async fn a_blob_that_breaks_off_is_the_cause() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let cache = Cache::open(dir.path()).expect("a cache");
+    let sample = small(dir.path(), b"hello");
+    let blob = || async {
+        let (input, pipe) = io::pipe().expect("a pipe");
+        let feed = async move {
+            drop(pipe);
+            Err(io::Error::other("containerd stops"))
+        };
+        Ok(Blob {
+            input: input.into(),
+            feed: Some(Box::pin(feed)),
+        })
+    };
+    let broken = one(&cache, &sample.wanted, &converter(), blob).await.expect_err("no blob");
+    assert!(
+        causes(&broken).ends_with("the blob cannot be read: containerd stops"),
+        "{}",
+        causes(&broken)
+    );
+    assert!(files(dir.path()).is_empty());
+    println!("ok: a blob that breaks off is the cause");
+}
+
+async fn a_conversion_that_is_given_up_leaves_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let cache = Cache::open(dir.path()).expect("a cache");
+    let sample = small(dir.path(), b"hello");
+    let (blob, pipe) = endless();
+    let given_up = tokio::spawn({
+        let (cache, wanted) = (cache.clone(), sample.wanted);
+        async move { one(&cache, &wanted, &converter(), || async { Ok(blob) }).await.map(drop) }
+    });
+    let pid = until("a converter runs", || children().first().copied()).await;
+    until("it reads the blob", || processes::is_confined(pid).then_some(())).await;
+    let names = ["converting", "lock"].map(|suffix| format!("{}.{suffix}", sample.wanted.blob.hex()));
+    assert_eq!(files(dir.path()), names);
+    given_up.abort();
+    assert!(given_up.await.expect_err("it was aborted").is_cancelled());
+    // File and lock go with the future: another container of the same image converts the layer.
+    assert!(files(dir.path()).is_empty());
+    convert(&cache, &sample, &converter()).await.expect("a layer");
+    until("the converter is reaped", || {
+        (!Path::new(&format!("/proc/{pid}")).exists()).then_some(())
+    })
+    .await;
+    let free: Vec<_> = (0..SLOTS)
+        .map(|_| cache.try_slot().expect("a cache").expect("a free slot"))
+        .collect();
+    assert_eq!(free.len(), usize::from(SLOTS));
+    drop(pipe);
+    println!("ok: a conversion that is given up leaves nothing");
+}
+
+async fn waiting_is_given_up_too() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let cache = Cache::open(dir.path()).expect("a cache");
+    let slots: Vec<_> = (0..SLOTS).map(|_| cache.try_slot().expect("a cache").expect("a slot")).collect();
+    let sample = small(dir.path(), b"hello");
+    let wait = |sample: Wanted, blob: Blob| {
+        let cache = cache.clone();
+        tokio::spawn(async move { one(&cache, &sample, &converter(), || async { Ok(blob) }).await.map(drop) })
+    };
+    // The first waits for a slot and has the lock that the second waits for.
+    let first = wait(sample.wanted, sample.blob());
+    until("it has the lock", || (!files(dir.path()).is_empty()).then_some(())).await;
+    let second = wait(sample.wanted, sample.blob());
+    tokio::task::yield_now().await;
+    second.abort();
+    first.abort();
+    assert!(first.await.is_err() && second.await.is_err());
+    assert!(files(dir.path()).is_empty() && children().is_empty());
+    drop(slots);
+    convert(&cache, &sample, &converter()).await.expect("a layer");
+    println!("ok: waiting is given up too");
+}
+
+/// As another shim of the node that converts blobs without end. It says when each has begun to wait for its slot.
+async fn convert_endless(dir: &Path) {
+    let cache = Arc::new(Cache::open(dir).expect("a cache"));
+    let mut kept = Vec::new();
+    for n in 0..BEGUN {
+        let sample = small(dir, &[&std::process::id().to_le_bytes()[..], &[n]].concat());
+        let (blob, pipe) = endless();
+        kept.push(pipe);
+        let cache = cache.clone();
+        tokio::spawn(async move {
+            let blob = || async {
+                println!("begun");
+                Ok(blob)
+            };
+            one(&cache, &sample.wanted, &converter(), blob).await.map(drop)
+        });
+    }
+    // Until the test closes it.
+    let _ = tokio::task::spawn_blocking(|| io::stdin().lines().count()).await;
+}
+
+async fn two_convert_at_once_on_a_node_and_the_dead_make_room() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut shims = [0, 1].map(|_| {
+        let mut shim = Command::new(std::env::current_exe().expect("this program has a path"))
+            .env(ROLE, format!("endless {}", dir.path().display()))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a shim");
+        let said = BufReader::new(shim.stdout.take().expect("a pipe")).lines();
+        (shim, said)
+    });
+    for (_, said) in &mut shims {
+        assert_eq!(said.take(BEGUN.into()).filter(|line| line.is_ok()).count(), usize::from(BEGUN));
+    }
+    let pids = shims.each_ref().map(|(shim, _)| shim.id());
+    let running = || {
+        let [first, second] = pids.map(|shim| processes::of(shim).len());
+        assert!(first + second <= usize::from(SLOTS), "{first} + {second}");
+        (first, second)
+    };
+    let cache = Cache::open(dir.path()).expect("a cache");
+    until("all slots are taken", || {
+        let (first, second) = running();
+        (first + second == usize::from(SLOTS)).then_some(())
+    })
+    .await;
+    assert!(cache.try_slot().expect("a cache").is_none());
+    // One of both shims is killed, and with it its converters: the other has both slots then.
+    shims[0].0.kill().expect("a shim");
+    shims[0].0.wait().expect("a shim");
+    until("the slots of the dead are the other's", || {
+        (running().1 == usize::from(SLOTS)).then_some(())
+    })
+    .await;
+    let left = processes::of(pids[1]);
+    drop(shims[1].0.stdin.take());
+    shims[1].0.wait().expect("a shim");
+    for pid in left {
+        until("it ends with its shim", || (!processes::is_alive(pid)).then_some(())).await;
+    }
+    println!("ok: two convert at once on a node, and the dead make room");
+}
+
+async fn converters_that_lie_are_errors() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let cache = Cache::open(dir.path()).expect("a cache");
+    let sample = small(dir.path(), b"hello");
+    let hash = "ab".repeat(32);
+    let report = |diff_id: &str| {
+        format!(
+            r#"echo '{{"converted":{{"root_hash":"{hash}","diff_id":"sha256:{diff_id}","data_blocks":1,"total_blocks":2,"access_lists":0,"times":0}}}}' >&2"#
+        )
+    };
+    let own = sample.wanted.diff_id.hex();
+    for (text, error) in [
+        (report(&hash), "holds another layer"),
+        (report(&own), "described another image than it wrote"),
+        (format!("{}; exit 3", report(&own)), "without a result (exit status: 3)"),
+        (String::new(), "without a result (exit status: 0)"),
+        (
+            "printf 'not\\033[2J json\\n' >&2; exit 3".into(),
+            "without a result (exit status: 3): not[2J json",
+        ),
+        (
+            "echo '{\"refused\":\"\\u001b]0;title\\u0007no\"}' >&2; exit 1".into(),
+            "cannot be converted: ]0;titleno",
+        ),
+        (
+            "echo '{\"unable\":\"no\"}' >&2; exit 1".into(),
+            "casemate-converter cannot begin: no",
+        ),
+        ("head -c 70000 /dev/zero >&2; sleep 1000".into(), "said more than 65536 bytes"),
+        ("kill -SYS $$".into(), "its filter forbids"),
+        ("kill -KILL $$".into(), "the pod's memory"),
+    ] {
+        let refused = convert(&cache, &sample, &script(dir.path(), &text)).await.expect_err("a lie");
+        assert!(causes(&refused).contains(error), "{text}: {}", causes(&refused));
+        assert!(files(dir.path()).is_empty(), "{text}");
+    }
+    let nowhere = Converter {
+        program: Some("/nowhere".into()),
+        cgroups_path: String::new(),
+    };
+    let refused = convert(&cache, &sample, &nowhere).await.expect_err("no program");
+    assert!(matches!(refused, LayersError::Convert(_, ConverterError::Spawn(..))), "{refused:?}");
+    until("all are reaped", || children().is_empty().then_some(())).await;
+    println!("ok: converters that lie are errors");
+}
+
+/// As a shim that has eight large layers converted: says its own peak and the largest converter's, by the kernel's counters.
+async fn convert_many(dir: &Path) {
+    let cache = Arc::new(Cache::open(dir).expect("a cache"));
+    let converter = Arc::new(converter());
+    let mut work = tokio::task::JoinSet::new();
+    for line in fs::read_to_string(dir.join("blobs")).expect("a list").lines() {
+        let sample = Sample::listed(line);
+        let (cache, converter) = (cache.clone(), converter.clone());
+        // An image takes 600 MB of the disk.
+        let image = dir.join(format!("layers/{}.ext4", sample.wanted.blob.hex()));
+        work.spawn(async move {
+            convert(&cache, &sample, &converter).await?;
+            fs::remove_file(image).expect("an image");
+            Ok::<_, LayersError>(())
+        });
+    }
+    for made in work.join_all().await {
+        made.expect("a layer");
+    }
+    let converters = getrusage(UsageWho::RUSAGE_CHILDREN).expect("a counter").max_rss();
+    println!("{} {converters}", peak_kib("self"));
+}
+
+fn many_large_layers_take_none_of_the_shims_memory(dir: &Path, layers: &[Sample]) {
+    let started = std::time::Instant::now();
+    let list: Vec<String> = layers.iter().map(Sample::line).collect();
+    fs::write(dir.join("blobs"), list.join("\n")).expect("a list");
+    let shim = Command::new(std::env::current_exe().expect("this program has a path"))
+        .env(ROLE, format!("many {}", dir.display()))
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("a shim");
+    assert!(shim.status.success(), "{}", shim.status);
+    let said = String::from_utf8_lossy(&shim.stdout).into_owned();
+    let peaks: Vec<u64> = said.split_whitespace().filter_map(|number| number.parse().ok()).collect();
+    println!(
+        "peaks of shim and largest converter in KiB: {peaks:?}, after {:?}",
+        started.elapsed()
+    );
+    io::stdout().flush().expect("standard output");
+    assert!(peaks[0] < SHIM_MAX_KIB, "{peaks:?}");
+    assert!(peaks[1] < ADDRESSES_MAX_BYTES / 1024, "{peaks:?}");
+    println!("ok: many large layers take none of the shim's memory");
+}
+
+async fn a_layer_beyond_the_memory_limit_is_an_error_that_says_so(large: &Sample) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let cache = Cache::open(dir.path()).expect("a cache");
+    let myself = std::env::current_exe().expect("this program has a path");
+    let small = script(dir.path(), &format!("ulimit -v 300000; exec '{}' \"$@\"", myself.display()));
+    let refused = convert(&cache, large, &small).await.expect_err("too little memory");
+    let text = causes(&refused);
+    assert!(
+        text.contains("its memory may be at the limit") && text.contains("memory allocation of"),
+        "{text}"
+    );
+    assert!(files(dir.path()).is_empty());
+    println!("ok: a layer beyond the memory limit is an error that says so");
+}
