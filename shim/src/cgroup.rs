@@ -161,7 +161,7 @@ mod tests {
             for dir in [&leaf, &converter, &other] {
                 fs::create_dir_all(dir).unwrap();
             }
-            remove_within(&[leaf.clone()], Duration::ZERO);
+            remove_within(std::slice::from_ref(&leaf), Duration::ZERO);
             assert!(!leaf.exists() && !converter.exists() && other.exists());
         }
     }

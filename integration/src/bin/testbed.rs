@@ -306,7 +306,7 @@ fn run_stories(place: &Place, jobs: usize, set: Set, seed: u64, wanted: impl Fn(
 /// Runs every suite; one that fails does not prevent the next.
 fn test(place: &Place, jobs: usize, set: Set, seed: Option<u64>) -> Result<ExitCode> {
     let seed = seed_or_new(seed)?;
-    let mut suites = vec![suites::unit_tests(&place.out)?];
+    let mut suites = vec![suites::unit_tests(&place.out, set)?];
     suites.extend(suites::conformance(&programs(place)?, &place.out)?);
     for (debian, suite) in (0..).zip(SUITES) {
         eprintln!("==> stories on {}", suite.name());

@@ -1,6 +1,7 @@
 //! `make test`: runs every suite in order, then prints a table with numbers of passed, failed and skipped tests and the time of each.
 
 use crate::{
+    lab::Set,
     runner::summary::{Counts, Summary},
     testbed::host,
 };
@@ -59,13 +60,17 @@ impl Suite {
     }
 }
 
+/// Environment variable with the set, for tests that have a long form too.
+const SET: &str = "CASEMATE_TEST_SET";
+
 /// Unit and property tests of every crate; their whole output goes to a file in `out`.
-pub fn unit_tests(out: &Path) -> Result<Suite> {
+pub fn unit_tests(out: &Path, set: Set) -> Result<Suite> {
     let started = Instant::now();
     std::fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
     let log = out.join("unit-tests.log");
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(["test", "--release", "--workspace", "--no-fail-fast", "--", "--show-output"]);
+    command.env(SET, set.name());
     eprintln!("==> unit and property tests (all output: {})", log.display());
     let (lines, success) = stream(&mut command, &log, |line| {
         line.starts_with("test result:") || line.contains("panicked at")

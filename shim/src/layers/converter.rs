@@ -171,9 +171,14 @@ impl Running {
     /// Puts the child into a leaf of its own beside the container's, which belongs to the VMM, and waits for it in a task of its
     /// own, so that it is reaped and the leaf removed whatever becomes of the caller.
     fn supervise(mut child: Child, report: PipeReader, cgroups_path: &str) -> Self {
-        let pid = child.id().unwrap_or_default();
-        let leaves = cgroup::leaves(&cgroup::of_converter(cgroups_path, pid));
-        cgroup::place(&leaves, "converter", pid);
+        // There is one until the child is reaped.
+        let pid = child.id();
+        let leaves = pid
+            .map(|pid| cgroup::leaves(&cgroup::of_converter(cgroups_path, pid)))
+            .unwrap_or_default();
+        if let Some(pid) = pid {
+            cgroup::place(&leaves, "converter", pid);
+        }
         let (sender, exit) = oneshot::channel();
         let (_kill, given_up) = oneshot::channel::<()>();
         tokio::spawn(async move {
@@ -191,7 +196,7 @@ impl Running {
             cgroup::remove(&leaves);
             match status {
                 Ok(status) => drop(sender.send(status)),
-                Err(error) => log::error!("cannot wait for converter {pid}: {error}"),
+                Err(error) => log::error!("cannot wait for converter {pid:?}: {error}"),
             }
         });
         Self { report, exit, _kill }

@@ -52,7 +52,8 @@ pub fn peak_kib(pid: &str) -> u64 {
         .expect("a counter")
 }
 
-fn field(pid: u32, name: &str) -> Option<String> {
+/// A field of `/proc/PID/status`.
+pub fn field(pid: u32, name: &str) -> Option<String> {
     in_status(&format!("/proc/{pid}/status"), name)
 }
 
