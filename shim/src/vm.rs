@@ -20,7 +20,7 @@ use console::last_lines;
 use control::Control;
 use image::GuestImage;
 use nix::sys::signal::Signal;
-use shim_state::{OwnedSandboxDir, Record, SandboxDir, StateError};
+use shim_state::{OwnedSandboxDir, Record, SandboxDir, StateError, console as console_file};
 use spawn::{PROGRAM, Started, UnsentSpec};
 use std::{
     fs::File,
@@ -32,6 +32,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
+    io::AsyncReadExt,
     process::Child,
     sync::{Notify, watch},
     time::{Instant, sleep, timeout, timeout_at},
@@ -48,6 +49,9 @@ const CONNECT_ATTEMPT: Duration = Duration::from_secs(2);
 const POWER_OFF: Duration = Duration::from_secs(3);
 /// The VMM exits within this time after its agent is gone, or after it has closed the pipe of its spec.
 const EXIT_FOLLOWS: Duration = Duration::from_secs(2);
+/// What a VMM that has ended said is read within this time, at most this much.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+const LAST_WORDS_BYTES: u64 = 8 * 1024;
 /// A killed VMM must have exited within this time.
 const KILL: Duration = Duration::from_secs(10);
 /// The threads of a killed VMM have left its cgroups after this time; leaves room within containerd's five seconds.
@@ -132,11 +136,11 @@ impl Vm {
         }
         let state = OwnedSandboxDir::create(&config.state_dir, request.namespace, request.id)?;
         let image = GuestImage::open(&config.image_dir)?;
-        let console = state.dir().console();
+        let console = console_file::create(&state.dir().console()).map_err(|e| VmError::Io("make the console's file", e))?;
         let parts = spawn::Parts {
             control: state.bind_control()?,
             vsock: state.bind_vsock()?,
-            console: File::create(&console).map_err(|e| VmError::Io("make the console's file", e))?,
+            console: console.try_clone().map_err(|e| VmError::Io("share the console's file", e))?,
             scratch: scratch(config)?,
             image,
         };
@@ -153,16 +157,16 @@ impl Vm {
         if recorded.is_ok() {
             cgroup::place(&cgroups, "VMM", pid);
         }
-        let vmm = Vmm::supervise(child, pid, cgroups);
+        let vmm = Vmm::supervise(child, pid, cgroups, console);
         recorded?;
         let limit = Limit {
             deadline,
             boot_timeout: config.boot_timeout(),
         };
-        send_spec(&vmm, spec, &limit, &console).await?;
+        send_spec(&vmm, spec, &limit).await?;
         let control = Control::new(state.dir().control_socket());
         let vsock = state.dir().vsock_socket();
-        let agent = reach_agent(&vmm, &vsock, &limit, &console).await?;
+        let agent = reach_agent(&vmm, &vsock, &limit).await?;
         crate::timeline::reached("agent");
         Ok(Self {
             vmm,
@@ -215,8 +219,8 @@ impl Vm {
 
     /// After the agent has gone: the VMM's exit status and the last lines of the console, if the VMM has ended too.
     pub async fn exit_report(&self) -> Option<(String, String)> {
-        let status = timeout(EXIT_FOLLOWS, self.vmm.ended()).await.ok()?;
-        Some((status, last_lines(&self.state.dir().console())))
+        let Exit { status, console } = timeout(EXIT_FOLLOWS, self.vmm.ended()).await.ok()?;
+        Some((status, console))
     }
 
     /// Kills the VMM without waiting for its exit; see [`Vm::ended`].
@@ -243,7 +247,7 @@ impl Vm {
 
     /// Kills the VMM and waits for its exit.
     pub async fn kill_and_wait(&self) {
-        self.vmm.kill_and_wait().await;
+        let _ = self.vmm.kill_and_wait().await;
     }
 }
 
@@ -259,33 +263,33 @@ struct Limit {
 }
 
 /// Sends the spec to a VMM that waits for it.
-async fn send_spec(vmm: &Vmm, spec: UnsentSpec, limit: &Limit, console: &Path) -> Result<(), VmError> {
+async fn send_spec(vmm: &Vmm, spec: UnsentSpec, limit: &Limit) -> Result<(), VmError> {
     match timeout_at(limit.deadline, spec.send()).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             // It has exited or is about to: it closes its end of the pipe only after the whole spec.
-            let ended = timeout(EXIT_FOLLOWS, vmm.ended()).await;
-            if ended.is_err() {
-                vmm.kill_and_wait().await;
-            }
-            Err(VmError::Died {
-                status: ended.unwrap_or_else(|_| "killed without having read its spec".to_owned()),
-                console: last_lines(console),
+            Err(match timeout(EXIT_FOLLOWS, vmm.ended()).await {
+                Ok(exit) => exit.into(),
+                Err(_) => Exit {
+                    status: "killed without having read its spec".to_owned(),
+                    console: vmm.kill_and_wait().await,
+                }
+                .into(),
             })
         }
         Ok(Err(error)) => Err(VmError::Io("send the VM's spec to the VMM", error)),
-        Err(_) => Err(timed_out(vmm, limit, console, None).await),
+        Err(_) => Err(timed_out(vmm, limit, None).await),
     }
 }
 
 /// Tries to reach the agent until it answers, the VMM ends, or the deadline is over.
-async fn reach_agent(vmm: &Vmm, vsock: &Path, limit: &Limit, console: &Path) -> Result<AgentClient, VmError> {
+async fn reach_agent(vmm: &Vmm, vsock: &Path, limit: &Limit) -> Result<AgentClient, VmError> {
     let mut last = None;
     while Instant::now() < limit.deadline {
         let attempt = timeout_at(limit.deadline.min(Instant::now() + CONNECT_ATTEMPT), agent_client(vsock));
         tokio::select! {
             biased;
-            status = vmm.ended() => return Err(VmError::Died { status, console: last_lines(console) }),
+            exit = vmm.ended() => return Err(exit.into()),
             outcome = attempt => match outcome {
                 Ok(Ok(agent)) => return Ok(agent),
                 Ok(Err(error)) => last = Some(error),
@@ -294,30 +298,43 @@ async fn reach_agent(vmm: &Vmm, vsock: &Path, limit: &Limit, console: &Path) -> 
         }
         sleep(CONNECT_PAUSE).await;
     }
-    Err(timed_out(vmm, limit, console, last).await)
+    Err(timed_out(vmm, limit, last).await)
 }
 
 /// Ends a VMM whose boot took too long.
-async fn timed_out(vmm: &Vmm, limit: &Limit, console: &Path, source: Option<ConnectError>) -> VmError {
-    vmm.kill_and_wait().await;
+async fn timed_out(vmm: &Vmm, limit: &Limit, source: Option<ConnectError>) -> VmError {
     VmError::Timeout {
         limit: limit.boot_timeout,
-        console: last_lines(console),
+        console: vmm.kill_and_wait().await,
         source,
+    }
+}
+
+/// How a VMM ended.
+#[derive(Clone, Debug, Default)]
+struct Exit {
+    status: String,
+    /// Last lines of the console, and then of the VMM itself.
+    console: String,
+}
+
+impl From<Exit> for VmError {
+    fn from(Exit { status, console }: Exit) -> Self {
+        Self::Died { status, console }
     }
 }
 
 /// The VMM's process. Dropping this kills it.
 struct Vmm {
     pid: u32,
-    exit: watch::Receiver<Option<ExitStatus>>,
+    exit: watch::Receiver<Option<Exit>>,
     kill: Arc<Notify>,
 }
 
 impl Vmm {
     /// Waits for the child in a task of its own. Only this task signals the process id, so a reused id is never signalled. The
-    /// VMM's cgroups are removed after its exit.
-    fn supervise(mut child: Child, pid: u32, cgroups: Vec<PathBuf>) -> Self {
+    /// VMM's cgroups are removed after its exit, and its last words are put behind the guest's in `console`.
+    fn supervise(mut child: Child, pid: u32, cgroups: Vec<PathBuf>, console: File) -> Self {
         let (sender, exit) = watch::channel(None);
         let kill = Arc::new(Notify::new());
         let wanted = kill.clone();
@@ -335,26 +352,31 @@ impl Vmm {
                 Ok(status) => log::info!("VMM {pid} ended: {}", describe(*status)),
                 Err(error) => log::error!("cannot wait for VMM {pid}: {error}"),
             }
-            sender.send_replace(Some(status.unwrap_or_default()));
+            let words = last_words(&mut child).await;
+            sender.send_replace(Some(Exit {
+                status: describe(status.unwrap_or_default()),
+                console: last_lines(&shown(&console, &words)),
+            }));
         });
         Self { pid, exit, kill }
     }
 
-    /// Waits for the exit; returns how the process ended.
-    async fn ended(&self) -> String {
+    /// Waits for the exit.
+    async fn ended(&self) -> Exit {
         let mut exit = self.exit.clone();
         // The sender is dropped only after it has sent.
-        match exit.wait_for(Option::is_some).await {
-            Ok(status) => status.map(describe).unwrap_or_default(),
-            Err(_) => "unknown".to_owned(),
-        }
+        let exit = exit.wait_for(Option::is_some).await;
+        exit.ok().and_then(|exit| exit.clone()).unwrap_or_default()
     }
 
-    async fn kill_and_wait(&self) {
+    /// Kills it; returns the last lines of its console.
+    async fn kill_and_wait(&self) -> String {
         self.kill.notify_one();
-        if timeout(KILL, self.ended()).await.is_err() {
+        let Ok(exit) = timeout(KILL, self.ended()).await else {
             log::error!("VMM {} did not end after SIGKILL", self.pid);
-        }
+            return String::new();
+        };
+        exit.console
     }
 }
 
@@ -362,6 +384,27 @@ impl Drop for Vmm {
     fn drop(&mut self) {
         self.kill.notify_one();
     }
+}
+
+/// What a VMM that has ended wrote to standard error.
+async fn last_words(child: &mut Child) -> Vec<u8> {
+    let mut words = Vec::new();
+    if let Some(stderr) = child.stderr.take() {
+        // A child of it may still hold the pipe's other end.
+        let _ = timeout(LAST_WORDS, stderr.take(LAST_WORDS_BYTES).read_to_end(&mut words)).await;
+    }
+    words
+}
+
+/// What the guest and then its VMM said; it is in the console's file too, for whoever looks there later.
+fn shown(console: &File, words: &[u8]) -> Vec<u8> {
+    let guest = console_file::content(console).unwrap_or_default();
+    if !words.is_empty()
+        && let Err(error) = console_file::append(console, words)
+    {
+        log::warn!("cannot write to the console's file: {error}");
+    }
+    [&guest, words].join(&b'\n')
 }
 
 /// How a VMM ended. It explains its exit codes itself, on the console; only a signal needs an explanation here.

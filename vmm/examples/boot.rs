@@ -4,7 +4,7 @@
 //! boot VMM KERNEL [--initrd F] [--cmdline TEXT] [--memory MIB] [--vcpus N] [--scratch F] [--layer F]... [--vsock PATH]
 //!      [--rng] [--stats-after MS] [--stop-after MS]
 //! ```
-//! The guest's console is this program's standard output.
+//! The guest's console is this program's standard output, a terminal or a pipe.
 #![forbid(unsafe_code)]
 
 #[path = "../tests/launcher/mod.rs"]

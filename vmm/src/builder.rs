@@ -1,9 +1,12 @@
-//! Builds a paused VM from a spec: jail, memory, VM, devices, kernel, boot tables, vCPUs, in this order.
+//! Builds a paused VM from a spec: console, jail, memory, VM, devices, kernel, boot tables, vCPUs, in this order.
 
 use crate::{
     control::{self, Control, ControlError},
     descriptors::{BootFiles, Files},
-    devices::device_set::{DeviceContext, DeviceSet, DeviceSetError},
+    devices::{
+        device_set::{DeviceContext, DeviceSet, DeviceSetError},
+        serial::{Output, OutputError},
+    },
     event_loop::EventLoop,
     exit_reason::ExitEvent,
     jail::{self, JailConfig, JailError},
@@ -15,7 +18,7 @@ use crate::{
     vm::Vm,
     watchdog::Watchdog,
 };
-use std::{io, os::fd::BorrowedFd, rc::Rc, sync::Arc};
+use std::{io, os::fd::AsFd, rc::Rc, sync::Arc};
 use vm_spec::{Entry, LaunchPlan, PlanError, VmSpec};
 
 /// Why the VM could not be built.
@@ -24,6 +27,9 @@ pub enum BuildError {
     /// The jail.
     #[error("cannot drop privileges")]
     Jail(#[from] JailError),
+    /// The console's file.
+    #[error(transparent)]
+    Console(#[from] OutputError),
     /// Guest memory.
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -62,7 +68,12 @@ pub enum BuildError {
 /// Enters the jail and builds the VM that `spec` describes. No vCPU runs yet.
 pub fn build(spec: &VmSpec, files: Files, filters: Filters) -> Result<Vm, BuildError> {
     let kvm = kvm::open()?;
-    jail::enter(&jail_config(spec, &files.devices.written()))?;
+    let console = files.console.map(Output::open).transpose()?;
+    jail::enter(&JailConfig {
+        identity: spec.identity,
+        vcpus: spec.vcpus,
+        scratch: files.devices.scratch.as_ref().map(AsFd::as_fd),
+    })?;
     let memory = memory::allocate(spec.memory)?;
     let kvm = KvmVm::new(kvm, &memory)?;
     let watchdog = Arc::new(Watchdog::default());
@@ -75,7 +86,7 @@ pub fn build(spec: &VmSpec, files: Files, filters: Filters) -> Result<Vm, BuildE
         exit_event: &exit_event,
         watchdog: &watchdog,
     };
-    let devices = DeviceSet::new(spec, files.devices, context)?;
+    let devices = DeviceSet::new(spec, console, files.devices, context)?;
     let entry = load_guest(spec, files.boot, &memory)?;
     let vcpus = vcpu::create(&kvm, spec.vcpus, entry)?;
     let context = VcpuContext {
@@ -91,14 +102,6 @@ pub fn build(spec: &VmSpec, files: Files, filters: Filters) -> Result<Vm, BuildE
         Control::new(vcpus.clone(), devices.layers, exit_event.clone()),
     )?;
     Ok(Vm::new(events, vcpus, exit_event, filters.main, kvm, memory))
-}
-
-fn jail_config<'a>(spec: &VmSpec, written: &'a [BorrowedFd<'a>]) -> JailConfig<'a> {
-    JailConfig {
-        identity: spec.identity,
-        vcpus: spec.vcpus,
-        written,
-    }
 }
 
 /// Reads kernel and initrd from their files to the addresses of the launch plan, then writes the plan's pages.

@@ -6,7 +6,7 @@ use std::{
     fs::File,
     io,
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+        fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
         unix::net::UnixListener,
     },
 };
@@ -19,6 +19,8 @@ pub use confine::descriptors::{DescriptorError, Inherited};
 pub struct Files {
     /// For boot.
     pub boot: BootFiles,
+    /// Output of the serial console.
+    pub console: Option<File>,
     /// For devices.
     pub devices: DeviceFiles,
     /// The control socket.
@@ -37,19 +39,10 @@ pub struct BootFiles {
 /// Files of devices; absent if the spec has no such device.
 #[derive(Debug)]
 pub struct DeviceFiles {
-    /// Output of the serial console.
-    pub console: Option<File>,
     /// The scratch disk.
     pub scratch: Option<File>,
     /// The host side of the vsock device.
     pub vsock: Option<UnixListener>,
-}
-
-impl DeviceFiles {
-    /// Those that the VMM writes.
-    pub fn written(&self) -> Vec<BorrowedFd<'_>> {
-        self.console.iter().chain(&self.scratch).map(AsFd::as_fd).collect()
-    }
 }
 
 impl Files {
@@ -64,7 +57,8 @@ impl Files {
         let kernel = File::from(inherited.take("boot.direct.kernel", kernel.0)?);
         Ok(Self {
             boot: BootFiles { kernel, initrd },
-            devices: DeviceFiles { console, scratch, vsock },
+            console,
+            devices: DeviceFiles { scratch, vsock },
             control: inherited.take("control", spec.control.0)?,
         })
     }

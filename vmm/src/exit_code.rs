@@ -14,7 +14,10 @@
 //! the call. Any other signal (137 for SIGKILL) came from the host.
 
 use crate::{builder::BuildError, exit_reason::ExitReason, seccomp::FilterError, vm::RunError};
-use std::process::ExitCode;
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
 /// Why the program has no [`ExitReason`].
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +46,8 @@ pub fn report(result: Result<ExitReason, Failure>) -> ExitCode {
         Ok(ExitReason::KvmFailed(why)) => (5, format!("KVM failed to run the guest: {why}")),
         Err(failure) => (failure_code(&failure), with_causes(&failure)),
     };
-    eprintln!("casemate-vmm: {message}");
+    // Whoever reads it may have ended.
+    let _ = writeln!(io::stderr(), "casemate-vmm: {message}");
     ExitCode::from(code)
 }
 

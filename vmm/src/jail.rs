@@ -6,9 +6,11 @@
 //! It must run before any thread is started. The seccomp filters ([`crate::seccomp`]) are installed later, just before the
 //! guest runs.
 
-use crate::devices::serial::CONSOLE_MAX_BYTES;
 use confine::privileges::{self, Resource, limit};
-use nix::sys::stat::fstat;
+use nix::{
+    errno::Errno,
+    sys::stat::{FileStat, SFlag, fstat},
+};
 use std::{io, os::fd::BorrowedFd};
 use vm_spec::{Identity, Vcpus};
 
@@ -16,11 +18,12 @@ pub use confine::privileges::JailError;
 
 /// Most open descriptors: 4096 extents of layers, 1024 streams, and those of queues, vCPUs and clients.
 const DESCRIPTORS_MAX: u64 = 8192;
-/// How much written files may grow: the console's limit, the line that reports it, and error messages.
-const CONSOLE_ROOM_BYTES: u64 = CONSOLE_MAX_BYTES + 64 * 1024;
+/// How much standard error may grow where it is a file; the shim passes a pipe.
+const MESSAGES_BYTES: u64 = 64 * 1024;
 /// Threads beside those of vCPUs: the main thread, worker threads of KVM (tasks of this process since Linux 6.14), and a
 /// margin in case two VMMs share a user.
 const SPARE_THREADS: u64 = 16;
+
 /// What the jail depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct JailConfig<'a> {
@@ -28,8 +31,8 @@ pub struct JailConfig<'a> {
     pub identity: Option<Identity>,
     /// Number of vCPU threads that will be started.
     pub vcpus: Vcpus,
-    /// Files that the VMM writes.
-    pub written: &'a [BorrowedFd<'a>],
+    /// The scratch disk, the one file that the VMM writes; it cannot make it longer.
+    pub scratch: Option<BorrowedFd<'a>>,
 }
 
 /// Drops all privileges; see the module documentation.
@@ -45,21 +48,28 @@ pub fn enter(config: &JailConfig<'_>) -> Result<(), JailError> {
 fn limit_resources(config: &JailConfig<'_>) -> Result<(), JailError> {
     limit("limit core dumps", Resource::RLIMIT_CORE, 0)?;
     limit("limit open descriptors", Resource::RLIMIT_NOFILE, DESCRIPTORS_MAX)?;
-    let stderr = io::stderr();
-    let mut longest = 0;
-    for file in config.written.iter().copied().chain([std::os::fd::AsFd::as_fd(&stderr)]) {
-        let size = fstat(file).map_err(|e| JailError::Call("stat a file of the spec", e))?.st_size;
-        longest = longest.max(u64::try_from(size).unwrap_or_default());
-    }
-    limit(
-        "limit the size of files",
-        Resource::RLIMIT_FSIZE,
-        longest.saturating_add(CONSOLE_ROOM_BYTES),
-    )?;
+    let scratch = config.scratch.map_or(Ok(0), |file| size(&fstat(file)))?;
+    limit("limit the size of files", Resource::RLIMIT_FSIZE, scratch.max(messages()?))?;
     if config.identity.is_some() {
         // The limit counts all processes of a user, so it is set only if the VMM has a user of its own.
         let threads = 2 * u64::from(config.vcpus.get()) + SPARE_THREADS;
         limit("limit threads", Resource::RLIMIT_NPROC, threads)?;
     }
     Ok(())
+}
+
+/// Length that standard error may have, if it is a regular file.
+fn messages() -> Result<u64, JailError> {
+    let stat = fstat(io::stderr());
+    let is_file = stat.is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG);
+    if is_file {
+        Ok(size(&stat)?.saturating_add(MESSAGES_BYTES))
+    } else {
+        Ok(0)
+    }
+}
+
+fn size(stat: &Result<FileStat, Errno>) -> Result<u64, JailError> {
+    let stat = stat.as_ref().map_err(|errno| JailError::Call("stat a file", *errno))?;
+    Ok(u64::try_from(stat.st_size).unwrap_or_default())
 }

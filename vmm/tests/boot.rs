@@ -10,7 +10,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use std::{
     fs::File,
     io::{Read, Seek, Write},
-    os::fd::AsRawFd,
+    os::fd::{AsRawFd, IntoRawFd},
     os::unix::net::{UnixListener, UnixStream},
     process::{Child, Command, Stdio},
     thread::sleep,
@@ -24,6 +24,9 @@ use vm_spec::{
 const VMM: &str = env!("CARGO_BIN_EXE_casemate-vmm");
 /// Limit for everything that a guest does here.
 const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Length of a console's file.
+const CONSOLE_BYTES: usize = 64 << 10;
 
 /// A started VM.
 struct Vm {
@@ -46,11 +49,17 @@ fn with(bytes: &[u8]) -> File {
     file
 }
 
-fn text(mut file: &File) -> String {
+fn text(file: &File) -> String {
+    String::from_utf8_lossy(&content(file)).into_owned()
+}
+
+fn content(mut file: &File) -> Vec<u8> {
     let mut bytes = Vec::new();
     file.rewind().unwrap();
     file.read_to_end(&mut bytes).unwrap();
-    String::from_utf8_lossy(&bytes).into_owned()
+    // Zeros follow what a console's file has received.
+    bytes.truncate(bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
+    bytes
 }
 
 fn elf(code: &[u8]) -> File {
@@ -72,11 +81,17 @@ fn start(kernel: File, change: impl FnOnce(&mut Launcher)) -> Vm {
 
 /// As [`start`], with a command that executes the VMM.
 fn start_as(program: Command, kernel: File, change: impl FnOnce(&mut Launcher)) -> Vm {
-    let console = tempfile::tempfile().unwrap();
     let stderr = tempfile::tempfile().unwrap();
+    let to = Stdio::from(stderr.try_clone().unwrap());
+    start_with(program, kernel, stderr, to, change)
+}
+
+/// As [`start_as`], with a standard error of its own, which need not be the file that is shown when the test fails.
+fn start_with(program: Command, kernel: File, stderr: File, to: Stdio, change: impl FnOnce(&mut Launcher)) -> Vm {
+    let console = with(&[0; CONSOLE_BYTES]);
     let mut launcher = Launcher::new(kernel, console.try_clone().unwrap().into()).unwrap();
     change(&mut launcher);
-    let (child, control) = launcher.start(program, Stdio::from(stderr.try_clone().unwrap())).unwrap();
+    let (child, control) = launcher.start(program, to).unwrap();
     Vm {
         child,
         control,
@@ -177,11 +192,9 @@ fn every_slot_has_its_device_id() {
         vm.vsock(UnixListener::bind(socket.path().join("vsock")).unwrap().into()).unwrap();
         vm.spec.rng = true;
     });
-    let mut console = vm.console.try_clone().unwrap();
+    let console = vm.console.try_clone().unwrap();
     assert_eq!(vm.wait().0, Some(0));
-    let mut seen = Vec::new();
-    console.rewind().unwrap();
-    console.read_to_end(&mut seen).unwrap();
+    let seen = content(&console);
     // Block 2, block 2, vsock 19, entropy 4, four empty slots; then no device.
     assert_eq!(seen, b"virt22virt22virt2Cvirt24virt20virt20virt20virt20\xff\xff\xff\xff");
 }
@@ -336,6 +349,28 @@ fn a_halted_guest_can_be_paused_and_stopped() {
     assert_eq!((status, stderr.as_str()), (Some(0), ""));
 }
 
+/// A guest that prints without end costs no more than the file, which holds what it printed last.
+#[test]
+fn the_consoles_file_keeps_its_length_and_the_newest_output() {
+    if !has_kvm() {
+        return;
+    }
+    let vm = start(elf(guests::counts()), |_| ());
+    let newest = |digits: &[u8]| u32::from_str_radix(std::str::from_utf8(digits).unwrap(), 16).ok();
+    let (started, mut last) = (Instant::now(), 0);
+    // Ten bytes a line: past the end of the file twice.
+    while last < 3 * CONSOLE_BYTES as u32 / 20 {
+        assert!(started.elapsed() < TIMEOUT, "the guest printed {last} lines");
+        sleep(Duration::from_millis(20));
+        let seen = content(&vm.console);
+        assert!(seen.len() <= CONSOLE_BYTES);
+        let lines = seen.split(|byte| *byte == b'\n').filter(|line| line.len() == 8);
+        last = lines.filter_map(newest).max().unwrap_or_default();
+    }
+    assert_eq!(vm.console.metadata().unwrap().len(), CONSOLE_BYTES as u64);
+    assert!(content(&vm.console).len() >= CONSOLE_BYTES / 2);
+}
+
 #[test]
 fn a_vm_that_cannot_be_built_is_reported_in_one_line() {
     if !has_kvm() {
@@ -360,6 +395,15 @@ fn a_vm_that_cannot_be_built_is_reported_in_one_line() {
         refused(elf(guests::hello()), |vm| vm.spec.control = vm.spec.console.unwrap()),
         1,
         "another field",
+    );
+    expect(
+        refused(elf(guests::hello()), |vm| {
+            let file = with(b"");
+            fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+            vm.spec.console = Some(Fd(file.into_raw_fd()));
+        }),
+        2,
+        "give it a length",
     );
     expect(
         refused(elf(guests::hello()), |vm| vm.spec.tee = Tee::Snp),

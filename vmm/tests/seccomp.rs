@@ -143,7 +143,7 @@ impl Drop for Vm {
 
 impl Vm {
     fn start(without: &str, script: &Script, change: impl FnOnce(&mut Launcher) -> Outcome<()>) -> Outcome<Self> {
-        let (console, stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
+        let (console, stderr) = (with(&[0; 4096])?, tempfile::tempfile()?);
         let mut launcher = Launcher::new(with(&elf::executable(script::guest()))?, console.try_clone()?.into())?;
         launcher.cmdline("quiet");
         launcher.initrd(with(script.bytes())?)?;
@@ -310,5 +310,7 @@ fn text(mut file: &File) -> Outcome<String> {
     let mut bytes = Vec::new();
     file.rewind()?;
     file.read_to_end(&mut bytes)?;
+    // Zeros follow what a console's file has received.
+    bytes.truncate(bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

@@ -5,13 +5,13 @@ use anyhow::{Context, Result, bail};
 use guest_manifest::Manifest;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
-use shim_state::{DEFAULT_ROOT, SandboxDir};
+use shim_state::{DEFAULT_ROOT, SandboxDir, console};
 use std::fs::File;
-use std::io::{Seek, Write};
+use std::io::{Read, Seek, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use vm_spec::control::{Client, Extent, Reply, Request, Stats};
 use vm_spec::{Boot, Fd, HostData, Scratch, Tee, VmSpec, Vsock};
@@ -34,6 +34,7 @@ const POLL: Duration = Duration::from_millis(100);
 pub struct Vm {
     child: Child,
     dir: SandboxDir,
+    console: File,
     vsock: PathBuf,
     scratch: File,
 }
@@ -49,7 +50,8 @@ impl Vm {
         let open = |name: &str| inherited(File::open(Path::new(GUEST).join(name)).with_context(|| format!("no {name} installed"))?);
         let kernel = open("vmlinux")?;
         let initrd = open("initramfs.cpio")?;
-        let console = inherited(File::create(dir.console()).context("cannot create the console's file")?)?;
+        let console_file = console::create(&dir.console()).context("cannot create the console's file")?;
+        let console = inherited(console_file.try_clone().context("cannot share the console's file")?)?;
         let scratch_file = tempfile::tempfile().context("cannot create the scratch disk")?;
         scratch_file.set_len(SCRATCH_BYTES).context("cannot size the scratch disk")?;
         let scratch = inherited(scratch_file.try_clone().context("cannot share the scratch disk")?)?;
@@ -84,16 +86,15 @@ impl Vm {
             .context("cannot write the spec")?;
         let spec_file = inherited(spec_file)?;
         println!("  $ casemate-vmm --spec-fd {}", spec_file.as_raw_fd());
-        // As under the shim, the VMM's stderr is appended to the guest's console.
-        let stderr = console.try_clone().context("cannot share the console's file")?;
         let child = Command::new(VMM)
             .args(["--spec-fd", &spec_file.as_raw_fd().to_string()])
-            .stderr(stderr)
+            .stderr(Stdio::piped())
             .spawn()
             .context("cannot start casemate-vmm")?;
         Ok(Self {
             child,
             dir,
+            console: console_file,
             vsock,
             scratch: scratch_file,
         })
@@ -132,7 +133,7 @@ impl Vm {
 
     /// What the guest has written to its console so far.
     pub fn console(&self) -> Result<String> {
-        let bytes = std::fs::read(self.dir.console()).context("cannot read the console")?;
+        let bytes = console::content(&self.console).context("cannot read the console")?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
@@ -182,6 +183,13 @@ impl Drop for Vm {
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // As under the shim, the VMM's last words follow the guest's.
+        let mut words = Vec::new();
+        if let Some(mut stderr) = self.child.stderr.take()
+            && stderr.read_to_end(&mut words).is_ok()
+        {
+            let _ = console::append(&self.console, &words);
+        }
     }
 }
 

@@ -1,8 +1,9 @@
 //! Copies the serial consoles of all VMs in L1 to the harness while they grow: a hung L1 could not be asked for them later.
 
+use shim_state::console::Follower;
 use std::collections::{BTreeMap, btree_map::Entry};
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
@@ -50,7 +51,7 @@ impl Drop for Watch {
 /// The consoles found so far. A removed file stays open so that it is read to its end.
 #[derive(Default)]
 struct Consoles {
-    open: BTreeMap<PathBuf, File>,
+    open: BTreeMap<PathBuf, Follower>,
     last: PathBuf,
 }
 
@@ -59,14 +60,15 @@ impl Consoles {
     fn carry(&mut self, port: &mut impl Write) {
         for path in found() {
             if let Entry::Vacant(new) = self.open.entry(path)
-                && let Ok(file) = File::open(new.key())
+                && let Ok(file) = Follower::open(new.key())
             {
                 new.insert(file);
             }
         }
         for (path, file) in &mut self.open {
-            let mut bytes = Vec::new();
-            if file.read_to_end(&mut bytes).is_ok() && !bytes.is_empty() {
+            if let Ok(bytes) = file.news()
+                && !bytes.is_empty()
+            {
                 if *path != self.last {
                     let _ = writeln!(port, "=== {}", path.display());
                     self.last.clone_from(path);

@@ -36,7 +36,7 @@ pub struct Parts {
     pub control: OwnedFd,
     /// Listening vsock socket.
     pub vsock: OwnedFd,
-    /// Console output.
+    /// Console output, a file of fixed length.
     pub console: File,
     /// Scratch disk, unless scratch is in the guest's memory.
     pub scratch: Option<File>,
@@ -46,7 +46,7 @@ pub struct Parts {
 
 /// A VMM that has started and waits for its spec.
 pub struct Started {
-    /// Its process.
+    /// Its process; standard error is a pipe, for the reason why it ends.
     pub child: Child,
     /// Its program.
     pub program: PathBuf,
@@ -103,7 +103,7 @@ pub fn vmm(config: &Config, host_data: [u8; 32], owner: &str, parts: Parts) -> R
         .arg(spec_end.as_raw_fd().to_string())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(parts.console.try_clone().map_err(|e| VmError::Io("share the console's file", e))?)
+        .stderr(Stdio::piped())
         .env_clear()
         .current_dir("/")
         .process_group(0)

@@ -68,6 +68,28 @@ async fn a_vmm_that_ends_is_an_error_with_its_console() {
     assert!(!node.dir.path().join("run/ns").exists());
 }
 
+/// The guest's output came first, and both are found by who looks at the file.
+#[tokio::test]
+async fn the_last_words_of_a_vmm_follow_its_guests() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("console.log");
+    let console = console_file::create(&path).unwrap();
+    let mut vmm = tokio::process::Command::new("sh");
+    vmm.args([
+        "-c",
+        "printf 'Kernel panic' 1<>\"$0\"; echo 'casemate-vmm: triple fault in the guest' >&2; exit 4",
+    ])
+    .arg(&path)
+    .stderr(std::process::Stdio::piped());
+    let child = vmm.spawn().unwrap();
+    let pid = child.id().unwrap();
+    let exit = Vmm::supervise(child, pid, vec![], console).ended().await;
+    let words = "Kernel panic\ncasemate-vmm: triple fault in the guest";
+    assert_eq!((exit.status.as_str(), exit.console.as_str()), ("exit status: 4", words));
+    assert_eq!(console_file::read(&path).unwrap(), format!("{words}\n").as_bytes());
+    assert_eq!(fs::metadata(path).unwrap().len(), console_file::CONSOLE_BYTES as u64);
+}
+
 #[tokio::test]
 async fn a_vmm_that_hangs_is_killed_at_the_deadline() {
     let node = node(&format!("echo $$ > {0}/pid; exec sleep 1000", "$(dirname $0)"));
@@ -101,8 +123,19 @@ async fn the_vmm_gets_its_spec_and_the_files_in_it_and_no_more() {
         [2, 2, 1, 1],
         "inherited: {fds}"
     );
-    // Standard error and the console; nothing that polls or waits for other events of the shim.
-    assert_eq!([count("console.log"), count("anon_inode:")], [2, 0], "inherited: {fds}");
+    // Nothing that polls or waits for other events of the shim.
+    assert_eq!([count("console.log"), count("anon_inode:")], [1, 0], "inherited: {fds}");
+    // Of files, it can write its scratch disk, which nobody else reads, and the console, whose length it keeps by mapping it.
+    let written = |line: &&str| line.starts_with("lrw") || line.starts_with("l-w");
+    let written = fds.lines().filter(written).filter_map(|line| line.split_once(" -> "));
+    // The test may itself have inherited other files, and the shell writes this list.
+    let node = node.dir.path().to_str().unwrap();
+    let files: Vec<_> = written.filter(|(_, to)| to.starts_with(node) && !to.ends_with("/fds")).collect();
+    assert_eq!(files.len(), 2, "inherited: {fds}");
+    assert!(
+        files.iter().all(|(_, to)| to.contains("/scratch/") || to.ends_with("console.log")),
+        "inherited: {fds}"
+    );
 }
 
 #[tokio::test]
@@ -137,7 +170,7 @@ fn started(config: &Config) -> (OwnedSandboxDir, Started) {
     let parts = spawn::Parts {
         control: state.bind_control().unwrap(),
         vsock: state.bind_vsock().unwrap(),
-        console: File::create(state.dir().console()).unwrap(),
+        console: console_file::create(&state.dir().console()).unwrap(),
         scratch: scratch(config).unwrap(),
         image: GuestImage::open(&config.image_dir).unwrap(),
     };
@@ -161,12 +194,13 @@ async fn a_vmm_that_never_reads_its_spec_does_not_block_the_shim() {
     let node = node("exec sleep 1000");
     let (state, started) = started(&node.config);
     let pid = started.child.id().unwrap();
-    let vmm = Vmm::supervise(started.child, pid, vec![]);
+    let console = File::open(state.dir().console()).unwrap();
+    let vmm = Vmm::supervise(started.child, pid, vec![], console);
     let limit = Limit {
         deadline: Instant::now() + Duration::from_millis(50),
         boot_timeout: Duration::from_millis(50),
     };
-    let sent = send_spec(&vmm, started.spec.padded_to(1 << 20), &limit, &state.dir().console()).await;
+    let sent = send_spec(&vmm, started.spec.padded_to(1 << 20), &limit).await;
     assert!(matches!(sent, Err(VmError::Timeout { .. })));
     assert!(vmm.exit.borrow().is_some(), "the VMM was not ended");
 }

@@ -3,6 +3,7 @@
 //! The shim creates and removes it. `casemate` and the shim's `delete` read it from other processes, at any time.
 #![forbid(unsafe_code)]
 
+pub mod console;
 mod directory;
 mod lookup;
 mod owned;

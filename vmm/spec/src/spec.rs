@@ -19,7 +19,8 @@ pub struct VmSpec {
     pub tee: Tee,
     /// SHA-256 of the policy text.
     pub host_data: HostData,
-    /// Output of the guest's serial console; discarded if absent.
+    /// Output of the guest's serial console, discarded if absent: a pipe, socket or terminal, or a file of 4 to 256 KiB, open for
+    /// reading and writing, which keeps its length and the newest output.
     #[serde(default)]
     pub console: Option<Fd>,
     /// A listening `SOCK_SEQPACKET` unix socket for [`crate::control`].

@@ -3,7 +3,7 @@
 use super::{
     BusDevice, BusError, Buses, SharedDevice,
     power::{KEYBOARD_PORT, KeyboardReset, Power},
-    serial::Serial,
+    serial::{Output, Serial},
     virtio::{
         SharedVirtioDevice,
         block::{Block, Layers, LayersHandle, Scratch, ScratchError},
@@ -21,7 +21,6 @@ use crate::{
     watchdog::Watchdog,
 };
 use std::{
-    fs::File,
     io,
     sync::{Arc, Mutex},
 };
@@ -74,12 +73,12 @@ pub struct DeviceSet {
 
 impl DeviceSet {
     /// Creates every device of `spec`.
-    pub fn new(spec: &VmSpec, files: DeviceFiles, mut context: DeviceContext<'_>) -> Result<Self, DeviceSetError> {
+    pub fn new(spec: &VmSpec, console: Option<Output>, files: DeviceFiles, mut context: DeviceContext<'_>) -> Result<Self, DeviceSetError> {
         let mut devices = Self {
             buses: Buses::default(),
             layers: None,
         };
-        devices.add_ports(files.console, &context)?;
+        devices.add_ports(console, &context)?;
         if spec.layers {
             let disk = Arc::new(Mutex::new(Block::new(Layers::new())));
             devices.layers = Some(LayersHandle::new(disk.clone()));
@@ -100,7 +99,7 @@ impl DeviceSet {
     }
 
     /// Serial console, power and keyboard reset.
-    fn add_ports(&mut self, console: Option<File>, context: &DeviceContext<'_>) -> Result<(), DeviceSetError> {
+    fn add_ports(&mut self, console: Option<Output>, context: &DeviceContext<'_>) -> Result<(), DeviceSetError> {
         let irq = irqfd(context.kvm, SERIAL_GSI)?;
         let serial = Serial::new(irq, console, context.watchdog.clone());
         self.add_port(SERIAL_PORT, SERIAL_PORTS, serial)?;

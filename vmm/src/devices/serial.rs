@@ -2,16 +2,19 @@
 //!
 //! Register names and bits: TL16C550C data sheet; `include/uapi/linux/serial_reg.h`.
 
+mod output;
+
+pub use output::{Output, OutputError};
+
 use super::BusDevice;
 use crate::watchdog::Watchdog;
-use std::{fs::File, io::Write, sync::Arc};
+use std::sync::Arc;
 use vmm_sys_util::eventfd::EventFd;
 
-/// Most bytes that a guest can write to the console, so that the log cannot fill the host's disk.
-pub const CONSOLE_MAX_BYTES: u64 = 16 << 20;
+/// Bytes that count as progress: a guest that prints without end becomes an exit storm after these.
+const PROGRESS_MAX_BYTES: u64 = 16 << 20;
 /// Most bytes that are buffered until a line is complete.
 const LINE_BYTES: usize = 256;
-const LIMIT_NOTICE: &[u8] = b"\n[the console's limit of 16 MiB is reached, output ends here]\n";
 
 const DATA: u64 = 0;
 const IER: u64 = 1;
@@ -36,7 +39,7 @@ const LSR_IDLE: u8 = 1 << 6 | 1 << 5;
 /// Carrier, data set ready, clear to send.
 const MSR_CONNECTED: u8 = 1 << 7 | 1 << 5 | 1 << 4;
 
-/// The port; the guest's bytes are written to a file, line by line.
+/// The port; the guest's bytes go to an [`Output`], line by line.
 pub struct Serial {
     interrupt: EventFd,
     watchdog: Arc<Watchdog>,
@@ -52,18 +55,18 @@ pub struct Serial {
 }
 
 impl Serial {
-    /// `interrupt` is the irqfd of the console; without an `output` everything is discarded. Each byte that is accepted counts
-    /// as progress for `watchdog`.
+    /// `interrupt` is the irqfd of the console; without an `output` everything is discarded. The first 16 MiB count as
+    /// progress for `watchdog`.
     ///
     /// If a write would block (a full pipe in non-blocking mode), the line is lost and the guest does not wait.
-    pub fn new(interrupt: EventFd, output: Option<File>, watchdog: Arc<Watchdog>) -> Self {
+    pub fn new(interrupt: EventFd, output: Option<Output>, watchdog: Arc<Watchdog>) -> Self {
         Self {
             interrupt,
             watchdog,
             console: Console {
                 output,
                 line: Vec::with_capacity(LINE_BYTES),
-                left: CONSOLE_MAX_BYTES,
+                progress_left: PROGRESS_MAX_BYTES,
             },
             ier: 0,
             fifos: false,
@@ -147,42 +150,30 @@ impl BusDevice for Serial {
     }
 }
 
-/// Line-buffered output with a limit.
+/// Line-buffered output.
 struct Console {
-    output: Option<File>,
+    output: Option<Output>,
     line: Vec<u8>,
-    left: u64,
+    progress_left: u64,
 }
 
 impl Console {
-    /// `false` if the limit is reached. Bytes count towards it even without an output.
+    /// Whether the byte is progress; counted even without an output.
     fn put(&mut self, byte: u8) -> bool {
-        if self.left == 0 {
-            return false;
+        if self.output.is_some() {
+            self.line.push(byte);
+            if byte == b'\n' || self.line.len() >= LINE_BYTES {
+                self.flush();
+            }
         }
-        self.left -= 1;
-        if self.output.is_none() {
-            return true;
-        }
-        self.line.push(byte);
-        if self.left == 0 {
-            self.line.extend_from_slice(LIMIT_NOTICE);
-        }
-        if byte == b'\n' || self.line.len() >= LINE_BYTES || self.left == 0 {
-            self.flush();
-        }
-        true
+        let is_progress = self.progress_left > 0;
+        self.progress_left = self.progress_left.saturating_sub(1);
+        is_progress
     }
 
-    /// The console is for debugging only: what cannot be written is lost. An interrupted write is not repeated, because the
-    /// signal asks this vCPU thread to stop.
     fn flush(&mut self) {
         if let Some(output) = &mut self.output {
-            let mut rest = &self.line[..];
-            while !rest.is_empty() {
-                let Ok(written @ 1..) = output.write(rest) else { break };
-                rest = &rest[written..];
-            }
+            output.write(&self.line);
         }
         self.line.clear();
     }

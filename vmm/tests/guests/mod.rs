@@ -273,6 +273,29 @@ global_asm!(
         jmp 1b
     guest_busy_end:
 
+    /* Prints consecutive numbers, each as eight hexadecimal digits and a new line, without end. */
+    .globl guest_counts, guest_counts_end
+    guest_counts:
+        xor ebx, ebx
+        mov dx, 0x3f8
+        1: mov esi, ebx
+        mov ecx, 8
+        2: rol esi, 4
+        mov eax, esi
+        and al, 15
+        add al, '0'
+        cmp al, '9'
+        jbe 3f
+        add al, 39
+        3: out dx, al
+        dec ecx
+        jnz 2b
+        mov al, 10
+        out dx, al
+        inc ebx
+        jmp 1b
+    guest_counts_end:
+
     /* Halts with interrupts disabled. */
     .globl guest_halted, guest_halted_end
     guest_halted:
@@ -319,5 +342,6 @@ guests!(
     interrupt,
     svme,
     busy,
+    counts,
     halted
 );

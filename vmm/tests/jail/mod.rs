@@ -1,10 +1,11 @@
 //! Privileges of a running VMM: ids, capabilities, namespaces, files, limits, and a seccomp filter on every thread.
 
-use super::{Vm, elf, guests, has_kvm, start_as, with};
+use super::{Vm, elf, guests, has_kvm, start_as, start_with, with};
 use std::{
     collections::BTreeSet,
-    fs::{read_dir, read_link, read_to_string},
-    os::unix::net::UnixListener,
+    fs::{File, FileType, metadata, read_dir, read_link, read_to_string},
+    io::{Read, pipe},
+    os::unix::{fs::FileTypeExt, net::UnixListener},
     process::Command,
 };
 use vm_spec::{
@@ -79,7 +80,7 @@ fn a_vmm_with_an_identity_has_no_access_to_the_host() {
     }
     let own = USER.try_into().unwrap();
     // A descriptor that the spec does not name.
-    let leaked = std::fs::File::open("/etc/passwd").unwrap();
+    let leaked = File::open("/etc/passwd").unwrap();
     nix::fcntl::fcntl(&leaked, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
     let vm = halted(Command::new(super::VMM), Some(Identity { uid: own, gid: own }));
     assert_unprivileged(&vm);
@@ -112,6 +113,72 @@ fn a_vmm_with_an_identity_has_no_access_to_the_host() {
         .collect();
     assert!(files.iter().all(|file| !file.contains("passwd")), "{files:?}");
     assert_stops(vm);
+}
+
+/// A file or pipe that a VMM has open.
+#[derive(Debug)]
+struct Open {
+    number: String,
+    kind: FileType,
+    bytes: u64,
+    access: i32,
+}
+
+fn open_files(vm: &Vm) -> Vec<Open> {
+    let directory = format!("/proc/{}", vm.child.id());
+    let all = read_dir(format!("{directory}/fd")).unwrap().map(|fd| {
+        let number = fd.unwrap().file_name().display().to_string();
+        let metadata = metadata(format!("{directory}/fd/{number}")).unwrap();
+        let info = read_to_string(format!("{directory}/fdinfo/{number}")).unwrap();
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
+        Open {
+            number,
+            kind: metadata.file_type(),
+            bytes: metadata.len(),
+            access: i32::from_str_radix(flags.trim(), 8).unwrap() & libc::O_ACCMODE,
+        }
+    });
+    all.filter(|open| open.kind.is_file() || open.kind.is_fifo()).collect()
+}
+
+/// What a taken-over VMM can write to: its scratch disk, no longer than it is, and the pipe for its last words.
+#[test]
+fn the_scratch_disk_is_the_only_file_that_a_vmm_can_write() {
+    if !has_kvm() || !is_root() {
+        return;
+    }
+    let (mut words, to) = pipe().unwrap();
+    let own = USER.try_into().unwrap();
+    let socket = tempfile::tempdir().unwrap();
+    let vm = start_with(Command::new(super::VMM), elf(guests::halted()), with(&[]), to.into(), |vm| {
+        vm.spec.identity = Some(Identity { uid: own, gid: own });
+        vm.spec.layers = true;
+        vm.spec.rng = true;
+        vm.scratch(with(&[0; 8192])).unwrap();
+        vm.vsock(UnixListener::bind(socket.path().join("vsock")).unwrap().into()).unwrap();
+    });
+    vm.wait_for_output();
+    let layer = tempfile::NamedTempFile::new().unwrap();
+    layer.as_file().set_len(4096).unwrap();
+    vm.control.append(&[File::open(layer.path()).unwrap()]).unwrap();
+    let (files, pipes): (Vec<_>, Vec<_>) = open_files(&vm).into_iter().partition(|open| open.kind.is_file());
+    let written = |open: &&Open| open.access != libc::O_RDONLY;
+    assert_eq!(
+        files.iter().filter(written).map(|open| open.bytes).collect::<Vec<_>>(),
+        [8192],
+        "{files:?}"
+    );
+    assert!(files.iter().any(|open| open.bytes == 4096), "the layer is not open: {files:?}");
+    assert_eq!(
+        pipes.iter().filter(written).map(|open| open.number.as_str()).collect::<Vec<_>>(),
+        ["2"],
+        "{pipes:?}"
+    );
+    assert_eq!(field(&vm, "limits", "Max file size"), "8192 8192 bytes");
+    assert_stops(vm);
+    let mut said = String::new();
+    words.read_to_string(&mut said).unwrap();
+    assert_eq!(said, "");
 }
 
 #[test]

@@ -56,8 +56,8 @@ const ROUNDS_SHORT: u32 = 2;
 const ROUNDS_FULL: u32 = 40;
 /// Free space up to this size, in KiB: busybox's layer has about 2 MiB, so more always suffices.
 const CACHE_SLACK_KIB: usize = 3072;
-/// Free space in /run, in KiB: a bundle, a record and a console take a few pages each.
-const RUN_SLACK_KIB: usize = 160;
+/// Free space in /run, in KiB: a console takes 128 KiB, a bundle and a record a few pages each.
+const RUN_SLACK_KIB: usize = 288;
 const NO_SPACE: [&str; 2] = ["No space left on device", "no space left on device"];
 /// If the layer fits but the scratch disk does not, the guest fails: it sees that its disk fails but not why.
 const NO_SPACE_IN_THE_CACHE: [&str; 3] = [NO_SPACE[0], NO_SPACE[1], "Input/output error"];
