@@ -29,6 +29,13 @@ const SPEC_MAX_BYTES: u64 = (SPEC_BYTES + 2 * (POLICY_BYTES * 4 / 3 + 4) + fragm
 struct Spec {
     annotations: BTreeMap<String, String>,
     linux: Linux,
+    process: Option<Init>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Init {
+    oom_score_adj: Option<i32>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -140,6 +147,11 @@ impl Bundle {
         &self.spec.linux.cgroups_path
     }
 
+    /// `process.oomScoreAdj`.
+    pub fn oom_score_adj(&self) -> Option<i32> {
+        self.spec.process.as_ref().and_then(|process| process.oom_score_adj)
+    }
+
     /// The sandbox that container `id` belongs to.
     pub fn group(&self, id: &str) -> Group {
         let of = |key: &str| self.spec.annotations.get(key).map(String::as_str);
@@ -185,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_plain_container_is_its_own_sandbox() {
-        let b = bundle(r#"{"ociVersion":"1.0.2","process":{"terminal":true},"linux":{"cgroupsPath":"/default/web"}}"#);
+        let b = bundle(r#"{"ociVersion":"1.0.2","process":{"terminal":true,"oomScoreAdj":-997},"linux":{"cgroupsPath":"/default/web"}}"#);
         assert_eq!(
             b.group("web"),
             Group {
@@ -193,7 +205,8 @@ mod tests {
                 role: Role::Sandbox
             }
         );
-        assert_eq!(b.cgroups_path(), "/default/web");
+        assert_eq!((b.cgroups_path(), b.oom_score_adj()), ("/default/web", Some(-997)));
+        assert_eq!(bundle(r#"{"process":{"oomScoreAdj":null}}"#).oom_score_adj(), None);
     }
 
     #[test]

@@ -95,6 +95,7 @@ pub struct SandboxSpec {
     fragments: Vec<LoadFragmentRequest>,
     references: References,
     cgroups_path: String,
+    oom_score_adj: Option<i32>,
 }
 
 impl SandboxSpec {
@@ -108,6 +109,7 @@ impl SandboxSpec {
             fragments: fragments::requests(bundle.annotations())?,
             references: References::read(&config.image_dir).map_err(VmError::from)?,
             cgroups_path: bundle.cgroups_path().to_owned(),
+            oom_score_adj: bundle.oom_score_adj(),
             config,
         })
     }
@@ -174,6 +176,7 @@ impl Sandbox {
             config: &spec.config,
             policy: &spec.policy,
             cgroups_path: &spec.cgroups_path,
+            oom_score_adj: spec.oom_score_adj,
         };
         let started = std::time::Instant::now();
         let vm = Vm::boot(request).await?;

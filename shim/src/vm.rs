@@ -5,6 +5,7 @@
 mod console;
 mod control;
 mod image;
+mod oom;
 mod spawn;
 
 pub use control::ControlError;
@@ -20,6 +21,7 @@ use console::last_lines;
 use control::Control;
 use image::GuestImage;
 use nix::sys::signal::Signal;
+use oom::OomScore;
 use shim_state::{OwnedSandboxDir, Record, SandboxDir, StateError, console as console_file};
 use spawn::{PROGRAM, Started, UnsentSpec};
 use std::{
@@ -111,6 +113,8 @@ pub struct BootRequest<'a> {
     pub policy: &'a PolicyText,
     /// `linux.cgroupsPath` of the sandbox's container.
     pub cgroups_path: &'a str,
+    /// `process.oomScoreAdj` of that container.
+    pub oom_score_adj: Option<i32>,
 }
 
 /// A running VM.
@@ -120,6 +124,7 @@ pub struct Vm {
     control: Control,
     vsock: PathBuf,
     state: OwnedSandboxDir,
+    oom_score: OomScore,
 }
 
 impl Vm {
@@ -153,6 +158,7 @@ impl Vm {
         // The record comes first, so that `delete` finds the cgroups of a shim that dies here; the spec comes last, so that a
         // VMM without a record ends by itself. A VMM that has exited can be recorded until it is reaped.
         let cgroups = cgroup::leaves(request.cgroups_path);
+        let oom_score = OomScore::of(pid, request.oom_score_adj).map_err(|e| VmError::Io("open the VMM's OOM score", e))?;
         let recorded = state.record(pid, &cgroups);
         if recorded.is_ok() {
             cgroup::place(&cgroups, "VMM", pid);
@@ -174,12 +180,18 @@ impl Vm {
             control,
             vsock,
             state,
+            oom_score,
         })
     }
 
     /// The VMM's process id, which containerd is given as the pid of every init in the VM.
     pub fn pid(&self) -> u32 {
         self.vmm.pid
+    }
+
+    /// Takes the OOM score of one more container of the pod.
+    pub fn add_oom_score(&self, score: Option<i32>) {
+        self.oom_score.add_container(score);
     }
 
     /// containerd namespace of its sandbox.

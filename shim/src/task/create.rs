@@ -124,6 +124,9 @@ async fn build_as(tasks: &Tasks, request: &CreateTaskRequest, bundle: &Bundle, r
         other => other?,
     };
     crate::timeline::reached("rootfs");
+    if role != Role::Sandbox {
+        rootfs.vm.add_oom_score(bundle.oom_score_adj());
+    }
     match make(tasks, request, spec, &rootfs).await {
         Ok(init) => Ok(Arc::new(Container::new(
             request.id.clone(),

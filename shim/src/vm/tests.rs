@@ -46,6 +46,7 @@ async fn boot(node: &Node) -> VmError {
         config: &node.config,
         policy: &policy,
         cgroups_path: "",
+        oom_score_adj: Some(321),
     };
     match Vm::boot(request).await {
         Ok(_) => panic!("a script booted"),
@@ -103,12 +104,15 @@ async fn a_vmm_that_hangs_is_killed_at_the_deadline() {
 
 #[tokio::test]
 async fn the_vmm_gets_its_spec_and_the_files_in_it_and_no_more() {
-    let node =
-        node("d=$(dirname $0); readlink /proc/$$/fd/$2 > $d/pipe; cat /proc/self/fd/$2 > $d/spec; ls -l /proc/$$/fd > $d/fds; exit 1");
+    let node = node(
+        "d=$(dirname $0); readlink /proc/$$/fd/$2 > $d/pipe; cat /proc/self/fd/$2 > $d/spec; cp /proc/$$/oom_score_adj $d; ls -l /proc/$$/fd > $d/fds; exit 1",
+    );
     boot(&node).await;
     let spec = VmSpecText::read(&node.dir.path().join("spec"));
     assert_eq!(spec.0.host_data.0, [7; 32]);
     assert_eq!(spec.0.scratch.is_some(), spec.0.layers);
+    // Before the spec, so before any memory of the guest is used.
+    assert_eq!(fs::read_to_string(node.dir.path().join("oom_score_adj")).unwrap(), "321\n");
     let fds = fs::read_to_string(node.dir.path().join("fds")).unwrap();
     let targets: Vec<_> = fds
         .lines()

@@ -287,6 +287,7 @@ impl World {
             config: &config,
             policy: &policy,
             cgroups_path: "",
+            oom_score_adj: None,
         };
         let vsock = dir.path().join("run/ns/web/vsock.sock");
         let (vm, agent) = tokio::join!(Vm::boot(request), serve_agent(&vsock, guest.clone()));
