@@ -47,7 +47,7 @@ pub const MAIN: &[Rule] = &[
     // disks and entropy
     rule("preadv", libc::SYS_preadv),
     rule("pwritev", libc::SYS_pwritev),
-    rule("fallocate", libc::SYS_fallocate),
+    rule("fallocate", libc::SYS_fallocate).only(&[equal(1, (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE) as u64)]),
     rule("statx", libc::SYS_statx).only(&[equal(2, libc::AT_EMPTY_PATH as u64)]),
     rule("getrandom", libc::SYS_getrandom),
     // KVM's counters
