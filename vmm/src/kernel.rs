@@ -139,7 +139,7 @@ fn u64_at(b: &[u8], at: usize) -> u64 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::io::Write;
+    use std::{io::Write, sync::LazyLock};
     use vm_memory::{Bytes, GuestAddress};
     use vm_spec::MemoryMib;
 
@@ -224,9 +224,10 @@ mod tests {
             let mut bytes = elf(b"code", 0x5000);
             damage.into_iter().for_each(|(at, value)| bytes[at] = value);
             let file = file(&bytes);
-            let memory = memory::allocate(MemoryMib::try_from(64).unwrap()).unwrap();
+            // Guest memory stays mapped.
+            static MEMORY: LazyLock<Memory> = LazyLock::new(|| memory::allocate(MemoryMib::try_from(64).unwrap()).unwrap());
             if let Ok(kernel) = ElfKernel::open(&file) {
-                let _ = kernel.load(&memory);
+                let _ = kernel.load(&MEMORY);
             }
         }
     }

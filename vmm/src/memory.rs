@@ -1,8 +1,10 @@
-//! Guest memory: allocated once, filled from the launch plan and from files.
-#![expect(unsafe_code, reason = "pread takes a raw pointer to guest memory")]
+//! Guest memory: allocated once, in huge pages where the host has them, filled from the launch plan and from files.
+#![expect(unsafe_code, reason = "mmap and pread take raw pointers to guest memory")]
 
 use std::{fs::File, io, os::fd::AsRawFd};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+use vm_memory::{
+    Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap, MmapRegion, mmap::FromRangesError,
+};
 use vm_spec::{
     MemoryMib, Page,
     layout::{GpaRange, ram_ranges},
@@ -13,13 +15,19 @@ pub type Memory = GuestMemoryMmap<()>;
 
 /// Most bytes per `pread` (Linux's `MAX_RW_COUNT` is a little below 2 GiB).
 const READ_MAX_BYTES: usize = 1 << 30;
+/// A huge page. KVM maps one as such only if guest and host address have the same offset in it; guest addresses of RAM start at
+/// a multiple.
+const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 /// Why guest memory could not be allocated or filled.
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
     /// mmap failed.
     #[error("cannot allocate {mib} MiB of guest memory; free memory on the host or give the guest less", mib = .0.get())]
-    Allocate(MemoryMib, #[source] vm_memory::mmap::FromRangesError),
+    Allocate(MemoryMib, #[source] FromRangesError),
+    /// mmap failed.
+    #[error("cannot reserve {mib} MiB of address space for the guest's memory", mib = .0.get())]
+    Reserve(MemoryMib, #[source] io::Error),
     /// The range is not RAM of this guest.
     #[error("the guest has no memory from {:#x} to {:#x}", .0.start, .0.end())]
     OutsideRam(GpaRange),
@@ -36,13 +44,37 @@ pub enum MemoryError {
     },
 }
 
-/// Anonymous memory for all of [`ram_ranges`].
+/// Anonymous memory for all of [`ram_ranges`], which stays mapped until the process ends.
 pub fn allocate(size: MemoryMib) -> Result<Memory, MemoryError> {
-    let ranges: Vec<_> = ram_ranges(size)
-        .iter()
-        .map(|r| (GuestAddress(r.start), r.length as usize))
-        .collect();
-    Memory::from_ranges(&ranges).map_err(|e| MemoryError::Allocate(size, e))
+    let regions = ram_ranges(size).into_iter().map(|range| region(size, range));
+    let regions = regions.collect::<Result<Vec<_>, _>>()?;
+    Memory::from_regions(regions).map_err(|e| MemoryError::Allocate(size, e.into()))
+}
+
+/// One range, at a multiple of [`HUGE_PAGE_BYTES`].
+fn region(size: MemoryMib, range: GpaRange) -> Result<GuestRegionMmap, MemoryError> {
+    let (bytes, access) = (range.length as usize, libc::PROT_READ | libc::PROT_WRITE);
+    let flags = libc::MAP_ANONYMOUS | libc::MAP_PRIVATE | libc::MAP_NORESERVE;
+    let reserved = bytes + HUGE_PAGE_BYTES;
+    // SAFETY: a new anonymous mapping at an address that the kernel chooses.
+    let address = unsafe { libc::mmap(std::ptr::null_mut(), reserved, access, flags, -1, 0) };
+    if address == libc::MAP_FAILED {
+        return Err(MemoryError::Reserve(size, io::Error::last_os_error()));
+    }
+    let before = address.cast::<u8>().align_offset(HUGE_PAGE_BYTES);
+    let start = address.cast::<u8>().wrapping_add(before);
+    // SAFETY: `before` is less than HUGE_PAGE_BYTES, so these are the two ends of the mapping that was just made, around `bytes`
+    // bytes of it; nothing refers to them. A failure leaves address space that is never touched. Advice changes no content, and
+    // a kernel without huge pages refuses it.
+    unsafe {
+        libc::munmap(address, before);
+        libc::munmap(start.wrapping_add(bytes).cast(), HUGE_PAGE_BYTES - before);
+        libc::madvise(start.cast(), bytes, libc::MADV_HUGEPAGE);
+    }
+    // SAFETY: `bytes` bytes from `start` are mapped, and nothing unmaps them.
+    let mapping = unsafe { MmapRegion::build_raw(start, bytes, access, flags) };
+    let mapping = mapping.map_err(|e| MemoryError::Allocate(size, e.into()))?;
+    GuestRegionMmap::new(mapping, GuestAddress(range.start)).ok_or(MemoryError::Allocate(size, FromRangesError::InvalidGuestRegion))
 }
 
 /// Guest range and host address of each mapping, for KVM.
@@ -126,6 +158,29 @@ mod tests {
         let mut seen = [0xff; 6];
         memory.read_slice(&mut seen, GuestAddress(0x10_0000)).unwrap();
         assert_eq!(&seen, b"\x003456\0");
+    }
+
+    #[test]
+    fn every_range_is_aligned_and_asks_for_huge_pages() {
+        let memory = allocate(MemoryMib::try_from(4096).unwrap()).unwrap();
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut ranges = 0;
+        for (range, host) in mappings(&memory) {
+            ranges += 1;
+            assert_eq!((range.start | host) % HUGE_PAGE_BYTES as u64, 0, "{range:?} at {host:#x}");
+            // Neighbours with the same flags are one entry.
+            let holds = |line: &str| {
+                let bounds = line.split_once(' ').and_then(|(bounds, _)| bounds.split_once('-'));
+                let [start, end] = bounds
+                    .map(|(a, b)| [a, b].map(|n| u64::from_str_radix(n, 16).unwrap_or_default()))
+                    .unwrap_or_default();
+                start <= host && host + range.length <= end
+            };
+            let mut entry = smaps.lines().skip_while(|line| !holds(line));
+            let flags = entry.find(|line| line.starts_with("VmFlags:")).unwrap();
+            assert!(flags.split(' ').any(|flag| flag == "hg"), "{flags}");
+        }
+        assert_eq!(ranges, 2);
     }
 
     #[test]
