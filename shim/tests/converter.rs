@@ -373,7 +373,7 @@ async fn converters_that_lie_are_errors() {
             "echo '{\"unable\":\"no\"}' >&2; exit 1".into(),
             "casemate-converter cannot begin: no",
         ),
-        ("head -c 70000 /dev/zero >&2; sleep 1000".into(), "said more than 65536 bytes"),
+        ("head -c 70000 /dev/zero >&2; exec sleep 1000".into(), "said more than 65536 bytes"),
         ("kill -SYS $$".into(), "its filter forbids"),
         ("kill -KILL $$".into(), "the pod's memory"),
     ] {

@@ -17,16 +17,16 @@ const FIRST_INHERITED: RawFd = 3;
 #[derive(Debug, thiserror::Error)]
 pub enum DescriptorError {
     /// A standard stream.
-    #[error("`{0}` is descriptor {1}; only descriptors from 3 on can be named")]
+    #[error("`{0}` is descriptor {1}; descriptors from 3 on may be named")]
     Standard(&'static str, RawFd),
     /// Named twice.
-    #[error("`{0}` is descriptor {1}, which is named twice")]
+    #[error("`{0}` is descriptor {1}, which another field names too")]
     Twice(&'static str, RawFd),
     /// Not inherited.
     #[error("`{0}` is descriptor {1}, which is not open; it must be inherited without close-on-exec")]
     Closed(&'static str, RawFd, #[source] Errno),
     /// `close_range` failed.
-    #[error("cannot close the descriptors that are not named; Linux 5.9 or later is needed")]
+    #[error("cannot close the descriptors that no field names; Linux 5.9 or later is needed")]
     Others(#[source] Errno),
 }
 

@@ -41,7 +41,7 @@ pub enum JailError {
     #[error("cannot open /dev/null")]
     Null(#[source] io::Error),
     /// The process may not change to the ids of the spec.
-    #[error("cannot change to user {0} and group {1} without CAP_SETUID and CAP_SETGID; leave the identity out")]
+    #[error("cannot change to user {0} and group {1} without CAP_SETUID and CAP_SETGID; leave `identity` out")]
     Identity(u32, u32),
 }
 
