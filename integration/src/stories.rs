@@ -21,6 +21,7 @@ pub mod security_context;
 pub mod story;
 pub mod streams;
 pub mod task;
+pub mod vcpus;
 
 /// Every story, by the file that defines it.
 const FILES: &[&[story::Story]] = &[
@@ -49,6 +50,7 @@ const FILES: &[&[story::Story]] = &[
     growth::STORIES,
     escape::STORIES,
     &[no_vsock::STORY],
+    &[vcpus::STORY],
     hostile_host::STORIES,
 ];
 
