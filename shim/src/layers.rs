@@ -10,11 +10,12 @@ mod content;
 pub mod converter;
 
 pub use layer_cache::CachedLayer;
+pub use oci::Digest;
 
 use content::{Content, ContentError};
 use converter::{Blob, Converter, ConverterError};
 use layer_cache::{Cache, CacheError, SLOTS, Slot, Turn, Wanted};
-use oci::{ChoiceError, Chosen, Digest, Image, ImageError, Pick, Search};
+use oci::{ChoiceError, Chosen, Image, ImageError, Pick, Search};
 use std::{future::Future, path::Path, sync::Arc, time::Duration};
 use tokio::{sync::Semaphore, task::JoinSet, time::sleep};
 
@@ -134,17 +135,17 @@ pub async fn of_container(
     convert_all(&content, image, Cache::open(cache_dir)?, converter).await
 }
 
-/// Removes those of `layers` from the cache that are damaged there; returns their root hashes.
+/// Removes those of `layers` from the cache that are damaged there; returns their blobs.
 ///
 /// # Errors
 /// When a file of the cache cannot be read or removed.
-pub async fn remove_damaged(cache_dir: &Path, layers: Vec<CachedLayer>) -> Result<Vec<[u8; 32]>, LayersError> {
+pub async fn remove_damaged(cache_dir: &Path, layers: Vec<CachedLayer>) -> Result<Vec<Digest>, LayersError> {
     let cache = Cache::open(cache_dir)?;
     let checked = tokio::task::spawn_blocking(move || {
         let mut damaged = Vec::new();
         for layer in &layers {
             if cache.remove_damaged(layer)? {
-                damaged.push(layer.root_hash);
+                damaged.push(layer.blob);
             }
         }
         Ok::<_, CacheError>(damaged)

@@ -19,7 +19,7 @@ use crate::{
     config::{Config, Scratch},
     error::Error,
     fragments,
-    layers::CachedLayer,
+    layers::{CachedLayer, Digest},
     policy_text::PolicyText,
     vm::{BootRequest, References, Vm, VmError},
 };
@@ -219,8 +219,8 @@ impl Sandbox {
     }
 
     /// Forgets layers whose files are damaged.
-    pub async fn forget_layers(&self, root_hashes: &[[u8; 32]]) {
-        self.layers.forget(root_hashes).await;
+    pub async fn forget_layers(&self, blobs: &[Digest]) {
+        self.layers.forget(blobs).await;
     }
 
     /// Takes a container out of the guest. A failure is logged: for the host the container is gone.

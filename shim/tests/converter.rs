@@ -21,7 +21,7 @@ use processes::{children, peak_kib, until};
 use std::{
     fs,
     io::{self, BufRead, BufReader, Write},
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{FileExt, PermissionsExt},
     path::Path,
     process::{Command, ExitCode, Stdio},
     sync::Arc,
@@ -71,6 +71,7 @@ async fn tests() {
     a_conversion_that_is_given_up_leaves_nothing().await;
     waiting_is_given_up_too().await;
     two_convert_at_once_on_a_node_and_the_dead_make_room().await;
+    a_converter_cannot_free_its_slot().await;
     converters_that_lie_are_errors().await;
 }
 
@@ -113,7 +114,14 @@ async fn a_layer_is_converted_in_another_process() {
     let expected = layer::hash(sample.bytes.as_slice(), &layer::Limits::default()).expect("a layer");
     let made = convert(&cache, &sample, &converter()).await.expect("a layer");
     assert_eq!((made.root_hash, made.data_blocks), (expected.root_hash.0, expected.data_blocks));
-    assert!(layer::is_whole(&mut &made.file, made.data_blocks, &expected.root_hash).expect("readable"));
+    assert!(
+        layer::is_whole(
+            &mut |buffer: &mut [u8], at| made.file.read_exact_at(buffer, at),
+            made.data_blocks,
+            &expected.root_hash
+        )
+        .expect("readable")
+    );
     let mut names = ["ext4", "json"].map(|suffix| format!("{}.{suffix}", sample.wanted.blob.hex()));
     names.sort();
     assert_eq!(files(dir.path()), names);
@@ -178,6 +186,8 @@ async fn a_conversion_that_is_given_up_leaves_nothing() {
     let cache = Cache::open(dir.path()).expect("a cache");
     let sample = small(dir.path(), b"hello");
     let (blob, pipe) = endless();
+    // Converters that were given up are reaped after their future has gone.
+    until("none is left of the tests before", || children().is_empty().then_some(())).await;
     let given_up = tokio::spawn({
         let (cache, wanted) = (cache.clone(), sample.wanted);
         async move { one(&cache, &wanted, &converter(), || async { Ok(blob) }).await.map(drop) }
@@ -226,10 +236,12 @@ fn has_only_what_it_needs(pid: u32) {
     let of = |what: &str| format!("/proc/{pid}/{what}");
     let text = |what| fs::read_to_string(of(what)).expect("a file of /proc");
     let limits = text("limits");
+    let image = layer::Limits::default().max_image_bytes;
     for (limit, most) in [
         ("Max core file size", 0),
         ("Max open files", 16),
         ("Max processes", 8),
+        ("Max file size", image + image / 100),
         ("Max address space", ADDRESSES_MAX_BYTES),
     ] {
         let line = limits.lines().find_map(|line| line.strip_prefix(limit)).unwrap_or_default();
@@ -343,6 +355,35 @@ async fn two_convert_at_once_on_a_node_and_the_dead_make_room() {
         until("it ends with its shim", || (!processes::is_alive(pid)).then_some(())).await;
     }
     println!("ok: two convert at once on a node, and the dead make room");
+}
+
+/// One that was taken over closes whatever it has.
+async fn a_converter_cannot_free_its_slot() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let cache = Cache::open(dir.path()).expect("a cache");
+    let sample = small(dir.path(), b"hello");
+    let closed = dir.path().join("closed");
+    let text = format!(
+        "exec bash -c 'for fd in /proc/$$/fd/*; do n=${{fd##*/}}; ((n > 2)) && eval \"exec $n<&-\"; done; : > {}; exec sleep 1000'",
+        closed.display()
+    );
+    let hostile = script(dir.path(), &text);
+    let held = tokio::spawn({
+        let cache = cache.clone();
+        async move { convert(&cache, &sample, &hostile).await.map(drop) }
+    });
+    until("it has closed everything", || closed.exists().then_some(())).await;
+    let first = cache.try_slot().expect("a cache");
+    assert!(first.is_some() && cache.try_slot().expect("a cache").is_none());
+    drop(first);
+    held.abort();
+    until("it is reaped", || children().is_empty().then_some(())).await;
+    until("its slot is free", || {
+        let both = [cache.try_slot().expect("a cache"), cache.try_slot().expect("a cache")];
+        both.iter().all(Option::is_some).then_some(())
+    })
+    .await;
+    println!("ok: a converter cannot free its slot");
 }
 
 async fn converters_that_lie_are_errors() {

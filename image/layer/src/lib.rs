@@ -32,4 +32,4 @@ pub use limits::Limits;
 pub use notes::Notes;
 pub use root_hash::{RootHash, RootHashError};
 pub use tar::HeaderError;
-pub use verity::{BLOCK_BYTES, SALT, hash_blocks, is_whole};
+pub use verity::{BLOCK_BYTES, SALT, hash_blocks, is_whole, total_blocks};

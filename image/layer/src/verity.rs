@@ -2,7 +2,7 @@
 
 use crate::root_hash::RootHash;
 use sha2::{Digest, Sha256};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 
 /// Data and hash block size in bytes.
 pub const BLOCK_BYTES: usize = 4096;
@@ -10,6 +10,8 @@ pub const BLOCK_BYTES: usize = 4096;
 pub const SALT: [u8; 32] = [0; 32];
 
 pub(crate) const DIGEST_BYTES: usize = 32;
+/// Digests in a block of the tree.
+const DIGESTS: u64 = (BLOCK_BYTES / DIGEST_BYTES) as u64;
 
 /// Blocks of the hash tree over `data_blocks` blocks, down to the one block that the root hash is the digest of, as the kernel
 /// counts them (`drivers/md/dm-verity-target.c`, `verity_ctr`).
@@ -17,7 +19,7 @@ pub fn hash_blocks(data_blocks: u64) -> u64 {
     let mut sum = 0;
     let mut level = data_blocks;
     while level > 1 {
-        level = level.div_ceil((BLOCK_BYTES / DIGEST_BYTES) as u64);
+        level = level.div_ceil(DIGESTS);
         sum += level;
     }
     sum
@@ -70,49 +72,69 @@ pub(crate) fn append(out: &mut impl Write, hasher: &LeafHasher, leaves: Vec<u8>)
     Ok((root, blocks))
 }
 
-/// Whether `image`, read from its beginning, is whole: superblock and tree are those of its data, and their root is `root`.
+/// Blocks of the levels of the tree that [`append`] writes over `data_blocks` blocks, the lowest level first. A single data
+/// block has a level too.
+fn levels(data_blocks: u64) -> Vec<u64> {
+    let mut levels = vec![data_blocks.div_ceil(DIGESTS).max(1)];
+    while levels[levels.len() - 1] > 1 {
+        levels.push(levels[levels.len() - 1].div_ceil(DIGESTS));
+    }
+    levels
+}
+
+/// Blocks of image, superblock and tree of a layer with `data_blocks` blocks; `None` for a count that no file has.
+pub fn total_blocks(data_blocks: u64) -> Option<u64> {
+    levels(data_blocks)
+        .into_iter()
+        .try_fold(data_blocks.checked_add(1)?, u64::checked_add)
+}
+
+/// Whether an image is whole: superblock and tree are those of its data, and their root is `root`. `read_at` fills a buffer from an
+/// offset in bytes. It takes a few blocks of memory, and ends at the first difference, whatever a hostile image says it is.
 ///
 /// # Errors
 /// When it cannot be read; one that ends early is not whole.
-pub fn is_whole(image: &mut impl Read, data_blocks: u64, root: &RootHash) -> io::Result<bool> {
-    let hasher = LeafHasher::new();
-    let mut leaves = Vec::new();
-    let mut block = [0; BLOCK_BYTES];
-    for _ in 0..data_blocks {
-        if !read_whole(image, &mut block)? {
-            return Ok(false);
-        }
-        leaves.extend_from_slice(&hasher.hash(&block));
-    }
-    let mut tail = Compared { image, same: true };
-    let (actual, _) = append(&mut tail, &hasher, leaves)?;
-    Ok(tail.same && actual == *root)
-}
-
-/// Fills the buffer; false when the input ends before.
-fn read_whole(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
-    match input.read_exact(buffer) {
+pub fn is_whole(read_at: &mut impl FnMut(&mut [u8], u64) -> io::Result<()>, data_blocks: u64, root: &RootHash) -> io::Result<bool> {
+    match compare(read_at, data_blocks, root) {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
-        other => other.map(|()| true),
+        other => other,
     }
 }
 
-/// Compares what is written with what can be read.
-struct Compared<'a, R> {
-    image: &'a mut R,
-    same: bool,
-}
-
-impl<R: Read> Write for Compared<'_, R> {
-    fn write(&mut self, expected: &[u8]) -> io::Result<usize> {
-        let mut actual = vec![0; expected.len()];
-        self.same = self.same && read_whole(self.image, &mut actual)? && actual == expected;
-        Ok(expected.len())
+fn compare(read_at: &mut impl FnMut(&mut [u8], u64) -> io::Result<()>, data_blocks: u64, root: &RootHash) -> io::Result<bool> {
+    let hasher = LeafHasher::new();
+    let Some(mut end) = total_blocks(data_blocks) else {
+        return Ok(false);
+    };
+    let mut read = |buffer: &mut [u8; BLOCK_BYTES], block: u64| read_at(buffer, block.saturating_mul(BLOCK_BYTES as u64));
+    let (mut below, mut tree) = ([0; BLOCK_BYTES], [0; BLOCK_BYTES]);
+    read(&mut below, data_blocks)?;
+    if below != superblock(root, data_blocks) {
+        return Ok(false);
     }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+    // The lowest level is the last in the file.
+    let (mut first, mut count) = (0, data_blocks);
+    for level in levels(data_blocks) {
+        let start = end - level;
+        for position in 0..level {
+            read(&mut tree, start + position)?;
+            for (slot, digest) in tree.chunks_exact(DIGEST_BYTES).enumerate() {
+                let index = position * DIGESTS + slot as u64;
+                let same = if index < count {
+                    read(&mut below, first + index)?;
+                    hasher.hash(&below) == digest
+                } else {
+                    digest.iter().all(|byte| *byte == 0)
+                };
+                if !same {
+                    return Ok(false);
+                }
+            }
+        }
+        (first, count, end) = (start, level, start);
     }
+    // `tree` is the topmost block.
+    Ok(hasher.hash(&tree) == root.0)
 }
 
 fn padded(mut level: Vec<u8>) -> Vec<u8> {
@@ -146,6 +168,7 @@ fn superblock(root: &RootHash, data_blocks: u64) -> [u8; BLOCK_BYTES] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Read;
 
     #[test]
     fn the_tree_has_as_many_blocks_as_are_written() {
@@ -153,7 +176,14 @@ mod tests {
             let leaves = vec![1; data_blocks as usize * DIGEST_BYTES];
             let (_, written) = append(&mut io::sink(), &LeafHasher::new(), leaves).unwrap();
             assert_eq!(hash_blocks(data_blocks), written - 1, "{data_blocks}");
+            assert_eq!(total_blocks(data_blocks), Some(data_blocks + written), "{data_blocks}");
         }
+        for data_blocks in [0, 1] {
+            let leaves = vec![1; data_blocks as usize * DIGEST_BYTES];
+            let (_, written) = append(&mut io::sink(), &LeafHasher::new(), leaves).unwrap();
+            assert_eq!(total_blocks(data_blocks), Some(data_blocks + written), "{data_blocks}");
+        }
+        assert_eq!(total_blocks(u64::MAX), None);
     }
 
     fn reference(data: &[u8]) -> [u8; 32] {
@@ -210,7 +240,11 @@ mod tests {
         let data: Vec<u8> = (0..200 * BLOCK_BYTES).map(|at| (at / 7) as u8).collect();
         let (root, _, tail) = tree(&data);
         let whole = [data, tail].concat();
-        let check = |image: &[u8]| is_whole(&mut &image[..], 200, &root).unwrap();
+        let check_as = |image: &[u8], root: &RootHash| {
+            let mut read_at = |buffer: &mut [u8], offset: u64| image.get(offset as usize..).unwrap_or_default().read_exact(buffer);
+            is_whole(&mut read_at, 200, root).unwrap()
+        };
+        let check = |image: &[u8]| check_as(image, &root);
         assert!(check(&whole));
         for at in [0, 777_777, 200 * BLOCK_BYTES, 201 * BLOCK_BYTES + 5, whole.len() - 1] {
             let mut damaged = whole.clone();
@@ -220,6 +254,24 @@ mod tests {
         for short in [0, 5 * BLOCK_BYTES, whole.len() - 1] {
             assert!(!check(&whole[..short]), "{short} bytes");
         }
-        assert!(!is_whole(&mut &whole[..], 200, &RootHash([7; 32])).unwrap());
+        assert!(!check_as(&whole, &RootHash([7; 32])));
+    }
+
+    /// A sparse file costs whoever wrote it nothing.
+    #[test]
+    fn a_difference_is_found_before_the_rest_is_read() {
+        let data_blocks = (64 << 30) / BLOCK_BYTES as u64;
+        let root = RootHash([7; 32]);
+        let mut reads = 0;
+        let mut read_at = |buffer: &mut [u8], offset: u64| {
+            reads += 1;
+            buffer.fill(0);
+            if offset == data_blocks * BLOCK_BYTES as u64 {
+                buffer.copy_from_slice(&superblock(&root, data_blocks));
+            }
+            Ok(())
+        };
+        assert!(!is_whole(&mut read_at, data_blocks, &root).unwrap());
+        assert!(reads < 10, "{reads}");
     }
 }

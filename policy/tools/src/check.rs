@@ -220,6 +220,12 @@ fn medium(document: &Document, report: &mut Reporter<'_>) {
     if !matches!(document.get(NAME).as_str(), Some("memory" | "disk")) {
         report.error(NAME, "neither \"memory\" nor \"disk\": no scratch can be mounted");
     }
+    if !document.asks_framework_for_scratch() {
+        report.error(
+            NAME,
+            "not read: only the framework's rw_mount_device reads it, and this policy does not refer to that",
+        );
+    }
 }
 
 fn framework_version(document: &Document) -> Option<(u64, u64, u64)> {

@@ -55,6 +55,7 @@ pub struct Document {
     objects: BTreeMap<String, Value>,
     rules: Vec<String>,
     problems: Vec<policy::CompileProblem>,
+    asks_framework_for_scratch: bool,
 }
 
 /// A fragment's text with a function `parameter` that returns the defaults; the engine defines the real one.
@@ -80,6 +81,7 @@ impl Document {
         let mut document = Self {
             package: reading.package,
             problems: policy::compile_problems(text).map_err(|error| syntax(&error))?,
+            asks_framework_for_scratch: text.contains("framework.rw_mount_device") || text.contains("data.framework as"),
             ..Self::default()
         };
         let mut first_error = None;
@@ -120,6 +122,11 @@ impl Document {
     /// Whether the flag `name` is set.
     pub fn flag(&self, name: &str) -> bool {
         self.get(name) == &Value::Bool(true)
+    }
+
+    /// Whether the rule for writable devices may be the framework's: the text names the framework.
+    pub(crate) fn asks_framework_for_scratch(&self) -> bool {
+        self.asks_framework_for_scratch
     }
 
     /// What OPA's compiler refuses in the text.

@@ -1,6 +1,6 @@
 //! Removes layers that are not worth their room: by last use and by size, never one that a VM uses.
 
-use super::{Cache, CacheError, at, is_locked, same_file};
+use super::{Cache, CacheError, at, conversion::Lock, is_locked, same_file};
 use oci::Digest;
 use std::{
     fs::{self, File},
@@ -102,8 +102,12 @@ impl Cache {
         let mut damaged = Vec::new();
         for Entry { blob, .. } in self.entries()? {
             if self.geometry(&blob)?.is_none() {
-                self.remove(&blob)?;
-                damaged.push(blob);
+                // A conversion that is under way is about to replace it.
+                let lock = Lock::take(self.path(&blob, "lock"))?;
+                if lock.is_some() && self.geometry(&blob)?.is_none() {
+                    self.remove(&blob)?;
+                    damaged.push(blob);
+                }
             } else if let Some(layer) = self.open_one(&blob)?
                 && self.remove_damaged(&layer)?
             {

@@ -4,6 +4,7 @@ use super::{Cache, CacheError, CachedLayer, Geometry, Wanted, at, is_locked, ope
 use layer::{BLOCK_BYTES, Converted};
 use std::{
     fs::{self, File, OpenOptions},
+    io,
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -80,7 +81,8 @@ impl Conversion {
         }
         let length = image.file.metadata().map_err(at("read the length of", &image.path))?.len();
         let described = converted.total_blocks.checked_mul(BLOCK_BYTES as u64);
-        if described != Some(length) || !(1..converted.total_blocks).contains(&converted.data_blocks) {
+        let fits = layer::total_blocks(converted.data_blocks) == Some(converted.total_blocks);
+        if described != Some(length) || converted.data_blocks == 0 || !fits {
             return Err(CacheError::Geometry(wanted.diff_id.to_string()));
         }
         let geometry = Geometry {
@@ -122,14 +124,14 @@ impl Conversion {
 
 /// The lock of a blob. Its file goes first, so that whoever waits for it notices, and opens a new one.
 #[derive(Debug)]
-struct Lock {
+pub(super) struct Lock {
     path: PathBuf,
     _file: File,
 }
 
 impl Lock {
     /// `None` while another process or conversion has it.
-    fn take(path: PathBuf) -> Result<Option<Self>, CacheError> {
+    pub(super) fn take(path: PathBuf) -> Result<Option<Self>, CacheError> {
         loop {
             let file = OpenOptions::new()
                 .create(true)
@@ -154,7 +156,7 @@ impl Drop for Lock {
 }
 
 /// A file being written under the lock of its blob; removed on drop unless published. A file that a killed process
-/// left is overwritten.
+/// left is replaced: its converter may have a last write to make.
 #[derive(Debug)]
 struct Temporary {
     file: File,
@@ -163,7 +165,11 @@ struct Temporary {
 
 impl Temporary {
     fn new(path: PathBuf) -> Result<Self, CacheError> {
-        let file = File::create(&path).map_err(at("create", &path))?;
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(at("remove", &path)(e)),
+            _ => {}
+        }
+        let file = File::create_new(&path).map_err(at("create", &path))?;
         Ok(Self { file, path })
     }
 

@@ -24,12 +24,13 @@ pub use collect::{Collected, Entry, Keep};
 pub use conversion::{Conversion, Turn};
 pub use slots::{SLOTS, Slot};
 
+use conversion::Lock;
 use layer::{BLOCK_BYTES, RootHash};
 use oci::Digest;
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File, TryLockError},
-    io::{self, BufReader, Read},
+    io,
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
     time::SystemTime,
@@ -37,9 +38,6 @@ use std::{
 
 /// Where the cache is unless the node's configuration names another directory.
 pub const DEFAULT_ROOT: &str = "/var/lib/casemate";
-
-/// Size of the buffer in bytes through which a layer is checked.
-const BUFFER_BYTES: usize = 256 * 1024;
 
 /// Why a layer is not in the cache.
 #[derive(Debug, thiserror::Error)]
@@ -188,13 +186,13 @@ impl Cache {
     pub fn remove_damaged(&self, layer: &CachedLayer) -> Result<bool, CacheError> {
         let path = self.path(&layer.blob, "ext4");
         // The position of the file is the VMM's too.
-        let mut content = Content { file: &layer.file, at: 0 };
-        let mut content = BufReader::with_capacity(BUFFER_BYTES, &mut content);
-        if layer::is_whole(&mut content, layer.data_blocks, &RootHash(layer.root_hash)).map_err(at("read", &path))? {
+        let mut read_at = |buffer: &mut [u8], offset| layer.file.read_exact_at(buffer, offset);
+        if layer::is_whole(&mut read_at, layer.data_blocks, &RootHash(layer.root_hash)).map_err(at("read", &path))? {
             return Ok(false);
         }
-        // Another process may have made it anew meanwhile.
-        if same_file(&layer.file, &path) {
+        // Another process may have made it anew meanwhile, or be about to.
+        let lock = Lock::take(self.path(&layer.blob, "lock"))?;
+        if lock.is_some() && same_file(&layer.file, &path) {
             log::warn!("layer {} is damaged in the cache: it is removed", layer.diff_id);
             self.remove(&layer.blob)?;
         }
@@ -211,20 +209,6 @@ impl Cache {
             }
         }
         Ok(())
-    }
-}
-
-/// The bytes of a file from the beginning, without moving its position.
-struct Content<'a> {
-    file: &'a File,
-    at: u64,
-}
-
-impl Read for Content<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.file.read_at(buffer, self.at)?;
-        self.at += count as u64;
-        Ok(count)
     }
 }
 

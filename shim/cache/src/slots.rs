@@ -1,7 +1,7 @@
 //! The node's slots: how many layers are converted at once, whatever shim wants them.
 //!
-//! A slot is a file with a lock. The lock goes with the descriptor to the converter, so a slot is free when its converter has
-//! ended, however it and its shim ended.
+//! A slot is a file with a lock. The shim holds it until the converter has ended; the converter has a copy of the descriptor, so that
+//! the slot of a shim that was killed is free when its converter has ended too.
 
 use super::{Cache, CacheError, at, is_locked};
 use std::{

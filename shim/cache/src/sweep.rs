@@ -1,7 +1,7 @@
 //! Removes what processes left that were killed while they converted a layer.
 //!
 //! A conversion holds the lock of its blob as long as it lives, so whatever lies under a free lock is nobody's: the files
-//! being written, the lock's own file, and an image whose `<hex>.json` never came.
+//! being written, the lock's own file, and an image without its `<hex>.json` or the other way round.
 
 use super::{Cache, same_file};
 use oci::Digest;
@@ -19,7 +19,7 @@ impl Cache {
         }
         for (hex, suffixes) in files {
             let has = |suffix: &str| suffixes.iter().any(|s| s == suffix);
-            let left = has("converting") || has("describing") || has("lock") || has("ext4") && !has("json");
+            let left = has("converting") || has("describing") || has("lock") || has("ext4") != has("json");
             if let Some(blob) = format!("sha256:{hex}").parse().ok().filter(|_| left) {
                 self.sweep_one(&blob);
             }
@@ -40,6 +40,8 @@ impl Cache {
         }
         if !self.path(blob, "json").exists() {
             let _ = fs::remove_file(self.path(blob, "ext4"));
+        } else if !self.path(blob, "ext4").exists() {
+            let _ = fs::remove_file(self.path(blob, "json"));
         }
         if let Err(error) = fs::remove_file(&path) {
             log::warn!("cannot remove {}: {error}", path.display());

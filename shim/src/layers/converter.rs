@@ -39,8 +39,8 @@ use tokio::{
 
 /// First user and group id of converters, one for each slot: behind those of VMMs (`vm::spawn`), before systemd's foreign ids.
 const FIRST_ID: u32 = 0x7800_0000;
-/// The longest conversion: the largest layer takes minutes, and nobody waits for hours.
-const LIMIT: Duration = Duration::from_secs(3600);
+/// The longest conversion. The largest layer takes ten minutes on a slow disk; whoever has a slot for longer keeps it from others.
+const LIMIT: Duration = Duration::from_secs(1200);
 
 /// Why a converter made no image.
 #[derive(Debug, thiserror::Error)]
@@ -109,8 +109,10 @@ impl Converter {
         let feed = blob.feed.unwrap_or_else(|| Box::pin(async { Ok(()) }));
         let work = async {
             let said = with_feed(feed, read_report(report)).await?;
-            // The sender goes only after it has sent.
-            Ok((said, exit.await.unwrap_or_default()))
+            let status = exit
+                .await
+                .map_err(|e| ConverterError::Io("wait for the converter", io::Error::other(e)))?;
+            Ok((said, status))
         };
         let (said, status) = timeout(LIMIT, work).await.map_err(|_| ConverterError::Late)??;
         match Report::in_output(&said) {
@@ -150,10 +152,15 @@ impl Converter {
             .process_group(0)
             .kill_on_drop(true)
             .spawn();
-        // The slot is the converter's alone, and with its copy of the pipe alone a write fails once it has ended.
-        drop((job_end, slot));
+        // The converter's copy is for the time after this process's death; until then the slot is taken here, where a converter
+        // that was taken over cannot free it.
+        let kept = fcntl(slot.file.as_fd(), F_SETFD(FdFlag::FD_CLOEXEC));
+        // With the converter's copy of the pipe alone a write fails once it has ended.
+        drop(job_end);
         drop(lock);
-        let running = Running::supervise(started.map_err(|e| ConverterError::Spawn(program, e))?, report, &self.cgroups_path);
+        let child = started.map_err(|e| ConverterError::Spawn(program, e))?;
+        kept.map_err(|e| ConverterError::Io("keep the converter's slot", e.into()))?;
+        let running = Running::supervise(child, report, slot, &self.cgroups_path);
         // One that has ended already says why.
         let _ = job_pipe.write_all(job.to_json().as_bytes());
         Ok(running)
@@ -169,8 +176,8 @@ struct Running {
 
 impl Running {
     /// Puts the child into a leaf of its own beside the container's, which belongs to the VMM, and waits for it in a task of its
-    /// own, so that it is reaped and the leaf removed whatever becomes of the caller.
-    fn supervise(mut child: Child, report: PipeReader, cgroups_path: &str) -> Self {
+    /// own, so that it is reaped, its slot freed and the leaf removed whatever becomes of the caller.
+    fn supervise(mut child: Child, report: PipeReader, slot: Slot, cgroups_path: &str) -> Self {
         // There is one until the child is reaped.
         let pid = child.id();
         let leaves = pid
@@ -193,6 +200,7 @@ impl Running {
                     child.wait().await
                 }
             };
+            drop(slot);
             cgroup::remove(&leaves);
             match status {
                 Ok(status) => drop(sender.send(status)),

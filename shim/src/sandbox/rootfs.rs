@@ -1,4 +1,4 @@
-//! Root file systems of the containers of one VM, and the layers that they share: each once per VM, by root hash.
+//! Root file systems of the containers of one VM, and the layers that they share: each once per VM.
 //!
 //! Locks: `disk` orders what is appended to the layer disk, and each layer has a lock of its own for its mount. Nothing
 //! holds a lock while a container is shut down, so a container that is slow to die delays no other container.
@@ -6,12 +6,20 @@
 use super::agent_call;
 use crate::{
     error::Error,
-    layers::CachedLayer,
+    layers::{CachedLayer, Digest},
     vm::{ControlError, Vm},
 };
 use agent_protocol::{MountLayerRequest, MountOverlayRequest, ShutdownContainerRequest, UnmountLayerRequest, UnmountOverlayRequest};
 use std::{collections::HashMap, future::Future, sync::Arc};
 use tokio::sync::Mutex;
+
+/// What tells layers apart: the digest of the blob, and the root hash. A root hash is a converter's word, so that of one image's layer
+/// must not lead to another's.
+type LayerKey = (Digest, [u8; 32]);
+
+fn key(layer: &CachedLayer) -> LayerKey {
+    (layer.blob, layer.root_hash)
+}
 
 /// The layers on the layer disk of one VM.
 #[derive(Default)]
@@ -21,8 +29,8 @@ pub struct LayerDisk {
 
 #[derive(Default)]
 struct Disk {
-    /// By root hash. A layer keeps its place for the VM's life, so that one that is mounted again needs no new place.
-    layers: HashMap<[u8; 32], Arc<Layer>>,
+    /// A layer keeps its place for the VM's life, so that one that is mounted again needs no new place.
+    layers: HashMap<LayerKey, Arc<Layer>>,
     /// Places that were given away, those of forgotten layers included.
     slots: u32,
 }
@@ -124,12 +132,8 @@ impl Rootfs {
 
 impl LayerDisk {
     /// Forgets layers whose files are damaged: what is made anew gets a new place. Containers that have one mounted keep it.
-    pub async fn forget(&self, root_hashes: &[[u8; 32]]) {
-        self.disk
-            .lock()
-            .await
-            .layers
-            .retain(|root_hash, _| !root_hashes.contains(root_hash));
+    pub async fn forget(&self, blobs: &[Digest]) {
+        self.disk.lock().await.layers.retain(|(blob, _), _| !blobs.contains(blob));
     }
 
     /// Appends each layer that is new to the layer disk; returns all of `layers` in their order.
@@ -137,7 +141,7 @@ impl LayerDisk {
         let mut disk = self.disk.lock().await;
         let mut new: Vec<&CachedLayer> = Vec::new();
         for layer in layers {
-            if !disk.layers.contains_key(&layer.root_hash) && !new.iter().any(|n| n.root_hash == layer.root_hash) {
+            if !disk.layers.contains_key(&key(layer)) && !new.iter().any(|n| key(n) == key(layer)) {
                 new.push(layer);
             }
         }
@@ -154,14 +158,14 @@ impl LayerDisk {
                     first_sector,
                     mount: Mutex::default(),
                 };
-                disk.layers.insert(layer.root_hash, Arc::new(attached));
+                disk.layers.insert(key(layer), Arc::new(attached));
             }
         }
         layers
             .iter()
             .map(|layer| {
                 disk.layers
-                    .get(&layer.root_hash)
+                    .get(&key(layer))
                     .cloned()
                     .ok_or(Error::Control(ControlError::Unexpected))
             })

@@ -76,16 +76,22 @@ async fn build(tasks: &Tasks, request: &CreateTaskRequest, creation: &Creation) 
     if role == Role::Sandbox {
         // The VM ends with its sandbox's container, whatever was under way in it.
         return tokio::select! {
-            built = build_as(tasks, request, &bundle, role) => built,
+            built = build_as(tasks, request, &bundle, role, creation) => built,
             () = creation.abort() => Err(Error::Aborted),
         };
     }
     // The guest completes a call even if the shim stops waiting for it. In a VM with other containers a half-built container
-    // could not be taken back, so the creation is completed first.
-    build_as(tasks, request, &bundle, role).await
+    // could not be taken back, so the creation is completed once its layers are there.
+    build_as(tasks, request, &bundle, role, creation).await
 }
 
-async fn build_as(tasks: &Tasks, request: &CreateTaskRequest, bundle: &Bundle, role: Role) -> Result<Arc<Container>, Error> {
+async fn build_as(
+    tasks: &Tasks,
+    request: &CreateTaskRequest,
+    bundle: &Bundle,
+    role: Role,
+    creation: &Creation,
+) -> Result<Arc<Container>, Error> {
     let config = config(tasks, request).await?.clone();
     let config = config.with_annotations(bundle.annotations())?;
     let spec = bundle.for_agent()?;
@@ -100,9 +106,13 @@ async fn build_as(tasks: &Tasks, request: &CreateTaskRequest, bundle: &Bundle, r
         cgroups_path: bundle.cgroups_path().to_owned(),
     };
     let find_layers = || async {
-        let found = layers::of_container(&tasks.containerd, tasks.sandbox.namespace(), &request.id, &cache_dir, &converter).await;
+        // Nothing of them is in the guest yet: a layer that takes for ever is given up with its container.
+        let found = tokio::select! {
+            found = layers::of_container(&tasks.containerd, tasks.sandbox.namespace(), &request.id, &cache_dir, &converter) => found?,
+            () = creation.abort() => return Err(Error::Aborted),
+        };
         crate::timeline::reached("layers");
-        found.map_err(Error::from)
+        Ok(found)
     };
     // In parallel: the first failure cancels the other.
     let (vm, layers) = tokio::try_join!(vm(tasks, bundle, role, config), find_layers())?;

@@ -50,6 +50,11 @@ fn each_fault_is_found_in_its_place() {
             "error: policy scratch_medium: neither \"memory\" nor \"disk\"",
         ),
         (
+            "rw_mount_device := data.framework.rw_mount_device\n",
+            "rw_mount_device := {\"allowed\": true}\nscratch_medium := \"memory\"\n",
+            "error: policy scratch_medium: not read",
+        ),
+        (
             "reason := data.framework.reason\n",
             "reason := data.framework.reason\nscratch_medium := null\n",
             "error: policy scratch_medium: neither \"memory\" nor \"disk\"",
