@@ -30,9 +30,12 @@ const CALLS: [(&str, fn()); 7] = [
     ("open", || drop(File::open("/etc/passwd"))),
     ("socket", || drop(std::net::TcpStream::connect("127.0.0.1:9"))),
     ("fork", || {
-        // Of a process and not of a thread. SAFETY: the child, if there is one, does nothing but end.
-        if unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) } == 0 {
-            unsafe { libc::_exit(0) }
+        // Of a process and not of a thread.
+        // SAFETY: the child, if there is one, does nothing but end.
+        unsafe {
+            if libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) == 0 {
+                libc::_exit(0)
+            }
         }
     }),
     ("exec", || {

@@ -5,7 +5,7 @@ mod world;
 use super::{container::Container, process::Exit, *};
 use crate::{bundle::Role, vm::KILLED};
 use containerd_shim_protos::api::Status;
-use std::{path::Path, time::Duration};
+use std::{fs, path::Path, time::Duration};
 use tokio::time::timeout;
 use ttrpc::Code;
 use world::{World, code, context};
@@ -205,6 +205,25 @@ async fn a_creation_is_inserted_or_aborted_and_not_both() {
 }
 
 #[tokio::test]
+async fn a_member_is_given_up_while_its_layers_are_looked_for() {
+    let world = World::new().await;
+    let bundle = world.dir.path().join("member");
+    fs::create_dir(&bundle).unwrap();
+    let document = r#"{"ociVersion":"1.2.0","process":{"cwd":"/","args":["true"]},"annotations":{
+        "io.kubernetes.cri.container-type":"container","io.kubernetes.cri.sandbox-id":"web"}}"#;
+    fs::write(bundle.join("config.json"), document).unwrap();
+    let request = CreateTaskRequest {
+        id: "member".into(),
+        bundle: bundle.display().to_string(),
+        ..Default::default()
+    };
+    let context = context();
+    let both = async { tokio::join!(world.service.create(&context, request), world.delete_container("member")) };
+    let (created, deleted) = timeout(SOON, both).await.unwrap();
+    assert_eq!((code(created).err(), deleted), (Some(Code::CANCELLED), Err(Code::NOT_FOUND)));
+}
+
+#[tokio::test]
 async fn a_shim_ends_when_it_was_asked_to_and_its_last_container_is_gone() {
     let world = World::new().await;
     world.add_stopped("other").await;
@@ -241,7 +260,7 @@ async fn a_shim_whose_bundle_is_gone_ends_when_every_container_has_stopped() {
     let world = World::new().await;
     world.start("").await.unwrap();
     assert!(!world.service.0.end_if_over());
-    std::fs::remove_dir(&world.bundle).unwrap();
+    fs::remove_dir(&world.bundle).unwrap();
     assert!(!world.service.0.end_if_over(), "a container runs");
     world.kill("", 9).await.unwrap();
     world.wait("").await.unwrap();
@@ -267,7 +286,7 @@ async fn a_shim_that_containerd_abandons_before_its_first_container_ends() {
     let answer = world.service.connect(&context(), connect).await;
     assert_eq!(code(answer).err(), Some(Code::NOT_FOUND));
     assert!(soon(world.service.watch_end()).await.is_err(), "the question itself says nothing");
-    std::fs::remove_dir(&world.bundle).unwrap();
+    fs::remove_dir(&world.bundle).unwrap();
     world.service.0.containers.reserve("late").unwrap();
     assert!(soon(world.service.watch_end()).await.is_err(), "it is creating one");
     world.service.0.containers.forget("late");

@@ -225,6 +225,8 @@ pub(super) struct World {
     /// The bundle of the shim and of `web`.
     pub(super) bundle: PathBuf,
     pub(super) _servers: [Server; 2],
+    /// Takes connections and answers nothing.
+    pub(super) _silent_containerd: UnixListener,
 }
 
 /// Replaces the vsock socket as soon as the shim has created it, and serves the agent there.
@@ -299,9 +301,11 @@ impl World {
         let bundle = dir.path().join("bundle");
         fs::create_dir(&bundle).unwrap();
         let ended = finished.clone();
+        let silent = dir.path().join("silent.sock");
+        let silent_containerd = UnixListener::bind(&silent).unwrap();
         let service = TaskService::new(
             Arc::new(Sandbox::booted("web", vm.clone())),
-            String::new(),
+            silent.display().to_string(),
             publisher.clone(),
             bundle.clone(),
             move || ended.notify_one(),
@@ -326,6 +330,7 @@ impl World {
             finished,
             bundle,
             _servers: [events, agent],
+            _silent_containerd: silent_containerd,
         }
     }
 
