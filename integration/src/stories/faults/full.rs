@@ -174,11 +174,12 @@ fn says(ended: &Ended, reasons: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Checks that the cache has the whole layer or none of it, and no lock.
+/// Checks that the cache has the whole layer or none of it, and no lock but those of the node's slots.
 fn no_half_layers() -> Result<()> {
     let entries = std::fs::read_dir(Path::new(CACHE).join("layers")).into_iter().flatten();
     let names: Vec<String> = entries
         .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
+        .filter(|name| !name.starts_with("slot-"))
         .collect();
     let whole = |name: &String| match name.rsplit_once('.') {
         Some((stem, "ext4" | "json")) => names.contains(&format!("{stem}.ext4")) && names.contains(&format!("{stem}.json")),
