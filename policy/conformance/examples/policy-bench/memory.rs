@@ -27,12 +27,13 @@ pub fn of_policy(containers: usize, shared: bool) -> Result<Value, Error> {
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-/// Measures and prints the memory in that process.
+/// Measures and prints the memory in that process. Pages of the program's code that loading touches for the first time do not count:
+/// all processes of the program share them.
 pub fn measure(containers: usize, shared: bool) -> Result<(), Error> {
     let text = policy(containers, shared);
-    let before = kib("VmRSS:")?;
+    let before = kib("RssAnon:")?;
     let enforcer = Enforcer::new(&text)?;
-    let (loaded, peak) = (kib("VmRSS:")?, kib("VmHWM:")?);
+    let (loaded, peak) = (kib("RssAnon:")?, kib("VmHWM:")? - kib("RssFile:")?);
     drop(enforcer);
     println!(
         "{}",
