@@ -27,7 +27,7 @@ pub const PAGE_DIRECTORY: u64 = 0xb000;
 /// Kernel command line, NUL-terminated.
 pub const CMDLINE: u64 = 0xc000;
 /// Longest command line with its NUL: `COMMAND_LINE_SIZE` of x86 Linux.
-pub const CMDLINE_MAX_BYTES: usize = 2048;
+pub const CMDLINE_MAX_BYTES: usize = boot_manifest::launch_area::CMDLINE_MAX_BYTES;
 /// `setup_data` node with the boot manifest (measured).
 pub const SETUP_DATA_MANIFEST_NODE: u64 = 0xd000;
 /// `setup_data` node with the host page (not measured).

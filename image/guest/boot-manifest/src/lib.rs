@@ -4,10 +4,13 @@
 //! `arch/x86/include/uapi/asm/setup_data.h`), which Linux reserves and exposes under
 //! `/sys/kernel/boot_params/setup_data/N/{type,data}`. The manifest is measured and names
 //! the source of host data; the host page is not measured and is used in mode `plain` only.
+//!
+//! A guest that begins with stage0 finds the manifest in its boot page ([`launch_area`]), which is such a node as well.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
 mod host_page;
+pub mod launch_area;
 mod manifest;
 
 pub use host_page::{HOST_PAGE_BYTES, HostPage};

@@ -28,7 +28,7 @@ pub struct Manifest {
     pub initrd_sha256: [u8; 32],
 }
 
-/// Why bytes are not a manifest or host page.
+/// Why bytes are not a manifest, host page or boot page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadError {
     /// Fewer bytes than the layout needs.
@@ -41,6 +41,8 @@ pub enum ReadError {
     Mode(u32),
     /// Reserved bytes are not zero.
     Reserved,
+    /// The command line has no end, or is not UTF-8.
+    Cmdline,
 }
 
 impl core::fmt::Display for ReadError {
@@ -51,6 +53,7 @@ impl core::fmt::Display for ReadError {
             Self::Version(v) => write!(f, "unknown version {v}"),
             Self::Mode(m) => write!(f, "unknown mode {m}"),
             Self::Reserved => write!(f, "reserved bytes are set"),
+            Self::Cmdline => write!(f, "the command line has no end or is not UTF-8"),
         }
     }
 }
