@@ -19,7 +19,7 @@ use crate::{
     watchdog::Watchdog,
 };
 use std::{io, os::fd::AsFd, rc::Rc, sync::Arc};
-use vm_spec::{Entry, LaunchPlan, PlanError, VmSpec};
+use vm_spec::{LaunchPlan, PlanError, Registers, VmSpec};
 
 /// Why the VM could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -87,8 +87,8 @@ pub fn build(spec: &VmSpec, files: Files, filters: Filters) -> Result<Vm, BuildE
         watchdog: &watchdog,
     };
     let devices = DeviceSet::new(spec, console, files.devices, context)?;
-    let entry = load_guest(spec, files.boot, &memory)?;
-    let vcpus = vcpu::create(&kvm, spec.vcpus, entry)?;
+    let first = load_guest(spec, files.boot, &memory)?;
+    let vcpus = vcpu::create(&kvm, spec.vcpus, &first)?;
     let context = VcpuContext {
         buses: devices.buses,
         exit_event: exit_event.clone(),
@@ -105,7 +105,7 @@ pub fn build(spec: &VmSpec, files: Files, filters: Filters) -> Result<Vm, BuildE
 }
 
 /// Reads kernel and initrd from their files to the addresses of the launch plan, then writes the plan's pages.
-fn load_guest(spec: &VmSpec, files: BootFiles, memory: &Memory) -> Result<Entry, BuildError> {
+fn load_guest(spec: &VmSpec, files: BootFiles, memory: &Memory) -> Result<Registers, BuildError> {
     let kernel = ElfKernel::open(&files.kernel)?;
     let initrd_bytes = files
         .initrd
@@ -118,5 +118,5 @@ fn load_guest(spec: &VmSpec, files: BootFiles, memory: &Memory) -> Result<Entry,
         memory::read_file(memory, range, file, 0).map_err(BuildError::Initrd)?;
     }
     memory::write_pages(memory, &plan.pages)?;
-    Ok(plan.entry)
+    Ok(plan.first)
 }

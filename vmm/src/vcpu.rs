@@ -12,7 +12,7 @@ pub use threads::{ThreadError, VcpuThreads};
 use crate::kvm::{KvmError, KvmVm};
 use kvm_bindings::CpuId;
 use kvm_ioctls::VcpuFd;
-use vm_spec::{Entry, Vcpus};
+use vm_spec::{Registers, Vcpus};
 use vmm_sys_util::errno;
 
 /// Why a vCPU could not be created.
@@ -37,15 +37,15 @@ pub enum VcpuError {
     },
 }
 
-/// Creates all vCPUs; the first starts at `entry`, the others wait for INIT and SIPI.
-pub fn create(vm: &KvmVm, count: Vcpus, entry: Entry) -> Result<Vec<VcpuFd>, VcpuError> {
+/// Creates all vCPUs; the first starts with the registers `first`, the others wait for INIT and SIPI.
+pub fn create(vm: &KvmVm, count: Vcpus, first: &Registers) -> Result<Vec<VcpuFd>, VcpuError> {
     let supported = vm.supported_cpuid().map_err(VcpuError::Cpuid)?;
     (0..count.get())
         .map(|id| {
             let vcpu = vm.create_vcpu(id).map_err(|e| VcpuError::Create(id, e))?;
             set_up(&vcpu, id, count, &supported)?;
             if id == 0 {
-                set_entry(&vcpu, entry)?;
+                set_entry(&vcpu, first)?;
             }
             Ok(vcpu)
         })
@@ -69,9 +69,9 @@ fn set_up(vcpu: &VcpuFd, id: u8, count: Vcpus, supported: &CpuId) -> Result<(), 
     Ok(())
 }
 
-fn set_entry(vcpu: &VcpuFd, entry: Entry) -> Result<(), VcpuError> {
+fn set_entry(vcpu: &VcpuFd, first: &Registers) -> Result<(), VcpuError> {
     let sregs = vcpu.get_sregs().map_err(state(0, "segment registers"))?;
-    vcpu.set_sregs(&registers::long_mode(sregs, entry))
+    vcpu.set_sregs(&registers::special(sregs, first))
         .map_err(state(0, "segment registers"))?;
-    vcpu.set_regs(&registers::entry(entry)).map_err(state(0, "general registers"))
+    vcpu.set_regs(&registers::general(first)).map_err(state(0, "general registers"))
 }

@@ -6,8 +6,8 @@
 use crate::{
     Vcpus,
     layout::{
-        ACPI_TABLES, IO_APIC, LOCAL_APIC, RESET_PORT, RESET_VALUE, SERIAL_GSI, SERIAL_PORT, SERIAL_PORTS, SLEEP_CONTROL_PORT,
-        SLEEP_STATUS_PORT, SLEEP_TYPE_S5, VIRTIO_FIRST_GSI, VIRTIO_SLOT_BYTES, VIRTIO_SLOTS, slot_base,
+        IO_APIC, LOCAL_APIC, RESET_PORT, RESET_VALUE, SERIAL_GSI, SERIAL_PORT, SERIAL_PORTS, SLEEP_CONTROL_PORT, SLEEP_STATUS_PORT,
+        SLEEP_TYPE_S5, VIRTIO_FIRST_GSI, VIRTIO_SLOT_BYTES, VIRTIO_SLOTS, slot_base,
     },
 };
 use acpi_tables::{
@@ -29,9 +29,10 @@ const TABLE_ALIGN: usize = 16;
 /// `IAPC_BOOT_ARCH` (ACPI 6.5, table 5.10): no VGA, no MSI, no ASPM, no CMOS clock; legacy devices and 8042 absent.
 const IAPC_BOOT_ARCH: u16 = 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5;
 
-/// The bytes at [`ACPI_TABLES`], starting with the RSDP.
-pub fn tables(vcpus: Vcpus) -> Vec<u8> {
+/// The bytes at guest address `start`, which begin with the RSDP.
+pub fn tables(vcpus: Vcpus, start: u64) -> Vec<u8> {
     let mut area = Area {
+        start,
         bytes: vec![0; Rsdp::len()],
     };
     let dsdt = area.append(dsdt().as_slice());
@@ -46,6 +47,7 @@ pub fn tables(vcpus: Vcpus) -> Vec<u8> {
 }
 
 struct Area {
+    start: u64,
     bytes: Vec<u8>,
 }
 
@@ -55,7 +57,7 @@ impl Area {
         let at = self.bytes.len().next_multiple_of(TABLE_ALIGN);
         self.bytes.resize(at, 0);
         self.bytes.extend_from_slice(table);
-        ACPI_TABLES + at as u64
+        self.start + at as u64
     }
 }
 
@@ -138,10 +140,10 @@ fn madt(vcpus: Vcpus) -> MADT {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layout::PAGE_BYTES;
+    use crate::layout::{ACPI_TABLES, PAGE_BYTES};
 
     fn for_vcpus(n: u8) -> Vec<u8> {
-        tables(Vcpus::try_from(n).unwrap())
+        tables(Vcpus::try_from(n).unwrap(), ACPI_TABLES)
     }
 
     fn u32_at(b: &[u8], at: usize) -> usize {

@@ -1,4 +1,4 @@
-//! The launch plan: all pages that the VMM writes before the guest runs, in order, and the first vCPU's entry point.
+//! The launch plan: all pages that the VMM writes before the guest runs, in order, and the first vCPU's registers; here without stage0.
 //!
 //! A pure function of the spec and the sizes of files, so that what is measured is what is loaded. Kernel and initrd are not
 //! pages of the plan; the VMM reads them from their files.
@@ -10,11 +10,10 @@ use crate::{
         ACPI_TABLES, CMDLINE, CMDLINE_MAX_BYTES, GDT, GpaRange, HIGH_MEMORY, PAGE_BYTES, PAGE_DIRECTORY, PDPT, PML4, RESET_PORT,
         RESET_VALUE, RESET_VECTOR, SETUP_DATA_HOST_PAGE_NODE, SETUP_DATA_MANIFEST_NODE, ZERO_PAGE, e820, ram_ranges,
     },
+    page::{Page, PageKind, in_pages},
+    registers::{Entry, GDT_ENTRIES, Registers},
 };
-use boot_manifest::{HostPage, Manifest, Mode, SETUP_DATA_HOST_PAGE, SETUP_DATA_MANIFEST};
-
-/// The GDT of the 64-bit boot protocol: null, unused, code (0x10: execute/read, long mode), data (0x18: read/write).
-pub const GDT_ENTRIES: [u64; 4] = [0, 0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff];
+use boot_manifest::{HostPage, Manifest, Mode, SETUP_DATA_HOST_PAGE, SETUP_DATA_MANIFEST, launch_area::STAGE0_MAX_BYTES};
 
 /// Present and writable, in any page table entry.
 const PRESENT_WRITABLE: u64 = 0b11;
@@ -23,37 +22,6 @@ const LARGE_PAGE: u64 = 1 << 7;
 const LARGE_PAGE_BYTES: u64 = 2 << 20;
 /// What the page directory maps: the first GiB. The entry point must lie in it.
 const MAPPED_BYTES: u64 = 1 << 30;
-
-/// Whether a page is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PageKind {
-    /// Part of the launch measurement, if the TEE has one.
-    Measured,
-    /// Not measured: provided by the untrusted host.
-    Unmeasured,
-}
-
-/// The initial contents of one page of guest memory.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Page {
-    /// Guest physical address, page-aligned.
-    pub gpa: u64,
-    /// Whether it is measured.
-    pub kind: PageKind,
-    /// Its contents.
-    pub bytes: Box<[u8; PAGE_BYTES as usize]>,
-}
-
-/// Registers of the first vCPU that differ between plans; the boot protocol sets the others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// First instruction.
-    pub rip: u64,
-    /// Address of the zero page.
-    pub rsi: u64,
-    /// Page tables.
-    pub cr3: u64,
-}
 
 /// What the plan needs of an ELF kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,12 +35,12 @@ pub struct Kernel {
 /// All pages of a guest and its entry point.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LaunchPlan {
-    /// In order of guest address.
+    /// In order of guest address, then the save areas of the vCPUs. A TEE measures them in this order.
     pub pages: Vec<Page>,
-    /// Where the initrd is loaded.
+    /// Where the VMM loads the initrd.
     pub initrd: Option<GpaRange>,
-    /// Entry point of the first vCPU.
-    pub entry: Entry,
+    /// Registers of the first vCPU.
+    pub first: Registers,
 }
 
 /// Why a spec has no launch plan.
@@ -101,6 +69,15 @@ pub enum PlanError {
     /// A NUL byte would end it early.
     #[error("the command line contains a NUL byte")]
     CmdlineNul,
+    /// Empty, or longer than the launch area has room for.
+    #[error("stage0 has {0} bytes; 1 to {STAGE0_MAX_BYTES} are possible")]
+    Stage0(usize),
+    /// Longer than the pages of the launch area.
+    #[error("the ACPI tables have {0} bytes, more than the launch area has room for")]
+    Acpi(usize),
+    /// RAM would reach into the range of memory that the host can change.
+    #[error("with {0} MiB, RAM does not end below 511 GiB, where a guest with stage0 has its staging memory; 522240 MiB are possible")]
+    RamInStaging(u32),
 }
 
 impl LaunchPlan {
@@ -144,33 +121,33 @@ impl LaunchPlan {
 
         let mut pages = vec![Page {
             gpa: ZERO_PAGE,
-            kind: PageKind::Measured,
+            kind: PageKind::Normal,
             bytes: zero_page,
         }];
         let mut put = |gpa, kind, bytes: &[u8]| pages.extend(in_pages(gpa, kind, bytes));
-        put(GDT, PageKind::Measured, &qwords(GDT_ENTRIES));
-        put(PML4, PageKind::Measured, &qwords([PDPT | PRESENT_WRITABLE]));
-        put(PDPT, PageKind::Measured, &qwords([PAGE_DIRECTORY | PRESENT_WRITABLE]));
-        put(PAGE_DIRECTORY, PageKind::Measured, &qwords(identity_map()));
-        put(CMDLINE, PageKind::Measured, &cmdline);
+        put(GDT, PageKind::Normal, &qwords(GDT_ENTRIES));
+        put(PML4, PageKind::Normal, &qwords([PDPT | PRESENT_WRITABLE]));
+        put(PDPT, PageKind::Normal, &qwords([PAGE_DIRECTORY | PRESENT_WRITABLE]));
+        put(PAGE_DIRECTORY, PageKind::Normal, &qwords(identity_map()));
+        put(CMDLINE, PageKind::Normal, &cmdline);
         // Linux follows the list before any code of ours runs, so only a plain guest has a node in it that is not measured.
         let host_page_node = if mode == Mode::Plain { SETUP_DATA_HOST_PAGE_NODE } else { 0 };
         let node = setup_data_node(host_page_node, SETUP_DATA_MANIFEST, &manifest.to_bytes());
-        put(SETUP_DATA_MANIFEST_NODE, PageKind::Measured, &node);
+        put(SETUP_DATA_MANIFEST_NODE, PageKind::Normal, &node);
         if mode == Mode::Plain {
             let node = setup_data_node(0, SETUP_DATA_HOST_PAGE, &host_page.to_bytes());
             put(SETUP_DATA_HOST_PAGE_NODE, PageKind::Unmeasured, &node);
         }
-        put(ACPI_TABLES, PageKind::Measured, &acpi::tables(spec.vcpus));
-        put(RESET_VECTOR - RESET_VECTOR % PAGE_BYTES, PageKind::Measured, &reset_page());
+        put(ACPI_TABLES, PageKind::Normal, &acpi::tables(spec.vcpus, ACPI_TABLES));
+        put(RESET_VECTOR - RESET_VECTOR % PAGE_BYTES, PageKind::Normal, &reset_page());
         Ok(Self {
             pages,
             initrd,
-            entry: Entry {
+            first: Registers::linux(Entry {
                 rip: kernel.entry,
                 rsi: ZERO_PAGE,
                 cr3: PML4,
-            },
+            }),
         })
     }
 }
@@ -239,17 +216,6 @@ fn reset_page() -> Vec<u8> {
 
 fn qwords<const N: usize>(entries: [u64; N]) -> Vec<u8> {
     entries.iter().flat_map(|e| e.to_le_bytes()).collect()
-}
-
-fn in_pages(gpa: u64, kind: PageKind, bytes: &[u8]) -> impl Iterator<Item = Page> {
-    bytes
-        .chunks(PAGE_BYTES as usize)
-        .zip((gpa..).step_by(PAGE_BYTES as usize))
-        .map(move |(chunk, gpa)| {
-            let mut bytes = Box::new([0; PAGE_BYTES as usize]);
-            bytes[..chunk.len()].copy_from_slice(chunk);
-            Page { gpa, kind, bytes }
-        })
 }
 
 #[cfg(test)]

@@ -6,8 +6,15 @@ mod boot_params;
 pub mod control;
 mod launch_plan;
 pub mod layout;
+mod page;
+mod registers;
+mod save_area;
 mod spec;
+mod verified_plan;
 
-pub use launch_plan::{Entry, GDT_ENTRIES, Kernel, LaunchPlan, Page, PageKind, PlanError};
-
+pub use launch_plan::{Kernel, LaunchPlan, PlanError};
+pub use page::{Page, PageKind};
+pub use registers::{Entry, Registers, Segment, Table};
+pub use save_area::{DEBUG_SWAP, SNP_ACTIVE, SaveArea, VMSA_GPA};
 pub use spec::{Boot, Fd, HostData, Identity, MemoryMib, SPEC_MAX_BYTES, Scratch, SpecError, Tee, UnprivilegedId, Vcpus, VmSpec, Vsock};
+pub use verified_plan::{Stage0, staging};

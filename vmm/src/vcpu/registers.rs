@@ -1,26 +1,11 @@
-//! Registers at entry into the guest (Documentation/arch/x86/boot.rst, "64-bit Boot Protocol").
+//! Registers at entry into the guest, from the launch plan's form to KVM's.
 //!
 //! KVM's reset state is right for everything else: FPU and SSE control words, XCR0 = 1, PAT, the local APIC with every LVT
 //! masked (Linux programs LINT0 and LINT1 itself, and no interrupt line of this VM reaches LINT0). Other vCPUs wait for INIT
 //! and SIPI in the in-kernel local APIC.
 
-use kvm_bindings::{Msrs, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs};
-use vm_spec::{Entry, GDT_ENTRIES, layout::GDT};
-
-const CR0_PE: u64 = 1;
-const CR0_ET: u64 = 1 << 4;
-const CR0_NE: u64 = 1 << 5;
-const CR0_WP: u64 = 1 << 16;
-const CR0_PG: u64 = 1 << 31;
-const CR4_PAE: u64 = 1 << 5;
-const EFER_LME: u64 = 1 << 8;
-const EFER_LMA: u64 = 1 << 10;
-/// Bit 1 of RFLAGS is always set; interrupts are off.
-const RFLAGS_RESERVED: u64 = 1 << 1;
-
-/// `__BOOT_CS` and `__BOOT_DS` select these entries of the GDT.
-const BOOT_CS: u16 = 0x10;
-const BOOT_DS: u16 = 0x18;
+use kvm_bindings::{Msrs, kvm_dtable, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs};
+use vm_spec::{Registers, Segment, Table};
 
 /// `IA32_MISC_ENABLE` with fast string operations, as firmware leaves it.
 const MISC_ENABLE: kvm_msr_entry = msr(0x1a0, 1);
@@ -36,49 +21,58 @@ pub fn msrs() -> Result<Msrs, vmm_sys_util::fam::Error> {
     Msrs::from_entries(&[MISC_ENABLE, MTRR_DEF_TYPE])
 }
 
-/// General registers of the first vCPU.
-pub fn entry(entry: Entry) -> kvm_regs {
+/// General registers.
+pub fn general(registers: &Registers) -> kvm_regs {
     kvm_regs {
-        rip: entry.rip,
-        rsi: entry.rsi,
-        rflags: RFLAGS_RESERVED,
+        rip: registers.rip,
+        rsi: registers.rsi,
+        rdx: registers.rdx,
+        rflags: registers.rflags,
         ..Default::default()
     }
 }
 
-/// Segments and control registers of the first vCPU, on top of KVM's reset state.
-pub fn long_mode(mut sregs: kvm_sregs, entry: Entry) -> kvm_sregs {
-    let data = segment(BOOT_DS);
-    sregs.cs = segment(BOOT_CS);
-    (sregs.ds, sregs.es, sregs.fs, sregs.gs, sregs.ss) = (data, data, data, data, data);
-    sregs.gdt.base = GDT;
-    sregs.gdt.limit = size_of_val(&GDT_ENTRIES) as u16 - 1;
-    (sregs.idt.base, sregs.idt.limit) = (0, 0);
-    sregs.cr0 = CR0_PG | CR0_WP | CR0_NE | CR0_ET | CR0_PE;
-    sregs.cr3 = entry.cr3;
-    sregs.cr4 = CR4_PAE;
-    sregs.efer = EFER_LME | EFER_LMA;
+/// Segments and control registers, on top of KVM's reset state of what a plan has no word for (CR2, CR8, the APIC's base).
+pub fn special(mut sregs: kvm_sregs, registers: &Registers) -> kvm_sregs {
+    sregs.cs = segment(registers.cs);
+    sregs.ds = segment(registers.ds);
+    sregs.es = segment(registers.es);
+    sregs.fs = segment(registers.fs);
+    sregs.gs = segment(registers.gs);
+    sregs.ss = segment(registers.ss);
+    sregs.ldt = segment(registers.ldtr);
+    sregs.tr = segment(registers.tr);
+    sregs.gdt = table(registers.gdtr);
+    sregs.idt = table(registers.idtr);
+    sregs.cr0 = registers.cr0;
+    sregs.cr3 = registers.cr3;
+    sregs.cr4 = registers.cr4;
+    sregs.efer = registers.efer;
     sregs
 }
 
-/// The hidden part of a segment register, as loading `selector` from the GDT fills it (AMD64 APM 2, 4.7).
-fn segment(selector: u16) -> kvm_segment {
-    let descriptor = GDT_ENTRIES[usize::from(selector >> 3)];
-    let bit = |n: u32| (descriptor >> n & 1) as u8;
-    let limit = (descriptor & 0xffff | descriptor >> 32 & 0xf_0000) as u32;
-    let granular = bit(55);
+fn table(table: Table) -> kvm_dtable {
+    kvm_dtable {
+        base: table.base,
+        limit: table.limit,
+        padding: [0; 3],
+    }
+}
+
+fn segment(segment: Segment) -> kvm_segment {
+    let bit = |n: u32| (segment.attributes >> n & 1) as u8;
     kvm_segment {
-        base: descriptor >> 16 & 0xff_ffff | descriptor >> 32 & 0xff00_0000,
-        limit: if granular == 1 { limit << 12 | 0xfff } else { limit },
-        selector,
-        type_: (descriptor >> 40 & 0xf) as u8,
-        present: bit(47),
-        dpl: (descriptor >> 45 & 3) as u8,
-        db: bit(54),
-        s: bit(44),
-        l: bit(53),
-        g: granular,
-        avl: bit(52),
+        base: segment.base,
+        limit: segment.limit,
+        selector: segment.selector,
+        type_: (segment.attributes & 0xf) as u8,
+        s: bit(4),
+        dpl: (segment.attributes >> 5 & 3) as u8,
+        present: bit(7),
+        avl: bit(8),
+        l: bit(9),
+        db: bit(10),
+        g: bit(11),
         unusable: 0,
         padding: 0,
     }
@@ -87,18 +81,61 @@ fn segment(selector: u16) -> kvm_segment {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use vm_spec::Entry;
+
+    const ENTRY: Entry = Entry {
+        rip: 0x100_0000,
+        rsi: 0x7000,
+        cr3: 0x9000,
+    };
 
     #[test]
     fn segments_are_flat_64_bit_code_and_writable_data() {
-        let (cs, ds) = (segment(BOOT_CS), segment(BOOT_DS));
+        let sregs = special(kvm_sregs::default(), &Registers::linux(ENTRY));
+        let (cs, ds) = (sregs.cs, sregs.ds);
         assert_eq!(
-            (cs.base, cs.limit, cs.type_, cs.l, cs.db, cs.s, cs.present),
-            (0, u32::MAX, 0xb, 1, 0, 1, 1)
+            (cs.base, cs.limit, cs.type_, cs.l, cs.db, cs.s, cs.present, cs.g),
+            (0, u32::MAX, 0xb, 1, 0, 1, 1, 1)
         );
         assert_eq!(
-            (ds.base, ds.limit, ds.type_, ds.l, ds.db, ds.s, ds.present),
-            (0, u32::MAX, 0x3, 0, 1, 1, 1)
+            (ds.base, ds.limit, ds.type_, ds.l, ds.db, ds.s, ds.present, ds.g),
+            (0, u32::MAX, 0x3, 0, 1, 1, 1, 1)
         );
-        assert_eq!((cs.dpl, ds.dpl), (0, 0));
+        assert_eq!((cs.dpl, ds.dpl, cs.selector, ds.selector), (0, 0, 0x10, 0x18));
+        assert_eq!((sregs.gdt.base, sregs.gdt.limit), (0x8000, 31));
+        assert_eq!((sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer), (0x8001_0031, 0x9000, 0x20, 0x500));
+    }
+
+    /// The inverse of [`segment`], as KVM fills a save area (`svm_set_segment`): what is set is what is measured.
+    #[test]
+    fn no_attribute_is_lost_on_the_way_to_kvm() {
+        let registers = Registers::stage0(ENTRY);
+        let reset = Registers::reset();
+        for expected in [registers.cs, registers.ds, registers.tr, registers.ldtr, reset.cs, reset.ss] {
+            let set = segment(expected);
+            let attributes = [
+                (set.type_, 0),
+                (set.s, 4),
+                (set.dpl, 5),
+                (set.present, 7),
+                (set.avl, 8),
+                (set.l, 9),
+                (set.db, 10),
+                (set.g, 11),
+            ];
+            let attributes = attributes.iter().map(|(value, shift)| u16::from(*value) << shift).sum::<u16>();
+            let (selector, limit, base) = (set.selector, set.limit, set.base);
+            assert_eq!(
+                Segment {
+                    selector,
+                    attributes,
+                    limit,
+                    base
+                },
+                expected
+            );
+        }
+        let set = general(&registers);
+        assert_eq!((set.rip, set.rsi, set.rdx, set.rflags), (0x100_0000, 0x7000, 0, 2));
     }
 }

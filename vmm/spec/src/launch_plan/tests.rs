@@ -59,14 +59,12 @@ fn the_zero_page_refers_to_everything_linux_needs() {
     assert_eq!(&page(&plan, u64_at(zero, 0x70))[..8], b"RSD PTR ");
     assert_eq!(zero[0x1e8], 3);
     assert_eq!((u64_at(zero, 0x2d0 + 40), u64_at(zero, 0x2d0 + 48)), (1 << 20, 255 << 20));
-    assert_eq!(
-        plan.entry,
-        Entry {
-            rip: 0x100_0ac3,
-            rsi: ZERO_PAGE,
-            cr3: PML4
-        }
-    );
+    let entry = Entry {
+        rip: 0x100_0ac3,
+        rsi: ZERO_PAGE,
+        cr3: PML4,
+    };
+    assert_eq!(plan.first, Registers::linux(entry));
 }
 
 /// The nodes of the list as Linux follows it (`parse_setup_data` in arch/x86/kernel/setup.c): type, data, and whether their page is measured.
@@ -93,7 +91,7 @@ fn setup_data_carries_manifest_and_host_page_to_the_agent() {
     };
     let plain = setup_data(&LaunchPlan::direct(&spec(256, Tee::Plain), KERNEL, 0).unwrap());
     let [
-        (SETUP_DATA_MANIFEST, first, PageKind::Measured),
+        (SETUP_DATA_MANIFEST, first, PageKind::Normal),
         (SETUP_DATA_HOST_PAGE, second, PageKind::Unmeasured),
     ] = &plain[..]
     else {
@@ -119,7 +117,24 @@ fn only_a_plain_guest_meets_a_node_that_is_not_measured() {
         assert_eq!(unmeasured, tee == Tee::Plain, "{tee:?}");
         let pages = plan.pages.iter().any(|page| page.kind == PageKind::Unmeasured);
         assert_eq!(pages, tee == Tee::Plain, "{tee:?}");
+        pointers_lead_to_measured_pages(&plan);
     }
+}
+
+/// Command line and every ACPI table, as Linux follows them from the zero page.
+fn pointers_lead_to_measured_pages(plan: &LaunchPlan) {
+    let measured = |gpa: u64| {
+        let page = plan.pages.iter().find(|page| page.gpa == gpa - gpa % PAGE_BYTES).unwrap();
+        assert_eq!(page.kind, PageKind::Normal, "{gpa:#x}");
+        &page.bytes[(gpa % PAGE_BYTES) as usize..]
+    };
+    let zero = measured(plan.first.rsi);
+    measured(u32_at(zero, 0x228).into());
+    let rsdp = measured(u64_at(zero, 0x70));
+    let xsdt = measured(u64_at(rsdp, 24));
+    let fadt = measured(u64_at(xsdt, 36));
+    assert_eq!(&measured(u64_at(xsdt, 44))[..4], b"APIC");
+    assert_eq!(&measured(u64_at(fadt, 140))[..4], b"DSDT");
 }
 
 #[test]
@@ -144,7 +159,7 @@ fn host_data_changes_the_unmeasured_page_only() {
 fn the_page_tables_identity_map_the_first_gib() {
     let plan = LaunchPlan::direct(&spec(64, Tee::Plain), KERNEL, 0).unwrap();
     for address in [0u64, 0x7008, 0x100_0ac3, 0x3fff_ffff] {
-        let mut entry = u64_at(page(&plan, plan.entry.cr3), (address >> 39) as usize * 8);
+        let mut entry = u64_at(page(&plan, plan.first.cr3), (address >> 39) as usize * 8);
         entry = u64_at(page(&plan, entry & !0xfff), (address >> 30 & 511) as usize * 8);
         entry = u64_at(page(&plan, entry & !0xfff), (address >> 21 & 511) as usize * 8);
         assert_eq!(entry & 0x83, 0x83);
