@@ -77,9 +77,11 @@ install: image
 
 # By default the vectors in this repository.
 LAYER_VECTORS = $(or $(CASEMATE_LAYER_VECTORS),image/layer/vectors/layers.json)
+LAUNCH_VECTORS = $(or $(CASEMATE_LAUNCH_VECTORS),vmm/measure/conformance/vectors/launch.json)
 POLICY_VECTORS = $(or $(CASEMATE_POLICY_VECTORS),$(firstword $(wildcard policy/conformance/vectors/policy.jsonl.zst)))
 conformance: build
 	$(PROGRAMS)/casemate conformance layers $(LAYER_VECTORS)
+	$(PROGRAMS)/casemate conformance launch $(LAUNCH_VECTORS)
 	$(PROGRAMS)/casemate conformance policy $(POLICY_VECTORS)
 
 clean-cache:

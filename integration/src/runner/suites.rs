@@ -19,6 +19,11 @@ const SKIPPED: &str = "skipped: ";
 const CONFORMANCE: &[(&str, &str, &[&str])] = &[
     ("layers", "CASEMATE_LAYER_VECTORS", &["image/layer/vectors/layers.json"]),
     (
+        "launch",
+        "CASEMATE_LAUNCH_VECTORS",
+        &["vmm/measure/conformance/vectors/launch.json"],
+    ),
+    (
         "policy",
         "CASEMATE_POLICY_VECTORS",
         &["policy/conformance/vectors/policy.jsonl.zst"],
@@ -144,6 +149,9 @@ fn replay(casemate: &Path, kind: &str, vectors: Option<PathBuf>, out: &Path) -> 
         }
         None => suite.remarks.push("failed: no line of counts".to_owned()),
     }
+    let skipped: Vec<String> = lines.iter().filter(|line| line.starts_with(SKIPPED)).cloned().collect();
+    suite.counts.skipped = skipped.len();
+    suite.remarks.extend(skipped);
     // A replay of no vectors proves nothing.
     if suite.counts.failed == 0 && (!success || suite.counts.passed == 0) {
         suite.counts.failed = 1;
@@ -276,12 +284,12 @@ mod tests {
         );
         assert_eq!(libtest_counts("test x ... ok"), None);
         assert_eq!(
-            conformance_counts("35 passed, 0 failed"),
-            Some(Counts {
+            ["35 passed, 0 failed", "35 passed, 0 failed, 2 skipped"].map(conformance_counts),
+            [Some(Counts {
                 passed: 35,
                 failed: 0,
                 ..Counts::default()
-            })
+            }); 2]
         );
         assert_eq!(conformance_counts("passed, failed"), None);
     }

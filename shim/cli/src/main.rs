@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod conformance_launch;
 mod conformance_layers;
 mod conformance_policy;
 mod console;
@@ -112,6 +113,15 @@ enum Conformance {
         /// The vectors; the layers are in the same directory
         file: PathBuf,
     },
+    /// Vectors of SEV-SNP launches: digests, save areas, ID blocks
+    #[command(
+        after_help = "Example:\n  casemate conformance launch launch.json\n\nFirmware and keys that vectors name are looked for beside the file; \
+        a vector whose firmware is not there is skipped."
+    )]
+    Launch {
+        /// The vectors
+        file: PathBuf,
+    },
     /// Policy decision vectors
     #[command(after_help = "Example:\n  casemate conformance policy policy.jsonl")]
     Policy {
@@ -161,6 +171,7 @@ fn run(command: Command) -> anyhow::Result<bool> {
         Command::Layer(Layer::Convert { input, output, json }) => layer::convert(&input, &output, json)?,
         Command::Layer(Layer::Hash { input, json }) => layer::hash(&input, json)?,
         Command::Conformance(Conformance::Layers { file }) => return Ok(conformance_layers::run(&file)?.1 == 0),
+        Command::Conformance(Conformance::Launch { file }) => return Ok(conformance_launch::run(&file)?.1 == 0),
         Command::Conformance(Conformance::Policy { file }) => return Ok(conformance_policy::run(&input::as_file(&file))?.1 == 0),
         Command::Image(Image::Build { programs, output, kernel }) => image::build(&programs, &output, kernel)?,
         Command::Gc(gc) => gc::run(&gc)?,
