@@ -1,8 +1,12 @@
-//! Parses SEV-SNP attestation reports; unknown versions are refused.
+//! Reads SEV-SNP attestation reports and judges nothing; unknown versions are refused.
 //!
-//! Source: AMD SEV-SNP Firmware ABI Specification, table "ATTESTATION_REPORT", versions 2 to 5.
+//! Source: AMD SEV-SNP Firmware ABI Specification (56860), revision 1.58, table "ATTESTATION_REPORT", versions 2 to 5.
 #![forbid(unsafe_code)]
 
+mod product;
 mod report;
+mod tcb;
 
-pub use report::{REPORT_BYTES, Report, ReportError};
+pub use product::{Cpuid, Product};
+pub use report::{FirmwareVersion, REPORT_BYTES, Report, ReportError, SIGNED_BYTES, SigningKey};
+pub use tcb::{Part, TcbVersion};
