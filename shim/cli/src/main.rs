@@ -1,6 +1,7 @@
 //! `casemate`: the operator's command line; each subcommand calls one library.
 #![forbid(unsafe_code)]
 
+mod attest;
 mod config;
 mod conformance_launch;
 mod conformance_layers;
@@ -32,6 +33,7 @@ Examples:
   casemate policy check policy.rego
   ctr run … 2>&1 | casemate policy explain --policy policy.rego
   casemate layer hash layer.tar.gz
+  casemate attest verify report.bin --certs certs --requirements verifier.toml --policy policy.rego
   casemate ps --json
 
 Exit codes: 0 success, 1 a check failed, 2 wrong usage, 3 the command failed.";
@@ -41,6 +43,9 @@ enum Command {
     /// Generate, check, simulate and explain policies
     #[command(subcommand)]
     Policy(policy::Policy),
+    /// Verify SEV-SNP attestation reports
+    #[command(subcommand)]
+    Attest(attest::Attest),
     /// Convert OCI layers to the dm-verity images that policies name
     #[command(subcommand)]
     Layer(Layer),
@@ -168,6 +173,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<bool> {
     match command {
         Command::Policy(command) => return policy::run(command),
+        Command::Attest(command) => return attest::run(command),
         Command::Layer(Layer::Convert { input, output, json }) => layer::convert(&input, &output, json)?,
         Command::Layer(Layer::Hash { input, json }) => layer::hash(&input, json)?,
         Command::Conformance(Conformance::Layers { file }) => return Ok(conformance_layers::run(&file)?.1 == 0),
