@@ -136,8 +136,8 @@ fn sequence(vector: &Sequence, own: &LaunchPlan) -> Result<(), Cause> {
     let mut measurement = Measurement::default();
     same("the number of digests", vector.chain.len(), vector.steps.len())?;
     for (n, (step, expected)) in vector.steps.iter().zip(&vector.chain).enumerate() {
-        for (kind, gpa, bytes) in pages(step, own)? {
-            measurement.add(kind, gpa, &bytes)?;
+        for page in pages(step, own)? {
+            measurement.add(page.kind, page.gpa, &page.bytes)?;
         }
         same(
             format!("the digest after step {n}"),
@@ -149,14 +149,18 @@ fn sequence(vector: &Sequence, own: &LaunchPlan) -> Result<(), Cause> {
 }
 
 /// The pages of one step.
-fn pages(step: &Step, own: &LaunchPlan) -> Result<Vec<(PageKind, u64, Box<[u8; 4096]>)>, Cause> {
+fn pages(step: &Step, own: &LaunchPlan) -> Result<Vec<Page>, Cause> {
     let kind = kind(&step.kind)?;
     if kind == PageKind::Vmsa {
         let name = step
             .vmsa
             .as_deref()
             .ok_or_else(|| Cause::Vector("a save area without a name".to_owned()))?;
-        return Ok(vec![(kind, VMSA_GPA, built(name, own)?)]);
+        return Ok(vec![Page {
+            gpa: VMSA_GPA,
+            kind,
+            bytes: built(name, own)?,
+        }]);
     }
     let start = start(step)?;
     let length = step
@@ -172,7 +176,11 @@ fn pages(step: &Step, own: &LaunchPlan) -> Result<Vec<(PageKind, u64, Box<[u8; 4
         .0
         .iter()
         .zip((start..).step_by(4096))
-        .map(|(page, gpa)| (kind, gpa, Box::new(*page)))
+        .map(|(page, gpa)| Page {
+            gpa,
+            kind,
+            bytes: Box::new(*page),
+        })
         .collect())
 }
 

@@ -176,9 +176,9 @@ proptest! {
     #[test]
     fn at_most_24_pages_are_launched_besides_save_areas(vcpus in 1u8..=64, bytes in 1..=STAGE0_MAX_BYTES) {
         let program = vec![0xcc; bytes];
-        let plan = plan(vcpus, Mode::Snp, &program);
-        prop_assert_eq!(&plan, &super::tests::plan(vcpus, Mode::Snp, &program));
-        let (areas, pages): (Vec<_>, Vec<_>) = plan.pages.iter().partition(|page| page.kind == PageKind::Vmsa);
+        let made = plan(vcpus, Mode::Snp, &program);
+        prop_assert_eq!(&made, &plan(vcpus, Mode::Snp, &program));
+        let (areas, pages): (Vec<_>, Vec<_>) = made.pages.iter().partition(|page| page.kind == PageKind::Vmsa);
         prop_assert_eq!((areas.len(), pages.len()), (vcpus.into(), 21));
         prop_assert_eq!(pages.iter().map(|page| page.gpa).collect::<Vec<_>>(), (STAGE0..LAUNCH_AREA_END).step_by(4096).collect::<Vec<_>>());
         let launched: Vec<u8> = pages.iter().flat_map(|page| page.bytes.iter().copied()).take(bytes).collect();
