@@ -8,6 +8,7 @@ pub mod cache;
 mod hash;
 pub mod initramfs;
 pub mod kernel;
+pub mod measure;
 pub mod progress;
 
 pub use hash::sha256_file;
@@ -15,6 +16,7 @@ pub use hash::sha256_file;
 use anyhow::{Context, Result};
 use guest_manifest::{FILE_NAME, Input, Manifest, VERSION};
 use hash::artifact;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Kernel command line of every guest. Each word skips probing of hardware that a microVM does not have, or makes a crash
@@ -29,11 +31,16 @@ pub struct Inputs {
     pub agent: PathBuf,
     /// `casemate-launcher`, static; becomes `/bin/casemate-launcher`.
     pub launcher: PathBuf,
+    /// stage0's program, flat; without it the image has no launch digest.
+    pub stage0: Option<PathBuf>,
     /// Which kernel.
     pub kernel: kernel::Kind,
 }
 
-/// Builds the guest image into `out` (`vmlinux`, `initramfs.cpio`, `manifest.json`) and returns the manifest.
+/// File name of stage0's program in the image.
+const STAGE0: &str = "stage0";
+
+/// Builds the guest image into `out` (`vmlinux`, `initramfs.cpio`, `stage0`, `manifest.json`) and returns the manifest.
 pub fn build(inputs: &Inputs, out: &Path) -> Result<Manifest> {
     std::fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
     let kernel = kernel::obtain(inputs.kernel)?;
@@ -42,11 +49,21 @@ pub fn build(inputs: &Inputs, out: &Path) -> Result<Manifest> {
     cache::write_whole(&initrd, &initramfs.into_bytes())?;
     let vmlinux = out.join("vmlinux");
     cache::copy_whole(&kernel.vmlinux, &vmlinux)?;
-    let manifest = Manifest {
+    let stage0 = match &inputs.stage0 {
+        Some(program) => {
+            let copy = out.join(STAGE0);
+            cache::copy_whole(program, &copy)?;
+            Some(artifact(&copy)?)
+        }
+        None => None,
+    };
+    let mut manifest = Manifest {
         version: VERSION,
         kernel: artifact(&vmlinux)?,
         initrd: artifact(&initrd)?,
+        stage0,
         cmdline: CMDLINE.to_owned(),
+        launch_digests: BTreeMap::new(),
         inputs: [
             ("casemate-agent", sha256_file(&inputs.agent)?),
             ("casemate-launcher", sha256_file(&inputs.launcher)?),
@@ -60,6 +77,9 @@ pub fn build(inputs: &Inputs, out: &Path) -> Result<Manifest> {
         .collect(),
         compiler: kernel.compiler,
     };
+    if manifest.stage0.is_some() {
+        manifest.launch_digests = measure::digests(out, &manifest)?;
+    }
     cache::write_whole(&out.join(FILE_NAME), &manifest.to_json()?)?;
     Ok(manifest)
 }

@@ -143,6 +143,9 @@ enum Image {
         /// Directory with the static `casemate-agent` and `casemate-launcher`
         #[arg(long)]
         programs: PathBuf,
+        /// stage0's flat program; without it the image has no launch digest
+        #[arg(long)]
+        stage0: Option<PathBuf>,
         /// Directory to write
         #[arg(long, short)]
         output: PathBuf,
@@ -150,6 +153,12 @@ enum Image {
         #[arg(long, env = "KERNEL", default_value = "source")]
         kernel: guest_image::kernel::Kind,
     },
+    /// Print the launch digest that SEV-SNP reports of a guest of this image have
+    #[command(
+        after_help = "Examples:\n  casemate image measure guest --vcpus 2\n  casemate image measure guest --plan pages.jsonl\n\nThe digest depends on \
+        the image and the number of vCPUs only. It is refused if a file is not that of manifest.json, or if manifest.json names another digest."
+    )]
+    Measure(image::Measure),
 }
 
 fn main() -> ExitCode {
@@ -179,7 +188,13 @@ fn run(command: Command) -> anyhow::Result<bool> {
         Command::Conformance(Conformance::Layers { file }) => return Ok(conformance_layers::run(&file)?.1 == 0),
         Command::Conformance(Conformance::Launch { file }) => return Ok(conformance_launch::run(&file)?.1 == 0),
         Command::Conformance(Conformance::Policy { file }) => return Ok(conformance_policy::run(&input::as_file(&file))?.1 == 0),
-        Command::Image(Image::Build { programs, output, kernel }) => image::build(&programs, &output, kernel)?,
+        Command::Image(Image::Build {
+            programs,
+            stage0,
+            output,
+            kernel,
+        }) => image::build(&programs, stage0, &output, kernel)?,
+        Command::Image(Image::Measure(measure)) => image::measure(&measure)?,
         Command::Gc(gc) => gc::run(&gc)?,
         Command::Ps { json } => node::ps(json)?,
         Command::Stats { id, json } => node::stats(&id, json)?,

@@ -25,9 +25,9 @@ impl LaunchDigest {
 
     /// The digest after one more page.
     fn extended(self, kind: PageKind, gpa: u64, bytes: &[u8; PAGE_BYTES as usize]) -> Self {
-        let contents: [u8; DIGEST_BYTES] = match kind {
-            PageKind::Normal | PageKind::Vmsa => Sha384::digest(bytes).into(),
-            PageKind::Zero | PageKind::Unmeasured | PageKind::Secrets | PageKind::Cpuid => [0; DIGEST_BYTES],
+        let contents: [u8; DIGEST_BYTES] = match kind.measures_contents() {
+            true => Sha384::digest(bytes).into(),
+            false => [0; DIGEST_BYTES],
         };
         let page_info = Sha384::new()
             .chain_update(self.0)

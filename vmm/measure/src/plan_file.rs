@@ -19,18 +19,18 @@ struct Line {
 /// Writes the pages of a plan.
 pub fn write_plan(pages: &[Page], mut output: impl Write) -> io::Result<()> {
     for page in pages {
-        let (kind, measured) = match page.kind {
-            PageKind::Normal => ("normal", true),
-            PageKind::Vmsa => ("vmsa", true),
-            PageKind::Zero => ("zero", false),
-            PageKind::Unmeasured => ("unmeasured", false),
-            PageKind::Secrets => ("secrets", false),
-            PageKind::Cpuid => ("cpuid", false),
+        let kind = match page.kind {
+            PageKind::Normal => "normal",
+            PageKind::Vmsa => "vmsa",
+            PageKind::Zero => "zero",
+            PageKind::Unmeasured => "unmeasured",
+            PageKind::Secrets => "secrets",
+            PageKind::Cpuid => "cpuid",
         };
         let line = Line {
             kind,
             gpa: format!("{:#x}", page.gpa),
-            bytes: measured.then(|| hex::encode(&page.bytes[..])),
+            bytes: page.kind.measures_contents().then(|| hex::encode(&page.bytes[..])),
         };
         serde_json::to_writer(&mut output, &line)?;
         output.write_all(b"\n")?;

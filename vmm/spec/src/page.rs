@@ -21,6 +21,16 @@ pub enum PageKind {
     Cpuid = 6,
 }
 
+impl PageKind {
+    /// Whether the contents are measured besides kind and address.
+    pub fn measures_contents(self) -> bool {
+        match self {
+            Self::Normal | Self::Vmsa => true,
+            Self::Zero | Self::Unmeasured | Self::Secrets | Self::Cpuid => false,
+        }
+    }
+}
+
 /// The initial contents of one page of guest memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {

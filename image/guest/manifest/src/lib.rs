@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The file's name in the image's directory.
 pub const FILE_NAME: &str = "manifest.json";
@@ -17,8 +18,14 @@ pub struct Manifest {
     pub kernel: Artifact,
     /// The initramfs.
     pub initrd: Artifact,
+    /// stage0's program: flat, for a fixed address, entered at its first byte. Absent in an image that is only booted without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage0: Option<Artifact>,
     /// Kernel command line.
     pub cmdline: String,
+    /// MEASUREMENT of SEV-SNP reports of a guest of this image, by its number of vCPUs. Empty without stage0.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub launch_digests: BTreeMap<u8, LaunchDigest>,
     /// Inputs of kernel and initramfs; verifiers need them, a boot does not.
     pub inputs: Vec<Input>,
     /// First line of the C compiler's `--version`, or the kernel package's name.
@@ -36,6 +43,11 @@ pub struct Artifact {
     /// Length in bytes.
     pub bytes: u64,
 }
+
+/// What SEV-SNP firmware measures of a launch: a SHA-384, lower-case hex in JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LaunchDigest(#[serde(with = "hex::serde")] pub [u8; 48]);
 
 /// An input of the build.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,6 +126,35 @@ mod tests {
         let manifest = Manifest::from_json(TEXT.as_bytes()).unwrap();
         assert_eq!((manifest.kernel.sha256, manifest.initrd.bytes), ([0xab; 32], 8));
         assert_eq!(String::from_utf8(manifest.to_json().unwrap()).unwrap(), TEXT);
+    }
+
+    #[test]
+    fn stage0_and_launch_digests_are_there_or_not() {
+        let digest = "cd".repeat(48);
+        let with = TEXT.replace(
+            "  \"cmdline\": \"quiet\",\n",
+            &format!(
+                r#"  "stage0": {{
+    "file": "stage0",
+    "sha256": "{}",
+    "bytes": 9
+  }},
+  "cmdline": "quiet",
+  "launch_digests": {{
+    "2": "{digest}",
+    "10": "{digest}"
+  }},
+"#,
+                "ef".repeat(32)
+            ),
+        );
+        let manifest = Manifest::from_json(with.as_bytes()).unwrap();
+        assert_eq!(manifest.stage0.as_ref().map(|stage0| stage0.bytes), Some(9));
+        assert_eq!(manifest.launch_digests.get(&10), Some(&LaunchDigest([0xcd; 48])));
+        assert_eq!(String::from_utf8(manifest.to_json().unwrap()).unwrap(), with);
+        let read = |from: &str, to: &str| Manifest::from_json(with.replace(from, to).as_bytes());
+        assert!(read(&digest, &digest[2..]).is_err());
+        assert!(read("\"10\"", "\"x\"").is_err() && read("\"10\"", "\"256\"").is_err());
     }
 
     #[test]
