@@ -25,8 +25,13 @@ help:
 	@echo 'make image     the guest image (KERNEL=debian: packaged kernel, no compiler needed)'
 	@echo 'make install   programs to /usr/local/bin, guest image to /usr/local/share/casemate'
 
+# Programs that tests compare with; the variable is read by the tests.
+PEERS := $(CACHE)/peers
+export CASEMATE_SEV_SNP_MEASURE_PYTHON ?= $(PEERS)/bin/python3
+
 setup:
 	@integration/setup.sh
+	@integration/peers.sh $(PEERS)
 
 build: setup
 	@echo '==> building the programs'

@@ -23,6 +23,8 @@ needs=(
   mmdebstrap:mmdebstrap mke2fs:e2fsprogs depmod:kmod zstd:zstd "$keyring:debian-archive-keyring"
   # independent checks of layer images
   veritysetup:cryptsetup-bin
+  # Python environments of other tools (peers.sh)
+  /usr/share/doc/python3-venv/copyright:python3-venv
   # programs that the benchmarks compare with
   mkfs.erofs:erofs-utils openssl:openssl
 )

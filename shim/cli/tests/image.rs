@@ -1,0 +1,125 @@
+//! `casemate image measure`: its output, and the digest of the exported plan by `sev-snp-measure`, which shares no code with ours.
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use std::fs::write;
+use std::path::Path;
+use std::process::{Command, Output};
+
+mod program;
+
+/// A Python with `sev-snp-measure` (0.0.13), which `make setup` installs.
+const PYTHON: &str = "CASEMATE_SEV_SNP_MEASURE_PYTHON";
+/// Page by page as the peer's own command does it for firmware images.
+const SCRIPT: &str = r#"
+import json, sys
+from sevsnpmeasure.gctx import GCTX
+gctx = GCTX()
+for line in open(sys.argv[1]):
+    page = json.loads(line)
+    gpa, contents = int(page["gpa"], 16), bytes.fromhex(page.get("bytes", ""))
+    {
+        "normal": lambda: gctx.update_normal_pages(gpa, contents),
+        "vmsa": lambda: gctx.update_vmsa_page(contents),
+        "zero": lambda: gctx.update_zero_pages(gpa, 4096),
+        "unmeasured": lambda: gctx.update_unmeasured_pages(gpa, 4096),
+        "secrets": lambda: gctx.update_secrets_page(gpa),
+        "cpuid": lambda: gctx.update_cpuid_page(gpa),
+    }[page["type"]]()
+print(gctx.ld().hex())
+"#;
+
+/// A kernel with one segment: a page of headers (ELF-64 object file format, in words of eight bytes), then its contents.
+fn kernel() -> Vec<u8> {
+    const START: u64 = 16 << 20;
+    let identification = u64::from_le_bytes(*b"\x7fELF\x02\x01\x01\0");
+    let header = [identification, 0, 2 | 62 << 16 | 1 << 32, START, 64, 0, 64 << 32 | 56 << 48, 1];
+    let load = [1 | 7 << 32, 4096, START, START, 4096, 8192, 4096];
+    let mut elf: Vec<u8> = header.into_iter().chain(load).flat_map(u64::to_le_bytes).collect();
+    elf.resize(4096, 0);
+    elf.resize(8192, 0x90);
+    elf
+}
+
+/// An image whose stage0 has 20 000 bytes; returns the manifest.
+fn image(directory: &Path) -> Value {
+    let artifact = |name: &str, bytes: &[u8]| {
+        write(directory.join(name), bytes).unwrap();
+        json!({ "file": name, "sha256": hex::encode(Sha256::digest(bytes)), "bytes": bytes.len() })
+    };
+    let stage0: Vec<u8> = (0..20_000u32).map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1]).collect();
+    let manifest = json!({
+        "version": 1,
+        "kernel": artifact("vmlinux", &kernel()),
+        "initrd": artifact("initramfs.cpio", &[7; 9000]),
+        "stage0": artifact("stage0", &stage0),
+        "cmdline": "console=ttyS0 quiet",
+        "inputs": [],
+        "compiler": "",
+    });
+    write(directory.join("manifest.json"), manifest.to_string()).unwrap();
+    manifest
+}
+
+fn measure(directory: &Path, arguments: &[&str]) -> Output {
+    program::run("image", directory, &[&["measure", "."], arguments].concat(), b"")
+}
+
+fn digest(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap().trim_end().to_owned()
+}
+
+#[test]
+fn the_digest_is_alone_on_its_line_and_with_figures_in_json() {
+    let directory = tempfile::tempdir().unwrap();
+    image(directory.path());
+    let plain = digest(&measure(directory.path(), &["--vcpus", "2"]));
+    assert!(plain.len() == 96 && plain.bytes().all(|byte| byte.is_ascii_hexdigit()), "{plain}");
+    let document: Value = serde_json::from_str(&digest(&measure(directory.path(), &["--vcpus", "2", "--json"]))).unwrap();
+    let expected = json!({ "vcpus": 2, "digest": plain, "pages": 23, "hashed_bytes": 12 * 4096, "verified_bytes": 8192 + 9000 });
+    assert_eq!(document, expected);
+    assert_ne!(digest(&measure(directory.path(), &["--vcpus", "2", "--tee", "simulated"])), plain);
+    assert_ne!(digest(&measure(directory.path(), &[])), plain);
+}
+
+#[test]
+fn what_cannot_be_measured_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut manifest = image(directory.path());
+    let refused = |arguments: &[&str]| {
+        let output = measure(directory.path(), arguments);
+        assert_eq!(output.status.code(), Some(3));
+        assert!(output.stdout.is_empty() && !directory.path().join("plan").exists());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let count = refused(&["--vcpus", "65", "--plan", "plan"]);
+    assert!(count.contains("65"), "{count}");
+    manifest.as_object_mut().unwrap().remove("stage0");
+    write(directory.path().join("manifest.json"), manifest.to_string()).unwrap();
+    let without = "casemate: the guest image in . has no stage0, so nothing measures it\n";
+    assert_eq!(refused(&["--plan", "plan"]), without);
+}
+
+#[test]
+fn the_peer_computes_the_same_digest_from_the_exported_plan() {
+    let skipped = |why: &str| eprintln!("skipped: the_peer_computes_the_same_digest_from_the_exported_plan: {why}");
+    let Some(python) = std::env::var_os(PYTHON).filter(|path| !path.is_empty()) else {
+        return skipped(&format!("{PYTHON} names no Python with sev-snp-measure"));
+    };
+    let imported = Command::new(&python).args(["-c", "import sevsnpmeasure.gctx"]).output();
+    if !imported.is_ok_and(|output| output.status.success()) {
+        let python = Path::new(&python).display();
+        return skipped(&format!(
+            "{python} has no sev-snp-measure, which `make setup` installs from pip's index"
+        ));
+    }
+    let directory = tempfile::tempdir().unwrap();
+    image(directory.path());
+    for vcpus in ["1", "4", "64"] {
+        let ours = digest(&measure(directory.path(), &["--vcpus", vcpus, "--plan", "plan.jsonl"]));
+        let mut peer = Command::new(&python);
+        peer.args(["-c", SCRIPT, "plan.jsonl"]).current_dir(directory.path());
+        assert_eq!(digest(&peer.output().unwrap()), ours, "{vcpus} vCPUs");
+    }
+}
