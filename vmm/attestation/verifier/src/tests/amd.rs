@@ -25,7 +25,13 @@ pub fn collateral(product: &str) -> Collateral {
     collateral
 }
 
-fn sample() -> Vec<u8> {
+/// Root, authority and endorsement key of the sample, in DER.
+pub fn milan_chain() -> [Vec<u8>; 3] {
+    let der = |pem: &str| x509_cert::der::pem::decode_vec(&fixture(pem)).unwrap().1;
+    [der("milan/ark.pem"), der("milan/ask.pem"), fixture("milan/vcek.der")]
+}
+
+pub fn sample() -> Vec<u8> {
     hex::decode(String::from_utf8(fixture("milan/report.hex")).unwrap().trim()).unwrap()
 }
 
