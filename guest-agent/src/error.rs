@@ -6,6 +6,7 @@
 use std::io::ErrorKind;
 
 use agent_protocol::limits::ACT_DEADLINE;
+use permit_log::Full;
 use policy::Denied;
 use ttrpc::Code;
 
@@ -13,6 +14,7 @@ use crate::{
     container::ContainerError,
     decode::DecodeError,
     gate::GateError,
+    judge::Refusal,
     launcher::LauncherError,
     network::NetworkError,
     storage::{StepError, StorageError},
@@ -28,6 +30,8 @@ pub enum RequestError {
     Gate(#[from] GateError),
     #[error(transparent)]
     Denied(#[from] Denied),
+    #[error(transparent)]
+    Full(#[from] Full),
     #[error(transparent)]
     Storage(#[from] StorageError),
     #[error(transparent)]
@@ -51,7 +55,7 @@ impl RequestError {
             Self::Panicked | Self::Stuck | Self::Undone => true,
             Self::Storage(error) => matches!(error, StorageError::NotUndone),
             Self::Container(error) => matches!(error, ContainerError::NotUndone),
-            Self::Decode(_) | Self::Gate(_) | Self::Denied(_) | Self::Stream(_) | Self::Network(_) => false,
+            Self::Decode(_) | Self::Gate(_) | Self::Denied(_) | Self::Full(_) | Self::Stream(_) | Self::Network(_) => false,
         }
     }
 }
@@ -60,7 +64,17 @@ impl From<StepError> for RequestError {
     fn from(error: StepError) -> Self {
         match error {
             StepError::Denied(denied) => Self::Denied(denied),
+            StepError::Full(full) => Self::Full(full),
             StepError::Storage(error) => Self::Storage(error),
+        }
+    }
+}
+
+impl From<Refusal> for RequestError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Denied(denied) => Self::Denied(denied),
+            Refusal::Full(full) => Self::Full(full),
         }
     }
 }
@@ -110,10 +124,12 @@ fn code(error: &RequestError) -> Code {
     match error {
         RequestError::Decode(_) => Code::INVALID_ARGUMENT,
         RequestError::Denied(_) => Code::PERMISSION_DENIED,
+        RequestError::Full(_) => Code::RESOURCE_EXHAUSTED,
         RequestError::Gate(error) => match error {
             GateError::Closed | GateError::AlreadyOpen | GateError::Spent | GateError::Sealed => Code::FAILED_PRECONDITION,
             GateError::WrongDigest { .. } => Code::PERMISSION_DENIED,
             GateError::Policy(_) | GateError::Text => Code::INVALID_ARGUMENT,
+            GateError::Log(_) => Code::RESOURCE_EXHAUSTED,
             GateError::Evidence(_) => Code::UNAVAILABLE,
         },
         RequestError::Storage(error) => match error {

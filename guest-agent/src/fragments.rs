@@ -1,25 +1,29 @@
 //! Adds signed messages to the policy: each is judged, and accepted completely or not at all.
 
-use policy::{Denied, Enforcer, action::LoadFragment};
+use policy::action::LoadFragment;
 use policy_fragment::{Fragment, LedgerKey, Receipt};
 
-use crate::{decode::Addition, security_context::SecurityContext};
+use crate::{
+    decode::Addition,
+    judge::{Judge, Refusal},
+    security_context::SecurityContext,
+};
 
 /// Asks the policy, and keeps what the message adds. A refused message leaves nothing behind, whatever the policy's own rules
 /// stored meanwhile. Reference values are not judged in the guest; they are kept for later containers.
 ///
 /// # Errors
-/// The policy denies it.
-pub fn load(enforcer: &mut Enforcer, context: &mut SecurityContext, addition: Addition) -> Result<(), Denied> {
+/// The policy denies it, or the log is full.
+pub fn load(judge: &mut Judge, context: &mut SecurityContext, addition: Addition) -> Result<(), Refusal> {
     match addition {
         Addition::Fragment(fragment) => {
-            let action = with_receipts(enforcer, fragment);
-            let mut whole = enforcer.transaction();
+            let action = with_receipts(judge, fragment);
+            let mut whole = judge.transaction();
             whole.enforce(action)?.commit();
             whole.commit();
         }
         Addition::TrustList(action) => {
-            let mut whole = enforcer.transaction();
+            let mut whole = judge.transaction();
             whole.enforce(action)?.commit();
             whole.commit();
         }
@@ -29,14 +33,14 @@ pub fn load(enforcer: &mut Enforcer, context: &mut SecurityContext, addition: Ad
 }
 
 /// The fragment with those of its receipts that a key of a loaded trust list verifies.
-fn with_receipts(enforcer: &Enforcer, fragment: Fragment) -> LoadFragment {
+fn with_receipts(judge: &Judge, fragment: Fragment) -> LoadFragment {
     let claims = fragment.receipts.iter().map(|receipt| (receipt.issuer().to_owned(), receipt));
     let confirms = |receipt: &&Receipt, id: &str, key: &[u8]| {
         // The ledger may have many keys; only the one that the receipt names is tried.
         id == receipt.kid() && LedgerKey::from_bytes(id, key).is_ok_and(|key| receipt.verify(&key).is_ok())
     };
     LoadFragment {
-        receipts: enforcer.proven_receipts(claims, confirms),
+        receipts: judge.proven_receipts(claims, confirms),
         issuer: fragment.issuer.as_str().to_owned(),
         feed: fragment.feed.as_str().to_owned(),
         header_svn: fragment.svn,
@@ -48,7 +52,9 @@ fn with_receipts(enforcer: &Enforcer, fragment: Fragment) -> LoadFragment {
 mod tests {
     use super::*;
     use crate::decode::{self, DecodeError};
+    use crate::judge::SharedLog;
     use agent_protocol::LoadFragmentRequest;
+    use policy::{Denied, Enforcer};
 
     const FRAGMENT: &[u8] = include_bytes!("../../policy/fragment/fixtures/es256.cose");
     const WITH_RECEIPT: &[u8] = include_bytes!("../../policy/fragment/fixtures/receipt.cose");
@@ -68,8 +74,16 @@ mod tests {
         opened(message, media_type).unwrap()
     }
 
-    fn load(enforcer: &mut Enforcer, addition: Addition) -> Result<(), Denied> {
-        super::load(enforcer, &mut SecurityContext::default(), addition)
+    fn judge_for(policy: &str) -> Judge {
+        Judge::new(Enforcer::new(policy).unwrap(), [0; 32], SharedLog::default()).unwrap()
+    }
+
+    fn load(judge: &mut Judge, addition: Addition) -> Result<(), Denied> {
+        match super::load(judge, &mut SecurityContext::default(), addition) {
+            Ok(()) => Ok(()),
+            Err(Refusal::Denied(denied)) => Err(denied),
+            Err(other) => panic!("{other}"),
+        }
     }
 
     /// A policy that allows the feed of `message`, from SVN `minimum` on, with these receipts.
@@ -96,26 +110,26 @@ reason := data.framework.reason
 
     #[test]
     fn an_allowed_fragment_is_loaded_and_another_is_not() {
-        let mut enforcer = Enforcer::new(&policy(FRAGMENT, 2, "")).unwrap();
-        load(&mut enforcer, addition(FRAGMENT, "")).unwrap();
-        let mut enforcer = Enforcer::new(&policy(FRAGMENT, 3, "")).unwrap();
-        let denied = load(&mut enforcer, addition(FRAGMENT, "")).unwrap_err();
+        let mut judge = judge_for(&policy(FRAGMENT, 2, ""));
+        load(&mut judge, addition(FRAGMENT, "")).unwrap();
+        let mut judge = judge_for(&policy(FRAGMENT, 3, ""));
+        let denied = load(&mut judge, addition(FRAGMENT, "")).unwrap_err();
         assert_eq!(denied.point(), "load_fragment");
         assert!(denied.to_string().contains("may not be loaded"), "{denied}");
     }
 
     #[test]
     fn a_receipt_counts_only_after_its_ledger_is_trusted() {
-        let mut enforcer = Enforcer::new(&policy(WITH_RECEIPT, 1, r#""ledger.example""#)).unwrap();
-        assert!(load(&mut enforcer, addition(WITH_RECEIPT, "")).is_err());
-        load(&mut enforcer, addition(TRUST_LIST, TRUST_LISTS)).unwrap();
-        load(&mut enforcer, addition(WITH_RECEIPT, "")).unwrap();
+        let mut judge = judge_for(&policy(WITH_RECEIPT, 1, r#""ledger.example""#));
+        assert!(load(&mut judge, addition(WITH_RECEIPT, "")).is_err());
+        load(&mut judge, addition(TRUST_LIST, TRUST_LISTS)).unwrap();
+        load(&mut judge, addition(WITH_RECEIPT, "")).unwrap();
     }
 
     #[test]
     fn a_trust_list_must_be_allowed_by_the_policy() {
-        let mut enforcer = Enforcer::new("package policy\napi_version := \"0.12.0\"\n").unwrap();
-        let denied = load(&mut enforcer, addition(TRUST_LIST, TRUST_LISTS)).unwrap_err();
+        let mut judge = judge_for("package policy\napi_version := \"0.12.0\"\n");
+        let denied = load(&mut judge, addition(TRUST_LIST, TRUST_LISTS)).unwrap_err();
         assert_eq!(denied.point(), "load_transparency_trust_list");
     }
 

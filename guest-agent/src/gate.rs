@@ -1,9 +1,13 @@
 //! Gate 1: nothing is served until a policy whose digest is the host data has been set, and only one can ever be set.
 
+use permit_log::Full;
 use policy::{Enforcer, PolicyError};
 use sha2::{Digest, Sha256};
 
-use crate::evidence::{Evidence, EvidenceError};
+use crate::{
+    evidence::{Evidence, EvidenceError},
+    judge::{Judge, SharedLog},
+};
 
 /// Why a policy was not set.
 #[derive(Debug, thiserror::Error)]
@@ -37,14 +41,17 @@ pub enum GateError {
     /// The text has the right digest but is not a valid policy.
     #[error("the policy cannot be loaded")]
     Policy(#[source] PolicyError),
+    /// The policy cannot be the first entry of the log.
+    #[error(transparent)]
+    Log(#[from] Full),
 }
 
-/// Holds the enforcer once there is one.
+/// Holds the judge once there is one.
 pub enum Gate<E> {
     /// Before SetPolicy.
     Closed(E),
     /// A policy is in force.
-    Open(Box<Enforcer>),
+    Open(Box<Judge>),
     /// The text with the right digest was refused: no other text can be accepted.
     Shut,
 }
@@ -53,8 +60,8 @@ impl<E: Evidence> Gate<E> {
     /// Compares `text` with the host data and loads it; returns the digest.
     ///
     /// A text with another digest leaves the gate closed and changes nothing. A text with the right digest that is not a
-    /// policy closes the gate for good.
-    pub fn set_policy(&mut self, text: Vec<u8>) -> Result<[u8; 32], GateError> {
+    /// policy closes the gate for good. The digest becomes the first entry of `log`.
+    pub fn set_policy(&mut self, text: Vec<u8>, log: &SharedLog) -> Result<[u8; 32], GateError> {
         let evidence = match self {
             Self::Closed(evidence) => evidence,
             Self::Open(_) => return Err(GateError::AlreadyOpen),
@@ -71,14 +78,14 @@ impl<E: Evidence> Gate<E> {
         *self = Self::Shut;
         let text = String::from_utf8(text).map_err(|_| GateError::Text)?;
         let enforcer = Enforcer::new(&text).map_err(GateError::Policy)?;
-        *self = Self::Open(Box::new(enforcer));
+        *self = Self::Open(Box::new(Judge::new(enforcer, received, log.clone())?));
         Ok(received)
     }
 
-    /// The enforcer, if a policy is in force.
-    pub fn enforcer(&mut self) -> Result<&mut Enforcer, GateError> {
+    /// The judge, if a policy is in force.
+    pub fn judge(&mut self) -> Result<&mut Judge, GateError> {
         match self {
-            Self::Open(enforcer) => Ok(enforcer),
+            Self::Open(judge) => Ok(judge),
             Self::Closed(_) => Err(GateError::Closed),
             Self::Shut => Err(GateError::Spent),
         }
@@ -109,20 +116,25 @@ mod tests {
 
     #[test]
     fn only_the_measured_text_opens_and_only_once() {
+        let log = SharedLog::default();
         let mut gate = closed_for(agent_protocol::OPEN_DOOR);
-        assert!(matches!(gate.enforcer(), Err(GateError::Closed)));
-        let other = gate.set_policy(b"package policy\n".to_vec()).unwrap_err();
+        assert!(matches!(gate.judge(), Err(GateError::Closed)));
+        let other = gate.set_policy(b"package policy\n".to_vec(), &log).unwrap_err();
         let GateError::WrongDigest { received, expected } = other else {
             panic!("{other}")
         };
         assert_ne!(received, expected);
-        assert!(matches!(gate.enforcer(), Err(GateError::Closed)));
+        assert!(matches!(gate.judge(), Err(GateError::Closed)));
 
-        let digest = gate.set_policy(agent_protocol::OPEN_DOOR.into()).unwrap();
+        let digest = gate.set_policy(agent_protocol::OPEN_DOOR.into(), &log).unwrap();
         assert_eq!(hex::encode(digest), expected);
-        assert!(gate.enforcer().is_ok());
+        assert_eq!(
+            log.lock().entries().collect::<Vec<_>>(),
+            [(0, &permit_log::Entry::Policy { digest })]
+        );
+        assert!(gate.judge().is_ok());
         assert!(matches!(
-            gate.set_policy(agent_protocol::OPEN_DOOR.into()),
+            gate.set_policy(agent_protocol::OPEN_DOOR.into(), &log),
             Err(GateError::AlreadyOpen)
         ));
     }
@@ -130,10 +142,11 @@ mod tests {
     #[test]
     fn a_measured_text_that_is_no_policy_closes_the_gate_for_good() {
         for text in ["no policy at all", "package policy\nx := {\n"] {
+            let log = SharedLog::default();
             let mut gate = closed_for(text);
-            assert!(matches!(gate.set_policy(text.into()), Err(GateError::Policy(_))), "{text:?}");
-            assert!(matches!(gate.set_policy(text.into()), Err(GateError::Spent)));
-            assert!(matches!(gate.enforcer(), Err(GateError::Spent)));
+            assert!(matches!(gate.set_policy(text.into(), &log), Err(GateError::Policy(_))), "{text:?}");
+            assert!(matches!(gate.set_policy(text.into(), &log), Err(GateError::Spent)));
+            assert!(matches!(gate.judge(), Err(GateError::Spent)));
         }
     }
 

@@ -25,6 +25,7 @@ mod guest_dir;
 #[cfg(test)]
 mod hostile_traffic;
 mod init;
+mod judge;
 mod launcher;
 mod log;
 mod network;

@@ -1,10 +1,10 @@
-//! The guest as a whole: gate, storage and containers, and how judged requests run on them.
+//! The guest as a whole: gate, log, storage and containers, and how judged requests run on them.
 //!
 //! ```text
 //!           set_policy                  an act that cannot be undone, does not end, or panics
 //!   Closed ────────────► Open ──────────────────────────────────────────────────────────────────► Sealed
 //! ```
-//! A judged request runs alone, because its permit borrows the enforcer. So it must end, and it must happen completely or not
+//! A judged request runs alone, because its permit borrows the judge. So it must end, and it must happen completely or not
 //! at all. If an act may have half happened, the policy's view of the guest may be wrong, and with it every later judgement: the
 //! guest is sealed, and from then on answers every request with that error. Running containers keep running, and calls
 //! that wait for their exit are answered.
@@ -15,7 +15,8 @@ use std::{
 };
 
 use agent_protocol::limits::ACT_DEADLINE;
-use policy::{Enforcer, Permit, action::RuntimeLogging};
+use permit_log::Entry;
+use policy::{Permit, action::RuntimeLogging};
 use tokio::{
     sync::{Mutex, Semaphore, watch},
     task::spawn_blocking,
@@ -28,6 +29,7 @@ use crate::{
     error::RequestError,
     evidence::Evidence,
     gate::{Gate, GateError},
+    judge::{Judge, SharedLog},
     launcher::Program,
     log,
     reaper::Reaper,
@@ -97,6 +99,8 @@ pub struct Sandbox<E> {
     stages: Stages,
     /// Containers. Requests that no policy judges look them up without waiting for other requests.
     pub containers: Arc<Containers>,
+    /// What was permitted.
+    log: SharedLog,
     /// Capacity for calls that wait for a process.
     pub waiters: Semaphore,
 }
@@ -111,6 +115,7 @@ impl<E: Evidence + 'static> Sandbox<E> {
             })),
             stages: Stages::new(),
             containers: Arc::new(Containers::new(program, reaper)),
+            log: SharedLog::default(),
             waiters: Semaphore::new(agent_protocol::limits::WAITERS),
         }
     }
@@ -123,11 +128,14 @@ impl<E: Evidence + 'static> Sandbox<E> {
         let mut guarded = self.guarded.clone().lock_owned().await;
         let containers = self.containers.clone();
         let stages = self.stages.clone();
+        let log = self.log.clone();
         let set = move || {
-            let digest = guarded.gate.set_policy(order.text.clone())?;
+            let digest = guarded.gate.set_policy(order.text.clone(), &log)?;
             // Before any request is served.
             *containers.context() = SecurityContext::of(order);
-            log::decide(guarded.gate.enforcer()?.enforce(RuntimeLogging {}).map(Permit::commit).is_ok());
+            let judge = guarded.gate.judge()?;
+            log::decide(judge.enforce(RuntimeLogging {}).map(Permit::commit).is_ok());
+            judge.conclude(true);
             // Here, and not in the caller, which may be gone by now.
             stages.open();
             Ok(digest)
@@ -140,6 +148,12 @@ impl<E: Evidence + 'static> Sandbox<E> {
         Ok(result?)
     }
 
+    /// Logs that the guest powers off, which nobody judges.
+    pub fn note_power_off(&self) {
+        // A full log permits nothing more either.
+        let _ = self.log.append(Entry::PowerOff);
+    }
+
     /// Whether requests that no policy judges are served.
     pub fn check_open(&self) -> Result<(), GateError> {
         self.stages.check_open()
@@ -149,7 +163,7 @@ impl<E: Evidence + 'static> Sandbox<E> {
     pub async fn exclusive<T, F>(&self, request: F) -> Result<T, RequestError>
     where
         T: Send + 'static,
-        F: FnOnce(&mut Enforcer, &mut Storage, &Containers) -> Result<T, RequestError> + Send + 'static,
+        F: FnOnce(&mut Judge, &mut Storage, &Containers) -> Result<T, RequestError> + Send + 'static,
     {
         self.check_open()?;
         let mut guarded = tokio::select! {
@@ -162,11 +176,14 @@ impl<E: Evidence + 'static> Sandbox<E> {
         let stages = self.stages.clone();
         let act = spawn_blocking(move || {
             let Guarded { gate, storage } = &mut *guarded;
-            let whole = catch_unwind(AssertUnwindSafe(|| request(gate.enforcer()?, storage, &containers)));
+            let whole = catch_unwind(AssertUnwindSafe(|| request(gate.judge()?, storage, &containers)));
             let result = whole.unwrap_or(Err(RequestError::Panicked));
+            if let Ok(judge) = gate.judge() {
+                judge.conclude(result.is_ok());
+            }
             match &result {
                 Err(error) if error.is_uncertain() => stages.seal(error),
-                _ if gate.enforcer().is_ok_and(|enforcer| enforcer.is_poisoned()) => stages.seal(&RequestError::Undone),
+                _ if gate.judge().is_ok_and(|judge| judge.is_poisoned()) => stages.seal(&RequestError::Undone),
                 _ => {}
             }
             result
@@ -236,8 +253,8 @@ mod tests {
     async fn what_fails_and_was_undone_seals_nothing() {
         let sandbox = open_sandbox().await;
         let failed = sandbox
-            .exclusive(|enforcer, _, _| {
-                drop(enforcer.enforce(unmount())?);
+            .exclusive(|judge, _, _| {
+                drop(judge.enforce(unmount())?);
                 Err::<(), _>(StorageError::NoScratch.into())
             })
             .await;
@@ -249,13 +266,42 @@ mod tests {
     async fn a_roll_back_that_fails_seals_the_guest() {
         let sandbox = open_sandbox().await;
         let failed = sandbox
-            .exclusive(|enforcer, _, _| {
-                drop(enforcer.enforce(unmount())?);
+            .exclusive(|judge, _, _| {
+                drop(judge.enforce(unmount())?);
                 Err::<(), _>(StorageError::NotUndone.into())
             })
             .await;
         assert!(matches!(failed, Err(RequestError::Storage(StorageError::NotUndone))));
         assert!(is_sealed(&sandbox).await);
+    }
+
+    #[tokio::test]
+    async fn the_log_says_what_came_of_each_act() {
+        let sandbox = open_sandbox().await;
+        let act = |fails: bool| {
+            sandbox.exclusive(move |judge, _, _| {
+                judge.enforce(unmount())?.commit();
+                if fails { Err(StorageError::NoScratch.into()) } else { Ok(()) }
+            })
+        };
+        act(false).await.unwrap();
+        act(true).await.unwrap_err();
+        let panics = sandbox.exclusive(|judge, _, _| -> Result<(), _> {
+            judge.enforce(unmount())?.commit();
+            panic!("on purpose")
+        });
+        panics.await.unwrap_err();
+        let log = sandbox.log.lock();
+        let mut outcomes = Vec::new();
+        let kinds: Vec<&str> = log.entries().map(|(_, entry)| entry.kind()).collect();
+        for (position, entry) in log.entries() {
+            if let Entry::Outcome { of, done } = entry {
+                assert_eq!(position, of + 1, "acts are serial");
+                outcomes.push(*done);
+            }
+        }
+        assert_eq!(outcomes, [true, true, false, false], "of runtime_logging and three unmounts");
+        assert_eq!(kinds[..3], ["policy", "runtime_logging", "outcome"]);
     }
 
     #[tokio::test]

@@ -16,6 +16,7 @@ use agent_protocol::{
     UpdateContainerRequest, UpdateContainerResponse, WaitOomRequest, WaitOomResponse, WaitProcessRequest, WaitProcessResponse,
     create_agent,
 };
+use permit_log::Entry;
 use policy::action::{
     DumpStacks, MountBlockdev, Plan9Mount, Plan9Unmount, RwUnmountDevice, ShutdownContainer, UnmountBlockdev, UnmountDevice,
 };
@@ -29,6 +30,7 @@ use crate::{
     decode,
     error::RequestError,
     evidence::{BootEvidence, Evidence},
+    judge,
     launcher::Program,
     log, network, paths,
     reaper::Reaper,
@@ -129,8 +131,8 @@ impl<E: Evidence + 'static> Agent for Service<E> {
 
     async fn unmount_layer(&self, _: &TtrpcContext, request: UnmountLayerRequest) -> Answer<UnmountLayerResponse> {
         let slot = decode::layer_slot(request.slot).map_err(RequestError::from)?;
-        let act = self.sandbox.exclusive(move |enforcer, storage, _| {
-            let permit = enforcer.enforce(UnmountDevice {
+        let act = self.sandbox.exclusive(move |judge, storage, _| {
+            let permit = judge.enforce(UnmountDevice {
                 unmount_target: paths::layer(slot),
             })?;
             Ok(storage.unmount_layer(permit, slot)?)
@@ -141,8 +143,8 @@ impl<E: Evidence + 'static> Agent for Service<E> {
 
     async fn mount_scratch(&self, _: &TtrpcContext, request: MountScratchRequest) -> Answer<MountScratchResponse> {
         let (sandbox, asked) = decode::scratch(&request).map_err(RequestError::from)?;
-        let act = self.sandbox.exclusive(move |enforcer, storage, _| {
-            let permit = enforcer.enforce(asked)?;
+        let act = self.sandbox.exclusive(move |judge, storage, _| {
+            let permit = judge.enforce(asked)?;
             Ok(storage.mount_scratch(permit, sandbox)?)
         });
         act.await?;
@@ -151,8 +153,8 @@ impl<E: Evidence + 'static> Agent for Service<E> {
 
     async fn unmount_scratch(&self, _: &TtrpcContext, request: UnmountScratchRequest) -> Answer<UnmountScratchResponse> {
         let sandbox = decode::sandbox_id(&request.sandbox_id).map_err(RequestError::from)?;
-        let act = self.sandbox.exclusive(move |enforcer, storage, _| {
-            let permit = enforcer.enforce(RwUnmountDevice {
+        let act = self.sandbox.exclusive(move |judge, storage, _| {
+            let permit = judge.enforce(RwUnmountDevice {
                 unmount_target: paths::container(&sandbox),
             })?;
             Ok(storage.unmount_scratch(permit, &sandbox)?)
@@ -164,8 +166,8 @@ impl<E: Evidence + 'static> Agent for Service<E> {
     async fn mount_share(&self, _: &TtrpcContext, request: MountShareRequest) -> Answer<MountShareResponse> {
         let container = decode::container_id(&request.container_id).map_err(RequestError::from)?;
         let share = decode::share("share", request.share).map_err(RequestError::from)?;
-        let act = self.sandbox.exclusive(move |enforcer, _, _| {
-            let permit = enforcer.enforce(Plan9Mount::new(paths::share(&container, share)))?;
+        let act = self.sandbox.exclusive(move |judge, _, _| {
+            let permit = judge.enforce(Plan9Mount::new(paths::share(&container, share)))?;
             Err(unsupported::mount_share(permit).into())
         });
         Ok(act.await?)
@@ -174,9 +176,9 @@ impl<E: Evidence + 'static> Agent for Service<E> {
     async fn unmount_share(&self, _: &TtrpcContext, request: UnmountShareRequest) -> Answer<UnmountShareResponse> {
         let container = decode::container_id(&request.container_id).map_err(RequestError::from)?;
         let share = decode::share("share", request.share).map_err(RequestError::from)?;
-        let act = self.sandbox.exclusive(move |enforcer, _, _| {
+        let act = self.sandbox.exclusive(move |judge, _, _| {
             let unmount_target = paths::share(&container, share);
-            let permit = enforcer.enforce(Plan9Unmount { unmount_target })?;
+            let permit = judge.enforce(Plan9Unmount { unmount_target })?;
             Err(unsupported::unmount_share(permit).into())
         });
         Ok(act.await?)
@@ -184,8 +186,8 @@ impl<E: Evidence + 'static> Agent for Service<E> {
 
     async fn attach_disk(&self, _: &TtrpcContext, request: AttachDiskRequest) -> Answer<AttachDiskResponse> {
         let slot = decode::share("slot", request.slot).map_err(RequestError::from)?;
-        let act = self.sandbox.exclusive(move |enforcer, _, _| {
-            let permit = enforcer.enforce(MountBlockdev { target: paths::disk(slot) })?;
+        let act = self.sandbox.exclusive(move |judge, _, _| {
+            let permit = judge.enforce(MountBlockdev { target: paths::disk(slot) })?;
             Err(unsupported::attach_disk(permit).into())
         });
         Ok(act.await?)
@@ -193,9 +195,9 @@ impl<E: Evidence + 'static> Agent for Service<E> {
 
     async fn detach_disk(&self, _: &TtrpcContext, request: DetachDiskRequest) -> Answer<DetachDiskResponse> {
         let slot = decode::share("slot", request.slot).map_err(RequestError::from)?;
-        let act = self.sandbox.exclusive(move |enforcer, _, _| {
+        let act = self.sandbox.exclusive(move |judge, _, _| {
             let unmount_target = paths::disk(slot);
-            let permit = enforcer.enforce(UnmountBlockdev { unmount_target })?;
+            let permit = judge.enforce(UnmountBlockdev { unmount_target })?;
             Err(unsupported::detach_disk(permit).into())
         });
         Ok(act.await?)
@@ -205,18 +207,18 @@ impl<E: Evidence + 'static> Agent for Service<E> {
         let (container, sandbox, slots) = decode::overlay(&request).map_err(RequestError::from)?;
         let act = self
             .sandbox
-            .exclusive(move |enforcer, storage, _| Ok(storage::mount_rootfs(storage, enforcer, &sandbox, &container, slots)?));
+            .exclusive(move |judge, storage, _| Ok(storage::mount_rootfs(storage, judge, &sandbox, &container, slots)?));
         act.await?;
         Ok(MountOverlayResponse::new())
     }
 
     async fn unmount_overlay(&self, _: &TtrpcContext, request: UnmountOverlayRequest) -> Answer<UnmountOverlayResponse> {
         let container = decode::container_id(&request.container_id).map_err(RequestError::from)?;
-        let act = self.sandbox.exclusive(move |enforcer, storage, containers| {
+        let act = self.sandbox.exclusive(move |judge, storage, containers| {
             if containers.get(&container).is_ok() {
                 return Err(StorageError::InUse(storage::rootfs_of(&container)).into());
             }
-            Ok(storage::unmount_rootfs(storage, enforcer, &container)?)
+            Ok(storage::unmount_rootfs(storage, judge, &container)?)
         });
         act.await?;
         Ok(UnmountOverlayResponse::new())
@@ -232,7 +234,12 @@ impl<E: Evidence + 'static> Agent for Service<E> {
         self.sandbox.check_open().map_err(RequestError::from)?;
         let container = decode::container_id(&request.container_id).map_err(RequestError::from)?;
         // Serial with the creation of others, which counts on what has not been started.
-        let act = self.sandbox.exclusive(move |_, _, containers| Ok(containers.start(&container)?));
+        let act = self.sandbox.exclusive(move |judge, _, containers| {
+            judge.note(Entry::Start {
+                container: judge::id(&container),
+            })?;
+            Ok(containers.start(&container)?)
+        });
         act.await?;
         Ok(StartContainerResponse::new())
     }
@@ -279,9 +286,15 @@ impl<E: Evidence + 'static> Agent for Service<E> {
                 self.sandbox.containers.ended(&container_id).await.map_err(RequestError::from)?;
             }
             let container_id = container_id.clone();
-            let act = self.sandbox.exclusive(move |enforcer, _, containers| {
+            let act = self.sandbox.exclusive(move |judge, _, containers| {
                 containers.get(&container_id)?;
-                let permit = enforcer.enforce(ShutdownContainer { container_id })?;
+                let container = judge::id(&container_id);
+                let entry = if taken_away {
+                    Entry::Remove { container }
+                } else {
+                    Entry::End { container }
+                };
+                let permit = judge.enforce_as(ShutdownContainer { container_id }, entry)?;
                 Ok(if taken_away {
                     containers.shutdown(permit)
                 } else {
@@ -314,8 +327,8 @@ impl<E: Evidence + 'static> Agent for Service<E> {
 
     async fn configure_network(&self, _: &TtrpcContext, request: ConfigureNetworkRequest) -> Answer<ConfigureNetworkResponse> {
         let action = decode::network(request).map_err(RequestError::from)?;
-        let act = self.sandbox.exclusive(move |enforcer, _, _| {
-            let permit = enforcer.enforce(action)?;
+        let act = self.sandbox.exclusive(move |judge, _, _| {
+            let permit = judge.enforce(action)?;
             Err(network::configure(permit).into())
         });
         Ok(act.await?)
@@ -328,7 +341,10 @@ impl<E: Evidence + 'static> Agent for Service<E> {
 
     async fn resume_container(&self, _: &TtrpcContext, request: ResumeContainerRequest) -> Answer<ResumeContainerResponse> {
         let container = decode::container_id(&request.container_id).map_err(RequestError::from)?;
-        let act = self.sandbox.exclusive(move |_, _, containers| Ok(containers.resume(&container)?));
+        let act = self.sandbox.exclusive(move |judge, _, containers| {
+            judge.note(judge::resumed(&container))?;
+            Ok(containers.resume(&container)?)
+        });
         act.await?;
         Ok(ResumeContainerResponse::new())
     }
@@ -347,8 +363,8 @@ impl<E: Evidence + 'static> Agent for Service<E> {
     }
 
     async fn dump_stacks(&self, _: &TtrpcContext, _: DumpStacksRequest) -> Answer<DumpStacksResponse> {
-        let act = self.sandbox.exclusive(|enforcer, _, _| {
-            let stacks = stacks::read(enforcer.enforce(DumpStacks {})?);
+        let act = self.sandbox.exclusive(|judge, _, _| {
+            let stacks = stacks::read(judge.enforce(DumpStacks {})?);
             stacks.map_err(|cause| {
                 let step = "reading the stacks";
                 ContainerError::Io { step, cause }.into()
@@ -361,6 +377,7 @@ impl<E: Evidence + 'static> Agent for Service<E> {
 
     async fn power_off(&self, _: &TtrpcContext, _: PowerOffRequest) -> Answer<PowerOffResponse> {
         self.sandbox.check_open().map_err(RequestError::from)?;
+        self.sandbox.note_power_off();
         self.sandbox.containers.end_all();
         tokio::spawn(async {
             tokio::time::sleep(LAST_ANSWER).await;

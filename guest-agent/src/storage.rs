@@ -9,14 +9,19 @@ pub mod unsupported;
 
 use std::io;
 
+use permit_log::{Entry, Full};
 use policy::{
-    ContainerId, Denied, Enforcer, Permit,
+    ContainerId, Denied, Permit,
     action::{
         Medium, MountDevice, MountOverlay, RwMountDevice, RwUnmountDevice, ScratchMount, ScratchUnmount, UnmountDevice, UnmountOverlay,
     },
 };
 
-use crate::{decode::Geometry, paths};
+use crate::{
+    decode::Geometry,
+    judge::{self, Judge, Refusal},
+    paths,
+};
 use device_mapper::MapperError;
 use disk::{Disk, Slot};
 use layers::Layers;
@@ -157,9 +162,9 @@ impl Storage {
         }
     }
 
-    /// Paths of mounted layers.
-    pub fn layer_paths(&self, slots: &[u32]) -> Result<Vec<String>, StorageError> {
-        self.layers.targets(slots)
+    /// Paths and root hashes of mounted layers.
+    pub fn mounted_layers(&self, slots: &[u32]) -> Result<(Vec<String>, Vec<[u8; 32]>), StorageError> {
+        self.layers.mounted(slots)
     }
 
     /// Creates a container's upper directory.
@@ -208,34 +213,49 @@ pub enum StepError {
     #[error(transparent)]
     Denied(#[from] Denied),
     #[error(transparent)]
+    Full(#[from] Full),
+    #[error(transparent)]
     Storage(#[from] StorageError),
+}
+
+impl From<Refusal> for StepError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Denied(denied) => Self::Denied(denied),
+            Refusal::Full(full) => Self::Full(full),
+        }
+    }
 }
 
 /// Mounts a container's root file system: upper directory first, then the overlay, all or nothing.
 pub fn mount_rootfs(
     storage: &mut Storage,
-    enforcer: &mut Enforcer,
+    judge: &mut Judge,
     sandbox: &ContainerId,
     container: &ContainerId,
     slots: Vec<u32>,
 ) -> Result<(), StepError> {
     let upper = storage.upper(sandbox, container)?;
-    let layer_paths = storage.layer_paths(&slots)?;
+    let (layer_paths, layers) = storage.mounted_layers(&slots)?;
     let scratch = upper.target.clone();
-    storage.make_upper(enforcer.enforce(upper)?)?;
+    storage.make_upper(judge.enforce(upper)?)?;
     let overlay = MountOverlay {
         container_id: container.clone(),
         layer_paths,
         target: paths::rootfs(container),
     };
-    let mounted = match enforcer.enforce(overlay) {
+    let entry = Entry::Rootfs {
+        container: judge::id(container),
+        layers,
+    };
+    let mounted = match judge.enforce_as(overlay, entry) {
         Ok(permit) => storage.mount_overlay(permit, slots, scratch.clone()).map_err(StepError::from),
-        Err(denied) => Err(denied.into()),
+        Err(refusal) => Err(refusal.into()),
     };
     match mounted {
         Ok(()) => Ok(()),
         // The first error is reported, unless something is left behind.
-        Err(error) => match release_upper(storage, enforcer, scratch) {
+        Err(error) => match release_upper(storage, judge, scratch) {
             Ok(()) => Err(error),
             Err(_) => Err(StorageError::NotUndone.into()),
         },
@@ -243,15 +263,17 @@ pub fn mount_rootfs(
 }
 
 /// Unmounts a container's root file system and removes what it wrote.
-pub fn unmount_rootfs(storage: &mut Storage, enforcer: &mut Enforcer, container: &ContainerId) -> Result<(), StepError> {
-    let permit = enforcer.enforce(UnmountOverlay {
+pub fn unmount_rootfs(storage: &mut Storage, judge: &mut Judge, container: &ContainerId) -> Result<(), StepError> {
+    let unmount = UnmountOverlay {
         unmount_target: paths::rootfs(container),
-    })?;
+    };
+    let container_id = judge::id(container);
+    let permit = judge.enforce_as(unmount, Entry::RootfsRemoved { container: container_id })?;
     let scratch = storage.unmount_overlay(permit, container)?;
-    release_upper(storage, enforcer, scratch)
+    release_upper(storage, judge, scratch)
 }
 
-fn release_upper(storage: &mut Storage, enforcer: &mut Enforcer, scratch: String) -> Result<(), StepError> {
-    let permit = enforcer.enforce(ScratchUnmount { unmount_target: scratch })?;
+fn release_upper(storage: &mut Storage, judge: &mut Judge, scratch: String) -> Result<(), StepError> {
+    let permit = judge.enforce(ScratchUnmount { unmount_target: scratch })?;
     Ok(storage.remove_upper(permit)?)
 }

@@ -5,6 +5,7 @@ use agent_protocol::{
     PauseContainerRequest, StreamToken, UpdateContainerRequest, WaitOomRequest, WaitOomResponse, WaitProcessRequest, WaitProcessResponse,
     limits::CAPACITY_DEADLINE,
 };
+use permit_log::{Entry, Receiver};
 use policy::{
     ContainerId,
     action::{GetProperties, HostNetwork, MountDevice, PauseContainer, UpdateContainer},
@@ -16,10 +17,12 @@ use super::Service;
 use crate::{
     cgroup::counters::Counters,
     container::{Confinement, ContainerError, UserDatabase, exec_action, split},
-    decode::{self, CreateOrder, ExecOrder, ExternalOrder, ForwardOrder, LayerOrder, SignalOrder, StdioPlan},
+    decode::{self, CreateOrder, ExecOrder, ExternalOrder, ForwardOrder, LayerOrder, ProcessId, SignalOrder, StdioPlan},
     error::RequestError,
     evidence::Evidence,
-    fragments, network, paths,
+    fragments,
+    judge::Recorded,
+    network, paths,
     reaper::ended,
     stdio::HostStreams,
     storage::{self, StorageError},
@@ -58,7 +61,7 @@ impl<E: Evidence + 'static> Service<E> {
         let addition = opened.map_err(|_| RequestError::Panicked)??;
         let act = self
             .sandbox
-            .exclusive(move |enforcer, _, containers| Ok(fragments::load(enforcer, &mut containers.context(), addition)?));
+            .exclusive(move |judge, _, containers| Ok(fragments::load(judge, &mut containers.context(), addition)?));
         act.await
     }
 
@@ -74,8 +77,8 @@ impl<E: Evidence + 'static> Service<E> {
             cause,
         })?;
         grown.map_err(|available| StorageError::BeyondDisk { end, available })?;
-        let act = self.sandbox.exclusive(move |enforcer, storage, _| {
-            let permit = enforcer.enforce(MountDevice::new(paths::layer(slot), root_hash))?;
+        let act = self.sandbox.exclusive(move |judge, storage, _| {
+            let permit = judge.enforce(MountDevice::new(paths::layer(slot), root_hash))?;
             Ok(storage.mount_layer(permit, slot, &disk, geometry)?)
         });
         act.await
@@ -84,7 +87,7 @@ impl<E: Evidence + 'static> Service<E> {
     pub(super) async fn create(&self, order: CreateOrder) -> Result<u32, RequestError> {
         self.sandbox.check_open()?;
         let streams = self.claim(&order.stdio).await?;
-        let act = self.sandbox.exclusive(move |enforcer, storage, containers| {
+        let act = self.sandbox.exclusive(move |judge, storage, containers| {
             let CreateOrder {
                 container,
                 sandbox,
@@ -99,8 +102,8 @@ impl<E: Evidence + 'static> Service<E> {
             let users = UserDatabase::read(&paths::rootfs(&container)).map_err(ContainerError::User)?;
             let identity = users.identify(&spec.process.user).map_err(ContainerError::User)?;
             let (action, confinement, unjudged) = split(spec, &container, &sandbox, identity, &limits).map_err(ContainerError::Source)?;
-            let judged = enforcer.judges_confinement();
-            let mut whole = enforcer.transaction();
+            let judged = judge.judges_confinement();
+            let mut whole = judge.transaction();
             let confinement = Confinement::of(whole.enforce(confinement)?, judged).map_err(ContainerError::Mask)?;
             if unjudged.host_network {
                 whole.enforce(HostNetwork {})?.commit();
@@ -108,6 +111,7 @@ impl<E: Evidence + 'static> Service<E> {
             let permit = whole.enforce(action)?;
             let pid = containers.create(permit, confinement, unjudged, users, &limits, &sandbox, stdio.terminal, streams)?;
             whole.commit();
+            judge.follow(containers.exit_of(&container, &ProcessId::Init)?);
             Ok(pid.as_raw() as u32)
         });
         act.await
@@ -118,7 +122,7 @@ impl<E: Evidence + 'static> Service<E> {
         // An unknown container is reported at once, before waiting for streams or other requests.
         self.sandbox.containers.get(&order.container)?;
         let streams = self.claim(&order.stdio).await?;
-        let act = self.sandbox.exclusive(move |enforcer, _, containers| {
+        let act = self.sandbox.exclusive(move |judge, _, containers| {
             let ExecOrder {
                 container,
                 exec_id,
@@ -127,8 +131,9 @@ impl<E: Evidence + 'static> Service<E> {
             } = order;
             let identity = containers.get(&container)?.identify(&process.user)?;
             let (action, terminal, rlimits, oom) = exec_action(process, &container, identity);
-            let permit = enforcer.enforce(action)?;
-            let pid = containers.exec(permit, exec_id, terminal, rlimits, oom, stdio.terminal, streams)?;
+            let permit = judge.enforce(action)?;
+            let pid = containers.exec(permit, exec_id.clone(), terminal, rlimits, oom, stdio.terminal, streams)?;
+            judge.follow(containers.exit_of(&container, &ProcessId::Exec(exec_id))?);
             Ok(pid.as_raw() as u32)
         });
         act.await
@@ -137,10 +142,11 @@ impl<E: Evidence + 'static> Service<E> {
     pub(super) async fn exec_external(&self, order: ExternalOrder) -> Result<u32, RequestError> {
         self.sandbox.check_open()?;
         let streams = self.claim(&order.stdio).await?;
-        let act = self.sandbox.exclusive(move |enforcer, _, containers| {
+        let act = self.sandbox.exclusive(move |judge, _, containers| {
             let ExternalOrder { exec_id, action, stdio } = order;
-            let permit = enforcer.enforce(action)?;
-            let pid = containers.exec_external(permit, exec_id, stdio.terminal, streams)?;
+            let permit = judge.enforce(action)?;
+            let pid = containers.exec_external(permit, exec_id.clone(), stdio.terminal, streams)?;
+            judge.follow(containers.exit_of(&paths::guest(), &ProcessId::Exec(exec_id))?);
             Ok(pid.as_raw() as u32)
         });
         act.await
@@ -149,8 +155,8 @@ impl<E: Evidence + 'static> Service<E> {
     pub(super) async fn forward(&self, order: ForwardOrder) -> Result<(), RequestError> {
         self.sandbox.check_open()?;
         let stream = self.streams.claim(order.token).await?;
-        let act = self.sandbox.exclusive(move |enforcer, _, _| {
-            let permit = enforcer.enforce(order.action)?;
+        let act = self.sandbox.exclusive(move |judge, _, _| {
+            let permit = judge.enforce(order.action)?;
             Ok(network::connect(permit)?)
         });
         Ok(network::join(act.await?, stream)?)
@@ -159,14 +165,14 @@ impl<E: Evidence + 'static> Service<E> {
     pub(super) async fn signal(&self, order: SignalOrder) -> Result<(), RequestError> {
         self.sandbox.check_open()?;
         self.sandbox.containers.get(&order.container)?;
-        let act = self.sandbox.exclusive(move |enforcer, _, containers| {
+        let act = self.sandbox.exclusive(move |judge, _, containers| {
             let SignalOrder {
                 container,
                 process,
                 signal,
                 all,
             } = order;
-            let mut whole = enforcer.transaction();
+            let mut whole = judge.transaction();
             // A signal that ends the init ends all processes; any other signal to all is one to each process that the policy knows.
             let each = if all {
                 containers.execs_reached(&container, signal)?
@@ -176,7 +182,16 @@ impl<E: Evidence + 'static> Service<E> {
             for exec in each {
                 whole.enforce(containers.signal_action(&container, &exec, signal, false)?)?.commit();
             }
-            let permit = whole.enforce(containers.signal_action(&container, &process, signal, all)?)?;
+            let action = containers.signal_action(&container, &process, signal, all)?;
+            let entry = match (action.entry(), all) {
+                (Entry::Signal { container, signal, .. }, true) => Entry::Signal {
+                    container,
+                    signal,
+                    receiver: Receiver::All,
+                },
+                (entry, _) => entry,
+            };
+            let permit = whole.enforce_as(action, entry)?;
             containers.signal(permit, &process, all)?;
             whole.commit();
             Ok(())
@@ -186,9 +201,9 @@ impl<E: Evidence + 'static> Service<E> {
 
     pub(super) async fn pause(&self, request: PauseContainerRequest) -> Result<(), RequestError> {
         let container_id = decode::container_id(&request.container_id)?;
-        let act = self.sandbox.exclusive(move |enforcer, _, containers| {
-            let judged = enforcer.judges_confinement();
-            let mut whole = enforcer.transaction();
+        let act = self.sandbox.exclusive(move |judge, _, containers| {
+            let judged = judge.judges_confinement();
+            let mut whole = judge.transaction();
             if !judged {
                 for stop in containers.stop_actions(&container_id)? {
                     whole.enforce(stop)?.commit();
@@ -203,13 +218,13 @@ impl<E: Evidence + 'static> Service<E> {
 
     pub(super) async fn update(&self, request: UpdateContainerRequest) -> Result<(), RequestError> {
         let (container_id, limits) = decode::update(&request)?;
-        let act = self.sandbox.exclusive(move |enforcer, _, containers| {
-            let judged = enforcer.judges_confinement();
+        let act = self.sandbox.exclusive(move |judge, _, containers| {
+            let judged = judge.judges_confinement();
             let action = UpdateContainer {
                 container_id,
                 limits: limits.values(),
             };
-            Ok(containers.update(enforcer.enforce(action)?, &limits, judged)?)
+            Ok(containers.update(judge.enforce(action)?, &limits, judged)?)
         });
         act.await
     }
@@ -218,9 +233,9 @@ impl<E: Evidence + 'static> Service<E> {
     /// that a reader of statistics blocks no other request.
     async fn may_be_read(&self, container: &ContainerId) -> Result<(), RequestError> {
         let container = container.clone();
-        let act = self.sandbox.exclusive(move |enforcer, _, containers| {
+        let act = self.sandbox.exclusive(move |judge, _, containers| {
             containers.get(&container)?;
-            enforcer.enforce(GetProperties {})?.commit();
+            judge.enforce(GetProperties {})?.commit();
             Ok(())
         });
         act.await

@@ -21,6 +21,8 @@ use crate::{decode::Geometry, guest_dir::Directory, paths};
 /// A mounted layer; fields are dropped from the top device down.
 #[derive(Debug)]
 struct Layer {
+    /// Zeros for a device without dm-verity.
+    root: [u8; 32],
     mounted: bool,
     verity: Mapped,
     linear: Mapped,
@@ -59,6 +61,7 @@ impl Layers {
         self.by_slot.insert(
             slot,
             Layer {
+                root: permit.action().device_hash.bytes().unwrap_or_default(),
                 mounted: true,
                 verity,
                 linear,
@@ -88,14 +91,14 @@ impl Layers {
         Ok(())
     }
 
-    /// Mount points of `slots` in the same order.
-    pub fn targets(&self, slots: &[u32]) -> Result<Vec<String>, StorageError> {
+    /// Mount points of `slots` and the root hashes that they were opened with, in the same order.
+    pub fn mounted(&self, slots: &[u32]) -> Result<(Vec<String>, Vec<[u8; 32]>), StorageError> {
         slots
             .iter()
             .map(|slot| {
                 let target = paths::layer(*slot);
                 match self.by_slot.get(slot) {
-                    Some(layer) if layer.mounted => Ok(target),
+                    Some(layer) if layer.mounted => Ok((target, layer.root)),
                     _ => Err(StorageError::Absent(layer_of(*slot))),
                 }
             })

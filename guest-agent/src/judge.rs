@@ -1,0 +1,180 @@
+//! The enforcer together with the log of what it permitted: it gives no permit that the log does not have.
+//!
+//! The enforcer is reachable only through this type, and nothing acts without a permit. So each act is in the log before it begins, and a
+//! report that a container gets later covers it. The log's outcome follows when the request is over ([`Judge::conclude`]).
+
+mod entries;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use permit_log::{Entry, Full, Log};
+use policy::{
+    Denied, Enforcer, Permit, ProvenReceipt,
+    action::{Action, GetProperties},
+};
+
+pub use self::entries::{Recorded, id, resumed};
+use crate::reaper::{ExitWatch, ended};
+
+/// Why there is no permit.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// What cannot be logged is not permitted.
+    #[error(transparent)]
+    Full(#[from] Full),
+}
+
+/// The log, which the judge, exits and reports share.
+#[derive(Clone, Default)]
+pub struct SharedLog(Arc<Mutex<Log>>);
+
+impl SharedLog {
+    /// Adds an entry and returns its position.
+    pub fn append(&self, entry: Entry) -> Result<u64, Full> {
+        self.lock().append(entry)
+    }
+
+    /// The log, for as long as the guard is held.
+    pub fn lock(&self) -> MutexGuard<'_, Log> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The log as the judge writes it: with the acts of the request that runs.
+struct Record {
+    log: SharedLog,
+    /// Acts without outcome.
+    begun: Vec<u64>,
+    /// Whether a permit to read properties was logged.
+    read: bool,
+}
+
+impl Record {
+    fn begin(&mut self, entry: Entry) -> Result<(), Full> {
+        self.begun.push(self.log.append(entry)?);
+        Ok(())
+    }
+
+    /// Statistics are read every few seconds, change nothing, and are permitted for all containers or none: one entry says it all.
+    fn begin_once<A: Action>(&mut self, entry: Entry) -> Result<(), Full> {
+        if A::POINT == GetProperties::POINT && std::mem::replace(&mut self.read, true) {
+            return Ok(());
+        }
+        self.begin(entry)
+    }
+}
+
+/// Judges each act, and has it in the log before there is a permit.
+pub struct Judge {
+    enforcer: Enforcer,
+    record: Record,
+}
+
+impl Judge {
+    /// For the policy with this digest, which is the log's first entry.
+    pub fn new(enforcer: Enforcer, digest: [u8; 32], log: SharedLog) -> Result<Self, Full> {
+        log.append(Entry::Policy { digest })?;
+        let record = Record {
+            log,
+            begun: Vec::new(),
+            read: false,
+        };
+        Ok(Self { enforcer, record })
+    }
+
+    /// Asks the policy. A permit that is dropped afterwards stays in the log: it was given.
+    pub fn enforce<A: Recorded>(&mut self, action: A) -> Result<Permit<'_, A>, Refusal> {
+        let entry = action.entry();
+        self.enforce_as(action, entry)
+    }
+
+    /// As [`Self::enforce`], for an act that its action alone does not describe.
+    pub fn enforce_as<A: Action>(&mut self, action: A, entry: Entry) -> Result<Permit<'_, A>, Refusal> {
+        let permit = self.enforcer.enforce(action)?;
+        self.record.begin_once::<A>(entry)?;
+        Ok(permit)
+    }
+
+    /// Decisions that are kept or rolled back together.
+    pub fn transaction(&mut self) -> Whole<'_> {
+        Whole {
+            transaction: self.enforcer.transaction(),
+            record: &mut self.record,
+        }
+    }
+
+    /// Logs an act that no policy judges, before it begins.
+    pub fn note(&mut self, entry: Entry) -> Result<(), Full> {
+        self.record.begin(entry)
+    }
+
+    /// Logs the exit of the process that the last act has started, when it comes.
+    pub fn follow(&self, exit: ExitWatch) {
+        if let Some(of) = self.record.begun.last().copied() {
+            let log = self.record.log.clone();
+            tokio::spawn(async move {
+                let status = ended(exit).await.status;
+                // A full log permits nothing more, so nobody can be misled about what ran then.
+                let _ = log.append(Entry::Exit { of, status });
+            });
+        }
+    }
+
+    /// Logs the outcome of the acts that were begun: the request that they belong to is over.
+    pub fn conclude(&mut self, done: bool) {
+        for of in self.record.begun.drain(..) {
+            // Without an outcome the act does not count as done; see above.
+            let _ = self.record.log.append(Entry::Outcome { of, done });
+        }
+    }
+
+    /// As [`Enforcer::judges_confinement`].
+    pub fn judges_confinement(&self) -> bool {
+        self.enforcer.judges_confinement()
+    }
+
+    /// As [`Enforcer::is_poisoned`].
+    pub fn is_poisoned(&self) -> bool {
+        self.enforcer.is_poisoned()
+    }
+
+    /// As [`Enforcer::proven_receipts`].
+    pub fn proven_receipts<R>(
+        &self,
+        claims: impl IntoIterator<Item = (String, R)>,
+        confirms: impl FnMut(&R, &str, &[u8]) -> bool,
+    ) -> Vec<ProvenReceipt> {
+        self.enforcer.proven_receipts(claims, confirms)
+    }
+}
+
+/// As [`policy::Transaction`], with the log.
+pub struct Whole<'j> {
+    transaction: policy::Transaction<'j>,
+    record: &'j mut Record,
+}
+
+impl Whole<'_> {
+    /// As [`Judge::enforce`].
+    pub fn enforce<A: Recorded>(&mut self, action: A) -> Result<Permit<'_, A>, Refusal> {
+        let entry = action.entry();
+        self.enforce_as(action, entry)
+    }
+
+    /// As [`Judge::enforce_as`].
+    pub fn enforce_as<A: Action>(&mut self, action: A, entry: Entry) -> Result<Permit<'_, A>, Refusal> {
+        let permit = self.transaction.enforce(action)?;
+        self.record.begin_once::<A>(entry)?;
+        Ok(permit)
+    }
+
+    /// As [`policy::Transaction::commit`].
+    pub fn commit(self) {
+        self.transaction.commit();
+    }
+}
+
+#[cfg(test)]
+mod tests;
