@@ -8,6 +8,7 @@ mod conformance_layers;
 mod conformance_policy;
 mod console;
 mod gc;
+mod host;
 mod image;
 mod input;
 mod layer;
@@ -34,6 +35,7 @@ Examples:
   ctr run … 2>&1 | casemate policy explain --policy policy.rego
   casemate layer hash layer.tar.gz
   casemate attest verify report.bin --certs certs --requirements verifier.toml --policy policy.rego
+  casemate host check
   casemate ps --json
 
 Exit codes: 0 success, 1 a check failed, 2 wrong usage, 3 the command failed.";
@@ -46,6 +48,9 @@ enum Command {
     /// Verify SEV-SNP attestation reports
     #[command(subcommand)]
     Attest(attest::Attest),
+    /// Say what this host has and lacks
+    #[command(subcommand)]
+    Host(host::Host),
     /// Convert OCI layers to the dm-verity images that policies name
     #[command(subcommand)]
     Layer(Layer),
@@ -183,6 +188,7 @@ fn run(command: Command) -> anyhow::Result<bool> {
     match command {
         Command::Policy(command) => return policy::run(command),
         Command::Attest(command) => return attest::run(command),
+        Command::Host(command) => return host::run(command),
         Command::Layer(Layer::Convert { input, output, json }) => layer::convert(&input, &output, json)?,
         Command::Layer(Layer::Hash { input, json }) => layer::hash(&input, json)?,
         Command::Conformance(Conformance::Layers { file }) => return Ok(conformance_layers::run(&file)?.1 == 0),
