@@ -1,5 +1,7 @@
 //! `casemate attest verify`: judges an attestation report by certificates and expectations that the caller gives.
 
+mod fetch;
+
 use crate::input;
 use crate::output::print;
 use ::attestation::{REPORT_BYTES, Report};
@@ -30,6 +32,9 @@ pub enum Attest {
     /// Verify a SEV-SNP attestation report: signature, certificates, processor, and what is expected of the guest
     #[command(after_help = EXAMPLES)]
     Verify(Verify),
+    /// Fetch what the verification of a report needs from a key server: chain, certificate and revocation list
+    #[command(after_help = fetch::EXAMPLES)]
+    Fetch(fetch::Fetch),
 }
 
 const EXAMPLES: &str = "\
@@ -53,7 +58,7 @@ verifier.toml:
   required = [\"ecc\", \"alias-check-complete\"]
   forbidden = [\"smt\"]
 
-Nothing is fetched: the directory has the endorsement key's certificate, its chain and the revocation list.
+Nothing is fetched: the directory has the endorsement key's certificate, its chain and the revocation list (see `casemate attest fetch`).
 The last line is `verified` (exit code 0), or `refused: ` and why (exit code 1).";
 
 /// What to verify, and by what.
@@ -97,7 +102,13 @@ pub struct Verify {
 pub fn run(command: Attest) -> Result<bool> {
     match command {
         Attest::Verify(arguments) => run_verify(&arguments),
+        Attest::Fetch(arguments) => fetch::run(&arguments, &report(&arguments.report)?).map(|()| true),
     }
+}
+
+/// A report's bytes, in whatever form they are.
+fn report(path: &Path) -> Result<Vec<u8>> {
+    input::bytes(path, MAX_REPORT_BYTES).map(unpacked)
 }
 
 fn run_verify(arguments: &Verify) -> Result<bool> {
@@ -113,7 +124,7 @@ fn run_verify(arguments: &Verify) -> Result<bool> {
         Some(time) => time,
         None => now()?,
     };
-    let bytes = unpacked(input::bytes(&arguments.report, MAX_REPORT_BYTES)?);
+    let bytes = report(&arguments.report)?;
 
     // From here on nothing is the caller's: what cannot be read is refused as what is wrong is.
     let judged = || -> Result<Vec<Check>> {

@@ -10,6 +10,8 @@ pub fn run(subcommand: &str, directory: &Path, arguments: &[&str], input: &[u8])
         .arg(subcommand)
         .args(arguments)
         .current_dir(directory)
+        // Servers of tests are on the loopback, whatever proxy the machine has.
+        .env("NO_PROXY", "127.0.0.1")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -75,14 +75,10 @@ impl<'a> Chain<'a> {
         let Some(product) = product else {
             return Check::impossible(NAME, "product unknown", "names of the product's chain");
         };
-        let kind = match report.signing_key() {
-            SigningKey::Vlek => "SEV-VLEK-",
-            _ => "SEV-",
-        };
         let wanted = [
             leaf_name(report.signing_key()).to_owned(),
-            format!("{kind}{product}"),
-            format!("ARK-{product}"),
+            authority_name(report.signing_key(), product),
+            root_name(product),
         ];
         let seen = [self.endorsement, self.authority, self.root].map(|certificate| certificate.map(Certificate::common_name));
         let passed = seen.iter().zip(&wanted).all(|(seen, wanted)| seen.as_ref() == Some(wanted));
@@ -148,11 +144,24 @@ impl<'a> Chain<'a> {
 }
 
 /// The common name of endorsement keys; a report that names no key has none.
-fn leaf_name(key: SigningKey) -> &'static str {
+pub(crate) fn leaf_name(key: SigningKey) -> &'static str {
     match key {
         SigningKey::Vlek => "SEV-VLEK",
         _ => "SEV-VCEK",
     }
+}
+
+/// The common name of a product's authority for keys of a kind.
+pub(crate) fn authority_name(key: SigningKey, product: Product) -> String {
+    match key {
+        SigningKey::Vlek => format!("SEV-VLEK-{product}"),
+        _ => format!("SEV-{product}"),
+    }
+}
+
+/// The common name of a product's root.
+pub(crate) fn root_name(product: Product) -> String {
+    format!("ARK-{product}")
 }
 
 /// The certificates with a quality.

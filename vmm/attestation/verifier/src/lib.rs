@@ -15,6 +15,7 @@ mod endorsement;
 mod expectations;
 mod guest;
 mod information;
+mod key_server;
 mod list;
 mod platform;
 mod revocation;
@@ -26,6 +27,7 @@ pub use certificate::CertificateError;
 pub use check::{Check, verified};
 pub use collateral::{Collateral, CollateralError, MAX_COLLATERAL_BYTES};
 pub use expectations::{ExpectationError, Expectations, GuestPolicy, Levels, Mitigations, PlatformInfo, Revocation, Wanted};
+pub use key_server::{AnswerError, Kind, Question, QuestionError, Questions};
 pub use roots::RootError;
 pub use time::{Time, TimeError};
 

@@ -4,6 +4,7 @@ mod amd;
 mod bits;
 mod files;
 mod forge;
+mod key_server;
 mod peer;
 
 use crate::{Collateral, Expectations, Levels, Mitigations, Revocation, Time, Wanted, verified, verify};

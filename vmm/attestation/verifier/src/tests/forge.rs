@@ -246,6 +246,11 @@ impl Case {
         self.leaf_certificate()
     }
 
+    /// The first of its lists.
+    pub fn revocation_list(&self) -> Vec<u8> {
+        revocation_list(&self.lists[0], Self::name_of(&self.root, "ARK-?"))
+    }
+
     pub fn collateral(&self) -> Collateral {
         let mut collateral = Collateral::default();
         let certificates = [
