@@ -11,6 +11,7 @@ mod ctr;
 mod exec;
 mod footprint;
 mod guest;
+mod launch;
 mod policy;
 mod probe;
 pub mod report;
@@ -65,7 +66,7 @@ enum Place {
     /// In L1, by the instruction clock.
     Machine(fn() -> Result<Vec<Row>>),
     /// On the developer's machine.
-    Host(fn(&Path) -> Result<Vec<Row>>),
+    Host(fn(&Build) -> Result<Vec<Row>>),
 }
 
 const ALL: &[Benchmark] = &[
@@ -110,6 +111,11 @@ const ALL: &[Benchmark] = &[
         place: Place::Host(convert::measure),
     },
     Benchmark {
+        name: "launch",
+        title: "the guest image under SEV-SNP: what firmware measures and stage0 verifies (counts; speed by this host's clock)",
+        place: Place::Host(launch::measure),
+    },
+    Benchmark {
         name: "policy",
         title: "policy decisions by number of containers, layers distinct or shared (this host's processor time)",
         place: Place::Host(policy::measure),
@@ -128,7 +134,6 @@ pub fn run(build: Build, suite: Suite, wanted: &[String], out: &Path) -> Result<
         ALL.iter()
             .filter(|benchmark| wanted.is_empty() || wanted.iter().any(|name| name == benchmark.name))
     };
-    let programs = build.programs.clone();
     let testbed = match chosen().any(|benchmark| matches!(benchmark.place, Place::Machine(_))) {
         true => Some(testbed(&build, suite, out)),
         false => None,
@@ -137,7 +142,7 @@ pub fn run(build: Build, suite: Suite, wanted: &[String], out: &Path) -> Result<
     for benchmark in chosen() {
         eprintln!("==> {}", benchmark.title);
         let measured = match (&benchmark.place, &testbed) {
-            (Place::Host(measure), _) => measure(&programs),
+            (Place::Host(measure), _) => measure(&build),
             (Place::Machine(_), Some(Ok(testbed))) => in_machine(testbed, benchmark.name, &out.join(benchmark.name)),
             (Place::Machine(_), Some(Err(error))) => Err(anyhow::anyhow!("no machine could be started: {error:#}")),
             (Place::Machine(_), None) => unreachable!("a machine exists whenever a chosen benchmark needs one"),

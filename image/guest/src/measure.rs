@@ -90,6 +90,11 @@ impl Image {
         Ok(launch)
     }
 
+    /// Bytes of stage0's program.
+    pub fn stage0_bytes(&self) -> u64 {
+        self.stage0.len() as u64
+    }
+
     /// Bytes of kernel and initramfs, which stage0 copies and hashes.
     pub fn verified_bytes(&self) -> u64 {
         self.manifest.kernel.bytes.saturating_add(self.manifest.initrd.bytes)

@@ -2,7 +2,7 @@
 //! tree, and with the upper bound, SHA-256 on one core. Runs on the host in memory, so that no disk is measured.
 
 use super::report::Row;
-use crate::testbed::host;
+use crate::testbed::{host, job::Build};
 use anyhow::{Context, Result};
 use std::path::Path;
 use std::process::Command;
@@ -15,10 +15,10 @@ const SOURCE: &str = "/usr/lib/x86_64-linux-gnu";
 const TREE_BYTES: u64 = 192 << 20;
 /// Duration of the SHA-256 measurement over 4 KiB blocks.
 const SPEED_SECONDS: &str = "2";
-const MIB: f64 = 1_048_576.0;
+pub(super) const MIB: f64 = 1_048_576.0;
 
 /// Measures; returns all rows.
-pub fn measure(programs: &Path) -> Result<Vec<Row>> {
+pub fn measure(build: &Build) -> Result<Vec<Row>> {
     let dir = tempfile::tempdir_in(MEMORY).context("no memory for the tree")?;
     let at = |name: &str| dir.path().join(name);
     let bytes = copy_tree(Path::new(SOURCE), &at("tree"))?;
@@ -33,7 +33,7 @@ pub fn measure(programs: &Path) -> Result<Vec<Row>> {
     )?;
 
     let seconds = timed(
-        Command::new(programs.join("casemate"))
+        Command::new(build.programs.join("casemate"))
             .args(["layer", "convert"])
             .arg(at("layer.tar"))
             .arg(at("ours")),
@@ -61,7 +61,8 @@ fn erofs(tree: &Path, image: &Path, hashes: &Path) -> Result<f64> {
     Ok(timed(Command::new(mkfs).arg("--quiet").arg(image).arg(tree))? + timed(Command::new(verity).arg("format").arg(image).arg(hashes))?)
 }
 
-fn timed(command: &mut Command) -> Result<f64> {
+/// Seconds that a command takes.
+pub(super) fn timed(command: &mut Command) -> Result<f64> {
     let started = Instant::now();
     host::run(command)?;
     Ok(started.elapsed().as_secs_f64())
@@ -90,7 +91,7 @@ fn copy_tree(from: &Path, to: &Path) -> Result<u64> {
 }
 
 /// MiB/s from the machine-readable line of `openssl speed`, `+F:22:sha256:<bytes per second>`.
-fn sha256_speed() -> Result<f64> {
+pub(super) fn sha256_speed() -> Result<f64> {
     let said = host::run(Command::new("openssl").args(["speed", "-mr", "-seconds", SPEED_SECONDS, "-bytes", "4096", "-evp", "sha256"]))?;
     let line = said
         .lines()

@@ -2,9 +2,9 @@
 //! measured on another machine, are details of the rows. Processor time in one process, without a VM.
 
 use super::report::Row;
+use crate::testbed::job::Build;
 use anyhow::{Context, Result};
 use serde::Deserialize;
-use std::path::Path;
 use std::process::Command;
 
 /// Name of the comparison in the rows.
@@ -52,7 +52,7 @@ struct Growth {
 }
 
 /// Measures; returns all rows. The measuring program is an example of `policy-conformance`, because no product contains the naive engine.
-pub fn measure(_: &Path) -> Result<Vec<Row>> {
+pub fn measure(_: &Build) -> Result<Vec<Row>> {
     let dir = tempfile::tempdir().context("cannot create a directory for the figures")?;
     let file = dir.path().join("figures.json");
     let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))

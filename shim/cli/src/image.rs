@@ -69,15 +69,19 @@ pub fn measure(options: &Measure) -> Result<()> {
             "digest": digest,
             "pages": launch.pages(),
             "hashed_bytes": launch.hashed_bytes(),
+            "stage0_bytes": image.stage0_bytes(),
             "verified_bytes": image.verified_bytes(),
         });
         return print(&document.to_string());
     }
-    eprintln!("    measured pages                {:>9}", launch.pages());
-    eprintln!("    bytes of them that are hashed {:>9}", launch.hashed_bytes());
-    eprintln!(
-        "    bytes that stage0 verifies    {:>9}  kernel and initramfs",
-        image.verified_bytes()
-    );
+    let figures = [
+        ("measured pages", launch.pages() as u64),
+        ("bytes of them that are hashed", launch.hashed_bytes()),
+        ("bytes of stage0", image.stage0_bytes()),
+        ("bytes of kernel and initramfs, which stage0 verifies", image.verified_bytes()),
+    ];
+    for (name, figure) in figures {
+        eprintln!("    {figure:>9} {name}");
+    }
     print(&digest)
 }

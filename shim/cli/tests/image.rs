@@ -77,7 +77,7 @@ fn the_digest_is_alone_on_its_line_and_with_figures_in_json() {
     let plain = digest(&measure(directory.path(), &["--vcpus", "2"]));
     assert!(plain.len() == 96 && plain.bytes().all(|byte| byte.is_ascii_hexdigit()), "{plain}");
     let document: Value = serde_json::from_str(&digest(&measure(directory.path(), &["--vcpus", "2", "--json"]))).unwrap();
-    let expected = json!({ "vcpus": 2, "digest": plain, "pages": 23, "hashed_bytes": 12 * 4096, "verified_bytes": 8192 + 9000 });
+    let expected = json!({ "vcpus": 2, "digest": plain, "pages": 23, "hashed_bytes": 12 * 4096, "stage0_bytes": 20_000, "verified_bytes": 8192 + 9000 });
     assert_eq!(document, expected);
     assert_ne!(digest(&measure(directory.path(), &["--vcpus", "2", "--tee", "simulated"])), plain);
     assert_ne!(digest(&measure(directory.path(), &[])), plain);

@@ -69,7 +69,7 @@ fn the_manifest_names_the_digests_that_are_measured() {
     let distinct: std::collections::BTreeSet<_> = manifest.launch_digests.values().map(|digest| digest.0).collect();
     assert_eq!(distinct.len(), 16);
     assert!(image.launch(vcpus(17), Tee::Snp).is_ok());
-    assert_eq!(image.verified_bytes(), 8192 + 9);
+    assert_eq!((image.verified_bytes(), image.stage0_bytes()), (8192 + 9, 5000));
     assert_eq!(
         image
             .launch(vcpus(2), Tee::Snp)
