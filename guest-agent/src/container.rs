@@ -42,6 +42,7 @@ use crate::{
     launcher::{LauncherError, Namespaces, Program},
     paths,
     reaper::{ExitWatch, Reaper},
+    report_socket::{Desk, Socket},
     security_context::SecurityContext,
     stdio::Terminal,
 };
@@ -162,6 +163,8 @@ pub struct Container {
     /// How likely the OOM killer chooses its init.
     oom_score_adj: i32,
     users: UserDatabase,
+    /// Where its processes ask for reports; closed with the container.
+    _reports: Option<Socket>,
     /// Whether its processes and those of its pod's first container see each other.
     shares_pids: bool,
     state: Mutex<State>,
@@ -175,6 +178,7 @@ pub struct Containers {
     /// Directories of the sandbox that containers have mounted.
     exposed: Mutex<BTreeSet<String>>,
     context: Mutex<SecurityContext>,
+    desk: Desk,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -213,14 +217,15 @@ impl Container {
 
 impl Containers {
     /// No container yet, only the entry of the guest itself, which has processes but no init. `program` starts
-    /// containers; exits come from `reaper`.
-    pub fn new(program: Program, reaper: Arc<Reaper>) -> Self {
+    /// containers; exits come from `reaper`, and reports are asked for at `desk`.
+    pub fn new(program: Program, reaper: Arc<Reaper>, desk: Desk) -> Self {
         let guest = Container {
             id: paths::guest(),
             seccomp: None,
             rlimits: None,
             oom_score_adj: 0,
             users: UserDatabase::default(),
+            _reports: None,
             shares_pids: false,
             state: Mutex::new(State {
                 phase: Phase::Running,
@@ -233,6 +238,7 @@ impl Containers {
             table: Mutex::new(HashMap::from([(guest.id.clone(), Arc::new(guest))])),
             exposed: Mutex::default(),
             context: Mutex::default(),
+            desk,
         }
     }
 

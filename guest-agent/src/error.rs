@@ -13,6 +13,7 @@ use ttrpc::Code;
 use crate::{
     container::ContainerError,
     decode::DecodeError,
+    evidence::EvidenceError,
     gate::GateError,
     judge::Refusal,
     launcher::LauncherError,
@@ -40,6 +41,8 @@ pub enum RequestError {
     Stream(#[from] ClaimError),
     #[error(transparent)]
     Network(#[from] NetworkError),
+    #[error("there is no report")]
+    Evidence(#[from] EvidenceError),
     #[error("the agent failed on this request")]
     Panicked,
     #[error("the request did not end within {ACT_DEADLINE:?}")]
@@ -55,7 +58,9 @@ impl RequestError {
             Self::Panicked | Self::Stuck | Self::Undone => true,
             Self::Storage(error) => matches!(error, StorageError::NotUndone),
             Self::Container(error) => matches!(error, ContainerError::NotUndone),
-            Self::Decode(_) | Self::Gate(_) | Self::Denied(_) | Self::Full(_) | Self::Stream(_) | Self::Network(_) => false,
+            Self::Decode(_) | Self::Gate(_) | Self::Denied(_) | Self::Full(_) | Self::Stream(_) | Self::Network(_) | Self::Evidence(_) => {
+                false
+            }
         }
     }
 }
@@ -87,6 +92,7 @@ pub fn wire_text(error: &RequestError) -> String {
         // The policy is the host's own text.
         RequestError::Gate(error @ GateError::Policy(_)) => chain(error),
         RequestError::Gate(error @ GateError::Evidence(why)) => format!("{error}: {why}"),
+        RequestError::Evidence(why) => format!("{error}: {why}"),
         RequestError::Storage(StorageError::Io { step, cause }) => lacking(&format!("{step} failed"), cause),
         RequestError::Container(ContainerError::Io { step, cause }) => lacking(&format!("{step} failed"), cause),
         other => other.to_string(),
@@ -125,6 +131,7 @@ fn code(error: &RequestError) -> Code {
         RequestError::Decode(_) => Code::INVALID_ARGUMENT,
         RequestError::Denied(_) => Code::PERMISSION_DENIED,
         RequestError::Full(_) => Code::RESOURCE_EXHAUSTED,
+        RequestError::Evidence(_) => Code::UNAVAILABLE,
         RequestError::Gate(error) => match error {
             GateError::Closed | GateError::AlreadyOpen | GateError::Spent | GateError::Sealed => Code::FAILED_PRECONDITION,
             GateError::WrongDigest { .. } => Code::PERMISSION_DENIED,
@@ -204,7 +211,7 @@ mod tests {
                 cause: secret(),
             })),
             RequestError::Container(ContainerError::Launcher(LauncherError::Io(secret()))),
-            RequestError::Gate(GateError::Evidence(crate::evidence::EvidenceError::BootParams(secret()))),
+            RequestError::Gate(GateError::Evidence(EvidenceError::BootParams(secret()))),
         ];
         for error in errors {
             let text = wire_text(&error);

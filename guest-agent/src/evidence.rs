@@ -1,13 +1,15 @@
-//! The source of the host data, which is the digest of the only policy that may be set.
+//! The source of the host data, which is the digest of the only policy that may be set, and of reports that prove it.
 //!
 //! The measured boot manifest names the source, and there is no fallback: a guest whose manifest says `snp` and that
 //! cannot read an attestation report serves nothing.
 
 mod boot_params;
 mod sev_guest;
+mod tsm;
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
+use attestation::{Report, ReportError};
 use boot_manifest::{HostPage, Manifest, Mode, ReadError, SETUP_DATA_HOST_PAGE, SETUP_DATA_MANIFEST};
 
 /// Why the host data cannot be read.
@@ -36,12 +38,64 @@ pub enum EvidenceError {
     /// The processor returns no attestation report.
     #[error("the boot manifest says snp, and there is no report")]
     Snp(#[from] sev_guest::SevGuestError),
+    /// The kernel's interface for reports fails.
+    #[error("the boot manifest says snp, and the kernel gives no report")]
+    Tsm(#[from] tsm::TsmError),
+    /// The bytes are no report.
+    #[error("the report is damaged")]
+    Report(#[from] ReportError),
+    /// The report does not bind what was asked for.
+    #[error("the report answers another request")]
+    OtherRequest,
+    /// The report is of a guest with another policy.
+    #[error("the report is not about this guest's policy")]
+    OtherPolicy,
+    /// Nobody vouches for a plain guest.
+    #[error("this guest has no reports: its boot manifest says plain")]
+    Plain,
+    /// No random bytes for a request.
+    #[error("the kernel gives no random bytes")]
+    Random(#[source] std::io::Error),
+}
+
+/// A report with what verifies it.
+#[derive(Debug)]
+pub struct Attested {
+    /// The report.
+    pub report: Report,
+    /// The table of certificates that the host supplies (GHCB specification, SNP Extended Guest Request); empty if it supplies none.
+    pub certificates: Vec<u8>,
 }
 
 /// A source of the host data.
-pub trait Evidence: Send {
+pub trait Evidence: Send + Sync {
     /// SHA-256 of the policy text that may be set.
     fn host_data(&self) -> Result<[u8; 32], EvidenceError>;
+
+    /// A new report with this REPORT_DATA. The caller checks what it says.
+    fn report(&self, report_data: &[u8; 64]) -> Result<Attested, EvidenceError>;
+}
+
+impl<E: Evidence> Evidence for Arc<E> {
+    fn host_data(&self) -> Result<[u8; 32], EvidenceError> {
+        (**self).host_data()
+    }
+
+    fn report(&self, report_data: &[u8; 64]) -> Result<Attested, EvidenceError> {
+        (**self).report(report_data)
+    }
+}
+
+/// A new report that answers this request and is about a guest with this policy.
+pub fn proof(evidence: &impl Evidence, report_data: &[u8; 64], policy: &[u8; 32]) -> Result<Attested, EvidenceError> {
+    let attested = evidence.report(report_data)?;
+    if attested.report.report_data() != *report_data {
+        return Err(EvidenceError::OtherRequest);
+    }
+    if attested.report.host_data() != *policy {
+        return Err(EvidenceError::OtherPolicy);
+    }
+    Ok(attested)
 }
 
 /// The source that the boot manifest of this guest names.
@@ -51,17 +105,48 @@ impl Evidence for BootEvidence {
     fn host_data(&self) -> Result<[u8; 32], EvidenceError> {
         from_nodes(Path::new(boot_params::SETUP_DATA))
     }
+
+    fn report(&self, report_data: &[u8; 64]) -> Result<Attested, EvidenceError> {
+        match mode(Path::new(boot_params::SETUP_DATA))? {
+            Mode::Plain => Err(EvidenceError::Plain),
+            Mode::Simulated => Err(EvidenceError::Simulated),
+            Mode::Snp => snp_report(report_data),
+        }
+    }
+}
+
+fn mode(directory: &Path) -> Result<Mode, EvidenceError> {
+    let manifest = boot_params::node(directory, SETUP_DATA_MANIFEST)?;
+    Ok(Manifest::from_bytes(&manifest).map_err(EvidenceError::Manifest)?.mode)
+}
+
+/// From the security processor: by the kernel's common interface, which also gives certificates, or by the device that it stands on.
+fn snp_report(report_data: &[u8; 64]) -> Result<Attested, EvidenceError> {
+    if let Some(reports) = tsm::reports()? {
+        return Ok(tsm::report(&reports, report_data)?);
+    }
+    Ok(Attested {
+        report: sev_guest::report(report_data)?,
+        certificates: Vec::new(),
+    })
 }
 
 fn from_nodes(directory: &Path) -> Result<[u8; 32], EvidenceError> {
-    let manifest = boot_params::node(directory, SETUP_DATA_MANIFEST)?;
-    match Manifest::from_bytes(&manifest).map_err(EvidenceError::Manifest)?.mode {
+    match mode(directory)? {
         Mode::Plain => {
             let page = boot_params::node(directory, SETUP_DATA_HOST_PAGE)?;
             Ok(HostPage::from_bytes(&page).map_err(EvidenceError::HostPage)?.host_data)
         }
         Mode::Simulated => Err(EvidenceError::Simulated),
-        Mode::Snp => Ok(sev_guest::host_data()?),
+        Mode::Snp => {
+            let mut nonce = [0; 64];
+            crate::sys::random(&mut nonce).map_err(EvidenceError::Random)?;
+            let report = snp_report(&nonce)?.report;
+            if report.report_data() != nonce {
+                return Err(EvidenceError::OtherRequest);
+            }
+            Ok(report.host_data())
+        }
     }
 }
 
@@ -112,8 +197,35 @@ mod tests {
         // No test runs in an SNP guest, so there is no device.
         assert!(matches!(
             with_nodes(&[manifest(Mode::Snp), host_page()]),
-            Err(EvidenceError::Snp(_))
+            Err(EvidenceError::Snp(_) | EvidenceError::Tsm(_))
         ));
+    }
+
+    /// Answers every request with one report.
+    struct Replays(Vec<u8>);
+
+    impl Evidence for Replays {
+        fn host_data(&self) -> Result<[u8; 32], EvidenceError> {
+            Ok(Report::parse(&self.0)?.host_data())
+        }
+
+        fn report(&self, _: &[u8; 64]) -> Result<Attested, EvidenceError> {
+            let report = Report::parse(&self.0)?;
+            let certificates = Vec::new();
+            Ok(Attested { report, certificates })
+        }
+    }
+
+    #[test]
+    fn a_report_of_another_request_or_policy_is_not_passed_on() {
+        let mut bytes = vec![0; attestation::REPORT_BYTES];
+        bytes[0] = 3;
+        bytes[0x50..0x90].fill(7);
+        bytes[0xc0..0xe0].fill(9);
+        let replays = Arc::new(Replays(bytes));
+        assert!(proof(&replays, &[7; 64], &[9; 32]).is_ok());
+        assert!(matches!(proof(&replays, &[8; 64], &[9; 32]), Err(EvidenceError::OtherRequest)));
+        assert!(matches!(proof(&replays, &[7; 64], &[8; 32]), Err(EvidenceError::OtherPolicy)));
     }
 
     #[test]

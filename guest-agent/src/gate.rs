@@ -100,6 +100,7 @@ fn same(a: &[u8; 32], b: &[u8; 32]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::evidence::Attested;
 
     /// Host data chosen by a test.
     struct Fixed([u8; 32]);
@@ -107,6 +108,10 @@ mod tests {
     impl Evidence for Fixed {
         fn host_data(&self) -> Result<[u8; 32], EvidenceError> {
             Ok(self.0)
+        }
+
+        fn report(&self, _: &[u8; 64]) -> Result<Attested, EvidenceError> {
+            Err(EvidenceError::Plain)
         }
     }
 

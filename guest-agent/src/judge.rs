@@ -5,12 +5,15 @@
 
 mod entries;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use permit_log::{Entry, Full, Log};
 use policy::{
     Denied, Enforcer, Permit, ProvenReceipt,
-    action::{Action, GetProperties},
+    action::{Action, AttestationReport, GetProperties},
 };
 
 pub use self::entries::{Recorded, id, resumed};
@@ -47,8 +50,8 @@ struct Record {
     log: SharedLog,
     /// Acts without outcome.
     begun: Vec<u64>,
-    /// Whether a permit to read properties was logged.
-    read: bool,
+    /// Points whose permission is logged once.
+    logged: BTreeSet<&'static str>,
 }
 
 impl Record {
@@ -57,9 +60,10 @@ impl Record {
         Ok(())
     }
 
-    /// Statistics are read every few seconds, change nothing, and are permitted for all containers or none: one entry says it all.
+    /// Statistics and reports are asked for all the time and change nothing in the guest: one entry says that it was permitted.
     fn begin_once<A: Action>(&mut self, entry: Entry) -> Result<(), Full> {
-        if A::POINT == GetProperties::POINT && std::mem::replace(&mut self.read, true) {
+        let changes_nothing = [GetProperties::POINT, AttestationReport::POINT].contains(&A::POINT);
+        if changes_nothing && !self.logged.insert(A::POINT) {
             return Ok(());
         }
         self.begin(entry)
@@ -69,6 +73,7 @@ impl Record {
 /// Judges each act, and has it in the log before there is a permit.
 pub struct Judge {
     enforcer: Enforcer,
+    policy: [u8; 32],
     record: Record,
 }
 
@@ -79,9 +84,13 @@ impl Judge {
         let record = Record {
             log,
             begun: Vec::new(),
-            read: false,
+            logged: BTreeSet::new(),
         };
-        Ok(Self { enforcer, record })
+        Ok(Self {
+            enforcer,
+            policy: digest,
+            record,
+        })
     }
 
     /// Asks the policy. A permit that is dropped afterwards stays in the log: it was given.
@@ -128,6 +137,11 @@ impl Judge {
             // Without an outcome the act does not count as done; see above.
             let _ = self.record.log.append(Entry::Outcome { of, done });
         }
+    }
+
+    /// SHA-256 of the policy in force.
+    pub fn policy(&self) -> [u8; 32] {
+        self.policy
     }
 
     /// As [`Enforcer::judges_confinement`].

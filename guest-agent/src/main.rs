@@ -31,6 +31,7 @@ mod log;
 mod network;
 mod paths;
 mod reaper;
+mod report_socket;
 mod sandbox;
 mod security_context;
 mod server;

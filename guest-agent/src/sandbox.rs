@@ -15,8 +15,11 @@ use std::{
 };
 
 use agent_protocol::limits::ACT_DEADLINE;
-use permit_log::Entry;
-use policy::{Permit, action::RuntimeLogging};
+use permit_log::{Entry, Head, Nonce, report_data};
+use policy::{
+    ContainerId, Permit,
+    action::{AttestationReport, RuntimeLogging},
+};
 use tokio::{
     sync::{Mutex, Semaphore, watch},
     task::spawn_blocking,
@@ -27,19 +30,20 @@ use crate::{
     container::Containers,
     decode::PolicyOrder,
     error::RequestError,
-    evidence::Evidence,
+    evidence::{self, Attested, Evidence},
     gate::{Gate, GateError},
     judge::{Judge, SharedLog},
     launcher::Program,
     log,
     reaper::Reaper,
+    report_socket::Desk,
     security_context::SecurityContext,
     storage::Storage,
 };
 
 /// What mutating requests change, one request at a time.
 struct Guarded<E> {
-    gate: Gate<E>,
+    gate: Gate<Arc<E>>,
     storage: Storage,
 }
 
@@ -93,6 +97,18 @@ impl Stages {
     }
 }
 
+/// What a verifier needs to believe what this guest did.
+pub struct Proof {
+    /// A report whose REPORT_DATA binds nonce and head.
+    pub report: Vec<u8>,
+    /// As in [`Attested`].
+    pub certificates: Vec<u8>,
+    /// The encoding of the log.
+    pub log: Vec<u8>,
+    /// Its head.
+    pub head: Head,
+}
+
 /// The guest's state.
 pub struct Sandbox<E> {
     guarded: Arc<Mutex<Guarded<E>>>,
@@ -101,21 +117,24 @@ pub struct Sandbox<E> {
     pub containers: Arc<Containers>,
     /// What was permitted.
     log: SharedLog,
+    evidence: Arc<E>,
     /// Capacity for calls that wait for a process.
     pub waiters: Semaphore,
 }
 
 impl<E: Evidence + 'static> Sandbox<E> {
-    /// A guest that serves nothing yet.
-    pub fn new(evidence: E, program: Program, reaper: Arc<Reaper>) -> Self {
+    /// A guest that serves nothing yet. Its containers ask for reports at `desk`.
+    pub fn new(evidence: E, program: Program, reaper: Arc<Reaper>, desk: Desk) -> Self {
+        let evidence = Arc::new(evidence);
         Self {
             guarded: Arc::new(Mutex::new(Guarded {
-                gate: Gate::Closed(evidence),
+                gate: Gate::Closed(evidence.clone()),
                 storage: Storage::default(),
             })),
             stages: Stages::new(),
-            containers: Arc::new(Containers::new(program, reaper)),
+            containers: Arc::new(Containers::new(program, reaper, desk)),
             log: SharedLog::default(),
+            evidence,
             waiters: Semaphore::new(agent_protocol::limits::WAITERS),
         }
     }
@@ -146,6 +165,32 @@ impl<E: Evidence + 'static> Sandbox<E> {
             Err(error) => log::line(error),
         }
         Ok(result?)
+    }
+
+    /// A report for a container that binds its nonce and the log, if the policy allows the container to ask.
+    pub async fn report(&self, container_id: ContainerId, nonce: Nonce) -> Result<Proof, RequestError> {
+        let judged = self.exclusive(move |judge, _, containers| {
+            containers.get(&container_id)?;
+            judge.enforce(AttestationReport { container_id })?.commit();
+            Ok(judge.policy())
+        });
+        let policy = judged.await?;
+        let (log, evidence) = (self.log.clone(), self.evidence.clone());
+        let prove = move || {
+            let (head, log) = {
+                let log = log.lock();
+                (log.head(), log.encode())
+            };
+            let Attested { report, certificates } = evidence::proof(&evidence, &report_data(&nonce, &head), &policy)?;
+            let report = report.as_bytes().to_vec();
+            Ok(Proof {
+                report,
+                certificates,
+                log,
+                head,
+            })
+        };
+        spawn_blocking(prove).await.map_err(|_| RequestError::Panicked)?
     }
 
     /// Logs that the guest powers off, which nobody judges.
@@ -210,7 +255,7 @@ impl<E: Evidence + 'static> Sandbox<E> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{evidence::EvidenceError, storage::StorageError};
+    use crate::{evidence::EvidenceError, report_socket, storage::StorageError};
     use policy::action::UnmountDevice;
     use sha2::{Digest, Sha256};
 
@@ -220,6 +265,17 @@ mod tests {
         fn host_data(&self) -> Result<[u8; 32], EvidenceError> {
             Ok(Sha256::digest(agent_protocol::OPEN_DOOR).into())
         }
+
+        /// A report that binds what it must, and that nobody signed.
+        fn report(&self, report_data: &[u8; 64]) -> Result<Attested, EvidenceError> {
+            let mut bytes = vec![0; attestation::REPORT_BYTES];
+            bytes[0] = 3;
+            bytes[0x50..0x90].copy_from_slice(report_data);
+            bytes[0xc0..0xe0].copy_from_slice(&self.host_data()?);
+            let report = attestation::Report::parse(&bytes)?;
+            let certificates = b"table".to_vec();
+            Ok(Attested { report, certificates })
+        }
     }
 
     async fn open_sandbox() -> Sandbox<OpenDoor> {
@@ -227,6 +283,7 @@ mod tests {
             OpenDoor,
             Program::sealed("/bin/true".as_ref()).unwrap(),
             Arc::new(Reaper::default()),
+            report_socket::desk().0,
         );
         sandbox.set_policy(agent_protocol::OPEN_DOOR.into()).await.unwrap();
         sandbox
@@ -273,6 +330,30 @@ mod tests {
             .await;
         assert!(matches!(failed, Err(RequestError::Storage(StorageError::NotUndone))));
         assert!(is_sealed(&sandbox).await);
+    }
+
+    #[tokio::test]
+    async fn a_report_covers_the_log_that_comes_with_it() {
+        let sandbox = open_sandbox().await;
+        let act = sandbox.exclusive(|judge, _, _| {
+            judge.enforce(unmount())?.commit();
+            Ok(())
+        });
+        act.await.unwrap();
+        let nonce = Nonce::new(vec![3; 32]).unwrap();
+        // The guest's own entry among the containers.
+        let proof = sandbox.report(crate::paths::guest(), nonce.clone()).await.unwrap();
+        let report = attestation::Report::parse(&proof.report).unwrap();
+        let log = permit_log::Log::verify(&proof.log, &nonce, &report.report_data()).unwrap();
+        assert_eq!(log.head(), proof.head);
+        let kinds: Vec<&str> = log.entries().map(|(_, entry)| entry.kind()).collect();
+        assert!(
+            kinds.contains(&"unmount_device") && kinds.contains(&"attestation_report"),
+            "{kinds:?}"
+        );
+        assert_eq!(proof.certificates, b"table");
+        let unknown = sandbox.report(ContainerId::new("nobody"), nonce).await;
+        assert!(matches!(unknown, Err(RequestError::Container(_))));
     }
 
     #[tokio::test]
@@ -343,6 +424,7 @@ mod tests {
             OpenDoor,
             Program::sealed("/bin/true".as_ref()).unwrap(),
             Arc::new(Reaper::default()),
+            report_socket::desk().0,
         ));
         let mut gone = Box::pin(sandbox.set_policy(agent_protocol::OPEN_DOOR.into()));
         let waker = futures_util::task::noop_waker();
@@ -363,7 +445,7 @@ mod tests {
         });
         tokio::task::yield_now().await;
         sandbox.check_open().unwrap();
-        assert!(sandbox.containers.get(&policy::ContainerId::new("nobody")).is_err());
+        assert!(sandbox.containers.get(&ContainerId::new("nobody")).is_err());
         release.send(()).unwrap();
         assert!(first.await.unwrap().unwrap());
     }

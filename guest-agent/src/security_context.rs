@@ -69,9 +69,9 @@ impl SecurityContext {
         let root = Directory::open(rootfs)?;
         let name = format!("{SECURITY_CONTEXT_PREFIX}{}", hex::encode(random));
         let directory = root.make_new(&name, DIRECTORY_MODE)?;
-        let written = Written { root, name };
+        let written = Written { root, directory, name };
         for (name, content) in files {
-            if let Err(error) = directory.write_new(name, content.as_bytes(), FILE_MODE) {
+            if let Err(error) = written.directory.write_new(name, content.as_bytes(), FILE_MODE) {
                 // The first error is reported. What is left is removed with the container's directory.
                 let _ = written.remove();
                 return Err(error);
@@ -84,6 +84,7 @@ impl SecurityContext {
 /// A directory that was written.
 pub struct Written {
     root: Directory,
+    directory: Directory,
     name: String,
 }
 
@@ -91,6 +92,11 @@ impl Written {
     /// The environment variable with the directory's path.
     pub fn variable(&self) -> String {
         format!("{SECURITY_CONTEXT_VARIABLE}=/{}", self.name)
+    }
+
+    /// The directory itself.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
     }
 
     /// Removes the directory.

@@ -34,6 +34,7 @@ use crate::{
     launcher::Program,
     log, network, paths,
     reaper::Reaper,
+    report_socket,
     sandbox::Sandbox,
     stacks,
     storage::{self, StorageError, unsupported},
@@ -41,6 +42,7 @@ use crate::{
 };
 
 mod handlers;
+mod reports;
 
 /// Threads for acts that block. Acts are serial, so more are needed only for look-ups.
 const BLOCKING_THREADS: usize = 8;
@@ -82,8 +84,11 @@ async fn serve(program: Program) -> Result<(), ServerError> {
     let reaping = tokio::spawn(reaper.clone().run());
     let stream_table = Arc::new(Streams::default());
     tokio::spawn(streams::serve(stream_table.clone(), listen(STREAM_PORT)?));
+    let (desk, orders) = report_socket::desk();
+    let sandbox = Arc::new(Sandbox::new(BootEvidence, program, reaper, desk));
+    tokio::spawn(reports::serve(sandbox.clone(), orders));
     let service = Service {
-        sandbox: Sandbox::new(BootEvidence, program, reaper),
+        sandbox,
         streams: stream_table,
         verifications: Arc::new(Semaphore::new(VERIFICATIONS)),
     };
@@ -100,7 +105,7 @@ async fn serve(program: Program) -> Result<(), ServerError> {
 }
 
 struct Service<E> {
-    sandbox: Sandbox<E>,
+    sandbox: Arc<Sandbox<E>>,
     streams: Arc<Streams<VsockStream>>,
     /// Room for checks of signatures, which nothing cancels once they have begun.
     verifications: Arc<Semaphore>,

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::verdict::Verdict;
 
+mod attestation_report;
 mod confine_container;
 mod create_container;
 mod exec_external;
@@ -27,6 +28,7 @@ mod windows;
 
 pub use crate::request::{Capabilities, IdName, Mount, Subject};
 pub use crate::verdict::FragmentVerdict;
+pub use attestation_report::AttestationReport;
 pub use confine_container::{ConfineContainer, Namespace, Rlimit};
 pub use create_container::{CreateContainer, Device};
 pub use exec_external::ExecExternal;

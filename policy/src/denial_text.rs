@@ -42,6 +42,7 @@ fn refusal(point: &str, subject: &Subject<'_>) -> String {
         "load_transparency_trust_list" => format!("trust list for {target} may not be loaded"),
         "confine_container" => format!("{container} may not run confined like this"),
         "guest_network" => format!("network of {target} may not be configured like this"),
+        "attestation_report" => format!("{container} may not get a report of the guest"),
         "pause_container" => format!("{container} may not be paused"),
         "update_container" => format!("{container} may not get these limits"),
         "port_forward" => format!("host may not connect to a port of {container}"),

@@ -33,6 +33,7 @@ macro_rules! rules {
 }
 
 rules![
+    "attestation_report",
     "capabilities",
     "confine_container",
     "containers",

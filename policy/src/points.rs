@@ -46,6 +46,7 @@ pub const CASEMATE_VERSION: &str = "1.0.0";
 /// Casemate's own points. A policy with `casemate_version` must have their rules; for other policies the default is fixed here, so
 /// that hcsshim's policies keep their meaning.
 pub const OWN_POINTS: &[Point] = &[
+    point("attestation_report", (1, 0, 0), Allows, "{}"),
     point("confine_container", (1, 0, 0), Allows, "{}"),
     point("guest_network", (1, 0, 0), Allows, "{}"),
     point("pause_container", (1, 0, 0), Allows, "{}"),

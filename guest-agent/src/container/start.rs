@@ -26,6 +26,7 @@ use crate::{
     guest_dir::Directory,
     launcher::{self, LauncherError, Started},
     paths,
+    report_socket::{self, Socket},
     security_context::Written,
     stdio::{self, HostStreams, ProcessEnds, Terminal},
     sysctl,
@@ -62,6 +63,7 @@ impl Containers {
         }
         let sources = self.stage_sources(permit.action())?;
         let context = self.write_context(&id, &unjudged)?;
+        let reports = context.as_ref().map(|written| self.serve_reports(written, &id)).transpose()?;
         let variable = context.as_ref().map(Written::variable);
         let request = request::of_container(
             permit.action(),
@@ -100,6 +102,7 @@ impl Containers {
             rlimits: confinement.rlimits_of_execs(),
             oom_score_adj: confinement.oom_score_adj(),
             users,
+            _reports: reports,
             shares_pids: confinement.shares_pids(),
             state,
         };
@@ -136,6 +139,16 @@ impl Containers {
         };
         let written = self.context().write(&paths::rootfs(id), certificate);
         written.map_err(io_error("writing the security context directory"))
+    }
+
+    /// Serves reports in the security context directory, which is removed if that fails.
+    fn serve_reports(&self, written: &Written, id: &ContainerId) -> Result<Socket, ContainerError> {
+        report_socket::serve(written.directory(), id.clone(), self.desk.clone()).map_err(|cause| {
+            if written.remove().is_err() {
+                return ContainerError::NotUndone;
+            }
+            io_error("serving reports")(cause)
+        })
     }
 
     /// Starts the init of a created container.

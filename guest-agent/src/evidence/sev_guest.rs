@@ -1,4 +1,4 @@
-//! Reads the host data from an SNP attestation report, through `/dev/sev-guest` (`include/uapi/linux/sev-guest.h`).
+//! Asks for an SNP attestation report through `/dev/sev-guest` (`include/uapi/linux/sev-guest.h`).
 //!
 //! The kernel gets the report from the security processor over a channel that the hypervisor cannot read or change.
 
@@ -32,8 +32,6 @@ pub enum SevGuestError {
     Short,
     #[error("the report is damaged")]
     Report(#[from] ReportError),
-    #[error("the report answers another request")]
-    Nonce,
 }
 
 /// `struct snp_report_req`
@@ -53,21 +51,14 @@ struct GuestRequest {
     error: u64,
 }
 
-/// HOST_DATA of this guest, as the hypervisor set it at launch.
-pub fn host_data() -> Result<[u8; 32], SevGuestError> {
-    let mut nonce = [0; 64];
-    crate::sys::random(&mut nonce).map_err(SevGuestError::Device)?;
+/// A report with this REPORT_DATA.
+pub fn report(report_data: &[u8; 64]) -> Result<Report, SevGuestError> {
     let device = OpenOptions::new()
         .read(true)
         .write(true)
         .open(DEVICE)
         .map_err(SevGuestError::Device)?;
-    let report = report_in(&get_report(&device, nonce).map_err(SevGuestError::Device)?)?;
-    if report.report_data() == nonce {
-        Ok(report.host_data())
-    } else {
-        Err(SevGuestError::Nonce)
-    }
+    report_in(&get_report(&device, *report_data).map_err(SevGuestError::Device)?)
 }
 
 fn get_report(device: &File, user_data: [u8; 64]) -> io::Result<Vec<u8>> {

@@ -4,10 +4,10 @@ use permit_log::{Digest, Entry, Point, Receiver, command_digest, text_digest};
 use policy::{
     ContainerId,
     action::{
-        Action, ConfineContainer, CreateContainer, DumpStacks, ExecExternal, ExecInContainer, GetProperties, GuestNetwork, HostNetwork,
-        LoadFragment, LoadTransparencyTrustList, MountBlockdev, MountDevice, PauseContainer, Plan9Mount, Plan9Unmount, PortForward,
-        RuntimeLogging, RwMountDevice, RwUnmountDevice, ScratchMount, ScratchUnmount, SignalContainerProcess, UnmountBlockdev,
-        UnmountDevice, UpdateContainer,
+        Action, AttestationReport, ConfineContainer, CreateContainer, DumpStacks, ExecExternal, ExecInContainer, GetProperties,
+        GuestNetwork, HostNetwork, LoadFragment, LoadTransparencyTrustList, MountBlockdev, MountDevice, PauseContainer, Plan9Mount,
+        Plan9Unmount, PortForward, RuntimeLogging, RwMountDevice, RwUnmountDevice, ScratchMount, ScratchUnmount, SignalContainerProcess,
+        UnmountBlockdev, UnmountDevice, UpdateContainer,
     },
 };
 
@@ -73,6 +73,7 @@ recorded! {
     PauseContainer: |it| other::<Self>(Some(id(&it.container_id)));
     UpdateContainer: |it| other::<Self>(Some(id(&it.container_id)));
     PortForward: |it| other::<Self>(Some(id(&it.container_id)));
+    AttestationReport: |_it| other::<Self>(None);
     HostNetwork: |_it| other::<Self>(None);
     GuestNetwork: |_it| other::<Self>(None);
     DumpStacks: |_it| other::<Self>(None);

@@ -333,6 +333,7 @@ type Change = (&'static str, fn(&mut Value));
 
 /// The rules with which a policy judges confinement.
 const WITH_CONFINEMENT: &str = "casemate_version := \"1.0.0\"\nconfine_container := data.framework.confine_container\n\
+    attestation_report := data.framework.attestation_report\n\
     guest_network := data.framework.guest_network\nport_forward := data.framework.port_forward\n\
     pause_container := data.framework.pause_container\nupdate_container := data.framework.update_container\n";
 

@@ -10,6 +10,7 @@ macro_rules! test_modules {
 }
 
 test_modules![
+    "attestation_report",
     "capabilities",
     "confine_container",
     "containers",

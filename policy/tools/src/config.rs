@@ -103,6 +103,8 @@ pub struct Container {
     pub readonly_root: bool,
     /// The host may pause the container.
     pub allow_pause: bool,
+    /// The container may get attestation reports of the guest.
+    pub allow_reports: bool,
     /// OOM scores that the container may have; default: any.
     pub oom_score_adj: Option<Bounds<i32>>,
     /// Limits of the container's cgroup, by the kernel's names; those listed may be changed while it runs.

@@ -27,6 +27,7 @@ pub(crate) struct Confinement {
     forwarded_ports: Vec<u16>,
     readonly_root: bool,
     allow_pause: bool,
+    allow_reports: bool,
     oom_score_adj: Option<Bounds<i32>>,
     limits: BTreeMap<String, Bounds<u64>>,
     required_mounts: bool,
@@ -87,6 +88,7 @@ impl Confinement {
             forwarded_ports: container.forwarded_ports.clone(),
             readonly_root: container.readonly_root,
             allow_pause: container.allow_pause,
+            allow_reports: container.allow_reports,
             oom_score_adj: container.oom_score_adj,
             limits: container.limits.clone(),
             required_mounts: container.mount.iter().any(|mount| mount.required),
@@ -108,6 +110,7 @@ impl Confinement {
             ),
             ("readonly_root", self.readonly_root.then(|| json(&true))),
             ("allow_pause", self.allow_pause.then(|| json(&true))),
+            ("allow_reports", self.allow_reports.then(|| json(&true))),
             ("oom_score_adj", self.oom_score_adj.as_ref().map(json)),
             ("limits", (!self.limits.is_empty()).then(|| json(&self.limits))),
         ]

@@ -60,6 +60,7 @@
 //! oom_score_adj = { max = 0 }
 //! limits = { "memory.max" = { min = 268435456 } }    # in these bounds at creation, and changeable within them
 //! allow_pause = true                # default: not
+//! allow_reports = true              # default: not
 //! mount = [{ host_path = "sandbox:///data", container_path = "/data", required = true }]
 //! ```
 

@@ -302,6 +302,11 @@ impl Report {
         found
     }
 
+    /// All bytes, signature included.
+    pub fn as_bytes(&self) -> &[u8; REPORT_BYTES] {
+        &self.raw
+    }
+
     /// The raw bytes that the signature covers. Verify these and not a re-encoding, because they include reserved bytes.
     pub fn signed_bytes(&self) -> &[u8] {
         &self.raw[..SIGNED_BYTES]

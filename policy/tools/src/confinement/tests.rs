@@ -27,6 +27,7 @@ sysctls = { "net.core.somaxconn" = "1024" }
 forwarded_ports = [8080]
 readonly_root = true
 allow_pause = true
+allow_reports = true
 oom_score_adj = { min = -5, max = 5 }
 limits = { "memory.max" = { min = 4096, max = 1073741824 } }
 "#;
