@@ -189,14 +189,17 @@ mod tests {
         add(PageKind::Vmsa, VMSA_GPA).unwrap();
     }
 
-    fn pages() -> impl Strategy<Value = Vec<(PageKind, u64, u8)>> {
+    /// Kind, address, and the byte that fills the page.
+    type Filled = (PageKind, u64, u8);
+
+    fn pages() -> impl Strategy<Value = Vec<Filled>> {
         use PageKind::{Cpuid, Normal, Secrets, Unmeasured, Zero};
         let kind = prop::sample::select(vec![Normal, Zero, Unmeasured, Secrets, Cpuid]);
         prop::collection::btree_map(0u64..64, (kind, any::<u8>()), 2..8)
             .prop_map(|pages| pages.into_iter().map(|(n, (kind, byte))| (kind, n * 4096, byte)).collect())
     }
 
-    fn of(pages: &[(PageKind, u64, u8)]) -> LaunchDigest {
+    fn of(pages: &[Filled]) -> LaunchDigest {
         let filled: Vec<_> = pages.iter().map(|&(kind, gpa, byte)| (kind, gpa, [byte; 4096])).collect();
         fold(&filled).unwrap()
     }
@@ -206,8 +209,7 @@ mod tests {
         #[test]
         fn order_kind_address_and_number_of_pages_count(pages in pages(), at: prop::sample::Index) {
             let (digest, at) = (of(&pages), at.index(pages.len()));
-            type Pages = Vec<(PageKind, u64, u8)>;
-            let changed = |change: &dyn Fn(&mut Pages)| {
+            let changed = |change: &dyn Fn(&mut Vec<Filled>)| {
                 let mut other = pages.clone();
                 change(&mut other);
                 of(&other)
