@@ -25,9 +25,10 @@ help:
 	@echo 'make image     the guest image (KERNEL=debian: packaged kernel, no compiler needed)'
 	@echo 'make install   programs to /usr/local/bin, guest image to /usr/local/share/casemate'
 
-# Programs that tests compare with; the variable is read by the tests.
+# Programs that tests compare with. Tests read the variables.
 PEERS := $(CACHE)/peers
 export CASEMATE_SEV_SNP_MEASURE_PYTHON ?= $(PEERS)/bin/python3
+export CASEMATE_GUEST_IMAGE ?= $(GUEST)
 
 setup:
 	@integration/setup.sh

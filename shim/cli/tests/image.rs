@@ -2,14 +2,17 @@
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use std::ffi::{OsStr, OsString};
 use std::fs::write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 mod program;
 
 /// A Python with `sev-snp-measure` (0.0.13), which `make setup` installs.
 const PYTHON: &str = "CASEMATE_SEV_SNP_MEASURE_PYTHON";
+/// The guest image that `make test` has built.
+const IMAGE: &str = "CASEMATE_GUEST_IMAGE";
 /// Page by page as the peer's own command does it for firmware images.
 const SCRIPT: &str = r#"
 import json, sys
@@ -101,25 +104,50 @@ fn what_cannot_be_measured_is_named() {
     assert_eq!(refused(&["--plan", "plan"]), without);
 }
 
+/// A Python with the peer, or why there is none.
+fn peer() -> Result<OsString, String> {
+    let named = std::env::var_os(PYTHON).filter(|path| !path.is_empty());
+    let python = named.ok_or_else(|| format!("{PYTHON} names no Python with sev-snp-measure"))?;
+    let imported = Command::new(&python).args(["-c", "import sevsnpmeasure.gctx"]).output();
+    if imported.is_ok_and(|output| output.status.success()) {
+        return Ok(python);
+    }
+    let python = Path::new(&python).display();
+    Err(format!(
+        "{python} has no sev-snp-measure, which `make setup` installs from pip's index"
+    ))
+}
+
+/// The peer's digest of the plan of `image` is ours.
+fn agrees(python: &OsStr, image: &Path, vcpus: &str) {
+    let directory = tempfile::tempdir().unwrap();
+    let arguments = ["measure", image.to_str().unwrap(), "--vcpus", vcpus, "--plan", "plan.jsonl"];
+    let ours = digest(&program::run("image", directory.path(), &arguments, b""));
+    let mut peer = Command::new(python);
+    peer.args(["-c", SCRIPT, "plan.jsonl"]).current_dir(directory.path());
+    assert_eq!(digest(&peer.output().unwrap()), ours, "{vcpus} vCPUs");
+}
+
 #[test]
 fn the_peer_computes_the_same_digest_from_the_exported_plan() {
-    let skipped = |why: &str| eprintln!("skipped: the_peer_computes_the_same_digest_from_the_exported_plan: {why}");
-    let Some(python) = std::env::var_os(PYTHON).filter(|path| !path.is_empty()) else {
-        return skipped(&format!("{PYTHON} names no Python with sev-snp-measure"));
+    let python = match peer() {
+        Ok(python) => python,
+        Err(why) => return eprintln!("skipped: the_peer_computes_the_same_digest_from_the_exported_plan: {why}"),
     };
-    let imported = Command::new(&python).args(["-c", "import sevsnpmeasure.gctx"]).output();
-    if !imported.is_ok_and(|output| output.status.success()) {
-        let python = Path::new(&python).display();
-        return skipped(&format!(
-            "{python} has no sev-snp-measure, which `make setup` installs from pip's index"
-        ));
-    }
     let directory = tempfile::tempdir().unwrap();
     image(directory.path());
     for vcpus in ["1", "4", "64"] {
-        let ours = digest(&measure(directory.path(), &["--vcpus", vcpus, "--plan", "plan.jsonl"]));
-        let mut peer = Command::new(&python);
-        peer.args(["-c", SCRIPT, "plan.jsonl"]).current_dir(directory.path());
-        assert_eq!(digest(&peer.output().unwrap()), ours, "{vcpus} vCPUs");
+        agrees(&python, directory.path(), vcpus);
+    }
+}
+
+#[test]
+fn the_peer_computes_the_same_digest_of_the_image_that_was_built() {
+    let built = std::env::var_os(IMAGE).map(PathBuf::from);
+    let built = built.filter(|image| image.join("stage0").exists());
+    let found = built.ok_or_else(|| format!("{IMAGE} names no guest image with stage0"));
+    match peer().and_then(|python| Ok((python, found?))) {
+        Ok((python, image)) => agrees(&python, &image, "2"),
+        Err(why) => eprintln!("skipped: the_peer_computes_the_same_digest_of_the_image_that_was_built: {why}"),
     }
 }
