@@ -2,19 +2,17 @@
 
 use crate::sha256_file;
 use anyhow::{Context, Result, bail, ensure};
-use boot_manifest::{
-    Manifest as BootManifest, Mode,
-    launch_area::{BootPage, STAGE0_MAX_BYTES},
-};
+use boot_manifest::{BootPage, LoadMap, Manifest as BootManifest, Mode, launch_area::STAGE0_MAX_BYTES};
 use guest_manifest::{Artifact, FILE_NAME, LaunchDigest, Manifest};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::ops::RangeInclusive;
+use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
-use vm_spec::{LaunchPlan, Page, Stage0, Vcpus, layout::PAGE_BYTES};
+use vm_spec::{ElfHeaders, LaunchPlan, Page, Stage0, Vcpus, layout::PAGE_BYTES};
 
 /// Numbers of vCPUs whose digests are in the manifest.
 pub const VCPUS: RangeInclusive<u8> = 1..=16;
@@ -45,6 +43,7 @@ impl FromStr for Tee {
 pub struct Image {
     manifest: Manifest,
     stage0: Vec<u8>,
+    load: LoadMap,
 }
 
 /// A guest's launch.
@@ -69,7 +68,8 @@ impl Image {
             same(&path, sha256_file(&path)?, expected)?;
         }
         let stage0 = stage0(directory, &manifest)?;
-        Ok(Self { manifest, stage0 })
+        let load = load_map(directory, &manifest)?;
+        Ok(Self { manifest, stage0, load })
     }
 
     /// The launch of a guest with so many vCPUs.
@@ -77,7 +77,7 @@ impl Image {
     /// # Errors
     /// The image has no launch plan, or its manifest names another digest.
     pub fn launch(&self, vcpus: Vcpus, tee: Tee) -> Result<Launch> {
-        let launch = launch(&self.manifest, &self.stage0, vcpus, tee)?;
+        let launch = launch(&self.manifest, &self.stage0, self.load, vcpus, tee)?;
         if let (Tee::Snp, Some(named)) = (tee, self.manifest.launch_digests.get(&vcpus.get())) {
             ensure!(
                 *named == launch.digest,
@@ -123,13 +123,13 @@ impl Launch {
 
 /// Launch digests of the image in `directory`, whose kernel and initramfs are those of `manifest`.
 pub(crate) fn digests(directory: &Path, manifest: &Manifest) -> Result<BTreeMap<u8, LaunchDigest>> {
-    let stage0 = stage0(directory, manifest)?;
+    let (stage0, load) = (stage0(directory, manifest)?, load_map(directory, manifest)?);
     VCPUS
-        .map(|vcpus| Ok((vcpus, launch(manifest, &stage0, Vcpus::try_from(vcpus)?, Tee::Snp)?.digest)))
+        .map(|vcpus| Ok((vcpus, launch(manifest, &stage0, load, Vcpus::try_from(vcpus)?, Tee::Snp)?.digest)))
         .collect()
 }
 
-fn launch(manifest: &Manifest, stage0: &[u8], vcpus: Vcpus, tee: Tee) -> Result<Launch> {
+fn launch(manifest: &Manifest, stage0: &[u8], load: LoadMap, vcpus: Vcpus, tee: Tee) -> Result<Launch> {
     let boot_page = BootPage {
         manifest: BootManifest {
             mode: match tee {
@@ -139,6 +139,7 @@ fn launch(manifest: &Manifest, stage0: &[u8], vcpus: Vcpus, tee: Tee) -> Result<
             kernel_sha256: manifest.kernel.sha256,
             initrd_sha256: manifest.initrd.sha256,
         },
+        load,
         cmdline: &manifest.cmdline,
     };
     let plan = LaunchPlan::verified(vcpus, &boot_page, Stage0::try_from(stage0)?).context("the image has no launch plan")?;
@@ -147,6 +148,16 @@ fn launch(manifest: &Manifest, stage0: &[u8], vcpus: Vcpus, tee: Tee) -> Result<
         digest: LaunchDigest(digest.0),
         pages: plan.pages,
     })
+}
+
+/// How stage0 loads the image's kernel.
+fn load_map(directory: &Path, manifest: &Manifest) -> Result<LoadMap> {
+    let path = path(directory, &manifest.kernel)?;
+    let file = File::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let headers = ElfHeaders::read(|buffer, offset| file.read_exact_at(buffer, offset));
+    headers
+        .and_then(|headers| headers.load_map(manifest.kernel.bytes, manifest.initrd.bytes))
+        .with_context(|| format!("stage0 cannot load {}", path.display()))
 }
 
 fn stage0(directory: &Path, manifest: &Manifest) -> Result<Vec<u8>> {

@@ -5,7 +5,6 @@
 
 use crate::{
     Boot, Tee, VmSpec, acpi,
-    boot_params::{BootParams, setup_data_node},
     layout::{
         ACPI_TABLES, CMDLINE, CMDLINE_MAX_BYTES, GDT, GpaRange, HIGH_MEMORY, PAGE_BYTES, PAGE_DIRECTORY, PDPT, PML4, RESET_PORT,
         RESET_VALUE, RESET_VECTOR, SETUP_DATA_HOST_PAGE_NODE, SETUP_DATA_MANIFEST_NODE, ZERO_PAGE, e820, ram_ranges,
@@ -13,7 +12,11 @@ use crate::{
     page::{Page, PageKind, in_pages},
     registers::{Entry, GDT_ENTRIES, Registers},
 };
-use boot_manifest::{HostPage, Manifest, Mode, SETUP_DATA_HOST_PAGE, SETUP_DATA_MANIFEST, launch_area::STAGE0_MAX_BYTES};
+use boot_manifest::{
+    HostPage, Manifest, Mode, SETUP_DATA_HOST_PAGE, SETUP_DATA_MANIFEST,
+    boot_params::{BootParams, node_header},
+    launch_area::STAGE0_MAX_BYTES,
+};
 
 /// Present and writable, in any page table entry.
 const PRESENT_WRITABLE: u64 = 0b11;
@@ -108,21 +111,18 @@ impl LaunchPlan {
             host_data: spec.host_data.0,
         };
         let zero_page = BootParams {
-            cmdline: GpaRange {
-                start: CMDLINE,
-                length: cmdline.len() as u64,
-            },
-            initrd,
+            cmdline: CMDLINE..CMDLINE + cmdline.len() as u64,
+            initrd: initrd.map(|initrd| initrd.start..initrd.end()),
             setup_data: SETUP_DATA_MANIFEST_NODE,
             rsdp: ACPI_TABLES,
-            e820: &e820(spec.memory),
+            cc_blob: None,
         }
-        .to_page();
+        .to_bytes(e820(spec.memory).into_iter().map(|(range, kind)| (range.start..range.end(), kind)));
 
         let mut pages = vec![Page {
             gpa: ZERO_PAGE,
             kind: PageKind::Normal,
-            bytes: zero_page,
+            bytes: Box::new(zero_page),
         }];
         let mut put = |gpa, kind, bytes: &[u8]| pages.extend(in_pages(gpa, kind, bytes));
         put(GDT, PageKind::Normal, &qwords(GDT_ENTRIES));
@@ -212,6 +212,11 @@ fn reset_page() -> Vec<u8> {
     // mov al, RESET_VALUE; mov dx, RESET_PORT; out dx, al; hlt
     page.extend_from_slice(&[0xb0, RESET_VALUE, 0xba, low, high, 0xee, 0xf4]);
     page
+}
+
+/// A `setup_data` node.
+fn setup_data_node(next: u64, kind: u32, data: &[u8]) -> Vec<u8> {
+    [&node_header(next, kind, data.len() as u32), data].concat()
 }
 
 fn qwords<const N: usize>(entries: [u64; N]) -> Vec<u8> {

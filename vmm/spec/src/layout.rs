@@ -11,6 +11,8 @@
 
 use crate::MemoryMib;
 
+pub use boot_manifest::boot_params::E820Type;
+
 /// Bytes of a page.
 pub const PAGE_BYTES: u64 = 4096;
 
@@ -148,16 +150,6 @@ pub fn ram_ranges(memory: MemoryMib) -> Vec<GpaRange> {
         });
     }
     ranges
-}
-
-/// Kind of an E820 range.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum E820Type {
-    /// Usable RAM.
-    Ram = 1,
-    /// Reserved.
-    Reserved = 2,
 }
 
 /// The E820 map: RAM, without the reserved range below 1 MiB that holds the ACPI tables.

@@ -2,8 +2,8 @@
 #![forbid(unsafe_code)]
 
 mod acpi;
-mod boot_params;
 pub mod control;
+mod elf;
 mod launch_plan;
 pub mod layout;
 mod page;
@@ -12,6 +12,7 @@ mod save_area;
 mod spec;
 mod verified_plan;
 
+pub use elf::{ElfError, ElfHeaders, ElfSegment};
 pub use launch_plan::{Kernel, LaunchPlan, PlanError};
 pub use page::{Page, PageKind};
 pub use registers::{Entry, Registers, Segment, Table};

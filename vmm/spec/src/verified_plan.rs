@@ -12,17 +12,18 @@ use crate::{
     save_area::{SaveArea, VMSA_GPA},
 };
 use boot_manifest::{
-    Mode,
+    BootPage, CmdlineError, Mode,
     launch_area::{
-        BOOT_PAGE, BootPage, CPUID_PAGE, CmdlineError, ENCRYPTION_BIT, SECRETS_PAGE, STAGE0, STAGE0_ACPI, STAGE0_ACPI_PAGES,
-        STAGE0_MAX_BYTES, STAGE0_PAGE_TABLES, STAGING,
+        BOOT_PAGE, CPUID_PAGE, ENCRYPTION_BIT, SECRETS_PAGE, STAGE0, STAGE0_ACPI, STAGE0_ACPI_PAGES, STAGE0_MAX_BYTES, STAGE0_PAGE_TABLES,
+        STAGE0_SMALLER_TABLES, STAGING,
     },
 };
 
 const PRESENT_WRITABLE: u64 = 0b11;
-/// A level 3 entry that maps 1 GiB.
+/// A level 3 entry that maps 1 GiB, or a level 2 entry that maps 2 MiB.
 const HUGE_PAGE: u64 = 1 << 7;
 const HUGE_PAGE_BYTES: u64 = 1 << 30;
+const LARGE_PAGE_BYTES: u64 = 2 << 20;
 const NO_EXECUTE: u64 = 1 << 63;
 /// The GiB below 4 GiB, which has no RAM (`layout::MMIO_HOLE_START`).
 const DEVICE_HOLE: u64 = 3 << 30;
@@ -72,8 +73,13 @@ impl LaunchPlan {
 
         let mut pages: Vec<Page> = in_pages(STAGE0, PageKind::Normal, stage0.0).collect();
         let program_end = STAGE0 + pages.len() as u64 * PAGE_BYTES;
-        pages.extend(zeros(PageKind::Zero, program_end, STAGE0_PAGE_TABLES));
-        pages.extend(in_pages(STAGE0_PAGE_TABLES, PageKind::Normal, &page_tables(encrypted)));
+        let tables = page_tables(encrypted);
+        let tables_start = STAGE0_PAGE_TABLES + 2 * PAGE_BYTES - tables.len() as u64;
+        if program_end > tables_start {
+            return Err(PlanError::Stage0(stage0.0.len()));
+        }
+        pages.extend(zeros(PageKind::Zero, program_end, tables_start));
+        pages.extend(in_pages(tables_start, PageKind::Normal, &tables));
         pages.extend(in_pages(BOOT_PAGE, PageKind::Normal, &boot_page.to_bytes()?));
         pages.extend(in_pages(STAGE0_ACPI, PageKind::Normal, &acpi_pages));
         pages.extend(zeros(PageKind::Secrets, SECRETS_PAGE, SECRETS_PAGE + PAGE_BYTES));
@@ -117,11 +123,12 @@ fn zeros(kind: PageKind, start: u64, end: u64) -> impl Iterator<Item = Page> {
     })
 }
 
-/// Level 4 and level 3: RAM at its own addresses, encrypted; staging shared and never executed, since the host can change it.
+/// RAM at its own addresses, encrypted; staging shared and never executed, since the host can change it. Level 4 and 3 are the last
+/// two pages, at [`STAGE0_PAGE_TABLES`]. Where nothing is encrypted, level 2 is before them: not every processor has pages of 1 GiB,
+/// and stage0 uses RAM below the devices only.
 fn page_tables(encrypted: u64) -> Vec<u8> {
-    let mut tables = [0u64; 1024];
-    let (level4, level3) = tables.split_at_mut(512);
-    level4[0] = (STAGE0_PAGE_TABLES + PAGE_BYTES) | encrypted | PRESENT_WRITABLE;
+    let mut tables = Vec::new();
+    let mut level3 = [0u64; 512];
     for (entry, start) in level3.iter_mut().zip((0..).step_by(HUGE_PAGE_BYTES as usize)) {
         *entry = match start {
             DEVICE_HOLE => 0,
@@ -129,6 +136,18 @@ fn page_tables(encrypted: u64) -> Vec<u8> {
             _ => start | encrypted | HUGE_PAGE | PRESENT_WRITABLE,
         };
     }
+    if encrypted == 0 {
+        let at = (STAGE0_SMALLER_TABLES..).step_by(PAGE_BYTES as usize);
+        for (table, n) in at.zip([0, 1, 2, 511]) {
+            let whole = std::mem::replace(&mut level3[n], table | PRESENT_WRITABLE);
+            tables.extend((0..512).map(|n| whole + n * LARGE_PAGE_BYTES));
+        }
+        level3[3..511].fill(0);
+    }
+    tables.extend(level3);
+    let mut level4 = [0u64; 512];
+    level4[0] = (STAGE0_PAGE_TABLES + PAGE_BYTES) | encrypted | PRESENT_WRITABLE;
+    tables.splice(tables.len() - 512..tables.len() - 512, level4);
     tables.iter().flat_map(|entry| entry.to_le_bytes()).collect()
 }
 

@@ -41,6 +41,8 @@ pub enum ReadError {
     Mode(u32),
     /// Reserved bytes are not zero.
     Reserved,
+    /// A load map that cannot be followed.
+    LoadMap,
     /// The command line has no end, or is not UTF-8.
     Cmdline,
 }
@@ -53,6 +55,7 @@ impl core::fmt::Display for ReadError {
             Self::Version(v) => write!(f, "unknown version {v}"),
             Self::Mode(m) => write!(f, "unknown mode {m}"),
             Self::Reserved => write!(f, "reserved bytes are set"),
+            Self::LoadMap => write!(f, "the kernel cannot be loaded as the load map says"),
             Self::Cmdline => write!(f, "the command line has no end or is not UTF-8"),
         }
     }

@@ -1,6 +1,6 @@
 //! Debian's packaged cloud kernel with the modules that the guest needs; no compiler is needed.
 
-use super::{Kernel, run};
+use super::{Kernel, pack::pack, run};
 use crate::hash::{read_hex, sha256_file};
 use crate::{cache, progress::Step};
 use anyhow::{Context, Result, bail};
@@ -30,7 +30,7 @@ pub fn obtain() -> Result<Kernel> {
     let package = newest_package()?;
     let dir = cache::root()?
         .join("kernel")
-        .join(cache::key(&[package.as_bytes(), MODULES.join(" ").as_bytes()]));
+        .join(cache::key(&[package.as_bytes(), MODULES.join(" ").as_bytes(), b"packed"]));
     if !dir.join("order").exists() {
         unpack(&package, &dir)?;
     }
@@ -153,7 +153,7 @@ fn extract_vmlinux(image: &[u8], scratch: &Path, out: &Path) -> Result<()> {
             .output()
             .context("cannot run zstd")?;
         if output.stdout.starts_with(b"\x7fELF") {
-            return cache::write_whole(out, &output.stdout);
+            return cache::write_whole(out, &pack(&output.stdout)?);
         }
     }
     bail!("no zstd-compressed ELF kernel in the bzImage")

@@ -88,7 +88,8 @@ fn every_part_of_the_image_changes_the_digest() {
     let digest = |change: &dyn Fn(&mut Manifest, &mut Vec<u8>)| {
         let (mut changed, mut program) = (manifest.clone(), vec![0xcc; 5000]);
         change(&mut changed, &mut program);
-        launch(&changed, &program, vcpus(1), Tee::Snp).unwrap().digest
+        let load = load_map(directory.path(), &changed).unwrap();
+        launch(&changed, &program, load, vcpus(1), Tee::Snp).unwrap().digest
     };
     let unchanged = digest(&|_, _| ());
     assert_eq!(manifest.launch_digests[&1], unchanged);
@@ -96,8 +97,8 @@ fn every_part_of_the_image_changes_the_digest() {
     assert_ne!(digest(&|manifest, _| manifest.initrd.sha256[0] ^= 1), unchanged);
     assert_ne!(digest(&|manifest, _| manifest.cmdline.push(' ')), unchanged);
     assert_ne!(digest(&|_, program| program[4999] ^= 1), unchanged);
+    assert_ne!(digest(&|manifest, _| manifest.initrd.bytes += 1), unchanged);
     assert_eq!(digest(&|manifest, _| manifest.compiler.push('x')), unchanged);
-    drop(directory);
 }
 
 #[test]

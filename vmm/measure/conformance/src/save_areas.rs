@@ -1,9 +1,6 @@
 //! Register states behind the save areas of the vectors: ours from the launch plan, those of other VMMs from what they set.
 
-use boot_manifest::{
-    Manifest, Mode,
-    launch_area::{BootPage, STAGE0_MAX_BYTES},
-};
+use boot_manifest::{BootPage, LoadMap, Manifest, Mode, launch_area::STAGE0_MAX_BYTES};
 use vm_spec::{DEBUG_SWAP, LaunchPlan, PlanError, Registers, SNP_ACTIVE, SaveArea, Segment, SpecError, Stage0, Vcpus};
 
 /// A save area's page.
@@ -40,6 +37,7 @@ pub fn own_plan(vcpus: u8) -> Result<LaunchPlan, OwnPlanError> {
             kernel_sha256: [0; 32],
             initrd_sha256: [0; 32],
         },
+        load: LoadMap::SMALLEST,
         cmdline: "",
     };
     let stage0 = Stage0::try_from(&program[..])?;

@@ -1,7 +1,7 @@
 //! Tests of the plan with stage0: what is launched, in which order, and what stage0 and Linux can reach from it.
 
 use super::*;
-use boot_manifest::{Manifest, SETUP_DATA_MANIFEST, launch_area::LAUNCH_AREA_END};
+use boot_manifest::{LoadMap, Manifest, SETUP_DATA_MANIFEST, launch_area::LAUNCH_AREA_END};
 use proptest::prelude::*;
 
 const MODES: [Mode; 3] = [Mode::Plain, Mode::Simulated, Mode::Snp];
@@ -13,6 +13,7 @@ fn boot_page(mode: Mode) -> BootPage<'static> {
             kernel_sha256: [1; 32],
             initrd_sha256: [2; 32],
         },
+        load: LoadMap::SMALLEST,
         cmdline: "console=ttyS0",
     }
 }
@@ -37,7 +38,12 @@ fn translate(plan: &LaunchPlan, address: u64, c_bit: u64) -> Option<(u64, u64)> 
     let entry = u64_at(level4, (address >> 39 & 511) as usize * 8);
     let level3 = &page(plan, (entry & 1 == 1).then(|| frame(entry))?).bytes[..];
     let entry = u64_at(level3, (address >> 30 & 511) as usize * 8);
-    (entry & 0x83 == 0x83).then_some((frame(entry) + (address & 0x3fff_ffff), entry))
+    if entry & 0x83 == 0x83 {
+        return Some((frame(entry) + (address & 0x3fff_ffff), entry));
+    }
+    let level2 = &page(plan, (entry & 1 == 1).then(|| frame(entry))?).bytes[..];
+    let entry = u64_at(level2, (address >> 21 & 511) as usize * 8);
+    (entry & 0x83 == 0x83).then_some((frame(entry) + (address & 0x1f_ffff), entry))
 }
 
 #[test]
@@ -73,7 +79,12 @@ fn only_the_boot_page_the_page_tables_and_the_first_save_area_depend_on_the_mode
         .filter(|(a, b)| a != b)
         .map(|(a, _)| a.gpa)
         .collect();
-    assert_eq!(differing, [0x20_e000, 0x20_f000, BOOT_PAGE, VMSA_GPA]);
+    assert_eq!(
+        differing,
+        [
+            0x20_a000, 0x20_b000, 0x20_c000, 0x20_d000, 0x20_e000, 0x20_f000, BOOT_PAGE, VMSA_GPA
+        ]
+    );
 }
 
 #[test]
@@ -127,7 +138,11 @@ fn ram_is_mapped_encrypted_and_staging_shared_and_not_executable() {
     assert_eq!((at, entry & (c_bit | NO_EXECUTE)), (STAGING + 5, NO_EXECUTE));
     assert_eq!((translate(&snp, 0xc000_0000, c_bit), translate(&snp, 1 << 39, c_bit)), (None, None));
     let plain = plan(1, Mode::Plain, b"x");
-    assert_eq!(translate(&plain, STAGE0, 0).map(|(at, _)| at), Some(STAGE0));
+    for address in [0, STAGE0, BOOT_PAGE + 8, 0x4000_0000, 0xbfff_ffff, STAGING + 5] {
+        let (at, entry) = translate(&plain, address, 0).unwrap();
+        assert_eq!((at, entry & NO_EXECUTE != 0), (address, address >= STAGING), "{address:#x}");
+    }
+    assert_eq!((translate(&plain, 0xc000_0000, 0), translate(&plain, 4 << 30, 0)), (None, None));
     assert_eq!(plain.first.cr3, STAGE0_PAGE_TABLES);
 }
 
@@ -158,6 +173,12 @@ fn each_invalid_input_has_its_error() {
     let error = |program: &[u8]| Stage0::try_from(program).unwrap_err();
     assert_eq!(error(&[]), PlanError::Stage0(0));
     assert_eq!(error(&[0; STAGE0_MAX_BYTES + 1]), PlanError::Stage0(STAGE0_MAX_BYTES + 1));
+    let over_tables = LaunchPlan::verified(
+        Vcpus::try_from(1).unwrap(),
+        &boot_page(Mode::Plain),
+        Stage0::try_from(&[0; 0xa001][..]).unwrap(),
+    );
+    assert_eq!(over_tables, Err(PlanError::Stage0(0xa001)));
     let long = "x".repeat(2048);
     let boot_page = BootPage {
         cmdline: &long,
