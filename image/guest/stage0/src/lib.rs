@@ -1,69 +1,47 @@
-//! The boot shim's check before it starts the kernel: kernel and initramfs have the digests in the boot manifest.
+//! stage0: takes over the guest's RAM, loads kernel and initramfs, and starts the kernel only if both are those that the boot page names.
 //!
-//! Kernel and initramfs are too large to be measured page by page, so the measured manifest carries their SHA-256.
-//! The code runs without an allocator.
+//! Kernel and initramfs are too large to be measured page by page, so the measured boot page carries their SHA-256. The host can
+//! change the staging memory while stage0 runs: every byte of it is read once, into RAM that the host cannot change, and what is
+//! hashed there is what runs. The machine is behind [`Machine`], so that all of it is tested against hostile hosts.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
-use boot_manifest::Manifest;
-use sha2::{Digest, Sha256};
+mod accept;
+mod cpu;
+mod load;
+mod machine;
+mod params;
+mod sha256;
 
-/// Why the guest must not start; the shim reports the number when it stops the VM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Refusal {
-    /// The kernel is not the measured one.
-    Kernel = 0x10,
-    /// The initramfs is not the measured one.
-    Initrd = 0x11,
-}
+pub use cpu::Cpu;
+pub use machine::{Machine, PageSize, Validation};
+pub use params::Start;
+pub use sha256::soft;
 
-/// Compares both digests with the manifest. The slices must be in memory that the host can no longer change.
-pub fn verify(manifest: &Manifest, kernel: &[u8], initrd: &[u8]) -> Result<(), Refusal> {
-    if !same(&Sha256::digest(kernel).into(), &manifest.kernel_sha256) {
-        return Err(Refusal::Kernel);
+use boot_manifest::{
+    BootPage, Mode, Refusal, StagingPage,
+    launch_area::{PAGE_BYTES, STAGING},
+    ram::Ram,
+};
+
+/// Prepares the guest that `boot_page` describes and returns where its kernel starts. `encrypted` says whether RAM is mapped with
+/// the C-bit, which nobody can fake: the page tables in effect are measured.
+pub fn prepare(machine: &mut impl Machine, boot_page: &[u8; PAGE_BYTES], encrypted: bool) -> Result<Start, Refusal> {
+    let page = BootPage::from_bytes(boot_page).map_err(|_| Refusal::BootPage)?;
+    if (page.manifest.mode == Mode::Snp) != encrypted {
+        return Err(Refusal::Mode);
     }
-    if !same(&Sha256::digest(initrd).into(), &manifest.initrd_sha256) {
-        return Err(Refusal::Initrd);
+    let mut staging_page = [0; PAGE_BYTES];
+    machine.read_staging(STAGING, &mut staging_page);
+    let host = StagingPage::from_bytes(&staging_page).map_err(|_| Refusal::StagingPage)?;
+    let ram = Ram::new(host.ram_bytes).ok_or(Refusal::Ram)?;
+    let initrd = load::place_initrd(&page.load, ram)?;
+    if encrypted {
+        accept::accept(machine, ram)?;
     }
-    Ok(())
-}
-
-/// Compares in constant time.
-fn same(a: &[u8; 32], b: &[u8; 32]) -> bool {
-    a.iter().zip(b).fold(0, |difference, (x, y)| difference | (x ^ y)) == 0
+    load::load(machine, &page, &initrd)?;
+    Ok(params::write(machine, &page, ram, initrd, &host.host_page))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use boot_manifest::Mode;
-
-    fn manifest(kernel: &[u8], initrd: &[u8]) -> Manifest {
-        Manifest {
-            mode: Mode::Plain,
-            kernel_sha256: Sha256::digest(kernel).into(),
-            initrd_sha256: Sha256::digest(initrd).into(),
-        }
-    }
-
-    #[test]
-    fn each_changed_file_is_refused() {
-        let m = manifest(b"kernel", b"initrd");
-        assert_eq!(verify(&m, b"kernel", b"initrd"), Ok(()));
-        assert_eq!(verify(&m, b"kernem", b"initrd"), Err(Refusal::Kernel));
-        assert_eq!(verify(&m, b"kernel", b"initr"), Err(Refusal::Initrd));
-        assert_eq!(verify(&m, b"initrd", b"kernel"), Err(Refusal::Kernel));
-    }
-
-    #[test]
-    fn every_bit_counts() {
-        let hash = [0x5a; 32];
-        for bit in 0..256 {
-            let mut other = hash;
-            other[bit / 8] ^= 1 << (bit % 8);
-            assert!(!same(&hash, &other));
-        }
-        assert!(same(&hash, &hash));
-    }
-}
+mod tests;
