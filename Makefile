@@ -8,6 +8,7 @@ PROGRAMS := target/x86_64-unknown-linux-gnu/release
 # GUEST_PROFILE=release: the programs inside the VM build faster and are larger, for work on them
 GUEST_PROFILE ?= guest
 GUEST_PROGRAMS := target/x86_64-unknown-linux-gnu/$(GUEST_PROFILE)
+STAGE0 := target/stage0
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/casemate
 GUEST := $(CACHE)/guest
 KERNEL ?= source
@@ -38,9 +39,10 @@ build: setup
 	@echo '==> building the programs'
 	cargo build --release --workspace
 	cargo build --profile $(GUEST_PROFILE) -p casemate-agent -p casemate-launcher
+	image/guest/stage0/build.sh $(STAGE0)
 
 image: build
-	$(PROGRAMS)/casemate image build --programs $(GUEST_PROGRAMS) --output $(GUEST)
+	$(PROGRAMS)/casemate image build --programs $(GUEST_PROGRAMS) --stage0 $(STAGE0) --output $(GUEST)
 
 demo: image
 	$(PROGRAMS)/testbed demo
@@ -67,6 +69,7 @@ shell: image
 check: setup
 	cargo fmt --all --check
 	cargo clippy --release --workspace --all-targets -- -D warnings
+	cargo clippy --profile guest -p stage0 --features program --target x86_64-unknown-none -- -D warnings
 	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' cargo doc --release --workspace --no-deps --quiet
 	cargo test --release --quiet --workspace --test architecture --test circles
 	@integration/dependencies.sh
@@ -79,7 +82,7 @@ PREFIX ?= /usr/local
 install: image
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/casemate
 	install -s -m 755 $(addprefix $(PROGRAMS)/,containerd-shim-casemate-v2 casemate-vmm casemate-converter casemate) $(DESTDIR)$(PREFIX)/bin/
-	install -m 644 $(addprefix $(GUEST)/,vmlinux initramfs.cpio manifest.json) $(DESTDIR)$(PREFIX)/share/casemate/
+	install -m 644 $(addprefix $(GUEST)/,vmlinux initramfs.cpio stage0 manifest.json) $(DESTDIR)$(PREFIX)/share/casemate/
 
 # By default the vectors in this repository.
 LAYER_VECTORS = $(or $(CASEMATE_LAYER_VECTORS),image/layer/vectors/layers.json)
