@@ -24,8 +24,10 @@ const TEE: &str = "io.casemate.tee";
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Directory of the guest image (`vmlinux`, `initramfs.cpio`, `manifest.json`).
+    /// Directory of the guest image (`vmlinux`, `initramfs.cpio`, `stage0`, `manifest.json`).
     pub image_dir: PathBuf,
+    /// Who loads the kernel of a guest.
+    pub boot: Boot,
     /// The VMM's program; absent: beside the shim, then in `PATH`.
     pub vmm: Option<PathBuf>,
     /// The converter's program; absent: as the VMM's.
@@ -56,6 +58,17 @@ pub struct Config {
     pub boot_timeout_seconds: u64,
 }
 
+/// Who loads the kernel of a guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Boot {
+    /// The VMM: the fastest.
+    #[default]
+    Direct,
+    /// stage0, in the guest, if kernel and initramfs are those of the image's manifest.
+    Verified,
+}
+
 /// What the scratch of a sandbox is on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -71,6 +84,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             image_dir: "/usr/local/share/casemate".into(),
+            boot: Boot::Direct,
             vmm: None,
             converter: None,
             cache_dir: layer_cache::DEFAULT_ROOT.into(),
@@ -260,6 +274,9 @@ mod tests {
         )
         .unwrap();
         assert_eq!((set.memory_mib.get(), set.vcpus.get(), set.require_policy), (512, 2, true));
+        let verified = Config::parse(Path::new("x"), "boot = 'verified'").unwrap();
+        assert_eq!((set.boot, verified.boot), (Boot::Direct, Boot::Verified));
+        assert!(Config::parse(Path::new("x"), "boot = 'measured'").is_err());
         assert!(Config::parse(Path::new("x"), "memory = 512").is_err());
         assert!(Config::parse(Path::new("x"), "memory_mib = 1").is_err());
     }

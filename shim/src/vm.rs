@@ -140,7 +140,7 @@ impl Vm {
             remove_cgroups(&dead);
         }
         let state = OwnedSandboxDir::create(&config.state_dir, request.namespace, request.id)?;
-        let image = GuestImage::open(&config.image_dir)?;
+        let image = GuestImage::open(&config.image_dir, config.boot)?;
         let console = console_file::create(&state.dir().console()).map_err(|e| VmError::Io("make the console's file", e))?;
         let parts = spawn::Parts {
             control: state.bind_control()?,

@@ -2,24 +2,24 @@
 
 use crate::{
     control::{self, Control, ControlError},
-    descriptors::{BootFiles, Files},
+    descriptors::Files,
     devices::{
         device_set::{DeviceContext, DeviceSet, DeviceSetError},
         serial::{Output, OutputError},
     },
     event_loop::EventLoop,
     exit_reason::ExitEvent,
+    guest::{Guest, GuestError},
     jail::{self, JailConfig, JailError},
-    kernel::{ElfKernel, KernelError},
     kvm::{self, KvmError, KvmVm},
-    memory::{self, Memory, MemoryError},
+    memory::{self, MemoryError},
     seccomp::Filters,
     vcpu::{self, ThreadError, VcpuContext, VcpuError, VcpuThreads},
     vm::Vm,
     watchdog::Watchdog,
 };
 use std::{io, os::fd::AsFd, rc::Rc, sync::Arc};
-use vm_spec::{LaunchPlan, PlanError, Registers, VmSpec};
+use vm_spec::VmSpec;
 
 /// Why the VM could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -39,18 +39,9 @@ pub enum BuildError {
     /// A device.
     #[error(transparent)]
     Devices(#[from] DeviceSetError),
-    /// The kernel file.
+    /// Kernel, initrd or stage0.
     #[error(transparent)]
-    Kernel(#[from] KernelError),
-    /// The initrd file.
-    #[error("cannot load the initrd")]
-    Initrd(#[source] MemoryError),
-    /// Its length is unknown.
-    #[error("cannot stat the initrd file")]
-    InitrdLength(#[source] io::Error),
-    /// The layout of memory.
-    #[error(transparent)]
-    Plan(#[from] PlanError),
+    Guest(#[from] GuestError),
     /// vCPU state.
     #[error(transparent)]
     Vcpu(#[from] VcpuError),
@@ -74,7 +65,8 @@ pub fn build(spec: &VmSpec, files: Files, filters: Filters) -> Result<Vm, BuildE
         vcpus: spec.vcpus,
         scratch: files.devices.scratch.as_ref().map(AsFd::as_fd),
     })?;
-    let memory = memory::allocate(spec.memory)?;
+    let guest = Guest::open(spec, &files.boot)?;
+    let memory = memory::allocate_with_staging(spec.memory, guest.staging_bytes())?;
     let kvm = KvmVm::new(kvm, &memory)?;
     let watchdog = Arc::new(Watchdog::default());
     let exit_event = Arc::new(ExitEvent::new().map_err(BuildError::Events)?);
@@ -87,7 +79,7 @@ pub fn build(spec: &VmSpec, files: Files, filters: Filters) -> Result<Vm, BuildE
         watchdog: &watchdog,
     };
     let devices = DeviceSet::new(spec, console, files.devices, context)?;
-    let first = load_guest(spec, files.boot, &memory)?;
+    let first = guest.load(&memory, || Ok(vcpu::cpuid_page(&kvm, spec.vcpus)?))?;
     let vcpus = vcpu::create(&kvm, spec.vcpus, &first)?;
     let context = VcpuContext {
         buses: devices.buses,
@@ -102,21 +94,4 @@ pub fn build(spec: &VmSpec, files: Files, filters: Filters) -> Result<Vm, BuildE
         Control::new(vcpus.clone(), devices.layers, exit_event.clone()),
     )?;
     Ok(Vm::new(events, vcpus, exit_event, filters.main, kvm, memory))
-}
-
-/// Reads kernel and initrd from their files to the addresses of the launch plan, then writes the plan's pages.
-fn load_guest(spec: &VmSpec, files: BootFiles, memory: &Memory) -> Result<Registers, BuildError> {
-    let kernel = ElfKernel::open(&files.kernel)?;
-    let initrd_bytes = files
-        .initrd
-        .as_ref()
-        .map_or(Ok(0), |f| f.metadata().map(|m| m.len()))
-        .map_err(BuildError::InitrdLength)?;
-    let plan = LaunchPlan::direct(spec, kernel.layout(), initrd_bytes)?;
-    kernel.load(memory)?;
-    if let (Some(range), Some(file)) = (plan.initrd, &files.initrd) {
-        memory::read_file(memory, range, file, 0).map_err(BuildError::Initrd)?;
-    }
-    memory::write_pages(memory, &plan.pages)?;
-    Ok(plan.first)
 }

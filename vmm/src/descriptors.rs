@@ -10,7 +10,7 @@ use std::{
         unix::net::UnixListener,
     },
 };
-use vm_spec::{Boot, Fd, VmSpec};
+use vm_spec::{Boot, Fd, Payload, VmSpec};
 
 pub use confine::descriptors::{DescriptorError, Inherited};
 
@@ -30,6 +30,8 @@ pub struct Files {
 /// Files of `boot`.
 #[derive(Debug)]
 pub struct BootFiles {
+    /// stage0, in a guest that it starts.
+    pub stage0: Option<File>,
     /// ELF kernel.
     pub kernel: File,
     /// Initramfs.
@@ -49,14 +51,19 @@ impl Files {
     /// Takes all files that `spec` names.
     pub fn take(spec: &VmSpec, inherited: &mut Inherited) -> Result<Self, DescriptorError> {
         let mut optional = |field, fd: Option<Fd>| fd.map(|Fd(number)| inherited.take(field, number)).transpose();
-        let Boot::Direct { kernel, initrd, .. } = &spec.boot;
-        let initrd = optional("boot.direct.initrd", *initrd)?.map(File::from);
+        let stage0 = match &spec.boot {
+            Boot::Direct(_) => None,
+            Boot::Verified(verified) => Some(verified.stage0),
+        };
+        let Payload { kernel, initrd, .. } = spec.boot.payload();
+        let stage0 = optional("boot.stage0", stage0)?.map(File::from);
+        let initrd = optional("boot.initrd", *initrd)?.map(File::from);
         let console = optional("console", spec.console)?.map(File::from);
         let scratch = optional("scratch.file", spec.scratch.as_ref().map(|s| s.file))?.map(File::from);
         let vsock = optional("vsock.listener", spec.vsock.as_ref().map(|v| v.listener))?.map(UnixListener::from);
-        let kernel = File::from(inherited.take("boot.direct.kernel", kernel.0)?);
+        let kernel = File::from(inherited.take("boot.kernel", kernel.0)?);
         Ok(Self {
-            boot: BootFiles { kernel, initrd },
+            boot: BootFiles { stage0, kernel, initrd },
             console,
             devices: DeviceFiles { scratch, vsock },
             control: inherited.take("control", spec.control.0)?,

@@ -2,6 +2,7 @@
 
 pub mod device_set;
 pub mod power;
+pub mod refusal;
 pub mod serial;
 pub mod virtio;
 

@@ -9,11 +9,13 @@
 //! | 4 | triple fault in the guest |
 //! | 5 | KVM failed to run the guest |
 //! | 6 | the VMM failed |
+//! | 7 | stage0 did not start the kernel, for the reason that is written |
 //!
 //! SIGSYS (159 in a shell) means that a thread made a system call that its seccomp filter forbids; the kernel's log names
 //! the call. Any other signal (137 for SIGKILL) came from the host.
 
 use crate::{builder::BuildError, exit_reason::ExitReason, seccomp::FilterError, vm::RunError};
+use boot_manifest::Refusal;
 use std::{
     io::{self, Write},
     process::ExitCode,
@@ -42,6 +44,7 @@ pub fn report(result: Result<ExitReason, Failure>) -> ExitCode {
         Ok(ExitReason::PowerOff | ExitReason::Stopped) => return ExitCode::SUCCESS,
         Ok(ExitReason::Reset) => (3, "the guest requested a reset; see its console for the reason".into()),
         Ok(ExitReason::TripleFault) => (4, "triple fault in the guest; see its console for how far it got".into()),
+        Ok(ExitReason::Refused(code)) => (7, refusal(code)),
         Ok(ExitReason::VmmFailed(why)) => (6, why),
         Ok(ExitReason::KvmFailed(why)) => (5, format!("KVM failed to run the guest: {why}")),
         Err(failure) => (failure_code(&failure), with_causes(&failure)),
@@ -49,6 +52,12 @@ pub fn report(result: Result<ExitReason, Failure>) -> ExitCode {
     // Whoever reads it may have ended.
     let _ = writeln!(io::stderr(), "casemate-vmm: {message}");
     ExitCode::from(code)
+}
+
+/// What the guest says, with the code: another stage0 may have codes that this VMM does not know.
+fn refusal(code: u8) -> String {
+    let why = Refusal::of_code(code).map_or("unknown to this VMM; use VMM and guest image of one build", Refusal::text);
+    format!("stage0 did not start the kernel (code {code:#04x}): {why}")
 }
 
 fn failure_code(failure: &Failure) -> u8 {

@@ -14,6 +14,8 @@ pub enum ExitReason {
     Reset,
     /// A vCPU shut down (`KVM_EXIT_SHUTDOWN`).
     TripleFault,
+    /// stage0 did not start the kernel; the code of a [`boot_manifest::Refusal`].
+    Refused(u8),
     /// KVM cannot run the guest, with the cause.
     KvmFailed(String),
     /// The VMM failed, with the cause.

@@ -22,7 +22,7 @@ const REQUIRED_CAPS: [(Cap, &str); 6] = [
     (Cap::TscDeadlineTimer, "KVM_CAP_TSC_DEADLINE_TIMER"),
 ];
 
-/// First memory slot of [`KvmVm::map_read_only`]; RAM uses at most slots 0 and 1.
+/// First memory slot of [`KvmVm::map_read_only`]; RAM and staging use at most slots 0 to 2.
 const FIRST_READ_ONLY_SLOT: u32 = 8;
 
 /// Why a KVM call failed.

@@ -8,6 +8,7 @@ pub mod devices;
 pub mod event_loop;
 pub mod exit_code;
 pub mod exit_reason;
+pub mod guest;
 pub mod jail;
 pub mod kernel;
 pub mod kvm;

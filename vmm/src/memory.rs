@@ -1,13 +1,14 @@
 //! Guest memory: allocated once, in huge pages where the host has them, filled from the launch plan and from files.
 #![expect(unsafe_code, reason = "mmap and pread take raw pointers to guest memory")]
 
-use std::{fs::File, io, os::fd::AsRawFd};
+use boot_manifest::launch_area::STAGING;
+use std::{fs::File, io, os::fd::AsRawFd, sync::Arc};
 use vm_memory::{
     Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap, MmapRegion, mmap::FromRangesError,
 };
 use vm_spec::{
     MemoryMib, Page,
-    layout::{GpaRange, ram_ranges},
+    layout::{GpaRange, PAGE_BYTES, ram_ranges},
 };
 
 /// Guest memory as every part of the VMM sees it; clones share the mappings.
@@ -75,6 +76,20 @@ fn region(size: MemoryMib, range: GpaRange) -> Result<GuestRegionMmap, MemoryErr
     let mapping = unsafe { MmapRegion::build_raw(start, bytes, access, flags) };
     let mapping = mapping.map_err(|e| MemoryError::Allocate(size, e.into()))?;
     GuestRegionMmap::new(mapping, GuestAddress(range.start)).ok_or(MemoryError::Allocate(size, FromRangesError::InvalidGuestRegion))
+}
+
+/// As [`allocate`], with `bytes` of staging memory for stage0 as well, if any.
+pub fn allocate_with_staging(size: MemoryMib, bytes: u64) -> Result<Memory, MemoryError> {
+    let memory = allocate(size)?;
+    if bytes == 0 {
+        return Ok(memory);
+    }
+    let range = GpaRange {
+        start: STAGING,
+        length: bytes.next_multiple_of(PAGE_BYTES),
+    };
+    let with_staging = memory.insert_region(Arc::new(region(size, range)?));
+    with_staging.map_err(|e| MemoryError::Allocate(size, e.into()))
 }
 
 /// Guest range and host address of each mapping, for KVM.

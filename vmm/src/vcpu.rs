@@ -10,6 +10,7 @@ pub use exits::VcpuContext;
 pub use threads::{ThreadError, VcpuThreads};
 
 use crate::kvm::{KvmError, KvmVm};
+use boot_manifest::{cpuid_page::Leaf, launch_area::PAGE_BYTES};
 use kvm_bindings::CpuId;
 use kvm_ioctls::VcpuFd;
 use vm_spec::{Registers, Vcpus};
@@ -57,6 +58,21 @@ fn state(id: u8, what: &'static str) -> impl Fn(errno::Error) -> VcpuError {
 }
 
 /// CPUID first: KVM checks the MSRs against it.
+/// The CPUID page of a VM whose guest reads it: the leaves of the first vCPU.
+pub fn cpuid_page(vm: &KvmVm, count: Vcpus) -> Result<[u8; PAGE_BYTES], VcpuError> {
+    let supported = vm.supported_cpuid().map_err(VcpuError::Cpuid)?;
+    let leaves: Vec<Leaf> = cpuid::for_vcpu(&supported, 0, count.get())
+        .iter()
+        .map(|entry| Leaf {
+            function: entry.function,
+            index: entry.index,
+            xcr0: 0,
+            registers: [entry.eax, entry.ebx, entry.ecx, entry.edx],
+        })
+        .collect();
+    Ok(boot_manifest::cpuid_page::to_bytes(&leaves))
+}
+
 fn set_up(vcpu: &VcpuFd, id: u8, count: Vcpus, supported: &CpuId) -> Result<(), VcpuError> {
     let too_many = |_| state(id, "CPUID leaves")(errno::Error::new(libc::E2BIG));
     let cpuid = CpuId::from_entries(&cpuid::for_vcpu(supported, id, count.get())).map_err(too_many)?;

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use vm_spec::control::{Client, Extent, Reply, Request, Stats};
-use vm_spec::{Boot, Fd, HostData, Scratch, Tee, VmSpec, Vsock};
+use vm_spec::{Boot, Fd, HostData, Payload, Scratch, Tee, VmSpec, Vsock};
 
 const GUEST: &str = "/usr/local/share/casemate";
 const VMM: &str = "/usr/local/bin/casemate-vmm";
@@ -60,13 +60,13 @@ impl Vm {
         let spec = VmSpec {
             vcpus: 1.try_into()?,
             memory: MEMORY_MIB.try_into()?,
-            boot: Boot::Direct {
+            boot: Boot::Direct(Payload {
                 kernel: fd(&kernel),
                 kernel_sha256: HostData(manifest.kernel.sha256),
                 initrd: Some(fd(&initrd)),
                 initrd_sha256: HostData(manifest.initrd.sha256),
                 cmdline: manifest.cmdline,
-            },
+            }),
             tee: Tee::Plain,
             host_data: HostData(super::digest(policy)),
             console: Some(fd(&console)),

@@ -1,5 +1,6 @@
 //! The guest image: kernel, initramfs, the manifest with their digests, and signed reference values.
 
+use crate::config::Boot;
 use agent_protocol::limits::REFERENCE_BYTES;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use guest_manifest::{FILE_NAME, Manifest, ManifestError};
@@ -19,6 +20,8 @@ const REFERENCE_FILE_BYTES: u64 = (REFERENCE_BYTES / 4 * 3) as u64;
 
 /// An opened guest image.
 pub struct GuestImage {
+    /// stage0, if it is to start the kernel.
+    pub stage0: Option<File>,
     /// ELF `vmlinux`.
     pub kernel: File,
     /// Its digest by the manifest.
@@ -43,6 +46,9 @@ pub enum ImageError {
     /// A file outside of the image's directory.
     #[error("the guest image's manifest names {0:?}, which is no plain file name")]
     Name(String),
+    /// An image of an older version.
+    #[error("the guest image in {} has no stage0, which the configuration's `boot = \"verified\"` needs; build it again", .0.display())]
+    NoStage0(PathBuf),
     /// The reference values are longer than the agent accepts.
     #[error("{} is longer than {REFERENCE_FILE_BYTES} bytes", .0.display())]
     Long(PathBuf),
@@ -87,11 +93,17 @@ impl GuestImage {
     ///
     /// # Errors
     /// See [`ImageError`].
-    pub fn open(dir: &Path) -> Result<Self, ImageError> {
+    pub fn open(dir: &Path, boot: Boot) -> Result<Self, ImageError> {
         let path = dir.join(FILE_NAME);
         let text = fs::read(&path).map_err(|e| ImageError::Read(path.clone(), e))?;
         let manifest = Manifest::from_json(&text).map_err(|e| ImageError::Manifest(path, e))?;
+        let stage0 = match (boot, manifest.stage0) {
+            (Boot::Direct, _) => None,
+            (Boot::Verified, Some(stage0)) => Some(open(dir, &stage0.file)?),
+            (Boot::Verified, None) => return Err(ImageError::NoStage0(dir.to_owned())),
+        };
         Ok(Self {
+            stage0,
             kernel: open(dir, &manifest.kernel.file)?,
             kernel_sha256: HostData(manifest.kernel.sha256),
             initrd: open(dir, &manifest.initrd.file)?,
@@ -128,8 +140,23 @@ mod tests {
     fn an_image_is_opened_by_its_manifest() {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), "vmlinux", 1);
-        let image = GuestImage::open(dir.path()).unwrap();
+        let image = GuestImage::open(dir.path(), Boot::Direct).unwrap();
         assert_eq!((image.cmdline.as_str(), image.kernel_sha256.0), ("quiet", [0xab; 32]));
+    }
+
+    #[test]
+    fn stage0_is_opened_if_it_boots_the_guest() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), "vmlinux", 1);
+        let verified = || GuestImage::open(dir.path(), Boot::Verified);
+        assert!(matches!(verified(), Err(ImageError::NoStage0(_))));
+        let manifest = fs::read_to_string(dir.path().join(FILE_NAME)).unwrap();
+        let stage0 = format!(r#"{{"stage0":{{"file":"stage0","sha256":"{}","bytes":1}},"#, "cd".repeat(32));
+        fs::write(dir.path().join(FILE_NAME), manifest.replacen('{', &stage0, 1)).unwrap();
+        assert!(matches!(verified(), Err(ImageError::Read(path, _)) if path.ends_with("stage0")));
+        fs::write(dir.path().join("stage0"), "s").unwrap();
+        assert!(verified().unwrap().stage0.is_some());
+        assert!(GuestImage::open(dir.path(), Boot::Direct).unwrap().stage0.is_none());
     }
 
     #[test]
@@ -147,13 +174,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for name in ["../vmlinux", "/etc/passwd", "a/b", ""] {
             write(dir.path(), name, 1);
-            assert!(matches!(GuestImage::open(dir.path()), Err(ImageError::Name(_))), "{name:?}");
+            assert!(
+                matches!(GuestImage::open(dir.path(), Boot::Direct), Err(ImageError::Name(_))),
+                "{name:?}"
+            );
         }
         write(dir.path(), "vmlinux", 2);
         assert!(matches!(
-            GuestImage::open(dir.path()),
+            GuestImage::open(dir.path(), Boot::Direct),
             Err(ImageError::Manifest(_, ManifestError::Version(2)))
         ));
-        assert!(matches!(GuestImage::open(Path::new("/nonexistent")), Err(ImageError::Read(..))));
+        assert!(matches!(
+            GuestImage::open(Path::new("/nonexistent"), Boot::Direct),
+            Err(ImageError::Read(..))
+        ));
     }
 }

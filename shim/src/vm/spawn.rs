@@ -19,7 +19,7 @@ use tokio::{
     net::unix::pipe::Sender,
     process::{Child, Command},
 };
-use vm_spec::{Boot, Fd, HostData, Identity, Scratch, UnprivilegedId, VmSpec, Vsock};
+use vm_spec::{Boot, Fd, HostData, Identity, Payload, Scratch, UnprivilegedId, VerifiedBoot, VmSpec, Vsock};
 
 /// Name of the VMM's program.
 pub const PROGRAM: &str = "casemate-vmm";
@@ -40,7 +40,7 @@ pub struct Parts {
     pub console: File,
     /// Scratch disk, unless scratch is in the guest's memory.
     pub scratch: Option<File>,
-    /// Kernel and initramfs.
+    /// Kernel, initramfs and perhaps stage0.
     pub image: GuestImage,
 }
 
@@ -91,7 +91,8 @@ pub fn vmm(config: &Config, host_data: [u8; 32], owner: &str, parts: Parts) -> R
         parts.image.kernel.as_fd(),
         parts.image.initrd.as_fd(),
     ];
-    let inherited = always.into_iter().chain(parts.scratch.as_ref().map(AsFd::as_fd));
+    let optional = [&parts.scratch, &parts.image.stage0].into_iter().flatten().map(AsFd::as_fd);
+    let inherited = always.into_iter().chain(optional);
     // Every other descriptor of this process closes on exec. No other program is started while these do not.
     let lock = spawn_lock();
     for fd in inherited {
@@ -136,15 +137,22 @@ fn identity(owner: &str) -> Result<Option<Identity>, VmError> {
 
 fn spec(config: &Config, host_data: [u8; 32], identity: Option<Identity>, parts: &Parts) -> VmSpec {
     let fd = |file: &dyn AsRawFd| Fd(file.as_raw_fd());
+    let payload = Payload {
+        kernel: fd(&parts.image.kernel),
+        kernel_sha256: parts.image.kernel_sha256,
+        initrd: Some(fd(&parts.image.initrd)),
+        initrd_sha256: parts.image.initrd_sha256,
+        cmdline: parts.image.cmdline.clone(),
+    };
     VmSpec {
         vcpus: config.vcpus,
         memory: config.memory_mib,
-        boot: Boot::Direct {
-            kernel: fd(&parts.image.kernel),
-            kernel_sha256: parts.image.kernel_sha256,
-            initrd: Some(fd(&parts.image.initrd)),
-            initrd_sha256: parts.image.initrd_sha256,
-            cmdline: parts.image.cmdline.clone(),
+        boot: match &parts.image.stage0 {
+            None => Boot::Direct(payload),
+            Some(stage0) => Boot::Verified(VerifiedBoot {
+                stage0: fd(stage0),
+                payload,
+            }),
         },
         tee: config.tee,
         host_data: HostData(host_data),

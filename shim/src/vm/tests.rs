@@ -176,7 +176,7 @@ fn started(config: &Config) -> (OwnedSandboxDir, Started) {
         vsock: state.bind_vsock().unwrap(),
         console: console_file::create(&state.dir().console()).unwrap(),
         scratch: scratch(config).unwrap(),
-        image: GuestImage::open(&config.image_dir).unwrap(),
+        image: GuestImage::open(&config.image_dir, config.boot).unwrap(),
     };
     let started = spawn::vmm(config, [0; 32], "ns/web", parts).unwrap();
     (state, started)

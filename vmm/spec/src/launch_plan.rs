@@ -4,7 +4,7 @@
 //! pages of the plan; the VMM reads them from their files.
 
 use crate::{
-    Boot, Tee, VmSpec, acpi,
+    Payload, Tee, VmSpec, acpi,
     layout::{
         ACPI_TABLES, CMDLINE, CMDLINE_MAX_BYTES, GDT, GpaRange, HIGH_MEMORY, PAGE_BYTES, PAGE_DIRECTORY, PDPT, PML4, RESET_PORT,
         RESET_VALUE, RESET_VECTOR, SETUP_DATA_HOST_PAGE_NODE, SETUP_DATA_MANIFEST_NODE, ZERO_PAGE, e820, ram_ranges,
@@ -86,12 +86,12 @@ pub enum PlanError {
 impl LaunchPlan {
     /// The plan of a VM whose kernel the VMM loads itself; `initrd_bytes` is zero without an initrd.
     pub fn direct(spec: &VmSpec, kernel: Kernel, initrd_bytes: u64) -> Result<Self, PlanError> {
-        let Boot::Direct {
+        let Payload {
             kernel_sha256,
             initrd_sha256,
             cmdline,
             ..
-        } = &spec.boot;
+        } = spec.boot.payload();
         let mode = match spec.tee {
             Tee::Plain => Mode::Plain,
             Tee::Simulated => Mode::Simulated,

@@ -17,5 +17,8 @@ pub use launch_plan::{Kernel, LaunchPlan, PlanError};
 pub use page::{Page, PageKind};
 pub use registers::{Entry, Registers, Segment, Table};
 pub use save_area::{DEBUG_SWAP, SNP_ACTIVE, SaveArea, VMSA_GPA};
-pub use spec::{Boot, Fd, HostData, Identity, MemoryMib, SPEC_MAX_BYTES, Scratch, SpecError, Tee, UnprivilegedId, Vcpus, VmSpec, Vsock};
+pub use spec::{
+    Boot, Fd, HostData, Identity, MemoryMib, Payload, SPEC_MAX_BYTES, Scratch, SpecError, Tee, UnprivilegedId, Vcpus, VerifiedBoot, VmSpec,
+    Vsock,
+};
 pub use verified_plan::{Stage0, staging};

@@ -76,21 +76,56 @@ impl From<UnprivilegedId> for u32 {
 
 /// How the guest boots.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[serde(rename_all = "snake_case")]
 pub enum Boot {
     /// The VMM loads an ELF kernel (64-bit boot protocol); nothing in the guest verifies it.
-    Direct {
-        /// ELF `vmlinux`.
-        kernel: Fd,
-        /// SHA-256 of the kernel file, for the boot manifest.
-        kernel_sha256: HostData,
-        /// Initramfs (cpio).
-        initrd: Option<Fd>,
-        /// SHA-256 of the initramfs, for the boot manifest; zeros without one.
-        initrd_sha256: HostData,
-        /// Kernel command line; the VMM appends nothing.
-        cmdline: String,
-    },
+    Direct(Payload),
+    /// stage0 loads kernel and initramfs in the guest, if they have the digests of the measured boot page.
+    Verified(VerifiedBoot),
+}
+
+/// A guest that stage0 starts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VerifiedBoot {
+    /// stage0's program.
+    pub stage0: Fd,
+    /// What stage0 loads.
+    pub payload: Payload,
+}
+
+/// Kernel, initramfs and command line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Payload {
+    /// ELF `vmlinux`.
+    pub kernel: Fd,
+    /// SHA-256 of the kernel file, for the boot manifest.
+    pub kernel_sha256: HostData,
+    /// Initramfs (cpio).
+    pub initrd: Option<Fd>,
+    /// SHA-256 of the initramfs, for the boot manifest; zeros without one.
+    pub initrd_sha256: HostData,
+    /// Kernel command line; the VMM appends nothing.
+    pub cmdline: String,
+}
+
+impl Boot {
+    /// What is booted, whoever loads it.
+    pub fn payload(&self) -> &Payload {
+        match self {
+            Self::Direct(payload) => payload,
+            Self::Verified(verified) => &verified.payload,
+        }
+    }
+
+    /// As [`Boot::payload`], to change it.
+    pub fn payload_mut(&mut self) -> &mut Payload {
+        match self {
+            Self::Direct(payload) => payload,
+            Self::Verified(verified) => &mut verified.payload,
+        }
+    }
 }
 
 /// Trusted execution environment.

@@ -3,6 +3,7 @@
 use super::{
     BusDevice, BusError, Buses, SharedDevice,
     power::{KEYBOARD_PORT, KeyboardReset, Power},
+    refusal::RefusalPort,
     serial::{Output, Serial},
     virtio::{
         SharedVirtioDevice,
@@ -20,12 +21,13 @@ use crate::{
     memory::Memory,
     watchdog::Watchdog,
 };
+use boot_manifest::REFUSAL_PORT;
 use std::{
     io,
     sync::{Arc, Mutex},
 };
 use vm_spec::{
-    VmSpec,
+    Boot, VmSpec,
     layout::{
         POWER_PORTS, SERIAL_GSI, SERIAL_PORT, SERIAL_PORTS, SLEEP_CONTROL_PORT, VIRTIO_SLOT_BYTES, VIRTIO_SLOTS, VirtioSlot, slot_base,
     },
@@ -79,6 +81,9 @@ impl DeviceSet {
             layers: None,
         };
         devices.add_ports(console, &context)?;
+        if matches!(spec.boot, Boot::Verified(_)) {
+            devices.add_port(REFUSAL_PORT, 1, RefusalPort(context.exit_event.clone()))?;
+        }
         if spec.layers {
             let disk = Arc::new(Mutex::new(Block::new(Layers::new())));
             devices.layers = Some(LayersHandle::new(disk.clone()));

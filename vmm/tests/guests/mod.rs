@@ -2,6 +2,7 @@
 //!
 //! Each is entered at 1 MiB by the 64-bit boot protocol, with the first GiB identity-mapped. Scratch addresses:
 //! 0x1000 flags, 0x2000 real-mode code, 0x3000 a page directory, 0x4000 an IDT, 0x5000 its descriptor, stack below 0x80000.
+#![allow(dead_code, reason = "each test program uses its part")]
 
 use std::arch::{asm, global_asm};
 
@@ -50,6 +51,24 @@ global_asm!(
         shr eax, 8
         dec ecx
         jnz 8b
+    .endm
+
+    /* command line and initrd */
+    .macro print_files
+        mov dx, 0x3f8
+        mov ebx, [rsi + 0x228]
+        1: mov al, [rbx]
+        inc rbx
+        out dx, al
+        test al, al
+        jnz 1b
+        mov ebx, [rsi + 0x218]
+        mov ecx, [rsi + 0x21c]
+        2: mov al, [rbx]
+        inc rbx
+        out dx, al
+        dec ecx
+        jnz 2b
     .endm
 
     .pushsection .rodata.guests, "a"
@@ -104,23 +123,31 @@ global_asm!(
         mov rbx, [rbx]
         cmp dword ptr [rbx + 8], 0x434d02
         jne 7f
-        mov dx, 0x3f8
-        mov ebx, [rsi + 0x228]
-        1: mov al, [rbx]
-        inc rbx
-        out dx, al
-        test al, al
-        jnz 1b
-        mov ebx, [rsi + 0x218]
-        mov ecx, [rsi + 0x21c]
-        2: mov al, [rbx]
-        inc rbx
-        out dx, al
-        dec ecx
-        jnz 2b
+        print_files
         power_off
         7: ud2
     guest_boot_params_end:
+
+    /* The same under stage0: the host page's node, if there is one, comes before the manifest's, which is the last. */
+    .globl guest_verified, guest_verified_end
+    guest_verified:
+        cmp dword ptr [rsi + 0x202], 0x53726448
+        jne 7f
+        mov rbx, [rsi + 0x70]
+        cmp dword ptr [rbx], 0x20445352
+        jne 7f
+        mov rbx, [rsi + 0x250]
+        cmp dword ptr [rbx + 8], 0x434d02
+        jne 3f
+        mov rbx, [rbx]
+        3: cmp dword ptr [rbx + 8], 0x434d01
+        jne 7f
+        cmp qword ptr [rbx], 0
+        jne 7f
+        print_files
+        power_off
+        7: ud2
+    guest_verified_end:
 
     /* Prints magic, version and device id ('0' added) of every slot, and four bytes of an address without device. */
     .globl guest_slots, guest_slots_end
@@ -335,6 +362,7 @@ guests!(
     triple_fault,
     jumps_to_mmio,
     boot_params,
+    verified,
     slots,
     notify,
     smp,

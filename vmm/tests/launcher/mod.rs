@@ -1,4 +1,5 @@
 //! Starts `casemate-vmm` as the shim does: opens files, passes descriptors, connects to the control socket.
+#![allow(dead_code, reason = "each test program uses its part")]
 
 use nix::{
     fcntl::{FcntlArg, FdFlag, fcntl},
@@ -12,7 +13,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 use vm_spec::{
-    Boot, Fd, HostData, Scratch, Tee, VmSpec, Vsock,
+    Boot, Fd, HostData, Payload, Scratch, Tee, VerifiedBoot, VmSpec, Vsock,
     control::{Client, Extent, Reply, Request},
 };
 
@@ -42,13 +43,13 @@ impl Launcher {
         let spec = VmSpec {
             vcpus: 1.try_into()?,
             memory: 128.try_into()?,
-            boot: Boot::Direct {
+            boot: Boot::Direct(Payload {
                 kernel: inherit(&mut inherited, kernel)?,
                 kernel_sha256: HostData([0; 32]),
                 initrd: None,
                 initrd_sha256: HostData([0; 32]),
                 cmdline: String::new(),
-            },
+            }),
             tee: Tee::Plain,
             host_data: HostData([0; 32]),
             console: Some(inherit(&mut inherited, console)?),
@@ -64,15 +65,21 @@ impl Launcher {
 
     /// Sets the kernel's command line.
     pub fn cmdline(&mut self, text: &str) {
-        let Boot::Direct { cmdline, .. } = &mut self.spec.boot;
-        *cmdline = text.into();
+        self.spec.boot.payload_mut().cmdline = text.into();
+    }
+
+    /// Boots through stage0, which `program` is.
+    pub fn verified(&mut self, program: File) -> Outcome<()> {
+        let stage0 = inherit(&mut self.inherited, program)?;
+        let payload = self.spec.boot.payload().clone();
+        self.spec.boot = Boot::Verified(VerifiedBoot { stage0, payload });
+        Ok(())
     }
 
     /// Adds an initrd.
     pub fn initrd(&mut self, file: File) -> Outcome<()> {
         let fd = inherit(&mut self.inherited, file)?;
-        let Boot::Direct { initrd, .. } = &mut self.spec.boot;
-        *initrd = Some(fd);
+        self.spec.boot.payload_mut().initrd = Some(fd);
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! Tests of the plan: no overlaps of pages, kernel and initrd, and fields at the offsets that Linux reads.
 
 use super::*;
-use crate::{Fd, HostData, MemoryMib, Vcpus};
+use crate::{Boot, Fd, HostData, MemoryMib, Vcpus};
 use proptest::prelude::*;
 
 const KERNEL: Kernel = Kernel {
@@ -16,13 +16,13 @@ fn spec(memory: u32, tee: Tee) -> VmSpec {
     VmSpec {
         vcpus: Vcpus::try_from(2).unwrap(),
         memory: MemoryMib::try_from(memory).unwrap(),
-        boot: Boot::Direct {
+        boot: Boot::Direct(Payload {
             kernel: Fd(3),
             kernel_sha256: HostData([1; 32]),
             initrd: Some(Fd(4)),
             initrd_sha256: HostData([2; 32]),
             cmdline: "console=ttyS0".into(),
-        },
+        }),
         tee,
         host_data: HostData([3; 32]),
         console: None,
@@ -189,8 +189,7 @@ fn each_invalid_input_has_its_error() {
     let plain = || spec(64, Tee::Plain);
     let with_cmdline = |text: &str| {
         let mut spec = plain();
-        let Boot::Direct { cmdline, .. } = &mut spec.boot;
-        *cmdline = text.into();
+        spec.boot.payload_mut().cmdline = text.into();
         plan(spec, 1 << 20, 1 << 20, 1 << 20, 0)
     };
     assert_eq!(plan(spec(64, Tee::Snp), 1 << 20, 1 << 20, 1 << 20, 0), PlanError::DirectUnderSnp);
