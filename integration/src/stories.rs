@@ -1,6 +1,7 @@
 //! The stories: each does what a user does and checks what a user sees, inside L1, through containerd's own `ctr`.
 
 pub mod agent;
+pub mod boot;
 pub mod confinement;
 pub mod console;
 pub mod damage;
@@ -51,6 +52,7 @@ const FILES: &[&[story::Story]] = &[
     escape::STORIES,
     &[no_vsock::STORY],
     &[vcpus::STORY],
+    &[boot::STORY],
     hostile_host::STORIES,
 ];
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// Programs that `make install` and L1 have in /usr/local/bin.
 pub const PROGRAMS: &[&str] = &["containerd-shim-casemate-v2", "casemate-vmm", "casemate-converter", "casemate"];
 /// Files of the guest image in /usr/local/share/casemate.
-pub const GUEST_FILES: &[&str] = &["vmlinux", "initramfs.cpio", "manifest.json"];
+pub const GUEST_FILES: &[&str] = &["vmlinux", "initramfs.cpio", "stage0", "manifest.json"];
 
 /// The programs and the guest image to test.
 pub struct Build {
