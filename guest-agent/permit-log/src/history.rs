@@ -33,7 +33,7 @@ impl Container {
     }
 }
 
-/// The containers of a log, in the order of their creation. Of a log that was folded, those that were removed may be missing.
+/// The containers of a log, in the order of their creation. Of a log that was folded, the last of each kind that was removed is there.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct History {
     /// Every container that was permitted, whether its creation succeeded or not.

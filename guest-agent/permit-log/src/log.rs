@@ -76,9 +76,10 @@ impl Log {
     /// Adds an entry and returns its position.
     ///
     /// If there is no room, the older half of the recent entries is folded first. Of folded entries are kept: the policy, fragments and
-    /// trust lists; the last mount of each layer; for each container that exists, the last entry of each kind with a container; the last
-    /// entry of each kind at all; and the outcome and exit of whatever is kept. An act that failed replaces none that succeeded. So it can
-    /// always be judged which layers were ever mounted, how the containers that exist came to be, and when something was done last.
+    /// trust lists; the last mount of each layer; the last creation of each kind of container, by layers and command, with its root file
+    /// system; for each container that exists, the last entry of each kind with a container; the last entry of each kind at all; and the
+    /// outcome and exit of whatever is kept. An act that failed replaces none that succeeded. So it can always be judged which layers and
+    /// containers there ever were, how those that exist came to be, and when something was done last.
     ///
     /// # Errors
     /// Even what must be kept has no room. The log is as before.
@@ -110,7 +111,7 @@ impl Log {
     }
 
     /// The entries that are there, with their positions.
-    pub fn entries(&self) -> impl DoubleEndedIterator<Item = (u64, &Entry)> {
+    pub fn entries(&self) -> impl DoubleEndedIterator<Item = (u64, &Entry)> + Clone {
         let kept = self.kept.iter().map(|(position, entry)| (*position, entry));
         kept.chain(
             self.recent

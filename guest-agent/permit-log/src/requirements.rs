@@ -16,6 +16,7 @@
 //! [containers.app]
 //! layers = ["77aa…"]
 //! ```
+//! Of a log that was folded, `started_before` judges the containers that exist and may miss those that were removed; `whole` refuses it.
 //! What must have happened counts only if it succeeded; what must not have happened counts as soon as it was permitted.
 
 use std::collections::{BTreeMap, BTreeSet};
