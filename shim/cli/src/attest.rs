@@ -1,5 +1,6 @@
 //! `casemate attest verify`: judges an attestation report by certificates and expectations that the caller gives.
 
+mod answer;
 mod fetch;
 
 use crate::input;
@@ -9,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use attestation_verifier::{Check, Collateral, Expectations, MAX_COLLATERAL_BYTES, Time, Wanted, verified, verify};
 use base64::Engine as _;
 use clap::{Args, Subcommand};
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -17,8 +18,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Largest report file: hexadecimal with line breaks has a few KB.
-const MAX_REPORT_BYTES: u64 = 16 << 10;
 /// Largest requirements file, and largest manifest.
 const MAX_JSON_BYTES: u64 = 1 << 20;
 /// Endings of files that are certificates or revocation lists.
@@ -41,6 +40,8 @@ const EXAMPLES: &str = "\
 Examples:
   casemate attest verify report.bin --certs certs --requirements verifier.toml --policy policy.rego \\
     --manifest guest/manifest.json --report-data $NONCE
+  casemate attest verify answer.json --nonce $NONCE --log-requirements log.toml --certs certs --requirements verifier.toml \\
+    --policy policy.rego --manifest guest/manifest.json
   casemate attest verify - --certs certs --requirements verifier.toml --host-data 9f86… --measurement 3ee7… < report.hex
 
 verifier.toml:
@@ -58,14 +59,29 @@ verifier.toml:
   required = [\"ecc\", \"alias-check-complete\"]
   forbidden = [\"smt\"]
 
+log.toml, of what the guest permitted:
+  layers = [\"1c2d…\", \"77aa…\"]        # exactly these root hashes were mounted, ever
+  only_named = true                     # every container is one of those below
+  started_before = [[\"proxy\", \"app\"]]
+  no_exec_since = [\"app\"]
+  never = [\"external\", \"dump_stacks\"]
+  [containers.proxy]
+  layers = [\"1c2d…\"]                  # top layer first
+  command = [\"/bin/proxy\"]
+  [containers.app]
+  layers = [\"77aa…\"]
+It may also have `whole = true` (no entry was folded), `policy` and `fragments`, by SHA-256.
+
 Nothing is fetched: the directory has the endorsement key's certificate, its chain and the revocation list (see `casemate attest fetch`).
 The last line is `verified` (exit code 0), or `refused: ` and why (exit code 1).";
 
 /// What to verify, and by what.
 #[derive(Args)]
 pub struct Verify {
-    /// The report: 1184 bytes, or hexadecimal or base64 of them; `-` for standard input
+    /// The report: 1184 bytes, or hexadecimal or base64 of them; with --nonce the guest's answer; `-` for standard input
     report: PathBuf,
+    #[command(flatten)]
+    answer: answer::Arguments,
     /// Directory with certificates and revocation lists (.pem, .der, .crt, .cer, .crl)
     #[arg(long)]
     certs: PathBuf,
@@ -112,7 +128,13 @@ fn report(path: &Path) -> Result<Vec<u8>> {
 }
 
 fn run_verify(arguments: &Verify) -> Result<bool> {
-    let files = [&arguments.requirements, &arguments.policy, &arguments.manifest, &arguments.roots];
+    let files = [
+        &arguments.requirements,
+        &arguments.policy,
+        &arguments.manifest,
+        &arguments.roots,
+        arguments.answer.file(),
+    ];
     let mut paths = vec![arguments.report.as_path()];
     paths.extend(files.into_iter().filter_map(|file| file.as_deref()));
     input::one_stdin(&paths)?;
@@ -124,16 +146,27 @@ fn run_verify(arguments: &Verify) -> Result<bool> {
         Some(time) => time,
         None => now()?,
     };
-    let bytes = report(&arguments.report)?;
+    let asked = answer::Asked::of(&arguments.answer)?;
+    let bytes = input::bytes(&arguments.report, answer::MAX_BYTES)?;
 
     // From here on nothing is the caller's: what cannot be read is refused as what is wrong is.
     let judged = || -> Result<Vec<Check>> {
-        let report = Report::parse(&bytes)?;
         let mut collateral = collateral(&files)?;
         if let Some(roots) = &roots {
             collateral.add(roots)?;
         }
-        Ok(verify(&report, &collateral, now, &expectations))
+        let Some(asked) = asked else {
+            return Ok(verify(&Report::parse(&unpacked(bytes))?, &collateral, now, &expectations));
+        };
+        let answer = answer::Answer::parse(&bytes)?;
+        let log = answer.log()?;
+        expectations.report_data = asked.report_data(&log);
+        for certificate in answer.certificates()? {
+            collateral.add(&certificate)?;
+        }
+        let mut checks = verify(&Report::parse(&answer.report()?)?, &collateral, now, &expectations);
+        checks.extend(asked.judge(&log));
+        Ok(checks)
     };
     match judged() {
         Ok(checks) => print_checks(&checks, arguments.json),
@@ -148,7 +181,7 @@ fn now() -> Result<Time> {
 
 fn expectations(arguments: &Verify) -> Result<Expectations> {
     let mut expectations = match &arguments.requirements {
-        Some(path) => requirements(path)?,
+        Some(path) => requirements_text(path)?,
         None => Expectations::default(),
     };
     if let Some(path) = &arguments.manifest {
@@ -169,7 +202,8 @@ fn expectations(arguments: &Verify) -> Result<Expectations> {
     Ok(expectations)
 }
 
-fn requirements(path: &Path) -> Result<Expectations> {
+/// A file of requirements in TOML or JSON.
+fn requirements_text<R: DeserializeOwned>(path: &Path) -> Result<R> {
     let unusable = || format!("{} cannot be used", input::shown(path));
     let text = String::from_utf8(input::bytes(path, MAX_JSON_BYTES)?).with_context(unusable)?;
     match text.trim_start().starts_with('{') {
@@ -271,7 +305,9 @@ fn print_checks(checks: &[Check], json: bool) -> Result<bool> {
             false => format!("FAILED  {name:width$}  {}; wanted: {}", check.seen, check.wanted),
         })?;
     }
-    let failed: Vec<&str> = checks.iter().filter(|check| !check.passed).map(|check| check.name).collect();
+    let mut failed: Vec<&str> = checks.iter().filter(|check| !check.passed).map(|check| check.name).collect();
+    // Each requirement of the log is a check.
+    failed.dedup();
     print(&match passed {
         true => "verified".to_owned(),
         false => format!("refused: {}", failed.join(", ")),

@@ -228,3 +228,55 @@ fn what_cannot_be_used_is_named() {
     let refused = "refused: certs/other.crl cannot be used: neither a certificate nor a revocation list";
     assert!(text(&output.stdout).starts_with(refused), "{}", text(&output.stdout));
 }
+
+/// The sample binds no log, which is what is refused; each requirement of the log is judged beside it.
+#[test]
+fn a_guests_answer_must_bind_its_log_to_the_nonce() {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    let directory = prepared();
+    let hex_text = fs::read_to_string(directory.path().join("report.hex")).unwrap();
+    let mut log = permit_log::Log::default();
+    log.append(permit_log::Entry::Policy { digest: [0; 32] }).unwrap();
+    let write = |log: &[u8]| {
+        let answer = serde_json::json!({
+            "nonce": "00", "head": "00", "certificates": "",
+            "report": STANDARD.encode(hex::decode(hex_text.trim()).unwrap()),
+            "log": STANDARD.encode(log),
+        });
+        fs::write(directory.path().join("answer.json"), answer.to_string()).unwrap();
+    };
+    write(&log.encode());
+    let policy = format!("policy = \"{ZERO}\"\nlayers = [\"{ZERO}\"]\nfragments = []\n");
+    fs::write(directory.path().join("log.toml"), policy).unwrap();
+    let nonce = "11".repeat(32);
+    let arguments = [
+        "answer.json",
+        "--host-data",
+        ZERO,
+        "--nonce",
+        &nonce,
+        "--log-requirements",
+        "log.toml",
+    ];
+    let judged = || {
+        let output = casemate(directory.path(), &[&VERIFY[..], &arguments].concat(), &[]);
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let out = judged();
+    assert!(out.ends_with("\nrefused: report data, log\n"), "{out}");
+    let nonce_bytes = permit_log::Nonce::new(vec![0x11; 32]).unwrap();
+    let wanted = hex::encode(permit_log::report_data(&nonce_bytes, &log.head()));
+    assert!(out.contains(&format!("; wanted: {wanted}\n")), "{out}");
+    let lines: Vec<&str> = out.lines().filter(|line| line.split_whitespace().nth(1) == Some("log")).collect();
+    assert_eq!(lines.len(), 3, "{out}");
+    assert!(lines[1].starts_with("FAILED") && lines[1].contains("was not mounted"), "{out}");
+
+    write(&log.encode()[1..]);
+    assert_eq!(
+        judged(),
+        "refused: the answer's log cannot be read: not a permit log of version 1\n"
+    );
+    fs::copy(directory.path().join("report.hex"), directory.path().join("answer.json")).unwrap();
+    assert!(judged().starts_with("refused: with --nonce the input must be a guest's answer"));
+}
