@@ -11,7 +11,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 /// The story.
 pub const STORY: Story = Story {
     name: "security-context",
-    about: "a container finds its policy in a directory of files, unless an annotation turns that off",
+    about: "a container finds its policy and the socket for reports in a directory, unless an annotation turns that off",
     runtimes: OURS,
     set: Set::Short,
     machines: Machines::Shared,
@@ -24,7 +24,7 @@ fn security_context(lab: &Lab) -> Result<()> {
     let look = [
         "sh",
         "-c",
-        "cat $UVM_SECURITY_CONTEXT_DIR/security-policy-base64 || ls -d /security-context-*",
+        "test -S $UVM_SECURITY_CONTEXT_DIR/report.sock && cat $UVM_SECURITY_CONTEXT_DIR/security-policy-base64 || ls -d /security-context-*",
     ];
     let policy = Policy::of(BUSYBOX).command(&look).generate()?;
     let container = lab.container(BUSYBOX).under(&policy).command(look);
