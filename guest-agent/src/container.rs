@@ -164,7 +164,7 @@ pub struct Container {
     oom_score_adj: i32,
     users: UserDatabase,
     /// Where its processes ask for reports; closed with the container.
-    _reports: Option<Socket>,
+    reports: Mutex<Option<Socket>>,
     /// Whether its processes and those of its pod's first container see each other.
     shares_pids: bool,
     state: Mutex<State>,
@@ -225,7 +225,7 @@ impl Containers {
             rlimits: None,
             oom_score_adj: 0,
             users: UserDatabase::default(),
-            _reports: None,
+            reports: Mutex::default(),
             shares_pids: false,
             state: Mutex::new(State {
                 phase: Phase::Running,

@@ -22,8 +22,9 @@ use policy::ContainerId;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::UnixListener,
-    sync::{Semaphore, mpsc, oneshot},
-    task::JoinHandle,
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+    task::{JoinHandle, JoinSet},
     time::{Instant, sleep, timeout},
 };
 
@@ -100,12 +101,22 @@ impl Answer {
     }
 }
 
-/// A container's socket; nobody is served any more when it is dropped.
-pub struct Socket(JoinHandle<()>);
+/// A container's socket; soon after it is dropped nobody is served any more.
+pub struct Socket {
+    serving: JoinHandle<()>,
+    /// Ends the service when it is dropped.
+    _stop: oneshot::Sender<()>,
+}
 
-impl Drop for Socket {
-    fn drop(&mut self) {
-        self.0.abort();
+impl Socket {
+    /// Ends the service and returns when that is done: each connection, too, keeps the container's root file system in use.
+    ///
+    /// Blocks, so it is for threads that may.
+    pub fn close(self) {
+        let Self { serving, _stop } = self;
+        drop(_stop);
+        // A panic of the task has closed its connections as well.
+        let _ = Handle::current().block_on(serving);
     }
 }
 
@@ -119,27 +130,29 @@ pub fn serve(directory: &Directory, container: ContainerId, desk: Desk) -> io::R
     fs::set_permissions(&path, Permissions::from_mode(SOCKET_MODE))?;
     listener.set_nonblocking(true)?;
     let listener = UnixListener::from_std(listener)?;
-    Ok(Socket(tokio::spawn(accept(listener, container, desk))))
+    let (_stop, stopped) = oneshot::channel();
+    let serving = tokio::spawn(accept_until(stopped, listener, container, desk));
+    Ok(Socket { serving, _stop })
 }
 
-async fn accept(listener: UnixListener, container: ContainerId, desk: Desk) {
-    let connections = Arc::new(Semaphore::new(CONNECTIONS));
+async fn accept_until(mut stopped: oneshot::Receiver<()>, listener: UnixListener, container: ContainerId, desk: Desk) {
     let budget = Arc::new(Mutex::new(Budget::full(Instant::now())));
+    let mut exchanges = JoinSet::new();
     loop {
-        // Never closed, so this is never an error.
-        let Ok(room) = connections.clone().acquire_owned().await else {
-            return;
-        };
-        let Ok((connection, _)) = listener.accept().await else {
-            sleep(PAUSE).await;
-            continue;
-        };
-        let (container, desk, budget) = (container.clone(), desk.clone(), budget.clone());
-        tokio::spawn(async move {
-            exchange(connection, &container, &desk, &budget).await;
-            drop(room);
-        });
+        tokio::select! {
+            // Nothing is ever sent: the sender was dropped.
+            _ = &mut stopped => break,
+            Some(_) = exchanges.join_next() => {}
+            accepted = listener.accept(), if exchanges.len() < CONNECTIONS => match accepted {
+                Ok((connection, _)) => {
+                    let (container, desk, budget) = (container.clone(), desk.clone(), budget.clone());
+                    exchanges.spawn(async move { exchange(connection, &container, &desk, &budget).await });
+                }
+                Err(_) => sleep(PAUSE).await,
+            },
+        }
     }
+    exchanges.shutdown().await;
 }
 
 /// Reads one request and answers it.

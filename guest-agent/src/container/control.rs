@@ -207,8 +207,11 @@ impl Containers {
     pub fn shutdown(&self, permit: Permit<'_, ShutdownContainer>) -> Result<(), ContainerError> {
         let id = permit.action().container_id.clone();
         check_is_container(&id)?;
-        self.get(&id)?;
+        let container = self.get(&id)?;
         self.clear(&id)?;
+        if let Some(reports) = lock(&container.reports).take() {
+            reports.close();
+        }
         lock(&self.table).remove(&id);
         permit.commit();
         Ok(())

@@ -102,7 +102,7 @@ impl Containers {
             rlimits: confinement.rlimits_of_execs(),
             oom_score_adj: confinement.oom_score_adj(),
             users,
-            _reports: reports,
+            reports: Mutex::new(reports),
             shares_pids: confinement.shares_pids(),
             state,
         };

@@ -17,7 +17,7 @@ fn request(target: &str) -> String {
 /// A socket whose requests are answered with the container and the nonce.
 struct World {
     directory: tempfile::TempDir,
-    _socket: Socket,
+    socket: Socket,
 }
 
 impl World {
@@ -33,10 +33,7 @@ impl World {
                 let _ = reply.send(Answer { status, text });
             }
         });
-        Self {
-            directory,
-            _socket: socket,
-        }
+        Self { directory, socket }
     }
 
     async fn ask(&self, request: &str) -> String {
@@ -132,9 +129,20 @@ async fn a_full_queue_is_said() {
 }
 
 #[tokio::test]
+async fn a_closed_socket_keeps_no_connection() {
+    let World { directory, socket } = world();
+    let path = directory.path().join(SOCKET);
+    let mut idle = Stream::connect(&path).await.unwrap();
+    tokio::task::spawn_blocking(move || socket.close()).await.unwrap();
+    assert!(Stream::connect(&path).await.is_err());
+    // The end, or a reset if the connection was never accepted.
+    assert!(!matches!(idle.read(&mut [0]).await, Ok(1..)));
+}
+
+#[tokio::test]
 async fn a_dropped_socket_serves_nobody() {
-    let World { directory, _socket } = world();
-    drop(_socket);
+    let World { directory, socket } = world();
+    drop(socket);
     // The task ends when it is polled next.
     while UnixStream::connect(directory.path().join(SOCKET)).is_ok() {
         tokio::task::yield_now().await;

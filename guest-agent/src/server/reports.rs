@@ -47,3 +47,30 @@ fn status(error: &RequestError) -> Status {
         _ => Status::Unavailable,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use permit_log::Log;
+    use serde_json::Value;
+
+    /// `casemate attest verify` and every other verifier reads these.
+    #[test]
+    fn the_answer_has_what_a_verifier_needs() {
+        let log = Log::default();
+        let proof = Proof {
+            report: vec![1, 2],
+            certificates: Vec::new(),
+            log: log.encode(),
+            head: log.head(),
+        };
+        let document: Value = serde_json::from_str(&document("00ff", &proof)).unwrap();
+        let text = |field: &str| document[field].as_str().unwrap().to_owned();
+        assert_eq!(
+            (text("nonce"), text("report"), text("certificates")),
+            ("00ff".into(), "AQI=".into(), String::new())
+        );
+        assert_eq!(Log::decode(&STANDARD.decode(text("log")).unwrap()).unwrap(), log);
+        assert_eq!(text("head"), log.head().to_string());
+    }
+}
