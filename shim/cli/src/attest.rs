@@ -18,6 +18,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// Largest report file: hexadecimal with line breaks has a few KB.
+const MAX_REPORT_BYTES: u64 = 16 << 10;
 /// Largest requirements file, and largest manifest.
 const MAX_JSON_BYTES: u64 = 1 << 20;
 /// Endings of files that are certificates or revocation lists.
