@@ -92,12 +92,18 @@ fn containers_that_come_and_go_do_not_fill_the_log() {
 #[test]
 fn what_was_removed_stays_removed() {
     let mut log = log_of([Entry::Policy { digest: id(9) }]);
-    // No exit of it was logged.
+    // No exit of it was logged, and it is the last one that was started.
     run(&mut log, 1, 0x11, &["/proxy"]);
     act(&mut log, Entry::Remove { container: id(1) }, true);
     for _ in 0..5 {
         // Removals of others must not make the proxy's superfluous.
-        run(&mut log, 3, 0x33, &["/other"]);
+        let other = Entry::Create {
+            container: id(3),
+            command: id(3),
+            sandbox: false,
+            privileged: false,
+        };
+        act(&mut log, other, true);
         act(&mut log, Entry::Remove { container: id(3) }, true);
         let folded = log.folded();
         while log.folded() == folded {
