@@ -32,7 +32,7 @@ const MAX_FILES: usize = 1024;
 pub enum Attest {
     /// Verify a SEV-SNP attestation report: signature, certificates, processor, and what is expected of the guest
     #[command(after_help = EXAMPLES)]
-    Verify(Verify),
+    Verify(Box<Verify>),
     /// Fetch what the verification of a report needs from a key server: chain, certificate and revocation list
     #[command(after_help = fetch::EXAMPLES)]
     Fetch(fetch::Fetch),

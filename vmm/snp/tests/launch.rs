@@ -2,7 +2,7 @@
 
 mod model;
 
-use boot_manifest::{Manifest, Mode, launch_area::BootPage};
+use boot_manifest::{BootPage, LoadMap, Manifest, Mode};
 use launch_measure::measure;
 use model::{Guest, Host, Psp};
 use proptest::prelude::*;
@@ -19,6 +19,7 @@ fn plan(vcpus: u8) -> LaunchPlan {
             kernel_sha256: [1; 32],
             initrd_sha256: [2; 32],
         },
+        load: LoadMap::SMALLEST,
         cmdline: "console=ttyS0",
     };
     let stage0 = Stage0::try_from(&[0x90; 9000][..]).unwrap();
