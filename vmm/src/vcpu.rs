@@ -57,7 +57,6 @@ fn state(id: u8, what: &'static str) -> impl Fn(errno::Error) -> VcpuError {
     move |source| VcpuError::State { id, what, source }
 }
 
-/// CPUID first: KVM checks the MSRs against it.
 /// The CPUID page of a VM whose guest reads it: the leaves of the first vCPU.
 pub fn cpuid_page(vm: &KvmVm, count: Vcpus) -> Result<[u8; PAGE_BYTES], VcpuError> {
     let supported = vm.supported_cpuid().map_err(VcpuError::Cpuid)?;
@@ -73,6 +72,7 @@ pub fn cpuid_page(vm: &KvmVm, count: Vcpus) -> Result<[u8; PAGE_BYTES], VcpuErro
     Ok(boot_manifest::cpuid_page::to_bytes(&leaves))
 }
 
+/// CPUID first: KVM checks the MSRs against it.
 fn set_up(vcpu: &VcpuFd, id: u8, count: Vcpus, supported: &CpuId) -> Result<(), VcpuError> {
     let too_many = |_| state(id, "CPUID leaves")(errno::Error::new(libc::E2BIG));
     let cpuid = CpuId::from_entries(&cpuid::for_vcpu(supported, id, count.get())).map_err(too_many)?;

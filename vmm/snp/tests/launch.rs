@@ -2,11 +2,11 @@
 
 mod model;
 
-use boot_manifest::{BootPage, LoadMap, Manifest, Mode};
+use boot_manifest::{BootPage, LoadMap, Manifest, Mode, cpuid_page::Leaf};
 use launch_measure::measure;
 use model::{Guest, Host, Psp};
 use proptest::prelude::*;
-use snp_launch::{CpuidLeaf, Failure, Finished, GuestPolicy, IdFiles, Launch, LaunchError, Source, Status, cpuid_page};
+use snp_launch::{Failure, Finished, GuestPolicy, IdFiles, Launch, LaunchError, Source, Status, cpuid_page};
 use std::error::Error;
 use vm_spec::{HostData, LaunchPlan, Page, PageKind, Stage0, Vcpus};
 
@@ -33,9 +33,10 @@ fn save_areas(pages: &[Page]) -> Vec<[u8; 4096]> {
 }
 
 fn cpuid() -> Source {
-    let leaf = CpuidLeaf {
+    let leaf = Leaf {
         function: 0,
         index: 0,
+        xcr0: 0,
         registers: [0x1f, 1, 2, 3],
     };
     cpuid_page(&[leaf]).unwrap()

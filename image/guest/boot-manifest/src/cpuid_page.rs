@@ -37,12 +37,21 @@ pub fn to_bytes(leaves: &[Leaf]) -> [u8; PAGE_BYTES] {
     page
 }
 
+/// The leaves of a page, as far as it counts them.
+pub fn leaves(page: &[u8; PAGE_BYTES]) -> impl Iterator<Item = Leaf> {
+    let count = (u32_at(page, 0) as usize).min(LEAVES_MAX);
+    page[HEADER_BYTES..].chunks_exact(LEAF_BYTES).take(count).map(|leaf| Leaf {
+        function: u32_at(leaf, 0),
+        index: u32_at(leaf, 4),
+        xcr0: u64::from(u32_at(leaf, 8)) | u64::from(u32_at(leaf, 12)) << 32,
+        registers: [24, 28, 32, 36].map(|at| u32_at(leaf, at)),
+    })
+}
+
 /// EAX, EBX, ECX and EDX of a leaf; zeros for one that the page does not have.
 pub fn registers(page: &[u8; PAGE_BYTES], function: u32, index: u32) -> [u32; 4] {
-    let count = (u32_at(page, 0) as usize).min(LEAVES_MAX);
-    let mut leaves = page[HEADER_BYTES..].chunks_exact(LEAF_BYTES).take(count);
-    let found = leaves.find(|leaf| (u32_at(leaf, 0), u32_at(leaf, 4)) == (function, index));
-    found.map_or([0; 4], |leaf| [24, 28, 32, 36].map(|at| u32_at(leaf, at)))
+    let found = leaves(page).find(|leaf| (leaf.function, leaf.index) == (function, index));
+    found.map_or([0; 4], |leaf| leaf.registers)
 }
 
 #[cfg(test)]
