@@ -9,6 +9,9 @@ PROGRAMS := target/x86_64-unknown-linux-gnu/release
 GUEST_PROFILE ?= guest
 GUEST_PROGRAMS := target/x86_64-unknown-linux-gnu/$(GUEST_PROFILE)
 STAGE0 := target/stage0
+# Paths in the guest's programs (generated sources, panics) do not depend on the directory or the user that built them, so that anyone
+# gets the same bytes and the same launch digest.
+PATHS := --config 'target.x86_64-unknown-linux-gnu.rustflags = ["--remap-path-prefix=$(CURDIR)=/casemate", "--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo"]'
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/casemate
 GUEST := $(CACHE)/guest
 KERNEL ?= source
@@ -38,7 +41,7 @@ setup:
 build: setup
 	@echo '==> building the programs'
 	cargo build --release --workspace
-	cargo build --profile $(GUEST_PROFILE) -p casemate-agent -p casemate-launcher
+	cargo build --profile $(GUEST_PROFILE) $(PATHS) -p casemate-agent -p casemate-launcher
 	image/guest/stage0/build.sh $(STAGE0)
 
 image: build
