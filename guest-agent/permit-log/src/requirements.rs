@@ -56,7 +56,7 @@ struct Image {
 #[serde(try_from = "String")]
 struct Hex(Digest);
 
-#[derive(Deserialize, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Default)]
 #[serde(default, deny_unknown_fields)]
 struct File {
     whole: bool,
@@ -70,20 +70,10 @@ struct File {
     never: Vec<String>,
 }
 
-/// What is required of a log; without any requirement each log passes.
+/// What is required of a log; without any requirement each log passes. Every name and kind in it is known.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(try_from = "File")]
-pub struct Requirements {
-    whole: bool,
-    policy: Option<Hex>,
-    layers: Option<BTreeSet<Hex>>,
-    fragments: Option<BTreeSet<Hex>>,
-    containers: BTreeMap<String, Image>,
-    only_named: bool,
-    started_before: Vec<(String, String)>,
-    no_exec_since: Vec<String>,
-    never: Vec<String>,
-}
+pub struct Requirements(File);
 
 /// One requirement, judged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,17 +107,7 @@ impl TryFrom<File> for Requirements {
         if let Some(word) = file.never.iter().find(|word| !Entry::is_kind(word)) {
             return Err(RequirementsError::Kind(word.clone()));
         }
-        Ok(Self {
-            whole: file.whole,
-            policy: file.policy,
-            layers: file.layers,
-            fragments: file.fragments,
-            containers: file.containers,
-            only_named: file.only_named,
-            started_before: file.started_before,
-            no_exec_since: file.no_exec_since,
-            never: file.never,
-        })
+        Ok(Self(file))
     }
 }
 
@@ -145,32 +125,32 @@ impl Requirements {
         let history = History::of(log);
         let mut findings = Vec::new();
         let mut find = |required: String, judged: Result<(), String>| findings.push(Finding { required, judged });
-        if self.whole {
+        if self.0.whole {
             let folded = log.folded();
             find(
                 "the whole log".to_owned(),
                 must(folded == 0, || format!("{folded} entries are folded")),
             );
         }
-        if let Some(policy) = &self.policy {
+        if let Some(policy) = &self.0.policy {
             find(format!("policy {}", hex::encode(policy.0)), self.is_policy(policy, log));
         }
-        if let Some(layers) = &self.layers {
+        if let Some(layers) = &self.0.layers {
             find(format!("{} layers and no others", layers.len()), exactly(layers, log));
         }
-        if let Some(fragments) = &self.fragments {
+        if let Some(fragments) = &self.0.fragments {
             find("no other fragments".to_owned(), no_others(fragments, log));
         }
-        if self.only_named {
+        if self.0.only_named {
             find("no other containers".to_owned(), self.are_named(&history));
         }
-        for (first, then) in &self.started_before {
+        for (first, then) in &self.0.started_before {
             find(format!("{first} started before {then}"), self.in_order(first, then, &history));
         }
-        for name in &self.no_exec_since {
+        for name in &self.0.no_exec_since {
             find(format!("no exec since {name} started"), self.quiet_since(name, log, &history));
         }
-        for kind in &self.never {
+        for kind in &self.0.never {
             let found = log.entries().find(|(_, entry)| entry.kind() == kind);
             let judged = found.map_or(Ok(()), |(position, _)| Err(format!("permitted at {position}")));
             find(format!("never {kind}"), judged);
@@ -187,13 +167,13 @@ impl Requirements {
     }
 
     fn named<'h>(&self, name: &str, history: &'h History) -> Vec<&'h Container> {
-        let image = self.containers.get(name);
+        let image = self.0.containers.get(name);
         let is_meant = |container: &&Container| image.is_some_and(|image| image.is_of(container));
         history.containers.iter().filter(is_meant).collect()
     }
 
     fn are_named(&self, history: &History) -> Result<(), String> {
-        let is_other = |container: &&Container| !self.containers.values().any(|image| image.is_of(container));
+        let is_other = |container: &&Container| !self.0.containers.values().any(|image| image.is_of(container));
         match history.containers.iter().find(is_other) {
             None => Ok(()),
             Some(other) => Err(format!("container {} was created at {}", hex::encode(other.id), other.created)),

@@ -237,7 +237,6 @@ mod tests {
                 sev: SevFacts {
                     snp_vm: true,
                     missing: Vec::new(),
-                    vmsa_features: Some(1),
                     policy_bits: Some(0x1f_ffff),
                 },
             }),

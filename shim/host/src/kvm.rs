@@ -1,7 +1,7 @@
 //! What /dev/kvm says of itself.
 #![expect(unsafe_code, reason = "KVM_GET_DEVICE_ATTR of /dev/kvm takes an address")]
 
-use kvm_bindings::{KVM_CAP_EXIT_HYPERCALL, KVM_CAP_VM_TYPES, KVM_X86_GRP_SEV, KVM_X86_SEV_VMSA_FEATURES, KVM_X86_SNP_VM, kvm_device_attr};
+use kvm_bindings::{KVM_CAP_EXIT_HYPERCALL, KVM_CAP_VM_TYPES, KVM_X86_GRP_SEV, KVM_X86_SNP_VM, kvm_device_attr};
 use kvm_ioctls::{Cap, Kvm};
 use std::os::fd::AsRawFd;
 use vmm_sys_util::{errno, ioctl::ioctl_with_ref, ioctl_iow_nr};
@@ -48,8 +48,6 @@ pub struct SevFacts {
     pub snp_vm: bool,
     /// Needed by guests with private memory and absent.
     pub missing: Vec<&'static str>,
-    /// Features of save areas that KVM takes.
-    pub vmsa_features: Option<u64>,
     /// Bits of guest policies that KVM takes; Linux before 6.19 does not say.
     pub policy_bits: Option<u64>,
 }
@@ -71,23 +69,22 @@ pub fn facts() -> Result<KvmFacts, errno::Error> {
         sev: SevFacts {
             snp_vm: kvm.check_extension_raw(KVM_CAP_VM_TYPES.into()) & 1 << KVM_X86_SNP_VM != 0,
             missing,
-            vmsa_features: sev_attribute(&kvm, KVM_X86_SEV_VMSA_FEATURES),
-            policy_bits: sev_attribute(&kvm, SNP_POLICY_BITS),
+            policy_bits: policy_bits(&kvm),
         },
     })
 }
 
-/// A number of the group `KVM_X86_GRP_SEV`; `None` if KVM does not know it.
-fn sev_attribute(kvm: &Kvm, attribute: u32) -> Option<u64> {
+/// `KVM_X86_SNP_POLICY_BITS`; `None` if KVM does not know it.
+fn policy_bits(kvm: &Kvm) -> Option<u64> {
     let mut value = 0u64;
     let request = kvm_device_attr {
         group: KVM_X86_GRP_SEV,
-        attr: attribute.into(),
+        attr: SNP_POLICY_BITS.into(),
         addr: std::ptr::from_mut(&mut value).addr() as u64,
         ..Default::default()
     };
     std::ptr::from_mut(&mut value).expose_provenance();
-    // SAFETY: both attributes are 64 bits wide (Linux arch/x86/kvm/svm/sev.c, sev_dev_get_attr), and `value` lives until the call is
+    // SAFETY: the attribute is 64 bits wide (Linux arch/x86/kvm/svm/sev.c, sev_dev_get_attr), and `value` lives until the call is
     // over; KVM reads `request`.
     let done = unsafe { ioctl_with_ref(&kvm.as_raw_fd(), KVM_GET_DEVICE_ATTR(), &request) };
     (done == 0).then_some(value)

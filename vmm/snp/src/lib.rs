@@ -10,7 +10,7 @@ mod policy;
 mod status;
 
 pub use conversion::{Backing, Conversion, ConversionError, MAP_GPA_RANGE, Visibility, convert};
-pub use cpuid_page::{Correction, TooManyLeaves, corrections, cpuid_page};
+pub use cpuid_page::{Correction, TooManyLeaves, cpuid_page};
 pub use launch::{Finished, Launch, LaunchError, New, Started};
 pub use platform::{Failure, IdFiles, Platform, Source};
 pub use policy::{GuestPolicy, PolicyError};
