@@ -18,7 +18,7 @@ KERNEL ?= source
 export KERNEL
 
 help:
-	@echo 'make demo      a real container in a policy-guarded microVM, through stock containerd'
+	@echo 'make demo      a real container in a policy-guarded microVM, through stock containerd (TEE=simulated: and its report, verified)'
 	@echo 'make test      unit tests, properties, conformance, stories in the testbed (short enough for every commit)'
 	@echo 'make test-all  the same with every round of every fault'
 	@echo 'make bench     boot, run, exec, streams, block reads, memory, compared with QEMU, runc and others'
@@ -48,7 +48,7 @@ image: build
 	$(PROGRAMS)/casemate image build --programs $(GUEST_PROGRAMS) --stage0 $(STAGE0) --output $(GUEST)
 
 demo: image
-	$(PROGRAMS)/testbed demo
+	$(PROGRAMS)/testbed demo $(if $(TEE),--tee $(TEE))
 
 test: image
 	$(PROGRAMS)/testbed test

@@ -5,9 +5,13 @@
 
 mod boot_params;
 mod sev_guest;
+mod simulated;
 mod tsm;
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use attestation::{Report, ReportError};
 use boot_manifest::{HostPage, Manifest, Mode, ReadError, SETUP_DATA_HOST_PAGE, SETUP_DATA_MANIFEST};
@@ -32,9 +36,9 @@ pub enum EvidenceError {
     /// The host page's bytes are wrong.
     #[error("the host page is damaged")]
     HostPage(#[source] ReadError),
-    /// Simulated reports from the VMM are not read here.
-    #[error("the boot manifest says simulated, and this guest takes host data from no report of the VMM")]
-    Simulated,
+    /// The VMM returns no report.
+    #[error("the boot manifest says simulated, and there is no report")]
+    Simulated(#[from] simulated::SimulatedError),
     /// The processor returns no attestation report.
     #[error("the boot manifest says snp, and there is no report")]
     Snp(#[from] sev_guest::SevGuestError),
@@ -99,17 +103,46 @@ pub fn proof(evidence: &impl Evidence, report_data: &[u8; 64], policy: &[u8; 32]
 }
 
 /// The source that the boot manifest of this guest names.
-pub struct BootEvidence;
+pub struct BootEvidence {
+    /// Where the boot loader's nodes are.
+    nodes: PathBuf,
+    simulated: simulated::Reports,
+}
+
+impl Default for BootEvidence {
+    fn default() -> Self {
+        Self::of(Path::new(boot_params::SETUP_DATA))
+    }
+}
+
+impl BootEvidence {
+    fn of(nodes: &Path) -> Self {
+        Self {
+            nodes: nodes.to_owned(),
+            simulated: simulated::Reports::default(),
+        }
+    }
+}
 
 impl Evidence for BootEvidence {
     fn host_data(&self) -> Result<[u8; 32], EvidenceError> {
-        from_nodes(Path::new(boot_params::SETUP_DATA))
+        if mode(&self.nodes)? == Mode::Plain {
+            let page = boot_params::node(&self.nodes, SETUP_DATA_HOST_PAGE)?;
+            return Ok(HostPage::from_bytes(&page).map_err(EvidenceError::HostPage)?.host_data);
+        }
+        let mut nonce = [0; 64];
+        crate::sys::random(&mut nonce).map_err(EvidenceError::Random)?;
+        let report = self.report(&nonce)?.report;
+        if report.report_data() != nonce {
+            return Err(EvidenceError::OtherRequest);
+        }
+        Ok(report.host_data())
     }
 
     fn report(&self, report_data: &[u8; 64]) -> Result<Attested, EvidenceError> {
-        match mode(Path::new(boot_params::SETUP_DATA))? {
+        match mode(&self.nodes)? {
             Mode::Plain => Err(EvidenceError::Plain),
-            Mode::Simulated => Err(EvidenceError::Simulated),
+            Mode::Simulated => Ok(self.simulated.report(report_data)?),
             Mode::Snp => snp_report(report_data),
         }
     }
@@ -131,25 +164,6 @@ fn snp_report(report_data: &[u8; 64]) -> Result<Attested, EvidenceError> {
     })
 }
 
-fn from_nodes(directory: &Path) -> Result<[u8; 32], EvidenceError> {
-    match mode(directory)? {
-        Mode::Plain => {
-            let page = boot_params::node(directory, SETUP_DATA_HOST_PAGE)?;
-            Ok(HostPage::from_bytes(&page).map_err(EvidenceError::HostPage)?.host_data)
-        }
-        Mode::Simulated => Err(EvidenceError::Simulated),
-        Mode::Snp => {
-            let mut nonce = [0; 64];
-            crate::sys::random(&mut nonce).map_err(EvidenceError::Random)?;
-            let report = snp_report(&nonce)?.report;
-            if report.report_data() != nonce {
-                return Err(EvidenceError::OtherRequest);
-            }
-            Ok(report.host_data())
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,7 +177,7 @@ mod tests {
             fs::write(node.join("type"), format!("{kind:#x}\n")).unwrap();
             fs::write(node.join("data"), data).unwrap();
         }
-        from_nodes(directory.path())
+        BootEvidence::of(directory.path()).host_data()
     }
 
     fn manifest(mode: Mode) -> (u32, Vec<u8>) {
@@ -192,7 +206,7 @@ mod tests {
     fn other_modes_never_fall_back_to_it() {
         assert!(matches!(
             with_nodes(&[manifest(Mode::Simulated), host_page()]),
-            Err(EvidenceError::Simulated)
+            Err(EvidenceError::Simulated(_))
         ));
         // No test runs in an SNP guest, so there is no device.
         assert!(matches!(

@@ -85,7 +85,7 @@ async fn serve(program: Program) -> Result<(), ServerError> {
     let stream_table = Arc::new(Streams::default());
     tokio::spawn(streams::serve(stream_table.clone(), listen(STREAM_PORT)?));
     let (desk, orders) = report_socket::desk();
-    let sandbox = Arc::new(Sandbox::new(BootEvidence, program, reaper, desk));
+    let sandbox = Arc::new(Sandbox::new(BootEvidence::default(), program, reaper, desk));
     tokio::spawn(reports::serve(sandbox.clone(), orders));
     let service = Service {
         sandbox,

@@ -1,5 +1,7 @@
 //! `make demo`: one container from containerd to the agent, shown step by step.
 
+pub mod attested;
+
 use crate::{
     lab::{Ended, Lab, Policy, Runtime, Traces},
     testbed::{
@@ -25,10 +27,29 @@ const COMMAND: [&str; 3] = [
     "echo \"nonce $NONCE\"; cat /proc/version; exec redis-server --save '' --bind 127.0.0.1",
 ];
 
+/// What the demo's guest is protected by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Tee {
+    /// Nothing: the demo shows what the policy decides.
+    #[default]
+    Plain,
+    /// A simulated processor: the demo shows what a verifier decides.
+    Simulated,
+}
+
+impl Tee {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Simulated => "simulated",
+        }
+    }
+}
+
 /// On the developer's machine: runs the demo in L1 and prints its output. Returns its exit status.
-pub fn show(testbed: &Testbed, dir: &Path) -> Result<i32> {
+pub fn show(testbed: &Testbed, dir: &Path, tee: Tee) -> Result<i32> {
     let mut machine = testbed.machine(dir)?;
-    let line = format!("run /job/story demo --nonce {}", nonce()?);
+    let line = format!("run /job/story demo --tee {} --nonce {}", tee.name(), nonce()?);
     let mut out = std::io::stdout();
     let result = machine.run_command(&line, LIMITS, &mut |bytes| drop(out.write_all(bytes).and_then(|()| out.flush())));
     match result {
@@ -42,7 +63,7 @@ pub fn show(testbed: &Testbed, dir: &Path) -> Result<i32> {
 }
 
 fn nonce() -> Result<String> {
-    let mut bytes = [0; 16];
+    let mut bytes = [0; 32];
     std::fs::File::open("/dev/urandom")
         .and_then(|mut file| file.read_exact(&mut bytes))
         .context("no random numbers")?;
@@ -57,12 +78,20 @@ fn show_consoles(dir: &Path, names: &[&str]) {
 }
 
 /// In L1: runs the demo.
-pub fn run(nonce: &str) -> Result<()> {
+pub fn run(nonce: &str, tee: Tee) -> Result<()> {
     let lab = Lab::enter(Runtime::Casemate)?;
+    match tee {
+        Tee::Plain => decided(&lab, nonce),
+        Tee::Simulated => attested::run(&lab, nonce).and_then(|_| lab.nothing_is_left()),
+    }
+}
+
+/// What the policy decides.
+fn decided(lab: &Lab, nonce: &str) -> Result<()> {
     title("1. The policy, and its digest");
     let policy = Policy::of(REDIS)
         .command(&COMMAND)
-        .environment("NONCE=[0-9a-f]{32}")
+        .environment("NONCE=[0-9a-f]{64}")
         .exec(&["redis-cli", "ping"])
         .signals(&[9, 15])
         .generate()?;

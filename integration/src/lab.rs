@@ -3,11 +3,13 @@
 mod container;
 mod fifo;
 pub mod growth;
+mod guest_image;
 mod listener;
 mod policy;
 mod process;
 mod runtime;
 pub mod scope;
+pub mod simulated;
 mod tasks;
 pub mod traces;
 pub mod victim;
@@ -16,6 +18,7 @@ pub mod watch;
 
 pub use container::{Container, Running, is_running};
 pub use fifo::{Fifo, Reading};
+pub use guest_image::{GUEST_IMAGE, GuestImage, NODE_CONFIG};
 pub use listener::{Event, Listener};
 pub use policy::{IMAGES, Policy};
 pub use process::{Ended, Program};

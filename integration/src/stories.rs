@@ -1,6 +1,7 @@
 //! The stories: each does what a user does and checks what a user sees, inside L1, through containerd's own `ctr`.
 
 pub mod agent;
+pub mod attested;
 pub mod boot;
 pub mod confinement;
 pub mod console;
@@ -35,6 +36,7 @@ const FILES: &[&[story::Story]] = &[
     enforcement_points::STORIES,
     &[fragment::STORY],
     &[security_context::STORY],
+    &[attested::STORY],
     scratch::STORIES,
     &[scratch_memory::STORY],
     &[console::STORY],

@@ -26,7 +26,7 @@ const TEE: &str = "io.casemate.tee";
 pub struct Config {
     /// Directory of the guest image (`vmlinux`, `initramfs.cpio`, `stage0`, `manifest.json`).
     pub image_dir: PathBuf,
-    /// Who loads the kernel of a guest.
+    /// Who loads the kernel of a plain guest; any other is verified.
     pub boot: Boot,
     /// The VMM's program; absent: beside the shim, then in `PATH`.
     pub vmm: Option<PathBuf>,
@@ -54,6 +54,8 @@ pub struct Config {
     pub policy_file: Option<PathBuf>,
     /// Least protection of a guest.
     pub tee: Tee,
+    /// Keys and certificates of the simulated TEE, made for its first guest.
+    pub simulated_dir: PathBuf,
     /// Seconds from the VMM's start to the agent's first answer.
     pub boot_timeout_seconds: u64,
 }
@@ -98,6 +100,7 @@ impl Default for Config {
             require_policy: false,
             policy_file: None,
             tee: Tee::Plain,
+            simulated_dir: "/var/lib/casemate/simulated".into(),
             boot_timeout_seconds: 60,
         }
     }
@@ -143,7 +146,7 @@ pub enum ConfigError {
         required: &'static str,
     },
     /// A protection that the VMM of this node does not provide.
-    #[error("protection {0} was asked for, but the VMM of this node boots plain guests only")]
+    #[error("protection {0} was asked for, but the VMM of this node does not provide it")]
     TeeUnavailable(&'static str),
 }
 
@@ -207,8 +210,12 @@ impl Config {
             }
             self.tee = asked;
         }
-        if self.tee != Tee::Plain {
+        if self.tee == Tee::Snp {
             return Err(ConfigError::TeeUnavailable(name(self.tee)));
+        }
+        if self.tee != Tee::Plain {
+            // Nothing else is measured.
+            self.boot = Boot::Verified;
         }
         Ok(self)
     }
@@ -345,5 +352,13 @@ mod tests {
             Err(ConfigError::Tee(_))
         ));
         assert!(Config::default().with_annotations(&annotations(&[(TEE, "plain")])).is_ok());
+    }
+
+    #[test]
+    fn whatever_is_measured_is_verified() {
+        let simulated = Config::default().with_annotations(&annotations(&[(TEE, "simulated")])).unwrap();
+        assert_eq!((simulated.tee, simulated.boot), (Tee::Simulated, Boot::Verified));
+        let plain = Config::default().with_annotations(&annotations(&[(TEE, "plain")])).unwrap();
+        assert_eq!(plain.boot, Boot::Direct);
     }
 }

@@ -4,11 +4,13 @@
 
 mod console;
 mod control;
+mod endorsement;
 mod image;
 mod oom;
 mod spawn;
 
 pub use control::ControlError;
+pub use endorsement::EndorsementError;
 pub use image::{ImageError, References};
 
 use crate::{
@@ -19,6 +21,7 @@ use crate::{
 use agent_protocol::{AgentClient, ConnectError, PowerOffRequest, agent_client};
 use console::last_lines;
 use control::Control;
+use endorsement::Endorsement;
 use image::GuestImage;
 use nix::sys::signal::Signal;
 use oom::OomScore;
@@ -37,9 +40,10 @@ use tokio::{
     io::AsyncReadExt,
     process::Child,
     sync::{Notify, watch},
+    task::spawn_blocking,
     time::{Instant, sleep, timeout, timeout_at},
 };
-use vm_spec::{SpecError, control::Extent};
+use vm_spec::{SpecError, Tee, control::Extent};
 
 /// Exit status of a container whose VM ended under it: 128 + SIGKILL.
 pub const KILLED: u32 = 137;
@@ -68,6 +72,9 @@ pub enum VmError {
     /// The guest image cannot be used.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// There is nothing to sign simulated reports with.
+    #[error(transparent)]
+    Endorsement(#[from] EndorsementError),
     /// A file or socket of the VM cannot be made.
     #[error("cannot {0}")]
     Io(&'static str, #[source] io::Error),
@@ -134,13 +141,14 @@ impl Vm {
     /// See [`VmError`]; nothing of the VM is left then.
     pub async fn boot(request: BootRequest<'_>) -> Result<Self, VmError> {
         let config = request.config;
-        let deadline = Instant::now() + config.boot_timeout();
         let dir = SandboxDir::path_below(&config.state_dir, request.namespace, request.id);
         if let Some(dead) = Record::load(&dir)?.filter(|record| !record.vmm.is_alive()) {
             remove_cgroups(&dead);
         }
         let state = OwnedSandboxDir::create(&config.state_dir, request.namespace, request.id)?;
         let image = GuestImage::open(&config.image_dir, config.boot)?;
+        let endorsement = endorsement(config).await?;
+        let deadline = Instant::now() + config.boot_timeout();
         let console = console_file::create(&state.dir().console()).map_err(|e| VmError::Io("make the console's file", e))?;
         let parts = spawn::Parts {
             control: state.bind_control()?,
@@ -148,6 +156,7 @@ impl Vm {
             console: console.try_clone().map_err(|e| VmError::Io("share the console's file", e))?,
             scratch: scratch(config)?,
             image,
+            endorsement,
         };
         let identity = format!("{}/{}", request.namespace, request.id);
         let Started { child, program, spec } = spawn::vmm(config, request.policy.digest, &identity, parts)?;
@@ -426,6 +435,17 @@ fn describe(status: ExitStatus) -> String {
     } else {
         status.to_string()
     }
+}
+
+/// What simulated reports are signed with, in a guest that has them. Its making takes seconds, once on a host.
+async fn endorsement(config: &Config) -> Result<Option<Endorsement>, VmError> {
+    if config.tee != Tee::Simulated {
+        return Ok(None);
+    }
+    let dir = config.simulated_dir.clone();
+    let opened = spawn_blocking(move || Endorsement::open(&dir)).await;
+    let opened = opened.map_err(|e| VmError::Io("make the keys of the simulated TEE", io::Error::other(e)))?;
+    Ok(Some(opened?))
 }
 
 /// The scratch disk, if there is to be one: a sparse file on the cache's file system, unlinked, so that it vanishes with its last

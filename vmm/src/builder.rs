@@ -1,4 +1,4 @@
-//! Builds a paused VM from a spec: console, jail, memory, VM, devices, kernel, boot tables, vCPUs, in this order.
+//! Builds a paused VM from a spec: console, jail, memory, VM, devices, kernel, boot tables, reports, vCPUs, in this order.
 
 use crate::{
     control::{self, Control, ControlError},
@@ -13,6 +13,7 @@ use crate::{
     jail::{self, JailConfig, JailError},
     kvm::{self, KvmError, KvmVm},
     memory::{self, MemoryError},
+    reports::{self, ReportsError},
     seccomp::Filters,
     vcpu::{self, ThreadError, VcpuContext, VcpuError, VcpuThreads},
     vm::Vm,
@@ -42,6 +43,9 @@ pub enum BuildError {
     /// Kernel, initrd or stage0.
     #[error(transparent)]
     Guest(#[from] GuestError),
+    /// Simulated reports.
+    #[error(transparent)]
+    Reports(#[from] ReportsError),
     /// vCPU state.
     #[error(transparent)]
     Vcpu(#[from] VcpuError),
@@ -71,16 +75,21 @@ pub fn build(spec: &VmSpec, files: Files, filters: Filters) -> Result<Vm, BuildE
     let watchdog = Arc::new(Watchdog::default());
     let exit_event = Arc::new(ExitEvent::new().map_err(BuildError::Events)?);
     let mut events = EventLoop::new().map_err(BuildError::Events)?;
+    let (offer, signer) = reports::open(spec, files.certificates)?.unzip();
     let context = DeviceContext {
         memory: &memory,
         kvm: &kvm,
         events: &mut events,
         exit_event: &exit_event,
         watchdog: &watchdog,
+        offer,
     };
     let devices = DeviceSet::new(spec, console, files.devices, context)?;
-    let first = guest.load(&memory, || Ok(vcpu::cpuid_page(&kvm, spec.vcpus)?))?;
-    let vcpus = vcpu::create(&kvm, spec.vcpus, &first)?;
+    let guest = guest.load(&memory, || Ok(vcpu::cpuid_page(&kvm, spec.vcpus)?))?;
+    if let (Some(signer), Some(measurement)) = (signer, guest.measurement) {
+        signer.serve(&mut events, measurement, spec.host_data)?;
+    }
+    let vcpus = vcpu::create(&kvm, spec.vcpus, &guest.first)?;
     let context = VcpuContext {
         buses: devices.buses,
         exit_event: exit_event.clone(),

@@ -23,6 +23,8 @@ pub struct Files {
     pub console: Option<File>,
     /// For devices.
     pub devices: DeviceFiles,
+    /// The table of certificates that goes with simulated reports.
+    pub certificates: Option<File>,
     /// The control socket.
     pub control: OwnedFd,
 }
@@ -61,11 +63,13 @@ impl Files {
         let console = optional("console", spec.console)?.map(File::from);
         let scratch = optional("scratch.file", spec.scratch.as_ref().map(|s| s.file))?.map(File::from);
         let vsock = optional("vsock.listener", spec.vsock.as_ref().map(|v| v.listener))?.map(UnixListener::from);
+        let certificates = optional("reports.certificates", spec.reports.as_ref().map(|r| r.certificates))?.map(File::from);
         let kernel = File::from(inherited.take("boot.kernel", kernel.0)?);
         Ok(Self {
             boot: BootFiles { stage0, kernel, initrd },
             console,
             devices: DeviceFiles { scratch, vsock },
+            certificates,
             control: inherited.take("control", spec.control.0)?,
         })
     }

@@ -12,6 +12,7 @@ use boot_manifest::{
     ram::Ram,
     staged_initrd, staging_end,
 };
+use launch_measure::{LaunchDigest, MeasureError};
 use std::{
     fs::File,
     io::{self, Read},
@@ -54,6 +55,17 @@ pub enum GuestError {
     /// The leaves for the CPUID page.
     #[error(transparent)]
     Cpuid(#[from] VcpuError),
+    /// Firmware would refuse the plan's pages.
+    #[error("the guest's pages cannot be measured")]
+    Measure(#[from] MeasureError),
+}
+
+/// A guest in memory.
+pub struct Loaded {
+    /// Registers of its first vCPU.
+    pub first: Registers,
+    /// What firmware would measure; computed for simulated reports only.
+    pub measurement: Option<LaunchDigest>,
 }
 
 /// A guest whose files are open, and whose sizes are known.
@@ -100,17 +112,22 @@ impl<'a> Guest<'a> {
         self.verified.as_ref().map_or(0, |(_, map)| staging_end(map) - STAGING)
     }
 
-    /// Fills the guest's memory and returns the registers of its first vCPU.
+    /// Fills the guest's memory.
     pub fn load(
         &self,
         memory: &Memory,
         cpuid_page: impl FnOnce() -> Result<[u8; PAGE_BYTES as usize], GuestError>,
-    ) -> Result<Registers, GuestError> {
+    ) -> Result<Loaded, GuestError> {
         match &self.verified {
-            None => self.direct(memory),
+            None => Ok(Loaded {
+                first: self.direct(memory)?,
+                measurement: None,
+            }),
             Some((program, map)) => {
                 self.stage(memory, map)?;
                 let mut plan = self.verified(program, *map)?;
+                let simulated = self.spec.tee == Tee::Simulated;
+                let measurement = simulated.then(|| launch_measure::measure(&plan.pages)).transpose()?;
                 // Leaves that the firmware would have checked. This guest trusts its host.
                 let cpuid_page = Box::new(cpuid_page()?);
                 plan.pages
@@ -120,7 +137,10 @@ impl<'a> Guest<'a> {
                 // KVM has the vCPUs' registers; there is no save area to launch.
                 let pages: Vec<Page> = plan.pages.into_iter().filter(|page| page.kind != PageKind::Vmsa).collect();
                 memory::write_pages(memory, &pages)?;
-                Ok(plan.first)
+                Ok(Loaded {
+                    first: plan.first,
+                    measurement,
+                })
             }
         }
     }

@@ -14,6 +14,7 @@ pub mod kernel;
 pub mod kvm;
 pub mod memory;
 pub mod program;
+pub mod reports;
 pub mod seccomp;
 pub mod stats;
 pub mod vcpu;

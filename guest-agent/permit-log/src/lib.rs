@@ -29,6 +29,7 @@ mod fold;
 mod history;
 mod log;
 mod requirements;
+mod show;
 mod wire;
 
 pub use chain::{Head, MAX_NONCE_BYTES, MIN_NONCE_BYTES, Nonce, NonceLength, report_data};

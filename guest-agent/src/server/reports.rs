@@ -43,7 +43,7 @@ fn document(nonce: &str, proof: &Proof) -> String {
 fn status(error: &RequestError) -> Status {
     match error {
         RequestError::Denied(_) => Status::Forbidden,
-        RequestError::Evidence(EvidenceError::Plain | EvidenceError::Simulated) => Status::NotImplemented,
+        RequestError::Evidence(EvidenceError::Plain) => Status::NotImplemented,
         _ => Status::Unavailable,
     }
 }

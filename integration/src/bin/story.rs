@@ -19,7 +19,12 @@ use std::time::Instant;
 /// The harness fetches this directory.
 const OUT: &str = "/job/out";
 /// Converted layers and configuration of one story, which must not affect the next.
-const PRIVATE: &[&str] = &["/var/lib/casemate/layers", "/var/lib/casemate/scratch", "/etc/casemate/config.toml"];
+const PRIVATE: &[&str] = &[
+    "/var/lib/casemate/layers",
+    "/var/lib/casemate/scratch",
+    "/var/lib/casemate/simulated",
+    "/etc/casemate/config.toml",
+];
 const GREETING: &str = "\
 PS1='casemate-l1# '
 bind 'set enable-bracketed-paste off'
@@ -58,6 +63,9 @@ enum Arguments {
         /// The container must print it
         #[arg(long)]
         nonce: String,
+        /// What its guest is protected by
+        #[arg(long, value_enum, default_value_t)]
+        tee: demo::Tee,
     },
 }
 
@@ -66,7 +74,7 @@ fn main() -> ExitCode {
         Arguments::Prepare => prepare(),
         Arguments::Run { name, runtime, scope } => run(&name, runtime, scope),
         Arguments::Bench { name } => bench::measure(&name),
-        Arguments::Demo { nonce } => watch().and_then(|_watch| demo::run(&nonce)),
+        Arguments::Demo { nonce, tee } => watch().and_then(|_watch| demo::run(&nonce, tee)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -95,6 +95,9 @@ enum Verb {
     Demo {
         #[command(flatten)]
         place: Place,
+        /// What its guest is protected by: with `simulated`, its report is verified
+        #[arg(long, value_enum, default_value_t)]
+        tee: integration::demo::Tee,
     },
     /// Measure Casemate and comparable programs: a table here, the same figures in bench.json
     Bench {
@@ -184,7 +187,7 @@ fn act(verb: Verb) -> Result<ExitCode> {
                 println!("{:28} {:14} {}", story.name, runtimes.join(", "), story.about);
             }
         }
-        Verb::Demo { place } => return integration::demo::show(&testbed(&place, true)?, &place.out.join("demo")).map(status),
+        Verb::Demo { place, tee } => return integration::demo::show(&testbed(&place, true)?, &place.out.join("demo"), tee).map(status),
         Verb::Bench { place, json, benchmarks } => {
             let build = built(&place)?;
             let report = bench::run(build, place.suite, &benchmarks, &place.out.join("bench"))?;

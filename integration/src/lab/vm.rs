@@ -68,6 +68,7 @@ impl Vm {
                 cmdline: manifest.cmdline,
             }),
             tee: Tee::Plain,
+            reports: None,
             host_data: HostData(super::digest(policy)),
             console: Some(fd(&console)),
             control: fd(&control),

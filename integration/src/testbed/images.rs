@@ -13,9 +13,11 @@ pub const BUSYBOX_CHANGED: &str = "docker.io/casemate/busybox:changed";
 pub const REDIS: &str = "docker.io/casemate/redis:demo";
 /// As [`REDIS`] with one file changed in the last layer.
 pub const REDIS_CHANGED: &str = "docker.io/casemate/redis:changed";
+/// Shell, libraries and curl, by which a container asks for reports of its guest: two layers.
+pub const CURL: &str = "docker.io/casemate/curl:1";
 
 /// Every image.
-pub const ALL: [&str; 4] = [BUSYBOX, BUSYBOX_CHANGED, REDIS, REDIS_CHANGED];
+pub const ALL: [&str; 5] = [BUSYBOX, BUSYBOX_CHANGED, REDIS, REDIS_CHANGED, CURL];
 
 /// `PATH` of every image.
 pub const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -38,6 +40,36 @@ const REDIS_PACKAGES: &[&str] = &[
     "liblz4-1",
     "liblzma5",
     "libzstd1",
+];
+/// With every library that it loads.
+const CURL_PACKAGES: &[&str] = &[
+    "curl",
+    "libcurl4",
+    "zlib1g",
+    "libnghttp2-14",
+    "libidn2-0",
+    "libunistring2",
+    "librtmp1",
+    "libgnutls30",
+    "libhogweed6",
+    "libnettle8",
+    "libgmp10",
+    "libp11-kit0",
+    "libffi8",
+    "libtasn1-6",
+    "libssh2-1",
+    "libpsl5",
+    "libssl3",
+    "libgssapi-krb5-2",
+    "libkrb5-3",
+    "libk5crypto3",
+    "libkrb5support0",
+    "libcom-err2",
+    "libkeyutils1",
+    "libldap-2.5-0",
+    "libsasl2-2",
+    "libzstd1",
+    "libbrotli1",
 ];
 const APPLETS: &[&str] = &[
     "cat",
@@ -101,6 +133,7 @@ pub fn obtain() -> Result<Images> {
         RECIPE.as_bytes(),
         BASE_PACKAGES.join(" ").as_bytes(),
         REDIS_PACKAGES.join(" ").as_bytes(),
+        CURL_PACKAGES.join(" ").as_bytes(),
         APPLETS.join(" ").as_bytes(),
     ]);
     let dir = host::cache_dir("images")?.join(&key);
@@ -124,14 +157,16 @@ fn build(dir: &Path) -> Result<()> {
     let debs = dir.join("debs");
     let base = archive.download(BASE_PACKAGES, &debs)?;
     let redis = archive.download(REDIS_PACKAGES, &debs)?;
+    let curl = archive.download(CURL_PACKAGES, &debs)?;
     step.at(format_args!("layers"));
 
     let busybox = [oci::Layer::from_tar(&busybox_layer(&base[2], &debs, false)?)?];
     let busybox_changed = [oci::Layer::from_tar(&busybox_layer(&base[2], &debs, true)?)?];
     let below = [
         oci::Layer::from_tar(&base_layer(&base)?)?,
-        oci::Layer::from_tar(&redis_layer(&redis)?)?,
+        oci::Layer::from_tar(&packages_layer(&redis)?)?,
     ];
+    let with_curl = [below[0].clone(), oci::Layer::from_tar(&packages_layer(&curl)?)?];
     let three = |changed| -> Result<Vec<oci::Layer>> {
         Ok(below
             .iter()
@@ -145,6 +180,7 @@ fn build(dir: &Path) -> Result<()> {
         (BUSYBOX_CHANGED, &busybox_changed[..], &["sh"][..]),
         (REDIS, &three(false)?[..], &server[..]),
         (REDIS_CHANGED, &three(true)?[..], &server[..]),
+        (CURL, &with_curl[..], &["sh"][..]),
     ] {
         let image = oci::Image {
             reference,
@@ -218,7 +254,7 @@ fn base_layer(debs: &[PathBuf]) -> Result<Vec<u8>> {
     layer.finish()
 }
 
-fn redis_layer(debs: &[PathBuf]) -> Result<Vec<u8>> {
+fn packages_layer(debs: &[PathBuf]) -> Result<Vec<u8>> {
     let mut layer = LayerTar::default();
     for deb in debs {
         layer.package(deb)?;

@@ -1,6 +1,6 @@
 //! Starts the VMM with exactly the files that its spec names. The spec itself follows through a pipe.
 
-use super::{VmError, image::GuestImage};
+use super::{VmError, endorsement::Endorsement, image::GuestImage};
 use crate::{config::Config, program, spawn_lock::spawn_lock};
 use nix::{
     fcntl::{F_SETFD, FdFlag, fcntl},
@@ -19,10 +19,13 @@ use tokio::{
     net::unix::pipe::Sender,
     process::{Child, Command},
 };
-use vm_spec::{Boot, Fd, HostData, Identity, Payload, Scratch, UnprivilegedId, VerifiedBoot, VmSpec, Vsock};
+use vm_spec::{Boot, Fd, HostData, Identity, Payload, Scratch, SimulatedReports, UnprivilegedId, VerifiedBoot, VmSpec, Vsock};
 
 /// Name of the VMM's program.
 pub const PROGRAM: &str = "casemate-vmm";
+
+/// Version of simulated reports: the newest.
+const REPORT_VERSION: u32 = 5;
 
 /// First user and group id of VMMs. 0x7000_0000 to 0x77ff_ffff lies between systemd's container ids and its foreign
 /// ids (systemd's "Users, Groups, UIDs and GIDs"), and below 2^31, where some programs take ids for negative.
@@ -42,6 +45,8 @@ pub struct Parts {
     pub scratch: Option<File>,
     /// Kernel, initramfs and perhaps stage0.
     pub image: GuestImage,
+    /// What simulated reports are signed with.
+    pub endorsement: Option<Endorsement>,
 }
 
 /// A VMM that has started and waits for its spec.
@@ -91,7 +96,9 @@ pub fn vmm(config: &Config, host_data: [u8; 32], owner: &str, parts: Parts) -> R
         parts.image.kernel.as_fd(),
         parts.image.initrd.as_fd(),
     ];
-    let optional = [&parts.scratch, &parts.image.stage0].into_iter().flatten().map(AsFd::as_fd);
+    let certificates = parts.endorsement.as_ref().map(|endorsement| &endorsement.certificates);
+    let optional = [parts.scratch.as_ref(), parts.image.stage0.as_ref(), certificates];
+    let optional = optional.into_iter().flatten().map(AsFd::as_fd);
     let inherited = always.into_iter().chain(optional);
     // Every other descriptor of this process closes on exec. No other program is started while these do not.
     let lock = spawn_lock();
@@ -155,6 +162,11 @@ fn spec(config: &Config, host_data: [u8; 32], identity: Option<Identity>, parts:
             }),
         },
         tee: config.tee,
+        reports: parts.endorsement.as_ref().map(|endorsement| SimulatedReports {
+            key: endorsement.key.clone(),
+            certificates: fd(&endorsement.certificates),
+            version: REPORT_VERSION,
+        }),
         host_data: HostData(host_data),
         console: Some(fd(&parts.console)),
         control: fd(&parts.control),

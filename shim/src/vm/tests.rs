@@ -177,6 +177,7 @@ fn started(config: &Config) -> (OwnedSandboxDir, Started) {
         console: console_file::create(&state.dir().console()).unwrap(),
         scratch: scratch(config).unwrap(),
         image: GuestImage::open(&config.image_dir, config.boot).unwrap(),
+        endorsement: None,
     };
     let started = spawn::vmm(config, [0; 32], "ns/web", parts).unwrap();
     (state, started)

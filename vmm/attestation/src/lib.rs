@@ -5,6 +5,7 @@
 
 mod product;
 mod report;
+pub mod simulated;
 mod tcb;
 
 pub use product::{Cpuid, Product};

@@ -1,6 +1,7 @@
 //! `VmSpec`: the configuration of a VM, as JSON; its files are descriptors that the VMM inherits.
 
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// Longest spec in bytes.
 pub const SPEC_MAX_BYTES: usize = 64 * 1024;
@@ -17,6 +18,9 @@ pub struct VmSpec {
     pub boot: Boot,
     /// TEE of the guest; its mode in the boot manifest.
     pub tee: Tee,
+    /// Who signs the guest's reports, if and only if the TEE is simulated.
+    #[serde(default)]
+    pub reports: Option<SimulatedReports>,
     /// SHA-256 of the policy text.
     pub host_data: HostData,
     /// Output of the guest's serial console, discarded if absent: a pipe, socket or terminal, or a file of 4 to 256 KiB, open for
@@ -140,6 +144,26 @@ pub enum Tee {
     Snp,
 }
 
+/// What a VMM needs to sign simulated reports.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SimulatedReports {
+    /// The endorsement key's secret: 48 bytes in hexadecimal.
+    pub key: String,
+    /// A file with the table of certificates that goes with each report.
+    pub certificates: Fd,
+    /// Version of the reports, 2 to 5.
+    pub version: u32,
+}
+
+/// Without the key.
+impl fmt::Debug for SimulatedReports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { certificates, version, .. } = self;
+        write!(f, "SimulatedReports {{ certificates: {certificates:?}, version: {version} }}")
+    }
+}
+
 /// A file descriptor number that the VMM inherits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -259,6 +283,15 @@ pub enum SpecError {
     /// Not 64 hex digits.
     #[error("a digest must be 64 hex digits")]
     Hash,
+    /// A simulated TEE without a key, or a key without a simulated TEE.
+    #[error("`reports` is for guests with tee `simulated`, and they need it")]
+    Reports,
+    /// Nobody would verify what is measured.
+    #[error("tee `simulated` needs boot `verified`: nothing else is measured")]
+    Unmeasured,
+    /// Nobody would ask.
+    #[error("tee `simulated` needs `vsock`, on which the guest asks for reports")]
+    Unreachable,
     /// Longer than [`SPEC_MAX_BYTES`].
     #[error("the spec is longer than {SPEC_MAX_BYTES} bytes")]
     TooLong,
@@ -273,7 +306,22 @@ impl VmSpec {
         if bytes.len() > SPEC_MAX_BYTES {
             return Err(SpecError::TooLong);
         }
-        serde_json::from_slice(bytes).map_err(SpecError::Json)
+        serde_json::from_slice::<Self>(bytes).map_err(SpecError::Json)?.consistent()
+    }
+
+    fn consistent(self) -> Result<Self, SpecError> {
+        if (self.tee == Tee::Simulated) != self.reports.is_some() {
+            return Err(SpecError::Reports);
+        }
+        if self.tee == Tee::Simulated {
+            if matches!(self.boot, Boot::Direct(_)) {
+                return Err(SpecError::Unmeasured);
+            }
+            if self.vsock.is_none() {
+                return Err(SpecError::Unreachable);
+            }
+        }
+        Ok(self)
     }
 
     /// Serialises to JSON.
@@ -298,5 +346,28 @@ mod tests {
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn simulated_reports_have_a_key_a_measured_guest_and_a_port() {
+        let payload =
+            r#"{"kernel":3,"kernel_sha256":"00","initrd":null,"initrd_sha256":"00","cmdline":""}"#.replace("00", &"00".repeat(32));
+        let direct = format!(r#"{{"direct":{payload}}}"#);
+        let verified = format!(r#"{{"verified":{{"stage0":4,"payload":{payload}}}}}"#);
+        let reports = r#","reports":{"key":"12","certificates":5,"version":5}"#;
+        let vsock = r#","vsock":{"listener":6}"#;
+        let spec = |tee: &str, boot: &str, more: &[&str]| {
+            let host_data = "00".repeat(32);
+            let more = more.concat();
+            let json = format!(r#"{{"vcpus":1,"memory":128,"boot":{boot},"tee":"{tee}","host_data":"{host_data}","control":7{more}}}"#);
+            VmSpec::from_json(json.as_bytes())
+        };
+        let whole = spec("simulated", &verified, &[reports, vsock]).unwrap();
+        assert!(!format!("{whole:?}").contains("key"), "the key is shown");
+        assert!(spec("plain", &direct, &[vsock]).is_ok());
+        assert!(matches!(spec("simulated", &verified, &[vsock]), Err(SpecError::Reports)));
+        assert!(matches!(spec("plain", &verified, &[reports, vsock]), Err(SpecError::Reports)));
+        assert!(matches!(spec("simulated", &direct, &[reports, vsock]), Err(SpecError::Unmeasured)));
+        assert!(matches!(spec("simulated", &verified, &[reports]), Err(SpecError::Unreachable)));
     }
 }

@@ -10,7 +10,7 @@ use super::{
         block::{Block, Layers, LayersHandle, Scratch, ScratchError},
         mmio::{EmptySlot, MmioTransport, QUEUE_NOTIFY},
         rng::Rng,
-        vsock::Vsock,
+        vsock::{Vsock, muxer::Offer},
     },
 };
 use crate::{
@@ -63,6 +63,8 @@ pub struct DeviceContext<'a> {
     pub exit_event: &'a Arc<ExitEvent>,
     /// Records the devices' progress.
     pub watchdog: &'a Arc<Watchdog>,
+    /// What the guest may connect to through its vsock device.
+    pub offer: Option<Offer>,
 }
 
 /// All devices of a VM, on their buses.
@@ -94,7 +96,8 @@ impl DeviceSet {
             devices.add_virtio(VirtioSlot::Scratch, Arc::new(Mutex::new(disk)), &mut context)?;
         }
         if let Some(listener) = files.vsock {
-            devices.add_virtio(VirtioSlot::Vsock, Arc::new(Mutex::new(Vsock::new(listener)?)), &mut context)?;
+            let vsock = Vsock::new(listener, context.offer.take())?;
+            devices.add_virtio(VirtioSlot::Vsock, Arc::new(Mutex::new(vsock)), &mut context)?;
         }
         if spec.rng {
             devices.add_virtio(VirtioSlot::Rng, Arc::new(Mutex::new(Rng::new())), &mut context)?;

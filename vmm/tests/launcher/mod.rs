@@ -51,6 +51,7 @@ impl Launcher {
                 cmdline: String::new(),
             }),
             tee: Tee::Plain,
+            reports: None,
             host_data: HostData([0; 32]),
             console: Some(inherit(&mut inherited, console)?),
             control: inherit(&mut inherited, listener)?,

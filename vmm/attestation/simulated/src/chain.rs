@@ -1,6 +1,6 @@
 //! Certificates from a root to the chip's key, and a revocation list without entries, as AMD's key server gives them.
 
-use crate::{CHIP_ID, LEVEL, PRODUCT};
+use crate::{CHIP_ID, EndorsementKey, LEVEL, PRODUCT, random::Random, table};
 use attestation::Part;
 use p384::ecdsa::SigningKey;
 use rsa::{
@@ -71,37 +71,6 @@ impl From<x509_cert::der::Error> for ChainError {
     }
 }
 
-/// Bytes that are no key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("an endorsement key has 48 bytes, of a number below the order of P-384")]
-pub struct NotAKey;
-
-/// The chip's key, which signs reports.
-#[derive(Clone)]
-pub struct EndorsementKey(pub(crate) SigningKey);
-
-impl EndorsementKey {
-    /// Its secret.
-    pub fn to_bytes(&self) -> [u8; 48] {
-        self.0.to_bytes().into()
-    }
-}
-
-impl TryFrom<&[u8]> for EndorsementKey {
-    type Error = NotAKey;
-    fn try_from(bytes: &[u8]) -> Result<Self, NotAKey> {
-        // The library takes shorter numbers too.
-        let bytes: [u8; 48] = bytes.try_into().map_err(|_| NotAKey)?;
-        SigningKey::from_slice(&bytes).map(Self).map_err(|_| NotAKey)
-    }
-}
-
-impl std::fmt::Debug for EndorsementKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("EndorsementKey")
-    }
-}
-
 /// A new chain. The keys of root and authority are gone once it is made: nobody can sign anything else with them.
 #[derive(Debug)]
 pub struct Chain {
@@ -113,13 +82,16 @@ pub struct Chain {
     pub vcek: Vec<u8>,
     /// The root's revocation list, in DER.
     pub crl: Vec<u8>,
+    /// The three certificates as a host hands them to its guests.
+    pub table: Vec<u8>,
     /// The endorsement key.
     pub key: EndorsementKey,
 }
 
 impl Chain {
-    /// Makes a chain that is valid for ten years from `now`, the time since 1970.
-    pub fn new(rng: &mut impl CryptoRngCore, now: Duration) -> Result<Self, ChainError> {
+    /// Makes a chain that is valid for ten years from `now`, the time since 1970. Whoever knows `seed` has all of its keys.
+    pub fn new(seed: [u8; 32], now: Duration) -> Result<Self, ChainError> {
+        let rng = &mut Random::new(seed);
         let key = SigningKey::random(rng);
         let root = Issuer::new(format!("ARK-{PRODUCT}"), rng)?;
         let authority = Issuer::new(format!("SEV-{PRODUCT}"), rng)?;
@@ -127,12 +99,14 @@ impl Chain {
         let ark = root.sign(rng, &root.name, root.info()?, issuer_extensions()?, times, 1)?;
         let ask = root.sign(rng, &authority.name, authority.info()?, issuer_extensions()?, times, 2)?;
         let vcek = authority.sign(rng, "SEV-VCEK", endorsement_info(&key)?, endorsement_extensions()?, times, 0)?;
+        let (ark_der, ask_der, vcek) = (ark.to_der()?, ask.to_der()?, vcek.to_der()?);
         Ok(Self {
             ark: ark.to_pem(LineEnding::LF)?,
             ask: ask.to_pem(LineEnding::LF)?,
-            vcek: vcek.to_der()?,
+            table: table::of(&[(table::VCEK, &vcek), (table::ASK, &ask_der), (table::ARK, &ark_der)]),
+            vcek,
             crl: root.list(rng, times)?,
-            key: EndorsementKey(key),
+            key: key.into(),
         })
     }
 }

@@ -4,10 +4,18 @@
 //! without the hardware. They prove nothing to anybody who does not trust this very root: it is none of AMD's, and its name says so.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "chain")]
 mod chain;
+mod key;
+#[cfg(feature = "chain")]
+mod random;
 mod report;
+#[cfg(feature = "chain")]
+mod table;
 
-pub use chain::{Chain, ChainError, EndorsementKey, NotAKey};
+#[cfg(feature = "chain")]
+pub use chain::{Chain, ChainError};
+pub use key::{EndorsementKey, NotAKey};
 pub use report::{Guest, Reporter};
 
 use attestation::Product;

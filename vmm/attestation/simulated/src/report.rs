@@ -1,6 +1,6 @@
 //! Reports of one guest, in the layout of versions 2 to 5 (SNP firmware ABI, 7.3).
 
-use crate::{CHIP_ID, LEVEL, PRODUCT, chain::EndorsementKey};
+use crate::{CHIP_ID, LEVEL, PRODUCT, key::EndorsementKey};
 use attestation::{REPORT_BYTES, SIGNED_BYTES};
 use p384::ecdsa::{Signature, signature::hazmat::PrehashSigner};
 use sha2::{Digest, Sha384};
@@ -35,6 +35,7 @@ pub struct Reporter {
     key: EndorsementKey,
     guest: Guest,
     version: u32,
+    level: u8,
 }
 
 impl Reporter {
@@ -44,7 +45,13 @@ impl Reporter {
             key,
             guest,
             version: VERSION,
+            level: LEVEL,
         }
+    }
+
+    /// The same with another level of each part of the TCB than [`LEVEL`]: the chip's certificate does not say it.
+    pub fn with_level(self, level: u8) -> Self {
+        Self { level, ..self }
     }
 
     /// The same with reports of an older version, 2 to 5; others are ignored.
@@ -66,7 +73,7 @@ impl Reporter {
         put(0xc0, &self.guest.host_data);
         for tcb in TCBS {
             for (_, at) in PRODUCT.tcb_parts() {
-                put(tcb + at, &[LEVEL]);
+                put(tcb + at, &[self.level]);
             }
         }
         if self.version >= 3 {

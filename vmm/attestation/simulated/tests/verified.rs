@@ -2,7 +2,6 @@
 
 use attestation::Report;
 use attestation_verifier::{Check, Collateral, Expectations, Levels, Time, Wanted, verified, verify};
-use rsa::rand_core::{CryptoRng, Error, RngCore};
 use simulated_tee::{Chain, EndorsementKey, Guest, LEVEL, NotAKey, PRODUCT, Reporter};
 use std::{sync::OnceLock, time::Duration};
 
@@ -13,27 +12,8 @@ const GUEST: Guest = Guest {
     policy: 0x3_0000,
 };
 
-struct Seeded(fastrand::Rng);
-
-impl RngCore for Seeded {
-    fn next_u32(&mut self) -> u32 {
-        self.0.u32(..)
-    }
-    fn next_u64(&mut self) -> u64 {
-        self.0.u64(..)
-    }
-    fn fill_bytes(&mut self, bytes: &mut [u8]) {
-        self.0.fill(bytes);
-    }
-    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Error> {
-        self.0.fill(bytes);
-        Ok(())
-    }
-}
-impl CryptoRng for Seeded {}
-
-fn chain(seed: u64) -> Chain {
-    Chain::new(&mut Seeded(fastrand::Rng::with_seed(seed)), Duration::from_secs(NOW)).unwrap()
+fn chain(seed: u8) -> Chain {
+    Chain::new([seed; 32], Duration::from_secs(NOW)).unwrap()
 }
 
 fn host() -> &'static Chain {

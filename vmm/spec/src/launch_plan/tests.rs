@@ -24,6 +24,7 @@ fn spec(memory: u32, tee: Tee) -> VmSpec {
             cmdline: "console=ttyS0".into(),
         }),
         tee,
+        reports: None,
         host_data: HostData([3; 32]),
         console: None,
         control: Fd(5),

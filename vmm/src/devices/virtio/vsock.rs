@@ -2,7 +2,8 @@
 //!
 //! A client of the host connects to the listening socket, writes `CONNECT <port>\n`, and reads `OK <host port>\n` once
 //! the guest has accepted, as with Firecracker; from then on bytes and half-closes pass both ways. A refused connection is
-//! closed without an answer. The guest only listens: a connection that it requests is refused with an RST.
+//! closed without an answer. A connection that the guest requests is refused with an RST, unless the VM offers that port
+//! ([`muxer::Offer`]).
 //!
 //! This file is the virtio side. [`muxer`] owns the streams, `clients` the handshakes before them; [`connection`] is one
 //! stream and `socket` its end on the host; [`credit`] and [`packet`] are pure.
@@ -16,7 +17,7 @@ pub mod packet;
 mod socket;
 
 use super::{Activation, RingError, VirtioDevice, read_config_space};
-use muxer::Muxer;
+use muxer::{Muxer, Offer};
 use packet::HEADER_BYTES;
 use std::{
     io,
@@ -42,13 +43,13 @@ pub struct Vsock {
 }
 
 impl Vsock {
-    /// A device whose host side is `listener`.
+    /// A device whose host side is `listener`, and `offer` for connections of the guest.
     ///
     /// # Errors
     /// When the process may open no more descriptors.
-    pub fn new(listener: UnixListener) -> io::Result<Self> {
+    pub fn new(listener: UnixListener, offer: Option<Offer>) -> io::Result<Self> {
         Ok(Self {
-            muxer: Muxer::new(listener)?,
+            muxer: Muxer::new(listener, offer)?,
             tx_stalled: false,
             active: None,
         })

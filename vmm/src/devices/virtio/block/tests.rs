@@ -425,7 +425,7 @@ proptest! {
             0 => layer_disk,
             1 => Arc::new(Mutex::new(Block::new(scratch))),
             2 => Arc::new(Mutex::new(Rng::new())),
-            _ => Arc::new(Mutex::new(Vsock::new(UnixListener::bind(folder.path().join("v")).unwrap()).unwrap())),
+            _ => Arc::new(Mutex::new(Vsock::new(UnixListener::bind(folder.path().join("v")).unwrap(), None).unwrap())),
         };
         let mut driver = Driver::started(device);
         let queue = if which == 3 { 1 } else { 0 };

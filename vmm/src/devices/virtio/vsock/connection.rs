@@ -1,6 +1,7 @@
 //! One stream between a unix socket of the host and a socket of the guest: its protocol state.
 //!
 //! ```text
+//!   offered ─our RESPONSE─┐
 //!  requested ─RESPONSE─► established ─RST, or SHUTDOWN of both directions─► detached ─last byte delivered─► removed
 //!      └──────────────RST, deadline, client closed──────────────────────────► detached
 //! ```
@@ -44,11 +45,13 @@ pub struct Reset;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Requested,
+    /// The guest requested it, and has not been answered.
+    Offered,
     Established,
     Detached,
 }
 
-/// A stream that a client of the host requested.
+/// A stream that a client of the host requested, or the guest.
 pub struct Connection {
     key: Key,
     socket: ClientSocket,
@@ -71,10 +74,24 @@ impl Connection {
     /// The first packet asks the guest for the connection.
     pub fn requested(key: Key, stream: UnixStream, now: Instant) -> Self {
         Self {
+            deadline: Some(now + REQUEST_DEADLINE),
+            ..Self::new(key, stream, State::Requested)
+        }
+    }
+
+    /// The first packet answers the guest's `request`.
+    pub fn accepted(key: Key, stream: UnixStream, request: &Header) -> Self {
+        let mut connection = Self::new(key, stream, State::Offered);
+        connection.send.update(request.buf_alloc, request.fwd_cnt);
+        connection
+    }
+
+    fn new(key: Key, stream: UnixStream, state: State) -> Self {
+        Self {
             key,
             socket: ClientSocket::new(stream),
-            state: State::Requested,
-            deadline: Some(now + REQUEST_DEADLINE),
+            state,
+            deadline: None,
             request_sent: false,
             send: SendCredit::default(),
             credit_requested: false,
@@ -179,6 +196,7 @@ impl Connection {
         match self.state {
             State::Detached => false,
             State::Requested => !self.request_sent,
+            State::Offered => true,
             State::Established => {
                 self.update_requested
                     || (self.may_read() && (self.send.available() > 0 || !self.credit_requested))
@@ -196,6 +214,10 @@ impl Connection {
             State::Requested => {
                 self.request_sent = true;
                 (OP_REQUEST, 0, 0)
+            }
+            State::Offered => {
+                self.state = State::Established;
+                (OP_RESPONSE, 0, 0)
             }
             State::Established => self.next_packet(data)?,
         };

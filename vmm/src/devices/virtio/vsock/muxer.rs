@@ -6,7 +6,7 @@ use super::{
     GUEST_CID,
     clients::{Clients, FIRST_HANDSHAKE, LISTENER},
     connection::{Connection, Key},
-    packet::{HEADER_BYTES, HOST_CID, Header, OP_RST, TYPE_STREAM},
+    packet::{HEADER_BYTES, HOST_CID, Header, OP_REQUEST, OP_RST, TYPE_STREAM},
 };
 use crate::devices::virtio::Buffers;
 use std::{
@@ -37,10 +37,21 @@ const LAST_HOST_PORT: u32 = (1 << 31) - 1;
 /// Epoll token of the timer. A stream's token is its two ports, below [`FIRST_HANDSHAKE`]: no host port is `u32::MAX`.
 const TIMER: u64 = u64::MAX - 1;
 
+/// A port of the host to which the guest may connect.
+#[derive(Debug)]
+pub struct Offer {
+    /// The port, below those of the host's clients.
+    pub port: u32,
+    /// One for each stream that the guest may open during its life, in non-blocking mode: they are made beforehand, so that the VMM
+    /// makes no sockets while the guest runs.
+    pub streams: Vec<UnixStream>,
+}
+
 /// The streams of one guest.
 pub struct Muxer {
     epoll: Epoll,
     clients: Clients,
+    offer: Option<Offer>,
     timer: TimerFd,
     timer_armed: bool,
     connections: HashMap<Key, Connection>,
@@ -53,14 +64,15 @@ pub struct Muxer {
 }
 
 impl Muxer {
-    /// Accepts clients from `listener`.
-    pub fn new(listener: UnixListener) -> io::Result<Self> {
+    /// Accepts clients from `listener`, and the guest on the port of `offer`.
+    pub fn new(listener: UnixListener, offer: Option<Offer>) -> io::Result<Self> {
         let (epoll, timer) = (Epoll::new()?, TimerFd::new()?);
         let clients = Clients::new(listener, &epoll)?;
         epoll.ctl(ControlOperation::Add, timer.as_raw_fd(), EpollEvent::new(EventSet::IN, TIMER))?;
         Ok(Self {
             epoll,
             clients,
+            offer,
             timer,
             timer_armed: false,
             connections: HashMap::new(),
@@ -108,8 +120,8 @@ impl Muxer {
         }
     }
 
-    /// Takes one packet of the guest. One that belongs to no stream is answered with an RST; so is a REQUEST, because the
-    /// host offers no ports.
+    /// Takes one packet of the guest. One that belongs to no stream is answered with an RST; so is a REQUEST to a port that the host
+    /// does not offer.
     pub fn receive(&mut self, mut packet: Buffers<'_>) {
         let mut bytes = [0; HEADER_BYTES];
         if packet.read_exact(&mut bytes).is_err() {
@@ -133,6 +145,7 @@ impl Muxer {
                 }
                 result.is_ok()
             }
+            None if header.kind == TYPE_STREAM && header.op == OP_REQUEST => self.accept(key, &header),
             _ => false,
         };
         if !accepted && header.op != OP_RST {
@@ -206,6 +219,31 @@ impl Muxer {
             self.connections.insert(key, connection);
             self.update_stream(key);
         }
+    }
+
+    /// Gives the guest a stream to the port that it requests, if that is offered and there is one left.
+    fn accept(&mut self, key: Key, request: &Header) -> bool {
+        if self.connections.contains_key(&key) {
+            return false;
+        }
+        let Some(stream) = self
+            .offer
+            .as_mut()
+            .filter(|offer| offer.port == key.host_port)
+            .and_then(|offer| offer.streams.pop())
+        else {
+            return false;
+        };
+        let connection = Connection::accepted(key, stream, request);
+        let event = EpollEvent::new(interest(&connection), token_of(key));
+        let polled = self
+            .epoll
+            .ctl(ControlOperation::Add, connection.stream().as_raw_fd(), event)
+            .is_ok();
+        if polled {
+            self.connections.insert(key, connection);
+        }
+        polled
     }
 
     /// A port that no stream to `guest_port` uses; there are far more ports than streams.

@@ -52,9 +52,14 @@ struct Guest {
 impl Guest {
     /// A device whose driver has not started yet.
     fn without_driver() -> Self {
+        Self::offered(None)
+    }
+
+    /// The same with a port of the host for the guest.
+    fn offered(offer: Option<Offer>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("vsock.sock");
-        let device = Arc::new(Mutex::new(Vsock::new(UnixListener::bind(&path).unwrap()).unwrap()));
+        let device = Arc::new(Mutex::new(Vsock::new(UnixListener::bind(&path).unwrap(), offer).unwrap()));
         let mut driver = Driver::new(device.clone());
         let spare = (0..RX_BUFFERS).map(|_| driver.allocate(RX_BYTES)).collect();
         let tx = driver.allocate(HEADER_BYTES + MAX_PAYLOAD_BYTES + 64);

@@ -212,6 +212,63 @@ fn a_connection_from_the_guest_is_refused() {
 }
 
 #[test]
+fn an_offered_port_gives_the_guest_each_of_its_streams_once() {
+    let pairs = [UnixStream::pair().unwrap(), UnixStream::pair().unwrap()];
+    let (mut services, streams): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
+    for stream in &streams {
+        stream.set_nonblocking(true).unwrap();
+    }
+    let mut guest = Guest::offered(Some(Offer { port: 1026, streams }));
+    guest.start();
+    let mut peer = Peer {
+        host_port: 1026,
+        guest_port: 5555,
+        buf_alloc: 1 << 16,
+        fwd_cnt: 0,
+    };
+    while let Some(mut service) = services.pop() {
+        peer.guest_port += 1;
+        guest.send(peer.packet(OP_REQUEST), &[]);
+        let (answer, _) = guest.expect(OP_RESPONSE);
+        assert_eq!((answer.src_port, answer.dst_port), (1026, peer.guest_port));
+        guest.send(peer.data(4), b"ping");
+        let mut word = [0; 4];
+        service.read_exact(&mut word).unwrap();
+        assert_eq!(&word, b"ping");
+        service.write_all(b"pong").unwrap();
+        assert_eq!(guest.expect(OP_RW).1, b"pong");
+        guest.send(peer.packet(OP_RST), &[]);
+        assert_closed(service);
+    }
+    peer.guest_port += 1;
+    guest.send(peer.packet(OP_REQUEST), &[]);
+    guest.expect(OP_RST);
+    assert_eq!(guest.streams(), 0);
+}
+
+#[test]
+fn a_second_request_for_an_offered_stream_ends_it() {
+    let (service, stream) = UnixStream::pair().unwrap();
+    stream.set_nonblocking(true).unwrap();
+    let mut guest = Guest::offered(Some(Offer {
+        port: 1026,
+        streams: vec![stream],
+    }));
+    guest.start();
+    let peer = Peer {
+        host_port: 1026,
+        guest_port: 5555,
+        buf_alloc: 1 << 16,
+        fwd_cnt: 0,
+    };
+    guest.send(peer.packet(OP_REQUEST), &[]);
+    guest.expect(OP_RESPONSE);
+    guest.send(peer.packet(OP_REQUEST), &[]);
+    guest.expect(OP_RST);
+    assert_closed(service);
+}
+
+#[test]
 fn busy_streams_take_turns() {
     let mut guest = Guest::new();
     let streams: Vec<(UnixStream, Peer)> = (0..4).map(|_| guest.connected(1 << 20)).collect();
