@@ -28,9 +28,11 @@ const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// The newest packaged 6.12 cloud kernel in apt's lists, from the cache or downloaded.
 pub fn obtain() -> Result<Kernel> {
     let package = newest_package()?;
-    let dir = cache::root()?
-        .join("kernel")
-        .join(cache::key(&[package.as_bytes(), MODULES.join(" ").as_bytes(), b"packed"]));
+    let dir = cache::root()?.join("kernel").join(cache::key(&[
+        package.as_bytes(),
+        MODULES.join(" ").as_bytes(),
+        b"packed and divided",
+    ]));
     if !dir.join("order").exists() {
         unpack(&package, &dir)?;
     }
