@@ -11,7 +11,7 @@ use crate::{
     exit_reason::ExitEvent,
     guest::{Guest, GuestError},
     jail::{self, JailConfig, JailError},
-    kvm::{self, KvmError, KvmVm},
+    kvm::{self, KvmError, KvmVm, VmType},
     memory::{self, MemoryError},
     reports::{self, ReportsError},
     seccomp::Filters,
@@ -70,8 +70,10 @@ pub fn build(spec: &VmSpec, files: Files, filters: Filters) -> Result<Vm, BuildE
         scratch: files.devices.scratch.as_ref().map(AsFd::as_fd),
     })?;
     let guest = Guest::open(spec, &files.boot)?;
-    let memory = memory::allocate_with_staging(spec.memory, guest.staging_bytes())?;
-    let kvm = KvmVm::new(kvm, &memory)?;
+    let kvm = KvmVm::create(kvm, VmType::Default)?;
+    let memory = memory::with_staging(memory::allocate(spec.memory)?, spec.memory, guest.staging_bytes())?;
+    kvm.map(&memory, &[])?;
+    kvm.add_interrupt_controllers()?;
     let watchdog = Arc::new(Watchdog::default());
     let exit_event = Arc::new(ExitEvent::new().map_err(BuildError::Events)?);
     let mut events = EventLoop::new().map_err(BuildError::Events)?;
@@ -92,6 +94,7 @@ pub fn build(spec: &VmSpec, files: Files, filters: Filters) -> Result<Vm, BuildE
     let vcpus = vcpu::create(&kvm, spec.vcpus, &guest.first)?;
     let context = VcpuContext {
         buses: devices.buses,
+        conversions: None,
         exit_event: exit_event.clone(),
         watchdog,
         filter: filters.vcpu,

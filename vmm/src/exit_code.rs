@@ -10,11 +10,17 @@
 //! | 5 | KVM failed to run the guest |
 //! | 6 | the VMM failed |
 //! | 7 | stage0 did not start the kernel, for the reason that is written |
+//! | 8 | the guest terminated itself, or accessed memory that it does not have |
 //!
 //! SIGSYS (159 in a shell) means that a thread made a system call that its seccomp filter forbids; the kernel's log names
 //! the call. Any other signal (137 for SIGKILL) came from the host.
 
-use crate::{builder::BuildError, exit_reason::ExitReason, seccomp::FilterError, vm::RunError};
+use crate::{
+    builder::BuildError,
+    exit_reason::{ExitReason, with_causes},
+    seccomp::FilterError,
+    vm::RunError,
+};
 use boot_manifest::Refusal;
 use std::{
     io::{self, Write},
@@ -45,6 +51,7 @@ pub fn report(result: Result<ExitReason, Failure>) -> ExitCode {
         Ok(ExitReason::Reset) => (3, "the guest requested a reset; see its console for the reason".into()),
         Ok(ExitReason::TripleFault) => (4, "triple fault in the guest; see its console for how far it got".into()),
         Ok(ExitReason::Refused(code)) => (7, refusal(code)),
+        Ok(ExitReason::GuestFailed(why)) => (8, why),
         Ok(ExitReason::VmmFailed(why)) => (6, why),
         Ok(ExitReason::KvmFailed(why)) => (5, format!("KVM failed to run the guest: {why}")),
         Err(failure) => (failure_code(&failure), with_causes(&failure)),
@@ -66,16 +73,4 @@ fn failure_code(failure: &Failure) -> u8 {
         Failure::Build(_) => 2,
         Failure::Filter(_) | Failure::Run(_) => 6,
     }
-}
-
-/// An error and its causes on one line, separated by colons.
-pub fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -16,6 +16,8 @@ pub enum ExitReason {
     TripleFault,
     /// stage0 did not start the kernel; the code of a [`boot_manifest::Refusal`].
     Refused(u8),
+    /// The guest cannot go on, with the cause: it terminated itself, or accessed memory that it does not have.
+    GuestFailed(String),
     /// KVM cannot run the guest, with the cause.
     KvmFailed(String),
     /// The VMM failed, with the cause.
@@ -58,6 +60,18 @@ impl ExitEvent {
     pub fn eventfd(&self) -> &EventFd {
         &self.eventfd
     }
+}
+
+/// An error and its causes on one line, separated by colons.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }
 
 #[cfg(test)]

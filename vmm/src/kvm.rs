@@ -1,13 +1,19 @@
-//! KVM's view of the VM: memory slots, interrupt controllers, irqfds and ioeventfds. All VM ioctls are made here.
+//! KVM's view of the VM: its type, memory slots, interrupt controllers, irqfds and ioeventfds. All VM ioctls are made here and below.
 #![expect(unsafe_code, reason = "KVM_SET_USER_MEMORY_REGION takes host addresses")]
+
+mod guest_memfd;
+
+pub use guest_memfd::GuestMemfd;
 
 use crate::memory::{self, Memory};
 use kvm_bindings::{
-    CpuId, KVM_API_VERSION, KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQCHIP_IOAPIC, KVM_MAX_CPUID_ENTRIES, KVM_MEM_READONLY, KvmIrqRouting,
-    kvm_irq_routing_entry, kvm_irq_routing_irqchip, kvm_userspace_memory_region,
+    CpuId, KVM_API_VERSION, KVM_CAP_EXIT_HYPERCALL, KVM_CAP_VM_TYPES, KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQCHIP_IOAPIC, KVM_MAX_CPUID_ENTRIES,
+    KVM_MEM_GUEST_MEMFD, KVM_MEM_READONLY, KVM_X86_DEFAULT_VM, KVM_X86_SNP_VM, KVM_X86_SW_PROTECTED_VM, KvmIrqRouting, kvm_enable_cap,
+    kvm_irq_routing_entry, kvm_irq_routing_irqchip, kvm_userspace_memory_region, kvm_userspace_memory_region2,
 };
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, VcpuFd, VmFd};
-use std::cell::OnceCell;
+use snp_launch::MAP_GPA_RANGE;
+use std::{cell::OnceCell, os::fd::AsRawFd, sync::Arc};
 use vm_memory::{Bytes, GuestAddress};
 use vm_spec::layout::{IO_APIC_PINS, KVM_TSS, PAGE_BYTES};
 use vmm_sys_util::{errno, eventfd::EventFd};
@@ -20,6 +26,13 @@ const REQUIRED_CAPS: [(Cap, &str); 6] = [
     (Cap::Ioeventfd, "KVM_CAP_IOEVENTFD"),
     (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
     (Cap::TscDeadlineTimer, "KVM_CAP_TSC_DEADLINE_TIMER"),
+];
+
+/// What it needs besides for a VM with private memory.
+const PRIVATE_MEMORY_CAPS: [(Cap, &str); 3] = [
+    (Cap::UserMemory2, "KVM_CAP_USER_MEMORY2"),
+    (Cap::GuestMemfd, "KVM_CAP_GUEST_MEMFD"),
+    (Cap::MemoryFaultInfo, "KVM_CAP_MEMORY_FAULT_INFO"),
 ];
 
 /// First memory slot of [`KvmVm::map_read_only`]; RAM and staging use at most slots 0 to 2.
@@ -37,6 +50,12 @@ pub enum KvmError {
     /// A needed capability is missing.
     #[error("the host's KVM lacks {0}; Linux 5.10 or later is needed")]
     MissingCap(&'static str),
+    /// A capability for private memory is missing.
+    #[error("the host's KVM lacks {0}, so no memory can be private to a guest; Linux 6.11 or later is needed")]
+    NoPrivateMemory(&'static str),
+    /// KVM makes no VMs of this type.
+    #[error("the host's KVM makes no {}; `casemate host check` says what the host lacks", .0.name())]
+    VmType(VmType),
     /// An ioctl failed.
     #[error("KVM: cannot {what}")]
     Ioctl {
@@ -52,11 +71,39 @@ fn refused(what: &'static str) -> impl FnOnce(errno::Error) -> KvmError {
     move |source| KvmError::Ioctl { what, source }
 }
 
+/// Type of a VM: who can read the memory of its guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum VmType {
+    /// Guest and host.
+    Default = KVM_X86_DEFAULT_VM,
+    /// Private pages are the guest's alone as far as KVM keeps the host from them; nothing is encrypted. For tests of conversions.
+    SwProtected = KVM_X86_SW_PROTECTED_VM,
+    /// Private pages are encrypted: AMD SEV-SNP.
+    Snp = KVM_X86_SNP_VM,
+}
+
+impl VmType {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Default => "VMs",
+            Self::SwProtected => "software-protected VMs",
+            Self::Snp => "SEV-SNP VMs",
+        }
+    }
+
+    /// Whether a page of RAM is either private or shared.
+    pub fn has_private_memory(self) -> bool {
+        self != Self::Default
+    }
+}
+
 /// A VM without vCPUs.
 #[derive(Debug)]
 pub struct KvmVm {
     kvm: Kvm,
-    vm: VmFd,
+    vm: Arc<VmFd>,
+    vm_type: VmType,
     /// The page of [`KvmVm::map_read_only`]; dropped after the VM that maps it.
     read_only_page: OnceCell<Memory>,
 }
@@ -75,30 +122,81 @@ pub fn open() -> Result<Kvm, KvmError> {
 }
 
 impl KvmVm {
-    /// Creates the VM with its memory, local APICs and an I/O APIC.
-    pub fn new(kvm: Kvm, memory: &Memory) -> Result<Self, KvmError> {
-        let vm = kvm.create_vm().map_err(refused("create a VM"))?;
-        for (slot, (range, host)) in (0..).zip(memory::mappings(memory)) {
-            let region = kvm_userspace_memory_region {
-                slot,
-                flags: 0,
-                guest_phys_addr: range.start,
-                memory_size: range.length,
-                userspace_addr: host,
-            };
-            // SAFETY: the mapping is `range.length` bytes at `host`; it is owned by the `Memory` that the VM keeps until
-            // every vCPU thread is joined, and the slots do not overlap.
-            unsafe { vm.set_user_memory_region(region) }.map_err(refused("map guest memory"))?;
+    /// Creates a VM without memory. A guest with private memory can ask to convert it: `KVM_HC_MAP_GPA_RANGE` exits to the VMM.
+    pub fn create(kvm: Kvm, vm_type: VmType) -> Result<Self, KvmError> {
+        let number = vm_type as u32;
+        if vm_type.has_private_memory() {
+            if kvm.check_extension_raw(KVM_CAP_VM_TYPES.into()) >> number & 1 == 0 {
+                return Err(KvmError::VmType(vm_type));
+            }
+            if let Some((_, name)) = PRIVATE_MEMORY_CAPS.iter().find(|(cap, _)| !kvm.check_extension(*cap)) {
+                return Err(KvmError::NoPrivateMemory(name));
+            }
         }
-        vm.set_tss_address(KVM_TSS as usize).map_err(refused("set the TSS address"))?;
-        vm.create_irq_chip().map_err(refused("create the interrupt controllers"))?;
-        let this = Self {
+        let vm = kvm.create_vm_with_type(number.into()).map_err(refused("create a VM"))?;
+        if vm_type.has_private_memory() {
+            let exits = kvm_enable_cap {
+                cap: KVM_CAP_EXIT_HYPERCALL,
+                args: [1 << MAP_GPA_RANGE, 0, 0, 0],
+                ..Default::default()
+            };
+            vm.enable_cap(&exits)
+                .map_err(refused("let the guest ask for conversions of memory (KVM_CAP_EXIT_HYPERCALL)"))?;
+        }
+        Ok(Self {
             kvm,
-            vm,
+            vm: Arc::new(vm),
+            vm_type,
             read_only_page: OnceCell::new(),
-        };
-        this.route_gsis()?;
-        Ok(this)
+        })
+    }
+
+    /// The VM's descriptor, for ioctls of running VMs and for those of SEV.
+    pub(crate) fn descriptor(&self) -> &Arc<VmFd> {
+        &self.vm
+    }
+
+    /// Gives the VM its memory. A range of `private` has two views from now on, and all of it is shared at first, unless the
+    /// guest_memfd says otherwise.
+    pub fn map(&self, memory: &Memory, private: &[GuestMemfd]) -> Result<(), KvmError> {
+        for (slot, (range, host)) in (0..).zip(memory::mappings(memory)) {
+            let done = match private.iter().find(|guest_memfd| guest_memfd.range() == range) {
+                None => {
+                    let region = kvm_userspace_memory_region {
+                        slot,
+                        flags: 0,
+                        guest_phys_addr: range.start,
+                        memory_size: range.length,
+                        userspace_addr: host,
+                    };
+                    // SAFETY: the mapping is `range.length` bytes at `host`; it is owned by the `Memory` that the VM keeps until
+                    // every vCPU thread is joined, and the slots do not overlap.
+                    unsafe { self.vm.set_user_memory_region(region) }
+                }
+                Some(guest_memfd) => {
+                    let region = kvm_userspace_memory_region2 {
+                        slot,
+                        flags: KVM_MEM_GUEST_MEMFD,
+                        guest_phys_addr: range.start,
+                        memory_size: range.length,
+                        userspace_addr: host,
+                        guest_memfd: guest_memfd.as_raw_fd().cast_unsigned(),
+                        ..Default::default()
+                    };
+                    // SAFETY: as above; KVM keeps its own reference to the guest_memfd.
+                    unsafe { self.vm.set_user_memory_region2(region) }
+                }
+            };
+            done.map_err(refused("map guest memory"))?;
+        }
+        Ok(())
+    }
+
+    /// Gives the VM its interrupt controllers: local APICs of the vCPUs to come, and an I/O APIC.
+    pub fn add_interrupt_controllers(&self) -> Result<(), KvmError> {
+        self.vm.set_tss_address(KVM_TSS as usize).map_err(refused("set the TSS address"))?;
+        self.vm.create_irq_chip().map_err(refused("create the interrupt controllers"))?;
+        self.route_gsis()
     }
 
     /// Routes GSIs to the I/O APIC only. KVM's default also routes the first 16 to a PIC, which a guest with
@@ -123,9 +221,10 @@ impl KvmVm {
     }
 
     /// Maps a read-only page that starts with `bytes` at each of `addresses`: reads do not exit to the VMM, writes do. Does
-    /// nothing if KVM lacks `KVM_CAP_READONLY_MEM`. Only the first call has an effect.
+    /// nothing if KVM lacks `KVM_CAP_READONLY_MEM`, and for a guest whose accesses KVM cannot emulate: SNP has no read-only slots.
+    /// Only the first call has an effect.
     pub fn map_read_only(&self, bytes: &[u8], addresses: &[u64]) -> Result<(), KvmError> {
-        if !self.kvm.check_extension(Cap::ReadonlyMem) {
+        if self.vm_type == VmType::Snp || !self.kvm.check_extension(Cap::ReadonlyMem) {
             return Ok(());
         }
         let no_memory = |_| refused("map a read-only page")(errno::Error::new(libc::ENOMEM));
@@ -182,6 +281,9 @@ impl KvmVm {
 pub fn internal_error(vcpu: &mut VcpuFd) -> String {
     // SAFETY: every byte pattern is a valid `suberror`; KVM has filled this part of the union for this exit.
     let suberror = unsafe { vcpu.get_kvm_run().__bindgen_anon_1.internal.suberror };
-    let rip = vcpu.get_regs().map_or(0, |regs| regs.rip);
-    format!("internal error {suberror} at instruction address {rip:#x} (1: an instruction that KVM cannot emulate)")
+    // KVM does not know the registers of an encrypted guest.
+    let rip = vcpu
+        .get_regs()
+        .map_or_else(|_| "(secret)".to_owned(), |regs| format!("{:#x}", regs.rip));
+    format!("internal error {suberror} at instruction address {rip} (1: an instruction that KVM cannot emulate)")
 }

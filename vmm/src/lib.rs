@@ -3,6 +3,7 @@
 
 pub mod builder;
 pub mod control;
+pub mod conversions;
 pub mod descriptors;
 pub mod devices;
 pub mod event_loop;
@@ -13,6 +14,7 @@ pub mod jail;
 pub mod kernel;
 pub mod kvm;
 pub mod memory;
+pub mod private_memory;
 pub mod program;
 pub mod reports;
 pub mod seccomp;

@@ -1,5 +1,5 @@
 //! Guest memory: allocated once, in huge pages where the host has them, filled from the launch plan and from files.
-#![expect(unsafe_code, reason = "mmap and pread take raw pointers to guest memory")]
+#![expect(unsafe_code, reason = "mmap, madvise and pread take raw pointers to guest memory")]
 
 use boot_manifest::launch_area::STAGING;
 use std::{fs::File, io, os::fd::AsRawFd, sync::Arc};
@@ -32,6 +32,9 @@ pub enum MemoryError {
     /// The range is not RAM of this guest.
     #[error("the guest has no memory from {:#x} to {:#x}", .0.start, .0.end())]
     OutsideRam(GpaRange),
+    /// madvise failed.
+    #[error("cannot give the memory from {:#x} to {:#x} back to the host", .0.start, .0.end())]
+    Discard(GpaRange, #[source] io::Error),
     /// The file could not be read.
     #[error("cannot read {} bytes of the file at offset {offset}", .range.length)]
     Read {
@@ -78,9 +81,27 @@ fn region(size: MemoryMib, range: GpaRange) -> Result<GuestRegionMmap, MemoryErr
     GuestRegionMmap::new(mapping, GuestAddress(range.start)).ok_or(MemoryError::Allocate(size, FromRangesError::InvalidGuestRegion))
 }
 
-/// As [`allocate`], with `bytes` of staging memory for stage0 as well, if any.
-pub fn allocate_with_staging(size: MemoryMib, bytes: u64) -> Result<Memory, MemoryError> {
-    let memory = allocate(size)?;
+/// The pages of files, each of which backs a range of RAM, as memory that is shared with whoever else has the file.
+pub fn of_files(size: MemoryMib, files: &[(GpaRange, &File)]) -> Result<Memory, MemoryError> {
+    let regions = files.iter().map(|(range, file)| {
+        let (bytes, access) = (range.length as usize, libc::PROT_READ | libc::PROT_WRITE);
+        let flags = libc::MAP_SHARED | libc::MAP_NORESERVE;
+        // SAFETY: a new mapping at an address that the kernel chooses; the descriptor is open while `file` is borrowed.
+        let address = unsafe { libc::mmap(std::ptr::null_mut(), bytes, access, flags, file.as_raw_fd(), 0) };
+        if address == libc::MAP_FAILED {
+            return Err(MemoryError::Reserve(size, io::Error::last_os_error()));
+        }
+        // SAFETY: `bytes` bytes from `address` have just been mapped, and nothing unmaps them.
+        let mapping = unsafe { MmapRegion::build_raw(address.cast(), bytes, access, flags) };
+        let mapping = mapping.map_err(|e| MemoryError::Allocate(size, e.into()))?;
+        GuestRegionMmap::new(mapping, GuestAddress(range.start)).ok_or(MemoryError::Allocate(size, FromRangesError::InvalidGuestRegion))
+    });
+    let regions = regions.collect::<Result<Vec<_>, _>>()?;
+    Memory::from_regions(regions).map_err(|e| MemoryError::Allocate(size, e.into()))
+}
+
+/// Adds `bytes` of staging memory for stage0, if any.
+pub fn with_staging(memory: Memory, size: MemoryMib, bytes: u64) -> Result<Memory, MemoryError> {
     if bytes == 0 {
         return Ok(memory);
     }
@@ -90,6 +111,21 @@ pub fn allocate_with_staging(size: MemoryMib, bytes: u64) -> Result<Memory, Memo
     };
     let with_staging = memory.insert_region(Arc::new(region(size, range)?));
     with_staging.map_err(|e| MemoryError::Allocate(size, e.into()))
+}
+
+/// Gives the pages of `range` back to the host; they read as zeros from then on.
+pub fn discard(memory: &Memory, range: GpaRange) -> Result<(), MemoryError> {
+    for slice in memory.get_slices(GuestAddress(range.start), range.length as usize) {
+        let slice = slice.map_err(|_| MemoryError::OutsideRam(range))?;
+        let guard = slice.ptr_guard_mut();
+        // SAFETY: the guard keeps `slice.len()` bytes of guest memory mapped, and no Rust reference to guest memory exists: its
+        // contents may change at any time.
+        let done = unsafe { libc::madvise(guard.as_ptr().cast(), slice.len(), libc::MADV_DONTNEED) };
+        if done != 0 {
+            return Err(MemoryError::Discard(range, io::Error::last_os_error()));
+        }
+    }
+    Ok(())
 }
 
 /// Guest range and host address of each mapping, for KVM.
@@ -173,6 +209,34 @@ mod tests {
         let mut seen = [0xff; 6];
         memory.read_slice(&mut seen, GuestAddress(0x10_0000)).unwrap();
         assert_eq!(&seen, b"\x003456\0");
+    }
+
+    #[test]
+    fn a_discarded_page_is_zero_and_its_neighbours_are_not() {
+        let memory = allocate(MemoryMib::try_from(64).unwrap()).unwrap();
+        let page = |n: u64| GuestAddress(n * PAGE_BYTES);
+        for n in 0..4 {
+            memory.write_obj(n + 1, page(n)).unwrap();
+        }
+        let range = |start, length| GpaRange { start, length };
+        discard(&memory, range(PAGE_BYTES, 2 * PAGE_BYTES)).unwrap();
+        assert_eq!([0, 1, 2, 3].map(|n| memory.read_obj::<u64>(page(n)).unwrap()), [1, 0, 0, 4]);
+        assert!(matches!(
+            discard(&memory, range(64 << 20, PAGE_BYTES)),
+            Err(MemoryError::OutsideRam(_))
+        ));
+    }
+
+    #[test]
+    fn memory_of_files_is_the_files() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(64 << 20).unwrap();
+        let size = MemoryMib::try_from(64).unwrap();
+        let memory = of_files(size, &[(ram_ranges(size)[0], &file)]).unwrap();
+        memory.write_slice(b"shared", GuestAddress(0x1000)).unwrap();
+        let mut seen = [0; 6];
+        std::os::unix::fs::FileExt::read_exact_at(&file, &mut seen, 0x1000).unwrap();
+        assert_eq!(&seen, b"shared");
     }
 
     #[test]

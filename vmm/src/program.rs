@@ -3,8 +3,8 @@
 use crate::{
     builder,
     descriptors::{Files, Inherited},
-    exit_code::{self, Failure},
-    exit_reason::ExitReason,
+    exit_code::Failure,
+    exit_reason::{ExitReason, with_causes},
     seccomp::Filters,
 };
 use std::{ffi::OsString, fs::File, io::Read};
@@ -52,5 +52,5 @@ fn read_spec(fd: Fd, inherited: &mut Inherited) -> Result<VmSpec, Failure> {
 }
 
 fn invalid_spec(error: &dyn std::error::Error) -> Failure {
-    Failure::Usage(format!("the VM's spec: {}", exit_code::with_causes(error)))
+    Failure::Usage(format!("the VM's spec: {}", with_causes(error)))
 }

@@ -1,6 +1,6 @@
 //! Seccomp filters: the system calls that each thread may make once the guest may run.
 //!
-//! There is one table for the main thread and one for vCPU threads. A call that the table does not allow kills the process
+//! There is one table for the main thread and one for vCPU threads, with another for those of a guest with private memory. A call that the table does not allow kills the process
 //! with SIGSYS ([`confine::seccomp`]). `tests/seccomp.rs` runs complete VMs under both tables, and again with each rule removed,
 //! so that no rule is missing and none is unnecessary.
 
@@ -15,13 +15,20 @@ const KVM_KVMCLOCK_CTRL: u64 = 0xaead;
 /// `_IOR(KVMIO, 0x81, struct kvm_regs)`: the instruction address for the message of an internal error.
 const KVM_GET_REGS: u64 = 0x8090_ae81;
 
-/// The filters of both kinds of threads.
+/// `_IOW(KVMIO, 0xd2, struct kvm_memory_attributes)`: makes memory private or shared.
+const KVM_SET_MEMORY_ATTRIBUTES: u64 = 0x4020_aed2;
+/// `_IOWR(KVMIO, 0xd2, struct kvm_memory_attributes2)`, of a guest_memfd.
+const KVM_SET_MEMORY_ATTRIBUTES2: u64 = 0xc080_aed2;
+
+/// The filters of all kinds of threads.
 #[derive(Clone, Debug)]
 pub struct Filters {
     /// The main thread: event loop, devices' queues, control socket.
     pub main: Filter,
     /// Each vCPU thread.
     pub vcpu: Filter,
+    /// Each vCPU thread of a guest with private memory.
+    pub vcpu_conversions: Filter,
 }
 
 const ALLOCATOR: &str = "depends on how full the allocator's heap is";
@@ -108,12 +115,20 @@ pub const VCPU: &[Rule] = &[
     rule("exit", libc::SYS_exit),
 ];
 
+/// What a vCPU thread of a guest with private memory calls besides: `madvise`, which gives shared pages back, is above.
+pub const VCPU_CONVERSIONS: &[Rule] = &[
+    ioctl("ioctl KVM_SET_MEMORY_ATTRIBUTES", &[equal(1, KVM_SET_MEMORY_ATTRIBUTES)]),
+    ioctl("ioctl KVM_SET_MEMORY_ATTRIBUTES2", &[equal(1, KVM_SET_MEMORY_ATTRIBUTES2)]),
+    rule("fallocate", libc::SYS_fallocate).only(&[equal(1, (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE) as u64)]),
+];
+
 impl Filters {
-    /// Both tables, compiled.
+    /// All tables, compiled.
     pub fn new() -> Result<Self, FilterError> {
         Ok(Self {
             main: Filter::allowing(MAIN)?,
             vcpu: Filter::allowing(VCPU)?,
+            vcpu_conversions: Filter::allowing(VCPU.iter().chain(VCPU_CONVERSIONS))?,
         })
     }
 }
@@ -125,7 +140,7 @@ mod tests {
     /// A rule without conditions would make a rule with conditions for the same call pointless.
     #[test]
     fn no_rule_overrides_another() {
-        for table in [MAIN, VCPU] {
+        for table in [MAIN.to_vec(), [VCPU, VCPU_CONVERSIONS].concat()] {
             for (i, rule) in table.iter().enumerate() {
                 assert!(!table[..i].iter().any(|earlier| earlier.overrides(rule)), "{}", rule.name);
             }

@@ -2,8 +2,10 @@
 
 mod cpuid;
 mod exits;
+mod faults;
 mod pause;
 mod registers;
+mod termination;
 mod threads;
 
 pub use exits::VcpuContext;

@@ -9,7 +9,7 @@ mod script;
 
 use casemate_vmm::{
     exit_code, program,
-    seccomp::{Filter, Filters, MAIN, Rule, VCPU},
+    seccomp::{Filter, Filters, MAIN, Rule, VCPU, VCPU_CONVERSIONS},
 };
 use launcher::{Control, Launcher, Outcome};
 use script::{Part, Script, block_header, vsock_packet};
@@ -65,6 +65,7 @@ fn filters(without: &str) -> Filters {
     Filters {
         main: all_but("main", MAIN),
         vcpu: all_but("vcpu", VCPU),
+        vcpu_conversions: Filter::allowing(VCPU.iter().chain(VCPU_CONVERSIONS)).expect("the table compiles"),
     }
 }
 

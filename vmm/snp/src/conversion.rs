@@ -10,6 +10,10 @@ const ENCRYPTED: u64 = 1 << 4;
 /// `KVM_MAP_GPA_RANGE_PAGE_SZ_*`: a hint.
 const PAGE_SIZE: u64 = 0xf;
 
+/// Most bytes of one request. KVM allocates for each page of it, and the vCPU cannot be stopped meanwhile. Linux asks for less: its
+/// bounce buffers have 1 GiB at most.
+const BYTES_MAX: u64 = 1 << 30;
+
 /// Who can read a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Visibility {
@@ -37,6 +41,9 @@ pub enum ConversionError {
         /// Length.
         bytes: u64,
     },
+    /// More than [`BYTES_MAX`].
+    #[error("{0:#x} bytes at once; {BYTES_MAX:#x} are possible")]
+    TooLong(u64),
     /// Not RAM, or RAM of two regions.
     #[error("the guest has no memory from {:#x} to {:#x}", .0.start, .0.end())]
     NotRam(GpaRange),
@@ -79,8 +86,11 @@ impl Conversion {
             return Err(ConversionError::Range { start, bytes });
         }
         let range = GpaRange { start, length: bytes };
-        if !ram.iter().any(|ram| ram.start <= range.start && range.end() <= ram.end()) {
+        if !ram.iter().any(|ram| ram.contains(range)) {
             return Err(ConversionError::NotRam(range));
+        }
+        if bytes > BYTES_MAX {
+            return Err(ConversionError::TooLong(bytes));
         }
         Ok(Self { range, to })
     }
@@ -185,6 +195,13 @@ mod tests {
         );
         assert_eq!(Conversion::from_memory_fault(9, 0, 4096, &RAM), Err(ConversionError::Attributes(9)));
         assert!(Conversion::from_memory_fault(8, 1 << 32, 16 * MIB, &RAM).is_ok());
+        let large = [GpaRange { start: 0, length: 2 << 30 }];
+        let pages = BYTES_MAX / PAGE_BYTES;
+        assert!(Conversion::from_hypercall([0, pages, 0], &large).is_ok());
+        assert_eq!(
+            Conversion::from_hypercall([0, pages + 1, 0], &large),
+            Err(ConversionError::TooLong(BYTES_MAX + PAGE_BYTES))
+        );
     }
 
     proptest! {

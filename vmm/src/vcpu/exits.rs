@@ -1,14 +1,15 @@
 //! The loop of one vCPU thread: enters the guest, serves its exits, counts them.
 
-use super::pause::PauseControl;
+use super::{faults::Faults, pause::PauseControl, termination};
 use crate::{
+    conversions::{self, Conversions},
     devices::Buses,
     exit_reason::{ExitEvent, ExitReason},
     kvm,
     seccomp::Filter,
     watchdog::{ExitMeter, THROTTLE, Watchdog},
 };
-use kvm_bindings::{KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN};
+use kvm_bindings::{KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SEV_TERM, KVM_SYSTEM_EVENT_SHUTDOWN};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use std::{
     collections::BTreeMap,
@@ -24,6 +25,8 @@ use std::{
 pub struct VcpuContext {
     /// Devices.
     pub buses: Buses,
+    /// Memory that the guest can make private or shared; absent if its host can read all of it.
+    pub conversions: Option<Conversions>,
     /// Ends the VM.
     pub exit_event: Arc<ExitEvent>,
     /// Detects exit storms.
@@ -37,6 +40,8 @@ pub struct VcpuContext {
 pub struct ExitCounters {
     io: AtomicU64,
     mmio: AtomicU64,
+    hypercall: AtomicU64,
+    memory_fault: AtomicU64,
     interrupted: AtomicU64,
     other: AtomicU64,
 }
@@ -47,6 +52,8 @@ impl ExitCounters {
         let all = [
             ("io", &self.io),
             ("mmio", &self.mmio),
+            ("hypercall", &self.hypercall),
+            ("memory_fault", &self.memory_fault),
             ("interrupted", &self.interrupted),
             ("other", &self.other),
         ];
@@ -60,18 +67,14 @@ fn count(counter: &AtomicU64) {
 
 /// Runs the guest on this thread until the VM exits or `pause` stops it.
 pub fn run(vcpu: &mut VcpuFd, pause: &PauseControl, context: &VcpuContext, counters: &ExitCounters) {
-    let VcpuContext {
-        buses,
-        exit_event,
-        watchdog,
-        ..
-    } = context;
+    let VcpuContext { exit_event, watchdog, .. } = context;
     let mut meter = ExitMeter::new(Instant::now());
+    let mut faults = Faults::default();
     while let Some(guard) = pause.wait_until_running() {
         // Keeps the guest's soft-lockup watchdog quiet after a pause; KVM refuses before the guest has set kvmclock up.
         let _ = vcpu.kvmclock_ctrl();
         while guard.may_enter() {
-            let reason = run_once(vcpu, buses, counters);
+            let reason = run_once(vcpu, context, counters, &mut faults);
             if meter.exit(watchdog, Instant::now) {
                 sleep(THROTTLE);
             }
@@ -88,8 +91,13 @@ pub fn run(vcpu: &mut VcpuFd, pause: &PauseControl, context: &VcpuContext, count
 }
 
 /// Enters the guest once and serves its exit.
-fn run_once(vcpu: &mut VcpuFd, buses: &Buses, counters: &ExitCounters) -> Option<ExitReason> {
-    match vcpu.run() {
+fn run_once(vcpu: &mut VcpuFd, context: &VcpuContext, counters: &ExitCounters, faults: &mut Faults) -> Option<ExitReason> {
+    let buses = &context.buses;
+    let exit = vcpu.run();
+    if !matches!(exit, Ok(VcpuExit::MemoryFault { .. })) {
+        faults.clear();
+    }
+    match exit {
         Ok(VcpuExit::IoOut(port, data)) => {
             count(&counters.io);
             buses.pio.write(port.into(), data);
@@ -109,6 +117,15 @@ fn run_once(vcpu: &mut VcpuFd, buses: &Buses, counters: &ExitCounters) -> Option
             count(&counters.mmio);
             buses.mmio.read(address, data);
             None
+        }
+        Ok(VcpuExit::Hypercall(call)) => {
+            count(&counters.hypercall);
+            *call.ret = conversions::hypercall(context.conversions.as_ref(), call.nr, call.args);
+            None
+        }
+        Ok(VcpuExit::MemoryFault { flags, gpa, size }) => {
+            count(&counters.memory_fault);
+            faults.serve(context.conversions.as_ref(), flags, gpa, size)
         }
         // EINTR: a kick, so the caller checks for a pause. EAGAIN: INIT and SIPI started this vCPU, which must be entered again.
         Err(e) if matches!(e.errno(), libc::EINTR | libc::EAGAIN) => {
@@ -132,6 +149,7 @@ fn exit_reason(exit: &Result<VcpuExit<'_>, vmm_sys_util::errno::Error>) -> Optio
         Ok(VcpuExit::Shutdown) => ExitReason::TripleFault,
         Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_SHUTDOWN, _)) => ExitReason::PowerOff,
         Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_RESET, _)) => ExitReason::Reset,
+        Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_SEV_TERM, data)) => termination::reason(data.first().copied().unwrap_or_default()),
         Ok(VcpuExit::InternalError) => return None,
         Ok(exit) => ExitReason::KvmFailed(format!("unexpected exit {exit:?}")),
         Err(errno) => ExitReason::KvmFailed(format!("KVM_RUN: {errno}")),
