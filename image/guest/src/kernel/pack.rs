@@ -288,7 +288,7 @@ mod tests {
         // What is left out is the whole pages of the breakpoints, at least 256 KiB of them.
         before.retain(|address, byte| after_memory.contains_key(address) || *byte != 0xcc);
         assert_eq!(before, after_memory);
-        assert!((holes as usize) < 2 << 20 && holes as usize > (2 << 20) - 2 * PAGE, "{holes}");
+        assert!(holes < 2 << 20 && holes > (2 << 20) - 2 * PAGE, "{holes}");
         assert!(after.len() < 12 * PAGE, "{}", after.len());
         assert!(pack(&after).unwrap() == after);
     }
