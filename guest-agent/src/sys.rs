@@ -6,6 +6,7 @@ use std::{
     fs::File,
     io,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    time::Duration,
 };
 
 use nix::{
@@ -141,6 +142,27 @@ pub fn register(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 pub fn register_for_changes(file: File) -> io::Result<AsyncFd<File>> {
     // SAFETY: as in `register`.
     Ok(unsafe { AsyncFd::register_with_interest(file, Interest::PRIORITY) }?)
+}
+
+/// How long a connect of an AF_VSOCK socket may take (`include/uapi/linux/vm_sockets.h`, `SO_VM_SOCKETS_CONNECT_TIMEOUT`); 2 seconds by
+/// default.
+pub fn set_vsock_connect_timeout(socket: &OwnedFd, time: Duration) -> io::Result<()> {
+    const CONNECT_TIMEOUT: libc::c_int = 6;
+    let value = libc::timeval {
+        tv_sec: time.as_secs() as libc::time_t,
+        tv_usec: time.subsec_micros().into(),
+    };
+    // SAFETY: the kernel reads one timeval, which is live and has the size that is passed.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::AF_VSOCK,
+            CONNECT_TIMEOUT,
+            (&raw const value).cast(),
+            size_of_val(&value) as libc::socklen_t,
+        )
+    };
+    Ok(Errno::result(result).map(drop)?)
 }
 
 /// Fills `bytes` from the kernel's random number generator, waiting until it is seeded.

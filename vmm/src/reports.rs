@@ -18,8 +18,8 @@ use std::{
 };
 use vm_spec::{HostData, VmSpec};
 
-/// Streams that a guest may open; its agent needs one, and another when the first ends.
-const STREAMS: usize = 8;
+/// Streams that a guest may open in its life. Its agent needs one, and another after each time that the VMM did not answer in time.
+const STREAMS: usize = 32;
 /// SMT is allowed; bit 17 is always set (SNP firmware ABI, 4.3). No debugging, no migration.
 const GUEST_POLICY: u64 = 0x3_0000;
 

@@ -105,7 +105,7 @@ pub struct Verify {
     /// Expected report data in hexadecimal, or `any`; instead of the requirements'
     #[arg(long)]
     report_data: Option<String>,
-    /// Trust the root certificates of this file as AMD's are trusted: a root of tests, or one that is not built in
+    /// Trust the root certificates of this file instead of AMD's: a root of tests, or one that is not built in
     #[arg(long, value_name = "FILE")]
     roots: Option<PathBuf>,
     /// When to verify: 2026-11-30T12:00:00Z, or seconds since 1970; default: now
@@ -239,7 +239,7 @@ fn launch_digests(path: &Path) -> Result<Wanted<48>> {
     Wanted::parse("launch_digests", &digests).with_context(unusable)
 }
 
-/// Trusts a file's root certificates; they are the start of a chain, too.
+/// Trusts a file's root certificates and no others; they are the start of a chain, too.
 fn roots(path: &Path, expectations: &mut Expectations) -> Result<Vec<u8>> {
     let bytes = input::bytes(path, MAX_COLLATERAL_BYTES as u64)?;
     expectations

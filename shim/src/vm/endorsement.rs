@@ -19,6 +19,10 @@ use std::{
 
 const KEY: &str = "key";
 const TABLE: &str = "certificate-table";
+/// Beside the directory; held while it is made.
+const LOCK: &str = ".simulated.lock";
+/// This code is not older.
+const YEAR_2026: Duration = Duration::from_secs(1_767_225_600);
 /// Hexadecimal digits of the key.
 const KEY_DIGITS: u64 = 96;
 
@@ -31,6 +35,9 @@ pub enum EndorsementError {
     /// Nothing can be written.
     #[error("cannot write keys of the simulated TEE to {}", .0.display())]
     Write(PathBuf, #[source] io::Error),
+    /// Certificates of another time would be made, and kept.
+    #[error("the clock of this host says that it is before 2026: set it, so that the simulated TEE's certificates are valid")]
+    Clock,
     /// No certificates.
     #[error("cannot make the certificates of the simulated TEE")]
     Chain(#[from] ChainError),
@@ -73,19 +80,26 @@ fn make_once(dir: &Path) -> Result<(), EndorsementError> {
     }
     let parent = dir.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(parent).map_err(failed)?;
-    let parent_file = File::open(parent).map_err(failed)?;
-    let lock = Flock::lock(parent_file, FlockArg::LockExclusive).map_err(|(_, e)| failed(e.into()))?;
+    // A file of its own: whoever may read a directory may lock it.
+    let lock_file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(parent.join(LOCK))
+        .map_err(failed)?;
+    let _lock = Flock::lock(lock_file, FlockArg::LockExclusive).map_err(|(_, e)| failed(e.into()))?;
     if dir.exists() {
         return Ok(());
     }
     log::info!("making keys and certificates of the simulated TEE in {}", dir.display());
-    let chain = Chain::new(seed().map_err(failed)?, now())?;
+    let chain = Chain::new(seed().map_err(failed)?, now()?)?;
     let unnamed = tempfile::Builder::new().prefix(".simulated-").tempdir_in(parent).map_err(failed)?;
     write(unnamed.path(), &chain).map_err(failed)?;
     fs::rename(unnamed.path(), dir).map_err(failed)?;
     // It has another name now.
     let _ = unnamed.keep();
-    lock.sync_all().map_err(failed)
+    File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed)
 }
 
 fn write(dir: &Path, chain: &Chain) -> io::Result<()> {
@@ -113,9 +127,12 @@ fn seed() -> io::Result<[u8; 32]> {
     Ok(seed)
 }
 
-/// A clock before 1970 gives certificates of then, which nobody accepts.
-fn now() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+fn now() -> Result<Duration, EndorsementError> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    if now < YEAR_2026 {
+        return Err(EndorsementError::Clock);
+    }
+    Ok(now)
 }
 
 #[cfg(test)]
@@ -137,8 +154,8 @@ mod tests {
         assert!(keys.iter().all(|key| *key == keys[0] && key.len() as u64 == KEY_DIGITS));
         let mode = |name: &str| fs::metadata(dir.join(name)).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(KEY), mode("ark.pem"), mode("")), (0o600, 0o644, 0o755));
-        // Nothing else is left beside it.
-        assert_eq!(fs::read_dir(dir.parent().unwrap()).unwrap().count(), 1);
+        // Nothing else is left beside it and the lock.
+        assert_eq!(fs::read_dir(dir.parent().unwrap()).unwrap().count(), 2);
         fs::remove_file(dir.join(TABLE)).unwrap();
         assert!(
             matches!(Endorsement::open(&dir), Err(EndorsementError::Read(path, e)) if path.ends_with(TABLE) && e.kind() == ErrorKind::NotFound)

@@ -206,3 +206,17 @@ fn the_built_in_roots_are_amds() {
         }
     }
 }
+
+#[test]
+fn who_gives_roots_trusts_amds_no_longer() {
+    let judged = |expectations: &Expectations| {
+        let now = Time::from_unix(1_717_200_000);
+        verified(&verify(&Report::parse(&sample()).unwrap(), &collateral("milan"), now, expectations))
+    };
+    assert!(judged(&expectations()));
+    let mut others = expectations();
+    others.trust(&fixture("genoa/ark.pem")).unwrap();
+    assert!(!judged(&others));
+    others.trust(&fixture("milan/ark.pem")).unwrap();
+    assert!(judged(&others));
+}
