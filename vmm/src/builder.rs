@@ -12,7 +12,7 @@ use crate::{
     guest::{Guest, GuestError},
     jail::{self, JailConfig, JailError},
     kvm::{self, KvmError, KvmVm, VmType},
-    memory::{self, MemoryError},
+    memory::{self, MemoryError, Pages},
     reports::{self, ReportsError},
     seccomp::Filters,
     vcpu::{self, ThreadError, VcpuContext, VcpuError, VcpuThreads},
@@ -71,7 +71,7 @@ pub fn build(spec: &VmSpec, files: Files, filters: Filters) -> Result<Vm, BuildE
     })?;
     let guest = Guest::open(spec, &files.boot)?;
     let kvm = KvmVm::create(kvm, VmType::Default)?;
-    let memory = memory::with_staging(memory::allocate(spec.memory)?, spec.memory, guest.staging_bytes())?;
+    let memory = memory::with_staging(memory::allocate(spec.memory, Pages::Huge)?, spec.memory, guest.staging_bytes())?;
     kvm.map(&memory, &[])?;
     kvm.add_interrupt_controllers()?;
     let watchdog = Arc::new(Watchdog::default());

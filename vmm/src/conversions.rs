@@ -62,8 +62,11 @@ where
         self.convert(request).map_err(ConversionFailure::Backing)
     }
 
+    /// A failure leaves the pieces before it converted, as KVM itself does.
     fn convert(&self, request: Conversion) -> Result<(), B::Error> {
-        convert(request, &mut *self.backing.lock().unwrap_or_else(PoisonError::into_inner))
+        request
+            .pieces()
+            .try_for_each(|piece| convert(piece, &mut *self.backing.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 }
 

@@ -97,7 +97,7 @@ mod tests {
                 entry: 0x10_0000
             }
         );
-        let memory = memory::allocate(MemoryMib::try_from(64).unwrap()).unwrap();
+        let memory = memory::allocate(MemoryMib::try_from(64).unwrap(), memory::Pages::Huge).unwrap();
         kernel.load(&memory).unwrap();
         let mut seen = [0xff; 6];
         memory.read_slice(&mut seen, GuestAddress(0x10_0000)).unwrap();
@@ -109,7 +109,7 @@ mod tests {
         let mut bytes = elf(b"code", 0x5000);
         bytes.pop();
         let file = file(&bytes);
-        let memory = memory::allocate(MemoryMib::try_from(64).unwrap()).unwrap();
+        let memory = memory::allocate(MemoryMib::try_from(64).unwrap(), memory::Pages::Huge).unwrap();
         assert!(matches!(ElfKernel::open(&file).unwrap().load(&memory), Err(KernelError::Load(_))));
     }
 
@@ -121,7 +121,7 @@ mod tests {
             damage.into_iter().for_each(|(at, value)| bytes[at] = value);
             let file = file(&bytes);
             // Guest memory stays mapped.
-            static MEMORY: LazyLock<Memory> = LazyLock::new(|| memory::allocate(MemoryMib::try_from(64).unwrap()).unwrap());
+            static MEMORY: LazyLock<Memory> = LazyLock::new(|| memory::allocate(MemoryMib::try_from(64).unwrap(), memory::Pages::Huge).unwrap());
             if let Ok(kernel) = ElfKernel::open(&file) {
                 let _ = kernel.load(&MEMORY);
             }

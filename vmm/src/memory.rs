@@ -48,15 +48,24 @@ pub enum MemoryError {
     },
 }
 
+/// What the host is asked to back memory with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pages {
+    /// Huge ones, where it has them.
+    Huge,
+    /// Small ones only: a page that is touched costs no more than itself.
+    Small,
+}
+
 /// Anonymous memory for all of [`ram_ranges`], which stays mapped until the process ends.
-pub fn allocate(size: MemoryMib) -> Result<Memory, MemoryError> {
-    let regions = ram_ranges(size).into_iter().map(|range| region(size, range));
+pub fn allocate(size: MemoryMib, pages: Pages) -> Result<Memory, MemoryError> {
+    let regions = ram_ranges(size).into_iter().map(|range| region(size, range, pages));
     let regions = regions.collect::<Result<Vec<_>, _>>()?;
     Memory::from_regions(regions).map_err(|e| MemoryError::Allocate(size, e.into()))
 }
 
 /// One range, at a multiple of [`HUGE_PAGE_BYTES`].
-fn region(size: MemoryMib, range: GpaRange) -> Result<GuestRegionMmap, MemoryError> {
+fn region(size: MemoryMib, range: GpaRange, pages: Pages) -> Result<GuestRegionMmap, MemoryError> {
     let (bytes, access) = (range.length as usize, libc::PROT_READ | libc::PROT_WRITE);
     let flags = libc::MAP_ANONYMOUS | libc::MAP_PRIVATE | libc::MAP_NORESERVE;
     let reserved = bytes + HUGE_PAGE_BYTES;
@@ -67,13 +76,17 @@ fn region(size: MemoryMib, range: GpaRange) -> Result<GuestRegionMmap, MemoryErr
     }
     let before = address.cast::<u8>().align_offset(HUGE_PAGE_BYTES);
     let start = address.cast::<u8>().wrapping_add(before);
+    let advice = match pages {
+        Pages::Huge => libc::MADV_HUGEPAGE,
+        Pages::Small => libc::MADV_NOHUGEPAGE,
+    };
     // SAFETY: `before` is less than HUGE_PAGE_BYTES, so these are the two ends of the mapping that was just made, around `bytes`
     // bytes of it; nothing refers to them. A failure leaves address space that is never touched. Advice changes no content, and
     // a kernel without huge pages refuses it.
     unsafe {
         libc::munmap(address, before);
         libc::munmap(start.wrapping_add(bytes).cast(), HUGE_PAGE_BYTES - before);
-        libc::madvise(start.cast(), bytes, libc::MADV_HUGEPAGE);
+        libc::madvise(start.cast(), bytes, advice);
     }
     // SAFETY: `bytes` bytes from `start` are mapped, and nothing unmaps them.
     let mapping = unsafe { MmapRegion::build_raw(start, bytes, access, flags) };
@@ -109,7 +122,7 @@ pub fn with_staging(memory: Memory, size: MemoryMib, bytes: u64) -> Result<Memor
         start: STAGING,
         length: bytes.next_multiple_of(PAGE_BYTES),
     };
-    let with_staging = memory.insert_region(Arc::new(region(size, range)?));
+    let with_staging = memory.insert_region(Arc::new(region(size, range, Pages::Huge)?));
     with_staging.map_err(|e| MemoryError::Allocate(size, e.into()))
 }
 
@@ -193,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_file_is_read_to_its_range_only() {
-        let memory = allocate(MemoryMib::try_from(64).unwrap()).unwrap();
+        let memory = allocate(MemoryMib::try_from(64).unwrap(), Pages::Huge).unwrap();
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"0123456789").unwrap();
         read_file(
@@ -213,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_discarded_page_is_zero_and_its_neighbours_are_not() {
-        let memory = allocate(MemoryMib::try_from(64).unwrap()).unwrap();
+        let memory = allocate(MemoryMib::try_from(64).unwrap(), Pages::Huge).unwrap();
         let page = |n: u64| GuestAddress(n * PAGE_BYTES);
         for n in 0..4 {
             memory.write_obj(n + 1, page(n)).unwrap();
@@ -241,7 +254,7 @@ mod tests {
 
     #[test]
     fn every_range_is_aligned_and_asks_for_huge_pages() {
-        let memory = allocate(MemoryMib::try_from(4096).unwrap()).unwrap();
+        let memory = allocate(MemoryMib::try_from(4096).unwrap(), Pages::Huge).unwrap();
         let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
         let mut ranges = 0;
         for (range, host) in mappings(&memory) {
@@ -264,7 +277,7 @@ mod tests {
 
     #[test]
     fn short_files_and_ranges_outside_ram_are_errors() {
-        let memory = allocate(MemoryMib::try_from(64).unwrap()).unwrap();
+        let memory = allocate(MemoryMib::try_from(64).unwrap(), Pages::Huge).unwrap();
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"0123456789").unwrap();
         let read = |start, length, offset| read_file(&memory, GpaRange { start, length }, &file, offset);

@@ -5,11 +5,13 @@
 //! | of the VM (`KVM_SET_MEMORY_ATTRIBUTES`, Linux 6.8) | the guest_memfd | memory of their own | the pages of the view that was left |
 //! | of the guest_memfd (`KVM_SET_MEMORY_ATTRIBUTES2`, proposed) | the guest_memfd | the same pages, mapped | nothing: the pages stay |
 //!
-//! With the second, an access of the VMM to a page that is private is a SIGBUS, which ends this VM alone.
+//! With the first, a device that a guest points to its private pages gets pages of the shared view, which the next conversion gives back:
+//! a guest can make the host hold twice its RAM, within what the pod's cgroup has. With the second, an access of the VMM to a page that
+//! is private is a SIGBUS, which ends this VM alone.
 
 use crate::{
     kvm::{GuestMemfd, KvmError, KvmVm},
-    memory::{self, Memory, MemoryError},
+    memory::{self, Memory, MemoryError, Pages},
 };
 use kvm_bindings::{KVM_CAP_MEMORY_ATTRIBUTES, KVM_MEMORY_ATTRIBUTE_PRIVATE, kvm_memory_attributes};
 use kvm_ioctls::VmFd;
@@ -94,7 +96,9 @@ impl PrivateMemory {
                     return Err(PrivateMemoryError::NoAttributes);
                 }
                 let guest_memfds = ranges.iter().map(|range| GuestMemfd::new(vm, *range));
-                (memory::allocate(size)?, guest_memfds.collect::<Result<_, _>>()?, Attributes::Vm)
+                // Of a guest that shares one small page in each huge one, the host would otherwise hold all of its RAM twice.
+                let shared = memory::allocate(size, Pages::Small)?;
+                (shared, guest_memfds.collect::<Result<_, _>>()?, Attributes::Vm)
             }
         };
         let memory = memory::with_staging(memory, size, staging_bytes)?;

@@ -58,8 +58,12 @@ impl Vm {
         self.filter.install()?;
         self.vcpus.resume();
         let result = self.events.run();
-        self.vcpus.stop()?;
+        let stopped = self.vcpus.stop();
         result.map_err(RunError::Events)?;
-        Ok(self.exit_event.reason().cloned().unwrap_or(ExitReason::Stopped))
+        match (self.exit_event.reason(), stopped) {
+            // A vCPU that does not stop in time hides no reason: the process ends, and every thread with it.
+            (Some(reason), _) => Ok(reason.clone()),
+            (None, stopped) => stopped.map(|()| ExitReason::Stopped).map_err(RunError::from),
+        }
     }
 }

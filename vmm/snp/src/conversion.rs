@@ -13,6 +13,8 @@ const PAGE_SIZE: u64 = 0xf;
 /// Most bytes of one request. KVM allocates for each page of it, and the vCPU cannot be stopped meanwhile. Linux asks for less: its
 /// bounce buffers have 1 GiB at most.
 const BYTES_MAX: u64 = 1 << 30;
+/// Bytes of a piece: a whole number of pages, and of huge ones.
+const PIECE_BYTES: u64 = 32 << 20;
 
 /// Who can read a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +95,16 @@ impl Conversion {
             return Err(ConversionError::TooLong(bytes));
         }
         Ok(Self { range, to })
+    }
+
+    /// The same in pieces of at most [`PIECE_BYTES`], in the order of addresses: between two of them other vCPUs have their turn.
+    pub fn pieces(self) -> impl Iterator<Item = Self> {
+        let Self { range, to } = self;
+        (0..range.length).step_by(PIECE_BYTES as usize).map(move |offset| {
+            let (start, length) = (range.start + offset, (range.length - offset).min(PIECE_BYTES));
+            let range = GpaRange { start, length };
+            Self { range, to }
+        })
     }
 }
 
@@ -202,6 +214,20 @@ mod tests {
             Conversion::from_hypercall([0, pages + 1, 0], &large),
             Err(ConversionError::TooLong(BYTES_MAX + PAGE_BYTES))
         );
+    }
+
+    #[test]
+    fn pieces_are_the_whole_once_and_in_order() {
+        let page = PAGE_BYTES;
+        for bytes in [page, PIECE_BYTES - page, PIECE_BYTES, PIECE_BYTES + page, 64 * MIB] {
+            let whole = Conversion::new(0, bytes, Visibility::Shared, &RAM).unwrap();
+            let mut next = 0;
+            for piece in whole.pieces() {
+                assert!(piece.to == whole.to && piece.range.start == next && (page..=PIECE_BYTES).contains(&piece.range.length));
+                next = piece.range.end();
+            }
+            assert_eq!(next, bytes);
+        }
     }
 
     proptest! {

@@ -134,7 +134,7 @@ mod tests {
         };
         let vm = KvmVm::create(kvm, VmType::Default).unwrap();
         let size = 64.try_into().unwrap();
-        let memory = memory::allocate(size).unwrap();
+        let memory = memory::allocate(size, memory::Pages::Huge).unwrap();
         let (range, _) = memory::mappings(&memory).next().unwrap();
         let Ok(guest_memfd) = GuestMemfd::new(&vm, range) else {
             return eprintln!("SKIPPED: this host's KVM has no guest_memfd");
