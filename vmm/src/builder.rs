@@ -1,7 +1,9 @@
-//! Builds a paused VM from a spec: console, jail, memory, VM, devices, kernel, boot tables, reports, vCPUs, in this order.
+//! Builds a paused VM from a spec: console, jail, VM, memory, devices, kernel, boot tables, reports, vCPUs, launch, in this order.
 
 use crate::{
+    certificates::Certificates,
     control::{self, Control, ControlError},
+    conversions::Conversions,
     descriptors::Files,
     devices::{
         device_set::{DeviceContext, DeviceSet, DeviceSetError},
@@ -12,15 +14,23 @@ use crate::{
     guest::{Guest, GuestError},
     jail::{self, JailConfig, JailError},
     kvm::{self, KvmError, KvmVm, VmType},
-    memory::{self, MemoryError, Pages},
+    memory::{self, Memory, MemoryError, Pages},
+    private_memory::{PrivateMemory, PrivateMemoryError},
     reports::{self, ReportsError},
     seccomp::Filters,
+    snp::{self, Snp, SnpError},
     vcpu::{self, ThreadError, VcpuContext, VcpuError, VcpuThreads},
     vm::Vm,
     watchdog::Watchdog,
 };
-use std::{io, os::fd::AsFd, rc::Rc, sync::Arc};
-use vm_spec::VmSpec;
+use snp_launch::Correction;
+use std::{
+    io::{self, Write},
+    os::fd::AsFd,
+    rc::Rc,
+    sync::Arc,
+};
+use vm_spec::{MemoryMib, Tee, VmSpec, layout::ram_ranges};
 
 /// Why the VM could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +44,12 @@ pub enum BuildError {
     /// Guest memory.
     #[error(transparent)]
     Memory(#[from] MemoryError),
+    /// Private memory.
+    #[error(transparent)]
+    PrivateMemory(#[from] PrivateMemoryError),
+    /// The launch of an SNP guest.
+    #[error(transparent)]
+    Snp(#[from] SnpError),
     /// The VM in KVM.
     #[error(transparent)]
     Kvm(#[from] KvmError),
@@ -64,15 +80,18 @@ pub enum BuildError {
 pub fn build(spec: &VmSpec, files: Files, filters: Filters) -> Result<Vm, BuildError> {
     let kvm = kvm::open()?;
     let console = files.console.map(Output::open).transpose()?;
+    let vm_type = vm_type(spec.tee);
+    let given = || snp::Parameters::read(&spec.snp.unwrap_or_default(), files.snp, &kvm);
+    let given = (vm_type == VmType::Snp).then(given).transpose()?;
     jail::enter(&JailConfig {
         identity: spec.identity,
         vcpus: spec.vcpus,
         scratch: files.devices.scratch.as_ref().map(AsFd::as_fd),
     })?;
     let guest = Guest::open(spec, &files.boot)?;
-    let kvm = KvmVm::create(kvm, VmType::Default)?;
-    let memory = memory::with_staging(memory::allocate(spec.memory, Pages::Huge)?, spec.memory, guest.staging_bytes())?;
-    kvm.map(&memory, &[])?;
+    let kvm = KvmVm::create(kvm, vm_type)?;
+    let (snp, certificates) = given.map(|given| Snp::begin(&kvm, given)).transpose()?.unzip();
+    let (memory, mut private) = give_memory(&kvm, vm_type, spec.memory, guest.staging_bytes())?;
     kvm.add_interrupt_controllers()?;
     let watchdog = Arc::new(Watchdog::default());
     let exit_event = Arc::new(ExitEvent::new().map_err(BuildError::Events)?);
@@ -87,17 +106,29 @@ pub fn build(spec: &VmSpec, files: Files, filters: Filters) -> Result<Vm, BuildE
         offer,
     };
     let devices = DeviceSet::new(spec, console, files.devices, context)?;
-    let guest = guest.load(&memory, || Ok(vcpu::cpuid_page(&kvm, spec.vcpus)?))?;
+    let leaves = || vcpu::cpuid_leaves(&kvm, spec.vcpus);
+    let guest = guest.load(&memory, leaves)?;
     if let (Some(signer), Some(measurement)) = (signer, guest.measurement) {
         signer.serve(&mut events, measurement, spec.host_data)?;
     }
     let vcpus = vcpu::create(&kvm, spec.vcpus, &guest.first)?;
+    if let (Some(snp), Some(private)) = (snp, &mut private) {
+        report(&snp.launch(&guest.to_launch, &leaves()?, spec.host_data, private)?);
+    }
+    let ram = ram_ranges(spec.memory);
+    let certificates = certificates.flatten().map(|table| Certificates::new(table, memory.clone(), ram));
+    let filter = if private.is_some() {
+        filters.vcpu_conversions
+    } else {
+        filters.vcpu
+    };
     let context = VcpuContext {
         buses: devices.buses,
-        conversions: None,
+        conversions: private.map(Conversions::new),
+        certificates,
         exit_event: exit_event.clone(),
         watchdog,
-        filter: filters.vcpu,
+        filter,
     };
     let vcpus = Rc::new(VcpuThreads::start(vcpus, context)?);
     control::serve(
@@ -106,4 +137,36 @@ pub fn build(spec: &VmSpec, files: Files, filters: Filters) -> Result<Vm, BuildE
         Control::new(vcpus.clone(), devices.layers, exit_event.clone()),
     )?;
     Ok(Vm::new(events, vcpus, exit_event, filters.main, kvm, memory))
+}
+
+fn vm_type(tee: Tee) -> VmType {
+    match tee {
+        Tee::Plain | Tee::Simulated => VmType::Default,
+        Tee::Snp => VmType::Snp,
+    }
+}
+
+/// Allocates and maps the guest's memory; both views of it if it can be private.
+fn give_memory(kvm: &KvmVm, vm_type: VmType, size: MemoryMib, staging: u64) -> Result<(Memory, Option<PrivateMemory>), BuildError> {
+    if vm_type.has_private_memory() {
+        let (memory, private) = PrivateMemory::allocate(kvm, size, staging)?;
+        return Ok((memory, Some(private)));
+    }
+    let memory = memory::with_staging(memory::allocate(size, Pages::Huge)?, size, staging)?;
+    kvm.map(&memory, &[])?;
+    Ok((memory, None))
+}
+
+/// Says what the firmware changed: the guest has the features of its CPUID page, not those that this VMM would offer.
+fn report(corrections: &[Correction]) {
+    if corrections.is_empty() {
+        return;
+    }
+    let leaves: Vec<_> = corrections.iter().map(ToString::to_string).collect();
+    // Whoever reads it may have ended.
+    let _ = writeln!(
+        io::stderr(),
+        "casemate-vmm: the firmware corrected CPUID leaves: {}",
+        leaves.join("; ")
+    );
 }

@@ -25,8 +25,19 @@ pub struct Files {
     pub devices: DeviceFiles,
     /// The table of certificates that goes with simulated reports.
     pub certificates: Option<File>,
+    /// For the launch of an SNP guest.
+    pub snp: SnpFiles,
     /// The control socket.
     pub control: OwnedFd,
+}
+
+/// Files of `snp`.
+#[derive(Debug, Default)]
+pub struct SnpFiles {
+    /// ID block and its signatures.
+    pub id: Option<(File, File)>,
+    /// The table of certificates.
+    pub certificates: Option<File>,
 }
 
 /// Files of `boot`.
@@ -64,12 +75,21 @@ impl Files {
         let scratch = optional("scratch.file", spec.scratch.as_ref().map(|s| s.file))?.map(File::from);
         let vsock = optional("vsock.listener", spec.vsock.as_ref().map(|v| v.listener))?.map(UnixListener::from);
         let certificates = optional("reports.certificates", spec.reports.as_ref().map(|r| r.certificates))?.map(File::from);
-        let kernel = File::from(inherited.take("boot.kernel", kernel.0)?);
+        let given = spec.snp.unwrap_or_default();
+        let of_snp = optional("snp.certificates", given.certificates)?.map(File::from);
+        let mut required = |field, Fd(number): Fd| inherited.take(field, number).map(File::from);
+        let id = given.id.map(|id| {
+            let block = required("snp.id.block", id.block)?;
+            Ok((block, required("snp.id.authentication", id.authentication)?))
+        });
+        let id = id.transpose()?;
+        let kernel = required("boot.kernel", *kernel)?;
         Ok(Self {
             boot: BootFiles { stage0, kernel, initrd },
             console,
             devices: DeviceFiles { scratch, vsock },
             certificates,
+            snp: SnpFiles { id, certificates: of_snp },
             control: inherited.take("control", spec.control.0)?,
         })
     }

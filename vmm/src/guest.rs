@@ -8,6 +8,7 @@ use crate::{
 };
 use boot_manifest::{
     BootPage, HostPage, LoadMap, Manifest, Mode, STAGED_KERNEL, StagingPage,
+    cpuid_page::{self, Leaf},
     launch_area::{STAGE0_MAX_BYTES, STAGING},
     ram::Ram,
     staged_initrd, staging_end,
@@ -17,10 +18,7 @@ use std::{
     fs::File,
     io::{self, Read},
 };
-use vm_spec::{
-    ElfError, LaunchPlan, Page, PageKind, PlanError, Registers, Stage0, Tee, VmSpec,
-    layout::{GpaRange, PAGE_BYTES},
-};
+use vm_spec::{ElfError, LaunchPlan, Page, PageKind, PlanError, Registers, Stage0, Tee, VmSpec, layout::GpaRange};
 
 /// Why the guest cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -49,9 +47,6 @@ pub enum GuestError {
     /// stage0 would refuse it.
     #[error("{0} MiB of memory cannot be used with stage0; give the guest a multiple of 2 MiB, at most 510 GiB")]
     Ram(u32),
-    /// There is no TEE behind this VMM.
-    #[error("this VMM starts no guest with tee `snp`")]
-    Snp,
     /// The leaves for the CPUID page.
     #[error(transparent)]
     Cpuid(#[from] VcpuError),
@@ -66,6 +61,8 @@ pub struct Loaded {
     pub first: Registers,
     /// What firmware would measure; computed for simulated reports only.
     pub measurement: Option<LaunchDigest>,
+    /// Pages that only the firmware can write, those of an SNP guest, and its save areas.
+    pub to_launch: Vec<Page>,
 }
 
 /// A guest whose files are open, and whose sizes are known.
@@ -87,7 +84,6 @@ impl<'a> Guest<'a> {
         let initrd_bytes = initrd.map_or(Ok(0), |file| length("initrd", file))?;
         let verified = match &files.stage0 {
             None => None,
-            Some(_) if spec.tee == Tee::Snp => return Err(GuestError::Snp),
             Some(file) => {
                 let mut program = Vec::new();
                 file.take(STAGE0_MAX_BYTES as u64 + 1)
@@ -112,37 +108,41 @@ impl<'a> Guest<'a> {
         self.verified.as_ref().map_or(0, |(_, map)| staging_end(map) - STAGING)
     }
 
-    /// Fills the guest's memory.
-    pub fn load(
-        &self,
-        memory: &Memory,
-        cpuid_page: impl FnOnce() -> Result<[u8; PAGE_BYTES as usize], GuestError>,
-    ) -> Result<Loaded, GuestError> {
-        match &self.verified {
-            None => Ok(Loaded {
+    /// Fills the guest's memory, but for what is still to be launched. `leaves` are those of the first vCPU.
+    pub fn load(&self, memory: &Memory, leaves: impl FnOnce() -> Result<Vec<Leaf>, VcpuError>) -> Result<Loaded, GuestError> {
+        let Some((program, map)) = &self.verified else {
+            return Ok(Loaded {
                 first: self.direct(memory)?,
                 measurement: None,
-            }),
-            Some((program, map)) => {
-                self.stage(memory, map)?;
-                let mut plan = self.verified(program, *map)?;
-                let simulated = self.spec.tee == Tee::Simulated;
-                let measurement = simulated.then(|| launch_measure::measure(&plan.pages)).transpose()?;
-                // Leaves that the firmware would have checked. This guest trusts its host.
-                let cpuid_page = Box::new(cpuid_page()?);
-                plan.pages
-                    .iter_mut()
-                    .filter(|page| page.kind == PageKind::Cpuid)
-                    .for_each(|page| page.bytes = cpuid_page.clone());
-                // KVM has the vCPUs' registers; there is no save area to launch.
-                let pages: Vec<Page> = plan.pages.into_iter().filter(|page| page.kind != PageKind::Vmsa).collect();
-                memory::write_pages(memory, &pages)?;
-                Ok(Loaded {
-                    first: plan.first,
-                    measurement,
-                })
-            }
+                to_launch: Vec::new(),
+            });
+        };
+        self.stage(memory, map)?;
+        let mut plan = self.verified(program, *map)?;
+        let first = plan.first;
+        if self.spec.tee == Tee::Snp {
+            return Ok(Loaded {
+                first,
+                measurement: None,
+                to_launch: plan.pages,
+            });
         }
+        let simulated = self.spec.tee == Tee::Simulated;
+        let measurement = simulated.then(|| launch_measure::measure(&plan.pages)).transpose()?;
+        // Leaves that the firmware would have checked. This guest trusts its host.
+        let cpuid_page = Box::new(cpuid_page::to_bytes(&leaves()?));
+        plan.pages
+            .iter_mut()
+            .filter(|page| page.kind == PageKind::Cpuid)
+            .for_each(|page| page.bytes = cpuid_page.clone());
+        // KVM has the vCPUs' registers; there is no save area to launch.
+        plan.pages.retain(|page| page.kind != PageKind::Vmsa);
+        memory::write_pages(memory, &plan.pages)?;
+        Ok(Loaded {
+            first,
+            measurement,
+            to_launch: Vec::new(),
+        })
     }
 
     /// Reads kernel and initrd to the addresses of the launch plan, then writes the plan's pages.

@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "KVM_SET_USER_MEMORY_REGION takes host addresses")]
 
 mod guest_memfd;
+pub(crate) mod sev;
 
 pub use guest_memfd::GuestMemfd;
 
@@ -156,6 +157,11 @@ impl KvmVm {
         &self.vm
     }
 
+    /// Whether the guest's memory and registers are encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.vm_type == VmType::Snp
+    }
+
     /// Gives the VM its memory. A range of `private` has two views from now on, and all of it is shared at first, unless the
     /// guest_memfd says otherwise.
     pub fn map(&self, memory: &Memory, private: &[GuestMemfd]) -> Result<(), KvmError> {
@@ -224,7 +230,7 @@ impl KvmVm {
     /// nothing if KVM lacks `KVM_CAP_READONLY_MEM`, and for a guest whose accesses KVM cannot emulate: SNP has no read-only slots.
     /// Only the first call has an effect.
     pub fn map_read_only(&self, bytes: &[u8], addresses: &[u64]) -> Result<(), KvmError> {
-        if self.vm_type == VmType::Snp || !self.kvm.check_extension(Cap::ReadonlyMem) {
+        if self.is_encrypted() || !self.kvm.check_extension(Cap::ReadonlyMem) {
             return Ok(());
         }
         let no_memory = |_| refused("map a read-only page")(errno::Error::new(libc::ENOMEM));
@@ -275,6 +281,29 @@ impl KvmVm {
     pub fn create_vcpu(&self, id: u8) -> Result<VcpuFd, KvmError> {
         self.vm.create_vcpu(u64::from(id)).map_err(refused("create a vCPU"))
     }
+}
+
+/// `KVM_EXIT_SNP_REQ_CERTS` (Linux 6.20).
+pub const EXIT_SNP_REQ_CERTS: u32 = 43;
+
+/// `struct kvm_exit_snp_req_certs`: what the guest says of its buffer for certificates, and the answer.
+#[repr(C)]
+#[derive(Debug)]
+pub struct CertificateRequest {
+    /// The buffer's address.
+    pub gpa: u64,
+    /// Its pages; in an answer of `ENOSPC`, those that are needed.
+    pub npages: u64,
+    /// The answer: 0, or an errno.
+    pub ret: u64,
+}
+
+/// The request of a vCPU whose last exit was [`EXIT_SNP_REQ_CERTS`].
+pub fn certificate_request(vcpu: &mut VcpuFd) -> &mut CertificateRequest {
+    let exit = std::ptr::from_mut(&mut vcpu.get_kvm_run().__bindgen_anon_1);
+    // SAFETY: every member of the union begins at its start, it is larger than the structure and aligned for its integers, for which
+    // all bytes are valid; KVM does not touch it before the vCPU is entered again, which needs the vCPU that is borrowed here.
+    unsafe { &mut *exit.cast() }
 }
 
 /// Describes a `KVM_EXIT_INTERNAL_ERROR`, with the guest's instruction address.

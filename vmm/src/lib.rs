@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 pub mod builder;
+pub mod certificates;
 pub mod control;
 pub mod conversions;
 pub mod descriptors;
@@ -18,6 +19,7 @@ pub mod private_memory;
 pub mod program;
 pub mod reports;
 pub mod seccomp;
+pub mod snp;
 pub mod stats;
 pub mod vcpu;
 pub mod vm;

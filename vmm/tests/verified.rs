@@ -140,7 +140,7 @@ fn each_refusal_has_its_code_and_its_words() {
     expect(refused(&|guest| guest.kernel.push(0), nothing), 2, "the kernel is not packed");
     let ram = |vm: &mut Launcher| vm.spec.memory = 65.try_into().unwrap();
     expect(refused(&|_| (), ram), 2, "a multiple of 2 MiB");
-    expect(refused(&|_| (), |vm| vm.spec.tee = Tee::Snp), 2, "no guest with tee `snp`");
+    expect(refused(&|_| (), |vm| vm.spec.tee = Tee::Snp), 2, "/dev/sev");
     // mov al, 0x55; mov dx, 0x604; out dx, al; hlt
     let unknown = Guest::new(guests::hello(), b"x").run(&[0xb0, 0x55, 0x66, 0xba, 0x04, 0x06, 0xee, 0xf4], nothing);
     expect((unknown.0, unknown.2), 7, "(code 0x55): unknown");

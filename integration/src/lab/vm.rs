@@ -70,6 +70,7 @@ impl Vm {
             tee: Tee::Plain,
             reports: None,
             host_data: HostData(super::digest(policy)),
+            snp: None,
             console: Some(fd(&console)),
             control: fd(&control),
             vsock: Some(Vsock {

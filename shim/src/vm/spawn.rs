@@ -168,6 +168,7 @@ fn spec(config: &Config, host_data: [u8; 32], identity: Option<Identity>, parts:
             version: REPORT_VERSION,
         }),
         host_data: HostData(host_data),
+        snp: None,
         console: Some(fd(&parts.console)),
         control: fd(&parts.control),
         vsock: Some(Vsock {

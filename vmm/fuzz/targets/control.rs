@@ -45,6 +45,8 @@ fuzz_target!(|bytes: &[u8]| {
     let exit_event = Arc::new(ExitEvent::new().expect("an exit event"));
     let context = VcpuContext {
         buses: Buses::default(),
+        conversions: None,
+        certificates: None,
         exit_event: exit_event.clone(),
         watchdog: Arc::default(),
         filter: Filter::allowing(VCPU).expect("a filter"),

@@ -2,6 +2,7 @@
 
 use crate::platform::Source;
 use boot_manifest::cpuid_page::{LEAVES_MAX, Leaf, leaves, to_bytes};
+use std::fmt;
 
 /// Extended state, whose sizes depend on XCR0.
 const EXTENDED_STATE: u32 = 0xd;
@@ -30,6 +31,18 @@ pub struct Correction {
     pub offered: Leaf,
     /// Registers as the firmware wants them.
     pub corrected: [u32; 4],
+}
+
+impl fmt::Display for Correction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Leaf {
+            function,
+            index,
+            registers,
+            ..
+        } = self.offered;
+        write!(f, "{function:#x}.{index:#x} from {registers:08x?} to {:08x?}", self.corrected)
+    }
 }
 
 /// The page. Leaves of zeros are left out, as Linux takes an absent leaf for zeros.
@@ -107,6 +120,10 @@ mod tests {
                 offered: leaf(0x8000_001f, 0, [0xffff, 51, 509, 0]),
                 corrected: [0xfffe, 51, 509, 0],
             }]
+        );
+        assert_eq!(
+            corrections(&offered, &returned)[0].to_string(),
+            "0x8000001f.0x0 from [0000ffff, 00000033, 000001fd, 00000000] to [0000fffe, 00000033, 000001fd, 00000000]"
         );
         assert!(corrections(&offered, &offered).is_empty());
     }

@@ -18,6 +18,9 @@ pub enum LaunchError {
     /// The VM cannot become an SNP VM.
     #[error("cannot make the VM an SEV-SNP VM (KVM_SEV_INIT2)")]
     Init(#[source] Failure),
+    /// KVM does not ask for certificates.
+    #[error("cannot serve certificates (KVM_SEV_SNP_ENABLE_REQ_CERTS)")]
+    Certificates(#[source] Failure),
     /// The firmware makes no guest of it.
     #[error("cannot start the launch with guest policy {policy:#x} (SNP_LAUNCH_START)")]
     Start {
@@ -60,6 +63,17 @@ pub enum LaunchError {
     Finish(#[source] Failure),
 }
 
+/// What the last command binds to the guest besides its measurement.
+#[derive(Clone, Copy, Debug)]
+pub struct Finish<'a> {
+    /// In the guest's reports.
+    pub host_data: HostData,
+    /// The firmware launches no guest of another digest or policy.
+    pub id: Option<IdFiles<'a>>,
+    /// No report of this guest is signed with the chip's own key.
+    pub without_vcek: bool,
+}
+
 /// Initialised: vCPUs can be created and memory be made private.
 #[derive(Debug)]
 pub struct New(());
@@ -88,6 +102,12 @@ impl<P: Platform> Launch<P, New> {
     pub fn new(mut platform: P) -> Result<Self, LaunchError> {
         platform.init(&mut kvm_sev_init::default()).map_err(LaunchError::Init)?;
         Ok(Self { platform, stage: New(()) })
+    }
+
+    /// The VMM adds certificates to the guest's reports; before the VM has vCPUs.
+    pub fn serve_certificates(mut self) -> Result<Self, LaunchError> {
+        self.platform.request_certificates().map_err(LaunchError::Certificates)?;
+        Ok(self)
     }
 
     /// Starts the launch, once all vCPUs have their registers.
@@ -158,15 +178,20 @@ impl<P: Platform> Launch<P, Started> {
     }
 
     /// Finishes the launch of a VM with as many vCPUs as the plan has save areas: KVM measures theirs in the order of their creation.
-    /// `host_data` is in the guest's reports and not in the measurement.
-    pub fn finish(mut self, vcpus: usize, host_data: HostData, id: Option<IdFiles<'_>>) -> Result<Launch<P, Finished>, LaunchError> {
+    pub fn finish(mut self, vcpus: usize, with: Finish<'_>) -> Result<Launch<P, Finished>, LaunchError> {
         let planned = self.stage.save_areas;
         if planned != vcpus {
             return Err(LaunchError::SaveAreas { planned, vcpus });
         }
+        let Finish {
+            host_data,
+            id,
+            without_vcek,
+        } = with;
         let mut finish = kvm_sev_snp_launch_finish {
             id_block_en: id.is_some().into(),
             auth_key_en: id.is_some_and(|id| id.has_author_key).into(),
+            vcek_disabled: without_vcek.into(),
             host_data: host_data.0,
             ..Default::default()
         };

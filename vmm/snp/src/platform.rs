@@ -1,4 +1,4 @@
-//! The four commands of a launch (Linux `Documentation/virt/kvm/x86/amd-memory-encryption.rst`), as a trait.
+//! The commands of a launch (Linux `Documentation/virt/kvm/x86/amd-memory-encryption.rst`), as a trait.
 
 use crate::status::Status;
 use kvm_bindings::{kvm_sev_init, kvm_sev_snp_launch_finish, kvm_sev_snp_launch_start, kvm_sev_snp_launch_update};
@@ -27,6 +27,8 @@ pub struct IdFiles<'a> {
 pub trait Platform {
     /// `KVM_SEV_INIT2`.
     fn init(&mut self, init: &mut kvm_sev_init) -> Result<(), Failure>;
+    /// `KVM_SEV_SNP_ENABLE_REQ_CERTS` (Linux 6.20): a request of the guest for a report exits to the VMM.
+    fn request_certificates(&mut self) -> Result<(), Failure>;
     /// `KVM_SEV_SNP_LAUNCH_START`.
     fn start(&mut self, start: &mut kvm_sev_snp_launch_start) -> Result<(), Failure>;
     /// `KVM_SEV_SNP_LAUNCH_UPDATE`; sets `uaddr` to `source`.
@@ -38,6 +40,9 @@ pub trait Platform {
 impl<P: Platform> Platform for &mut P {
     fn init(&mut self, init: &mut kvm_sev_init) -> Result<(), Failure> {
         (**self).init(init)
+    }
+    fn request_certificates(&mut self) -> Result<(), Failure> {
+        (**self).request_certificates()
     }
     fn start(&mut self, start: &mut kvm_sev_snp_launch_start) -> Result<(), Failure> {
         (**self).start(start)

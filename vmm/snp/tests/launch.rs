@@ -6,7 +6,7 @@ use boot_manifest::{BootPage, LoadMap, Manifest, Mode, cpuid_page::Leaf};
 use launch_measure::measure;
 use model::{Guest, Host, Psp};
 use proptest::prelude::*;
-use snp_launch::{Failure, Finished, GuestPolicy, IdFiles, Launch, LaunchError, Source, Status, cpuid_page};
+use snp_launch::{Failure, Finish, Finished, GuestPolicy, IdFiles, Launch, LaunchError, Source, Status, cpuid_page};
 use std::error::Error;
 use vm_spec::{HostData, LaunchPlan, Page, PageKind, Stage0, Vcpus};
 
@@ -42,11 +42,19 @@ fn cpuid() -> Source {
     cpuid_page(&[leaf]).unwrap()
 }
 
+fn finish(id: Option<IdFiles<'_>>) -> Finish<'_> {
+    Finish {
+        host_data: HOST_DATA,
+        id,
+        without_vcek: id.is_some(),
+    }
+}
+
 fn launch(pages: &[Page], vcpus: usize, host: Host, id: Option<IdFiles<'_>>) -> Result<Launch<Psp, Finished>, LaunchError> {
     Launch::new(Psp::new(save_areas(pages), host))?
         .start(GuestPolicy::default())?
         .load(pages, &cpuid())?
-        .finish(vcpus, HOST_DATA, id)
+        .finish(vcpus, finish(id))
 }
 
 /// The error's own words and its causes'.
@@ -97,9 +105,9 @@ fn each_structure_has_the_bytes_of_the_kernel_abi() {
     let mut psp = Psp::new(save_areas(&pages), Host::default());
     // The model answers with BAD_MEASUREMENT: only the bytes count here.
     let started = Launch::new(&mut psp).unwrap().start(GuestPolicy::default()).unwrap();
-    let _ = started.load(&pages, &cpuid()).unwrap().finish(1, HOST_DATA, Some(id));
-    let (_, finish) = psp.commands.last().unwrap();
-    assert_eq!(hex::encode(&finish[16..20]), "010100ab");
+    let _ = started.load(&pages, &cpuid()).unwrap().finish(1, finish(Some(id)));
+    let (_, bytes) = psp.commands.last().unwrap();
+    assert_eq!(hex::encode(&bytes[16..20]), "010101ab");
 }
 
 fn without_author(block: &[u8; 96]) -> IdFiles<'_> {

@@ -1,5 +1,9 @@
 //! `VmSpec`: the configuration of a VM, as JSON; its files are descriptors that the VMM inherits.
 
+mod snp;
+
+pub use snp::{SignedIdFiles, Snp};
+
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -23,6 +27,9 @@ pub struct VmSpec {
     pub reports: Option<SimulatedReports>,
     /// SHA-256 of the policy text.
     pub host_data: HostData,
+    /// For the launch of a guest with tee `snp`.
+    #[serde(default)]
+    pub snp: Option<Snp>,
     /// Output of the guest's serial console, discarded if absent: a pipe, socket or terminal, or a file of 4 to 256 KiB, open for
     /// reading and writing, which keeps its length and the newest output.
     #[serde(default)]
@@ -292,6 +299,12 @@ pub enum SpecError {
     /// Nobody would ask.
     #[error("tee `simulated` needs `vsock`, on which the guest asks for reports")]
     Unreachable,
+    /// SNP needs measured boot.
+    #[error("a guest with tee `snp` cannot boot a kernel directly: nothing would verify the kernel in the guest")]
+    DirectUnderSnp,
+    /// Nothing would read it.
+    #[error("the spec has what the launch of a guest with tee `snp` is given, for a guest with another tee")]
+    SnpOfAnotherTee,
     /// Longer than [`SPEC_MAX_BYTES`].
     #[error("the spec is longer than {SPEC_MAX_BYTES} bytes")]
     TooLong,
@@ -321,6 +334,12 @@ impl VmSpec {
                 return Err(SpecError::Unreachable);
             }
         }
+        if self.snp.is_some() && self.tee != Tee::Snp {
+            return Err(SpecError::SnpOfAnotherTee);
+        }
+        if self.tee == Tee::Snp && matches!(self.boot, Boot::Direct(_)) {
+            return Err(SpecError::DirectUnderSnp);
+        }
         Ok(self)
     }
 
@@ -333,6 +352,31 @@ impl VmSpec {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn snp_needs_stage0_and_what_it_is_given_needs_snp() {
+        let parse = |tee: &str, verified: bool, snp: &str| {
+            let zeros = "00".repeat(32);
+            let payload = format!(r#"{{"kernel":3,"kernel_sha256":"{zeros}","initrd":null,"initrd_sha256":"{zeros}","cmdline":""}}"#);
+            let boot = match verified {
+                true => format!(r#"{{"verified":{{"stage0":8,"payload":{payload}}}}}"#),
+                false => format!(r#"{{"direct":{payload}}}"#),
+            };
+            let json = format!(r#"{{"vcpus":1,"memory":256,"boot":{boot},"tee":"{tee}","host_data":"{zeros}","control":4{snp}}}"#);
+            VmSpec::from_json(json.as_bytes())
+        };
+        let given = r#","snp":{"policy":196608,"id":{"block":5,"authentication":6},"certificates":7}"#;
+        assert_eq!(parse("plain", false, "").unwrap().snp, None);
+        let snp = parse("snp", true, given).unwrap().snp.unwrap();
+        assert_eq!(
+            (snp.policy, snp.certificates, snp.without_vcek),
+            (Some(0x3_0000), Some(Fd(7)), false)
+        );
+        assert!(parse("snp", true, "").is_ok());
+        assert!(matches!(parse("snp", false, given), Err(SpecError::DirectUnderSnp)));
+        assert!(matches!(parse("simulated", true, given), Err(SpecError::SnpOfAnotherTee)));
+        assert!(matches!(parse("snp", true, r#","snp":{"polcy":1}"#), Err(SpecError::Json(_))));
+    }
 
     #[test]
     fn an_identity_is_never_root() {

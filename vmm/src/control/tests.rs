@@ -30,6 +30,7 @@ fn no_vcpus(exit_event: &Arc<ExitEvent>) -> Rc<VcpuThreads> {
     let context = VcpuContext {
         buses: Buses::default(),
         conversions: None,
+        certificates: None,
         exit_event: exit_event.clone(),
         watchdog: Arc::default(),
         filter: Filter::allowing(VCPU).unwrap(),

@@ -73,6 +73,8 @@ pub struct DeviceSet {
     pub buses: Buses,
     /// Appends to the layer disk, if the VM has one.
     pub layers: Option<LayersHandle>,
+    /// Whether drivers have to use memory that they share with the devices.
+    encrypted: bool,
 }
 
 impl DeviceSet {
@@ -81,6 +83,7 @@ impl DeviceSet {
         let mut devices = Self {
             buses: Buses::default(),
             layers: None,
+            encrypted: context.kvm.is_encrypted(),
         };
         devices.add_ports(console, &context)?;
         if matches!(spec.boot, Boot::Verified(_)) {
@@ -121,7 +124,10 @@ impl DeviceSet {
 
     fn add_virtio(&mut self, slot: VirtioSlot, device: SharedVirtioDevice, context: &mut DeviceContext<'_>) -> Result<(), DeviceSetError> {
         let irq = irqfd(context.kvm, slot.gsi())?;
-        let transport = MmioTransport::new(context.memory.clone(), irq, device, context.watchdog.clone())?;
+        let mut transport = MmioTransport::new(context.memory.clone(), irq, device, context.watchdog.clone())?;
+        if self.encrypted {
+            transport = transport.with_access_platform();
+        }
         for index in 0..transport.queue_count() {
             context
                 .kvm

@@ -2,14 +2,14 @@
 //!
 //! [`PASSED`] lists the bits that are passed through. Everything else that this or a later KVM offers is masked: nested
 //! virtualisation (much host kernel code that a guest could attack), performance counters, tracing, TSX, SGX, CET, AMX, and
-//! leaf 0x8000001f, whose bits make Linux read MSRs that only an SEV guest has.
+//! leaf 0x8000001f, whose bits make Linux read MSRs that only an SEV guest has: only a guest that is one sees it.
 
 mod table;
 
 use kvm_bindings::{CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 use table::{
-    CACHES_AMD, CACHES_INTEL, EXTENDED_FEATURES, EXTENDED_MAX_LEAF, FEATURES, PASSED, Passed, SIZES, STRUCTURED_FEATURES, TOPOLOGY,
-    TOPOLOGY_AMD, VENDOR_AND_MAX_LEAF,
+    CACHES_AMD, CACHES_INTEL, ENCRYPTION, EXTENDED_FEATURES, EXTENDED_MAX_LEAF, FEATURES, PASSED, PASSED_ENCRYPTED, Passed, SIZES,
+    STRUCTURED_FEATURES, TOPOLOGY, TOPOLOGY_AMD, VENDOR_AND_MAX_LEAF,
 };
 
 /// Leaf 1 ECX: x2APIC, TSC deadline timer, hypervisor present. KVM's in-kernel local APIC has the first two, but
@@ -22,10 +22,17 @@ const EXTENDED_ECX_MULTI: u32 = 1 << 1;
 /// Last sub-leaf of leaf 7 that is passed through.
 const STRUCTURED_LAST: u32 = 2;
 
+/// The position of the C-bit that KVM reports (AMD64 APM 3, appendix E.4.17); `None` on a host without SEV.
+pub fn encryption_bit(supported: &CpuId) -> Option<u32> {
+    let leaf = supported.as_slice().iter().find(|leaf| leaf.function == ENCRYPTION)?;
+    (leaf.eax != 0).then_some(leaf.ebx & 0x3f)
+}
+
 /// The leaves of vCPU `id` of `count`: one socket, `count` cores, one thread each, APIC id = index.
-pub fn for_vcpu(supported: &CpuId, id: u8, count: u8) -> Vec<kvm_cpuid_entry2> {
+pub fn for_vcpu(supported: &CpuId, id: u8, count: u8, encrypted: bool) -> Vec<kvm_cpuid_entry2> {
     let (id, count) = (u32::from(id), u32::from(count));
     let amd = is_amd(supported.as_slice());
+    let passed = |leaf| passed(leaf, encrypted);
     let mut leaves = supported.as_slice().iter().filter_map(passed).collect::<Vec<_>>();
     for leaf in &mut leaves {
         match leaf.function {
@@ -62,9 +69,10 @@ pub fn for_vcpu(supported: &CpuId, id: u8, count: u8) -> Vec<kvm_cpuid_entry2> {
 }
 
 /// Masks one sub-leaf; `None` if the guest does not see it.
-fn passed(supported: &kvm_cpuid_entry2) -> Option<kvm_cpuid_entry2> {
+fn passed(supported: &kvm_cpuid_entry2, encrypted: bool) -> Option<kvm_cpuid_entry2> {
     let same = |row: &&Passed| row.function == supported.function && row.index.is_none_or(|index| index == supported.index);
-    let [eax, ebx, ecx, edx] = PASSED.iter().find(same)?.registers;
+    let more = encrypted.then_some(&PASSED_ENCRYPTED);
+    let [eax, ebx, ecx, edx] = PASSED.iter().chain(more).find(same)?.registers;
     Some(kvm_cpuid_entry2 {
         eax: supported.eax & eax,
         ebx: supported.ebx & ebx,
@@ -154,7 +162,7 @@ mod tests {
     }
 
     fn of(id: u8, count: u8, function: u32, index: u32) -> [u32; 4] {
-        let leaves = for_vcpu(&host(), id, count);
+        let leaves = for_vcpu(&host(), id, count, false);
         let l = leaves.iter().find(|l| l.function == function && l.index == index).unwrap();
         [l.eax, l.ebx, l.ecx, l.edx]
     }
@@ -176,7 +184,7 @@ mod tests {
 
     #[test]
     fn the_host_s_topology_and_counters_are_masked() {
-        let leaves = for_vcpu(&host(), 0, 1);
+        let leaves = for_vcpu(&host(), 0, 1, false);
         assert!(leaves.iter().all(|l| l.function != 0xa && l.edx != 0x15));
         assert_eq!(of(0, 1, 0x8000_0001, 0)[2], 1 << 22, "no counters, no siblings");
         assert_eq!(of(0, 1, 0x4000_0000, 0), [0x4000_0001, 1, 2, 3], "KVM's own leaves stay");
@@ -198,7 +206,7 @@ mod tests {
     #[test]
     fn nested_virtualisation_is_masked() {
         for vendor in [b"Auth", b"Genu"] {
-            let leaves = for_vcpu(&everything(vendor), 1, 4);
+            let leaves = for_vcpu(&everything(vendor), 1, 4, false);
             let register = |function| leaves.iter().find(|l| l.function == function).unwrap();
             assert_eq!(register(1).ecx & (1 << 5 | 1 << 6 | 1 << 3), 0, "VMX, SMX, MONITOR");
             assert_eq!(register(0x8000_0001).ecx & (1 << 2 | 1 << 12), 0, "SVM, SKINIT");
@@ -210,7 +218,7 @@ mod tests {
 
     #[test]
     fn only_listed_bits_are_passed_through() {
-        let leaves = for_vcpu(&everything(b"Auth"), 0, 1);
+        let leaves = for_vcpu(&everything(b"Auth"), 0, 1, false);
         let registers = |function, index| {
             let l = leaves.iter().find(|l| l.function == function && l.index == index);
             l.map(|l| [l.eax, l.ebx, l.ecx, l.edx])
@@ -223,6 +231,21 @@ mod tests {
         assert_eq!(registers(0xd, 1).unwrap()[2], 0, "no supervisor state");
         assert_eq!((registers(0xd, 11), registers(0xd, 17)), (None, None), "neither CET nor AMX");
         assert_eq!(registers(6, 0).unwrap(), [4, 0, 0, 0]);
+        assert!(leaves.len() <= 64, "an SNP guest's CPUID page has room for 64");
+    }
+
+    #[test]
+    fn only_an_encrypted_guest_sees_where_the_c_bit_is() {
+        assert_eq!(encryption_bit(&host()), None);
+        let all = everything(b"Auth");
+        assert_eq!(encryption_bit(&all), Some(0x3f));
+        let leaves = for_vcpu(&all, 0, 1, true);
+        let registers = |function| {
+            let leaf = leaves.iter().find(|leaf| leaf.function == function).unwrap();
+            [leaf.eax, leaf.ebx, leaf.ecx, leaf.edx]
+        };
+        assert_eq!(registers(0x8000_001f), [0x41a, 0x3f, 0, 0]);
+        assert_eq!(registers(0x8000_0000)[0], 0x8000_0021, "the maximum leaf covers it");
         assert!(leaves.len() <= 64, "an SNP guest's CPUID page has room for 64");
     }
 }

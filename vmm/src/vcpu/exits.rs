@@ -2,6 +2,7 @@
 
 use super::{faults::Faults, pause::PauseControl, termination};
 use crate::{
+    certificates::Certificates,
     conversions::{self, Conversions},
     devices::Buses,
     exit_reason::{ExitEvent, ExitReason},
@@ -27,6 +28,8 @@ pub struct VcpuContext {
     pub buses: Buses,
     /// Memory that the guest can make private or shared; absent if its host can read all of it.
     pub conversions: Option<Conversions>,
+    /// For the reports of an SNP guest.
+    pub certificates: Option<Certificates>,
     /// Ends the VM.
     pub exit_event: Arc<ExitEvent>,
     /// Detects exit storms.
@@ -42,6 +45,7 @@ pub struct ExitCounters {
     mmio: AtomicU64,
     hypercall: AtomicU64,
     memory_fault: AtomicU64,
+    certificates: AtomicU64,
     interrupted: AtomicU64,
     other: AtomicU64,
 }
@@ -54,6 +58,7 @@ impl ExitCounters {
             ("mmio", &self.mmio),
             ("hypercall", &self.hypercall),
             ("memory_fault", &self.memory_fault),
+            ("certificates", &self.certificates),
             ("interrupted", &self.interrupted),
             ("other", &self.other),
         ];
@@ -126,6 +131,16 @@ fn run_once(vcpu: &mut VcpuFd, context: &VcpuContext, counters: &ExitCounters, f
         Ok(VcpuExit::MemoryFault { flags, gpa, size }) => {
             count(&counters.memory_fault);
             faults.serve(context.conversions.as_ref(), flags, gpa, size)
+        }
+        Ok(VcpuExit::Unsupported(kvm::EXIT_SNP_REQ_CERTS)) if context.certificates.is_some() => {
+            count(&counters.certificates);
+            if let Some(certificates) = &context.certificates {
+                let request = kvm::certificate_request(vcpu);
+                let reply = certificates.serve(request.gpa, request.npages);
+                request.npages = reply.pages;
+                request.ret = u64::from(reply.errno.unsigned_abs());
+            }
+            None
         }
         // EINTR: a kick, so the caller checks for a pause. EAGAIN: INIT and SIPI started this vCPU, which must be entered again.
         Err(e) if matches!(e.errno(), libc::EINTR | libc::EAGAIN) => {

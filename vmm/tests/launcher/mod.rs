@@ -13,7 +13,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 use vm_spec::{
-    Boot, Fd, HostData, Payload, Scratch, Tee, VerifiedBoot, VmSpec, Vsock,
+    Boot, Fd, HostData, Payload, Scratch, SignedIdFiles, Snp, Tee, VerifiedBoot, VmSpec, Vsock,
     control::{Client, Extent, Reply, Request},
 };
 
@@ -53,6 +53,7 @@ impl Launcher {
             tee: Tee::Plain,
             reports: None,
             host_data: HostData([0; 32]),
+            snp: None,
             console: Some(inherit(&mut inherited, console)?),
             control: inherit(&mut inherited, listener)?,
             vsock: None,
@@ -74,6 +75,26 @@ impl Launcher {
         let stage0 = inherit(&mut self.inherited, program)?;
         let payload = self.spec.boot.payload().clone();
         self.spec.boot = Boot::Verified(VerifiedBoot { stage0, payload });
+        Ok(())
+    }
+
+    /// For the launch of an SNP guest: ID block with its signatures, and certificates.
+    pub fn snp(&mut self, policy: Option<u64>, id: Option<[File; 2]>, certificates: Option<File>) -> Outcome<()> {
+        self.spec.tee = Tee::Snp;
+        let id = match id {
+            None => None,
+            Some([block, authentication]) => Some(SignedIdFiles {
+                block: inherit(&mut self.inherited, block)?,
+                authentication: inherit(&mut self.inherited, authentication)?,
+            }),
+        };
+        let certificates = certificates.map(|file| inherit(&mut self.inherited, file)).transpose()?;
+        self.spec.snp = Some(Snp {
+            policy,
+            id,
+            certificates,
+            without_vcek: false,
+        });
         Ok(())
     }
 

@@ -48,7 +48,8 @@ pub struct Psp {
     /// Bytes of each command's structure without addresses, in order.
     pub commands: Vec<(&'static str, Vec<u8>)>,
     rmp: BTreeSet<u64>,
-    save_areas: Vec<[u8; 4096]>,
+    /// What KVM makes of the vCPUs' registers.
+    pub save_areas: Vec<[u8; 4096]>,
     host: Host,
     busy: u32,
     count: usize,
@@ -117,6 +118,10 @@ impl Platform for Psp {
         self.command("init", Guest::None, bytes(init))?;
         self.guest = Guest::Initialised;
         Ok(())
+    }
+
+    fn request_certificates(&mut self) -> Result<(), Failure> {
+        self.command("certificates", Guest::Initialised, Vec::new())
     }
 
     fn start(&mut self, start: &mut kvm_sev_snp_launch_start) -> Result<(), Failure> {

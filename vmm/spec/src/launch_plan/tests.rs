@@ -26,6 +26,7 @@ fn spec(memory: u32, tee: Tee) -> VmSpec {
         tee,
         reports: None,
         host_data: HostData([3; 32]),
+        snp: None,
         console: None,
         control: Fd(5),
         vsock: None,

@@ -12,6 +12,7 @@ pub const EXTENDED_FEATURES: u32 = 0x8000_0001;
 pub const SIZES: u32 = 0x8000_0008;
 pub const CACHES_AMD: u32 = 0x8000_001d;
 pub const TOPOLOGY_AMD: u32 = 0x8000_001e;
+pub const ENCRYPTION: u32 = 0x8000_001f;
 
 /// A whole register.
 pub const ALL: u32 = u32::MAX;
@@ -95,6 +96,9 @@ pub const PASSED: &[Passed] = &[
     // No nested data breakpoints, LFENCE serialising, VERW clears buffers, null selectors, automatic IBRS, SRSO and TSA status.
     leaf(0x8000_0021, [bits([0, 2, 5, 6, 8, 27, 28, 29, 30]), 0, bits([1, 2]), 0]),
 ];
+
+/// What an encrypted guest sees besides: SEV, SEV-ES, SEV-SNP, coherency across encryption, and the position of the C-bit.
+pub const PASSED_ENCRYPTED: Passed = leaf(ENCRYPTION, [bits([1, 3, 4, 10]), 0x3f, 0, 0]);
 
 /// SSE3, PCLMULQDQ, SSSE3, FMA, CMPXCHG16B, PCID, SSE4.1, SSE4.2, MOVBE, POPCNT, AES, XSAVE, AVX, F16C, RDRAND. Not passed: the
 /// debug store, MONITOR, VMX, SMX, SpeedStep and thermal control, performance capabilities, direct cache access.
