@@ -11,6 +11,7 @@ pub mod kernel;
 pub mod measure;
 pub mod progress;
 
+pub use guest_manifest::LaunchDigest;
 pub use hash::sha256_file;
 
 use anyhow::{Context, Result};

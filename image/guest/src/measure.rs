@@ -4,6 +4,7 @@ use crate::sha256_file;
 use anyhow::{Context, Result, bail, ensure};
 use boot_manifest::{BootPage, LoadMap, Manifest as BootManifest, Mode, launch_area::STAGE0_MAX_BYTES};
 use guest_manifest::{Artifact, FILE_NAME, LaunchDigest, Manifest};
+pub use launch_measure::SignedId;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -111,6 +112,14 @@ impl Launch {
     pub fn hashed_bytes(&self) -> u64 {
         let pages = self.pages.iter().filter(|page| page.kind.measures_contents());
         pages.count() as u64 * PAGE_BYTES
+    }
+
+    /// The launch as an IGVM file, and the digest that it has where loaders take pages without contents for normal ones (see
+    /// `launch_measure::igvm_file`).
+    pub fn igvm(&self, policy: u64, id: Option<SignedId<'_>>) -> Result<(Vec<u8>, LaunchDigest)> {
+        let file = launch_measure::igvm_file(&self.pages, policy, id).context("cannot write an IGVM file")?;
+        let digest = launch_measure::measure_igvm(&self.pages).context("the image's pages cannot be launched")?;
+        Ok((file, LaunchDigest(digest.0)))
     }
 
     /// The pages for other tools, each as a line of JSON (see `launch_measure::write_plan`).

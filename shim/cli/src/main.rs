@@ -160,7 +160,7 @@ enum Image {
     },
     /// Print the launch digest that SEV-SNP reports of a guest of this image have
     #[command(
-        after_help = "Examples:\n  casemate image measure guest --vcpus 2\n  casemate image measure guest --plan pages.jsonl\n\nThe digest depends on \
+        after_help = "Examples:\n  casemate image measure guest --vcpus 2\n  casemate image measure guest --plan pages.jsonl\n  casemate image measure guest --igvm guest.igvm\n\nThe digest depends on \
         the image and the number of vCPUs only. It is refused if a file is not that of manifest.json, or if manifest.json names another digest."
     )]
     Measure(image::Measure),

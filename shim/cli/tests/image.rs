@@ -87,6 +87,39 @@ fn the_digest_is_alone_on_its_line_and_with_figures_in_json() {
 }
 
 #[test]
+fn an_igvm_file_is_written_with_its_policy_and_the_digest_of_other_vmms() {
+    let directory = tempfile::tempdir().unwrap();
+    image(directory.path());
+    let plain = digest(&measure(directory.path(), &[]));
+    let export = |arguments: &[&str]| measure(directory.path(), &[&["--igvm", "guest.igvm"], arguments].concat());
+    let document: Value = serde_json::from_str(&digest(&export(&["--json"]))).unwrap();
+    assert_eq!(document["digest"], plain);
+    assert!(
+        document["igvm_digest"]
+            .as_str()
+            .is_some_and(|other| other.len() == 96 && other != plain)
+    );
+    let file = || std::fs::read(directory.path().join("guest.igvm")).unwrap();
+    let first = file();
+    assert_eq!(first[..4], *b"IGVM");
+    assert_eq!(digest(&export(&["--guest-policy", "0x30000"])), plain);
+    assert!(file() == first, "the same launch, another file");
+    digest(&export(&["--guest-policy", "196609"]));
+    assert!(file() != first, "the policy is not in the file");
+    write(directory.path().join("block"), [0; 96]).unwrap();
+    write(directory.path().join("auth"), [0; 4096]).unwrap();
+    let refused = |arguments: &[&str]| {
+        let output = export(arguments);
+        assert_eq!(output.status.code(), Some(3));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let other = refused(&["--id-block", "block", "--id-auth", "auth"]);
+    assert!(other.contains("the ID block is for the digest 0000"), "{other}");
+    let short = refused(&["--id-block", "block", "--id-auth", "block"]);
+    assert!(short.contains("block has 96 bytes; 4096 are needed"), "{short}");
+}
+
+#[test]
 fn what_cannot_be_measured_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let mut manifest = image(directory.path());

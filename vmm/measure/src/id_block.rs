@@ -17,15 +17,15 @@ const ECDSA_P384_SHA384: u32 = 1;
 /// The curve's number in keys.
 const CURVE_P384: u32 = 2;
 /// Bytes of each number of a signature or key, little endian.
-const NUMBER_BYTES: usize = 72;
+pub(crate) const NUMBER_BYTES: usize = 72;
 const KEY_BYTES: usize = 0x404;
 
-const ID_KEY_ALGORITHM: usize = 0;
-const AUTHOR_KEY_ALGORITHM: usize = 4;
-const BLOCK_SIGNATURE: usize = 64;
-const ID_KEY: usize = 576;
-const ID_KEY_SIGNATURE: usize = 1664;
-const AUTHOR_KEY: usize = 2176;
+pub(crate) const ID_KEY_ALGORITHM: usize = 0;
+pub(crate) const AUTHOR_KEY_ALGORITHM: usize = 4;
+pub(crate) const BLOCK_SIGNATURE: usize = 64;
+pub(crate) const ID_KEY: usize = 576;
+pub(crate) const ID_KEY_SIGNATURE: usize = 1664;
+pub(crate) const AUTHOR_KEY: usize = 2176;
 
 /// Offsets of the fields of the ID authentication structure that are set, with the names that other tools give them.
 pub const ID_AUTH_LAYOUT: [(&str, usize); 6] = [
