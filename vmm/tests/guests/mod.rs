@@ -323,6 +323,45 @@ global_asm!(
         jmp 1b
     guest_counts_end:
 
+    /* Takes the steps at 0x20000, six words each: kind, RBX, RCX, RDX, RAX, result. Kinds: 1 a hypercall, 2 a load from RBX,
+       3 a store of RDX to RBX, 4 back to the step at RBX while the counter in RCX lasts; any other powers off. R15 is RCX
+       while a load or store is made, and zero otherwise. */
+    .globl guest_steps, guest_steps_end
+    guest_steps:
+        mov edi, 0x20000
+        xor r15d, r15d
+        1: mov rbx, [rdi + 8]
+        mov rcx, [rdi + 16]
+        mov rdx, [rdi + 24]
+        mov rax, [rdi + 32]
+        cmp qword ptr [rdi], 1
+        je 2f
+        cmp qword ptr [rdi], 2
+        je 3f
+        cmp qword ptr [rdi], 3
+        je 4f
+        cmp qword ptr [rdi], 4
+        je 5f
+        power_off
+        2: vmmcall
+        jmp 6f
+        3: mov r15, rcx
+        mov rax, [rbx]
+        xor r15d, r15d
+        jmp 6f
+        4: mov r15, rcx
+        mov [rbx], rdx
+        xor r15d, r15d
+        jmp 6f
+        5: dec qword ptr [rdi + 16]
+        js 6f
+        mov rdi, rbx
+        jmp 1b
+        6: mov [rdi + 40], rax
+        add rdi, 48
+        jmp 1b
+    guest_steps_end:
+
     /* Halts with interrupts disabled. */
     .globl guest_halted, guest_halted_end
     guest_halted:
@@ -371,5 +410,6 @@ guests!(
     svme,
     busy,
     counts,
+    steps,
     halted
 );
