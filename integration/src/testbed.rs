@@ -6,6 +6,8 @@
 //!                                     prepared ──► story    prepared ──► story    …  two at a time, 0.3 s each
 //! ```
 //! Where the host's own KVM runs Linux, L1 is an ordinary KVM guest, booted afresh each time.
+//!
+//! Beside it there is a machine of [`one_program`], with a kernel of its own, for what Debian's kernels do not have.
 
 pub mod accel;
 pub mod build;
@@ -17,6 +19,7 @@ pub mod kvm_probe;
 pub mod layer_tar;
 pub mod machine;
 pub mod oci;
+pub mod one_program;
 mod qmp;
 pub mod results;
 pub mod shell;

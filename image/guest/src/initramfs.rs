@@ -54,15 +54,21 @@ impl Builder {
         Ok(archive)
     }
 
+    /// Adds a character device in `dev`.
+    pub fn character_device(&mut self, name: &str, numbers: (u32, u32)) -> Result<()> {
+        self.entry(&format!("dev/{name}"), 0o020_600, numbers, &[])
+    }
+
+    /// Adds an empty directory.
+    pub fn directory(&mut self, name: &str) -> Result<()> {
+        self.entry(name, 0o040_755, (0, 0), &[])
+    }
+
     /// The finished archive.
     pub fn into_bytes(mut self) -> Vec<u8> {
         self.inode = 0;
         self.header("TRAILER!!!", 0, (0, 0), 0);
         self.bytes
-    }
-
-    fn directory(&mut self, name: &str) -> Result<()> {
-        self.entry(name, 0o040_755, (0, 0), &[])
     }
 
     fn file(&mut self, name: &str, mode: u32, from: &Path) -> Result<()> {
@@ -98,8 +104,8 @@ impl Builder {
     }
 }
 
-/// Strips symbols and debug lines: they would be most of the initramfs, which stays in guest memory.
-fn stripped(program: &Path) -> Result<Vec<u8>> {
+/// A program without symbols and debug lines: they would be most of the initramfs, which stays in guest memory.
+pub fn stripped(program: &Path) -> Result<Vec<u8>> {
     let out = program.with_extension(format!("stripped.{}", std::process::id()));
     let status = Command::new("strip")
         .arg("-o")

@@ -21,7 +21,7 @@ use integration::{
         kvm_probe, shell, snapshot,
     },
 };
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -88,6 +88,12 @@ enum Verb {
         /// Seed of the random choices in stories; default: a new one each time
         #[arg(long)]
         seed: Option<u64>,
+    },
+    /// Run the VMM's tests of private memory, in a machine whose KVM has it
+    PrivateMemory {
+        /// Where logs go
+        #[arg(long, default_value = "target/testbed")]
+        out: PathBuf,
     },
     /// List the stories
     Stories,
@@ -181,6 +187,11 @@ fn act(verb: Verb) -> Result<ExitCode> {
         } => return run(&place, jobs, runtime, extent, &stories),
         Verb::Test { place, jobs, seed } => return test(&place, jobs, Set::Short, seed),
         Verb::TestAll { place, jobs, seed } => return test(&place, jobs, Set::Full, seed),
+        Verb::PrivateMemory { out } => {
+            let suites = [private_memory(&out)];
+            print!("{}", suites::table(&suites));
+            return Ok(exit_code(&suites));
+        }
         Verb::Stories => {
             for story in stories::all() {
                 let runtimes: Vec<_> = story.runtimes.iter().map(|r| r.short()).collect();
@@ -306,11 +317,16 @@ fn run_stories(place: &Place, jobs: usize, set: Set, seed: u64, wanted: impl Fn(
     Ok(Summary::of(suite, started, done))
 }
 
+fn private_memory(out: &Path) -> suites::Suite {
+    suites::private_memory(out).unwrap_or_else(|error| suites::Suite::broken("private memory", &error))
+}
+
 /// Runs every suite; one that fails does not prevent the next.
 fn test(place: &Place, jobs: usize, set: Set, seed: Option<u64>) -> Result<ExitCode> {
     let seed = seed_or_new(seed)?;
     let mut suites = vec![suites::unit_tests(&place.out, set)?];
     suites.extend(suites::conformance(&programs(place)?, &place.out)?);
+    suites.push(private_memory(&place.out));
     for (debian, suite) in (0..).zip(SUITES) {
         eprintln!("==> stories on {}", suite.name());
         let place = Place { suite, ..place.clone() };
@@ -324,9 +340,13 @@ fn test(place: &Place, jobs: usize, set: Set, seed: Option<u64>) -> Result<ExitC
         );
     }
     print!("{}", suites::table(&suites));
-    Ok(if suites::any_failed(&suites) {
+    Ok(exit_code(&suites))
+}
+
+fn exit_code(suites: &[suites::Suite]) -> ExitCode {
+    if suites::any_failed(suites) {
         ExitCode::FAILURE
     } else {
         ExitCode::SUCCESS
-    })
+    }
 }

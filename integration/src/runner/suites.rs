@@ -3,7 +3,7 @@
 use crate::{
     lab::Set,
     runner::summary::{Counts, Summary},
-    testbed::host,
+    testbed::{host, one_program},
 };
 use anyhow::{Context, Result};
 use std::ffi::OsString;
@@ -102,6 +102,51 @@ pub fn unit_tests(out: &Path, set: Set) -> Result<Suite> {
     }
     suite.took = started.elapsed();
     Ok(suite)
+}
+
+/// The VMM's tests of private memory, in a machine whose KVM has such memory.
+pub fn private_memory(out: &Path) -> Result<Suite> {
+    let started = Instant::now();
+    eprintln!("==> private memory");
+    let log = out.join("private-memory.log");
+    let mut machine = one_program::command(&test_program("private_memory")?, &out.join("private-memory"))?;
+    let (lines, _) = stream(&mut machine, &log, |line| line.starts_with("test "))?;
+    let mut suite = Suite {
+        name: "private memory".to_owned(),
+        counts: Counts::default(),
+        took: started.elapsed(),
+        remarks: Vec::new(),
+    };
+    // A program that does not come to its end has failed.
+    match lines.iter().find_map(|line| libtest_counts(line)) {
+        Some(counts) if counts.passed > 0 => suite.counts = counts,
+        _ => suite.counts.failed = 1,
+    }
+    if suite.counts.failed > 0 {
+        suite.remarks.push(format!("failed: see {}", log.display()));
+    }
+    Ok(suite)
+}
+
+/// The executable of an integration test, built if need be, with the features of the whole workspace.
+fn test_program(name: &str) -> Result<PathBuf> {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args([
+        "test",
+        "--release",
+        "--workspace",
+        "--test",
+        name,
+        "--no-run",
+        "--message-format=json",
+    ]);
+    let messages = host::run(&mut command)?;
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["name"] == name)
+        .find_map(|message| Some(PathBuf::from(message["executable"].as_str()?)))
+        .with_context(|| format!("cargo has built no test {name}"))
 }
 
 /// Replays the recorded vectors through `casemate conformance`.

@@ -18,9 +18,9 @@ const MEMORY_MIB: u32 = 3072;
 /// whether the VM has interrupts enabled or not. Such a kick is a late one: its sender has made an interrupt pending and
 /// loses the processor before it kicks, usually to the thread that it wakes. A batch thread does not preempt others when it
 /// wakes (sched(7)).
-const KICKS_IN_TIME: [&str; 3] = ["chrt", "--batch", "0"];
+pub(super) const KICKS_IN_TIME: [&str; 3] = ["chrt", "--batch", "0"];
 /// EPYC and not `max`: wide vectors are emulated at a quarter of the speed. The flags that TCG lacks are listed to avoid its warnings.
-const TCG_CPU: &str = "EPYC,+svm,+npt,-fxsr-opt,-misalignsse,-osvw,-topoext,-nrip-save,-xsavec";
+pub(super) const TCG_CPU: &str = "EPYC,+svm,+npt,-fxsr-opt,-misalignsse,-osvw,-topoext,-nrip-save,-xsavec";
 /// Capacity of the job disk: a restored machine keeps the capacity of the moment it was saved.
 pub const JOB_DISK_BYTES: u64 = 512 << 20;
 /// A boot to "containerd answers" takes ten seconds on an idle host.
