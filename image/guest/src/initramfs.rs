@@ -64,16 +64,17 @@ impl Builder {
         self.entry(name, 0o040_755, (0, 0), &[])
     }
 
+    /// Adds a copy of a file.
+    pub fn file(&mut self, name: &str, mode: u32, from: &Path) -> Result<()> {
+        let data = std::fs::read(from).with_context(|| format!("cannot read {} for the initramfs", from.display()))?;
+        self.entry(name, 0o100_000 | mode, (0, 0), &data)
+    }
+
     /// The finished archive.
     pub fn into_bytes(mut self) -> Vec<u8> {
         self.inode = 0;
         self.header("TRAILER!!!", 0, (0, 0), 0);
         self.bytes
-    }
-
-    fn file(&mut self, name: &str, mode: u32, from: &Path) -> Result<()> {
-        let data = std::fs::read(from).with_context(|| format!("cannot read {} for the initramfs", from.display()))?;
-        self.entry(name, 0o100_000 | mode, (0, 0), &data)
     }
 
     fn entry(&mut self, name: &str, mode: u32, device: (u32, u32), data: &[u8]) -> Result<()> {

@@ -21,7 +21,7 @@ use integration::{
         kvm_probe, shell, snapshot,
     },
 };
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -91,9 +91,8 @@ enum Verb {
     },
     /// Run the VMM's tests of private memory, in a machine whose KVM has it
     PrivateMemory {
-        /// Where logs go
-        #[arg(long, default_value = "target/testbed")]
-        out: PathBuf,
+        #[command(flatten)]
+        place: Place,
     },
     /// List the stories
     Stories,
@@ -187,8 +186,8 @@ fn act(verb: Verb) -> Result<ExitCode> {
         } => return run(&place, jobs, runtime, extent, &stories),
         Verb::Test { place, jobs, seed } => return test(&place, jobs, Set::Short, seed),
         Verb::TestAll { place, jobs, seed } => return test(&place, jobs, Set::Full, seed),
-        Verb::PrivateMemory { out } => {
-            let suites = [private_memory(&out)];
+        Verb::PrivateMemory { place } => {
+            let suites = [private_memory(&place)];
             print!("{}", suites::table(&suites));
             return Ok(exit_code(&suites));
         }
@@ -317,8 +316,9 @@ fn run_stories(place: &Place, jobs: usize, set: Set, seed: u64, wanted: impl Fn(
     Ok(Summary::of(suite, started, done))
 }
 
-fn private_memory(out: &Path) -> suites::Suite {
-    suites::private_memory(out).unwrap_or_else(|error| suites::Suite::broken("private memory", &error))
+fn private_memory(place: &Place) -> suites::Suite {
+    let suite = build_of(place).and_then(|build| suites::private_memory(&build.guest.join("stage0"), &place.out));
+    suite.unwrap_or_else(|error| suites::Suite::broken("private memory", &error))
 }
 
 /// Runs every suite; one that fails does not prevent the next.
@@ -326,7 +326,7 @@ fn test(place: &Place, jobs: usize, set: Set, seed: Option<u64>) -> Result<ExitC
     let seed = seed_or_new(seed)?;
     let mut suites = vec![suites::unit_tests(&place.out, set)?];
     suites.extend(suites::conformance(&programs(place)?, &place.out)?);
-    suites.push(private_memory(&place.out));
+    suites.push(private_memory(place));
     for (debian, suite) in (0..).zip(SUITES) {
         eprintln!("==> stories on {}", suite.name());
         let place = Place { suite, ..place.clone() };

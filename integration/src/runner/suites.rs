@@ -104,12 +104,12 @@ pub fn unit_tests(out: &Path, set: Set) -> Result<Suite> {
     Ok(suite)
 }
 
-/// The VMM's tests of private memory, in a machine whose KVM has such memory.
-pub fn private_memory(out: &Path) -> Result<Suite> {
+/// The VMM's tests of private memory, in a machine whose KVM has such memory, with the `stage0` of a guest image.
+pub fn private_memory(stage0: &Path, out: &Path) -> Result<Suite> {
     let started = Instant::now();
     eprintln!("==> private memory");
     let log = out.join("private-memory.log");
-    let mut machine = one_program::command(&test_program("private_memory")?, &out.join("private-memory"))?;
+    let mut machine = one_program::command(&test_program("private_memory")?, stage0, &out.join("private-memory"))?;
     let (lines, _) = stream(&mut machine, &log, |line| line.starts_with("test "))?;
     let mut suite = Suite {
         name: "private memory".to_owned(),

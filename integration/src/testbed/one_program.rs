@@ -40,21 +40,24 @@ const MEMORY_MIB: u32 = 512;
 /// Time limit in seconds; the machine boots in one.
 const LIMIT: &str = "240";
 /// `panic=-1 reboot=t`: the machine ends with its program. Calibration of the TSC fails on a busy host, and KVM needs its frequency.
-const CMDLINE: &str = "console=ttyS0 quiet panic=-1 reboot=t tsc_early_khz=1000000";
+/// The last word is for the program's environment.
+const CMDLINE: &str = "console=ttyS0 quiet panic=-1 reboot=t tsc_early_khz=1000000 CASEMATE_STAGE0=/stage0";
 /// Major and minor numbers of the program's devices (Linux `Documentation/admin-guide/devices.txt`).
 const DEVICES: [(&str, (u32, u32)); 2] = [("kvm", (10, 232)), ("null", (1, 3))];
 
-/// A command that boots the machine with `program`, static, and prints what it prints. Files go to `dir`.
+/// A command that boots the machine with `program`, static, and prints what it prints; `stage0` is a file that the program can read.
+/// Files of the machine go to `dir`.
 ///
 /// # Errors
-/// If the kernel cannot be built.
-pub fn command(program: &Path, dir: &Path) -> Result<Command> {
+/// If the kernel cannot be built, or a file is missing.
+pub fn command(program: &Path, stage0: &Path, dir: &Path) -> Result<Command> {
     let kernel = KERNEL.obtain()?.vmlinux;
     let mut archive = Builder::of_program(&stripped(program)?, &[])?;
     for (name, numbers) in DEVICES {
         archive.character_device(name, numbers)?;
     }
     archive.directory("tmp")?;
+    archive.file("stage0", 0o644, stage0)?;
     std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let initrd = dir.join("initramfs.cpio");
     cache::write_whole(&initrd, &archive.into_bytes())?;
