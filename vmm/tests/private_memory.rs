@@ -7,21 +7,37 @@
 mod elf;
 mod guests;
 mod launcher;
+mod protected;
 mod steps;
 
+use boot_manifest::{STAGED_KERNEL, launch_area};
 use casemate_vmm::{
+    descriptors::BootFiles,
     exit_reason::ExitReason,
     kvm::{self, KvmVm, VmType},
     seccomp::{Filter, Filters, Rule, VCPU, VCPU_CONVERSIONS},
 };
-use launcher::Outcome;
+use launcher::{Launcher, Outcome};
+use protected::Setup;
+use sha2::{Digest, Sha256};
 use std::{
+    fs::File,
+    io::{Seek, Write},
     os::unix::process::ExitStatusExt,
     panic::catch_unwind,
     process::{Command, ExitCode},
 };
 use steps::{Ended, RAM_MIB, Step, View};
+use vm_memory::{Bytes, GuestAddress};
+use vm_spec::{
+    HostData, MemoryMib,
+    layout::{GpaRange, HIGH_MEMORY},
+};
 
+/// Environment variable with the path of stage0's program.
+const STAGE0: &str = "CASEMATE_STAGE0";
+/// Where the code is in [`elf::executable`].
+const KERNEL_CODE: u64 = 0x1000;
 /// Environment variable of a program under test: the rule to omit.
 const WITHOUT: &str = "CASEMATE_TEST_WITHOUT";
 const SIGSYS: i32 = 31;
@@ -67,6 +83,11 @@ const CHECKS: &[Check] = &[
         a_private_access_outside_ram_ends_the_guest,
     ),
     ("a_flood_of_conversions_is_served", a_flood_of_conversions_is_served),
+    ("two_vcpus_convert_the_same_page", two_vcpus_convert_the_same_page),
+    (
+        "stage0_starts_a_kernel_that_the_host_does_not_see",
+        stage0_starts_a_kernel_that_the_host_does_not_see,
+    ),
     ("the_filter_has_no_rule_to_spare", the_filter_has_no_rule_to_spare),
 ];
 
@@ -104,7 +125,7 @@ fn main() -> ExitCode {
 
 /// Lets the guest take steps until it powers off.
 fn run(steps: &[Step]) -> Outcome<Ended> {
-    let ended = steps::run(steps, Filters::new()?.vcpu_conversions)?;
+    let ended = steps::run(&[steps], Filters::new()?.vcpu_conversions)?;
     assert_eq!(ended.reason, ExitReason::PowerOff);
     Ok(ended)
 }
@@ -235,7 +256,7 @@ fn an_access_of_the_other_kind_converts_its_page() -> Outcome<()> {
 
 fn a_private_access_outside_ram_ends_the_guest() -> Outcome<()> {
     let steps = [Step::Load(RAM, View::Private), Step::store(AT, SECRET)];
-    let ended = steps::run(&steps, Filters::new()?.vcpu_conversions)?;
+    let ended = steps::run(&[&steps], Filters::new()?.vcpu_conversions)?;
     match ended.reason {
         ExitReason::GuestFailed(why) => assert!(why.contains("0x4000000"), "{why}"),
         other => panic!("{other:?}"),
@@ -260,11 +281,88 @@ fn a_flood_of_conversions_is_served() -> Outcome<()> {
     Ok(())
 }
 
+/// The second vCPU converts without end, until the first has done its rounds. What a page between has does not change.
+fn two_vcpus_convert_the_same_page() -> Outcome<()> {
+    const ROUNDS: u64 = 1_000;
+    let first = [
+        Step::store(AT + PAGE, SECRET),
+        Step::make_private(AT, 1),
+        Step::store(AT, SECRET),
+        Step::make_shared(AT, 1),
+        Step::load(AT + PAGE),
+        Step::Again(1, ROUNDS - 1),
+        Step::make_private(AT + 2 * PAGE, 1),
+    ];
+    let second = [
+        Step::make_shared(AT, 1),
+        Step::store(AT, PUBLIC),
+        Step::make_private(AT, 1),
+        Step::store(AT, PUBLIC),
+        Step::Again(0, u64::MAX >> 1),
+    ];
+    let ended = steps::run(&[&first, &second], Filters::new()?.vcpu_conversions)?;
+    assert_eq!(ended.reason, ExitReason::PowerOff);
+    assert_eq!([1, 3, 4, 6].map(|n| ended.results[n]), [0, 0, SECRET, 0]);
+    assert_eq!(ended.host_reads(AT + PAGE), 0);
+    assert!(
+        ended.exits["hypercall"] > 2 * ROUNDS + 1,
+        "the second vCPU has not run: {:?}",
+        ended.exits
+    );
+    Ok(())
+}
+
+/// As on SEV-SNP, stage0 copies from staging, which the host has, to RAM, which it has not. Only the launched pages are not private
+/// here: KVM has no way to fill them.
+fn stage0_starts_a_kernel_that_the_host_does_not_see() -> Outcome<()> {
+    let stage0 = std::env::var(STAGE0).map_err(|_| format!("{STAGE0} does not name stage0's program"))?;
+    let file = |bytes: &[u8]| -> Outcome<File> {
+        let mut file = tempfile::tempfile()?;
+        file.write_all(bytes)?;
+        file.rewind()?;
+        Ok(file)
+    };
+    let (kernel, initrd) = (elf::executable(guests::verified()), b"the initrd's bytes");
+    let files = BootFiles {
+        stage0: Some(File::open(stage0)?),
+        kernel: file(&kernel)?,
+        initrd: Some(file(initrd)?),
+    };
+    let mut launcher = Launcher::new(file(&kernel)?, File::open("/dev/null")?.into())?;
+    launcher.spec.memory = MemoryMib::try_from(RAM_MIB)?;
+    launcher.initrd(file(initrd)?)?;
+    launcher.verified(File::open("/dev/null")?)?;
+    launcher.cmdline("console=ttyS0");
+    let payload = launcher.spec.boot.payload_mut();
+    payload.kernel_sha256 = HostData(Sha256::digest(&kernel).into());
+    payload.initrd_sha256 = HostData(Sha256::digest(initrd).into());
+    let setup = Setup {
+        spec: launcher.spec,
+        files,
+        shared: GpaRange {
+            start: launch_area::STAGE0,
+            length: launch_area::LAUNCH_AREA_END - launch_area::STAGE0,
+        },
+        more_vcpus: Vec::new(),
+    };
+    let ended = protected::run(setup, Filters::new()?.vcpu_conversions, |_| Ok(()))?;
+    assert_eq!(ended.reason, ExitReason::PowerOff);
+    assert_eq!(String::from_utf8_lossy(&ended.output), "console=ttyS0\0the initrd's bytes");
+    // The kernel was read from 1 MiB on by its guest, and lies in staging for the host.
+    for (range, seen) in [(HIGH_MEMORY, false), (STAGED_KERNEL + KERNEL_CODE, true)] {
+        let mut bytes = vec![0; guests::verified().len()];
+        ended.memory.read_slice(&mut bytes, GuestAddress(range))?;
+        assert_eq!(bytes == guests::verified(), seen, "{range:#x}");
+        assert!(seen || bytes.iter().all(|byte| *byte == 0), "{range:#x}");
+    }
+    Ok(())
+}
+
 /// A guest that converts pages in both directions, under a filter without one rule.
 fn run_without(name: &str) -> Outcome<()> {
     let rules: Vec<&'static Rule> = VCPU.iter().chain(VCPU_CONVERSIONS).filter(|rule| rule.name != name).collect();
     let steps = [Step::store(AT, SECRET), Step::make_shared(AT, 1), Step::make_private(AT, 1)];
-    steps::run(&steps, Filter::allowing(rules)?)?;
+    steps::run(&[&steps], Filter::allowing(rules)?)?;
     Ok(())
 }
 

@@ -323,13 +323,15 @@ global_asm!(
         jmp 1b
     guest_counts_end:
 
-    /* Takes the steps at 0x20000, six words each: kind, RBX, RCX, RDX, RAX, result. Kinds: 1 a hypercall, 2 a load from RBX,
+    /* Takes the steps at RDI, or at 0x20000 if that is zero, six words each: kind, RBX, RCX, RDX, RAX, result. Kinds: 1 a hypercall, 2 a load from RBX,
        3 a store of RDX to RBX, 4 back to the step at RBX while the counter in RCX lasts; any other powers off. R15 is RCX
        while a load or store is made, and zero otherwise. */
     .globl guest_steps, guest_steps_end
     guest_steps:
+        test edi, edi
+        jnz 7f
         mov edi, 0x20000
-        xor r15d, r15d
+        7: xor r15d, r15d
         1: mov rbx, [rdi + 8]
         mov rcx, [rdi + 16]
         mov rdx, [rdi + 24]

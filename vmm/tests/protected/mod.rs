@@ -76,7 +76,7 @@ pub fn run(mut setup: Setup, filter: Filter, fill: impl FnOnce(&Memory) -> Outco
     let vm = KvmVm::create(kvm::open()?, VmType::SwProtected)?;
     let (memory, mut private) = PrivateMemory::allocate(&vm, setup.spec.memory, guest.staging_bytes())?;
     vm.add_interrupt_controllers()?;
-    let first = guest.load(&memory, || Ok(vcpu::cpuid_page(&vm, setup.spec.vcpus)?))?;
+    let first = guest.load(&memory, || vcpu::cpuid_leaves(&vm, setup.spec.vcpus))?.first;
     fill(&memory)?;
     private.make_private()?;
     private.set_attributes(setup.shared, Visibility::Shared)?;
@@ -100,6 +100,7 @@ pub fn run(mut setup: Setup, filter: Filter, fill: impl FnOnce(&Memory) -> Outco
     let context = VcpuContext {
         buses,
         conversions: Some(Conversions::new(private)),
+        certificates: None,
         exit_event: exit_event.clone(),
         watchdog: Arc::default(),
         filter,

@@ -1,48 +1,33 @@
-//! A guest that takes a list of steps, in a VM of type `KVM_X86_SW_PROTECTED_VM` that the parts of the VMM make.
-//!
-//! It begins as an SNP guest does: all RAM is private but what it starts from, here the first 2 MiB. That is where its steps are too.
+//! A guest that takes lists of steps, one for each vCPU.
 
-use crate::{elf, guests, launcher::Launcher, launcher::Outcome};
-use casemate_vmm::{
-    conversions::Conversions,
-    descriptors::BootFiles,
-    devices::{Buses, power::Power},
-    exit_reason::{ExitEvent, ExitReason},
-    guest::Guest,
-    kvm::{self, KvmVm, VmType},
-    memory::Memory,
-    private_memory::PrivateMemory,
-    seccomp::Filter,
-    vcpu::{self, VcpuContext, VcpuThreads},
+use crate::{
+    elf, guests,
+    launcher::{Launcher, Outcome},
+    protected::{self, Setup},
 };
-use snp_launch::{Backing, MAP_GPA_RANGE, Visibility};
+use casemate_vmm::{descriptors::BootFiles, exit_reason::ExitReason, memory::Memory, seccomp::Filter};
+use snp_launch::MAP_GPA_RANGE;
 use std::{
     collections::BTreeMap,
     fs::File,
     io::{Seek, Write},
-    sync::{Arc, Mutex},
-    thread::sleep,
-    time::{Duration, Instant},
 };
 use vm_memory::{Bytes, GuestAddress};
-use vm_spec::{
-    MemoryMib,
-    layout::{GpaRange, POWER_PORTS, SLEEP_CONTROL_PORT},
-};
+use vm_spec::{MemoryMib, layout::GpaRange};
 
 /// Where the guest's steps are, and their words.
 const STEPS: u64 = 0x2_0000;
 const STEP_WORDS: usize = 6;
 const RESULT: usize = 5;
-/// Steps must end below the ROMs.
-const STEPS_MAX: usize = (0xa_0000 - STEPS as usize) / (STEP_WORDS * 8) - 1;
+/// From the steps of one vCPU to those of the next; those of two end below the ROMs.
+const STEPS_BYTES: u64 = 0x4_0000;
+/// The last has to be a power-off, which zeros are.
+const STEPS_MAX: usize = STEPS_BYTES as usize / (STEP_WORDS * 8) - 1;
 
-/// What is shared from the beginning.
+/// What is shared from the beginning: code, page tables and steps.
 const START: GpaRange = GpaRange { start: 0, length: 2 << 20 };
 /// RAM of the guest.
 pub const RAM_MIB: u32 = 64;
-/// Limit for all steps together.
-const TIMEOUT: Duration = Duration::from_secs(100);
 
 /// As what a guest reads or writes a page.
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +50,7 @@ pub enum Step {
     Load(u64, View),
     /// Writes eight bytes.
     Store(u64, u64, View),
-    /// Goes back to the step of a number, so many times.
+    /// Goes back to a step of the same list, so many times.
     Again(usize, u64),
 }
 
@@ -90,7 +75,8 @@ impl Step {
         Self::Store(to, value, View::Current)
     }
 
-    fn words(self) -> [u64; STEP_WORDS] {
+    /// In a list at `address`.
+    fn words(self, address: u64) -> [u64; STEP_WORDS] {
         let word = |view| match view {
             View::Current => 0,
             View::Private => u64::from_le_bytes(*b"private\0"),
@@ -100,7 +86,7 @@ impl Step {
             Self::Call(number, [a, b, c]) => [1, a, b, c, number, 0],
             Self::Load(from, view) => [2, from, word(view), 0, 0, 0],
             Self::Store(to, value, view) => [3, to, word(view), value, 0, 0],
-            Self::Again(step, times) => [4, STEPS + (step * STEP_WORDS * 8) as u64, times, 0, 0, 0],
+            Self::Again(step, times) => [4, address + (step * STEP_WORDS * 8) as u64, times, 0, 0, 0],
         }
     }
 }
@@ -109,7 +95,7 @@ impl Step {
 pub struct Ended {
     /// Why.
     pub reason: ExitReason,
-    /// The result of each step.
+    /// The result of each step of the first vCPU.
     pub results: Vec<u64>,
     /// Exits that reached the VMM, by the names of its statistics.
     pub exits: BTreeMap<String, u64>,
@@ -123,8 +109,8 @@ impl Ended {
     }
 }
 
-/// Lets a guest take `steps` on a vCPU thread under the VMM's filter.
-pub fn run(steps: &[Step], filter: Filter) -> Outcome<Ended> {
+/// Lets each vCPU of a guest take its steps, under the VMM's filter; the guest ends with the first vCPU's.
+pub fn run(lists: &[&[Step]], filter: Filter) -> Outcome<Ended> {
     let mut kernel = tempfile::tempfile()?;
     kernel.write_all(&elf::executable(guests::steps()))?;
     kernel.rewind()?;
@@ -135,53 +121,28 @@ pub fn run(steps: &[Step], filter: Filter) -> Outcome<Ended> {
         kernel,
         initrd: None,
     };
-    let guest = Guest::open(&spec, &files)?;
-    let vm = KvmVm::create(kvm::open()?, VmType::SwProtected)?;
-    let (memory, mut private) = PrivateMemory::allocate(&vm, spec.memory, 0)?;
-    vm.add_interrupt_controllers()?;
-    let first = guest.load(&memory, || vcpu::cpuid_leaves(&vm, spec.vcpus))?.first;
-    write(&memory, steps)?;
-    private.make_private()?;
-    private.set_attributes(START, Visibility::Shared)?;
-
-    let vcpus = vcpu::create(&vm, spec.vcpus, &first)?;
-    let exit_event = Arc::new(ExitEvent::new()?);
-    let mut buses = Buses::default();
-    let power = Arc::new(Mutex::new(Power(exit_event.clone())));
-    buses.pio.insert(SLEEP_CONTROL_PORT.into(), POWER_PORTS.into(), power)?;
-    let context = VcpuContext {
-        buses,
-        conversions: Some(Conversions::new(private)),
-        certificates: None,
-        exit_event: exit_event.clone(),
-        watchdog: Arc::default(),
-        filter,
+    let address = |n: usize| STEPS + n as u64 * STEPS_BYTES;
+    let setup = Setup {
+        spec,
+        files,
+        shared: START,
+        more_vcpus: (1..lists.len()).map(address).collect(),
     };
-    let threads = VcpuThreads::start(vcpus, context)?;
-    threads.resume();
-    let started = Instant::now();
-    let reason = loop {
-        match exit_event.reason() {
-            Some(reason) => break reason.clone(),
-            None if started.elapsed() > TIMEOUT => return Err(format!("the guest takes more than {TIMEOUT:?} for {steps:?}").into()),
-            None => sleep(Duration::from_millis(1)),
-        }
-    };
-    let exits = threads.stats()?.to_vmm;
-    threads.stop()?;
-    let result = |n| memory.read_obj(GuestAddress(STEPS + ((n * STEP_WORDS + RESULT) * 8) as u64));
-    let results = (0..steps.len()).map(result).collect::<Result<_, _>>()?;
+    let ended = protected::run(setup, filter, |memory| {
+        (0..).zip(lists).try_for_each(|(n, steps)| write(memory, address(n), steps))
+    })?;
+    let result = |n| ended.memory.read_obj(GuestAddress(STEPS + ((n * STEP_WORDS + RESULT) * 8) as u64));
     Ok(Ended {
-        reason,
-        results,
-        exits,
-        memory,
+        results: (0..lists[0].len()).map(result).collect::<Result<_, _>>()?,
+        reason: ended.reason,
+        exits: ended.exits,
+        memory: ended.memory,
     })
 }
 
-fn write(memory: &Memory, steps: &[Step]) -> Outcome<()> {
+fn write(memory: &Memory, address: u64, steps: &[Step]) -> Outcome<()> {
     assert!(steps.len() <= STEPS_MAX, "{} steps, of {STEPS_MAX} that are possible", steps.len());
-    let words = steps.iter().flat_map(|step| step.words());
+    let words = steps.iter().flat_map(|step| step.words(address));
     let bytes: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
-    Ok(memory.write_slice(&bytes, GuestAddress(STEPS))?)
+    Ok(memory.write_slice(&bytes, GuestAddress(address))?)
 }
