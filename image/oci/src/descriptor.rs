@@ -12,6 +12,9 @@ use std::collections::BTreeMap;
 pub struct Descriptor {
     /// The blob's digest.
     pub digest: Digest,
+    /// The blob's length in bytes. Documents that were saved by old tools lack it.
+    #[serde(default)]
+    pub size: Option<u64>,
     /// The blob's media type; empty where its author wrote none.
     #[serde(default, deserialize_with = "null_is_default")]
     pub media_type: String,

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 /// What an image's name points to.
+#[expect(clippy::large_enum_variant, reason = "one document exists at a time, and is taken apart at once")]
 pub enum Document {
     /// One manifest per platform.
     Index(Index),

@@ -25,5 +25,5 @@ pub use image::{Image, ImageError, ImageLayer};
 pub use offer::{Offer, Offers};
 pub use platform::Platform;
 pub use reference::{Reference, ReferenceError};
-pub use select::{ChoiceError, Chosen, Pick, Search};
+pub use select::{ChoiceError, Chosen, Pick, Search, Wanted};
 pub use store::{FileError, ImageStore, StoreError, StoredImage, StoredLayer};

@@ -2,10 +2,15 @@
 
 use crate::Digest;
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 /// Longest `domain/path` in bytes (distribution: `NameTotalLengthMax`).
 const NAME_MAX_BYTES: usize = 255;
+/// The registry of names without one.
+const HUB: &str = "docker.io";
+/// What it was called once, and its requests still go to.
+const HUB_LEGACY: &str = "index.docker.io";
 /// Longest tag in bytes.
 const TAG_MAX_BYTES: usize = 128;
 
@@ -79,13 +84,19 @@ impl FromStr for Reference {
             return Err(ReferenceError::Tag(tag.chars().take(TAG_MAX_BYTES).collect()));
         }
         let (registry, path) = match name.split_once('/') {
-            Some((first, path)) if first.contains(['.', ':']) || first == "localhost" => (first, path.to_owned()),
-            Some(_) => ("docker.io", name.to_owned()),
-            None => ("docker.io", format!("library/{name}")),
+            Some((first, path)) if names_registry(first) => (first, path),
+            _ => (HUB, name),
         };
-        if !is_host(registry) {
+        // A complete domain name may end with a dot; without it, it must still be told from a repository.
+        let host = registry.strip_suffix('.').filter(|host| names_registry(host)).unwrap_or(registry);
+        if !is_host(host) {
             return Err(ReferenceError::Registry(registry.to_owned()));
         }
+        let registry = if host == HUB_LEGACY { HUB } else { host };
+        let path = match registry == HUB && !path.contains('/') {
+            true => format!("library/{path}"),
+            false => path.to_owned(),
+        };
         if !path.split('/').all(is_component) {
             return Err(ReferenceError::Repository(path));
         }
@@ -120,13 +131,23 @@ fn is_tag(tag: &str) -> bool {
     tag.len() <= TAG_MAX_BYTES && tag.starts_with(word) && tag.chars().all(|c| word(c) || c == '.' || c == '-')
 }
 
+/// Whether the first component of a name is a registry (distribution: `splitDockerDomain`).
+fn names_registry(first: &str) -> bool {
+    first.contains(['.', ':']) || first == "localhost"
+}
+
 fn is_host(host: &str) -> bool {
+    let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0) && port.bytes().all(|b| b.is_ascii_digit());
+    if let Some((address, port)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        let port = port.is_empty() || port.strip_prefix(':').is_some_and(is_port);
+        return port && address.parse::<Ipv6Addr>().is_ok();
+    }
     let (name, port) = host.split_once(':').map_or((host, None), |(n, p)| (n, Some(p)));
     let label = |l: &str| {
         let inner = |c: char| c.is_ascii_alphanumeric() || c == '-';
         !l.is_empty() && l.chars().all(inner) && !l.starts_with('-') && !l.ends_with('-')
     };
-    name.split('.').all(label) && port.is_none_or(|p| p.parse::<u16>().is_ok_and(|n| n > 0))
+    name.split('.').all(label) && port.is_none_or(is_port)
 }
 
 fn is_component(part: &str) -> bool {
@@ -146,6 +167,10 @@ mod tests {
         let digest = format!("sha256:{}", "1f".repeat(32));
         assert_eq!(completed("redis"), "docker.io/library/redis:latest");
         assert_eq!(completed("team/app:1"), "docker.io/team/app:1");
+        assert_eq!(completed("docker.io/redis:7"), "docker.io/library/redis:7");
+        assert_eq!(completed("index.docker.io/team/app:1"), "docker.io/team/app:1");
+        assert_eq!(completed("ghcr.io./a/b:1"), "ghcr.io/a/b:1");
+        assert_eq!(completed("[::1]:5000/a:1"), "[::1]:5000/a:1");
         assert_eq!(completed("localhost/bb:bb"), "localhost/bb:bb");
         assert_eq!(completed("localhost:5000/a/b"), "localhost:5000/a/b:latest");
         assert_eq!(
@@ -172,6 +197,12 @@ mod tests {
             "-h.x/y",
             "h.x:0/y",
             "h.x:99999/y",
+            "h.x:+80/y",
+            "h./y",
+            "h.x../y",
+            "[::1/y",
+            "[::g]/y",
+            "[::1]5/y",
             "a//b",
             "/a",
         ] {

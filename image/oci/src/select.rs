@@ -145,10 +145,21 @@ pub struct Search {
     read: usize,
 }
 
+/// What is known of a document before it is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Its length in bytes, if the document that names it says it.
+    pub size: Option<u64>,
+    /// Whether it is a config: registries keep configs among the blobs, indexes and manifests apart.
+    pub is_config: bool,
+}
+
 /// A document to read.
 struct Step {
     /// Its digest.
     digest: Digest,
+    /// Its length, if known.
+    size: Option<u64>,
     /// Names of the image it belongs to.
     names: Vec<String>,
     /// Platform of the index entry that led here.
@@ -167,6 +178,7 @@ impl Search {
         let picked = pick == Pick::Only || pick == Pick::Digest(digest);
         let step = Step {
             digest,
+            size: None,
             names: Vec::new(),
             platform: None,
             picked,
@@ -206,6 +218,14 @@ impl Search {
             Some(_) if self.read > DOCUMENTS_MAX => Err(ChoiceError::TooMany),
             step => Ok(step.as_ref().map(|step| step.digest)),
         }
+    }
+
+    /// What is known of the document that [`Self::wanted`] asked for.
+    pub fn about_wanted(&self) -> Option<Wanted> {
+        self.reading.as_ref().map(|step| Wanted {
+            size: step.size,
+            is_config: step.manifest.is_some(),
+        })
     }
 
     /// Takes the document that [`Self::wanted`] asked for. The caller has checked its digest.
@@ -275,6 +295,7 @@ impl Search {
             if picked && fits || on_the_way {
                 steps.push(Step {
                     digest: entry.digest,
+                    size: entry.size,
                     names,
                     platform,
                     picked,
@@ -311,6 +332,7 @@ impl Search {
         }
         self.waiting.push_front(Step {
             digest: manifest.config.digest,
+            size: manifest.config.size,
             manifest: Some((step.digest, manifest)),
             ..step
         });
