@@ -25,6 +25,8 @@ needs=(
   veritysetup:cryptsetup-bin
   # Python environments of other tools (peers.sh)
   /usr/share/doc/python3-venv/copyright:python3-venv
+  # registries, their logins and proxies, for tests of pulls; each test starts its own
+  docker-registry:docker-registry skopeo:skopeo squid:squid htpasswd:apache2-utils
   # programs that the benchmarks compare with
   mkfs.erofs:erofs-utils openssl:openssl
 )
@@ -62,6 +64,22 @@ install_packages() { # [-t SUITE] PACKAGE…
   apt-get -qq -y --no-install-recommends install "$@" </dev/null
 }
 
+# Packages whose services would start and listen, now and at each boot. Tests start the programs themselves.
+services=(docker-registry squid)
+install_without_services() { # PACKAGE…
+  local policy=/usr/sbin/policy-rc.d service
+  if [[ ! -e $policy ]]; then
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+  fi
+  install_packages "$@"
+  for service in "${services[@]}"; do
+    [[ " $* " != *" $service "* ]] || { echo "set-up: disables the service $service"; update-rc.d "$service" disable >/dev/null; }
+  done
+  [[ -z $(trap -p EXIT) ]] || { rm -f "$policy"; trap - EXIT; }
+}
+
 # Only QEMU comes from backports; everything else from the host's suite.
 add_backports() {
   local mirror
@@ -74,7 +92,7 @@ add_backports() {
 }
 
 apt-get -qq update
-((${#missing[@]} == 0)) || install_packages "${missing[@]}"
+((${#missing[@]} == 0)) || install_without_services "${missing[@]}"
 if [[ -n $old_qemu ]]; then
   codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
   if [[ $codename == bookworm ]]; then

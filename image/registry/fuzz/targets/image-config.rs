@@ -1,0 +1,6 @@
+//! The config of an image.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| registry_client::fuzz::image_config(bytes));

@@ -1,0 +1,174 @@
+//! How one registry is reached: the choice that a configuration makes for it, and that `casemate registry which` explains.
+
+use crate::config::{Config, Section, Trust};
+use crate::credentials::Credentials;
+use crate::name::RegistryName;
+use crate::proxy::{Environment, Proxies, ProxyError};
+use url::Url;
+use zeroize::Zeroizing;
+
+/// Everything that a registry's requests depend on.
+#[derive(Clone, Debug)]
+pub struct Access {
+    registry: RegistryName,
+    url: Url,
+    section: Option<String>,
+    credentials: Credentials,
+    /// Where the credentials are from, in messages.
+    source: String,
+    trust: Trust,
+    proxies: Proxies,
+    mirror: Option<Url>,
+}
+
+/// Why a registry cannot be reached as configured.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    /// A proxy that is none.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
+    /// A registry whose name is no host.
+    #[error("{0:?} is no registry's host")]
+    Registry(String),
+    /// A mirror that is no URL.
+    #[error("mirror of section {0:?} is no mirror: it must be an http:// or https:// URL without a user")]
+    Mirror(String),
+    /// A mirror by plain HTTP.
+    #[error("mirror of section {0:?} must be https; plain HTTP needs insecure-skip-verify in the same section")]
+    PlainMirror(String),
+}
+
+impl Config {
+    /// The choice for a registry. The environment's proxies count where `extra-env` sets none.
+    ///
+    /// # Errors
+    /// A proxy or the mirror is no URL.
+    pub fn access(&self, registry: &RegistryName, environment: &Environment) -> Result<Access, AccessError> {
+        let section = self.section(registry);
+        let key = section.map(|section| section.key().as_written().to_owned());
+        let trust = section.map(|section| section.trust().clone()).unwrap_or_default();
+        let mirror = section.map(|section| mirror(section, &trust)).transpose()?.flatten();
+        Ok(Access {
+            registry: registry.clone(),
+            url: https(registry)?,
+            source: key.as_ref().map_or("no section".to_owned(), |key| format!("section {key:?}")),
+            section: key,
+            credentials: section.map(|section| section.credentials().clone()).unwrap_or_default(),
+            trust,
+            proxies: Proxies::new(self.overrides(), environment)?,
+            mirror,
+        })
+    }
+}
+
+fn mirror(section: &Section, trust: &Trust) -> Result<Option<Url>, AccessError> {
+    let Some(text) = section.mirror() else { return Ok(None) };
+    let key = || section.key().as_written().to_owned();
+    let url = Url::parse(text)
+        .ok()
+        .filter(|url| url.has_host() && url.username().is_empty() && url.password().is_none());
+    match url {
+        Some(url) if url.scheme() == "https" => Ok(Some(url)),
+        Some(url) if url.scheme() == "http" && trust.allows_plain_http() => Ok(Some(url)),
+        Some(url) if url.scheme() == "http" => Err(AccessError::PlainMirror(key())),
+        _ => Err(AccessError::Mirror(key())),
+    }
+}
+
+fn https(registry: &RegistryName) -> Result<Url, AccessError> {
+    let url = Url::parse(&format!("https://{registry}")).ok();
+    let url = url.filter(|url| url.path() == "/" && url.username().is_empty() && url.query().is_none() && url.fragment().is_none());
+    url.ok_or_else(|| AccessError::Registry(registry.as_str().to_owned()))
+}
+
+impl Access {
+    /// The registry.
+    pub fn registry(&self) -> &RegistryName {
+        &self.registry
+    }
+
+    /// The key of the section that applies, as the file has it.
+    pub fn section(&self) -> Option<&str> {
+        self.section.as_deref()
+    }
+
+    /// What answers its challenges.
+    pub fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    /// Whom it may be.
+    pub fn trust(&self) -> &Trust {
+        &self.trust
+    }
+
+    /// The proxies of its requests.
+    pub fn proxies(&self) -> &Proxies {
+        &self.proxies
+    }
+
+    /// The registry's own URL.
+    pub fn registry_url(&self) -> Url {
+        self.url.clone()
+    }
+
+    /// Where requests go instead.
+    pub fn mirror(&self) -> Option<&Url> {
+        self.mirror.as_ref()
+    }
+
+    /// Where requests go: the registry, or its mirror.
+    pub fn origin(&self) -> Url {
+        self.mirror.clone().unwrap_or_else(|| self.registry_url())
+    }
+
+    /// What a mirror is told the registry is.
+    pub(crate) fn mirrored(&self) -> Option<&str> {
+        self.mirror.as_ref().map(|_| self.registry.namespace())
+    }
+
+    /// Uses these credentials if the section has none. `source` is where they are from, for messages.
+    pub fn or_credentials(mut self, credentials: Credentials, source: String) -> Self {
+        if self.credentials.are_none() {
+            self.credentials = credentials;
+            self.source = source;
+        }
+        self
+    }
+
+    /// Every text that no message may show.
+    pub(crate) fn secrets(&self) -> Vec<Zeroizing<String>> {
+        self.credentials.secrets().into_iter().chain(self.proxies.secrets()).collect()
+    }
+
+    /// Where its credentials are from.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn access(config: &str) -> Result<Access, AccessError> {
+        Config::parse(config)
+            .unwrap()
+            .access(&RegistryName::new("r.corp"), &Environment::default())
+    }
+
+    #[test]
+    fn a_mirror_by_plain_http_needs_the_flag() {
+        let section = |rest: &str| access(&format!("[registries.\"r.corp\"]\n{rest}"));
+        assert_eq!(
+            section("mirror='https://m.corp/p?x=1'").unwrap().origin().as_str(),
+            "https://m.corp/p?x=1"
+        );
+        assert!(matches!(section("mirror='http://m.corp'"), Err(AccessError::PlainMirror(_))));
+        assert!(section("mirror='http://m.corp'\ninsecure-skip-verify=true").is_ok());
+        for bad in ["m.corp", "ftp://m.corp", "https://u:p@m.corp", "https://"] {
+            assert!(matches!(section(&format!("mirror='{bad}'")), Err(AccessError::Mirror(_))), "{bad}");
+        }
+        assert_eq!(access("").unwrap().origin().as_str(), "https://r.corp/");
+    }
+}

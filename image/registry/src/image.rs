@@ -1,0 +1,113 @@
+//! An image of a repository: found through its indexes, checked document by document, and its layers, pulled several at a time.
+
+use crate::blob::BlobStream;
+use crate::error::{Cause, PullError, Step};
+use crate::repository::Repository;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use oci::{Descriptor, Digest, Image, ImageConfig, Pick, Search};
+use std::collections::BTreeMap;
+
+/// Most layers of an image that are pulled at the same time.
+pub const PARALLEL: usize = 4;
+
+/// Media types of layers, OCI's and Docker's.
+const LAYER_TYPES: [&str; 5] = [
+    "application/vnd.oci.image.layer.v1.tar",
+    "application/vnd.oci.image.layer.v1.tar+gzip",
+    "application/vnd.oci.image.layer.v1.tar+zstd",
+    "application/vnd.docker.image.rootfs.diff.tar",
+    "application/vnd.docker.image.rootfs.diff.tar.gzip",
+];
+
+/// An image in a registry.
+#[derive(Clone, Debug)]
+pub struct RemoteImage {
+    /// Digest of its manifest.
+    pub digest: Digest,
+    /// How to run it.
+    pub config: ImageConfig,
+    /// Its layers, bottom first.
+    pub layers: Vec<RemoteLayer>,
+    /// The documents that led to it: indexes, its manifest, its config.
+    pub documents: BTreeMap<Digest, Vec<u8>>,
+}
+
+/// A layer in a registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteLayer {
+    /// SHA-256 of the uncompressed tar, for whoever unpacks it to check.
+    pub diff_id: Digest,
+    /// SHA-256 of the blob.
+    pub digest: Digest,
+    /// Length of the blob in bytes.
+    pub size: u64,
+    /// How the tar is compressed.
+    pub media_type: String,
+}
+
+impl Repository {
+    /// The guest's image of a manifest or an index. `known` is its content, if it was read before.
+    ///
+    /// # Errors
+    /// A document cannot be had or is another, there is no image for the guest, or a layer is of a kind that no guest can use.
+    pub async fn image(&self, digest: Digest, known: Option<&[u8]>) -> Result<RemoteImage, PullError> {
+        let choice = |error| self.failed(Step::Choice, Cause::Choice(error));
+        let mut search = Search::document(digest, Pick::Only);
+        let mut documents = BTreeMap::new();
+        while let Some(wanted) = search.wanted().map_err(choice)? {
+            let about = search.about_wanted();
+            let size = about.and_then(|about| about.size);
+            let bytes = match known {
+                Some(known) if wanted == digest && Digest::of(known) == digest => known.to_vec(),
+                _ if about.is_some_and(|about| about.is_config) => self.config(wanted, size).await?,
+                _ => self.manifest(wanted, size).await?,
+            };
+            search.take(&bytes).map_err(choice)?;
+            documents.insert(wanted, bytes);
+        }
+        let chosen = search.finish().map_err(choice)?;
+        let blobs = chosen.manifest.layers.clone();
+        let image = Image::new(chosen.manifest, chosen.config).map_err(|error| self.failed(Step::Choice, Cause::Image(error)))?;
+        let layers = image.layers.iter().zip(blobs).map(|(layer, blob)| self.layer(layer.diff_id, blob));
+        Ok(RemoteImage {
+            digest: chosen.digest,
+            layers: layers.collect::<Result<_, _>>()?,
+            config: image.config,
+            documents,
+        })
+    }
+
+    fn layer(&self, diff_id: Digest, blob: Descriptor) -> Result<RemoteLayer, PullError> {
+        let failed = |cause| self.failed(Step::Layer(blob.digest), cause);
+        if !LAYER_TYPES.contains(&blob.media_type.as_str()) {
+            return Err(failed(Cause::MediaType(blob.media_type.chars().take(120).collect())));
+        }
+        Ok(RemoteLayer {
+            diff_id,
+            digest: blob.digest,
+            size: blob.size.ok_or_else(|| failed(Cause::NoSize))?,
+            media_type: blob.media_type,
+        })
+    }
+
+    /// Gives the stream of each layer to `act`, for [`PARALLEL`] layers at a time; the results are in the layers' order. The first error
+    /// ends all.
+    ///
+    /// # Errors
+    /// Those of `act`.
+    pub async fn each_layer<T, E>(
+        &self,
+        layers: &[RemoteLayer],
+        act: impl AsyncFn(&RemoteLayer, BlobStream<'_>) -> Result<T, E>,
+    ) -> Result<Vec<T>, E> {
+        let pulls = layers.iter().map(|layer| act(layer, self.blob(layer.digest, layer.size)));
+        stream::iter(pulls).buffered(PARALLEL).try_collect().await
+    }
+}
+
+impl RemoteImage {
+    /// Bytes of all its blobs; `None` if that is more than a number holds.
+    pub fn compressed_bytes(&self) -> Option<u64> {
+        self.layers.iter().try_fold(0u64, |sum, layer| sum.checked_add(layer.size))
+    }
+}

@@ -1,0 +1,169 @@
+//! Blobs that break off on the way, mirrors, and logins that a registry asks for later.
+
+mod support;
+
+use registry_client::{PullError, Repository};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use support::image::Image;
+use support::server::{Answer, Body, Request, Server};
+use support::{assert_says, repository};
+
+const OPEN: &str = "[registries.'.']\ninsecure-skip-verify = true";
+
+fn ping(request: &Request) -> Option<Answer> {
+    (request.target.split('?').next() == Some("/v2/")).then(|| Answer::new(200, "{}"))
+}
+
+async fn read(repository: &Repository, image: &Image) -> Result<Vec<u8>, PullError> {
+    let digest = image.layers[0];
+    let mut stream = repository.blob(digest, image.blobs[&digest].len() as u64);
+    let mut blob = Vec::new();
+    while let Some(chunk) = stream.chunk().await? {
+        blob.extend_from_slice(&chunk);
+    }
+    Ok(blob)
+}
+
+/// First byte of a range request.
+fn first(request: &Request) -> Option<usize> {
+    request
+        .headers
+        .get("range")?
+        .strip_prefix("bytes=")?
+        .strip_suffix('-')?
+        .parse()
+        .ok()
+}
+
+#[tokio::test]
+async fn a_stream_goes_on_where_it_broke() {
+    let image = Image::new(1, 300_000);
+    let blob = image.blobs[&image.layers[0]].clone();
+    for ranges in [true, false] {
+        let served = blob.clone();
+        let cuts = AtomicUsize::new(0);
+        let server = Server::start(None, move |request| {
+            ping(request).unwrap_or_else(|| {
+                let from = first(request).filter(|_| ranges).unwrap_or(0);
+                let rest = &served[from..];
+                // Three connections break, each a little later.
+                let cut = 60_000 * (1 + cuts.fetch_add(1, Ordering::Relaxed));
+                let body = match cut <= 180_000 {
+                    true => Body::Cut(rest[..cut.min(rest.len() - 1)].to_vec(), rest.len() as u64),
+                    false => Body::Whole(rest.to_vec()),
+                };
+                match first(request).is_some() && ranges {
+                    true => Answer::of(206, body).header("Content-Range", format!("bytes {from}-{}/{}", served.len() - 1, served.len())),
+                    false => Answer::of(200, body),
+                }
+            })
+        });
+        let pulled = read(&repository(OPEN, &server.host(), "a/b"), &image).await.unwrap();
+        assert!(pulled == blob);
+        let asked: Vec<usize> = server
+            .requests()
+            .iter()
+            .skip(1)
+            .map(|request| first(request).unwrap_or(0))
+            .collect();
+        assert!(asked.len() >= 3 && asked.is_sorted() && asked[1] > 0, "{asked:?}");
+    }
+}
+
+#[tokio::test]
+async fn another_part_and_another_blob_after_a_break_are_refused() {
+    let image = Image::new(1, 100_000);
+    let blob = image.blobs[&image.layers[0]].clone();
+    for (name, reason) in [
+        ("part", "another part of it"),
+        ("content", "the content has the digest"),
+        ("nothing", "it ends after 50000 of"),
+    ] {
+        let served = blob.clone();
+        let server = Server::start(None, move |request| {
+            ping(request).unwrap_or_else(|| match first(request) {
+                None => Answer::of(200, Body::Cut(served[..50_000].to_vec(), served.len() as u64)),
+                Some(from) => {
+                    let mut rest = served[from..].to_vec();
+                    rest[10] ^= 1;
+                    let from = if name == "part" { from - 1 } else { from };
+                    match name {
+                        "nothing" => Answer::new(416, "{}"),
+                        _ => Answer::new(206, rest).header("Content-Range", format!("bytes {from}-{}/*", served.len() - 1)),
+                    }
+                }
+            })
+        });
+        let error = read(&repository(OPEN, &server.host(), "a/b"), &image).await.unwrap_err();
+        assert_says(&error, &["cannot get layer", reason], &[]);
+    }
+}
+
+#[tokio::test]
+async fn a_failed_stream_does_not_end_well() {
+    let server = Server::start(None, |request| ping(request).unwrap_or_else(|| Answer::new(404, "{}")));
+    let repository = repository(OPEN, &server.host(), "a/b");
+    let mut stream = repository.blob(oci::Digest::of(b"x"), 1);
+    assert!(stream.chunk().await.is_err());
+    assert!(stream.chunk().await.is_err(), "None would mean that the blob is complete");
+}
+
+#[tokio::test]
+async fn an_expired_token_is_renewed_once_with_the_scope_that_is_missing() {
+    let image = Image::new(1, 1000);
+    let blob = image.blobs[&image.layers[0]].clone();
+    let good = Arc::new(Mutex::new("one"));
+    let expected = good.clone();
+    let realm = Arc::new(Mutex::new(String::new()));
+    let own = realm.clone();
+    let server = Server::start(None, move |request| {
+        let token = *expected.lock().unwrap();
+        let challenge = format!(
+            "Bearer realm=\"{}/token?x=1\",scope=\"repository:a/b:pull,read\"",
+            own.lock().unwrap()
+        );
+        match (request.target.starts_with("/token"), request.headers.get("authorization")) {
+            (true, _) => Answer::new(200, format!(r#"{{"access_token":"{token}","expires_in":3600}}"#)),
+            (false, Some(header)) if *header == format!("Bearer {token}") => Answer::new(200, blob.clone()),
+            _ => Answer::new(401, "{}").header("WWW-Authenticate", challenge),
+        }
+    });
+    *realm.lock().unwrap() = format!("http://{}", server.host());
+    let repository = repository(OPEN, &server.host(), "a/b");
+    read(&repository, &image).await.unwrap();
+    *good.lock().unwrap() = "two";
+    read(&repository, &image).await.unwrap();
+    let exchanges: Vec<String> = server
+        .requests()
+        .iter()
+        .filter(|r| r.target.starts_with("/token"))
+        .map(|r| r.target.clone())
+        .collect();
+    assert_eq!(
+        exchanges,
+        [
+            "/token?x=1&scope=repository%3Aa%2Fb%3Apull",
+            "/token?x=1&scope=repository%3Aa%2Fb%3Apull%2Cread&scope=repository%3Aa%2Fb%3Apull"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_mirror_is_asked_in_place_of_the_registry() {
+    let image = Image::new(1, 1000);
+    let blob = image.blobs[&image.layers[0]].clone();
+    let server = Server::start(None, move |request| match request.target.contains("blobs") {
+        true => Answer::new(200, blob.clone()),
+        false => Answer::new(200, "{}"),
+    });
+    for (registry, ns) in [("registry.test", "registry.test"), ("docker.io", "docker.io")] {
+        let config = format!(
+            "[registries.'{registry}']\ninsecure-skip-verify = true\nmirror = 'http://{}/cache/?key=1'",
+            server.host()
+        );
+        read(&repository(&config, registry, "a/b"), &image).await.unwrap();
+        let target = server.requests().last().unwrap().target.clone();
+        assert_eq!(target, format!("/cache/v2/a/b/blobs/{}?key=1&ns={ns}", image.layers[0]));
+    }
+}
