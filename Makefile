@@ -91,10 +91,12 @@ install: image
 LAYER_VECTORS = $(or $(CASEMATE_LAYER_VECTORS),image/layer/vectors/layers.json)
 LAUNCH_VECTORS = $(or $(CASEMATE_LAUNCH_VECTORS),vmm/measure/conformance/vectors/launch.json)
 POLICY_VECTORS = $(or $(CASEMATE_POLICY_VECTORS),$(firstword $(wildcard policy/conformance/vectors/policy.jsonl.zst)))
+REGISTRY_VECTORS = $(or $(CASEMATE_REGISTRY_VECTORS),image/registry/vectors/registry.json)
 conformance: build
 	$(PROGRAMS)/casemate conformance layers $(LAYER_VECTORS)
 	$(PROGRAMS)/casemate conformance launch $(LAUNCH_VECTORS)
 	$(PROGRAMS)/casemate conformance policy $(POLICY_VECTORS)
+	$(PROGRAMS)/casemate conformance registry $(REGISTRY_VECTORS)
 
 clean-cache:
 	rm -rf $(CACHE)

@@ -28,6 +28,7 @@ const CONFORMANCE: &[(&str, &str, &[&str])] = &[
         "CASEMATE_POLICY_VECTORS",
         &["policy/conformance/vectors/policy.jsonl.zst"],
     ),
+    ("registry", "CASEMATE_REGISTRY_VECTORS", &["image/registry/vectors/registry.json"]),
 ];
 
 /// One suite's result.

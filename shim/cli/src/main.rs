@@ -6,6 +6,7 @@ mod config;
 mod conformance_launch;
 mod conformance_layers;
 mod conformance_policy;
+mod conformance_registry;
 mod console;
 mod gc;
 mod host;
@@ -15,6 +16,7 @@ mod layer;
 mod node;
 mod output;
 mod policy;
+mod registry;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -35,6 +37,7 @@ Examples:
   ctr run … 2>&1 | casemate policy explain --policy policy.rego
   casemate layer hash layer.tar.gz
   casemate attest verify report.bin --certs certs --requirements verifier.toml --policy policy.rego
+  casemate registry which registries.toml registry.corp/team/app:1
   casemate host check
   casemate ps --json
 
@@ -54,6 +57,9 @@ enum Command {
     /// Convert OCI layers to the dm-verity images that policies name
     #[command(subcommand)]
     Layer(Layer),
+    /// Say how images are pulled
+    #[command(subcommand)]
+    Registry(registry::Registry),
     /// Replay conformance vectors through the production code
     #[command(subcommand)]
     Conformance(Conformance),
@@ -132,6 +138,12 @@ enum Conformance {
         /// The vectors
         file: PathBuf,
     },
+    /// Vectors of registry configurations: which section, credentials, TLS mode and proxy
+    #[command(after_help = "Example:\n  casemate conformance registry registry.json")]
+    Registry {
+        /// The vectors
+        file: PathBuf,
+    },
     /// Policy decision vectors
     #[command(after_help = "Example:\n  casemate conformance policy policy.jsonl")]
     Policy {
@@ -194,6 +206,8 @@ fn run(command: Command) -> anyhow::Result<bool> {
         Command::Conformance(Conformance::Layers { file }) => return Ok(conformance_layers::run(&file)?.1 == 0),
         Command::Conformance(Conformance::Launch { file }) => return Ok(conformance_launch::run(&file)?.1 == 0),
         Command::Conformance(Conformance::Policy { file }) => return Ok(conformance_policy::run(&input::as_file(&file))?.1 == 0),
+        Command::Conformance(Conformance::Registry { file }) => return Ok(conformance_registry::run(&file)?.1 == 0),
+        Command::Registry(command) => registry::run(&command)?,
         Command::Image(Image::Build {
             programs,
             stage0,
