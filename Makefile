@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build image demo test test-all story bench fuzz check install shell conformance clean-cache
+.PHONY: help setup build guest-programs image reproducible demo test test-all story bench fuzz check install shell conformance clean-cache
 
 PROGRAMS := target/x86_64-unknown-linux-gnu/release
 # GUEST_PROFILE=release: the programs inside the VM build faster and are larger, for work on them
@@ -22,6 +22,7 @@ help:
 	@echo 'make test      unit tests, properties, conformance, stories in the testbed (short enough for every commit)'
 	@echo 'make test-all  the same with every round of every fault'
 	@echo 'make bench     boot, run, exec, streams, block reads, memory, compared with QEMU, runc and others'
+	@echo 'make reproducible  builds the guest image from another directory, and compares every byte'
 	@echo 'make shell     a prompt in the testbed with this build installed'
 	@echo 'make story     one story (NAME=denied-exec SUITE=bookworm SET=short); `testbed stories` lists them'
 	@echo 'make check     formatting, lints, documentation, architecture, licences, unused dependencies'
@@ -33,6 +34,8 @@ help:
 PEERS := $(CACHE)/peers
 export CASEMATE_SEV_SNP_MEASURE_PYTHON ?= $(PEERS)/bin/python3
 export CASEMATE_GUEST_IMAGE ?= $(GUEST)
+export CASEMATE_GUEST_PROGRAMS ?= $(CURDIR)/$(GUEST_PROGRAMS)
+export CASEMATE_STAGE0 ?= $(CURDIR)/$(STAGE0)
 
 setup:
 	@integration/setup.sh
@@ -41,6 +44,10 @@ setup:
 build: setup
 	@echo '==> building the programs'
 	cargo build --release --workspace
+	@$(MAKE) --no-print-directory guest-programs
+
+# What the guest image consists of besides its kernel.
+guest-programs:
 	cargo build --profile $(GUEST_PROFILE) $(PATHS) -p casemate-agent -p casemate-launcher
 	image/guest/stage0/build.sh $(STAGE0)
 
@@ -65,6 +72,10 @@ story: image
 
 bench: image
 	$(PROGRAMS)/testbed bench
+
+# The guest's programs once more, from a copy of this directory at another place, and the image from them: the same bytes.
+reproducible: image
+	@integration/reproducible.sh $(PROGRAMS)/casemate $(GUEST_PROGRAMS) $(STAGE0) $(GUEST)
 
 shell: image
 	@$(PROGRAMS)/testbed shell

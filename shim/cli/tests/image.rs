@@ -13,6 +13,9 @@ mod program;
 const PYTHON: &str = "CASEMATE_SEV_SNP_MEASURE_PYTHON";
 /// The guest image that `make test` has built.
 const IMAGE: &str = "CASEMATE_GUEST_IMAGE";
+/// The programs and stage0 that it was built from.
+const PROGRAMS: &str = "CASEMATE_GUEST_PROGRAMS";
+const STAGE0: &str = "CASEMATE_STAGE0";
 /// Page by page as the peer's own command does it for firmware images.
 const SCRIPT: &str = r#"
 import json, sys
@@ -174,12 +177,77 @@ fn the_peer_computes_the_same_digest_from_the_exported_plan() {
     }
 }
 
-#[test]
-fn the_peer_computes_the_same_digest_of_the_image_that_was_built() {
+/// The guest image that was built, or why there is none.
+fn built() -> Result<PathBuf, String> {
     let built = std::env::var_os(IMAGE).map(PathBuf::from);
     let built = built.filter(|image| image.join("stage0").exists());
-    let found = built.ok_or_else(|| format!("{IMAGE} names no guest image with stage0"));
-    match peer().and_then(|python| Ok((python, found?))) {
+    built.ok_or_else(|| format!("{IMAGE} names no guest image with stage0"))
+}
+
+/// From copies of its programs in two other directories. That the programs themselves do not depend on where they are built is for
+/// `make reproducible`, which builds them again.
+#[test]
+fn the_image_that_was_built_is_the_same_when_it_is_built_again() {
+    let variables = [PROGRAMS, STAGE0].map(|name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.exists()));
+    let (image, programs, stage0) = match (built(), variables) {
+        (Ok(image), [Some(programs), Some(stage0)]) => (image, programs, stage0),
+        (Err(why), _) => return eprintln!("skipped: the_image_that_was_built_is_the_same_when_it_is_built_again: {why}"),
+        _ => {
+            return eprintln!(
+                "skipped: the_image_that_was_built_is_the_same_when_it_is_built_again: {PROGRAMS} and {STAGE0} do not name what it is made of"
+            );
+        }
+    };
+    let digests: [String; 2] = ["one", "another/one"].map(|name| {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().join(name);
+        std::fs::create_dir_all(&place).unwrap();
+        for program in ["casemate-agent", "casemate-launcher"] {
+            std::fs::copy(programs.join(program), place.join(program)).unwrap();
+        }
+        std::fs::copy(&stage0, place.join("stage0")).unwrap();
+        let arguments = [
+            "build",
+            "--programs",
+            name,
+            "--stage0",
+            &format!("{name}/stage0"),
+            "--output",
+            "image",
+        ];
+        let digest = digest(&program::run("image", directory.path(), &arguments, b""));
+        for file in ["vmlinux", "initramfs.cpio", "stage0", "manifest.json"] {
+            let [ours, theirs] = [image.join(file), directory.path().join("image").join(file)].map(|path| std::fs::read(path).unwrap());
+            assert!(ours == theirs, "{file} from {name}");
+        }
+        digest
+    });
+    assert_eq!(digests[0], digests[1]);
+}
+
+/// What a launch costs the firmware and stage0: a millisecond a page, and each byte copied and hashed at every start of a guest.
+#[test]
+fn the_image_that_was_built_is_within_its_limits() {
+    let image = match built() {
+        Ok(image) => image,
+        Err(why) => return eprintln!("skipped: the_image_that_was_built_is_within_its_limits: {why}"),
+    };
+    let manifest: Value = serde_json::from_slice(&std::fs::read(image.join("manifest.json")).unwrap()).unwrap();
+    let packaged = manifest["compiler"].as_str().is_some_and(|name| name.starts_with("linux-image"));
+    for vcpus in 1..=16 {
+        let output = measure(&image, &["--json", "--vcpus", &vcpus.to_string()]);
+        let document: Value = serde_json::from_str(&digest(&output)).unwrap();
+        let figure = |name: &str| document[name].as_u64().unwrap();
+        assert!(figure("pages") <= 24 + vcpus, "{document}");
+        assert!(figure("stage0_bytes") <= 24 << 10, "{document}");
+        // The packaged kernel has what every cloud's guests need.
+        assert!(packaged || figure("verified_bytes") <= 24 << 20, "{document}");
+    }
+}
+
+#[test]
+fn the_peer_computes_the_same_digest_of_the_image_that_was_built() {
+    match peer().and_then(|python| Ok((python, built()?))) {
         Ok((python, image)) => agrees(&python, &image, "2"),
         Err(why) => eprintln!("skipped: the_peer_computes_the_same_digest_of_the_image_that_was_built: {why}"),
     }
