@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build guest-programs image reproducible demo test test-all story bench fuzz check install shell conformance clean-cache
+.PHONY: help setup build guest-programs image reproducible demo test test-all story bench snp-test fuzz check install shell conformance clean-cache
 
 PROGRAMS := target/x86_64-unknown-linux-gnu/release
 # GUEST_PROFILE=release: the programs inside the VM build faster and are larger, for work on them
@@ -23,6 +23,7 @@ help:
 	@echo 'make test-all  the same with every round of every fault'
 	@echo 'make bench     boot, run, exec, streams, block reads, memory, compared with QEMU, runc and others'
 	@echo 'make reproducible  builds the guest image from another directory, and compares every byte'
+	@echo 'make snp-test  stories with SEV-SNP guests on this host itself (needs the hardware and `make install`)'
 	@echo 'make shell     a prompt in the testbed with this build installed'
 	@echo 'make story     one story (NAME=denied-exec SUITE=bookworm SET=short); `testbed stories` lists them'
 	@echo 'make check     formatting, lints, documentation, architecture, licences, unused dependencies'
@@ -76,6 +77,11 @@ bench: image
 # The guest's programs once more, from a copy of this directory at another place, and the image from them: the same bytes.
 reproducible: image
 	@integration/reproducible.sh $(PROGRAMS)/casemate $(GUEST_PROGRAMS) $(STAGE0) $(GUEST)
+
+# On a host with SEV-SNP, as root, with the programs installed: `make install snp-test`. Ends with code 77 where the host check finds
+# something missing, before anything is started.
+snp-test: build
+	@$(PROGRAMS)/testbed snp-test
 
 shell: image
 	@$(PROGRAMS)/testbed shell

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use integration::{
     bench,
+    hardware::{self, Verdict},
     lab::{Runtime, Set},
     runner::{
         self, Task, suites,
@@ -115,6 +116,13 @@ enum Verb {
         #[arg(value_parser = clap::builder::PossibleValuesParser::new(bench::names()))]
         benchmarks: Vec<String>,
     },
+    /// Run stories with SEV-SNP guests on this host itself; exit code 77 if it cannot run them
+    SnpTest {
+        #[command(flatten)]
+        place: Place,
+        /// Names of stories; default: all
+        stories: Vec<String>,
+    },
     /// Open a prompt in the machine, with the build installed and the images imported
     Shell {
         #[command(flatten)]
@@ -203,6 +211,13 @@ fn act(verb: Verb) -> Result<ExitCode> {
             let report = bench::run(build, place.suite, &benchmarks, &place.out.join("bench"))?;
             guest_image::cache::write_whole(&json, &report.to_json()?)?;
             print!("{}\n{} has the same figures\n", report.table(), json.display());
+        }
+        Verb::SnpTest { place, stories } => {
+            return Ok(match hardware::run(&build_of(&place)?, &stories, &place.out.join("snp"))? {
+                Verdict::Passed => ExitCode::SUCCESS,
+                Verdict::Failed => ExitCode::FAILURE,
+                Verdict::Unfit => ExitCode::from(hardware::UNFIT),
+            });
         }
         Verb::Shell { place } => return shell::run(&testbed(&place, false)?, &place.out.join("shell")).map(status),
     }

@@ -5,7 +5,7 @@ use crate::testbed::images;
 use anyhow::{Context, Result};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Where the harness put the images, each unpacked as an OCI layout.
 pub const IMAGES: &str = "/job/images";
@@ -20,6 +20,8 @@ pub struct Policy {
 /// What the policy allows.
 pub struct Wanted {
     image: String,
+    /// Directory with the image as an OCI layout.
+    images: PathBuf,
     command: Vec<String>,
     environment: Vec<String>,
     execs: Vec<Vec<String>>,
@@ -33,6 +35,7 @@ impl Policy {
     pub fn of(image: &str) -> Wanted {
         Wanted {
             image: image.to_owned(),
+            images: IMAGES.into(),
             command: Vec::new(),
             environment: Vec::new(),
             execs: Vec::new(),
@@ -44,10 +47,8 @@ impl Policy {
 
     /// Generates a policy from a configuration and computes its digest.
     pub fn of_config(toml: &str) -> Result<Self> {
-        let dir = tempfile::Builder::new()
-            .prefix("policy-")
-            .tempdir_in("/job")
-            .context("cannot create a directory for the policy")?;
+        let dir = tempfile::Builder::new().prefix("policy-").tempdir();
+        let dir = dir.context("cannot create a directory for the policy")?;
         let config = dir.path().join("policy.toml");
         std::fs::write(&config, toml).context("cannot write the policy's configuration")?;
         let file = dir.path().join("policy.rego");
@@ -92,6 +93,12 @@ impl Policy {
 }
 
 impl Wanted {
+    /// The directory of images, where it is not L1's.
+    pub fn images(mut self, dir: &Path) -> Self {
+        self.images = dir.to_owned();
+        self
+    }
+
     /// Sets the container's command.
     pub fn command(mut self, words: &[&str]) -> Self {
         self.command = words.iter().map(|word| (*word).to_owned()).collect();
@@ -134,7 +141,7 @@ impl Wanted {
     }
     /// The configuration, in the format of confcom and hcsshim's securitypolicytool; the image is an OCI layout on disk.
     fn to_toml(&self) -> Result<String> {
-        let layout = Path::new(IMAGES).join(images::file_name(&self.image).trim_end_matches(".tar"));
+        let layout = self.images.join(images::file_name(&self.image).trim_end_matches(".tar"));
         let mut text = format!(
             "allow_properties_access = {}\nallow_runtime_logging = {}\n[[container]]\nimage_name = {}\nimage = {}\n",
             self.properties,
