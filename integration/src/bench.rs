@@ -4,7 +4,9 @@
 //! instruction, independent of the host's load); the others run on the host. A benchmark that fails or hangs becomes a row with the
 //! reason. No test asserts a figure.
 
+mod accept;
 mod answer;
+mod attest;
 mod boot;
 mod convert;
 mod ctr;
@@ -40,6 +42,7 @@ use std::time::{Duration, Instant};
 /// The installed guest in L1.
 const KERNEL: &str = "/usr/local/share/casemate/vmlinux";
 const INITRAMFS: &str = "/usr/local/share/casemate/initramfs.cpio";
+const STAGE0: &str = "/usr/local/share/casemate/stage0";
 /// Where a benchmark in L1 writes its rows.
 const ROWS: &str = "rows.json";
 const OUT: &str = "/job/out";
@@ -114,6 +117,11 @@ const ALL: &[Benchmark] = &[
         name: "launch",
         title: "the guest image under SEV-SNP: what firmware measures and stage0 verifies (counts; speed by this host's clock)",
         place: Place::Host(launch::measure),
+    },
+    Benchmark {
+        name: "attest",
+        title: "an attestation report verified, beside its signatures alone (this host's clock)",
+        place: Place::Host(attest::measure),
     },
     Benchmark {
         name: "policy",

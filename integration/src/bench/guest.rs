@@ -68,6 +68,8 @@ pub struct Guest<'a> {
     pub kernel: &'a Path,
     /// Initramfs.
     pub initrd: &'a Path,
+    /// stage0's program, which then starts the kernel in the place of the VMM (`casemate-vmm` only).
+    pub stage0: Option<&'a Path>,
     /// Kernel command line.
     pub cmdline: &'a str,
     /// MiB of memory; 128 for the comparisons.
@@ -82,6 +84,7 @@ impl<'a> Guest<'a> {
         Self {
             kernel,
             initrd,
+            stage0: None,
             cmdline,
             memory: MEMORY_MIB,
             host_data: "00".repeat(32),
@@ -248,17 +251,26 @@ fn casemate(devices: Devices, guest: &Guest<'_>, console: &OwnedFd, dir: &Path, 
         Ok(number)
     };
     let open = |path: &Path| File::open(path).with_context(|| format!("cannot open {}", path.display()));
-    let nothing = "00".repeat(32);
+    let sha256 = |path: &Path| match guest.stage0 {
+        // Only stage0 looks at them.
+        Some(_) => guest_image::sha256_file(path).map(hex::encode),
+        None => Ok("00".repeat(32)),
+    };
+    let payload = json!({
+        "kernel": inherit(open(guest.kernel)?.into())?,
+        "kernel_sha256": sha256(guest.kernel)?,
+        "initrd": inherit(open(guest.initrd)?.into())?,
+        "initrd_sha256": sha256(guest.initrd)?,
+        "cmdline": guest.cmdline,
+    });
+    let boot = match guest.stage0 {
+        None => json!({ "direct": payload }),
+        Some(program) => json!({ "verified": { "stage0": inherit(open(program)?.into())?, "payload": payload } }),
+    };
     let mut spec = json!({
         "vcpus": 1,
         "memory": guest.memory,
-        "boot": { "direct": {
-            "kernel": inherit(open(guest.kernel)?.into())?,
-            "kernel_sha256": nothing,
-            "initrd": inherit(open(guest.initrd)?.into())?,
-            "initrd_sha256": nothing,
-            "cmdline": guest.cmdline,
-        }},
+        "boot": boot,
         "tee": "plain",
         "host_data": guest.host_data,
         "console": inherit(console.try_clone().context("cannot share the console")?)?,

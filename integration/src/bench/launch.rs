@@ -1,11 +1,14 @@
 //! What of the guest image SEV-SNP firmware measures, and what stage0 verifies: counts, and the speed of `casemate image measure`
 //! beside the hash that it spends its time on.
 
+use super::accept;
 use super::convert::{MIB, sha256_speed, timed};
 use super::report::Row;
 use crate::testbed::{host, job::Build};
 use anyhow::{Context, Result};
+use guest_image::kernel;
 use serde::Deserialize;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const KIB: f64 = 1024.0;
@@ -32,7 +35,29 @@ pub fn measure(build: &Build) -> Result<Vec<Row>> {
     let figures: Figures = serde_json::from_str(&said).context("`casemate image measure` printed no figures")?;
     // The files are in memory now.
     let seconds = timed(&mut command())?;
-    Ok(rows(&figures, seconds, sha256_speed()?))
+    let mut rows = rows(&figures, seconds, sha256_speed()?);
+    let packaged = match packaged(&build.guest) {
+        Ok(bytes) => Row::of(PACKAGED, bytes / MIB, "MiB"),
+        Err(error) => Row::failed(PACKAGED, &error),
+    };
+    rows.insert(rows.len() - 1, packaged);
+    rows.extend(accept::measure()?);
+    Ok(rows)
+}
+
+const PACKAGED: &str = "— with Debian's packaged kernel";
+
+/// Bytes that stage0 would verify of the same guest with the packaged kernel, whose modules are in the initramfs.
+fn packaged(guest: &Path) -> Result<f64> {
+    let kernel = kernel::obtain(kernel::Kind::Packaged)?;
+    let initramfs = guest.join("initramfs.cpio");
+    let files = kernel.modules.iter().chain([&kernel.vmlinux, &initramfs]);
+    let length = |file: &PathBuf| {
+        Ok(std::fs::metadata(file)
+            .with_context(|| format!("cannot read {}", file.display()))?
+            .len())
+    };
+    Ok(files.map(length).sum::<Result<u64>>()? as f64)
 }
 
 fn rows(figures: &Figures, seconds: f64, sha256: f64) -> Vec<Row> {
