@@ -48,17 +48,46 @@ pub struct Config {
     pub scratch: Scratch,
     /// Size of the scratch disk in MiB; the file is sparse. Scratch in memory has half the guest's.
     pub scratch_mib: u64,
-    /// Refuse a sandbox without a policy, instead of a policy that allows everything.
-    pub require_policy: bool,
+    /// Refuse a sandbox without a policy, instead of a policy that allows everything; absent: of guests with SEV-SNP.
+    pub require_policy: Option<bool>,
     /// File with the Rego text of the policy for sandboxes that have none.
     pub policy_file: Option<PathBuf>,
     /// Least protection of a guest.
     pub tee: Tee,
+    /// For the launch of guests with SEV-SNP.
+    pub snp: SnpConfig,
     /// Keys and certificates of the simulated TEE, made for its first guest.
     pub simulated_dir: PathBuf,
     /// Seconds from the VMM's start to the agent's first answer.
     pub boot_timeout_seconds: u64,
 }
+
+/// What guests with SEV-SNP are launched with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SnpConfig {
+    /// The guest policy of the SNP firmware ABI; absent: SMT is allowed, and nothing else asked for.
+    pub policy: Option<u64>,
+    /// Files of an ID block: the firmware launches no other guest.
+    pub id: Option<SnpIdConfig>,
+    /// File with the table of certificates that guests get with their reports.
+    pub certificates: Option<PathBuf>,
+    /// No report is signed with the chip's own key (VCEK).
+    pub without_vcek: bool,
+}
+
+/// Files of an ID block.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnpIdConfig {
+    /// The ID block.
+    pub block: PathBuf,
+    /// Keys and signatures.
+    pub authentication: PathBuf,
+}
+
+/// Least memory of a guest with SEV-SNP: devices reach it through buffers that are a part of it.
+const SNP_MEMORY_MIB: u32 = 256;
 
 /// Who loads the kernel of a guest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -97,9 +126,10 @@ impl Default for Config {
             max_vcpus: None,
             scratch: Scratch::Disk,
             scratch_mib: 10 * 1024,
-            require_policy: false,
+            require_policy: None,
             policy_file: None,
             tee: Tee::Plain,
+            snp: SnpConfig::default(),
             simulated_dir: "/var/lib/casemate/simulated".into(),
             boot_timeout_seconds: 60,
         }
@@ -145,9 +175,9 @@ pub enum ConfigError {
         /// The configuration's value.
         required: &'static str,
     },
-    /// A protection that the VMM of this node does not provide.
-    #[error("protection {0} was asked for, but the VMM of this node does not provide it")]
-    TeeUnavailable(&'static str),
+    /// Too little for bounce buffers, or no multiple of a large page.
+    #[error("a guest with SEV-SNP cannot have {0} MiB of memory; give it a multiple of 2 MiB, at least {SNP_MEMORY_MIB}")]
+    SnpMemory(u32),
 }
 
 impl Config {
@@ -210,14 +240,20 @@ impl Config {
             }
             self.tee = asked;
         }
-        if self.tee == Tee::Snp {
-            return Err(ConfigError::TeeUnavailable(name(self.tee)));
+        let mib = self.memory_mib.get();
+        if self.tee == Tee::Snp && (mib < SNP_MEMORY_MIB || !mib.is_multiple_of(2)) {
+            return Err(ConfigError::SnpMemory(mib));
         }
         if self.tee != Tee::Plain {
             // Nothing else is measured.
             self.boot = Boot::Verified;
         }
         Ok(self)
+    }
+
+    /// Whether a sandbox without a policy is refused.
+    pub fn requires_policy(&self) -> bool {
+        self.require_policy.unwrap_or(self.tee == Tee::Snp)
     }
 
     /// Time from the VMM's start to the agent's first answer.
@@ -280,7 +316,7 @@ mod tests {
             "memory_mib = 512\nvcpus = 2\nrequire_policy = true\nvmm = '/opt/vmm'",
         )
         .unwrap();
-        assert_eq!((set.memory_mib.get(), set.vcpus.get(), set.require_policy), (512, 2, true));
+        assert_eq!((set.memory_mib.get(), set.vcpus.get(), set.require_policy), (512, 2, Some(true)));
         let verified = Config::parse(Path::new("x"), "boot = 'verified'").unwrap();
         assert_eq!((set.boot, verified.boot), (Boot::Direct, Boot::Verified));
         assert!(Config::parse(Path::new("x"), "boot = 'measured'").is_err());
@@ -344,10 +380,6 @@ mod tests {
             Err(ConfigError::TeeLowered { .. })
         ));
         assert!(matches!(
-            Config::default().with_annotations(&annotations(&[(TEE, "snp")])),
-            Err(ConfigError::TeeUnavailable("snp"))
-        ));
-        assert!(matches!(
             Config::default().with_annotations(&annotations(&[(TEE, "Plain")])),
             Err(ConfigError::Tee(_))
         ));
@@ -360,5 +392,20 @@ mod tests {
         assert_eq!((simulated.tee, simulated.boot), (Tee::Simulated, Boot::Verified));
         let plain = Config::default().with_annotations(&annotations(&[(TEE, "plain")])).unwrap();
         assert_eq!(plain.boot, Boot::Direct);
+    }
+
+    #[test]
+    fn a_guest_with_snp_is_verified_has_a_policy_and_room_for_its_buffers() {
+        let text = "[snp]\npolicy = 0x30000\nid = { block = '/b', authentication = '/a' }\ncertificates = '/c'";
+        let node = Config::parse(Path::new("x"), text).unwrap();
+        assert_eq!(node.snp.id.as_ref().unwrap().authentication, Path::new("/a"));
+        assert!(!node.requires_policy());
+        let snp = node.clone().with_annotations(&annotations(&[(TEE, "snp")])).unwrap();
+        assert_eq!((snp.tee, snp.boot, snp.requires_policy()), (Tee::Snp, Boot::Verified, true));
+        for few in ["64", "254", "257"] {
+            let refused = node.clone().with_annotations(&annotations(&[(TEE, "snp"), (MEMORY, few)]));
+            assert!(matches!(refused, Err(ConfigError::SnpMemory(_))), "{few}");
+        }
+        assert!(Config::parse(Path::new("x"), "[snp]\nid = { block = '/b' }").is_err());
     }
 }

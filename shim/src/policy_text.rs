@@ -66,7 +66,7 @@ impl PolicyText {
             (Some(a), Some(b), _) if a != b => return Err(PolicyTextError::Ambiguous),
             (Some(text), _, _) | (None, Some(text), _) => text,
             (None, None, Some(path)) => fs::read(path).map_err(|e| PolicyTextError::File(path.clone(), e))?,
-            (None, None, None) if config.require_policy => return Err(PolicyTextError::Required),
+            (None, None, None) if config.requires_policy() => return Err(PolicyTextError::Required),
             (None, None, None) => OPEN_DOOR.as_bytes().to_vec(),
         };
         match text.len() {
@@ -132,7 +132,7 @@ mod tests {
     fn without_a_policy_the_configuration_decides() {
         assert_eq!(choose(&[], &Config::default()).unwrap().text, OPEN_DOOR.as_bytes());
         let strict = Config {
-            require_policy: true,
+            require_policy: Some(true),
             ..Config::default()
         };
         assert!(matches!(choose(&[], &strict), Err(PolicyTextError::Required)));

@@ -7,11 +7,13 @@ mod control;
 mod endorsement;
 mod image;
 mod oom;
+mod snp;
 mod spawn;
 
 pub use control::ControlError;
 pub use endorsement::EndorsementError;
 pub use image::{ImageError, References};
+pub use snp::SnpFileError;
 
 use crate::{
     cgroup,
@@ -26,6 +28,7 @@ use image::GuestImage;
 use nix::sys::signal::Signal;
 use oom::OomScore;
 use shim_state::{OwnedSandboxDir, Record, SandboxDir, StateError, console as console_file};
+use snp::SnpParts;
 use spawn::{PROGRAM, Started, UnsentSpec};
 use std::{
     fs::File,
@@ -75,6 +78,9 @@ pub enum VmError {
     /// There is nothing to sign simulated reports with.
     #[error(transparent)]
     Endorsement(#[from] EndorsementError),
+    /// A file for the launch of a guest with SEV-SNP.
+    #[error(transparent)]
+    Snp(#[from] SnpFileError),
     /// A file or socket of the VM cannot be made.
     #[error("cannot {0}")]
     Io(&'static str, #[source] io::Error),
@@ -157,6 +163,7 @@ impl Vm {
             scratch: scratch(config)?,
             image,
             endorsement,
+            snp: (config.tee == Tee::Snp).then(|| SnpParts::open(&config.snp)).transpose()?,
         };
         let identity = format!("{}/{}", request.namespace, request.id);
         let Started { child, program, spec } = spawn::vmm(config, request.policy.digest, &identity, parts)?;

@@ -1,6 +1,6 @@
 //! Starts the VMM with exactly the files that its spec names. The spec itself follows through a pipe.
 
-use super::{VmError, endorsement::Endorsement, image::GuestImage};
+use super::{VmError, endorsement::Endorsement, image::GuestImage, snp::SnpParts};
 use crate::{config::Config, program, spawn_lock::spawn_lock};
 use nix::{
     fcntl::{F_SETFD, FdFlag, fcntl},
@@ -47,6 +47,8 @@ pub struct Parts {
     pub image: GuestImage,
     /// What simulated reports are signed with.
     pub endorsement: Option<Endorsement>,
+    /// For the launch of a guest with SEV-SNP.
+    pub snp: Option<SnpParts>,
 }
 
 /// A VMM that has started and waits for its spec.
@@ -99,7 +101,7 @@ pub fn vmm(config: &Config, host_data: [u8; 32], owner: &str, parts: Parts) -> R
     let certificates = parts.endorsement.as_ref().map(|endorsement| &endorsement.certificates);
     let optional = [parts.scratch.as_ref(), parts.image.stage0.as_ref(), certificates];
     let optional = optional.into_iter().flatten().map(AsFd::as_fd);
-    let inherited = always.into_iter().chain(optional);
+    let inherited = always.into_iter().chain(optional).chain(parts.snp.iter().flat_map(SnpParts::files));
     // Every other descriptor of this process closes on exec. No other program is started while these do not.
     let lock = spawn_lock();
     for fd in inherited {
@@ -168,7 +170,7 @@ fn spec(config: &Config, host_data: [u8; 32], identity: Option<Identity>, parts:
             version: REPORT_VERSION,
         }),
         host_data: HostData(host_data),
-        snp: None,
+        snp: parts.snp.as_ref().map(SnpParts::spec),
         console: Some(fd(&parts.console)),
         control: fd(&parts.control),
         vsock: Some(Vsock {

@@ -178,6 +178,7 @@ fn started(config: &Config) -> (OwnedSandboxDir, Started) {
         scratch: scratch(config).unwrap(),
         image: GuestImage::open(&config.image_dir, config.boot).unwrap(),
         endorsement: None,
+        snp: None,
     };
     let started = spawn::vmm(config, [0; 32], "ns/web", parts).unwrap();
     (state, started)
