@@ -32,6 +32,7 @@ struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
+  casemate policy generate docker.io/library/nginx:1.27 > policy.rego
   casemate policy generate --config policy.toml > policy.rego
   casemate policy check policy.rego
   ctr run … 2>&1 | casemate policy explain --policy policy.rego

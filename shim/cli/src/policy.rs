@@ -11,6 +11,7 @@ use policy_tools::{Config, Document, Finding, Severity};
 use serde_json::json;
 
 mod fragment;
+mod images;
 
 /// Longest error text that is searched for a denial, in bytes.
 const MAX_TEXT_BYTES: u64 = 16 << 20;
@@ -18,15 +19,27 @@ const MAX_TEXT_BYTES: u64 = 16 << 20;
 /// Subcommands for policies.
 #[derive(Subcommand)]
 pub enum Policy {
-    /// Generate a policy from a TOML or JSON configuration; the policy is written to standard output
-    #[command(after_help = "Examples:\n  casemate policy generate --config policy.toml > policy.rego\n  \
+    /// Generate a policy from images, a TOML or JSON configuration, or both; the policy is written to standard output
+    #[command(
+        after_help = "Examples:\n  casemate policy generate docker.io/library/nginx:1.27 > policy.rego\n  \
+        casemate policy generate registry.corp/team/app:1 --registries registries.toml --output policy.rego\n  \
+        casemate policy generate --config policy.toml > policy.rego\n  \
         casemate policy generate --config policy.toml --output policy.rego    # prints the digest\n  \
         casemate policy generate --config app.toml --fragment app --svn 1 > app.rego\n\n\
-        Everywhere, `-` is standard input, and a policy may be its text or base64 of it.")]
+        An image of a registry is pulled once and kept in ~/.cache/casemate/images. Containers of images alone may be \
+        connected to, and ended by the signals 9 and 15.\n\n\
+        Everywhere, `-` is standard input, and a policy may be its text or base64 of it."
+    )]
     Generate {
-        /// The configuration
+        /// Images that may run as they are: references, OCI layouts, docker save archives, skopeo dir:
+        #[arg(value_name = "IMAGE", required_unless_present = "config")]
+        images: Vec<String>,
+        /// The configuration; a container in it with `image_name` and no layers is pulled too
         #[arg(long, short)]
-        config: PathBuf,
+        config: Option<PathBuf>,
+        /// Registry configuration, as `casemate registry which` reads it; logins of docker and podman count where it has none
+        #[arg(long, value_name = "FILE")]
+        registries: Option<PathBuf>,
         /// Write the policy here and print its digest instead
         #[arg(long, short)]
         output: Option<PathBuf>,
@@ -115,14 +128,17 @@ pub enum Policy {
 pub fn run(command: Policy) -> Result<bool> {
     match command {
         Policy::Generate {
+            images,
             config,
+            registries,
             output,
             fragment,
             svn,
             base64,
             json,
         } => {
-            let (text, mut warnings) = generate(&config, fragment.as_deref().zip(svn.as_deref()))?;
+            let fragment = fragment.as_deref().zip(svn.as_deref());
+            let (text, mut warnings) = generate(config.as_deref(), &images, registries.as_deref(), fragment)?;
             warnings.extend(faults(&text)?);
             warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
             write_policy(&text, output.as_deref(), base64, json.then_some(warnings.as_slice()))?;
@@ -161,13 +177,28 @@ pub fn run(command: Policy) -> Result<bool> {
 }
 
 /// The text, and what its owner should know.
-fn generate(config: &Path, fragment: Option<(&str, &str)>) -> Result<(String, Vec<String>)> {
+fn generate(
+    config: Option<&Path>,
+    images: &[String],
+    registries: Option<&Path>,
+    fragment: Option<(&str, &str)>,
+) -> Result<(String, Vec<String>)> {
     // Paths in the configuration are relative to it.
-    let base_dir = config.parent().unwrap_or(Path::new(""));
-    let bytes = input::bytes(config, policy_tools::MAX_CONFIG_BYTES)?;
-    let describe = || format!("cannot make a policy of {}", input::shown(config));
-    let parsed = Config::from_bytes(bytes, config).with_context(describe)?;
-    let mut warnings = Vec::new();
+    let base_dir = config.and_then(Path::parent).unwrap_or(Path::new(""));
+    let describe = || format!("cannot make a policy of {}", config.map_or_else(|| images.join(", "), input::shown));
+    let mut parsed = match config {
+        Some(config) => {
+            let bytes = input::bytes(config, policy_tools::MAX_CONFIG_BYTES)?;
+            Config::from_bytes(bytes, config).with_context(describe)?
+        }
+        None => Config::default(),
+    };
+    images::add(&mut parsed, images)?;
+    let pulled = images::pull(&mut parsed, registries)?;
+    for (name, pin) in &pulled.pins {
+        eprintln!("{name} is {pin}");
+    }
+    let mut warnings = pulled.warnings.clone();
     let mut warn = |warning| warnings.push(warning);
     let text = match fragment {
         Some((namespace, svn)) => policy_tools::generate_fragment_warning(&parsed, namespace, svn, base_dir, &mut warn),
