@@ -92,8 +92,9 @@ impl FromStr for Reference {
         if !is_host(host) {
             return Err(ReferenceError::Registry(registry.to_owned()));
         }
-        let registry = if host == HUB_LEGACY { HUB } else { host };
-        let path = match registry == HUB && !path.contains('/') {
+        let is_hub = [HUB, HUB_LEGACY].iter().any(|name| host.eq_ignore_ascii_case(name));
+        let registry = if is_hub { HUB } else { host };
+        let path = match is_hub && !path.contains('/') {
             true => format!("library/{path}"),
             false => path.to_owned(),
         };
@@ -169,6 +170,7 @@ mod tests {
         assert_eq!(completed("team/app:1"), "docker.io/team/app:1");
         assert_eq!(completed("docker.io/redis:7"), "docker.io/library/redis:7");
         assert_eq!(completed("index.docker.io/team/app:1"), "docker.io/team/app:1");
+        assert_eq!(completed("Docker.io/redis:7"), "docker.io/library/redis:7");
         assert_eq!(completed("ghcr.io./a/b:1"), "ghcr.io/a/b:1");
         assert_eq!(completed("[::1]:5000/a:1"), "[::1]:5000/a:1");
         assert_eq!(completed("localhost/bb:bb"), "localhost/bb:bb");

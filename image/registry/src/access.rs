@@ -18,7 +18,7 @@ pub struct Access {
     source: String,
     trust: Trust,
     proxies: Proxies,
-    mirror: Option<Url>,
+    mirror: Option<Result<Url, MirrorError>>,
 }
 
 /// Why a registry cannot be reached as configured.
@@ -30,24 +30,29 @@ pub enum AccessError {
     /// A registry whose name is no host.
     #[error("{0:?} is no registry's host")]
     Registry(String),
-    /// A mirror that is no URL.
+}
+
+/// Why requests do not go to a section's mirror. The rest of the file can be used all the same.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MirrorError {
+    /// No URL.
     #[error("mirror of section {0:?} is no mirror: it must be an http:// or https:// URL without a user")]
-    Mirror(String),
-    /// A mirror by plain HTTP.
+    Form(String),
+    /// Plain HTTP.
     #[error("mirror of section {0:?} must be https; plain HTTP needs insecure-skip-verify in the same section")]
-    PlainMirror(String),
+    Plain(String),
 }
 
 impl Config {
     /// The choice for a registry. The environment's proxies count where `extra-env` sets none.
     ///
     /// # Errors
-    /// A proxy or the mirror is no URL.
+    /// A proxy is no URL.
     pub fn access(&self, registry: &RegistryName, environment: &Environment) -> Result<Access, AccessError> {
         let section = self.section(registry);
         let key = section.map(|section| section.key().as_written().to_owned());
         let trust = section.map(|section| section.trust().clone()).unwrap_or_default();
-        let mirror = section.map(|section| mirror(section, &trust)).transpose()?.flatten();
+        let mirror = section.and_then(|section| Some(mirror(section, section.mirror()?, &trust)));
         Ok(Access {
             registry: registry.clone(),
             url: https(registry)?,
@@ -61,17 +66,16 @@ impl Config {
     }
 }
 
-fn mirror(section: &Section, trust: &Trust) -> Result<Option<Url>, AccessError> {
-    let Some(text) = section.mirror() else { return Ok(None) };
+fn mirror(section: &Section, text: &str, trust: &Trust) -> Result<Url, MirrorError> {
     let key = || section.key().as_written().to_owned();
     let url = Url::parse(text)
         .ok()
         .filter(|url| url.has_host() && url.username().is_empty() && url.password().is_none());
     match url {
-        Some(url) if url.scheme() == "https" => Ok(Some(url)),
-        Some(url) if url.scheme() == "http" && trust.allows_plain_http() => Ok(Some(url)),
-        Some(url) if url.scheme() == "http" => Err(AccessError::PlainMirror(key())),
-        _ => Err(AccessError::Mirror(key())),
+        Some(url) if url.scheme() == "https" => Ok(url),
+        Some(url) if url.scheme() == "http" && trust.allows_plain_http() => Ok(url),
+        Some(url) if url.scheme() == "http" => Err(MirrorError::Plain(key())),
+        _ => Err(MirrorError::Form(key())),
     }
 }
 
@@ -112,14 +116,17 @@ impl Access {
         self.url.clone()
     }
 
-    /// Where requests go instead.
-    pub fn mirror(&self) -> Option<&Url> {
-        self.mirror.as_ref()
+    /// Where requests go: the registry, or its mirror.
+    ///
+    /// # Errors
+    /// The mirror cannot be used; nothing goes to the registry instead.
+    pub fn origin(&self) -> Result<Url, MirrorError> {
+        self.mirror.clone().unwrap_or_else(|| Ok(self.registry_url()))
     }
 
-    /// Where requests go: the registry, or its mirror.
-    pub fn origin(&self) -> Url {
-        self.mirror.clone().unwrap_or_else(|| self.registry_url())
+    /// Whether requests go to a mirror.
+    pub fn is_mirrored(&self) -> bool {
+        self.mirror.is_some()
     }
 
     /// What a mirror is told the registry is.
@@ -159,16 +166,17 @@ mod tests {
 
     #[test]
     fn a_mirror_by_plain_http_needs_the_flag() {
-        let section = |rest: &str| access(&format!("[registries.\"r.corp\"]\n{rest}"));
-        assert_eq!(
-            section("mirror='https://m.corp/p?x=1'").unwrap().origin().as_str(),
-            "https://m.corp/p?x=1"
-        );
-        assert!(matches!(section("mirror='http://m.corp'"), Err(AccessError::PlainMirror(_))));
-        assert!(section("mirror='http://m.corp'\ninsecure-skip-verify=true").is_ok());
+        let origin = |rest: &str| access(&format!("[registries.\"r.corp\"]\n{rest}")).unwrap().origin();
+        assert_eq!(origin("mirror='https://m.corp/p?x=1'").unwrap().as_str(), "https://m.corp/p?x=1");
+        assert_eq!(origin("mirror='http://m.corp'"), Err(MirrorError::Plain("r.corp".to_owned())));
+        assert!(origin("mirror='http://m.corp'\ninsecure-skip-verify=true").is_ok());
         for bad in ["m.corp", "ftp://m.corp", "https://u:p@m.corp", "https://"] {
-            assert!(matches!(section(&format!("mirror='{bad}'")), Err(AccessError::Mirror(_))), "{bad}");
+            assert_eq!(
+                origin(&format!("mirror='{bad}'")),
+                Err(MirrorError::Form("r.corp".to_owned())),
+                "{bad}"
+            );
         }
-        assert_eq!(access("").unwrap().origin().as_str(), "https://r.corp/");
+        assert_eq!(origin("mirror=''").unwrap().as_str(), "https://r.corp/");
     }
 }

@@ -1,5 +1,6 @@
 //! Why a pull failed: at which step, of what, and how.
 
+use crate::access::MirrorError;
 use crate::challenge::ChallengeError;
 use crate::credentials::Uncarried;
 use crate::realm::RealmError;
@@ -43,6 +44,9 @@ pub enum Cause {
     /// No answer.
     #[error(transparent)]
     Transport(#[from] TransportError),
+    /// A mirror that is none.
+    #[error(transparent)]
+    Mirror(#[from] MirrorError),
     /// An answer that is an error.
     #[error("the server answers {status}{}", said(.message))]
     Status {

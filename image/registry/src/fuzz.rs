@@ -22,7 +22,7 @@ pub fn configuration(bytes: &[u8]) {
         let chosen = standings.iter().filter(|(_, standing)| *standing == Standing::Chosen).count();
         assert_eq!(chosen, usize::from(config.section(&registry).is_some()));
         if let Ok(access) = config.access(&registry, &Environment::default()) {
-            let _ = access.proxies().chosen(&access.origin());
+            let _ = access.proxies().chosen(&access.origin().unwrap_or_else(|_| access.registry_url()));
             let credentials = access.credentials();
             assert!(credentials.for_basic().kind() != "identity-token");
             assert_eq!(access.section().is_some(), chosen == 1);

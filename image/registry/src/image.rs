@@ -95,12 +95,18 @@ impl Repository {
     ///
     /// # Errors
     /// Those of `act`.
-    pub async fn each_layer<T, E>(
-        &self,
-        layers: &[RemoteLayer],
-        act: impl AsyncFn(&RemoteLayer, BlobStream<'_>) -> Result<T, E>,
-    ) -> Result<Vec<T>, E> {
-        let pulls = layers.iter().map(|layer| act(layer, self.blob(layer.digest, layer.size)));
+    pub async fn each_layer<'a, T, E, F>(
+        &'a self,
+        layers: &'a [RemoteLayer],
+        act: impl Fn(&'a RemoteLayer, BlobStream<'a>) -> F,
+    ) -> Result<Vec<T>, E>
+    where
+        F: Future<Output = Result<T, E>>,
+    {
+        let mut pulls = Vec::new();
+        for layer in layers {
+            pulls.push(act(layer, self.blob(layer.digest, layer.size)));
+        }
         stream::iter(pulls).buffered(PARALLEL).try_collect().await
     }
 }

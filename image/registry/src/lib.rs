@@ -34,7 +34,7 @@ mod tls;
 mod token;
 mod transport;
 
-pub use access::{Access, AccessError};
+pub use access::{Access, AccessError, MirrorError};
 pub use blob::{BlobStream, Chunk};
 pub use certificates::Certificates;
 pub use challenge::ChallengeError;

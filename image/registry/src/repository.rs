@@ -29,6 +29,8 @@ pub struct Repository {
     access: Access,
     name: String,
     transport: Transport,
+    /// The registry or its mirror.
+    home: Url,
     /// Where requests go, once it is known whether by TLS.
     origin: OnceCell<Url>,
     logins: Logins,
@@ -47,15 +49,18 @@ impl Repository {
     /// Prepares requests; none is sent.
     ///
     /// # Errors
-    /// TLS cannot be set up.
+    /// TLS cannot be set up, or the section's mirror is none.
     pub fn new(access: Access, name: &str) -> Result<Self, PullError> {
-        let transport = Transport::new(access.trust(), access.proxies()).map_err(|error| PullError {
+        let failed = |cause| PullError {
             step: Step::Ping,
             repository: format!("{}/{name}", access.registry()),
-            cause: Box::new(error.into()),
-        })?;
+            cause: Box::new(cause),
+        };
+        let home = access.origin().map_err(|error| failed(error.into()))?;
+        let transport = Transport::new(access.trust(), access.proxies()).map_err(|error| failed(error.into()))?;
         Ok(Self {
             transport,
+            home,
             origin: OnceCell::new(),
             logins: Logins::new(name),
             name: name.to_owned(),
@@ -176,7 +181,7 @@ impl Repository {
 
     /// Asks whether there is a registry, and what it wants; by plain HTTP only where nothing speaks TLS and the section allows it.
     async fn ping(&self) -> Result<Url, PullError> {
-        let mut origin = self.access.origin();
+        let mut origin = self.home.clone();
         let failed = |cause| self.failed(Step::Ping, cause);
         let first = self.greet(&origin).await;
         let plain = self.access.trust().allows_plain_http() && origin.scheme() == "https";

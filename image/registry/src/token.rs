@@ -85,6 +85,10 @@ impl Exchange<'_> {
     }
 
     async fn post(&self, realm: &Url, refresh: &Secret) -> Result<Answer, Cause> {
+        self.send(realm.clone(), None, Some(self.form(refresh))).await
+    }
+
+    fn form(&self, refresh: &Secret) -> Zeroizing<String> {
         let mut form = Serializer::new(String::new());
         form.append_pair("client_id", CLIENT).append_pair("grant_type", "refresh_token");
         if let Some(service) = &self.bearer.service {
@@ -94,7 +98,7 @@ impl Exchange<'_> {
             form.append_pair("scope", &self.scopes.join(" "));
         }
         form.append_pair("refresh_token", refresh.expose());
-        self.send(realm.clone(), None, Some(Zeroizing::new(form.finish()))).await
+        Zeroizing::new(form.finish())
     }
 
     async fn get(&self, mut realm: Url, login: &Login<'_>) -> Result<Answer, Cause> {

@@ -39,7 +39,7 @@ fn squid(directory: &Path) -> (Program, u16) {
 
 async fn pull(repository: &Repository, image: &Image) -> Result<(), PullError> {
     let remote = repository.image(image.index, None).await?;
-    let pulled = repository.each_layer(&remote.layers, async |_, mut stream| {
+    let pulled = repository.each_layer(&remote.layers, |_, mut stream| async move {
         while stream.chunk().await?.is_some() {}
         Ok::<_, PullError>(())
     });

@@ -40,7 +40,7 @@ fn at(server: &Server) -> Repository {
 /// Pulls everything of an image.
 async fn pull(repository: &Repository, digest: Digest) -> Result<(), PullError> {
     let image = repository.image(digest, None).await?;
-    let pulled = repository.each_layer(&image.layers, async |_, mut stream| {
+    let pulled = repository.each_layer(&image.layers, |_, mut stream| async move {
         while stream.chunk().await?.is_some() {}
         Ok::<_, PullError>(())
     });

@@ -20,7 +20,7 @@ fn image() -> Image {
 /// Pulls the image by the digest of its index, and checks every byte.
 async fn pull(repository: &Repository, image: &Image) -> Result<RemoteImage, PullError> {
     let remote = repository.image(image.index, None).await?;
-    let blobs = repository.each_layer(&remote.layers, async |_, mut stream| {
+    let blobs = repository.each_layer(&remote.layers, |_, mut stream| async move {
         let mut blob = Vec::new();
         while let Some(chunk) = stream.chunk().await? {
             blob.extend_from_slice(&chunk);

@@ -150,6 +150,43 @@ async fn an_expired_token_is_renewed_once_with_the_scope_that_is_missing() {
 }
 
 #[tokio::test]
+async fn a_new_refresh_token_takes_the_place_of_the_old_one() {
+    let image = Image::new(1, 1000);
+    let blob = image.blobs[&image.layers[0]].clone();
+    let exchanges = AtomicUsize::new(0);
+    let realm = Arc::new(Mutex::new(String::new()));
+    let own = realm.clone();
+    let server = Server::start(None, move |request| {
+        let count = exchanges.load(Ordering::Relaxed);
+        if request.method == "POST" {
+            exchanges.store(count + 1, Ordering::Relaxed);
+            return Answer::new(200, format!(r#"{{"access_token":"t{count}","refresh_token":"r{count}"}}"#));
+        }
+        // Each token is good for one blob.
+        let used = request.target.contains("used");
+        match request.headers.get("authorization") {
+            Some(header) if !used && *header == format!("Bearer t{}", count.wrapping_sub(1)) => Answer::new(200, blob.clone()),
+            _ => Answer::new(401, "{}").header("WWW-Authenticate", format!("Bearer realm=\"{}/token\"", own.lock().unwrap())),
+        }
+    });
+    *realm.lock().unwrap() = format!("http://{}", server.host());
+    let repository = repository(&format!("{OPEN}\nidentitytoken = 'first'"), &server.host(), "a/b");
+    read(&repository, &image).await.unwrap();
+    // A document that nobody may have: the token is renewed for it, once.
+    assert!(repository.resolve("used").await.is_err());
+    let posts: Vec<String> = server
+        .requests()
+        .into_iter()
+        .filter(|request| request.method == "POST")
+        .map(|request| request.body)
+        .collect();
+    assert!(
+        posts.len() == 2 && posts[0].ends_with("refresh_token=first") && posts[1].ends_with("refresh_token=r0"),
+        "{posts:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_mirror_is_asked_in_place_of_the_registry() {
     let image = Image::new(1, 1000);
     let blob = image.blobs[&image.layers[0]].clone();
@@ -166,4 +203,31 @@ async fn a_mirror_is_asked_in_place_of_the_registry() {
         let target = server.requests().last().unwrap().target.clone();
         assert_eq!(target, format!("/cache/v2/a/b/blobs/{}?key=1&ns={ns}", image.layers[0]));
     }
+}
+
+/// An agent pulls in tasks of a runtime with several threads.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_pulled_in_a_task_of_its_own() {
+    let image = Image::new(3, 1000);
+    let blobs = image.blobs.clone();
+    let server = Server::start(None, move |request| {
+        let digest = request.target.rsplit('/').next().and_then(|name| name.parse().ok());
+        let blob = digest.and_then(|digest: oci::Digest| blobs.get(&digest));
+        ping(request).unwrap_or_else(|| blob.map_or(Answer::new(404, "{}"), |blob| Answer::new(200, blob.clone())))
+    });
+    let repository = repository(OPEN, &server.host(), "a/b");
+    let index = image.index;
+    let task = tokio::spawn(async move {
+        let remote = repository.image(index, None).await?;
+        let lengths = repository.each_layer(&remote.layers, |_, mut stream| async move {
+            let mut length = 0;
+            while let Some(chunk) = stream.chunk().await? {
+                length += chunk.len();
+            }
+            Ok::<_, PullError>(length)
+        });
+        lengths.await
+    });
+    let lengths: Vec<usize> = image.layers.iter().map(|layer| image.blobs[layer].len()).collect();
+    assert_eq!(task.await.unwrap().unwrap(), lengths);
 }

@@ -106,8 +106,9 @@ fn explain(which: &Which) -> Result<()> {
 fn answer(image: &Image, config: &Config, access: &Access, warnings: &[String]) -> Value {
     let credentials = access.credentials();
     let unused = credentials.unused().into_iter();
-    let url = access.origin();
-    let proxy = access.proxies().chosen(&url);
+    let url = access.registry_url();
+    let origin = access.origin();
+    let proxy = access.proxies().chosen(origin.as_ref().unwrap_or(&url));
     let sections = config.standings(&image.registry).into_iter();
     let sections: Vec<Value> = sections
         .map(|(section, standing)| json!({ "key": section.key().as_written(), "reason": standing.reason() }))
@@ -134,7 +135,7 @@ fn answer(image: &Image, config: &Config, access: &Access, warnings: &[String]) 
         },
         "proxy": proxy.as_ref().ok().map(ToString::to_string),
         "proxy_reason": proxy.map_or_else(|reason| reason, registry_client::Proxy::source),
-        "mirror": access.mirror().map(ToString::to_string),
+        "mirror": access.is_mirrored().then(|| origin.map_or_else(|error| error.to_string(), |url| url.to_string())),
         "warnings": warnings,
     })
 }

@@ -143,7 +143,8 @@ impl Cache {
     async fn layers(&self, repository: &Repository, image: &RemoteImage) -> Result<()> {
         let missing: Vec<RemoteLayer> = image.layers.iter().filter(|layer| !self.has(layer)).cloned().collect();
         let progress = Progress::new(missing.len());
-        let pulls = repository.each_layer(&missing, async |layer, stream| {
+        let progress = &progress;
+        let pulls = repository.each_layer(&missing, |layer, stream| async move {
             self.layer(layer, stream).await?;
             progress.step();
             Ok::<_, anyhow::Error>(())
