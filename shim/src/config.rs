@@ -4,6 +4,7 @@ use serde::Deserialize;
 use std::{
     collections::BTreeMap,
     fs, io,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -87,7 +88,7 @@ pub struct SnpIdConfig {
 }
 
 /// Least memory of a guest with SEV-SNP: devices reach it through buffers that are a part of it.
-const SNP_MEMORY_MIB: u32 = 256;
+const SNP_MEMORY_MIB: RangeInclusive<u32> = 256..=510 << 10;
 
 /// Who loads the kernel of a guest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -167,6 +168,14 @@ pub enum ConfigError {
     /// Not one of the three names.
     #[error("annotation {TEE} is {0:?}; plain, simulated and snp are known")]
     Tee(String),
+    /// A container of a pod asks for more than the pod's VM has.
+    #[error("annotation {TEE} of this container asks for {asked}, but the pod's VM is {booted}: put the annotation on the pod")]
+    TeeOfPod {
+        /// The annotation's value.
+        asked: &'static str,
+        /// What the VM was booted with.
+        booted: &'static str,
+    },
     /// The annotation requests less than the node requires.
     #[error("annotation {TEE} asks for {asked}, but this node requires at least {required}")]
     TeeLowered {
@@ -176,7 +185,7 @@ pub enum ConfigError {
         required: &'static str,
     },
     /// Too little for bounce buffers, or no multiple of a large page.
-    #[error("a guest with SEV-SNP cannot have {0} MiB of memory; give it a multiple of 2 MiB, at least {SNP_MEMORY_MIB}")]
+    #[error("a guest with SEV-SNP cannot have {0} MiB of memory; give it a multiple of 2 MiB, from {least} to {most}", least = SNP_MEMORY_MIB.start(), most = SNP_MEMORY_MIB.end())]
     SnpMemory(u32),
 }
 
@@ -238,10 +247,14 @@ impl Config {
                     required: name(self.tee),
                 });
             }
+            if asked == Tee::Snp && self.tee != Tee::Snp {
+                // What the node says of policies is about its own, weaker guests.
+                self.require_policy = None;
+            }
             self.tee = asked;
         }
         let mib = self.memory_mib.get();
-        if self.tee == Tee::Snp && (mib < SNP_MEMORY_MIB || !mib.is_multiple_of(2)) {
+        if self.tee == Tee::Snp && (!SNP_MEMORY_MIB.contains(&mib) || !mib.is_multiple_of(2)) {
             return Err(ConfigError::SnpMemory(mib));
         }
         if self.tee != Tee::Plain {
@@ -249,6 +262,20 @@ impl Config {
             self.boot = Boot::Verified;
         }
         Ok(self)
+    }
+
+    /// Whether a VM that was booted with `booted` is what a container of it asks for.
+    ///
+    /// # Errors
+    /// It asks for more.
+    pub fn served_by(&self, booted: Tee) -> Result<(), ConfigError> {
+        match rank(self.tee) <= rank(booted) {
+            true => Ok(()),
+            false => Err(ConfigError::TeeOfPod {
+                asked: name(self.tee),
+                booted: name(booted),
+            }),
+        }
     }
 
     /// Whether a sandbox without a policy is refused.
@@ -402,10 +429,32 @@ mod tests {
         assert!(!node.requires_policy());
         let snp = node.clone().with_annotations(&annotations(&[(TEE, "snp")])).unwrap();
         assert_eq!((snp.tee, snp.boot, snp.requires_policy()), (Tee::Snp, Boot::Verified, true));
-        for few in ["64", "254", "257"] {
+        for few in ["64", "254", "257", "522242"] {
             let refused = node.clone().with_annotations(&annotations(&[(TEE, "snp"), (MEMORY, few)]));
             assert!(matches!(refused, Err(ConfigError::SnpMemory(_))), "{few}");
         }
         assert!(Config::parse(Path::new("x"), "[snp]\nid = { block = '/b' }").is_err());
+    }
+
+    #[test]
+    fn a_nodes_word_on_policies_does_not_weaken_snp() {
+        let node = Config::parse(Path::new("x"), "require_policy = false").unwrap();
+        assert!(!node.clone().with_annotations(&annotations(&[])).unwrap().requires_policy());
+        assert!(node.with_annotations(&annotations(&[(TEE, "snp")])).unwrap().requires_policy());
+        let node = Config::parse(Path::new("x"), "require_policy = false\ntee = 'snp'").unwrap();
+        assert!(!node.with_annotations(&annotations(&[(TEE, "snp")])).unwrap().requires_policy());
+    }
+
+    #[test]
+    fn a_container_is_not_put_into_a_weaker_vm() {
+        let asked = |tee| Config::default().with_annotations(&annotations(&[(TEE, tee)])).unwrap();
+        assert!(asked("snp").served_by(Tee::Snp).is_ok() && asked("plain").served_by(Tee::Snp).is_ok());
+        assert!(matches!(
+            asked("snp").served_by(Tee::Plain),
+            Err(ConfigError::TeeOfPod {
+                asked: "snp",
+                booted: "plain"
+            })
+        ));
     }
 }

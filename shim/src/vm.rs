@@ -138,6 +138,7 @@ pub struct Vm {
     vsock: PathBuf,
     state: OwnedSandboxDir,
     oom_score: OomScore,
+    tee: Tee,
 }
 
 impl Vm {
@@ -197,12 +198,18 @@ impl Vm {
             vsock,
             state,
             oom_score,
+            tee: config.tee,
         })
     }
 
     /// The VMM's process id, which containerd is given as the pid of every init in the VM.
     pub fn pid(&self) -> u32 {
         self.vmm.pid
+    }
+
+    /// What protects its guest.
+    pub fn tee(&self) -> Tee {
+        self.tee
     }
 
     /// Takes the OOM score of one more container of the pod.

@@ -20,7 +20,7 @@ use crate::{
     seccomp::Filters,
     snp::{self, Snp, SnpError},
     vcpu::{self, ThreadError, VcpuContext, VcpuError, VcpuThreads},
-    vm::Vm,
+    vm::{Kept, Vm},
     watchdog::Watchdog,
 };
 use snp_launch::Correction;
@@ -112,8 +112,11 @@ pub fn build(spec: &VmSpec, files: Files, filters: Filters) -> Result<Vm, BuildE
         signer.serve(&mut events, measurement, spec.host_data)?;
     }
     let vcpus = vcpu::create(&kvm, spec.vcpus, &guest.first)?;
+    let mut launched = None;
     if let (Some(snp), Some(private)) = (snp, &mut private) {
-        report(&snp.launch(&guest.to_launch, &leaves()?, spec.host_data, private)?);
+        let snp = snp.launch(&guest.to_launch, &leaves()?, spec.host_data, private)?;
+        report(snp.corrections());
+        launched = Some(snp);
     }
     let ram = ram_ranges(spec.memory);
     let certificates = certificates.flatten().map(|table| Certificates::new(table, memory.clone(), ram));
@@ -136,7 +139,12 @@ pub fn build(spec: &VmSpec, files: Files, filters: Filters) -> Result<Vm, BuildE
         files.control,
         Control::new(vcpus.clone(), devices.layers, exit_event.clone()),
     )?;
-    Ok(Vm::new(events, vcpus, exit_event, filters.main, kvm, memory))
+    let kept = Kept {
+        _launched: launched,
+        _kvm: kvm,
+        _memory: memory,
+    };
+    Ok(Vm::new(events, vcpus, exit_event, filters.main, kept))
 }
 
 fn vm_type(tee: Tee) -> VmType {

@@ -89,6 +89,7 @@ impl<'a> Guest<'a> {
                 file.take(STAGE0_MAX_BYTES as u64 + 1)
                     .read_to_end(&mut program)
                     .map_err(GuestError::Stage0)?;
+                Ram::new(spec.memory.bytes()).ok_or(GuestError::Ram(spec.memory.get()))?;
                 let map = elf.headers().load_map(length("kernel", &files.kernel)?, initrd_bytes)?;
                 Some((program, map))
             }

@@ -13,8 +13,8 @@ use crate::{
 use boot_manifest::cpuid_page::Leaf;
 use kvm_ioctls::Kvm;
 use snp_launch::{
-    CERTIFICATES_MAX_BYTES, CertificateTable, CertificatesError, Correction, Finish, GuestPolicy, ID_AUTHENTICATION_BYTES, ID_BLOCK_BYTES,
-    IdError, Launch, LaunchError, New, PolicyError, SignedId, TooManyLeaves, cpuid_page,
+    CERTIFICATES_MAX_BYTES, CertificateTable, CertificatesError, Correction, Finish, Finished, GuestPolicy, ID_AUTHENTICATION_BYTES,
+    ID_BLOCK_BYTES, IdError, Launch, LaunchError, New, PolicyError, SignedId, TooManyLeaves, cpuid_page,
 };
 use std::{
     fs::File,
@@ -128,14 +128,7 @@ impl Snp {
     }
 
     /// Launches the pages of a plan. The vCPUs have their registers, which are a part of it, and `leaves` are those of the first.
-    /// Returns what the firmware changed in them.
-    pub fn launch(
-        self,
-        pages: &[Page],
-        leaves: &[Leaf],
-        host_data: HostData,
-        memory: &mut PrivateMemory,
-    ) -> Result<Vec<Correction>, SnpError> {
+    pub fn launch(self, pages: &[Page], leaves: &[Leaf], host_data: HostData, memory: &mut PrivateMemory) -> Result<Launched, SnpError> {
         let vcpus = pages.iter().filter(|page| page.kind == PageKind::Vmsa).count();
         let cpuid = cpuid_page(leaves)?;
         memory.make_private()?;
@@ -145,6 +138,18 @@ impl Snp {
             without_vcek: self.without_vcek,
         };
         let launched = self.launch.start(self.policy)?.load(pages, &cpuid)?.finish(vcpus, finish)?;
-        Ok(launched.corrections().to_vec())
+        Ok(Launched(launched))
+    }
+}
+
+/// A guest that is launched. KVM keeps the number of the secure processor's descriptor, and uses it for each of the guest's requests
+/// (`sev_issue_cmd` of Linux `arch/x86/kvm/svm/sev.c`): this must live as long as the guest runs.
+#[derive(Debug)]
+pub struct Launched(Launch<Sev, Finished>);
+
+impl Launched {
+    /// What the firmware changed in the leaves.
+    pub fn corrections(&self) -> &[Correction] {
+        self.0.corrections()
     }
 }

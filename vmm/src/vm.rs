@@ -6,6 +6,7 @@ use crate::{
     kvm::KvmVm,
     memory::Memory,
     seccomp::{Filter, FilterError},
+    snp::Launched,
     vcpu::{ThreadError, VcpuThreads},
 };
 use std::{io, os::fd::AsRawFd, rc::Rc, sync::Arc};
@@ -30,21 +31,28 @@ pub struct Vm {
     vcpus: Rc<VcpuThreads>,
     exit_event: Arc<ExitEvent>,
     filter: Filter,
-    /// Dropped before the memory that it maps.
-    _kvm: KvmVm,
-    _memory: Memory,
+    _kept: Kept,
+}
+
+/// What only has to exist, in the order in which it is dropped.
+pub struct Kept {
+    /// An SNP guest's requests go through it.
+    pub _launched: Option<Launched>,
+    /// Before the memory that it maps.
+    pub _kvm: KvmVm,
+    /// The guest's memory.
+    pub _memory: Memory,
 }
 
 impl Vm {
     /// A VM whose vCPUs are paused. `filter` is the seccomp filter of the thread that will call [`Vm::run`].
-    pub fn new(events: EventLoop, vcpus: Rc<VcpuThreads>, exit_event: Arc<ExitEvent>, filter: Filter, kvm: KvmVm, memory: Memory) -> Self {
+    pub fn new(events: EventLoop, vcpus: Rc<VcpuThreads>, exit_event: Arc<ExitEvent>, filter: Filter, kept: Kept) -> Self {
         Self {
             events,
             vcpus,
             exit_event,
             filter,
-            _kvm: kvm,
-            _memory: memory,
+            _kept: kept,
         }
     }
 

@@ -172,7 +172,10 @@ async fn config<'a>(tasks: &'a Tasks, request: &CreateTaskRequest) -> Result<&'a
 /// container's.
 async fn vm(tasks: &Tasks, bundle: &Bundle, role: Role, config: Config) -> Result<Arc<Vm>, Error> {
     match tasks.sandbox.running().await? {
-        Some(vm) => Ok(vm),
+        Some(vm) => {
+            config.served_by(vm.tee())?;
+            Ok(vm)
+        }
         None if role == Role::Member => Err(Error::Sandbox("not booted")),
         None => tasks.sandbox.boot(SandboxSpec::new(bundle, config)?).await,
     }

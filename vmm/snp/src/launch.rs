@@ -83,7 +83,7 @@ pub struct Started {
     save_areas: usize,
     corrections: Vec<Correction>,
 }
-/// Finished: vCPUs can run.
+/// Finished: vCPUs can run, and use the platform: it has to stay until they have ended.
 #[derive(Debug)]
 pub struct Finished {
     corrections: Vec<Correction>,

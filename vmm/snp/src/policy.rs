@@ -8,6 +8,8 @@ const SMT: u64 = 1 << 16;
 const ONE: u64 = 1 << 17;
 /// What every KVM takes beside the ABI version.
 const ALWAYS: u64 = SMT | ONE;
+/// Taken since Linux 6.14, which does not say so; before, KVM refuses the launch.
+const SINGLE_SOCKET: u64 = 1 << 20;
 /// Bits that can be asked for: single socket, CXL, AES-256-XTS, RAPL off, ciphertext hiding, no page swap.
 const OFFERED: u64 = 0x3f << 20;
 
@@ -58,7 +60,7 @@ impl GuestPolicy {
     /// Whether this host's KVM takes the policy. `known` is its `KVM_X86_SNP_POLICY_BITS` (Linux 6.19); older kernels do not say,
     /// and take the bits that have existed since 6.11.
     pub fn check(self, known: Option<u64>) -> Result<Self, PolicyError> {
-        match self.0 & !(known.unwrap_or(ALWAYS) | ABI | ALWAYS) {
+        match self.0 & !(known.unwrap_or(SINGLE_SOCKET) | ABI | ALWAYS) {
             0 => Ok(self),
             unknown => Err(PolicyError::Unknown(unknown)),
         }
@@ -82,6 +84,8 @@ mod tests {
     #[test]
     fn an_old_kernel_is_not_asked_for_new_bits() {
         let hiding = GuestPolicy::try_from(0x103_0000).unwrap();
+        let one_socket = GuestPolicy::try_from(0x13_0000).unwrap();
+        assert_eq!(one_socket.check(None), Ok(one_socket));
         assert_eq!(hiding.check(None), Err(PolicyError::Unknown(0x100_0000)));
         assert_eq!(hiding.check(Some(0x103_ffff)), Ok(hiding));
         assert_eq!(hiding.check(Some(0x3_ffff)), Err(PolicyError::Unknown(0x100_0000)));

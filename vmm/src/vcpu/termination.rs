@@ -36,6 +36,10 @@ const LINUX: (u64, [&str; 12]) = (
 
 /// Of `KVM_SYSTEM_EVENT_SEV_TERM`, whose first datum is the MSR.
 pub fn reason(msr: u64) -> ExitReason {
+    if msr & 0xfff == 0 {
+        // The page's address: KVM read the reason from it, and logged it.
+        return ExitReason::GuestFailed("the guest terminated itself; the reason is in this host's kernel log".to_owned());
+    }
     if msr & 0xfff != TERMINATION {
         return ExitReason::GuestFailed(format!("the guest broke the GHCB protocol with request {msr:#x}"));
     }
@@ -66,6 +70,7 @@ mod tests {
         assert!(words(0x01_1100).contains("did not convert its memory"));
         assert!(words(0xff_1100).ends_with("unknown to this VMM (reason 0xff of set 1)"));
         assert!(words(0x2).contains("request 0x2"));
+        assert!(words(0x7f_f000).ends_with("kernel log"));
         assert_eq!(reason(0x20_c100), ExitReason::Refused(0x20));
         for msr in 0..1 << 24 {
             reason(msr);

@@ -1,11 +1,14 @@
 //! What the guest does: one step of its script at each `KVM_RUN` of the first vCPU, after what the VMM answered to the last.
 
 use super::{
-    failed, lock, record,
+    SEV, failed, lock, record,
     vm::{Kernel, hex},
 };
 use kvm_bindings::{KVM_EXIT_HYPERCALL, KVM_EXIT_MEMORY_FAULT, KVM_EXIT_MMIO, KVM_EXIT_SYSTEM_EVENT, KVM_SYSTEM_EVENT_SEV_TERM, kvm_run};
-use std::{ffi::c_int, sync::Mutex};
+use std::{
+    ffi::c_int,
+    sync::{Mutex, atomic::Ordering},
+};
 
 /// `KVM_EXIT_SNP_REQ_CERTS` of Linux 6.20.
 const REQ_CERTS: u32 = 43;
@@ -57,6 +60,10 @@ pub fn run(kernel: &'static Mutex<Kernel>, fd: c_int) -> c_int {
     let (steps, at) = (kernel.behaviour.steps.clone(), kernel.step);
     if let Some(last) = at.checked_sub(1) {
         answered(&kernel, steps[last], run);
+    }
+    // A guest's requests go through the descriptor that the launch began with (`sev_issue_cmd` of Linux arch/x86/kvm/svm/sev.c).
+    if SEV.load(Ordering::Relaxed) < 0 {
+        return failed(libc::EBADF);
     }
     let step = *steps.get(at).unwrap_or(&Step::Terminate(0x100));
     if !matches!(step, Step::FaultForEver(..)) {

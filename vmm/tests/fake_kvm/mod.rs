@@ -13,7 +13,10 @@ use super::model::Host;
 use std::{
     ffi::{CStr, c_char, c_int, c_ulong, c_void},
     io::Write,
-    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicI32, Ordering},
+    },
 };
 use vm::Kernel;
 
@@ -89,6 +92,18 @@ fn map(fd: c_int, bytes: usize) -> *mut u8 {
     address.cast()
 }
 
+/// The descriptor of `/dev/sev` while it is open, and -1 then.
+static SEV: AtomicI32 = AtomicI32::new(-1);
+
+/// # Safety
+/// As of the C library's function.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn close(fd: c_int) -> c_int {
+    let _ = SEV.compare_exchange(fd, -1, Ordering::Relaxed, Ordering::Relaxed);
+    // SAFETY: as the caller says.
+    unsafe { libc::syscall(libc::SYS_close, fd) as c_int }
+}
+
 unsafe fn open_file(path: *const c_char, flags: c_int, mode: libc::mode_t) -> c_int {
     // SAFETY: the caller's path.
     let name = unsafe { CStr::from_ptr(path) };
@@ -97,7 +112,11 @@ unsafe fn open_file(path: *const c_char, flags: c_int, mode: libc::mode_t) -> c_
         if name == c"/dev/kvm" {
             make_files();
         }
-        return descriptor();
+        let fd = descriptor();
+        if name == c"/dev/sev" {
+            SEV.store(fd, Ordering::Relaxed);
+        }
+        return fd;
     }
     // SAFETY: as the caller says.
     unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path, flags, mode) as c_int }
