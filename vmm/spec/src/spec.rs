@@ -323,6 +323,9 @@ impl VmSpec {
     }
 
     fn consistent(self) -> Result<Self, SpecError> {
+        if self.snp.is_some() && self.tee != Tee::Snp {
+            return Err(SpecError::SnpOfAnotherTee);
+        }
         if (self.tee == Tee::Simulated) != self.reports.is_some() {
             return Err(SpecError::Reports);
         }
@@ -333,9 +336,6 @@ impl VmSpec {
             if self.vsock.is_none() {
                 return Err(SpecError::Unreachable);
             }
-        }
-        if self.snp.is_some() && self.tee != Tee::Snp {
-            return Err(SpecError::SnpOfAnotherTee);
         }
         if self.tee == Tee::Snp && matches!(self.boot, Boot::Direct(_)) {
             return Err(SpecError::DirectUnderSnp);
