@@ -206,6 +206,10 @@ pub(super) async fn hurried(vm: &Vm, traffic: &mut Traffic, stage: Stage, count:
             Err(_) => break,
         }
         sent += BATCH;
+        // A busy machine takes minutes for all of them, and one without output counts as hung.
+        if sent % (16 * BATCH) == 0 {
+            println!("    {sent} …");
+        }
     }
     println!("    {sent} requests within a nanosecond, no answer read");
     Ok(())
