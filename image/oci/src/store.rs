@@ -14,7 +14,7 @@ mod files;
 mod tarball;
 
 use crate::limits::LAYERS_MAX;
-use crate::select::{ChoiceError, Pick, Search};
+use crate::select::{ChoiceError, Chosen, Pick, Search};
 use crate::{Digest, Document, DocumentError, Image, ImageConfig, ImageError};
 pub use files::FileError;
 use files::Files;
@@ -70,6 +70,9 @@ pub enum StoreError {
     /// No image is chosen.
     #[error("no image of {} can be chosen", .0.display())]
     Choice(PathBuf, #[source] ChoiceError),
+    /// An image without the manifest that a content store needs.
+    #[error("{} is an archive of an older docker save, whose images have no manifest: `skopeo copy` makes an OCI layout of it", .0.display())]
+    NoManifest(PathBuf),
     /// Manifest and config do not make an image.
     #[error("the image in {} cannot be used", .0.display())]
     Image(PathBuf, #[source] ImageError),
@@ -108,21 +111,11 @@ impl ImageStore {
     /// # Errors
     /// There is no such image, or there are several that differ; a document cannot be used.
     pub fn image(&self, pick: Option<&str>) -> Result<StoredImage, StoreError> {
-        let pick = Pick::from(pick);
-        let search = match &self.form {
-            Form::Docker(list) => return docker::image(&self.files, list, &pick),
-            Form::Layout(index) => {
-                let unusable = |e| StoreError::Document(self.files.shown("index.json"), e);
-                match Document::parse(index).map_err(unusable)? {
-                    Document::Index(index) => Search::index(index, pick),
-                    Document::Manifest(_) => return Err(unusable(DocumentError::NoIndex)),
-                }
-            }
-            Form::Directory(manifest) => Search::document(Digest::of(manifest), pick),
-        };
-        let root = || self.files.root().to_owned();
-        let chosen = self.search(search)?;
-        let image = Image::new(chosen.manifest, chosen.config).map_err(|e| StoreError::Image(root(), e))?;
+        if let Form::Docker(list) = &self.form {
+            return docker::image(&self.files, list, &Pick::from(pick));
+        }
+        let chosen = self.chosen(pick)?;
+        let image = Image::new(chosen.manifest, chosen.config).map_err(|e| StoreError::Image(self.files.root().to_owned(), e))?;
         let layer = |layer: crate::ImageLayer| StoredLayer {
             diff_id: layer.diff_id,
             file: self.blob(layer.blob),
@@ -131,6 +124,42 @@ impl ImageStore {
             config: image.config,
             layers: image.layers.into_iter().map(layer).collect(),
         })
+    }
+
+    /// The documents of the image that [`Self::image`] chooses, for who copies it to another store.
+    ///
+    /// # Errors
+    /// As [`Self::image`]; the archive of an older `docker save` has no manifest.
+    pub fn chosen(&self, pick: Option<&str>) -> Result<Chosen, StoreError> {
+        let pick = Pick::from(pick);
+        self.search(match &self.form {
+            Form::Docker(_) => return Err(StoreError::NoManifest(self.files.root().to_owned())),
+            Form::Layout(index) => {
+                let unusable = |e| StoreError::Document(self.files.shown("index.json"), e);
+                match Document::parse(index).map_err(unusable)? {
+                    Document::Index(index) => Search::index(index, pick),
+                    Document::Manifest(_) => return Err(unusable(DocumentError::NoIndex)),
+                }
+            }
+            Form::Directory(manifest) => Search::document(Digest::of(manifest), pick),
+        })
+    }
+
+    /// A manifest or config, checked against its digest.
+    ///
+    /// # Errors
+    /// It is not there, cannot be read, or is another document.
+    pub fn document_of(&self, digest: Digest) -> Result<Vec<u8>, StoreError> {
+        let found = self.document(digest)?;
+        found.ok_or_else(|| StoreError::File(self.files.missing(&self.blob(digest))))
+    }
+
+    /// The content of a blob, which nothing here has checked against its digest.
+    ///
+    /// # Errors
+    /// The file is not there or cannot be read.
+    pub fn blob_of(&self, digest: Digest) -> Result<Box<dyn Read + Send>, StoreError> {
+        Ok(self.files.reader(&self.blob(digest))?)
     }
 
     /// The content of a layer as it is stored, which may be compressed.
@@ -146,7 +175,7 @@ impl ImageStore {
         self.files.shown(&layer.file)
     }
 
-    fn search(&self, mut search: Search) -> Result<crate::Chosen, StoreError> {
+    fn search(&self, mut search: Search) -> Result<Chosen, StoreError> {
         let chosen = |error| StoreError::Choice(self.files.root().to_owned(), error);
         while let Some(digest) = search.wanted().map_err(chosen)? {
             match self.document(digest)? {

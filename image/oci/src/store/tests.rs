@@ -357,6 +357,31 @@ fn an_archive_of_docker_is_read_by_the_same_rule() {
 }
 
 #[test]
+fn the_documents_of_an_image_can_be_copied_where_it_has_a_manifest() {
+    let layout = Layout::new();
+    let manifest = layout.image(2, 2);
+    layout.index(json!([{"digest": manifest}]));
+    let store = ImageStore::open(layout.dir.path()).unwrap();
+    let chosen = store.chosen(None).unwrap();
+    assert_eq!(chosen.digest.to_string(), manifest);
+    for digest in [chosen.digest, chosen.manifest.config.digest] {
+        assert_eq!(Digest::of(&store.document_of(digest).unwrap()), digest);
+    }
+    let mut content = Vec::new();
+    let layer = chosen.manifest.layers[0].digest;
+    store.blob_of(layer).unwrap().read_to_end(&mut content).unwrap();
+    assert_eq!(content, b"layer");
+    let absent = Digest::of(b"absent");
+    assert!(matches!(store.document_of(absent), Err(StoreError::File(FileError::Read(..)))));
+    assert!(store.blob_of(absent).is_err());
+
+    let layout = Layout::new();
+    docker(&layout, &[("a", &["app:1"], json!({"os": "linux", "architecture": "amd64"}))]);
+    let store = ImageStore::open(layout.dir.path()).unwrap();
+    assert!(store.image(None).is_ok() && matches!(store.chosen(None), Err(StoreError::NoManifest(_))));
+}
+
+#[test]
 fn other_directories_and_files_are_refused() {
     let layout = Layout::new();
     assert!(matches!(layout.open(None), Err(StoreError::Form(_))));
