@@ -14,6 +14,7 @@
 //! | checks of a policy | [`Document`], [`check()`], [`simulate()`], [`explain()`] |
 //! | denials in an error text | [`explain_all`], [`policy::extract_decision`] |
 //! | base64 of a policy | [`policy_text`] |
+//! | what a policy was made of | [`pinned`], [`pins`] |
 //! | digests | [`policy::digest`], [`policy::seccomp_digest`], [`layer::hash`] |
 //! | default mounts and capabilities | [`policy::data`] |
 //! | users of a root file system | [`rootfs::identify`] |
@@ -79,6 +80,7 @@ mod inject;
 mod json;
 mod legacy;
 mod marshal;
+mod pin;
 pub mod rootfs;
 mod rule;
 mod sign;
@@ -101,6 +103,7 @@ pub use document::{Document, DocumentError};
 pub use explain::{Difference, Explanation, Nearest, NoDenial, explain, explain_all};
 pub use inject::injection;
 pub use legacy::{LegacyError, MAX_LEGACY_BYTES, convert_legacy, write_legacy};
+pub use pin::{Pin, pinned, pins};
 pub use policy::{SECURITY_CONTEXT_PREFIX, SECURITY_CONTEXT_VARIABLE, SecurityContextFiles};
 pub use sign::{FRAGMENT_TYPE, SignError, Signing, issuer_of, sign};
 pub use simulate::{Command, MAX_COMMANDS, MAX_COMMANDS_BYTES, Outcome, SimulateError, read_commands, simulate};
