@@ -17,6 +17,8 @@ pub struct Directories {
     pub state_dir: PathBuf,
     /// Converted layers and scratch disks.
     pub cache_dir: PathBuf,
+    /// The program that converts layers, if it is not found by its name.
+    pub converter: Option<PathBuf>,
 }
 
 impl Default for Directories {
@@ -24,6 +26,7 @@ impl Default for Directories {
         Self {
             state_dir: shim_state::DEFAULT_ROOT.into(),
             cache_dir: layer_cache::DEFAULT_ROOT.into(),
+            converter: None,
         }
     }
 }

@@ -17,6 +17,7 @@ mod node;
 mod output;
 mod policy;
 mod registry;
+mod run;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -33,6 +34,7 @@ struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   casemate policy generate docker.io/library/nginx:1.27 > policy.rego
+  casemate run docker.io/library/nginx:1.27
   casemate policy generate --config policy.toml > policy.rego
   casemate policy check policy.rego
   ctr run … 2>&1 | casemate policy explain --policy policy.rego
@@ -67,6 +69,13 @@ enum Command {
     /// Build the guest image
     #[command(subcommand)]
     Image(Image),
+    /// Run a container under a policy that is made for it, with this terminal; nothing stays but the image
+    #[command(
+        after_help = "Examples:\n  casemate run docker.io/library/nginx:1.27\n  casemate run --env A=1 ./layout.tar sh -c 'echo $A'\n  \
+        casemate run --print-policy nginx > nginx.rego\n  casemate run --policy nginx.rego nginx\n\nThe policy allows this process on this \
+        image's layers and nothing else; it and its digest are shown on standard error. The exit code is the container's, or 125 if none ran."
+    )]
+    Run(run::Run),
     /// List the sandboxes of this node
     #[command(after_help = "Example:\n  casemate ps --json | jq -r '.[].id'")]
     Ps {
@@ -182,6 +191,7 @@ enum Image {
 fn main() -> ExitCode {
     let command = match Cli::parse().command {
         Command::Console(console) => return console::run(console),
+        Command::Run(run) => return run::run(run),
         command => command,
     };
     match run(command) {
@@ -219,8 +229,8 @@ fn run(command: Command) -> anyhow::Result<bool> {
         Command::Gc(gc) => gc::run(&gc)?,
         Command::Ps { json } => node::ps(json)?,
         Command::Stats { id, json } => node::stats(&id, json)?,
-        // Has an exit code of its own; see main.
-        Command::Console(_) => return Ok(false),
+        // Have exit codes of their own; see main.
+        Command::Console(_) | Command::Run(_) => return Ok(false),
     }
     Ok(true)
 }

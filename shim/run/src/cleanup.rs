@@ -1,0 +1,101 @@
+//! What a run has made in containerd, and its removal on every path.
+
+use crate::containerd::{Containerd, ContainerdError};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+use tonic::Code;
+
+/// How long a task may take to end after it was killed: a VM that boots is ended by its shim.
+const ENDS_WITHIN: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(200);
+/// What ends a container.
+const SIGKILL: u32 = 9;
+
+/// What there may be to remove. Each is noted before it is made: a call that was given up may have been served.
+pub struct Made {
+    containerd: Containerd,
+    snapshotter: String,
+    id: String,
+    lease: bool,
+    snapshot: bool,
+    container: bool,
+    task: bool,
+}
+
+impl Made {
+    /// Nothing yet.
+    pub fn new(containerd: Containerd, snapshotter: &str, id: &str) -> Self {
+        Self {
+            containerd,
+            snapshotter: snapshotter.to_owned(),
+            id: id.to_owned(),
+            lease: false,
+            snapshot: false,
+            container: false,
+            task: false,
+        }
+    }
+
+    /// The lease is being made.
+    pub fn lease(&mut self) {
+        self.lease = true;
+    }
+
+    /// The container's snapshot is being made, or was not, since another one has its key.
+    pub fn snapshot(&mut self, ours: bool) {
+        self.snapshot = ours;
+    }
+
+    /// The container is being made, or was not, since another one has its id.
+    pub fn container(&mut self, ours: bool) {
+        self.container = ours;
+    }
+
+    /// The task is being made.
+    pub fn task(&mut self) {
+        self.task = true;
+    }
+
+    /// Removes everything, the last first; returns what could not be removed.
+    pub async fn remove(self) -> Vec<ContainerdError> {
+        let Self { containerd, id, .. } = &self;
+        let mut failures = Vec::new();
+        if self.task
+            && let Err(error) = self.end_task().await
+        {
+            // Without it the rest cannot be removed either.
+            return vec![error];
+        }
+        if self.container {
+            failures.extend(containerd.delete_container(id).await.err());
+        }
+        if self.snapshot {
+            failures.extend(containerd.remove_snapshot(&self.snapshotter, id).await.err());
+        }
+        if self.lease {
+            failures.extend(containerd.delete_lease(id).await.err());
+        }
+        failures
+    }
+
+    /// Deletes the task; one that runs is killed first.
+    async fn end_task(&self) -> Result<(), ContainerdError> {
+        let end = Instant::now() + ENDS_WITHIN;
+        loop {
+            let error = match self.containerd.delete_task(&self.id).await {
+                Ok(()) => return Ok(()),
+                Err(error) if error.code().is_none_or(|code| code == Code::Unavailable) => return Err(error),
+                Err(error) => error,
+            };
+            // A denial of the signal is what the user must know.
+            let error = match self.containerd.kill_task(&self.id, SIGKILL).await {
+                Err(denied) if denied.code() == Some(Code::PermissionDenied) => denied,
+                _ => error,
+            };
+            if Instant::now() >= end {
+                return Err(error);
+            }
+            sleep(POLL).await;
+        }
+    }
+}
