@@ -88,7 +88,15 @@ pub fn run(nonce: &str, tee: Tee) -> Result<()> {
 
 /// What the policy decides.
 fn decided(lab: &Lab, nonce: &str) -> Result<()> {
-    title("1. The policy, and its digest");
+    title("1. casemate run: one command makes a policy of an image, and runs one process under it");
+    let nonce_option = format!("NONCE={nonce}");
+    let words = ["sh", "-c", "echo \"nonce $NONCE\"; cat /proc/version"];
+    let ended = Ended::of(&[&["casemate", "run", "--env", &nonce_option, REDIS], &words[..]].concat())?.exits_with(0)?;
+    println!("{}", ended.said());
+    ensure!(ended.text().contains(nonce), "the container did not print the nonce {nonce}");
+    lab.nothing_is_left()?;
+
+    title("2. A policy of one's own, and its digest");
     let policy = Policy::of(REDIS)
         .command(&COMMAND)
         .environment("NONCE=[0-9a-f]{64}")
@@ -98,8 +106,7 @@ fn decided(lab: &Lab, nonce: &str) -> Result<()> {
     println!("made from\n\n{}\nthe policy\n\n{}", policy.config(), policy.text());
     println!("digest, which becomes the guest's HOST_DATA: {}", policy.digest());
 
-    title("2. ctr run under it");
-    let nonce_option = format!("NONCE={nonce}");
+    title("3. ctr run under it");
     let redis = || lab.container(REDIS).under(&policy).option("--env", &nonce_option);
     let container = redis().named("redis").command(COMMAND);
     let id = container.id().to_owned();
@@ -122,7 +129,7 @@ fn decided(lab: &Lab, nonce: &str) -> Result<()> {
         .context("casemate stats reports no exits")?;
     println!("  exits from the guest that KVM has counted so far: {}", exits.trim());
 
-    title("3. redis-cli ping, by exec");
+    title("4. redis-cli ping, by exec");
     let mut n = 0;
     lab.until("redis answers PONG", SERVER_DEADLINE, || {
         n += 1;
@@ -131,7 +138,7 @@ fn decided(lab: &Lab, nonce: &str) -> Result<()> {
             .filter(|ended| ended.text() == "PONG")
     })?;
 
-    title("4. Denied");
+    title("5. Denied");
     denied(
         "another command",
         redis().named("another-command").command(["sh", "-c", "cat /etc/shadow"]).run()?,
@@ -148,7 +155,7 @@ fn decided(lab: &Lab, nonce: &str) -> Result<()> {
         exec(&id, "unlisted", &["cat", "/etc/passwd"])?,
     )?;
 
-    title("5. A clean stop, and what is left on the host");
+    title("6. A clean stop, and what is left on the host");
     println!("on the host while it runs:\n{}", Traces::now()?.without(lab.before()));
     Ended::of(&["ctr", "task", "kill", "--signal", "SIGTERM", &id])?.exits_with(0)?;
     running.end()?.exits_with(0)?;

@@ -17,6 +17,7 @@ pub mod lifecycle;
 pub mod no_vsock;
 pub mod output;
 pub mod report;
+pub mod run_command;
 pub mod scratch;
 pub mod scratch_memory;
 pub mod security_context;
@@ -40,6 +41,7 @@ const FILES: &[&[story::Story]] = &[
     scratch::STORIES,
     &[scratch_memory::STORY],
     &[console::STORY],
+    run_command::STORIES,
     &[task::codes::STORY],
     &[task::same_id::STORY],
     task::STORIES,

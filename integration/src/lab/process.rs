@@ -90,6 +90,11 @@ impl Program {
         })
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Ends its standard input after what was written.
     pub fn end_input(&mut self) {
         self.input = None;
