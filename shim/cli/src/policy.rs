@@ -11,7 +11,7 @@ use policy_tools::{Config, Document, Finding, Severity};
 use serde_json::json;
 
 mod fragment;
-mod images;
+pub mod images;
 
 /// Longest error text that is searched for a denial, in bytes.
 const MAX_TEXT_BYTES: u64 = 16 << 20;

@@ -1,14 +1,15 @@
 //! `casemate run`: one container under a policy of its own, from an image's name, with this terminal or these pipes.
 
+use crate::policy::images;
 use crate::{config, input, output};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use container_run::{News, Node, Outcome, Overrides, Pulled, Request, RunError, Source};
 use oci::Reference;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Exit code when nothing was run, as with `docker run`.
@@ -63,6 +64,9 @@ pub struct Run {
     /// `KEY=VALUE` for the runtime, repeatable; for example io.casemate.tee=simulated
     #[arg(long)]
     annotation: Vec<String>,
+    /// Configuration of registries, for an image that is pulled: credentials, certificates, proxies
+    #[arg(long, value_name = "FILE")]
+    registries: Option<PathBuf>,
     /// Id of the container
     #[arg(long)]
     name: Option<String>,
@@ -97,7 +101,9 @@ pub fn run(run: Run) -> ExitCode {
 
 fn run_it(run: Run) -> Result<u8> {
     let quiet = run.quiet || run.print_policy;
+    let registries = run.registries.clone();
     let request = request(run)?;
+    let pull = async |reference: &Reference| pull(reference, registries.as_deref()).await;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -179,9 +185,10 @@ fn show(news: News<'_>, quiet: bool) {
 }
 
 /// Pulls an image that containerd lacks.
-async fn pull(reference: &Reference) -> Result<Pulled, Box<dyn Error + Send + Sync>> {
-    let absent = || -> Result<Pulled> {
-        bail!("it is not in containerd: import it there (ctr image pull {reference}), or give the path of an OCI layout")
-    };
-    Ok(absent()?)
+async fn pull(reference: &Reference, registries: Option<&Path>) -> Result<Pulled, Box<dyn Error + Send + Sync>> {
+    let layout = images::layout(&reference.to_string(), registries).await?;
+    Ok(Pulled {
+        layout: layout.path().to_owned(),
+        keep: Box::new(layout),
+    })
 }

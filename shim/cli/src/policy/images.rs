@@ -43,6 +43,30 @@ pub fn add(config: &mut Config, images: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// Pulls one image into an OCI layout.
+pub async fn layout(name: &str, registries: Option<&Path>) -> Result<TempDir> {
+    let registries = configuration(registries)?;
+    let mut pulled = Pulled {
+        layouts: Vec::new(),
+        warnings: registries.warnings().iter().map(ToString::to_string).collect(),
+        pins: Vec::new(),
+    };
+    let layout = one(&registries, &Cache::open()?, &Container::default(), name, &mut pulled).await;
+    for warning in &pulled.warnings {
+        eprintln!("warning: {warning}");
+    }
+    layout.with_context(|| format!("cannot pull {name}"))
+}
+
+/// The operator's configuration of registries.
+fn configuration(path: Option<&Path>) -> Result<Registries> {
+    match path {
+        Some(path) if !path.exists() => bail!("cannot read {}: there is no such file", path.display()),
+        Some(path) => Registries::read(path).with_context(|| format!("{} cannot be used", path.display())),
+        None => Ok(Registries::default()),
+    }
+}
+
 /// Pulls the images of containers that have a name and no other source, and lets the containers name what was pulled.
 pub fn pull(config: &mut Config, registries: Option<&Path>) -> Result<Pulled> {
     let mut pulled = Pulled {
@@ -59,11 +83,7 @@ pub fn pull(config: &mut Config, registries: Option<&Path>) -> Result<Pulled> {
     if wanted.peek().is_none() {
         return Ok(pulled);
     }
-    let registries = match registries {
-        Some(path) if !path.exists() => bail!("cannot read {}: there is no such file", path.display()),
-        Some(path) => Registries::read(path).with_context(|| format!("{} cannot be used", path.display()))?,
-        None => Registries::default(),
-    };
+    let registries = configuration(registries)?;
     pulled.warnings.extend(registries.warnings().iter().map(ToString::to_string));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let cache = Cache::open()?;
