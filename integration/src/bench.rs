@@ -16,6 +16,7 @@ mod guest;
 mod launch;
 mod policy;
 mod probe;
+mod pull;
 pub mod report;
 mod run;
 mod streams;
@@ -112,6 +113,11 @@ const ALL: &[Benchmark] = &[
         name: "convert",
         title: "a directory tree converted to a block image with hashes (this host's clock)",
         place: Place::Host(convert::measure),
+    },
+    Benchmark {
+        name: "pull",
+        title: "an image of a registry on this host, pulled and made into a policy (this host's clock)",
+        place: Place::Host(pull::measure),
     },
     Benchmark {
         name: "launch",

@@ -7,6 +7,7 @@ mod guest_image;
 mod listener;
 mod policy;
 mod process;
+pub mod registry;
 mod runtime;
 pub mod scope;
 pub mod simulated;

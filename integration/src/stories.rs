@@ -16,6 +16,7 @@ pub mod hostile_host;
 pub mod lifecycle;
 pub mod no_vsock;
 pub mod output;
+pub mod private_registry;
 pub mod report;
 pub mod run_command;
 pub mod scratch;
@@ -42,6 +43,7 @@ const FILES: &[&[story::Story]] = &[
     &[scratch_memory::STORY],
     &[console::STORY],
     run_command::STORIES,
+    &[private_registry::STORY],
     &[task::codes::STORY],
     &[task::same_id::STORY],
     task::STORIES,

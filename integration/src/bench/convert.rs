@@ -1,12 +1,13 @@
 //! Conversion of a directory tree to a block image with hashes: our converter, compared with `mkfs.erofs` and `veritysetup` on the same
-//! tree, and with the upper bound, SHA-256 on one core. Runs on the host in memory, so that no disk is measured.
+//! tree, and with the upper bound, SHA-256 on one core; and its memory. Runs on the host in memory, so that no disk is measured.
 
 use super::report::Row;
 use crate::testbed::{host, job::Build};
 use anyhow::{Context, Result};
+use std::io::Write;
 use std::path::Path;
-use std::process::Command;
-use std::time::Instant;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// Memory-backed on every Linux.
 const MEMORY: &str = "/dev/shm";
@@ -15,6 +16,10 @@ const SOURCE: &str = "/usr/lib/x86_64-linux-gnu";
 const TREE_BYTES: u64 = 192 << 20;
 /// Duration of the SHA-256 measurement over 4 KiB blocks.
 const SPEED_SECONDS: &str = "2";
+/// Size of the layer whose conversion's memory is measured, and of each file in it.
+const LARGE_BYTES: usize = 2 << 30;
+const LARGE_FILE: usize = 16 << 20;
+const POLL: Duration = Duration::from_millis(10);
 pub(super) const MIB: f64 = 1_048_576.0;
 
 /// Measures; returns all rows.
@@ -32,13 +37,13 @@ pub fn measure(build: &Build) -> Result<Vec<Row>> {
             .arg("."),
     )?;
 
-    let seconds = timed(
-        Command::new(build.programs.join("casemate"))
-            .args(["layer", "convert"])
-            .arg(at("layer.tar"))
-            .arg(at("ours")),
-    )?;
-    let ours = mib / seconds;
+    let convert = |output: &str| {
+        let mut command = Command::new(build.programs.join("casemate"));
+        command.args(["layer", "convert"]).arg(at("layer.tar")).arg(at(output));
+        command
+    };
+    let ours = mib / timed(&mut convert("ours"))?;
+    let both = 2.0 * mib / two_at_once([convert("ours"), convert("second")])?;
     let bound = sha256_speed()?;
     let row = Row::of("casemate layer convert", ours, "MiB/s").detail("tree_mib", mib);
     let erofs = erofs(&at("tree"), &at("erofs"), &at("hashes"));
@@ -52,7 +57,69 @@ pub fn measure(build: &Build) -> Result<Vec<Row>> {
     Ok(vec![
         row,
         Row::of("bound: one core's SHA-256", ours, "MiB/s").compared_with("openssl speed", bound),
+        Row::of("two layers at once, two cores", both, "MiB/s")
+            .compared_with("openssl speed", bound)
+            .target("≥ 0.6"),
+        Row::of("memory of a 2 GiB layer's conversion", large(build, &at("large"))?, "MiB").target("≤ 64"),
     ])
+}
+
+/// Seconds until both commands have ended.
+fn two_at_once(mut commands: [Command; 2]) -> Result<f64> {
+    let started = Instant::now();
+    std::thread::scope(|scope| {
+        let running = commands.each_mut().map(|command| scope.spawn(|| host::run(command)));
+        for command in running {
+            command.join().map_err(|_| anyhow::anyhow!("a conversion was not waited for"))??;
+        }
+        Ok(started.elapsed().as_secs_f64())
+    })
+}
+
+/// The most memory in MiB that a conversion of [`LARGE_BYTES`] has in use, with everything that its process has mapped and touched.
+fn large(build: &Build, output: &Path) -> Result<f64> {
+    let mut child = Command::new(build.programs.join("casemate"))
+        .args(["layer", "convert", "-"])
+        .arg(output)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("cannot start casemate")?;
+    let input = child.stdin.take().context("no standard input")?;
+    let status = format!("/proc/{}/status", child.id());
+    std::thread::scope(|scope| {
+        let written = scope.spawn(|| large_layer(input));
+        let mut most = 0.0;
+        while child.try_wait().context("cannot wait for casemate")?.is_none() {
+            let text = std::fs::read_to_string(&status).unwrap_or_default();
+            let high_water = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+            let kib = high_water.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<f64>().ok());
+            most = kib.map_or(most, |kib| kib / 1024.0);
+            std::thread::sleep(POLL);
+        }
+        written
+            .join()
+            .map_err(|_| anyhow::anyhow!("the layer was not written"))?
+            .context("cannot write a layer")?;
+        anyhow::ensure!(child.wait().is_ok_and(|status| status.success()), "the conversion failed");
+        Ok(most)
+    })
+}
+
+/// Writes a layer of files that have nothing in common.
+fn large_layer(to: impl Write) -> std::io::Result<()> {
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut tar = tar::Builder::new(to);
+    let mut data = vec![0; LARGE_FILE];
+    for number in 0..LARGE_BYTES / LARGE_FILE {
+        random.fill(&mut data);
+        let mut header = tar::Header::new_ustar();
+        header.set_size(data.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, format!("file-{number}"), &data[..])?;
+    }
+    tar.finish()
 }
 
 fn erofs(tree: &Path, image: &Path, hashes: &Path) -> Result<f64> {

@@ -27,13 +27,14 @@ pub fn measure() -> Result<Vec<Row>> {
 
 /// MiB of guest memory and of all other memory of the process `name`.
 fn of(name: &str) -> Result<(f64, f64)> {
-    let process = find(name).with_context(|| format!("no process {name} runs"))?;
+    let process = process(name).with_context(|| format!("no process {name} runs"))?;
     let smaps = std::fs::read_to_string(process.join("smaps")).context("cannot read smaps")?;
     let (guest, rest) = memory(&smaps);
     Ok((guest as f64 / MIB, rest as f64 / MIB))
 }
 
-fn find(name: &str) -> Option<PathBuf> {
+/// Directory in /proc of a process of that program.
+pub(super) fn process(name: &str) -> Option<PathBuf> {
     let processes = std::fs::read_dir("/proc").ok()?.filter_map(|entry| Some(entry.ok()?.path()));
     let program = |process: &Path| std::fs::read(process.join("cmdline")).ok().filter(|text| !text.is_empty());
     processes.into_iter().find(|process| {

@@ -3,7 +3,7 @@
 
 use super::ctr::{ctr, run_words, timed};
 use super::report::Row;
-use super::tools;
+use super::{footprint, tools};
 use crate::{
     lab::Runtime,
     testbed::{host, images, layer_tar::LayerTar, oci},
@@ -21,6 +21,9 @@ const FILE: &str = "bench-data";
 pub const IMAGE_IN_JOB: &str = "job/bench-image.tar";
 /// On the file system that also holds a sandbox's layers.
 const WORK: &str = "/var/lib/casemate/bench-verity";
+/// The node's cache.
+const LAYERS: &str = "/var/lib/casemate/layers";
+const MIB_BYTES: f64 = 1_048_576.0;
 const MAPPED: &str = "bench-verity";
 /// Increased when the recipe of the image changes.
 const RECIPE: &str = "1";
@@ -102,9 +105,53 @@ pub fn measure() -> Result<Vec<Row>> {
     println!("in a container: {ours:.1} MiB/s");
     let theirs = on_l1()?;
     println!("on L1: {theirs:.1} MiB/s");
+    let (read, layers) = second_start()?;
     Ok(vec![
         Row::of("cold read in a container", ours, "MiB/s").compared_with("loop + dm-verity on L1", theirs),
+        Row::of("read by shim and VMM at a start", read, "MiB").compared_with("the image's layer", layers),
     ])
+}
+
+/// What shim and VMM have read when a container of a cached image runs that needs nothing of its large file, without the guest's own
+/// image; and the size of the cached layer. Both in MiB.
+fn second_start() -> Result<(f64, f64)> {
+    let id = "second";
+    let words = run_words(
+        Runtime::Casemate,
+        &["--detach", "--null-io"],
+        REFERENCE,
+        id,
+        &["/bin/busybox", "sleep", "1000"],
+    );
+    timed(&mut ctr(&words))?;
+    let mut bytes = 0;
+    for name in ["containerd-shim-casemate-v2", "casemate-vmm"] {
+        let process = footprint::process(name).with_context(|| format!("no process {name} runs"))?;
+        let io = std::fs::read_to_string(process.join("io")).context("cannot read what a process has read")?;
+        let read = io.lines().find_map(|line| line.strip_prefix("rchar: "));
+        bytes += read
+            .and_then(|number| number.parse::<u64>().ok())
+            .context("no number of bytes read")?;
+    }
+    for words in [["task", "delete", "--force", id].as_slice(), &["container", "delete", id]] {
+        timed(Command::new("ctr").args(words))?;
+    }
+    let size = |path: &Path| {
+        path.metadata()
+            .map(|file| file.len())
+            .with_context(|| format!("cannot measure {}", path.display()))
+    };
+    let guest = size(Path::new(super::KERNEL))? + size(Path::new(super::INITRAMFS))?;
+    let cached = std::fs::read_dir(LAYERS).context("the cache has no layers")?;
+    let cached = cached
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|e| e == "ext4"));
+    let mut largest = 0;
+    for path in cached {
+        largest = largest.max(size(&path)?);
+    }
+    let mib = |bytes: u64| bytes as f64 / MIB_BYTES;
+    Ok((mib(bytes.saturating_sub(guest)), mib(largest)))
 }
 
 /// MiB/s between two readings of /proc/uptime (proc(5): seconds since boot, then idle seconds), whose resolution is 10 ms.

@@ -354,6 +354,7 @@ fn test(place: &Place, jobs: usize, set: Set, seed: Option<u64>) -> Result<ExitC
             },
         );
     }
+    suites.push(suites::secrets(&place.out).unwrap_or_else(|error| suites::Suite::broken("no secret in the output", &error)));
     print!("{}", suites::table(&suites));
     Ok(exit_code(&suites))
 }

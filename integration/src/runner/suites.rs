@@ -2,7 +2,10 @@
 
 use crate::{
     lab::Set,
-    runner::summary::{Counts, Summary},
+    runner::{
+        secrets,
+        summary::{Counts, Summary},
+    },
     testbed::{host, one_program},
 };
 use anyhow::{Context, Result};
@@ -127,6 +130,23 @@ pub fn private_memory(stage0: &Path, out: &Path) -> Result<Suite> {
         suite.remarks.push(format!("failed: see {}", log.display()));
     }
     Ok(suite)
+}
+
+/// Looks for secrets in all that the suites before have written below `out`.
+pub fn secrets(out: &Path) -> Result<Suite> {
+    let started = Instant::now();
+    let found = secrets::search(out)?;
+    let leak = |path: &PathBuf| format!("failed: a secret is in {}", path.display());
+    Ok(Suite {
+        name: format!("no secret in {} files of output", found.files),
+        counts: Counts {
+            passed: usize::from(found.leaks.is_empty()),
+            failed: found.leaks.len(),
+            ..Counts::default()
+        },
+        took: started.elapsed(),
+        remarks: found.leaks.iter().map(leak).collect(),
+    })
 }
 
 /// The executable of an integration test, built if need be, with the features of the whole workspace.

@@ -20,6 +20,7 @@ const PACKAGES: &[&str] = &[
     "strace",
     "util-linux",
     "less",
+    "docker-registry",
 ];
 /// 6.12 in both suites: bookworm has it among its security updates. The cloud flavour has every module that L1 loads, at half the size.
 const KERNEL: &str = r"linux-image-6\.12\.[0-9]+\+deb1[23]-cloud-amd64";
