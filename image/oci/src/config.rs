@@ -2,7 +2,7 @@
 
 use crate::document::parse;
 use crate::null::null_is_default;
-use crate::{Digest, DocumentError, Platform};
+use crate::{Digest, DocumentError, Platform, signal};
 use serde::Deserialize;
 
 /// An image config document.
@@ -33,6 +33,29 @@ pub struct ImageConfig {
     /// Working directory, empty for `/`.
     #[serde(deserialize_with = "null_is_default")]
     pub working_dir: String,
+    /// What asks a container of the image to end, by name or number; empty for SIGTERM.
+    #[serde(deserialize_with = "null_is_default")]
+    pub stop_signal: String,
+}
+
+/// An image's `StopSignal` that no kernel knows.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the image's StopSignal {0:?} is no signal")]
+pub struct UnknownSignal(String);
+
+impl ImageConfig {
+    /// The number of the image's `StopSignal`, if it has one.
+    ///
+    /// # Errors
+    /// It is no signal.
+    pub fn stop_signal(&self) -> Result<Option<i32>, UnknownSignal> {
+        let text = self.stop_signal.trim();
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let number = signal::number(text);
+        number.map(Some).ok_or_else(|| UnknownSignal(text.chars().take(32).collect()))
+    }
 }
 
 #[derive(Deserialize)]
@@ -63,10 +86,24 @@ mod tests {
             r#"{"rootfs":{"diff_ids":[]}}"#,
             r#"{"config":null,"rootfs":{"diff_ids":[]}}"#,
             r#"{"config":{},"rootfs":{"type":"layers","diff_ids":null},"architecture":null}"#,
-            r#"{"config":{"User":null,"Env":null,"WorkingDir":null},"rootfs":{"diff_ids":[]}}"#,
+            r#"{"config":{"User":null,"Env":null,"WorkingDir":null,"StopSignal":null},"rootfs":{"diff_ids":[]}}"#,
         ] {
             assert_eq!(Config::parse(text.as_bytes()).unwrap().config, ImageConfig::default(), "{text}");
         }
+    }
+
+    #[test]
+    fn the_stop_signal_is_a_number() {
+        let with = |text: &str| ImageConfig {
+            stop_signal: text.to_owned(),
+            ..ImageConfig::default()
+        };
+        assert_eq!(with("").stop_signal(), Ok(None));
+        assert_eq!(with("SIGQUIT").stop_signal(), Ok(Some(3)));
+        assert_eq!(
+            with("gently").stop_signal().unwrap_err().to_string(),
+            "the image's StopSignal \"gently\" is no signal"
+        );
     }
 
     #[test]

@@ -15,9 +15,10 @@ mod offer;
 mod platform;
 mod reference;
 mod select;
+mod signal;
 mod store;
 
-pub use config::{Config, ImageConfig};
+pub use config::{Config, ImageConfig, UnknownSignal};
 pub use descriptor::Descriptor;
 pub use digest::{Digest, DigestError};
 pub use document::{Document, DocumentError, Index, Manifest};

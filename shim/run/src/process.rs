@@ -1,6 +1,6 @@
 //! The container's process: the image's configuration, and what the command line says otherwise.
 
-use oci::ImageConfig;
+use oci::{ImageConfig, UnknownSignal};
 
 /// Environment of images that have no `PATH`.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -37,6 +37,8 @@ pub struct Process {
     pub user: String,
     /// All streams are one terminal.
     pub terminal: bool,
+    /// The signal by which the image is to be ended, if it names one.
+    pub stop_signal: Option<i32>,
 }
 
 /// Why there is no process.
@@ -51,6 +53,9 @@ pub enum ProcessError {
     /// Relative.
     #[error("the working directory {0:?} is not absolute: give one with --cwd")]
     Cwd(String),
+    /// The image's stop signal is none.
+    #[error(transparent)]
+    StopSignal(#[from] UnknownSignal),
 }
 
 impl Process {
@@ -93,6 +98,7 @@ impl Process {
             cwd,
             user: overrides.user.clone().unwrap_or_else(|| image.user.clone()),
             terminal: overrides.terminal,
+            stop_signal: image.stop_signal()?,
         })
     }
 }
@@ -124,6 +130,7 @@ mod tests {
             entrypoint: Some(words("/entry -x")),
             cmd: Some(words("serve now")),
             working_dir: "/srv".to_owned(),
+            stop_signal: "SIGQUIT".to_owned(),
         }
     }
 

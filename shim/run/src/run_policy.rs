@@ -5,7 +5,7 @@ use oci::Digest;
 use policy_tools::{Config, Container, EnvRule, GenerateError, IdName, Pin, Strategy, User, pinned};
 use std::path::Path;
 
-/// SIGHUP, SIGINT, SIGQUIT, SIGKILL, SIGUSR1, SIGUSR2, SIGTERM
+/// What every run may be sent: SIGHUP, SIGINT, SIGQUIT, SIGKILL, SIGUSR1, SIGUSR2, SIGTERM
 const SIGNALS: [i32; 7] = [1, 2, 3, 9, 10, 12, 15];
 
 /// The policy's text, which names the image and its digest. `layers`: root hashes, bottom first.
@@ -31,7 +31,7 @@ fn configuration(process: &Process, layers: Vec<String>, image: &str) -> Config 
         working_dir: Some(process.cwd.clone()),
         env_rule: env_rule.collect(),
         user: Some(user(&process.user)),
-        signals: SIGNALS.to_vec(),
+        signals: signals(process),
         allow_stdio_access: true,
         ..Container::default()
     };
@@ -39,6 +39,12 @@ fn configuration(process: &Process, layers: Vec<String>, image: &str) -> Config 
         container: vec![container],
         ..Config::default()
     }
+}
+
+/// Those of every run, and the image's own stop signal.
+fn signals(process: &Process) -> Vec<i32> {
+    let own = process.stop_signal.filter(|number| !SIGNALS.contains(number));
+    SIGNALS.into_iter().chain(own).collect()
 }
 
 /// The user by number or name, as it is written; empty is root.
@@ -71,6 +77,7 @@ mod tests {
             cwd: "/srv".to_owned(),
             user: user.to_owned(),
             terminal: false,
+            stop_signal: Some(37),
         };
         generate(&process, vec!["ab".repeat(32)], "docker.io/library/app:1", Digest::of(b"app")).unwrap()
     }
@@ -83,6 +90,11 @@ mod tests {
         for part in ["\"A=1\"", "\"/srv\"", "abab", "[\"sh\",\"-c\",\"id\"]"] {
             assert!(text.contains(part), "{part}:\n{text}");
         }
+    }
+
+    #[test]
+    fn the_stop_signal_of_the_image_may_be_sent() {
+        assert!(text("", &[]).contains("\"signals\": [1,2,3,9,10,12,15,37]"));
     }
 
     #[test]

@@ -97,6 +97,7 @@ mod tests {
             cwd: "/srv".to_owned(),
             user: user.to_owned(),
             terminal: true,
+            stop_signal: None,
         }
     }
 
