@@ -24,7 +24,7 @@ pub use digest::{Digest, DigestError};
 pub use document::{Document, DocumentError, Index, Manifest};
 pub use image::{Image, ImageError, ImageLayer};
 pub use offer::{Offer, Offers};
-pub use platform::Platform;
+pub use platform::{Platform, PlatformError};
 pub use reference::{Reference, ReferenceError};
 pub use select::{ChoiceError, Chosen, Pick, Search, Wanted};
 pub use store::{FileError, ImageStore, StoreError, StoredImage, StoredLayer};

@@ -43,6 +43,17 @@ impl fmt::Display for Offer {
     }
 }
 
+impl Offers {
+    /// How one of them can be chosen.
+    pub(crate) fn ways(&self) -> &'static str {
+        let differ = self.0.windows(2).any(|pair| pair[0].platform != pair[1].platform);
+        match differ {
+            true => "tag, its digest, or for a policy its --platform",
+            false => "tag or digest",
+        }
+    }
+}
+
 impl fmt::Display for Offers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {

@@ -5,7 +5,8 @@
 //! ```
 //! The search says which documents it needs, and the caller reads them. Indexes are followed to every manifest that may be the guest's:
 //! an entry with a platform must name the guest's, and the config of each manifest has the last word. One image must remain. None, or
-//! several that differ, is an error that lists what there is: nothing is guessed.
+//! several that differ, is an error that lists what there is: nothing is guessed. Whoever makes a policy may ask for one platform among
+//! those that guests run; whoever starts a container cannot.
 
 use crate::document::{may_be_image, may_be_index};
 use crate::limits::{DOCUMENTS_MAX, INDEXES_MAX};
@@ -30,11 +31,21 @@ pub enum ChoiceError {
     #[error(transparent)]
     Document(#[from] DocumentError),
     /// There is no image for the guest.
-    #[error("it has no image for {guest}; it has {0}", guest = Platform::guest())]
-    Platform(Offers),
+    #[error("it has no image for {wanted}; it has {offers}")]
+    Platform {
+        /// The platform that was asked for, or the guest's.
+        wanted: Box<Platform>,
+        /// What there is.
+        offers: Offers,
+    },
     /// Several images fit.
-    #[error("it has several images for {guest}, choose one by its tag or digest: {0}", guest = Platform::guest())]
-    Ambiguous(Offers),
+    #[error("it has several images for {wanted}, choose one by its {ways}: {offers}", ways = offers.ways())]
+    Ambiguous {
+        /// The platform that was asked for, or the guest's.
+        wanted: Box<Platform>,
+        /// What fits.
+        offers: Offers,
+    },
     /// Nothing has the name or digest that was asked for.
     #[error("it has no image {asked:?}; it has {offers}")]
     Unknown {
@@ -66,16 +77,49 @@ pub enum ChoiceError {
 
 impl ChoiceError {
     /// No image is left: what was asked for is for another platform, or is not there at all.
-    pub(crate) fn none(pick: &Pick, passed_over: Vec<Offer>) -> Self {
+    pub(crate) fn none(pick: &Pick, asked: Option<&Platform>, passed_over: Vec<Offer>) -> Self {
         let (picked, others): (Vec<_>, Vec<_>) = passed_over.into_iter().partition(|offer| offer.picked);
         if *pick == Pick::Only || !picked.is_empty() {
-            return Self::Platform(Offers(picked));
+            return Self::Platform {
+                wanted: Box::new(asked.cloned().unwrap_or_else(Platform::guest)),
+                offers: Offers(picked),
+            };
         }
         Self::Unknown {
             asked: pick.shown(),
             offers: Offers(others),
         }
     }
+
+    /// Several are left.
+    pub(crate) fn several(asked: Option<&Platform>, offers: Vec<Offer>) -> Self {
+        Self::Ambiguous {
+            wanted: Box::new(asked.cloned().unwrap_or_else(Platform::guest)),
+            offers: Offers(offers),
+        }
+    }
+}
+
+/// Whether an image of this platform may be the one: the platform that was asked for, otherwise what every guest runs. What is picked by its
+/// digest need not be what every guest runs.
+pub(crate) fn fits(platform: &Platform, asked: Option<&Platform>, by_digest: bool) -> bool {
+    match asked {
+        Some(asked) => platform.answers(asked),
+        None => platform.is_guest() || by_digest && !platform.is_foreign(),
+    }
+}
+
+/// Of several that answer, those that are called exactly as it was asked: `linux/amd64` is not `linux/amd64/v1` then, nor one with a version.
+pub(crate) fn exactly<T>(asked: Option<&Platform>, mut found: Vec<T>, offer: impl Fn(&T) -> &Offer) -> Vec<T> {
+    let Some(asked) = asked else { return found };
+    let parts: [fn(&Platform) -> &String; 2] = [|platform| &platform.variant, |platform| &platform.os_version];
+    for part in parts {
+        let exact = |found: &T| offer(found).platform.as_ref().is_some_and(|platform| part(platform) == part(asked));
+        if found.iter().any(exact) {
+            found.retain(exact);
+        }
+    }
+    found
 }
 
 /// What the caller asks for.
@@ -137,6 +181,10 @@ pub struct Chosen {
 /// The search for one image.
 pub struct Search {
     pick: Pick,
+    /// The platform, if it is not what every guest runs.
+    asked: Option<Platform>,
+    /// The `index.json` of a layout, until the first document is asked for.
+    start: Option<Index>,
     waiting: VecDeque<Step>,
     reading: Option<Step>,
     found: Vec<(Offer, Chosen)>,
@@ -190,14 +238,23 @@ impl Search {
 
     /// Starts at the `index.json` of a layout.
     pub fn index(index: Index, pick: Pick) -> Self {
-        let mut search = Self::new(pick, VecDeque::new());
-        search.enter(index, None);
-        search
+        Self {
+            start: Some(index),
+            ..Self::new(pick, VecDeque::new())
+        }
+    }
+
+    /// Searches for an image of this platform alone; to be called before [`Self::wanted`].
+    #[must_use]
+    pub fn asking(self, asked: Option<Platform>) -> Self {
+        Self { asked, ..self }
     }
 
     fn new(pick: Pick, waiting: VecDeque<Step>) -> Self {
         Self {
             pick,
+            asked: None,
+            start: None,
             waiting,
             reading: None,
             found: Vec::new(),
@@ -212,6 +269,9 @@ impl Search {
     /// # Errors
     /// Too many documents.
     pub fn wanted(&mut self) -> Result<Option<Digest>, ChoiceError> {
+        if let Some(index) = self.start.take() {
+            self.enter(index, None);
+        }
         self.reading = self.waiting.pop_front();
         self.read += usize::from(self.reading.is_some());
         match &self.reading {
@@ -262,15 +322,16 @@ impl Search {
     /// # Errors
     /// There is none, or not only one.
     pub fn finish(self) -> Result<Chosen, ChoiceError> {
-        let mut found = self.found.into_iter();
+        let asked = self.asked.as_ref();
+        let mut found = exactly(asked, self.found, |(offer, _)| offer).into_iter();
         match (found.next(), self.missing) {
             (Some((_, chosen)), _) if found.len() == 0 => Ok(chosen),
             (Some((first, _)), _) => {
                 let choices = [first].into_iter().chain(found.map(|(offer, _)| offer));
-                Err(ChoiceError::Ambiguous(Offers(choices.collect())))
+                Err(ChoiceError::several(asked, choices.collect()))
             }
             (None, Some(missing)) => Err(ChoiceError::Missing(missing)),
-            (None, None) => Err(ChoiceError::none(&self.pick, self.passed_over)),
+            (None, None) => Err(ChoiceError::none(&self.pick, asked, self.passed_over)),
         }
     }
 
@@ -286,10 +347,9 @@ impl Search {
             let by_digest = self.pick == Pick::Digest(entry.digest);
             let picked = by_digest || parent.as_ref().is_some_and(|parent| parent.picked) || self.pick.names(&names);
             let platform = entry.platform.filter(|platform| !platform.is_unnamed());
-            // What is picked by its digest need not be what every guest runs.
             let fits = platform
                 .as_ref()
-                .is_none_or(|platform| platform.is_guest() || by_digest && !platform.is_foreign());
+                .is_none_or(|platform| fits(platform, self.asked.as_ref(), by_digest));
             // An index on the way may lead to the digest, whatever its own platform.
             let on_the_way = matches!(self.pick, Pick::Digest(_)) && !picked && may_be_index(&entry.media_type);
             if picked && fits || on_the_way {
@@ -349,13 +409,12 @@ impl Search {
                     config: Box::new(platform),
                 });
             }
-            self.passed_over.push(Offer {
-                digest: image.digest,
-                names,
-                platform: Some(platform),
-                artefact: None,
-                picked: true,
-            });
+            self.pass_over(image.digest, names, platform);
+            return Ok(());
+        }
+        // Where the index is silent, the config says which platform it is.
+        if index.is_none() && self.asked.is_some() && !fits(&platform, self.asked.as_ref(), false) {
+            self.pass_over(image.digest, names, platform);
             return Ok(());
         }
         // The same config means the same layers, however they are compressed.
@@ -364,13 +423,23 @@ impl Search {
             let offer = Offer {
                 digest: image.digest,
                 names,
-                platform: Some(platform).filter(|platform| !platform.is_unnamed()),
+                platform: index.or(Some(platform).filter(|platform| !platform.is_unnamed())),
                 artefact: None,
                 picked: true,
             };
             self.found.push((offer, image));
         }
         Ok(())
+    }
+
+    fn pass_over(&mut self, digest: Digest, names: Vec<String>, platform: Platform) {
+        self.passed_over.push(Offer {
+            digest,
+            names,
+            platform: Some(platform),
+            artefact: None,
+            picked: true,
+        });
     }
 }
 

@@ -15,7 +15,7 @@ mod tarball;
 
 use crate::limits::LAYERS_MAX;
 use crate::select::{ChoiceError, Chosen, Pick, Search};
-use crate::{Digest, Document, DocumentError, Image, ImageConfig, ImageError};
+use crate::{Digest, Document, DocumentError, Image, ImageConfig, ImageError, Platform};
 pub use files::FileError;
 use files::Files;
 use std::fs::File;
@@ -26,6 +26,8 @@ use std::path::{Path, PathBuf};
 pub struct ImageStore {
     files: Files,
     form: Form,
+    /// The platform of the image, if it is not what every guest runs.
+    asked: Option<Platform>,
 }
 
 enum Form {
@@ -48,6 +50,8 @@ pub struct StoredImage {
 pub struct StoredLayer {
     /// SHA-256 of the uncompressed tar.
     pub diff_id: Digest,
+    /// SHA-256 of the file as it is stored; older `docker save` archives name none.
+    pub blob: Option<Digest>,
     /// Name of its file in the store.
     file: String,
 }
@@ -102,7 +106,13 @@ impl ImageStore {
             (None, Some(manifest)) => Form::Directory(manifest),
             (None, None) => return Err(StoreError::Form(files.root().to_owned())),
         };
-        Ok(Self { files, form })
+        Ok(Self { files, form, asked: None })
+    }
+
+    /// The same images, of which only those for this platform may be chosen.
+    #[must_use]
+    pub fn asking(self, asked: Option<Platform>) -> Self {
+        Self { asked, ..self }
     }
 
     /// The guest's image: the only one, or the one of a tag, a reference or a digest. Index, manifest and config are checked against
@@ -112,12 +122,13 @@ impl ImageStore {
     /// There is no such image, or there are several that differ; a document cannot be used.
     pub fn image(&self, pick: Option<&str>) -> Result<StoredImage, StoreError> {
         if let Form::Docker(list) = &self.form {
-            return docker::image(&self.files, list, &Pick::from(pick));
+            return docker::image(&self.files, list, &Pick::from(pick), self.asked.as_ref());
         }
         let chosen = self.chosen(pick)?;
         let image = Image::new(chosen.manifest, chosen.config).map_err(|e| StoreError::Image(self.files.root().to_owned(), e))?;
         let layer = |layer: crate::ImageLayer| StoredLayer {
             diff_id: layer.diff_id,
+            blob: Some(layer.blob),
             file: self.blob(layer.blob),
         };
         Ok(StoredImage {
@@ -177,6 +188,7 @@ impl ImageStore {
 
     fn search(&self, mut search: Search) -> Result<Chosen, StoreError> {
         let chosen = |error| StoreError::Choice(self.files.root().to_owned(), error);
+        search = search.asking(self.asked.clone());
         while let Some(digest) = search.wanted().map_err(chosen)? {
             match self.document(digest)? {
                 Some(bytes) => search.take(&bytes).map_err(|error| match error {
@@ -227,7 +239,11 @@ fn layers(diff_ids: &[Digest], files: Vec<String>) -> Result<Vec<StoredLayer>, I
     if blobs > LAYERS_MAX {
         return Err(ImageError::TooManyLayers(blobs));
     }
-    let pair = |(diff_id, file): (&Digest, String)| StoredLayer { diff_id: *diff_id, file };
+    let pair = |(diff_id, file): (&Digest, String)| StoredLayer {
+        diff_id: *diff_id,
+        blob: None,
+        file,
+    };
     Ok(diff_ids.iter().zip(files).map(pair).collect())
 }
 

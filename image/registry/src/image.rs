@@ -4,7 +4,7 @@ use crate::blob::BlobStream;
 use crate::error::{Cause, PullError, Step};
 use crate::repository::Repository;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
-use oci::{Descriptor, Digest, Image, ImageConfig, Pick, Search};
+use oci::{Descriptor, Digest, Image, ImageConfig, Pick, Platform, Search};
 use std::collections::BTreeMap;
 
 /// Most layers of an image that are pulled at the same time.
@@ -51,16 +51,31 @@ impl Repository {
     /// # Errors
     /// A document cannot be had or is another, there is no image for the guest, or a layer is of a kind that no guest can use.
     pub async fn image(&self, digest: Digest, known: Option<&[u8]>) -> Result<RemoteImage, PullError> {
+        let kept = |wanted: Digest| known.filter(|_| wanted == digest).map(<[u8]>::to_vec);
+        self.image_asking(digest, None, &kept).await
+    }
+
+    /// The same for a platform that is asked for, if it is not what every guest runs. `kept` is asked for each document before the registry
+    /// is; what it has and is another counts for nothing.
+    ///
+    /// # Errors
+    /// As [`Self::image`].
+    pub async fn image_asking(
+        &self,
+        digest: Digest,
+        asked: Option<Platform>,
+        kept: &(dyn Fn(Digest) -> Option<Vec<u8>> + Sync),
+    ) -> Result<RemoteImage, PullError> {
         let choice = |error| self.failed(Step::Choice, Cause::Choice(error));
-        let mut search = Search::document(digest, Pick::Only);
+        let mut search = Search::document(digest, Pick::Only).asking(asked);
         let mut documents = BTreeMap::new();
         while let Some(wanted) = search.wanted().map_err(choice)? {
             let about = search.about_wanted();
             let size = about.and_then(|about| about.size);
-            let bytes = match known {
-                Some(known) if wanted == digest && Digest::of(known) == digest => known.to_vec(),
-                _ if about.is_some_and(|about| about.is_config) => self.config(wanted, size).await?,
-                _ => self.manifest(wanted, size).await?,
+            let bytes = match kept(wanted).filter(|kept| Digest::of(kept) == wanted) {
+                Some(kept) => kept,
+                None if about.is_some_and(|about| about.is_config) => self.config(wanted, size).await?,
+                None => self.manifest(wanted, size).await?,
             };
             search.take(&bytes).map_err(choice)?;
             documents.insert(wanted, bytes);

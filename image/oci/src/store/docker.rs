@@ -5,9 +5,9 @@ use super::{StoreError, StoredImage, layers};
 use crate::document::parse;
 use crate::limits::DOCUMENTS_MAX;
 use crate::null::null_is_default;
-use crate::offer::{Offer, Offers};
-use crate::select::{ChoiceError, Pick};
-use crate::{Config, Digest, ImageError};
+use crate::offer::Offer;
+use crate::select::{ChoiceError, Pick, exactly, fits};
+use crate::{Config, Digest, ImageError, Platform};
 use serde::Deserialize;
 use std::path::Path;
 
@@ -26,7 +26,7 @@ struct Listed {
 }
 
 /// The guest's image of the list: the only one, or the one of a tag, a reference, or a config's digest, which Docker calls the image's id.
-pub(super) fn image(files: &Files, list: &[u8], pick: &Pick) -> Result<StoredImage, StoreError> {
+pub(super) fn image(files: &Files, list: &[u8], pick: &Pick, asked: Option<&Platform>) -> Result<StoredImage, StoreError> {
     let listed: Vec<Listed> = parse(list).map_err(|e| StoreError::Document(files.shown("manifest.json"), e))?;
     let choice = |error| StoreError::Choice(files.root().to_owned(), error);
     if listed.len() > DOCUMENTS_MAX {
@@ -42,13 +42,14 @@ pub(super) fn image(files: &Files, list: &[u8], pick: &Pick) -> Result<StoredIma
             artefact: None,
             picked: pick.names(&image.repo_tags) || *pick == Pick::Digest(digest),
         };
-        if !offer.picked || config.platform.is_foreign() {
+        let other = asked.is_some() && !fits(&config.platform, asked, false);
+        if !offer.picked || config.platform.is_foreign() || other {
             passed_over.push(offer);
         } else if !found.iter().any(|(other, ..)| other.digest == digest) {
             found.push((offer, image, config));
         }
     }
-    let mut found = found.into_iter();
+    let mut found = exactly(asked, found, |(offer, ..)| offer).into_iter();
     match (found.next(), found.next()) {
         (Some((_, image, config)), None) => {
             let layers = layers(config.diff_ids(), image.layers).map_err(|e| StoreError::Image(files.root().to_owned(), e))?;
@@ -59,9 +60,9 @@ pub(super) fn image(files: &Files, list: &[u8], pick: &Pick) -> Result<StoredIma
         }
         (Some((first, ..)), Some((second, ..))) => {
             let choices = [first, second].into_iter().chain(found.map(|(offer, ..)| offer));
-            Err(choice(ChoiceError::Ambiguous(Offers(choices.collect()))))
+            Err(choice(ChoiceError::several(asked, choices.collect())))
         }
-        (None, _) => Err(choice(ChoiceError::none(pick, passed_over))),
+        (None, _) => Err(choice(ChoiceError::none(pick, asked, passed_over))),
     }
 }
 

@@ -175,6 +175,78 @@ fn a_variant_that_not_every_guest_runs_is_taken_by_its_digest_only() {
     assert!(layout.open(Some(&fast)).is_ok());
 }
 
+/// The image for a platform that the caller asks for.
+fn asking(layout: &Layout, platform: &str) -> Result<StoredImage, StoreError> {
+    let asked = Some(platform.parse().unwrap());
+    let tar = layout.tar();
+    let from_tar = ImageStore::open(tar.path())?.asking(asked.clone()).image(None);
+    let from_directory = ImageStore::open(layout.dir.path())?.asking(asked).image(None);
+    assert_eq!(from_tar.is_ok(), from_directory.is_ok());
+    from_directory
+}
+
+#[test]
+fn a_platform_that_is_asked_for_chooses_among_entries_that_differ() {
+    let layout = Layout::new();
+    let amd = |variant: &str, version: &str| {
+        let mut platform = json!({"os": "linux", "architecture": "amd64"});
+        for (key, value) in [("variant", variant), ("os.version", version)] {
+            if !value.is_empty() {
+                platform[key] = json!(value);
+            }
+        }
+        platform
+    };
+    let kinds = [
+        ("linux/amd64", amd("", "")),
+        ("linux/amd64/v1", amd("v1", "")),
+        ("linux/amd64/v3", amd("v3", "")),
+    ];
+    let entries: Vec<_> = kinds
+        .iter()
+        .map(|(_, platform)| json!({"digest": layout.image_for(platform.clone(), 1, 1), "platform": platform}))
+        .collect();
+    layout.index(json!(entries));
+    let error = refusal(layout.open(None));
+    assert!(
+        error.contains(
+            "several images for linux/amd64, choose one by its tag, its digest, or for a policy its --platform: linux/amd64 sha256:"
+        ),
+        "{error}"
+    );
+    let chosen = |platform: &str| asking(&layout, platform).unwrap().config.cmd.unwrap();
+    for (asked, platform) in &kinds {
+        assert_eq!(chosen(asked), [platform.to_string()], "{asked}");
+    }
+    let error = refusal(asking(&layout, "linux/amd64/v4"));
+    assert!(
+        error.contains("it has no image for linux/amd64/v4; it has linux/amd64 sha256:"),
+        "{error}"
+    );
+
+    // One entry answers to either name of its variant, and versions count if they are asked for.
+    layout.index(json!([entries[1].clone()]));
+    assert_eq!(chosen("linux/amd64"), chosen("linux/amd64/v1"));
+    let versions = [amd("", "22.04"), amd("", "24.04")];
+    layout.index(json!(versions.clone().map(
+        |platform| json!({"digest": layout.image_for(platform.clone(), 1, 1), "platform": platform})
+    )));
+    assert!(refusal(layout.open(None)).contains("linux(22.04)/amd64 sha256:"));
+    assert_eq!(chosen("linux(24.04)/amd64"), [versions[1].to_string()]);
+    assert!(refusal(asking(&layout, "linux/amd64")).contains("several images"));
+
+    // Without platforms in the index, the configs decide; nothing asked for makes an image of another system fit.
+    let entries: Vec<_> = kinds
+        .iter()
+        .map(|(_, platform)| json!({"digest": layout.image_for(platform.clone(), 1, 1)}))
+        .collect();
+    layout.index(json!([entries[0], entries[2], {"digest": layout.arm()}]));
+    assert_eq!(chosen("linux/amd64/v3"), [kinds[2].1.to_string()]);
+    assert_eq!(chosen("linux/amd64"), [kinds[0].1.to_string()]);
+    layout.index(json!([{"digest": layout.arm()}]));
+    assert!(refusal(asking(&layout, "linux/amd64/v3")).contains("it has linux/arm64/v8"));
+}
+
 #[test]
 fn what_is_no_image_is_passed_over() {
     let layout = Layout::new();
@@ -341,6 +413,11 @@ fn an_archive_of_docker_is_read_by_the_same_rule() {
     assert!(refusal(layout.open(None)).contains("several images"), "two images");
     for (pick, name) in [("app:1", "a"), ("docker.io/library/app:2", "b"), ("2", "b")] {
         assert_eq!(layout.open(Some(pick)).unwrap().config.cmd.unwrap(), [name]);
+    }
+    let fast = json!({"os": "linux", "architecture": "amd64", "variant": "v3"});
+    docker(&layout, &[("a", &["app:1"], amd.clone()), ("b", &["app:2"], fast)]);
+    for (platform, name) in [("linux/amd64", "a"), ("linux/amd64/v3", "b")] {
+        assert_eq!(asking(&layout, platform).unwrap().config.cmd.unwrap(), [name]);
     }
     docker(&layout, &[("a", &["app:1"], arm)]);
     assert!(refusal(layout.open(None)).contains("it has \"app:1\" linux/arm64 sha256:"));
