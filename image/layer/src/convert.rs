@@ -11,6 +11,9 @@ use crate::verity;
 use oci::Digest;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
+/// Number of the format, for whoever keeps root hashes: raised whenever any tar gets other bytes or other notes than before.
+pub const FORMAT: u32 = 1;
+
 /// OCI image spec, "Whiteouts".
 const WHITEOUT_PREFIX: &[u8] = b".wh.";
 const OPAQUE_WHITEOUT: &[u8] = b".wh..wh..opq";

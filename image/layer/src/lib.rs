@@ -26,7 +26,7 @@ mod time;
 mod verity;
 
 pub use compression::decompress;
-pub use convert::{Converted, convert, hash};
+pub use convert::{Converted, FORMAT, convert, hash};
 pub use error::{ConvertError, EntryError, EntryName};
 pub use limits::Limits;
 pub use notes::Notes;

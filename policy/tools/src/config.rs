@@ -75,6 +75,9 @@ pub struct Container {
     pub allow_privilege_escalation: bool,
     /// Signals that its init may be sent.
     pub signals: Vec<i32>,
+    /// Its init may be sent the image's own stop signal, too; no key of the file.
+    #[serde(skip)]
+    pub allow_stop_signal: bool,
     /// JSON file with the OCI seccomp profile it must run under.
     pub seccomp_profile_path: Option<PathBuf>,
     /// Environment variables in addition to the image's and `TERM=xterm`.

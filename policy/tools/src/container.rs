@@ -9,7 +9,7 @@ use crate::config::{Capabilities, Container, EnvRule, ExecProcess, ExternalProce
 use crate::confinement::Confinement;
 use crate::file;
 use crate::rule::{PolicyIdName, check_pattern};
-use crate::source::{self, Source};
+use crate::source::{self, Source, Sources};
 
 /// Largest seccomp profile in bytes.
 const MAX_SECCOMP_BYTES: u64 = 1 << 20;
@@ -111,10 +111,10 @@ pub(crate) struct PolicyProcess {
 pub(crate) fn resolve(
     container: &Container,
     place: &str,
-    base_dir: &Path,
+    sources: &Sources<'_>,
     warn: &mut dyn FnMut(String),
 ) -> Result<PolicyContainer, GenerateError> {
-    let source = source::find(container, place, base_dir)?;
+    let source = source::find(container, place, sources, warn)?;
     source
         .notes
         .sentences()
@@ -140,13 +140,13 @@ pub(crate) fn resolve(
         env_rules: env_rules(container, &source).map_err(field)?,
         mounts: container.mount.iter().map(mount).collect::<Result<_, _>>().map_err(field)?,
         exec_processes: container.exec_process.iter().map(exec_process).collect(),
-        signals: container.signals.clone(),
+        signals: signals(container, &source).map_err(field)?,
         user: match &container.user {
             Some(user) => configured_user(user).map_err(field)?,
             None => image_user(&source.image.user),
         },
         capabilities: container.capabilities.clone(),
-        seccomp_profile_sha256: seccomp(container, place, base_dir)?,
+        seccomp_profile_sha256: seccomp(container, place, sources.base_dir)?,
         allow_elevated: container.allow_elevated,
         working_dir,
         allow_stdio_access: container.allow_stdio_access,
@@ -196,6 +196,19 @@ fn command(container: &Container, source: &Source) -> Vec<String> {
         .flatten()
         .cloned()
         .collect()
+}
+
+/// Those of the configuration, and the image's own stop signal where it is wanted.
+fn signals(container: &Container, source: &Source) -> Result<Vec<i32>, String> {
+    let mut signals = container.signals.clone();
+    if container.allow_stop_signal {
+        let stop = source
+            .image
+            .stop_signal()
+            .map_err(|error| format!("{error}: give signals in a configuration"))?;
+        signals.extend(stop.filter(|number| !container.signals.contains(number)));
+    }
+    Ok(signals)
 }
 
 fn working_dir(container: &Container, source: &Source) -> String {

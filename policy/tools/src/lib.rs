@@ -17,6 +17,7 @@
 //! | what a policy was made of | [`pinned`], [`pins`] |
 //! | digests | [`policy::digest`], [`policy::seccomp_digest`], [`layer::hash`] |
 //! | default mounts and capabilities | [`policy::data`] |
+//! | root hashes from one run to the next | [`RootCache`] |
 //! | users of a root file system | [`rootfs::identify`] |
 //! | the security context directory | [`SecurityContextFiles`] |
 //! | the legacy JSON form | [`convert_legacy`], [`write_legacy`] |
@@ -81,6 +82,7 @@ mod json;
 mod legacy;
 mod marshal;
 mod pin;
+mod root_cache;
 pub mod rootfs;
 mod rule;
 mod sign;
@@ -105,8 +107,10 @@ pub use inject::injection;
 pub use legacy::{LegacyError, MAX_LEGACY_BYTES, convert_legacy, write_legacy};
 pub use pin::{Pin, pinned, pins};
 pub use policy::{SECURITY_CONTEXT_PREFIX, SECURITY_CONTEXT_VARIABLE, SecurityContextFiles};
+pub use root_cache::{KnownLayer, RootCache, RootCacheError};
 pub use sign::{FRAGMENT_TYPE, SignError, Signing, issuer_of, sign};
 pub use simulate::{Command, MAX_COMMANDS, MAX_COMMANDS_BYTES, Outcome, SimulateError, read_commands, simulate};
+pub use source::Sources;
 pub use text::{TextError, policy_text};
 
 /// Largest configuration in bytes.
@@ -184,14 +188,14 @@ pub enum GenerateError {
 /// # Errors
 /// A source cannot be read, a field cannot be used, or the result would not load.
 pub fn generate(config: &Config, base_dir: &Path) -> Result<String, GenerateError> {
-    generate_warning(config, base_dir, &mut |_| {})
+    generate_warning(config, &Sources::of(base_dir), &mut |_| {})
 }
 
 /// As [`generate`]; `warn` is told what the policy's owner should know.
 ///
 /// # Errors
 /// As [`generate`].
-pub fn generate_warning(config: &Config, base_dir: &Path, warn: &mut dyn FnMut(String)) -> Result<String, GenerateError> {
+pub fn generate_warning(config: &Config, sources: &Sources<'_>, warn: &mut dyn FnMut(String)) -> Result<String, GenerateError> {
     if config.allow_all {
         if config.scratch_medium.is_some() {
             return Err(GenerateError::Field {
@@ -204,7 +208,7 @@ pub fn generate_warning(config: &Config, base_dir: &Path, warn: &mut dyn FnMut(S
         }
         return Err(GenerateError::OpenDoor);
     }
-    let resolved = Resolved::new(config, base_dir, warn)?;
+    let resolved = Resolved::new(config, sources, warn)?;
     let networks = confinement::networks(config)?;
     let text = marshal::policy(config, &resolved.objects(config), &networks);
     policy::Enforcer::new(&text)?;
@@ -218,7 +222,7 @@ pub fn generate_warning(config: &Config, base_dir: &Path, warn: &mut dyn FnMut(S
 /// # Errors
 /// As [`generate`]; the namespace is reserved or invalid; the configuration has flags or networks, which only a policy has.
 pub fn generate_fragment(config: &Config, namespace: &str, svn: &str, base_dir: &Path) -> Result<String, GenerateError> {
-    generate_fragment_warning(config, namespace, svn, base_dir, &mut |_| {})
+    generate_fragment_warning(config, namespace, svn, &Sources::of(base_dir), &mut |_| {})
 }
 
 /// As [`generate_fragment`]; `warn` is told what the fragment's owner should know.
@@ -229,7 +233,7 @@ pub fn generate_fragment_warning(
     config: &Config,
     namespace: &str,
     svn: &str,
-    base_dir: &Path,
+    sources: &Sources<'_>,
     warn: &mut dyn FnMut(String),
 ) -> Result<String, GenerateError> {
     let field = |problem: &str| GenerateError::Field {
@@ -252,7 +256,7 @@ pub fn generate_fragment_warning(
     if !config.network.is_empty() {
         return Err(field("a fragment has no networks"));
     }
-    let resolved = Resolved::new(config, base_dir, warn)?;
+    let resolved = Resolved::new(config, sources, warn)?;
     let text = marshal::fragment_text(namespace, svn, &resolved.objects(config));
     Document::read(&text).map_err(|error| field(&error.to_string()))?;
     Ok(text)
@@ -287,12 +291,12 @@ struct Resolved {
 }
 
 impl Resolved {
-    fn new(config: &Config, base_dir: &Path, warn: &mut dyn FnMut(String)) -> Result<Self, GenerateError> {
+    fn new(config: &Config, sources: &Sources<'_>, warn: &mut dyn FnMut(String)) -> Result<Self, GenerateError> {
         confinement::check_version(config)?;
         let mut containers = Vec::with_capacity(config.container.len() + 1);
         for (index, container) in config.container.iter().enumerate() {
             let place = place(index, container);
-            let resolved = container::resolve(container, &place, base_dir, warn)?;
+            let resolved = container::resolve(container, &place, sources, warn)?;
             if config.casemate_version.is_none() && resolved.confinement != Confinement::default() {
                 let problem = "confinement and forwarded ports need casemate_version".to_owned();
                 return Err(GenerateError::Field { place, problem });

@@ -1,4 +1,5 @@
-//! What a policy was made of: comments before its package that name images with their digests.
+//! What a policy was made of: comments before its package that name images with their digests. Fragments have none: their first line
+//! must be the package (hcsshim, `parseNamespace`).
 //!
 //! They are part of the policy's text, and so of its digest. A guest does not read them: it judges layers. Whoever starts a container
 //! by an image's name compares, and can say that the name has come to mean another image.
@@ -11,7 +12,7 @@ const MARK: &str = "# image ";
 /// An image, and the digest of its manifest that a policy was made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pin {
-    /// Its name, without a digest.
+    /// Its name as containerd completes it; with a digest, if it was given with one.
     pub image: String,
     /// Digest of its manifest for the guest's platform.
     pub digest: Digest,

@@ -155,7 +155,15 @@ mod tests {
         assert_eq!(identify(rootfs.path(), "1000:media").unwrap().groups, [IdName::new(60, "media")]);
         assert_eq!(identify(rootfs.path(), "7:8").unwrap().user, IdName::new(7, ""));
         assert_eq!(identify(rootfs.path(), "").unwrap().user, IdName::new(0, "root"));
-        assert!(matches!(identify(rootfs.path(), "nobody"), Err(RootfsError::Unknown(_))));
+        let media = identify(rootfs.path(), "app:media").unwrap();
+        assert_eq!(
+            (media.user, media.groups),
+            (IdName::new(1000, "app"), vec![IdName::new(60, "media")])
+        );
+        for (user, missing) in [("nobody", "nobody"), ("app:nogroup", "nogroup"), ("nobody:media", "nobody")] {
+            let error = identify(rootfs.path(), user).unwrap_err();
+            assert_eq!(error.to_string(), format!("no user or group is called {missing:?}"));
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Policies of images in files: every form gives the same policy, and what cannot be chosen is refused with what there is.
 
-use policy_tools::{Config, GenerateError, generate, generate_warning};
+use policy_tools::{Config, GenerateError, Sources, generate, generate_warning};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::path::Path;
@@ -91,7 +91,7 @@ fn write(root: &Path, files: &[(String, Vec<u8>)]) {
 fn policy(base: &Path, image: &str, more: &str) -> Result<(String, Vec<String>), GenerateError> {
     let config = Config::from_toml(&format!("[[container]]\nimage = {image:?}\n{more}")).unwrap();
     let mut warnings = Vec::new();
-    let text = generate_warning(&config, base, &mut |warning| warnings.push(warning))?;
+    let text = generate_warning(&config, &Sources::of(base), &mut |warning| warnings.push(warning))?;
     Ok((text, warnings))
 }
 

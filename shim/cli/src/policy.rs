@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Subcommand;
-use policy_tools::{Config, Document, Finding, Severity};
+use oci::Platform;
+use policy_tools::{Config, Document, Finding, Severity, Sources, pinned};
 use serde_json::json;
 
 mod fragment;
@@ -23,11 +24,13 @@ pub enum Policy {
     #[command(
         after_help = "Examples:\n  casemate policy generate docker.io/library/nginx:1.27 > policy.rego\n  \
         casemate policy generate registry.corp/team/app:1 --registries registries.toml --output policy.rego\n  \
+        casemate policy generate registry.corp/team/app:1 --platform linux/amd64/v3 > policy.rego\n  \
         casemate policy generate --config policy.toml > policy.rego\n  \
         casemate policy generate --config policy.toml --output policy.rego    # prints the digest\n  \
         casemate policy generate --config app.toml --fragment app --svn 1 > app.rego\n\n\
         An image of a registry is pulled once and kept in ~/.cache/casemate/images. Containers of images alone may be \
-        connected to, and ended by the signals 9 and 15.\n\n\
+        connected to, and ended by the signals 9 and 15 and the image's own stop signal. The policy begins with the digests \
+        of the images that were named, which `casemate run --policy` compares.\n\n\
         Everywhere, `-` is standard input, and a policy may be its text or base64 of it."
     )]
     Generate {
@@ -40,6 +43,10 @@ pub enum Policy {
         /// Registry configuration, as `casemate registry which` reads it; logins of docker and podman count where it has none
         #[arg(long, value_name = "FILE")]
         registries: Option<PathBuf>,
+        /// Of an index, take the image for this platform: OS[(VERSION)]/ARCHITECTURE[/VARIANT]. A guest chooses an image for
+        /// linux/amd64 by itself; start any other by the digest that is printed
+        #[arg(long, value_name = "PLATFORM")]
+        platform: Option<Platform>,
         /// Write the policy here and print its digest instead
         #[arg(long, short)]
         output: Option<PathBuf>,
@@ -131,6 +138,7 @@ pub fn run(command: Policy) -> Result<bool> {
             images,
             config,
             registries,
+            platform,
             output,
             fragment,
             svn,
@@ -138,7 +146,12 @@ pub fn run(command: Policy) -> Result<bool> {
             json,
         } => {
             let fragment = fragment.as_deref().zip(svn.as_deref());
-            let (text, mut warnings) = generate(config.as_deref(), &images, registries.as_deref(), fragment)?;
+            let asked = images::Asked {
+                registries: registries.as_deref(),
+                platform: platform.as_ref(),
+                roots: None,
+            };
+            let (text, mut warnings) = generate(config.as_deref(), &images, asked, fragment)?;
             warnings.extend(faults(&text)?);
             warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
             write_policy(&text, output.as_deref(), base64, json.then_some(warnings.as_slice()))?;
@@ -180,7 +193,7 @@ pub fn run(command: Policy) -> Result<bool> {
 fn generate(
     config: Option<&Path>,
     images: &[String],
-    registries: Option<&Path>,
+    asked: images::Asked<'_>,
     fragment: Option<(&str, &str)>,
 ) -> Result<(String, Vec<String>)> {
     // Paths in the configuration are relative to it.
@@ -194,17 +207,34 @@ fn generate(
         None => Config::default(),
     };
     images::add(&mut parsed, images)?;
-    let pulled = images::pull(&mut parsed, registries)?;
-    for (name, pin) in &pulled.pins {
-        eprintln!("{name} is {pin}");
+    // Without the cache all is converted again, and nothing else changes.
+    let (roots, unusable) = match images::roots(&parsed) {
+        Ok(roots) => (roots, None),
+        Err(error) => (None, Some(format!("{error:#}"))),
+    };
+    let asked = images::Asked {
+        roots: roots.as_ref(),
+        ..asked
+    };
+    let pulled = images::pull(&mut parsed, &asked)?;
+    for pin in &pulled.pins {
+        eprintln!("{} is {}", pin.image, pin.digest);
     }
     let mut warnings = pulled.warnings.clone();
+    warnings.extend(unusable);
+    let sources = Sources {
+        base_dir,
+        roots: asked.roots,
+        platform: asked.platform,
+    };
     let mut warn = |warning| warnings.push(warning);
     let text = match fragment {
-        Some((namespace, svn)) => policy_tools::generate_fragment_warning(&parsed, namespace, svn, base_dir, &mut warn),
-        None => policy_tools::generate_warning(&parsed, base_dir, &mut warn),
+        Some((namespace, svn)) => policy_tools::generate_fragment_warning(&parsed, namespace, svn, &sources, &mut warn),
+        None => policy_tools::generate_warning(&parsed, &sources, &mut warn),
     }
     .with_context(describe)?;
+    // A fragment begins with its package.
+    let text = if fragment.is_some() { text } else { pinned(&text, &pulled.pins) };
     Ok((text, warnings))
 }
 
