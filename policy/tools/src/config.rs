@@ -1,12 +1,10 @@
 //! The configuration file: the keys of hcsshim's tool, and Casemate's own keys, such as sources of layers.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use policy::action::Medium;
 use serde::{Deserialize, Serialize};
-
-use crate::{GenerateError, MAX_CONFIG_BYTES};
 
 /// A whole configuration. Every flag defaults to false, every list to empty; unknown keys are refused.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -44,6 +42,9 @@ pub struct Config {
     pub windows_container: Vec<WindowsContainer>,
     /// Allowed networks of the guest, each as a whole; needs `casemate_version`.
     pub network: Vec<Network>,
+    /// What the policy's owner should know of what was read; no key of the file.
+    #[serde(skip)]
+    pub notes: Vec<String>,
 }
 
 /// One container. Its layers come from exactly one of `image`, `layer_files` and `layers`.
@@ -112,6 +113,35 @@ pub struct Container {
     pub oom_score_adj: Option<Bounds<i32>>,
     /// Limits of the container's cgroup, by the kernel's names; those listed may be changed while it runs.
     pub limits: BTreeMap<String, Bounds<u64>>,
+    /// What a definition of `az confcom` says in the policy's own words; no key of the file.
+    #[serde(skip)]
+    pub definition: Option<Definition>,
+}
+
+/// Parts of a container that another tool's file determines to the letter.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Definition {
+    /// Environment rules. The image's variables of other names follow, and none of them is required.
+    pub env_rules: Vec<EnvRule>,
+    /// Rules behind these, but for names that have one.
+    pub more_env_rules: Vec<EnvRule>,
+    /// All mounts.
+    pub mounts: Vec<ExactMount>,
+    /// SHA-256 of the seccomp profile's canonical form; empty for none.
+    pub seccomp_profile_sha256: String,
+}
+
+/// A mount as the policy has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ExactMount {
+    /// Path in the container.
+    pub destination: String,
+    /// Options in their order.
+    pub options: Vec<String>,
+    /// A pattern.
+    pub source: String,
+    /// For example `bind`.
+    pub kind: String,
 }
 
 /// A range; a bound that is missing is none.
@@ -397,46 +427,5 @@ impl Config {
             || self.scratch_medium.is_some()
             || self.allow_capability_dropping
             || self.allow_log_provider_dropping
-    }
-
-    /// Reads a configuration from TOML text.
-    ///
-    /// # Errors
-    /// Not TOML, or a key that is not documented.
-    pub fn from_toml(text: &str) -> Result<Self, GenerateError> {
-        Ok(toml::from_str(text)?)
-    }
-
-    /// Reads a configuration from JSON text of the same keys.
-    ///
-    /// # Errors
-    /// Not JSON, or a key that is not documented.
-    pub fn from_json(text: &str) -> Result<Self, GenerateError> {
-        Ok(serde_json::from_str(text)?)
-    }
-
-    /// Reads a configuration file: JSON if its extension is `json`, else TOML.
-    ///
-    /// # Errors
-    /// The file cannot be read, is too large, or is not a configuration.
-    pub fn from_file(path: &Path) -> Result<Self, GenerateError> {
-        Self::from_bytes(crate::file::read(path, MAX_CONFIG_BYTES)?, path)
-    }
-
-    /// Reads the content of a configuration file: JSON if the extension of `path` is `json`, or if it has none and the text begins like
-    /// JSON, else TOML.
-    ///
-    /// # Errors
-    /// It is not a configuration.
-    pub fn from_bytes(bytes: Vec<u8>, path: &Path) -> Result<Self, GenerateError> {
-        let text = String::from_utf8(bytes).map_err(|error| GenerateError::Read {
-            path: path.to_owned(),
-            source: std::io::Error::new(std::io::ErrorKind::InvalidData, error),
-        })?;
-        let json = match path.extension() {
-            Some(extension) => extension == "json",
-            None => text.trim_start().starts_with('{'),
-        };
-        if json { Self::from_json(&text) } else { Self::from_toml(&text) }
     }
 }

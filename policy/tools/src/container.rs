@@ -5,7 +5,9 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::GenerateError;
-use crate::config::{Capabilities, Container, EnvRule, ExecProcess, ExternalProcess, IdName, Mount, Strategy, User, WindowsContainer};
+use crate::config::{
+    Capabilities, Container, Definition, EnvRule, ExactMount, ExecProcess, ExternalProcess, IdName, Mount, Strategy, User, WindowsContainer,
+};
 use crate::confinement::Confinement;
 use crate::file;
 use crate::rule::{PolicyIdName, check_pattern};
@@ -138,7 +140,7 @@ pub(crate) fn resolve(
     Ok(PolicyContainer {
         command,
         env_rules: env_rules(container, &source).map_err(field)?,
-        mounts: container.mount.iter().map(mount).collect::<Result<_, _>>().map_err(field)?,
+        mounts: mounts(container).map_err(field)?,
         exec_processes: container.exec_process.iter().map(exec_process).collect(),
         signals: signals(container, &source).map_err(field)?,
         user: match &container.user {
@@ -220,6 +222,9 @@ fn working_dir(container: &Container, source: &Source) -> String {
 }
 
 fn env_rules(container: &Container, source: &Source) -> Result<Vec<PolicyEnvRule>, String> {
+    if let Some(definition) = &container.definition {
+        return defined_env_rules(definition, source);
+    }
     let mut rules: Vec<_> = source.image.env.iter().flatten().map(|entry| exactly(entry, true)).collect();
     if !source.has_image {
         // Without an image, container runtimes set this environment.
@@ -229,6 +234,22 @@ fn env_rules(container: &Container, source: &Source) -> Result<Vec<PolicyEnvRule
     for rule in &container.env_rule {
         rules.push(env_rule(rule)?);
     }
+    Ok(rules)
+}
+
+/// The definition's rules, the image's variables of other names, and what is left of the definition's further rules.
+fn defined_env_rules(definition: &Definition, source: &Source) -> Result<Vec<PolicyEnvRule>, String> {
+    let name = |rule: &str| rule.split('=').next().unwrap_or_default().to_owned();
+    let mut names: Vec<String> = definition.env_rules.iter().map(|rule| name(&rule.rule)).collect();
+    let mut rules: Vec<_> = definition.env_rules.iter().map(env_rule).collect::<Result<_, _>>()?;
+    for entry in source.image.env.iter().flatten() {
+        if !names.contains(&name(entry)) {
+            rules.push(exactly(entry, false));
+        }
+    }
+    names.extend(source.image.env.iter().flatten().map(|entry| name(entry)));
+    let more = definition.more_env_rules.iter().filter(|rule| !names.contains(&name(&rule.rule)));
+    rules.extend(more.map(env_rule).collect::<Result<Vec<_>, _>>()?);
     Ok(rules)
 }
 
@@ -289,6 +310,26 @@ fn exactly(entry: &str, required: bool) -> PolicyEnvRule {
         strategy: Strategy::String.as_str(),
         required,
     }
+}
+
+fn mounts(container: &Container) -> Result<Vec<PolicyMount>, String> {
+    let exact = container
+        .definition
+        .iter()
+        .flat_map(|definition| &definition.mounts)
+        .map(exact_mount);
+    container.mount.iter().map(mount).chain(exact).collect()
+}
+
+fn exact_mount(mount: &ExactMount) -> Result<PolicyMount, String> {
+    check_pattern(&mount.source)?;
+    Ok(PolicyMount {
+        destination: mount.destination.clone(),
+        options: mount.options.clone(),
+        source: mount.source.clone(),
+        required: false,
+        kind: mount.kind.clone(),
+    })
 }
 
 fn mount(mount: &Mount) -> Result<PolicyMount, String> {
@@ -380,7 +421,11 @@ pub(crate) fn image_user(user: &str) -> PolicyUser {
 
 fn seccomp(container: &Container, place: &str, base_dir: &Path) -> Result<String, GenerateError> {
     let Some(path) = &container.seccomp_profile_path else {
-        return Ok(String::new());
+        let defined = container
+            .definition
+            .as_ref()
+            .map(|definition| definition.seccomp_profile_sha256.clone());
+        return Ok(defined.unwrap_or_default());
     };
     let profile = file::read(&base_dir.join(path), MAX_SECCOMP_BYTES)?;
     policy::seccomp_digest(&profile).map_err(|source| GenerateError::Seccomp {

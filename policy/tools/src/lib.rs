@@ -1,7 +1,7 @@
-//! Tools for policies: generation from a TOML configuration, checks, simulation, and explanation of denials.
+//! Tools for policies: generation from a configuration, checks, simulation, and explanation of denials.
 //!
 //! ```text
-//! Config::from_toml ─► sources: OCI layout, layer files or given hashes ─► containers, defaults filled in ─► marshal ─► policy text
+//! Config::from_bytes ─► sources: OCI layout, layer files or given hashes ─► containers, defaults filled in ─► marshal ─► policy text
 //! ```
 //! A generated policy allows exactly the containers of the configuration: their layers, command, environment, user, mounts,
 //! capabilities, exec processes and signals, and the pod's pause container. Host data must have its digest ([`policy::digest`]).
@@ -17,6 +17,7 @@
 //! | what a policy was made of | [`pinned`], [`pins`] |
 //! | digests | [`policy::digest`], [`policy::seccomp_digest`], [`layer::hash`] |
 //! | default mounts and capabilities | [`policy::data`] |
+//! | what `az confcom` reads | [`Config::from_json`] |
 //! | root hashes from one run to the next | [`RootCache`] |
 //! | users of a root file system | [`rootfs::identify`] |
 //! | the security context directory | [`SecurityContextFiles`] |
@@ -70,6 +71,7 @@
 
 mod archive;
 mod check;
+mod confcom;
 mod config;
 mod confinement;
 mod container;
@@ -82,6 +84,7 @@ mod json;
 mod legacy;
 mod marshal;
 mod pin;
+mod read;
 mod root_cache;
 pub mod rootfs;
 mod rule;
@@ -98,8 +101,8 @@ use confinement::Confinement;
 
 pub use check::{Finding, Severity, check};
 pub use config::{
-    Auth, Capabilities, Config, Container, EnvRule, ExecProcess, ExternalProcess, Fragment, IdName, Limit, Mount, Network, Rlimit,
-    Strategy, TextRule, Unlimited, User, WindowsContainer, WindowsExecProcess,
+    Auth, Capabilities, Config, Container, Definition, EnvRule, ExactMount, ExecProcess, ExternalProcess, Fragment, IdName, Limit, Mount,
+    Network, Rlimit, Strategy, TextRule, Unlimited, User, WindowsContainer, WindowsExecProcess,
 };
 pub use document::{Document, DocumentError};
 pub use explain::{Difference, Explanation, Nearest, NoDenial, explain, explain_all};
@@ -292,6 +295,7 @@ struct Resolved {
 
 impl Resolved {
     fn new(config: &Config, sources: &Sources<'_>, warn: &mut dyn FnMut(String)) -> Result<Self, GenerateError> {
+        config.notes.iter().cloned().for_each(&mut *warn);
         confinement::check_version(config)?;
         let mut containers = Vec::with_capacity(config.container.len() + 1);
         for (index, container) in config.container.iter().enumerate() {

@@ -284,6 +284,20 @@ fn a_configuration_names_an_image_and_docker_has_the_login() {
     assert!(made.status.success(), "{}", errors(&made));
     assert!(String::from_utf8(made.stdout).unwrap().contains("\"/bin/other\""));
 
+    // So does a container definition of az confcom.
+    let name = format!("{}/{NAME}:test", lab.host());
+    let definition = format!(r#"{{"version": "1.0", "containers": [{{"name": "app", "properties": {{"image": "{name}"}}}}]}}"#);
+    let made = lab.generate(
+        &["--config", &lab.write("input.json", &definition), "--registries", &registries],
+        &[("DOCKER_CONFIG", Path::new(&login(PASSWORD)))],
+    );
+    let policy = text(&made);
+    assert_eq!(pins(&policy), [pin(&name, lab.image.manifest)]);
+    assert!(
+        policy.contains("\"/bin/true\"") && policy.contains("sandbox:///tmp/atlas/resolvconf/.+"),
+        "{policy}"
+    );
+
     let file = login("wrong-password");
     let refused = generate(&file);
     assert_eq!(refused.status.code(), Some(3));
