@@ -2,6 +2,7 @@
 
 use crate::{Digest, Platform};
 use std::fmt;
+use std::sync::Arc;
 
 /// Most offers that a message lists.
 const LISTED_MAX: usize = 12;
@@ -14,7 +15,7 @@ pub struct Offer {
     /// Digest of its manifest, or of its config where there is no manifest.
     pub digest: Digest,
     /// Its tags and references.
-    pub names: Vec<String>,
+    pub names: Vec<Arc<str>>,
     /// Its platform, if it has one.
     pub platform: Option<Platform>,
     /// What it is, if it is no image.

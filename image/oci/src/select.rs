@@ -9,10 +9,11 @@
 //! those that guests run; whoever starts a container cannot.
 
 use crate::document::{may_be_image, may_be_index};
-use crate::limits::{DOCUMENTS_MAX, INDEXES_MAX};
+use crate::limits::{DOCUMENTS_MAX, DOCUMENTS_MAX_BYTES, ENTRIES_MAX, INDEXES_MAX, NAME_MAX_BYTES};
 use crate::offer::{Offer, Offers};
 use crate::{Config, Descriptor, Digest, Document, DocumentError, Index, Manifest, Platform, Reference};
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// Marks attestations among the entries of an index (BuildKit).
 const ATTESTATION: &str = "vnd.docker.reference.type";
@@ -70,6 +71,12 @@ pub enum ChoiceError {
     /// More documents than [`DOCUMENTS_MAX`].
     #[error("more than {DOCUMENTS_MAX} of its documents may be the guest's image")]
     TooMany,
+    /// More bytes in them than [`DOCUMENTS_MAX_BYTES`].
+    #[error("the documents that lead to it have more than {DOCUMENTS_MAX_BYTES} bytes")]
+    TooLong,
+    /// More entries in its indexes than [`ENTRIES_MAX`].
+    #[error("its indexes have more than {ENTRIES_MAX} entries")]
+    Entries,
     /// A document that the choice needs is not there.
     #[error("document {0} is missing")]
     Missing(Digest),
@@ -144,10 +151,10 @@ impl From<Option<&str>> for Pick {
 
 impl Pick {
     /// Whether an image with one of these names is meant.
-    pub(crate) fn names(&self, names: &[String]) -> bool {
+    pub(crate) fn names<T: AsRef<str>>(&self, names: &[T]) -> bool {
         match self {
             Pick::Only => true,
-            Pick::Name(wanted) => names.iter().any(|name| same_name(name, wanted)),
+            Pick::Name(wanted) => names.iter().any(|name| same_name(name.as_ref(), wanted)),
             Pick::Digest(_) => false,
         }
     }
@@ -191,6 +198,8 @@ pub struct Search {
     passed_over: Vec<Offer>,
     missing: Option<Digest>,
     read: usize,
+    read_bytes: usize,
+    entries: usize,
 }
 
 /// What is known of a document before it is read.
@@ -208,8 +217,8 @@ struct Step {
     digest: Digest,
     /// Its length, if known.
     size: Option<u64>,
-    /// Names of the image it belongs to.
-    names: Vec<String>,
+    /// Names of the image it belongs to: those of every index on the way, which are shared.
+    names: Vec<Arc<str>>,
     /// Platform of the index entry that led here.
     platform: Option<Platform>,
     /// Whether the image is one that the caller asks for.
@@ -261,16 +270,18 @@ impl Search {
             passed_over: Vec::new(),
             missing: None,
             read: 0,
+            read_bytes: 0,
+            entries: 0,
         }
     }
 
     /// The digest of the next document to read, of which [`Self::take`] or [`Self::absent`] is told.
     ///
     /// # Errors
-    /// Too many documents.
+    /// Too many documents, or entries of indexes.
     pub fn wanted(&mut self) -> Result<Option<Digest>, ChoiceError> {
         if let Some(index) = self.start.take() {
-            self.enter(index, None);
+            self.enter(index, None)?;
         }
         self.reading = self.waiting.pop_front();
         self.read += usize::from(self.reading.is_some());
@@ -294,16 +305,17 @@ impl Search {
     /// The document cannot be used.
     pub fn take(&mut self, bytes: &[u8]) -> Result<(), ChoiceError> {
         let Some(step) = self.reading.take() else { return Ok(()) };
+        self.read_bytes += bytes.len();
+        if self.read_bytes > DOCUMENTS_MAX_BYTES {
+            return Err(ChoiceError::TooLong);
+        }
         if let Some((digest, manifest)) = step.manifest {
             let config = Config::parse(bytes)?;
             return self.judge(Chosen { digest, manifest, config }, step.names, step.platform);
         }
         match Document::parse(bytes)? {
             Document::Index(_) if step.depth >= INDEXES_MAX => Err(ChoiceError::Nesting),
-            Document::Index(index) => {
-                self.enter(index, Some(step));
-                Ok(())
-            }
+            Document::Index(index) => self.enter(index, Some(step)),
             Document::Manifest(manifest) => {
                 self.open(manifest, step);
                 Ok(())
@@ -336,14 +348,19 @@ impl Search {
     }
 
     /// Puts the entries of an index that may lead to the image in its place in the queue.
-    fn enter(&mut self, index: Index, parent: Option<Step>) {
+    fn enter(&mut self, index: Index, parent: Option<Step>) -> Result<(), ChoiceError> {
+        self.entries += index.manifests.len();
+        if self.entries > ENTRIES_MAX {
+            return Err(ChoiceError::Entries);
+        }
         let mut steps = Vec::new();
         for entry in index.manifests {
             if !is_image(&entry) {
                 continue;
             }
             let mut names = parent.as_ref().map(|parent| parent.names.clone()).unwrap_or_default();
-            names.extend(NAMES.iter().filter_map(|name| entry.annotations.get(*name).cloned()));
+            let own = NAMES.iter().filter_map(|name| entry.annotations.get(*name));
+            names.extend(own.filter(|name| name.len() <= NAME_MAX_BYTES).map(|name| Arc::from(name.as_str())));
             let by_digest = self.pick == Pick::Digest(entry.digest);
             let picked = by_digest || parent.as_ref().is_some_and(|parent| parent.picked) || self.pick.names(&names);
             let platform = entry.platform.filter(|platform| !platform.is_unnamed());
@@ -375,6 +392,7 @@ impl Search {
         for step in steps.into_iter().rev() {
             self.waiting.push_front(step);
         }
+        Ok(())
     }
 
     /// Asks for the config of a manifest that may be the image.
@@ -399,7 +417,7 @@ impl Search {
     }
 
     /// Decides on an image by its config.
-    fn judge(&mut self, image: Chosen, names: Vec<String>, index: Option<Platform>) -> Result<(), ChoiceError> {
+    fn judge(&mut self, image: Chosen, names: Vec<Arc<str>>, index: Option<Platform>) -> Result<(), ChoiceError> {
         let platform = image.config.platform.clone();
         if platform.is_foreign() {
             if let Some(index) = index {
@@ -432,7 +450,7 @@ impl Search {
         Ok(())
     }
 
-    fn pass_over(&mut self, digest: Digest, names: Vec<String>, platform: Platform) {
+    fn pass_over(&mut self, digest: Digest, names: Vec<Arc<str>>, platform: Platform) {
         self.passed_over.push(Offer {
             digest,
             names,

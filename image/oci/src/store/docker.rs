@@ -37,7 +37,7 @@ pub(super) fn image(files: &Files, list: &[u8], pick: &Pick, asked: Option<&Plat
         let (digest, config) = config(files, &image.config)?;
         let offer = Offer {
             digest,
-            names: image.repo_tags.clone(),
+            names: image.repo_tags.iter().map(|name| name.as_str().into()).collect(),
             platform: Some(config.platform.clone()).filter(|platform| !platform.is_unnamed()),
             artefact: None,
             picked: pick.names(&image.repo_tags) || *pick == Pick::Digest(digest),

@@ -1,7 +1,7 @@
 //! Images in temporary directories, and the same in tar files.
 
 use super::*;
-use crate::limits::{DOCUMENT_MAX_BYTES, INDEXES_MAX};
+use crate::limits::{DOCUMENT_MAX_BYTES, ENTRIES_MAX, INDEXES_MAX};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -469,4 +469,41 @@ fn other_directories_and_files_are_refused() {
         ImageStore::open(Path::new("/nonexistent")),
         Err(StoreError::File(FileError::Read(..)))
     ));
+}
+
+/// An author can repeat in every entry of an index what the entry above it is called; only a name's length and the number of entries
+/// limit what that takes.
+#[test]
+fn names_of_an_index_are_not_multiplied() {
+    let layout = Layout::new();
+    let image = layout.image(1, 1);
+    let many = |count: usize| {
+        let entries: Vec<Value> = (0..count).map(|_| json!({"digest": image})).collect();
+        layout.blob(json!({ "manifests": entries }).to_string().as_bytes())
+    };
+    let named = |inner: &str, name: &str| {
+        layout.index(json!([{"digest": inner, "annotations": {"org.opencontainers.image.ref.name": name}}]));
+    };
+    named(&many(100), &"x".repeat(1 << 20));
+    layout.open(None).unwrap();
+    assert!(matches!(
+        layout.open(Some(&"x".repeat(1 << 20))),
+        Err(StoreError::Choice(_, ChoiceError::Unknown { .. }))
+    ));
+    named(&many(ENTRIES_MAX), "v1");
+    assert!(matches!(layout.open(Some("v1")), Err(StoreError::Choice(_, ChoiceError::Entries))));
+}
+
+#[test]
+fn the_documents_of_a_search_have_a_limit_together() {
+    let layout = Layout::new();
+    let padding = " ".repeat(DOCUMENT_MAX_BYTES - 1000);
+    let entries: Vec<Value> = (0..6)
+        .map(|number| {
+            let text = format!("{{\"manifests\":[],\"number\":{number}}}{padding}");
+            json!({"digest": layout.blob(text.as_bytes()), "mediaType": "application/vnd.oci.image.index.v1+json"})
+        })
+        .collect();
+    layout.index(json!(entries));
+    assert!(matches!(layout.open(None), Err(StoreError::Choice(_, ChoiceError::TooLong))));
 }
