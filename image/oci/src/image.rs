@@ -1,5 +1,6 @@
 //! An image: its manifest and its config, joined layer by layer.
 
+use crate::layer_type::{self, Closed};
 use crate::limits::LAYERS_MAX;
 use crate::{Config, Digest, DocumentError, ImageConfig, Manifest};
 
@@ -38,6 +39,16 @@ pub enum ImageError {
     /// More layers than [`LAYERS_MAX`].
     #[error("it has {0} layers, more than {LAYERS_MAX}")]
     TooManyLayers(usize),
+    /// A layer that no registry gives out, or that nobody can read.
+    #[error("its layer {digest} of type {media_type:?} is {why}")]
+    Closed {
+        /// The layer's blob.
+        digest: Digest,
+        /// Its media type, cut to a length that can be shown.
+        media_type: String,
+        /// What the type says, and what to do.
+        why: Closed,
+    },
 }
 
 impl Image {
@@ -49,6 +60,15 @@ impl Image {
         }
         if blobs > LAYERS_MAX {
             return Err(ImageError::TooManyLayers(blobs));
+        }
+        for layer in &manifest.layers {
+            if let Some(why) = layer_type::closed(&layer.media_type) {
+                return Err(ImageError::Closed {
+                    digest: layer.digest,
+                    media_type: layer_type::shown(&layer.media_type),
+                    why,
+                });
+            }
         }
         let layers = config.diff_ids().iter().zip(&manifest.layers);
         let layers = layers.map(|(diff_id, blob)| ImageLayer {
@@ -63,8 +83,17 @@ impl Image {
 
     /// Chain id of the topmost layer (config.md, "Layer ChainID"), by which snapshotters name it; `None` without layers.
     pub fn chain_id(&self) -> Option<Digest> {
-        let diff_ids = self.layers.iter().map(|layer| layer.diff_id);
-        diff_ids.reduce(|below, diff_id| Digest::of(format!("{below} {diff_id}").as_bytes()))
+        self.chain_ids().last().copied()
+    }
+
+    /// Chain ids of all layers, bottom first: a layer's is the name of what it unpacks to over those below it.
+    pub fn chain_ids(&self) -> Vec<Digest> {
+        let mut chain: Vec<Digest> = Vec::with_capacity(self.layers.len());
+        for ImageLayer { diff_id, .. } in &self.layers {
+            let over = chain.last().map(|below| Digest::of(format!("{below} {diff_id}").as_bytes()));
+            chain.push(over.unwrap_or(*diff_id));
+        }
+        chain
     }
 }
 
@@ -79,7 +108,12 @@ mod tests {
     }
 
     fn image(diff_ids: &[String], blobs: usize) -> Result<Image, ImageError> {
-        let layers: Vec<_> = (0..blobs).map(|_| json!({"digest": digest('b'), "size": 1})).collect();
+        image_of_type(diff_ids, blobs, "")
+    }
+
+    fn image_of_type(diff_ids: &[String], blobs: usize, media_type: &str) -> Result<Image, ImageError> {
+        let layer = json!({"digest": digest('b'), "size": 1, "mediaType": media_type});
+        let layers = vec![layer; blobs];
         let manifest = json!({"schemaVersion": 2, "config": {"digest": digest('c')}, "layers": layers}).to_string();
         let Document::Manifest(manifest) = Document::parse(manifest.as_bytes())? else {
             panic!("no manifest")
@@ -123,6 +157,7 @@ mod tests {
         for (top, (_, chain_id)) in REDIS.iter().enumerate() {
             let image = image(&diff_ids[..=top], top + 1).unwrap();
             assert_eq!(image.chain_id().unwrap().to_string(), *chain_id, "layer {top}");
+            assert_eq!(image.chain_ids().len(), top + 1);
         }
         assert_eq!(image(&[], 0).unwrap().chain_id(), None);
     }
@@ -140,5 +175,22 @@ mod tests {
         assert!(image(&vec![digest('a'); LAYERS_MAX], LAYERS_MAX).is_ok());
         let over = LAYERS_MAX + 1;
         assert!(matches!(image(&vec![digest('a'); over], over), Err(ImageError::TooManyLayers(layers)) if layers == over));
+    }
+
+    #[test]
+    fn a_layer_that_is_not_given_out_is_named_with_its_type() {
+        for (media_type, word) in [
+            ("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", "foreign"),
+            ("application/vnd.oci.image.layer.nondistributable.v1.tar+zstd", "foreign"),
+            ("application/vnd.oci.image.layer.v1.tar+gzip+encrypted", "encrypted"),
+        ] {
+            let error = image_of_type(&[digest('a')], 1, media_type).unwrap_err().to_string();
+            assert!(
+                error.contains(&digest('b')) && error.contains(media_type) && error.contains(word),
+                "{error}"
+            );
+        }
+        let plain = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+        assert!(image_of_type(&[digest('a')], 1, plain).is_ok());
     }
 }

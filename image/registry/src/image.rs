@@ -11,12 +11,13 @@ use std::collections::BTreeMap;
 pub const PARALLEL: usize = 4;
 
 /// Media types of layers, OCI's and Docker's.
-const LAYER_TYPES: [&str; 5] = [
+const LAYER_TYPES: [&str; 6] = [
     "application/vnd.oci.image.layer.v1.tar",
     "application/vnd.oci.image.layer.v1.tar+gzip",
     "application/vnd.oci.image.layer.v1.tar+zstd",
     "application/vnd.docker.image.rootfs.diff.tar",
     "application/vnd.docker.image.rootfs.diff.tar.gzip",
+    "application/vnd.docker.image.rootfs.diff.tar.zstd",
 ];
 
 /// An image in a registry.

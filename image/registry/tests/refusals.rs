@@ -201,8 +201,12 @@ async fn ten_thousand_layers_and_layers_of_other_kinds() {
         let (blobs, digest) = with_layers(vec![descriptor(kind, b"x")]);
         let server = serve(blobs, |_| None);
         let error = pull(&at(&server), digest).await.unwrap_err();
-        assert_says(&error, &["cannot get layer", kind], &SECRETS);
+        assert_says(&error, &["cannot choose an image of", "its layer sha256:", kind], &SECRETS);
     }
+    let unknown = "application/vnd.oci.image.layer.v1.tar+lz4";
+    let (blobs, digest) = with_layers(vec![descriptor(unknown, b"x")]);
+    let error = pull(&at(&serve(blobs, |_| None)), digest).await.unwrap_err();
+    assert_says(&error, &["cannot get layer", unknown], &SECRETS);
     let mut sizeless = layer;
     sizeless.as_object_mut().unwrap().remove("size");
     let (blobs, digest) = with_layers(vec![sizeless]);
