@@ -9,10 +9,11 @@
 mod content;
 pub mod converter;
 
+pub use content::ContentError;
 pub use layer_cache::CachedLayer;
 pub use oci::Digest;
 
-use content::{Content, ContentError};
+use content::Content;
 use converter::{Blob, Converter, ConverterError};
 use layer_cache::{Cache, CacheError, SLOTS, Slot, Turn, Wanted};
 use oci::{ChoiceError, Chosen, Image, ImageError, Pick, Search};

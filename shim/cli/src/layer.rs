@@ -1,18 +1,19 @@
-//! `casemate layer convert|hash`.
+//! `casemate layer convert|hash|prepare`.
 
-use crate::input;
+mod prepare;
+
+pub use prepare::{Prepare, prepare};
+
 use crate::output::print;
+use crate::progress::Line;
+use crate::{input, progress};
 use ::layer::{BLOCK_BYTES, Converted, Limits};
 use anyhow::{Context, Result};
 use serde_json::json;
 use std::fs::File;
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, Read};
 use std::path::Path;
-use std::time::{Duration, Instant};
 use tempfile::NamedTempFile;
-
-/// How often the progress line changes.
-const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Converts a layer; `output` is created complete or not at all. The root hash is the last line of standard output.
 pub fn convert(input: &Path, output: &Path, json: bool) -> Result<()> {
@@ -68,16 +69,13 @@ where
     E: std::error::Error + Send + Sync + 'static,
 {
     let (file, total) = input::open(input)?;
-    let shown = io::stderr().is_terminal().then(Instant::now);
     let mut progress = Progress {
         file,
         total,
         read: 0,
-        shown,
+        line: Line::new(),
     };
-    let result = act(&mut progress);
-    progress.clear();
-    result.with_context(|| format!("cannot convert {}", input::shown(input)))
+    act(&mut progress).with_context(|| format!("cannot convert {}", input::shown(input)))
 }
 
 /// The input file, with a progress line on a terminal.
@@ -86,29 +84,14 @@ struct Progress {
     /// Bytes of the input; 0 if they are unknown.
     total: u64,
     read: u64,
-    /// When the line was last written; `None` without a terminal.
-    shown: Option<Instant>,
-}
-
-impl Progress {
-    fn clear(&self) {
-        if self.shown.is_some() {
-            eprint!("\r\x1b[K");
-        }
-    }
+    line: Line,
 }
 
 impl Read for Progress {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.file.read(buffer)?;
         self.read += count as u64;
-        if self.shown.is_some_and(|shown| shown.elapsed() >= PROGRESS_INTERVAL) {
-            match (self.read * 100).checked_div(self.total) {
-                Some(percent) => eprint!("\r{:3} % of {} MiB", percent.min(100), self.total >> 20),
-                None => eprint!("\r{} MiB", self.read >> 20),
-            }
-            self.shown = Some(Instant::now());
-        }
+        self.line.update(|| progress::of_bytes(self.read, self.total));
         Ok(count)
     }
 }

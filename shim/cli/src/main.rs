@@ -13,9 +13,12 @@ mod host;
 mod image;
 mod input;
 mod layer;
+mod news;
 mod node;
 mod output;
 mod policy;
+mod progress;
+mod pull;
 mod registry;
 mod run;
 
@@ -39,6 +42,7 @@ Examples:
   casemate policy check policy.rego
   ctr run … 2>&1 | casemate policy explain --policy policy.rego
   casemate layer hash layer.tar.gz
+  casemate layer prepare --namespace k8s.io docker.io/library/nginx:1.27
   casemate attest verify report.bin --certs certs --requirements verifier.toml --policy policy.rego
   casemate registry which registries.toml registry.corp/team/app:1
   casemate host check
@@ -129,6 +133,13 @@ enum Layer {
         #[arg(long)]
         json: bool,
     },
+    /// Convert an image's layers into the node's cache, before a container needs them; pulls what containerd lacks
+    #[command(
+        after_help = "Examples:\n  casemate layer prepare --namespace k8s.io docker.io/library/nginx:1.27\n  casemate layer prepare --registries \
+        registries.toml registry.corp/team/app:1\n  casemate layer prepare --json ./layout.tar | jq -r '.layers[].root_hash'\n\nA layer that a shim \
+        converts at the moment is waited for. What is there stays until `casemate gc` removes it."
+    )]
+    Prepare(layer::Prepare),
 }
 
 #[derive(Subcommand)]
@@ -214,6 +225,7 @@ fn run(command: Command) -> anyhow::Result<bool> {
         Command::Host(command) => return host::run(command),
         Command::Layer(Layer::Convert { input, output, json }) => layer::convert(&input, &output, json)?,
         Command::Layer(Layer::Hash { input, json }) => layer::hash(&input, json)?,
+        Command::Layer(Layer::Prepare(prepare)) => layer::prepare(prepare)?,
         Command::Conformance(Conformance::Layers { file }) => return Ok(conformance_layers::run(&file)?.1 == 0),
         Command::Conformance(Conformance::Launch { file }) => return Ok(conformance_launch::run(&file)?.1 == 0),
         Command::Conformance(Conformance::Policy { file }) => return Ok(conformance_policy::run(&input::as_file(&file))?.1 == 0),

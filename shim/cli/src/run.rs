@@ -1,15 +1,13 @@
 //! `casemate run`: one container under a policy of its own, from an image's name, with this terminal or these pipes.
 
-use crate::policy::images;
-use crate::{config, input, output};
+use crate::news::Shown;
+use crate::{config, input, output, pull};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use container_run::{News, Node, Outcome, Overrides, Pulled, Request, RunError, Source};
+use container_run::{Node, Outcome, Overrides, Request, RunError, Source};
 use oci::Reference;
 use std::collections::BTreeMap;
-use std::error::Error;
-use std::io::{IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Exit code when nothing was run, as with `docker run`.
@@ -100,16 +98,16 @@ pub fn run(run: Run) -> ExitCode {
 }
 
 fn run_it(run: Run) -> Result<u8> {
-    let quiet = run.quiet || run.print_policy;
+    let mut shown = Shown::new(run.quiet || run.print_policy);
     let registries = run.registries.clone();
     let request = request(run)?;
-    let pull = async |reference: &Reference| pull(reference, registries.as_deref()).await;
+    let pull = async |reference: &Reference| pull::for_containerd(reference, registries.as_deref()).await;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("cannot start a runtime")?;
-    let outcome = runtime.block_on(container_run::run(&request, pull, &mut |news| show(news, quiet)));
+    let outcome = runtime.block_on(container_run::run(&request, pull, &mut |news| shown.show(news)));
     // A read of standard input cannot be cancelled.
     runtime.shutdown_background();
     match outcome? {
@@ -166,29 +164,5 @@ fn request(run: Run) -> Result<Request> {
             cache_dir: directories.cache_dir,
             converter: directories.converter,
         },
-    })
-}
-
-/// All of it goes to standard error, so that standard output is the container's. The policy itself is for a terminal's reader.
-fn show(news: News<'_>, quiet: bool) {
-    let mut stderr = std::io::stderr();
-    let terminal = stderr.is_terminal();
-    // The terminal may be raw.
-    let end = if terminal { "\r\n" } else { "\n" };
-    // A reader that is gone is no reason to stop.
-    let _ = match news {
-        News::Step(_) if quiet || !terminal => Ok(()),
-        News::Step(text) | News::Note(text) => write!(stderr, "casemate: {text}{end}"),
-        News::Policy { digest, .. } if quiet || !terminal => writeln!(stderr, "policy {}", hex::encode(digest)),
-        News::Policy { text, digest } => writeln!(stderr, "{}\n\npolicy {}", text.trim_end(), hex::encode(digest)),
-    };
-}
-
-/// Pulls an image that containerd lacks.
-async fn pull(reference: &Reference, registries: Option<&Path>) -> Result<Pulled, Box<dyn Error + Send + Sync>> {
-    let layout = images::layout(&reference.to_string(), registries).await?;
-    Ok(Pulled {
-        layout: layout.path().to_owned(),
-        keep: Box::new(layout),
     })
 }

@@ -52,3 +52,28 @@ fn what_is_no_layer_is_named_with_its_file() {
         "casemate: cannot convert standard input: the layer is xz; OCI layers are tar archives, plain or compressed with gzip or zstd\n"
     );
 }
+
+#[test]
+fn what_cannot_be_prepared_is_said_and_nothing_is_made() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    for (arguments, said) in [
+        (
+            ["prepare", "--address", "no-such-socket", "localhost/app:1"],
+            "containerd does not answer at no-such-socket",
+        ),
+        (
+            ["prepare", "--address", "no-such-socket", "No Name"],
+            "neither a file nor an image's name",
+        ),
+    ] {
+        let output = casemate(at, &arguments, &[]);
+        assert_eq!(
+            (output.status.code(), output.stdout.as_slice()),
+            (Some(3), &[][..]),
+            "{arguments:?}"
+        );
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(text.lines().count() == 1 && text.contains(said), "{text}");
+    }
+}

@@ -1,9 +1,12 @@
 //! The image: found in containerd or copied there, its layers unpacked.
 
 use crate::containerd::{Containerd, ContainerdError};
+use crate::news::News;
+use crate::source::{Pulled, Source};
 use containerd_client::types::Descriptor;
 use oci::{ChoiceError, Chosen, Digest, Image, ImageError, ImageStore, Pick, Reference, Search, StoreError};
 use std::collections::HashMap;
+use std::error::Error;
 use std::path::Path;
 
 /// A manifest's type, where it states none.
@@ -22,6 +25,14 @@ pub enum FindError {
     /// containerd refused.
     #[error(transparent)]
     Containerd(#[from] ContainerdError),
+    /// The image is neither in containerd nor can it be pulled.
+    #[error("cannot pull {image}")]
+    Pull {
+        /// Its name.
+        image: String,
+        /// The cause.
+        source: Box<dyn Error + Send + Sync>,
+    },
     /// The files cannot be read.
     #[error("the image cannot be read")]
     Store(#[from] StoreError),
@@ -67,8 +78,34 @@ pub struct Found {
     config: Digest,
 }
 
+/// The image in containerd; copied there if `source` is files, pulled if it is a name that containerd lacks. `own` tells what is
+/// written from other writes.
+pub async fn obtain(
+    containerd: &Containerd,
+    source: &Source,
+    own: &str,
+    pull: impl AsyncFnOnce(&Reference) -> Result<Pulled, Box<dyn Error + Send + Sync>>,
+    tell: &mut dyn FnMut(News<'_>),
+) -> Result<Found, FindError> {
+    let reference = match source {
+        Source::Files(path) => return import(containerd, path, None, own).await,
+        Source::Name(reference) => reference,
+    };
+    if let Some(found) = find(containerd, reference).await? {
+        return Ok(found);
+    }
+    tell(News::Step(format!("pulling {reference}")));
+    let pulled = pull(reference).await.map_err(|source| FindError::Pull {
+        image: reference.to_string(),
+        source,
+    })?;
+    let found = import(containerd, &pulled.layout, Some(reference), own).await?;
+    drop(pulled.keep);
+    Ok(found)
+}
+
 /// The image of that name in containerd, if it is there.
-pub async fn find(containerd: &Containerd, reference: &Reference) -> Result<Option<Found>, FindError> {
+async fn find(containerd: &Containerd, reference: &Reference) -> Result<Option<Found>, FindError> {
     let name = reference.to_string();
     let Some(target) = containerd.image(&name).await? else {
         return Ok(None);
@@ -83,7 +120,7 @@ pub async fn find(containerd: &Containerd, reference: &Reference) -> Result<Opti
 
 /// Copies the image in a file or directory to containerd. `named`: the name that it gets; without one, a name with its digest, so
 /// that no other image loses its own. `ingest` tells these writes from others.
-pub async fn import(containerd: &Containerd, path: &Path, named: Option<&Reference>, ingest: &str) -> Result<Found, FindError> {
+async fn import(containerd: &Containerd, path: &Path, named: Option<&Reference>, ingest: &str) -> Result<Found, FindError> {
     let source = path.to_owned();
     let opened = tokio::task::spawn_blocking(move || {
         let store = ImageStore::open(&source)?;
@@ -126,8 +163,7 @@ pub async fn import(containerd: &Containerd, path: &Path, named: Option<&Referen
 /// Unpacks the layers that the snapshotter lacks; returns the name of the topmost one. `key` tells the snapshots that are being
 /// written from others.
 pub async fn unpack(containerd: &Containerd, found: &Found, snapshotter: &str, key: &str) -> Result<String, FindError> {
-    let diff_ids: Vec<Digest> = found.image.layers.iter().map(|layer| layer.diff_id).collect();
-    let chain = chain_ids(&diff_ids);
+    let chain = found.image.chain_ids();
     let mut parent = String::new();
     for (number, id) in chain.iter().enumerate() {
         let name = id.to_string();
@@ -218,16 +254,6 @@ fn joined(name: String, called: String, chosen: Chosen) -> Result<Found, FindErr
     })
 }
 
-/// Chain ids of every layer, bottom first (config.md, "Layer ChainID"), by which snapshotters name unpacked layers.
-fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
-    let mut chain: Vec<Digest> = Vec::with_capacity(diff_ids.len());
-    for diff_id in diff_ids {
-        let id = chain.last().map(|below| Digest::of(format!("{below} {diff_id}").as_bytes()));
-        chain.push(id.unwrap_or(*diff_id));
-    }
-    chain
-}
-
 /// The labels of a manifest: what it refers to.
 fn references(config: Digest, layers: &[Digest]) -> HashMap<String, String> {
     let layers = layers
@@ -271,17 +297,6 @@ mod tests {
 
     fn digest(text: &str) -> Digest {
         format!("sha256:{text}").parse().unwrap()
-    }
-
-    /// The first two layers of docker.io/library/redis:5.0.9; the chain ids are what containerd names their snapshots by
-    /// (`printf '%s %s' CHAIN_ID DIFF_ID | sha256sum`).
-    #[test]
-    fn chain_ids_are_those_of_containerds_snapshots() {
-        let first = digest("b60e5c3bcef2f42ec42648b3acf7baf6de1fa780ca16d9180f3b4a3f266fe7bc");
-        let second = digest("b5a8df342567aa93d568b263b25c1eaf52655f0952e1911742ffb4f7a521e044");
-        let chained = digest("c2cba74b5b43db78068241279a3225ca4f9639c17a5f0ce019489ee71b4382a5");
-        assert_eq!(chain_ids(&[first, second]), [first, chained]);
-        assert_eq!(chain_ids(&[]), []);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! One container from an image's name to its exit code, on a host with containerd: `casemate run`.
+//! One container from an image's name to its exit code, on a host with containerd: `casemate run`, and its first half alone,
+//! `casemate layer prepare`.
 //!
 //! ```text
 //! name ─► image in containerd, or pulled there ─► layers, unpacked by containerd, converted by casemate-converter
@@ -13,58 +14,40 @@ mod cleanup;
 mod containerd;
 mod expiry;
 mod fifos;
-mod hashes;
 mod image;
+mod layers;
+mod news;
+mod prepare;
 mod process;
 mod refusal;
 mod run_policy;
 mod signals;
+mod source;
 mod spec;
 mod terminal;
 
 pub use attach::AttachError;
 pub use containerd::ContainerdError;
-pub use hashes::{HashError, Node};
 pub use image::FindError;
+pub use layers::{LayerError, Node, ReadyLayer};
+pub use news::{News, Progress};
+pub use prepare::{Preparation, PrepareError, Prepared, prepare};
 pub use process::{Overrides, ProcessError};
+pub use source::{Pulled, Source};
 pub use terminal::is_there as has_terminal;
 
 use cleanup::Made;
 use containerd::Containerd;
 use image::Found;
-use oci::{Digest, Reference, ReferenceError};
+use oci::{Digest, Reference};
 use process::Process;
 use refusal::Refusal;
 use signals::Signals;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::SystemTime;
 
 /// Annotation that carries the policy.
 const POLICY: &str = "io.casemate.policy";
-
-/// The image, as the user names it.
-#[derive(Clone, Debug)]
-pub enum Source {
-    /// A name in containerd or of a registry.
-    Name(Reference),
-    /// An OCI layout, or skopeo's `dir:`, as a directory or a tar file.
-    Files(PathBuf),
-}
-
-impl Source {
-    /// A path that exists, otherwise a reference.
-    ///
-    /// # Errors
-    /// It is neither.
-    pub fn parse(text: &str) -> Result<Self, ReferenceError> {
-        let path = PathBuf::from(text);
-        if path.exists() {
-            return Ok(Self::Files(path));
-        }
-        text.parse().map(Self::Name)
-    }
-}
 
 /// What to run, and where.
 #[derive(Clone, Debug)]
@@ -91,29 +74,6 @@ pub struct Request {
     pub node: Node,
 }
 
-/// An image that was pulled, in files that may be gone with it.
-pub struct Pulled {
-    /// An OCI layout with this image alone.
-    pub layout: PathBuf,
-    /// What keeps the files.
-    pub keep: Box<dyn Send>,
-}
-
-/// What the caller may show while it runs.
-pub enum News<'a> {
-    /// A step of what takes long.
-    Step(String),
-    /// Something that the user should know.
-    Note(String),
-    /// The policy, before anything runs under it.
-    Policy {
-        /// Its text.
-        text: &'a str,
-        /// SHA-256 of the text, the guest's host data.
-        digest: [u8; 32],
-    },
-}
-
 /// How it ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -132,20 +92,12 @@ pub enum RunError {
     /// There is no usable image.
     #[error(transparent)]
     Image(#[from] FindError),
-    /// The image is not there.
-    #[error("cannot pull {image}")]
-    Pull {
-        /// Its name.
-        image: String,
-        /// The cause.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
     /// There is nothing to run in the image.
     #[error(transparent)]
     Process(#[from] ProcessError),
     /// The layers cannot be converted.
     #[error(transparent)]
-    Layers(#[from] HashError),
+    Layers(#[from] LayerError),
     /// There is no policy.
     #[error("cannot make the policy")]
     Policy(#[from] policy_tools::GenerateError),
@@ -221,7 +173,7 @@ pub async fn run(
 ) -> Result<Outcome, RunError> {
     let mut signals = Signals::new().map_err(RunError::Signals)?;
     let containerd = Containerd::connect(&request.address, &request.namespace).await?;
-    let own = format!("casemate-run-{:016x}", random());
+    let own = source::own_name("run");
     let id = request.name.clone().unwrap_or_else(|| own.clone());
     let mut made = Made::new(containerd.clone(), &request.snapshotter, &id);
     let job = Job {
@@ -234,13 +186,6 @@ pub async fn run(
         tell(News::Note(format!("something is left: {failure}")));
     }
     outcome
-}
-
-/// A number that no other run has.
-fn random() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    // Keyed with the kernel's random bytes.
-    RandomState::new().hash_one(std::process::id())
 }
 
 /// One run.
@@ -256,6 +201,8 @@ struct Job<'a> {
 struct Ready {
     policy: String,
     terminal: bool,
+    /// Open until the shim has them, so that nobody collects what the policy was made of.
+    _layers: Vec<ReadyLayer>,
 }
 
 impl Job<'_> {
@@ -311,12 +258,12 @@ impl Job<'_> {
         }
         made.lease();
         containerd.create_lease(self.own, expiry::of_lease(SystemTime::now())).await?;
-        let found = self.image(containerd, pull, tell).await?;
+        let found = image::obtain(containerd, &request.source, self.own, pull, tell).await?;
         let process = Process::new(&found.image.config, &request.overrides)?;
-        let policy = match &request.policy {
+        let (policy, layers) = match &request.policy {
             Some(text) => {
                 compare(text, &found.called, found.digest)?;
-                text.clone()
+                (text.clone(), Vec::new())
             }
             None => self.policy(containerd, &found, &process, tell).await?,
         };
@@ -327,6 +274,7 @@ impl Job<'_> {
         let ready = Ready {
             policy,
             terminal: process.terminal,
+            _layers: layers,
         };
         if request.policy_only {
             return Ok(ready);
@@ -344,41 +292,20 @@ impl Job<'_> {
         Ok(ready)
     }
 
-    async fn image(
-        &self,
-        containerd: &Containerd,
-        pull: impl AsyncFnOnce(&Reference) -> Result<Pulled, Box<dyn std::error::Error + Send + Sync>>,
-        tell: &mut dyn FnMut(News<'_>),
-    ) -> Result<Found, RunError> {
-        let reference = match &self.request.source {
-            Source::Files(path) => return Ok(image::import(containerd, path, None, self.own).await?),
-            Source::Name(reference) => reference,
-        };
-        if let Some(found) = image::find(containerd, reference).await? {
-            return Ok(found);
-        }
-        tell(News::Step(format!("pulling {reference}")));
-        let pulled = pull(reference).await.map_err(|source| RunError::Pull {
-            image: reference.to_string(),
-            source,
-        })?;
-        let found = image::import(containerd, &pulled.layout, Some(reference), self.own).await?;
-        drop(pulled.keep);
-        Ok(found)
-    }
-
+    /// A policy of the image's root hashes, with the layers that have them.
     async fn policy(
         &self,
         containerd: &Containerd,
         found: &Found,
         process: &Process,
         tell: &mut dyn FnMut(News<'_>),
-    ) -> Result<String, RunError> {
-        let count = found.image.layers.len();
-        let mut done = |ready| tell(News::Step(format!("layer {ready} of {count} is ready")));
+    ) -> Result<(String, Vec<ReadyLayer>), RunError> {
+        let mut progress = |progress| tell(News::Layers(progress));
         let cgroup = self.cgroup();
-        let layers = hashes::of_layers(containerd, &found.image.layers, &self.request.node, &cgroup, &mut done).await?;
-        Ok(run_policy::generate(process, layers, &found.called, found.digest)?)
+        let layers = layers::ready(containerd, &found.image.layers, &self.request.node, &cgroup, &mut progress).await?;
+        let hashes = layers.iter().map(|ready| hex::encode(ready.layer.root_hash)).collect();
+        let policy = run_policy::generate(process, hashes, &found.called, found.digest)?;
+        Ok((policy, layers))
     }
 
     /// What another run, or somebody else, has made in the meantime is not removed here.
@@ -438,17 +365,5 @@ mod tests {
         assert!(compare(&text, "docker.io/library/app:2", new).is_ok());
         assert!(compare("package policy\n", name, new).is_ok());
         assert!(compare(&pinned("package policy\n", &[pin(old), pin(new)]), name, new).is_ok());
-    }
-
-    #[test]
-    fn a_path_that_exists_is_files_and_anything_else_a_name() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().display().to_string();
-        assert!(matches!(Source::parse(&path), Ok(Source::Files(_))));
-        let Ok(Source::Name(name)) = Source::parse("no-such-file") else {
-            panic!("not a name")
-        };
-        assert_eq!(name.to_string(), "docker.io/library/no-such-file:latest");
-        assert!(Source::parse("/no/such/layout").is_err());
     }
 }

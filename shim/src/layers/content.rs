@@ -51,7 +51,10 @@ pub enum ContentError {
     #[error("image {0} is no longer in containerd; its layers cannot be read")]
     NoImage(String),
     /// The content store lacks a part of the image.
-    #[error("{digest} of the image is not in containerd's content store (pulled with discard_unpacked_layers?)")]
+    #[error(
+        "{digest} of the image is not in containerd's content store: pull the image again, with discard_unpacked_layers = false in containerd's \
+         configuration"
+    )]
     NoBlob {
         /// Digest of the missing part.
         digest: String,

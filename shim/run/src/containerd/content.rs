@@ -40,8 +40,8 @@ impl Containerd {
         }
     }
 
-    /// A blob, as a pipe that fills while `feed` of it runs; `None` if it is not there.
-    pub async fn blob(&self, digest: Digest) -> Result<Option<Blob>, ContainerdError> {
+    /// A blob, as a pipe that fills while `feed` of it runs; `None` if it is not there. `count` is told the bytes of each piece.
+    pub async fn blob(&self, digest: Digest, count: impl Fn(u64) + Send + 'static) -> Result<Option<Blob>, ContainerdError> {
         if self.size(digest).await?.is_none() {
             return Ok(None);
         }
@@ -49,7 +49,7 @@ impl Containerd {
         let (input, pipe) = io::pipe().map_err(|e| ContainerdError::Source(digest, e))?;
         Ok(Some(Blob {
             input: input.into(),
-            feed: Some(Box::pin(copy(stream, pipe))),
+            feed: Some(Box::pin(copy(stream, pipe, count))),
         }))
     }
 
@@ -153,13 +153,14 @@ fn feed(mut content: Box<dyn Read + Send>, digest: Digest, ingest: &str, to: &mp
 }
 
 /// Copies a blob into a pipe. That nobody reads it any more is no failure either.
-async fn copy(mut chunks: Streaming<ReadContentResponse>, pipe: PipeWriter) -> io::Result<()> {
+async fn copy(mut chunks: Streaming<ReadContentResponse>, pipe: PipeWriter, count: impl Fn(u64)) -> io::Result<()> {
     let mut pipe = Sender::from_owned_fd(pipe.into())?;
     while let Some(chunk) = chunks.message().await.map_err(io::Error::other)? {
         match pipe.write_all(&chunk.data).await {
             Err(e) if e.kind() == io::ErrorKind::BrokenPipe => break,
             written => written?,
         }
+        count(chunk.data.len() as u64);
     }
     Ok(())
 }
