@@ -6,7 +6,6 @@ use crate::access::Access;
 use crate::answer;
 use crate::error::{Cause, PullError, Step};
 use crate::realm::RealmRules;
-use crate::secret::without;
 use crate::transport::{Answer, Ask, Transport, TransportError};
 use login::Logins;
 use oci::Digest;
@@ -15,7 +14,6 @@ use reqwest::header::HeaderValue;
 use std::convert::Infallible;
 use tokio::sync::OnceCell;
 use url::Url;
-use zeroize::Zeroizing;
 
 /// Largest index, manifest or config in bytes.
 pub const DOCUMENT_MAX_BYTES: u64 = 4 << 20;
@@ -236,7 +234,8 @@ impl Repository {
 
     /// An answer that is an error.
     pub(crate) async fn status(&self, step: Step, status: StatusCode, mut answer: Answer) -> PullError {
-        let message = answer::message(&mut answer.response).await;
+        let secrets = self.logins.secrets(&self.access).await;
+        let message = answer::message(&mut answer.response, &secrets).await;
         let status_code = status.as_u16();
         let cause = match status {
             // What another host refuses has nothing to do with our login.
@@ -250,7 +249,7 @@ impl Repository {
                 message,
             },
         };
-        self.failed_with(step, cause).await
+        self.failed(step, cause)
     }
 
     /// An error with its step.
@@ -260,15 +259,6 @@ impl Repository {
             repository: format!("{}/{}", self.access.registry(), self.name),
             cause: Box::new(cause),
         }
-    }
-
-    /// The same for a cause that quotes a server, which may have quoted us.
-    async fn failed_with(&self, step: Step, mut cause: Cause) -> PullError {
-        if let Cause::Refused { message: Some(text), .. } | Cause::Status { message: Some(text), .. } = &mut cause {
-            let secrets: Vec<Zeroizing<String>> = self.logins.secrets(&self.access).await;
-            *text = without(std::mem::take(text), secrets.iter().map(|secret| secret.as_str()));
-        }
-        self.failed(step, cause)
     }
 }
 

@@ -51,6 +51,8 @@ pub(crate) struct Exchange<'a> {
     pub(crate) refresh: Option<&'a Secret>,
     /// Where the credentials are from.
     pub(crate) source: &'a str,
+    /// What no message of the service may show.
+    pub(crate) secrets: &'a [Zeroizing<String>],
 }
 
 #[derive(Deserialize)]
@@ -133,7 +135,7 @@ impl Exchange<'_> {
     async fn read(&self, mut answer: Answer, kind: &str) -> Result<Granted, Cause> {
         let status = answer.response.status();
         if !status.is_success() {
-            let (status, message) = (status.as_u16(), answer::message(&mut answer.response).await);
+            let (status, message) = (status.as_u16(), answer::message(&mut answer.response, self.secrets).await);
             let used = format!("{kind} credentials, {}", self.source);
             return Err(match status {
                 400..500 => Cause::Refused { status, message, used },

@@ -310,6 +310,28 @@ async fn a_token_of_a_gigabyte_and_token_services_inside() {
 }
 
 #[tokio::test]
+async fn a_server_that_repeats_a_long_secret_shows_no_part_of_it() {
+    // No eight characters of it occur twice; a form and a JSON text have it in other forms.
+    let secret: String = (100..225).map(|number| format!("{number}/")).collect();
+    assert_eq!(secret.len(), 500);
+    let realm = Arc::new(Mutex::new(String::new()));
+    let own = realm.clone();
+    let server = Server::start(None, move |request| {
+        let said = format!("got {:?} {}", request.headers.get("authorization"), request.body);
+        match request.target.as_str() {
+            "/v2/" => Answer::new(401, "{}").header("WWW-Authenticate", format!("Bearer realm=\"{}\"", own.lock().unwrap())),
+            _ => Answer::new(403, json!({ "errors": [{ "message": said }] }).to_string()),
+        }
+    });
+    *realm.lock().unwrap() = format!("http://{}/token", server.host());
+    for kind in ["registrytoken", "identitytoken"] {
+        let config = format!("[registries.'.']\ninsecure-skip-verify = true\n{kind} = '{secret}'");
+        let error = pull(&repository(&config, &server.host(), "a/b"), Digest::of(b"index")).await.unwrap_err();
+        assert_says(&error, &["[secret]"], &["100/", "100%2F", "110/", "110%2F"]);
+    }
+}
+
+#[tokio::test]
 async fn challenges_without_an_answer() {
     let digest = Digest::of(b"index");
     for (challenge, step, reason) in [

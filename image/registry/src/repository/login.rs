@@ -4,7 +4,7 @@ use super::Repository;
 use crate::access::Access;
 use crate::challenge::{Bearer, Challenge, ChallengeError};
 use crate::credentials::{Login, header};
-use crate::error::{Cause, PullError, Step};
+use crate::error::{PullError, Step};
 use crate::secret::Secret;
 use crate::token::{Exchange, Token};
 use crate::transport::Answer;
@@ -108,14 +108,17 @@ impl Logins {
 
     /// Every text that no message may show.
     pub(super) async fn secrets(&self, access: &Access) -> Vec<Zeroizing<String>> {
-        let state = self.state.lock().await;
-        let own = [state.token.as_ref().map(|token| &token.secret), state.refresh.as_ref()];
-        let own = own.into_iter().flatten().map(|secret| Zeroizing::new(secret.expose().to_owned()));
-        access.secrets().into_iter().chain(own).collect()
+        self.state.lock().await.secrets(access)
     }
 }
 
 impl State {
+    fn secrets(&self, access: &Access) -> Vec<Zeroizing<String>> {
+        let own = [self.token.as_ref().map(|token| &token.secret), self.refresh.as_ref()];
+        let own = own.into_iter().flatten().map(|secret| Zeroizing::new(secret.expose().to_owned()));
+        access.secrets().into_iter().chain(own).collect()
+    }
+
     /// Puts the scope of a challenge first.
     fn ask_for(&mut self, bearer: &Bearer) {
         let Some(scope) = &bearer.scope else { return };
@@ -155,27 +158,14 @@ impl State {
                 credentials: access.credentials(),
                 refresh: self.refresh.as_ref(),
                 source: access.source(),
+                secrets: &self.secrets(access),
             };
-            let granted = match exchange.run().await {
-                Ok(granted) => granted,
-                Err(cause) => return Err(self.refused(repository, cause)),
-            };
+            let granted = exchange.run().await.map_err(|cause| repository.failed(Step::Token, cause))?;
             self.token = Some(granted.token);
             self.refresh = granted.refresh.or(self.refresh.take());
             self.version += 1;
         }
         let token = self.token.as_ref().map_or("", |token| token.secret.expose());
         header("Bearer", token).map_err(|error| repository.failed(Step::Token, error.into()))
-    }
-
-    /// A failed exchange; the service may have quoted what it was sent.
-    fn refused(&self, repository: &Repository, mut cause: Cause) -> PullError {
-        if let Cause::Refused { message: Some(text), .. } | Cause::Status { message: Some(text), .. } = &mut cause {
-            let secrets = repository.access().secrets();
-            let refresh = self.refresh.as_ref().map(Secret::expose);
-            let all = secrets.iter().map(|secret| secret.as_str()).chain(refresh);
-            *text = crate::secret::without(std::mem::take(text), all);
-        }
-        repository.failed(Step::Token, cause)
     }
 }
