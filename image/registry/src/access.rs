@@ -134,11 +134,13 @@ impl Access {
         self.mirror.as_ref().map(|_| self.registry.namespace())
     }
 
-    /// Uses these credentials if the section has none. `source` is where they are from, for messages.
+    /// Uses these credentials of the registry if the section has none. `source` is where they are from, for messages. A mirror is another
+    /// host: it gets what its section has, and never these.
     pub fn or_credentials(mut self, credentials: Credentials, source: String) -> Self {
-        if self.credentials.are_none() {
-            self.credentials = credentials;
-            self.source = source;
+        match (self.credentials.are_none(), self.is_mirrored()) {
+            (true, false) => (self.credentials, self.source) = (credentials, source),
+            (true, true) if !credentials.are_none() => self.source = format!("{}; not sent to its mirror: {source}", self.source),
+            _ => {}
         }
         self
     }
@@ -157,6 +159,7 @@ impl Access {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secret::Secret;
 
     fn access(config: &str) -> Result<Access, AccessError> {
         Config::parse(config)
@@ -178,5 +181,31 @@ mod tests {
             );
         }
         assert_eq!(origin("mirror=''").unwrap().as_str(), "https://r.corp/");
+    }
+
+    #[test]
+    fn a_mirror_gets_what_its_section_has_and_no_other_login() {
+        let login = |password: &str| Credentials::new(Some("u".to_owned()), Some(Secret::new(password.to_owned())), None, None, None).unwrap();
+        for (rest, offered, used, source) in [
+            ("", login("p"), login("p"), "file f"),
+            ("username='u'\npassword='own'", login("p"), login("own"), "section \"r.corp\""),
+            (
+                "mirror='https://m.corp'",
+                login("p"),
+                Credentials::default(),
+                "section \"r.corp\"; not sent to its mirror: file f",
+            ),
+            ("mirror='no URL'", Credentials::default(), Credentials::default(), "section \"r.corp\""),
+            (
+                "mirror='https://m.corp'\nusername='u'\npassword='own'",
+                login("p"),
+                login("own"),
+                "section \"r.corp\"",
+            ),
+        ] {
+            let access = access(&format!("[registries.\"r.corp\"]\n{rest}")).unwrap();
+            let access = access.or_credentials(offered, "file f".to_owned());
+            assert_eq!((access.credentials(), access.source()), (&used, source), "{rest}");
+        }
     }
 }

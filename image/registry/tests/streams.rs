@@ -2,7 +2,7 @@
 
 mod support;
 
-use registry_client::{PullError, Repository};
+use registry_client::{Config, Credentials, Environment, PullError, RegistryName, Repository, Secret};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use support::image::Image;
@@ -203,6 +203,31 @@ async fn a_mirror_is_asked_in_place_of_the_registry() {
         let target = server.requests().last().unwrap().target.clone();
         assert_eq!(target, format!("/cache/v2/a/b/blobs/{}?key=1&ns={ns}", image.layers[0]));
     }
+}
+
+#[tokio::test]
+async fn a_mirror_does_not_get_the_login_of_the_registry() {
+    let image = Image::new(1, 1000);
+    let server = Server::start(None, |request| match request.headers.contains_key("authorization") {
+        true => Answer::new(404, "{}"),
+        false => Answer::new(401, "{}").header("WWW-Authenticate", "Basic realm=x"),
+    });
+    let section = format!("[registries.'registry.test']\ninsecure-skip-verify = true\nmirror = 'http://{}'", server.host());
+    for (own, reason) in [
+        ("", "no credentials, section \"registry.test\"; not sent to its mirror: file config.json"),
+        ("\nauth = 'b3duOm93bg=='", "the server answers 404"),
+    ] {
+        let config = Config::parse(&format!("{section}{own}")).unwrap();
+        let access = config
+            .access(&RegistryName::new("registry.test"), &Environment::default())
+            .unwrap();
+        let login = Credentials::new(Some("user".to_owned()), Some(Secret::new("hunter2".to_owned())), None, None, None).unwrap();
+        let access = access.or_credentials(login, "file config.json".to_owned());
+        let error = read(&Repository::new(access, "a/b").unwrap(), &image).await.unwrap_err();
+        assert_says(&error, &["cannot get layer", reason], &["hunter2"]);
+    }
+    let sent: Vec<String> = server.requests().iter().filter_map(|request| request.headers.get("authorization").cloned()).collect();
+    assert_eq!(sent, ["Basic b3duOm93bg=="]);
 }
 
 /// An agent pulls in tasks of a runtime with several threads.
