@@ -31,7 +31,8 @@ pub struct BlobStream<'a> {
     skip: u64,
     resumes: u32,
     limit: Duration,
-    start: Instant,
+    /// When its first bytes were asked for: a stream may wait for its turn for as long as it likes.
+    start: Option<Instant>,
     state: State,
 }
 
@@ -62,7 +63,7 @@ impl Repository {
             skip: 0,
             resumes: 0,
             limit: BASE_TIME + Duration::from_secs(size / MIN_RATE),
-            start: Instant::now(),
+            start: None,
             state: State::Running,
         }
     }
@@ -90,8 +91,9 @@ impl BlobStream<'_> {
     }
 
     async fn next(&mut self) -> Result<Option<Chunk>, PullError> {
+        let start = *self.start.get_or_insert_with(Instant::now);
         loop {
-            if self.start.elapsed() > self.limit {
+            if start.elapsed() > self.limit {
                 return Err(self.failed(Cause::TooSlow(self.limit.as_secs())));
             }
             let broken = match self.step().await? {

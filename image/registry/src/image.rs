@@ -106,8 +106,8 @@ impl Repository {
         })
     }
 
-    /// Gives the stream of each layer to `act`, for [`PARALLEL`] layers at a time; the results are in the layers' order. The first error
-    /// ends all.
+    /// Gives the stream of each layer to `act`, for [`PARALLEL`] layers at a time; the results are in the layers' order. A layer that an
+    /// image has several times is pulled once, and has the same result in each place. The first error ends all.
     ///
     /// # Errors
     /// Those of `act`.
@@ -117,13 +117,21 @@ impl Repository {
         act: impl Fn(&'a RemoteLayer, BlobStream<'a>) -> F,
     ) -> Result<Vec<T>, E>
     where
+        T: Clone,
         F: Future<Output = Result<T, E>>,
     {
+        // Equal in all: of one blob, an image could state several contents, and each statement is for `act` to check.
+        let first = |layer: &RemoteLayer| layers.iter().position(|other| other == layer);
         let mut pulls = Vec::new();
-        for layer in layers {
-            pulls.push(act(layer, self.blob(layer.digest, layer.size)));
+        for (place, layer) in layers.iter().enumerate() {
+            if first(layer) == Some(place) {
+                let pull = act(layer, self.blob(layer.digest, layer.size));
+                pulls.push(async move { Ok((place, pull.await?)) });
+            }
         }
-        stream::iter(pulls).buffered(PARALLEL).try_collect().await
+        // In the order in which they end: a long one at the head would keep the others from starting.
+        let pulled: BTreeMap<usize, T> = stream::iter(pulls).buffer_unordered(PARALLEL).try_collect().await?;
+        Ok(layers.iter().filter_map(|layer| pulled.get(&first(layer)?).cloned()).collect())
     }
 }
 

@@ -2,17 +2,28 @@
 
 mod support;
 
-use registry_client::{Config, Credentials, Environment, PullError, RegistryName, Repository, Secret};
+use oci::Digest;
+use registry_client::{BlobStream, Config, Credentials, Environment, PARALLEL, PullError, RegistryName, RemoteLayer, Repository, Secret};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use support::image::Image;
 use support::server::{Answer, Body, Request, Server};
 use support::{assert_says, repository};
 
+/// After which a test says that something waits for ever.
+const HANGS: Duration = Duration::from_secs(60);
 const OPEN: &str = "[registries.'.']\ninsecure-skip-verify = true";
 
 fn ping(request: &Request) -> Option<Answer> {
     (request.target.split('?').next() == Some("/v2/")).then(|| Answer::new(200, "{}"))
+}
+
+fn stored(blobs: &BTreeMap<Digest, Vec<u8>>, request: &Request) -> Answer {
+    let digest = request.target.rsplit('/').next().and_then(|name| name.parse().ok());
+    let blob = digest.and_then(|digest: Digest| blobs.get(&digest));
+    blob.map_or(Answer::new(404, "{}"), |blob| Answer::new(200, blob.clone()))
 }
 
 async fn read(repository: &Repository, image: &Image) -> Result<Vec<u8>, PullError> {
@@ -104,7 +115,7 @@ async fn another_part_and_another_blob_after_a_break_are_refused() {
 async fn a_failed_stream_does_not_end_well() {
     let server = Server::start(None, |request| ping(request).unwrap_or_else(|| Answer::new(404, "{}")));
     let repository = repository(OPEN, &server.host(), "a/b");
-    let mut stream = repository.blob(oci::Digest::of(b"x"), 1);
+    let mut stream = repository.blob(Digest::of(b"x"), 1);
     assert!(stream.chunk().await.is_err());
     assert!(stream.chunk().await.is_err(), "None would mean that the blob is complete");
 }
@@ -230,16 +241,83 @@ async fn a_mirror_does_not_get_the_login_of_the_registry() {
     assert_eq!(sent, ["Basic b3duOm93bg=="]);
 }
 
+/// Pulls an image's layers, and gives their lengths.
+async fn lengths(repository: &Repository, layers: &[RemoteLayer]) -> Result<Vec<usize>, PullError> {
+    let act = |_, mut stream: BlobStream<'_>| async move {
+        let mut length = 0;
+        while let Some(chunk) = stream.chunk().await? {
+            length += chunk.len();
+        }
+        Ok(length)
+    };
+    repository.each_layer(layers, act).await
+}
+
+#[tokio::test]
+async fn a_layer_may_wait_for_its_turn() {
+    let image = Image::new(1, 1000);
+    let blobs = image.blobs.clone();
+    let server = Server::start(None, move |request| ping(request).unwrap_or_else(|| stored(&blobs, request)));
+    let repository = repository(OPEN, &server.host(), "a/b");
+    let mut stream = repository.blob(image.layers[0], image.blobs[&image.layers[0]].len() as u64);
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(24 * 3600)).await;
+    tokio::time::resume();
+    while stream.chunk().await.unwrap().is_some() {}
+}
+
+#[tokio::test]
+async fn a_layer_that_occurs_twice_is_pulled_once() {
+    let image = Image::new(3, 1000);
+    let blobs = image.blobs.clone();
+    let server = Server::start(None, move |request| ping(request).unwrap_or_else(|| stored(&blobs, request)));
+    let repository = repository(OPEN, &server.host(), "a/b");
+    let remote = repository.image(image.index, None).await.unwrap();
+    let mut layers: Vec<RemoteLayer> = [0, 1, 0, 2, 1, 0].map(|number: usize| remote.layers[number].clone()).into();
+    let asked = |part: &str| server.requests().iter().filter(|request| request.target.contains(part)).count();
+    let before = asked("/blobs/");
+    let expected: Vec<usize> = layers.iter().map(|layer| layer.size as usize).collect();
+    assert_eq!(lengths(&repository, &layers).await.unwrap(), expected);
+    assert_eq!(asked("/blobs/") - before, 3);
+
+    // The same blob with another content is not the same layer: whoever unpacks it must see both statements.
+    layers[2].diff_id = remote.layers[1].diff_id;
+    assert_eq!(lengths(&repository, &layers).await.unwrap(), expected);
+    assert_eq!(asked("/blobs/") - before, 7);
+}
+
+#[tokio::test]
+async fn a_long_layer_does_not_keep_the_others_waiting() {
+    let image = Image::new(3 * PARALLEL, 1000);
+    let blobs = image.blobs.clone();
+    let server = Server::start(None, move |request| ping(request).unwrap_or_else(|| stored(&blobs, request)));
+    let repository = repository(OPEN, &server.host(), "a/b");
+    let remote = repository.image(image.index, None).await.unwrap();
+    // The first layer ends when all others have.
+    let others = tokio::sync::Semaphore::new(0);
+    let (others, first, count) = (&others, &remote.layers[0], remote.layers.len() as u32 - 1);
+    let act = |layer: &RemoteLayer, mut stream: BlobStream<'_>| {
+        let is_first = layer == first;
+        async move {
+            while stream.chunk().await?.is_some() {}
+            match is_first {
+                true => others.acquire_many(count).await.unwrap().forget(),
+                false => others.add_permits(1),
+            }
+            Ok::<_, PullError>(is_first)
+        }
+    };
+    let pulled = tokio::time::timeout(HANGS, repository.each_layer(&remote.layers, act)).await;
+    let ended = pulled.expect("the others wait for the first").unwrap();
+    assert!(ended[0] && ended[1..].iter().all(|is_first| !is_first), "in the order of the layers");
+}
+
 /// An agent pulls in tasks of a runtime with several threads.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_is_pulled_in_a_task_of_its_own() {
     let image = Image::new(3, 1000);
     let blobs = image.blobs.clone();
-    let server = Server::start(None, move |request| {
-        let digest = request.target.rsplit('/').next().and_then(|name| name.parse().ok());
-        let blob = digest.and_then(|digest: oci::Digest| blobs.get(&digest));
-        ping(request).unwrap_or_else(|| blob.map_or(Answer::new(404, "{}"), |blob| Answer::new(200, blob.clone())))
-    });
+    let server = Server::start(None, move |request| ping(request).unwrap_or_else(|| stored(&blobs, request)));
     let repository = repository(OPEN, &server.host(), "a/b");
     let index = image.index;
     let task = tokio::spawn(async move {
