@@ -1,8 +1,11 @@
 //! A blob as a stream: hashed while it runs, continued where a connection broke, and at its end only if it is the blob that was asked for.
 
+mod breaks;
+
 use crate::error::{Cause, PullError, Step};
 use crate::repository::{Repository, Request};
 use crate::transport::{ANSWER_WAIT, Answer, TransportError};
+use breaks::Breaks;
 use oci::Digest;
 use reqwest::StatusCode;
 use reqwest::header::CONTENT_RANGE;
@@ -10,8 +13,6 @@ use sha2::{Digest as _, Sha256};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Most connections for one blob after the first.
-const RESUMES_MAX: u32 = 8;
 /// What every blob may take, and the slowest rate beyond that, in bytes per second.
 const BASE_TIME: Duration = Duration::from_secs(600);
 const MIN_RATE: u64 = 32 << 10;
@@ -29,7 +30,7 @@ pub struct BlobStream<'a> {
     answer: Option<Answer>,
     /// Bytes of the answer before the wanted ones.
     skip: u64,
-    resumes: u32,
+    breaks: Breaks,
     limit: Duration,
     /// When its first bytes were asked for: a stream may wait for its turn for as long as it likes.
     start: Option<Instant>,
@@ -47,7 +48,7 @@ enum State {
 enum Next {
     Bytes(Chunk),
     End,
-    Broken(TransportError),
+    Broken(PullError),
 }
 
 impl Repository {
@@ -61,7 +62,7 @@ impl Repository {
             read: 0,
             answer: None,
             skip: 0,
-            resumes: 0,
+            breaks: Breaks::new(),
             limit: BASE_TIME + Duration::from_secs(size / MIN_RATE),
             start: None,
             state: State::Running,
@@ -99,18 +100,17 @@ impl BlobStream<'_> {
             let broken = match self.step().await? {
                 Next::Bytes(bytes) if bytes.is_empty() => continue,
                 Next::Bytes(bytes) => return self.take(bytes).map(Some),
-                Next::End if self.read == self.size => return self.finish().map(|()| None),
-                Next::End => None,
-                Next::Broken(error) => Some(error),
-            };
-            self.answer = None;
-            self.resumes += 1;
-            if self.resumes > RESUMES_MAX {
-                let truncated = Cause::Truncated {
+                // After the last byte, how the connection ends says nothing; whether this is the blob, the digest does.
+                Next::End | Next::Broken(_) if self.read == self.size => return self.finish().map(|()| None),
+                Next::End => self.failed(Cause::Truncated {
                     expected: self.size,
                     found: self.read,
-                };
-                return Err(self.failed(broken.map_or(truncated, Cause::Transport)));
+                }),
+                Next::Broken(error) => error,
+            };
+            self.answer = None;
+            if !self.breaks.wait(start + self.limit).await {
+                return Err(broken);
             }
         }
     }
@@ -118,14 +118,19 @@ impl BlobStream<'_> {
     /// Goes on with the connection, or makes one.
     async fn step(&mut self) -> Result<Next, PullError> {
         if self.answer.is_none() {
-            self.open().await?;
+            match self.open().await {
+                // What broke the last connection, such as a registry that starts again, takes its time.
+                Err(error) if self.breaks.is_resuming() && error.cause.may_pass() => return Ok(Next::Broken(error)),
+                opened => opened?,
+            }
         }
         let Some(answer) = &mut self.answer else { return Ok(Next::End) };
-        let next = match tokio::time::timeout(ANSWER_WAIT, answer.response.chunk()).await {
+        let came = tokio::time::timeout(ANSWER_WAIT, answer.response.chunk()).await;
+        let next = match came {
             Ok(Ok(Some(bytes))) => Next::Bytes(bytes),
             Ok(Ok(None)) => Next::End,
-            Ok(Err(error)) => Next::Broken(TransportError::new(error)),
-            Err(_) => Next::Broken(TransportError::Stalled),
+            Ok(Err(error)) => Next::Broken(self.failed(TransportError::new(error).into())),
+            Err(_) => Next::Broken(self.failed(TransportError::Stalled.into())),
         };
         Ok(match next {
             Next::Bytes(mut bytes) => {
@@ -167,6 +172,7 @@ impl BlobStream<'_> {
             }
             status => return Err(self.repository.status(request.step, status, answer).await),
         }
+        self.breaks.answered();
         self.answer = Some(answer);
         Ok(())
     }
@@ -176,6 +182,7 @@ impl BlobStream<'_> {
         if self.read > self.size {
             return Err(self.failed(Cause::Endless(self.size)));
         }
+        self.breaks.progressed();
         self.hash.update(&bytes);
         Ok(bytes)
     }

@@ -130,6 +130,17 @@ pub enum Cause {
     Failed,
 }
 
+impl Cause {
+    /// Whether the same request may succeed a little later: there is no answer, or the server has a fault of its own.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            Self::Transport(error) => error.may_pass(),
+            Self::Status { status, .. } => *status >= 500,
+            _ => false,
+        }
+    }
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

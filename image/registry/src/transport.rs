@@ -89,6 +89,11 @@ impl TransportError {
         Self::Failed(error.without_url())
     }
 
+    /// Whether nothing came, rather than something that is not accepted.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(self, Self::Failed(_) | Self::FailedElsewhere { .. } | Self::Stalled)
+    }
+
     /// Whether HTTPS failed before there was TLS: nobody listens, or what listens does not speak TLS. Behind a proxy it is the proxy that
     /// does not listen, which says nothing of the registry.
     pub(crate) fn is_before_tls(&self, proxied: bool) -> bool {

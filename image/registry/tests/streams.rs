@@ -82,6 +82,68 @@ async fn a_stream_goes_on_where_it_broke() {
     }
 }
 
+/// The rest of a blob from a byte, as it was asked for.
+fn rest(blob: &[u8], from: usize) -> Answer {
+    Answer::new(206, &blob[from..]).header("Content-Range", format!("bytes {from}-{}/{}", blob.len() - 1, blob.len()))
+}
+
+#[tokio::test]
+async fn a_stream_waits_for_a_registry_that_starts_again() {
+    let image = Image::new(1, 100_000);
+    let blob = image.blobs[&image.layers[0]].clone();
+    let served = blob.clone();
+    let asked = AtomicUsize::new(0);
+    let server = Server::start(None, move |request| {
+        ping(request).unwrap_or_else(|| match (asked.fetch_add(1, Ordering::Relaxed), first(request)) {
+            (0, None) => Answer::of(200, Body::Cut(served[..50_000].to_vec(), served.len() as u64)),
+            (1, Some(50_000)) => Answer::new(502, "<html>"),
+            (2, Some(50_000)) => Answer::of(200, Body::Nothing),
+            (3, Some(50_000)) => Answer::new(503, "{}"),
+            (4, Some(50_000)) => rest(&served, 50_000),
+            (count, first) => panic!("request {count} from {first:?}"),
+        })
+    });
+    assert!(read(&repository(OPEN, &server.host(), "a/b"), &image).await.unwrap() == blob);
+}
+
+#[tokio::test]
+async fn what_is_no_outage_is_not_waited_for() {
+    let image = Image::new(1, 100_000);
+    let blob = image.blobs[&image.layers[0]].clone();
+    // The first request has no connection to resume, and a registry that says no after a break means it.
+    for (status, breaks, reason) in [(502, false, "the server answers 502"), (404, true, "the server answers 404")] {
+        let served = blob.clone();
+        let server = Server::start(None, move |request| {
+            ping(request).unwrap_or_else(|| match breaks && first(request).is_none() {
+                true => Answer::of(200, Body::Cut(served[..50_000].to_vec(), served.len() as u64)),
+                false => Answer::new(status, "{}"),
+            })
+        });
+        let error = read(&repository(OPEN, &server.host(), "a/b"), &image).await.unwrap_err();
+        assert_says(&error, &["cannot get layer", reason], &[]);
+        assert_eq!(server.requests().len(), 2 + usize::from(breaks));
+    }
+}
+
+#[tokio::test]
+async fn a_blob_without_an_end_is_judged_by_its_digest() {
+    let image = Image::new(1, 100_000);
+    let blob = image.blobs[&image.layers[0]].clone();
+    for is_changed in [false, true] {
+        let mut served = blob.clone();
+        served[10] ^= u8::from(is_changed);
+        let server = Server::start(None, move |request| {
+            ping(request).unwrap_or_else(|| Answer::of(200, Body::Unended(served.clone())))
+        });
+        let pulled = read(&repository(OPEN, &server.host(), "a/b"), &image).await;
+        match is_changed {
+            false => assert!(pulled.unwrap() == blob),
+            true => assert_says(&pulled.unwrap_err(), &["the content has the digest"], &[]),
+        }
+        assert_eq!(server.requests().len(), 2, "nothing is missing after the last byte");
+    }
+}
+
 #[tokio::test]
 async fn another_part_and_another_blob_after_a_break_are_refused() {
     let image = Image::new(1, 100_000);

@@ -34,6 +34,10 @@ pub enum Body {
     Cut(Vec<u8>, u64),
     /// Bytes in chunks, properly ended.
     Chunked(Vec<u8>),
+    /// The same without the end.
+    Unended(Vec<u8>),
+    /// No answer at all: the connection is closed.
+    Nothing,
     /// Letters, of which there are so many.
     Letters(u64),
     /// Letters in chunks without an end.
@@ -117,6 +121,9 @@ impl Server {
         let request = read(&mut connection)?;
         let answer = handler(&request);
         self.requests.lock().unwrap().push(request);
+        if matches!(answer.body, Body::Nothing) {
+            return Ok(());
+        }
         let mut head = format!("HTTP/1.1 {} Status\r\nConnection: close\r\n", answer.status);
         for (name, value) in &answer.headers {
             head += &format!("{name}: {value}\r\n");
@@ -124,30 +131,35 @@ impl Server {
         head += &match &answer.body {
             Body::Whole(bytes) => format!("Content-Length: {}\r\n\r\n", bytes.len()),
             Body::Cut(_, length) | Body::Letters(length) => format!("Content-Length: {length}\r\n\r\n"),
-            Body::Chunked(_) | Body::Endless => "Transfer-Encoding: chunked\r\n\r\n".to_owned(),
+            Body::Chunked(_) | Body::Unended(_) | Body::Nothing | Body::Endless => "Transfer-Encoding: chunked\r\n\r\n".to_owned(),
         };
         connection.write_all(head.as_bytes())?;
         const LETTERS: [u8; 4096] = [b'a'; 4096];
         match answer.body {
             Body::Whole(bytes) | Body::Cut(bytes, _) => connection.write_all(&bytes)?,
             Body::Chunked(bytes) => {
-                write!(connection, "{:x}\r\n", bytes.len())?;
-                connection.write_all(&bytes)?;
-                connection.write_all(b"\r\n0\r\n\r\n")?;
+                chunk(&mut connection, &bytes)?;
+                connection.write_all(b"0\r\n\r\n")?;
             }
+            Body::Unended(bytes) => chunk(&mut connection, &bytes)?,
+            Body::Nothing => {}
             Body::Letters(count) => {
                 for _ in 0..count.div_ceil(LETTERS.len() as u64) {
                     connection.write_all(&LETTERS)?;
                 }
             }
             Body::Endless => loop {
-                write!(connection, "{:x}\r\n", LETTERS.len())?;
-                connection.write_all(&LETTERS)?;
-                connection.write_all(b"\r\n")?;
+                chunk(&mut connection, &LETTERS)?;
             },
         }
         connection.flush()
     }
+}
+
+fn chunk(connection: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+    write!(connection, "{:x}\r\n", bytes.len())?;
+    connection.write_all(bytes)?;
+    connection.write_all(b"\r\n")
 }
 
 fn config(identity: &Identity) -> ServerConfig {
