@@ -17,6 +17,19 @@ pub fn guest_text(text: &str) -> String {
     shown
 }
 
+/// The whole text with `\u009b` and the like in place of those characters: text by which a reader decides, such as a policy, in whose
+/// strings they mean the same.
+pub fn escaped(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match is_harmless(c) {
+            true => shown.push(c),
+            false => shown.push_str(&format!("\\u{:04x}", u32::from(c))),
+        }
+    }
+    shown
+}
+
 fn is_harmless(c: char) -> bool {
     match c {
         '\n' | '\t' => true,
@@ -48,6 +61,15 @@ mod tests {
         assert_eq!(guest_text("denied\u{1b}]0;title\u{7}\u{9b}2J\r:\tno\n"), "denied]0;title2J:\tno\n");
         assert_eq!(guest_text("\u{202e}txt.exe\u{2066} Äß漢"), "txt.exe Äß漢");
         assert_eq!(guest_text(&"ä".repeat(TEXT_MAX_BYTES)).len(), TEXT_MAX_BYTES);
+    }
+
+    #[test]
+    fn what_is_escaped_is_whole() {
+        assert_eq!(
+            escaped("A=\u{9b}2J\u{202e}\u{7f}\u{1b}\r\tä\n"),
+            "A=\\u009b2J\\u202e\\u007f\\u001b\\u000d\tä\n"
+        );
+        assert_eq!(escaped(&"ä".repeat(TEXT_MAX_BYTES)).len(), 2 * TEXT_MAX_BYTES);
     }
 
     #[test]

@@ -19,7 +19,7 @@ mod stream_token;
 
 pub use connect::{ConnectError, agent_client, connect, open_stream};
 pub use guest_id::{IdError, guest_id, valid_caller_id};
-pub use guest_text::{from_guest, guest_text};
+pub use guest_text::{escaped, from_guest, guest_text};
 pub use listen::{HostListener, listen};
 pub use open_door::OPEN_DOOR;
 pub use service::agent::*;

@@ -185,7 +185,8 @@ mod tests {
 
     #[test]
     fn a_mirror_gets_what_its_section_has_and_no_other_login() {
-        let login = |password: &str| Credentials::new(Some("u".to_owned()), Some(Secret::new(password.to_owned())), None, None, None).unwrap();
+        let login =
+            |password: &str| Credentials::new(Some("u".to_owned()), Some(Secret::new(password.to_owned())), None, None, None).unwrap();
         for (rest, offered, used, source) in [
             ("", login("p"), login("p"), "file f"),
             ("username='u'\npassword='own'", login("p"), login("own"), "section \"r.corp\""),
@@ -195,7 +196,12 @@ mod tests {
                 Credentials::default(),
                 "section \"r.corp\"; not sent to its mirror: file f",
             ),
-            ("mirror='no URL'", Credentials::default(), Credentials::default(), "section \"r.corp\""),
+            (
+                "mirror='no URL'",
+                Credentials::default(),
+                Credentials::default(),
+                "section \"r.corp\"",
+            ),
             (
                 "mirror='https://m.corp'\nusername='u'\npassword='own'",
                 login("p"),

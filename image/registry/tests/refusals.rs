@@ -326,7 +326,9 @@ async fn a_server_that_repeats_a_long_secret_shows_no_part_of_it() {
     *realm.lock().unwrap() = format!("http://{}/token", server.host());
     for kind in ["registrytoken", "identitytoken"] {
         let config = format!("[registries.'.']\ninsecure-skip-verify = true\n{kind} = '{secret}'");
-        let error = pull(&repository(&config, &server.host(), "a/b"), Digest::of(b"index")).await.unwrap_err();
+        let error = pull(&repository(&config, &server.host(), "a/b"), Digest::of(b"index"))
+            .await
+            .unwrap_err();
         assert_says(&error, &["[secret]"], &["100/", "100%2F", "110/", "110%2F"]);
     }
 }

@@ -285,27 +285,35 @@ async fn a_mirror_does_not_get_the_login_of_the_registry() {
         true => Answer::new(404, "{}"),
         false => Answer::new(401, "{}").header("WWW-Authenticate", "Basic realm=x"),
     });
-    let section = format!("[registries.'registry.test']\ninsecure-skip-verify = true\nmirror = 'http://{}'", server.host());
+    let section = format!(
+        "[registries.'registry.test']\ninsecure-skip-verify = true\nmirror = 'http://{}'",
+        server.host()
+    );
     for (own, reason) in [
-        ("", "no credentials, section \"registry.test\"; not sent to its mirror: file config.json"),
+        (
+            "",
+            "no credentials, section \"registry.test\"; not sent to its mirror: file config.json",
+        ),
         ("\nauth = 'b3duOm93bg=='", "the server answers 404"),
     ] {
         let config = Config::parse(&format!("{section}{own}")).unwrap();
-        let access = config
-            .access(&RegistryName::new("registry.test"), &Environment::default())
-            .unwrap();
+        let access = config.access(&RegistryName::new("registry.test"), &Environment::default()).unwrap();
         let login = Credentials::new(Some("user".to_owned()), Some(Secret::new("hunter2".to_owned())), None, None, None).unwrap();
         let access = access.or_credentials(login, "file config.json".to_owned());
         let error = read(&Repository::new(access, "a/b").unwrap(), &image).await.unwrap_err();
         assert_says(&error, &["cannot get layer", reason], &["hunter2"]);
     }
-    let sent: Vec<String> = server.requests().iter().filter_map(|request| request.headers.get("authorization").cloned()).collect();
+    let sent: Vec<String> = server
+        .requests()
+        .iter()
+        .filter_map(|request| request.headers.get("authorization").cloned())
+        .collect();
     assert_eq!(sent, ["Basic b3duOm93bg=="]);
 }
 
 /// Pulls an image's layers, and gives their lengths.
 async fn lengths(repository: &Repository, layers: &[RemoteLayer]) -> Result<Vec<usize>, PullError> {
-    let act = |_, mut stream: BlobStream<'_>| async move {
+    let act = async |_: &RemoteLayer, mut stream: BlobStream<'_>| {
         let mut length = 0;
         while let Some(chunk) = stream.chunk().await? {
             length += chunk.len();
@@ -358,20 +366,21 @@ async fn a_long_layer_does_not_keep_the_others_waiting() {
     // The first layer ends when all others have.
     let others = tokio::sync::Semaphore::new(0);
     let (others, first, count) = (&others, &remote.layers[0], remote.layers.len() as u32 - 1);
-    let act = |layer: &RemoteLayer, mut stream: BlobStream<'_>| {
+    let act = async |layer: &RemoteLayer, mut stream: BlobStream<'_>| {
         let is_first = layer == first;
-        async move {
-            while stream.chunk().await?.is_some() {}
-            match is_first {
-                true => others.acquire_many(count).await.unwrap().forget(),
-                false => others.add_permits(1),
-            }
-            Ok::<_, PullError>(is_first)
+        while stream.chunk().await?.is_some() {}
+        match is_first {
+            true => others.acquire_many(count).await.unwrap().forget(),
+            false => others.add_permits(1),
         }
+        Ok::<_, PullError>(is_first)
     };
     let pulled = tokio::time::timeout(HANGS, repository.each_layer(&remote.layers, act)).await;
     let ended = pulled.expect("the others wait for the first").unwrap();
-    assert!(ended[0] && ended[1..].iter().all(|is_first| !is_first), "in the order of the layers");
+    assert!(
+        ended[0] && ended[1..].iter().all(|is_first| !is_first),
+        "in the order of the layers"
+    );
 }
 
 /// An agent pulls in tasks of a runtime with several threads.

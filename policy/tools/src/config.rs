@@ -79,6 +79,9 @@ pub struct Container {
     /// Its init may be sent the image's own stop signal, too; no key of the file.
     #[serde(skip)]
     pub allow_stop_signal: bool,
+    /// Of an image without `PATH`, it may have the one that container runtimes give it; no key of the file.
+    #[serde(skip)]
+    pub allow_default_path: bool,
     /// JSON file with the OCI seccomp profile it must run under.
     pub seccomp_profile_path: Option<PathBuf>,
     /// Environment variables in addition to the image's and `TERM=xterm`.

@@ -226,8 +226,9 @@ fn env_rules(container: &Container, source: &Source) -> Result<Vec<PolicyEnvRule
         return defined_env_rules(definition, source);
     }
     let mut rules: Vec<_> = source.image.env.iter().flatten().map(|entry| exactly(entry, true)).collect();
-    if !source.has_image {
-        // Without an image, container runtimes set this environment.
+    let has_path = source.image.env.iter().flatten().any(|entry| entry.starts_with("PATH="));
+    if !source.has_image || container.allow_default_path && !has_path {
+        // Without one in an image, container runtimes set it.
         rules.push(exactly(DEFAULT_PATH, false));
     }
     rules.push(exactly("TERM=xterm", false));

@@ -1,6 +1,7 @@
 //! Input of commands: a file, or standard input for `-`; policies in each of their forms.
 
 use anyhow::{Context, Result, bail, ensure};
+use container_run::Source;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -28,6 +29,15 @@ pub fn as_file(path: &Path) -> PathBuf {
     } else {
         path.to_owned()
     }
+}
+
+/// An image of the command line: the path of its files, or a reference.
+pub fn image(text: &str) -> Result<Source> {
+    let source = Source::parse(text);
+    if !matches!(source, Ok(Source::Files(_))) && Path::new(text).exists() {
+        eprintln!("casemate: {text:?} is taken for an image's name; the file of that name is ./{text}");
+    }
+    source.with_context(|| format!("{text:?} is neither a path, which begins with / or ./, nor an image's name"))
 }
 
 /// Refuses standard input for more than one input: the second would be empty.

@@ -22,6 +22,7 @@ mod pull;
 mod registry;
 mod run;
 
+use agent_protocol::escaped;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -211,7 +212,8 @@ fn main() -> ExitCode {
         // The reader of standard output has closed it, as `head` does.
         Err(error) if error.is::<output::ReaderGone>() => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("casemate: {error:#}");
+            // Names and words in it may be those of an image or of a registry.
+            eprintln!("casemate: {}", escaped(&format!("{error:#}")));
             ExitCode::from(3)
         }
     }

@@ -1,6 +1,7 @@
 //! What `run` and `layer prepare` say while they work: all of it on standard error.
 
 use crate::progress::{Line, of_bytes};
+use agent_protocol::escaped;
 use container_run::News;
 use std::io::{IsTerminal, Write, stderr};
 
@@ -35,9 +36,12 @@ impl Shown {
         let _ = match news {
             News::Layers(_) => Ok(()),
             News::Step(_) if quiet || !terminal => Ok(()),
-            News::Step(text) | News::Note(text) => write!(stderr, "casemate: {text}{end}"),
+            News::Step(text) | News::Note(text) => write!(stderr, "casemate: {}{end}", escaped(&text)),
             News::Policy { digest, .. } if quiet || !terminal => writeln!(stderr, "policy {}", hex::encode(digest)),
-            News::Policy { text, digest } => writeln!(stderr, "{}\n\npolicy {}", text.trim_end(), hex::encode(digest)),
+            News::Policy { text, digest } => {
+                // It is the text by which the reader judges the image, and the image's author wrote parts of it.
+                writeln!(stderr, "{}\n\npolicy {}", escaped(text.trim_end()), hex::encode(digest))
+            }
         };
     }
 }

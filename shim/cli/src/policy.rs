@@ -12,6 +12,7 @@ use policy_tools::{Config, Document, Finding, Severity, Sources, pinned};
 use serde_json::json;
 
 mod fragment;
+mod image_cache;
 pub mod images;
 
 /// Longest error text that is searched for a denial, in bytes.
@@ -34,7 +35,7 @@ pub enum Policy {
         Everywhere, `-` is standard input, and a policy may be its text or base64 of it."
     )]
     Generate {
-        /// Images that may run as they are: references, OCI layouts, docker save archives, skopeo dir:
+        /// Images that may run as they are: references, and paths (/…, ./…) of OCI layouts, docker save archives, skopeo dir:
         #[arg(value_name = "IMAGE", required_unless_present = "config")]
         images: Vec<String>,
         /// The configuration; a container in it with `image_name` and no layers is pulled too

@@ -2,9 +2,10 @@
 
 use crate::news::Shown;
 use crate::{config, input, output, pull};
+use agent_protocol::escaped;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use container_run::{Node, Outcome, Overrides, Request, RunError, Source};
+use container_run::{Node, Outcome, Overrides, Request, RunError};
 use oci::Reference;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -21,7 +22,7 @@ const VCPUS: &str = "io.casemate.vcpus";
 /// What to run.
 #[derive(Args)]
 pub struct Run {
-    /// The image: a name in containerd or of a registry, or the path of an OCI layout, as a directory or a tar file
+    /// The image: a name in containerd or of a registry, or the path of an OCI layout (/…, ./…), a directory or a tar file
     image: String,
     /// Replaces the image's CMD; its ENTRYPOINT stays before it
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -88,9 +89,9 @@ pub fn run(run: Run) -> ExitCode {
             if let Some(RunError::Denied { decision, .. }) = cause
                 && !decision.is_empty()
             {
-                eprintln!("for `casemate policy explain`: {decision}");
+                eprintln!("for `casemate policy explain`: {}", escaped(decision));
             }
-            eprintln!("casemate: {error:#}");
+            eprintln!("casemate: {}", escaped(&format!("{error:#}")));
             let signal = cause.and_then(RunError::signal);
             ExitCode::from(signal.and_then(|number| u8::try_from(BY_SIGNAL + number).ok()).unwrap_or(NOT_RUN))
         }
@@ -120,7 +121,7 @@ fn run_it(run: Run) -> Result<u8> {
 }
 
 fn request(run: Run) -> Result<Request> {
-    let source = Source::parse(&run.image).with_context(|| format!("{:?} is neither a file nor an image's name", run.image))?;
+    let source = input::image(&run.image)?;
     let mut annotations = BTreeMap::new();
     for entry in &run.annotation {
         let (key, value) = entry

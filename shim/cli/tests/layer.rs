@@ -64,7 +64,7 @@ fn what_cannot_be_prepared_is_said_and_nothing_is_made() {
         ),
         (
             ["prepare", "--address", "no-such-socket", "No Name"],
-            "neither a file nor an image's name",
+            "neither a path, which begins with / or ./, nor an image's name",
         ),
     ] {
         let output = casemate(at, &arguments, &[]);

@@ -136,10 +136,14 @@ fn a_reference_alone_becomes_a_policy() {
     );
     policy::Enforcer::new(&both).unwrap();
 
+    // Without a home directory there is no cache, and the same policy.
+    let homeless = lab.generate(&[&reference, "--registries", &registries], &[("XDG_CACHE_HOME", Path::new(""))]);
+    assert_eq!(text(&homeless), policy);
+
     // The same from the layout: which way an image comes does not matter to its policy. A path is no name to pin.
     let layout = lab.directory.path().join("layout");
     lab.image.write(&layout);
-    assert_eq!(text(&lab.generate(&["layout"], &[])), unpinned(&policy));
+    assert_eq!(text(&lab.generate(&["./layout"], &[])), unpinned(&policy));
 
     // The first line of a fragment is its package.
     let fragment = lab.generate(&[&reference, "--registries", &registries, "--fragment", "app", "--svn", "1"], &[]);
@@ -291,11 +295,11 @@ fn a_configuration_names_an_image_and_docker_has_the_login() {
         &["--config", &lab.write("input.json", &definition), "--registries", &registries],
         &[("DOCKER_CONFIG", Path::new(&login(PASSWORD)))],
     );
-    let policy = text(&made);
-    assert_eq!(pins(&policy), [pin(&name, lab.image.manifest)]);
+    let defined = text(&made);
+    assert_eq!(pins(&defined), [pin(&name, lab.image.manifest)]);
     assert!(
-        policy.contains("\"/bin/true\"") && policy.contains("sandbox:///tmp/atlas/resolvconf/.+"),
-        "{policy}"
+        defined.contains("\"/bin/true\"") && defined.contains("sandbox:///tmp/atlas/resolvconf/.+"),
+        "{defined}"
     );
 
     let file = login("wrong-password");
@@ -343,7 +347,7 @@ fn a_configuration_names_an_image_and_docker_has_the_login() {
     }
     let no_name = lab.generate(&["No Such Image"], &[]);
     assert!(
-        errors(&no_name).contains("\"No Such Image\" is neither a file nor an image reference"),
+        errors(&no_name).contains("\"No Such Image\" is neither a path"),
         "{}",
         errors(&no_name)
     );

@@ -14,16 +14,17 @@ pub enum Source {
 }
 
 impl Source {
-    /// A path that exists, otherwise a reference.
+    /// A path, which begins as one (`/`, `./`, `../`), otherwise a reference. Which files exist makes no difference: in a directory that
+    /// others can write to, they would choose the image.
     ///
     /// # Errors
     /// It is neither.
     pub fn parse(text: &str) -> Result<Self, ReferenceError> {
-        let path = PathBuf::from(text);
-        if path.exists() {
-            return Ok(Self::Files(path));
+        let is_path = [".", ".."].contains(&text) || ["/", "./", "../"].iter().any(|start| text.starts_with(start));
+        match is_path {
+            true => Ok(Self::Files(PathBuf::from(text))),
+            false => text.parse().map(Self::Name),
         }
-        text.parse().map(Self::Name)
     }
 }
 
@@ -46,14 +47,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_that_exists_is_files_and_anything_else_a_name() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().display().to_string();
-        assert!(matches!(Source::parse(&path), Ok(Source::Files(_))));
-        let Ok(Source::Name(name)) = Source::parse("no-such-file") else {
+    fn what_begins_as_a_path_is_files_and_anything_else_a_name() {
+        for path in [".", "..", "/no/such/layout", "./app", "../app.tar"] {
+            assert!(matches!(Source::parse(path), Ok(Source::Files(_))), "{path}");
+        }
+        // Tests run in the crate's directory, where this is one.
+        let Ok(Source::Name(name)) = Source::parse("src") else {
             panic!("not a name")
         };
-        assert_eq!(name.to_string(), "docker.io/library/no-such-file:latest");
-        assert!(Source::parse("/no/such/layout").is_err());
+        assert_eq!(name.to_string(), "docker.io/library/src:latest");
+        assert!(Source::parse("Not a name").is_err() && Source::parse(".hidden").is_err());
     }
 }

@@ -18,10 +18,7 @@ pub(super) struct Breaks {
 
 impl Breaks {
     pub(super) fn new() -> Self {
-        Self {
-            idle: 0,
-            pause: PAUSE_MIN,
-        }
+        Self { idle: 0, pause: PAUSE_MIN }
     }
 
     /// Whether the next connection takes the place of one that broke.

@@ -2,10 +2,10 @@
 
 use crate::news::Shown;
 use crate::output::print;
-use crate::{config, pull};
+use crate::{config, input, pull};
 use anyhow::{Context, Result};
 use clap::Args;
-use container_run::{Node, Preparation, Prepared, ReadyLayer, Source};
+use container_run::{Node, Preparation, Prepared, ReadyLayer};
 use oci::Reference;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use std::path::PathBuf;
 /// What to prepare.
 #[derive(Args)]
 pub struct Prepare {
-    /// The image: a name in containerd or of a registry, or the path of an OCI layout, as a directory or a tar file
+    /// The image: a name in containerd or of a registry, or the path of an OCI layout (/…, ./…), a directory or a tar file
     image: String,
     /// containerd's namespace; kubelet's is k8s.io
     #[arg(long, env = "CONTAINERD_NAMESPACE", default_value = "default")]
@@ -70,7 +70,7 @@ pub fn prepare(prepare: Prepare) -> Result<()> {
     let Prepare {
         image, registries, json, ..
     } = &prepare;
-    let source = Source::parse(image).with_context(|| format!("{image:?} is neither a file nor an image's name"))?;
+    let source = input::image(image)?;
     let directories = config::directories()?;
     let request = Preparation {
         address: prepare.address.clone(),

@@ -1,25 +1,17 @@
 //! Images of a configuration that are named by reference: pulled once, and kept by digest for the next time.
 
+use super::image_cache::{self, Cache, Layout};
+use crate::input;
 use anyhow::{Context, Result, bail};
+use container_run::Source;
 use oci::{Digest, Platform, Reference};
 use policy_tools::{Config, Container, Pin, RootCache};
-use registry_client::{
-    BlobStream, Config as Registries, Credentials, Environment, RegistryName, RemoteImage, RemoteLayer, Repository, Secret, logins,
-};
-use serde_json::json;
-use sha2::{Digest as _, Sha256};
+use registry_client::{Config as Registries, Credentials, Environment, RegistryName, Repository, Secret, logins};
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::{IsTerminal as _, Read as _, Write as _};
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use tempfile::{NamedTempFile, TempDir};
 
 /// Signals with which container runtimes end a container.
 const END: [i32; 2] = [9, 15];
-
-/// Largest document that is read from the cache.
-const DOCUMENT_MAX_BYTES: u64 = oci::limits::DOCUMENT_MAX_BYTES as u64;
 
 /// How images are reached, and which of them.
 #[derive(Clone, Copy, Default)]
@@ -34,7 +26,7 @@ pub struct Asked<'a> {
 
 /// The layouts of pulled images, for as long as the policy is made.
 pub struct Pulled {
-    layouts: Vec<TempDir>,
+    layouts: Vec<Layout>,
     /// What to tell the owner of the policy.
     pub warnings: Vec<String>,
     /// What was pulled: the complete reference, and the digest of the manifest that it led to.
@@ -44,7 +36,7 @@ pub struct Pulled {
 /// The user's cache of root hashes; none where no image needs it, or there is no place for one.
 pub fn roots(config: &Config) -> Result<Option<RootCache>> {
     let has_image = |container: &Container| container.image.is_some() || is_to_be_pulled(container);
-    let base = cache_dir().filter(|_| config.container.iter().any(has_image));
+    let base = image_cache::directory().filter(|_| config.container.iter().any(has_image));
     Ok(base.map(|base| RootCache::open(&base.join("roots"))).transpose()?)
 }
 
@@ -54,26 +46,19 @@ fn is_to_be_pulled(container: &Container) -> bool {
     sourceless && container.image_name.is_some()
 }
 
-/// Where pulled images and root hashes are kept.
-fn cache_dir() -> Option<PathBuf> {
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let base = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")));
-    base.map(|base| base.join("casemate/images"))
-}
-
 /// Adds the images of the command line, each a reference or a path, as containers that anybody can run and end.
 pub fn add(config: &mut Config, images: &[String]) -> Result<()> {
     for image in images {
-        let path = Path::new(image);
         let mut container = Container {
             allow_stdio_access: true,
             allow_stop_signal: true,
+            allow_default_path: true,
             signals: END.to_vec(),
             ..Container::default()
         };
-        match path.exists() {
-            true => container.image = Some(path.canonicalize().with_context(|| format!("cannot read {image}"))?),
-            false => container.image_name = Some(image.clone()),
+        match input::image(image)? {
+            Source::Files(path) => container.image = Some(path.canonicalize().with_context(|| format!("cannot read {image}"))?),
+            Source::Name(_) => container.image_name = Some(image.clone()),
         }
         config.container.push(container);
     }
@@ -81,7 +66,7 @@ pub fn add(config: &mut Config, images: &[String]) -> Result<()> {
 }
 
 /// Pulls one image into an OCI layout, with all of its layers.
-pub async fn layout(name: &str, registries: Option<&Path>) -> Result<TempDir> {
+pub async fn layout(name: &str, registries: Option<&Path>) -> Result<Layout> {
     let asked = Asked {
         registries,
         ..Asked::default()
@@ -146,7 +131,7 @@ async fn one(
     container: &Container,
     name: &str,
     pulled: &mut Pulled,
-) -> Result<TempDir> {
+) -> Result<Layout> {
     let reference: Reference = name
         .parse()
         .with_context(|| format!("{name:?} is neither a file nor an image reference"))?;
@@ -185,143 +170,4 @@ async fn one(
     }
     cache.layers(&repository, &image, asked.roots).await?;
     cache.layout(&image, asked.platform)
-}
-
-/// Blobs by digest. What is in it was checked when it was written, and is checked again where it is used.
-struct Cache {
-    blobs: PathBuf,
-    /// Where there is no place for a cache.
-    _temporary: Option<TempDir>,
-}
-
-impl Cache {
-    fn open() -> Result<Self> {
-        let (base, temporary) = match cache_dir() {
-            Some(base) => (base, None),
-            None => {
-                let directory = tempfile::tempdir().context("cannot make a temporary directory")?;
-                (directory.path().to_owned(), Some(directory))
-            }
-        };
-        let blobs = base.join("blobs/sha256");
-        fs::create_dir_all(&blobs).with_context(|| format!("cannot create {}", blobs.display()))?;
-        Ok(Self {
-            blobs: blobs.canonicalize().with_context(|| format!("cannot use {}", blobs.display()))?,
-            _temporary: temporary,
-        })
-    }
-
-    /// Pulls the layers that are neither here nor known by their root hashes.
-    async fn layers(&self, repository: &Repository, image: &RemoteImage, roots: Option<&RootCache>) -> Result<()> {
-        let known = |layer: &RemoteLayer| roots.is_some_and(|roots| roots.known(layer.digest, layer.diff_id).is_some());
-        let missing = image.layers.iter().filter(|layer| !known(layer) && !self.has(layer));
-        let missing: Vec<RemoteLayer> = missing.cloned().collect();
-        let progress = Progress::new(missing.len());
-        let progress = &progress;
-        let pulls = repository.each_layer(&missing, |layer, stream| async move {
-            self.layer(layer, stream).await?;
-            progress.step();
-            Ok::<_, anyhow::Error>(())
-        });
-        pulls.await.map(|_| ())
-    }
-
-    /// Whether a blob is there and is what its name says; one that is damaged is pulled again.
-    fn has(&self, layer: &RemoteLayer) -> bool {
-        let file = fs::File::open(self.blobs.join(layer.digest.hex()));
-        file.and_then(sha256).is_ok_and(|found| found == layer.digest)
-    }
-
-    /// A document that was kept; whoever uses it checks its digest.
-    fn document(&self, digest: Digest) -> Option<Vec<u8>> {
-        let mut document = Vec::new();
-        let file = fs::File::open(self.blobs.join(digest.hex())).ok()?;
-        file.take(DOCUMENT_MAX_BYTES + 1).read_to_end(&mut document).ok()?;
-        Some(document)
-    }
-
-    async fn layer(&self, layer: &RemoteLayer, mut stream: BlobStream<'_>) -> Result<()> {
-        let mut file = self.file()?;
-        while let Some(chunk) = stream.chunk().await? {
-            file.write_all(&chunk).context("cannot write a layer")?;
-        }
-        self.keep(file, &layer.digest)
-    }
-
-    fn file(&self) -> Result<NamedTempFile> {
-        NamedTempFile::new_in(&self.blobs).with_context(|| format!("cannot write to {}", self.blobs.display()))
-    }
-
-    /// A blob is there whole or not at all.
-    fn keep(&self, file: NamedTempFile, digest: &Digest) -> Result<()> {
-        let path = self.blobs.join(digest.hex());
-        file.as_file()
-            .sync_all()
-            .and_then(|()| Ok(file.persist(&path)?))
-            .with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(())
-    }
-
-    /// An OCI layout of one image, whose blobs are the cache's. The index says for which platform it was chosen, since a config may not.
-    fn layout(&self, image: &RemoteImage, platform: Option<&Platform>) -> Result<TempDir> {
-        for (digest, document) in &image.documents {
-            if self.document(*digest).as_ref() == Some(document) {
-                continue;
-            }
-            let mut file = self.file()?;
-            file.write_all(document).context("cannot write a document")?;
-            self.keep(file, digest)?;
-        }
-        let size = image.documents.get(&image.digest).map_or(0, Vec::len);
-        let mut manifest = json!({ "digest": image.digest.to_string(), "size": size });
-        if let Some(platform) = platform {
-            manifest["platform"] = json!({
-                "os": platform.os, "architecture": platform.architecture, "variant": platform.variant, "os.version": platform.os_version,
-            });
-        }
-        let index = json!({ "schemaVersion": 2, "manifests": [manifest] });
-        let layout = tempfile::tempdir().context("cannot make a temporary directory")?;
-        let blobs = layout.path().join("blobs");
-        fs::create_dir(&blobs)
-            .and_then(|()| symlink(&self.blobs, blobs.join("sha256")))
-            .and_then(|()| fs::write(layout.path().join("index.json"), index.to_string()))
-            .context("cannot write a layout")?;
-        Ok(layout)
-    }
-}
-
-fn sha256(mut file: fs::File) -> std::io::Result<Digest> {
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(Digest::from_sha256(hash.finalize().into())),
-            count => hash.update(&buffer[..count]),
-        }
-    }
-}
-
-/// Counts layers on a terminal.
-struct Progress {
-    total: usize,
-    done: std::cell::Cell<usize>,
-}
-
-impl Progress {
-    fn new(total: usize) -> Self {
-        Self {
-            total,
-            done: std::cell::Cell::new(0),
-        }
-    }
-
-    fn step(&self) {
-        self.done.set(self.done.get() + 1);
-        let mut terminal = std::io::stderr();
-        if terminal.is_terminal() {
-            let end = if self.done.get() == self.total { "\n" } else { "" };
-            // A terminal that is gone is no reason to stop.
-            let _ = write!(terminal, "\rpulled {} of {} layers{end}", self.done.get(), self.total);
-        }
-    }
 }
