@@ -17,6 +17,7 @@ mod section;
 
 pub(crate) use extra_env::{BYPASS, HTTP, HTTPS, Overrides};
 pub use key::{Key, Standing};
+pub use registry_device::CONFIG_MAX_BYTES;
 pub use section::{Section, Trust};
 
 use crate::name::RegistryName;
@@ -26,8 +27,6 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 use zeroize::Zeroizing;
 
-/// Largest configuration in bytes.
-pub const CONFIG_MAX_BYTES: usize = 16 << 20;
 /// Longest key that a message shows, in characters.
 const SHOWN_MAX: usize = 100;
 

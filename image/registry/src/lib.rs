@@ -17,7 +17,6 @@ mod certificates;
 mod challenge;
 mod config;
 mod credentials;
-pub mod device;
 mod error;
 #[doc(hidden)]
 pub mod fuzz;
@@ -46,6 +45,7 @@ pub use name::{HUB, RegistryName};
 pub use proxy::{Bypass, Environment, Proxies, Proxy, ProxyError};
 pub use realm::RealmError;
 pub use reference::{PinError, PinnedReference};
+pub use registry_device as device;
 pub use repository::{DOCUMENT_MAX_BYTES, Repository};
 pub use secret::Secret;
 pub use tls::TlsError;

@@ -1,15 +1,13 @@
 //! Pulls through Debian's squid, which alone knows the names of the registries.
 
-mod support;
-
 use registry_client::{PullError, Repository};
+use registry_testing::authority::Authority;
+use registry_testing::image::Image;
+use registry_testing::program::{Program, free_port, installed, run};
+use registry_testing::registry::{Guard, NAME, Registry};
+use registry_testing::{assert_says, repository, section};
 use std::path::Path;
 use std::process::Command;
-use support::authority::Authority;
-use support::image::Image;
-use support::program::{Program, free_port, installed, run};
-use support::registry::{Guard, NAME, Registry};
-use support::{assert_says, repository, section};
 
 const PASSWORD: &str = "proxy-hunter2";
 

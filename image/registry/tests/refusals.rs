@@ -1,16 +1,14 @@
 //! What hostile registries send, each refused with a line that names the step.
 
-mod support;
-
 use oci::Digest;
 use registry_client::{PullError, Repository};
+use registry_testing::authority::Authority;
+use registry_testing::image::{CONFIG, INDEX, Image, LAYER, MANIFEST, descriptor};
+use registry_testing::server::{Answer, Body, Request, Server};
+use registry_testing::{assert_says, repository, section};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use support::authority::Authority;
-use support::image::{CONFIG, INDEX, Image, LAYER, MANIFEST, descriptor};
-use support::server::{Answer, Body, Request, Server};
-use support::{assert_says, repository, section};
 
 /// Plain HTTP on the loopback, and a password that nobody but the registry may see.
 const OPEN: &str = "[registries.'.']\ninsecure-skip-verify = true\nusername = 'user'\npassword = 'hunter2'";

@@ -1,14 +1,12 @@
 //! Pulls from Debian's registry: each kind of login and of TLS, and what is refused.
 
-mod support;
-
 use registry_client::{PARALLEL, PullError, RemoteImage, Repository};
-use support::authority::{Authority, self_signed};
-use support::image::Image;
-use support::program::installed;
-use support::registry::{Guard, NAME, PROGRAMS, Registry};
-use support::token::{Accepts, TokenService};
-use support::{assert_says, repository, section};
+use registry_testing::authority::{Authority, self_signed};
+use registry_testing::image::Image;
+use registry_testing::program::installed;
+use registry_testing::registry::{Guard, NAME, PROGRAMS, Registry};
+use registry_testing::token::{Accepts, TokenService};
+use registry_testing::{assert_says, repository, section};
 
 /// More layers than are pulled at once.
 const LAYERS: usize = 2 * PARALLEL + 1;

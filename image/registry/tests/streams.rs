@@ -1,16 +1,14 @@
 //! Blobs that break off on the way, mirrors, and logins that a registry asks for later.
 
-mod support;
-
 use oci::Digest;
 use registry_client::{BlobStream, Config, Credentials, Environment, PARALLEL, PullError, RegistryName, RemoteLayer, Repository, Secret};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use support::image::Image;
-use support::server::{Answer, Body, Request, Server};
-use support::{assert_says, repository};
+use registry_testing::image::Image;
+use registry_testing::server::{Answer, Body, Request, Server};
+use registry_testing::{assert_says, repository};
 
 /// After which a test says that something waits for ever.
 const HANGS: Duration = Duration::from_secs(60);

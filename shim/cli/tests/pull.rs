@@ -1,18 +1,15 @@
 //! `casemate policy generate IMAGE` from Debian's registry, with TLS by a private authority and a login.
 
-#[path = "../../../image/registry/tests/support/mod.rs"]
-mod support;
-
 use base64::Engine as _;
 use oci::Digest;
 use policy_tools::{Pin, pins};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use support::authority::Authority;
-use support::image::Image;
-use support::program::{free_port, installed, run};
-use support::registry::{Guard, NAME, PROGRAMS, Registry};
-use support::section;
+use registry_testing::authority::Authority;
+use registry_testing::image::Image;
+use registry_testing::program::{free_port, installed, run};
+use registry_testing::registry::{Guard, NAME, PROGRAMS, Registry};
+use registry_testing::section;
 
 const PASSWORD: &str = "hunter2-of-the-registry";
 

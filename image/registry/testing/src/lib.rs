@@ -1,5 +1,6 @@
 //! What tests of pulls need: certificate authorities, images, Debian's registry, and servers that do as they are told.
-#![allow(dead_code, reason = "each test program uses its part")]
+#![allow(missing_docs, reason = "names say what the parts of a test are")]
+#![forbid(unsafe_code)]
 
 pub mod authority;
 pub mod image;

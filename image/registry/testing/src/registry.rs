@@ -2,13 +2,12 @@
 
 use super::authority::Identity;
 use super::image::Image;
+pub use super::image::NAME;
 use super::program::{Program, free_port, run};
 use std::path::Path;
 use std::process::Command;
 use tempfile::TempDir;
 
-/// The repository that tests pull.
-pub const NAME: &str = "team/app";
 pub const PROGRAMS: [&str; 2] = ["docker-registry", "skopeo"];
 
 /// A running registry.

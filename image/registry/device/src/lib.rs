@@ -1,13 +1,15 @@
 //! The configuration as a disk that the host attaches to the guest (virtio serial `imagepuller`): 8 bytes of magic, 8 bytes of length in
-//! little endian, gzip of the text, padding. A guest without the disk pulls without credentials; a disk that is damaged starts no pod.
+//! little endian, gzip of the text, padding. A guest without the disk pulls without credentials; with a damaged one it pulls nothing.
+#![forbid(unsafe_code)]
 
-use crate::config::CONFIG_MAX_BYTES;
 use flate2::Compression;
 use flate2::bufread::GzDecoder;
 use flate2::write::GzEncoder;
 use std::io::{self, Read, Write};
 use zeroize::Zeroizing;
 
+/// Largest configuration in bytes.
+pub const CONFIG_MAX_BYTES: usize = 16 << 20;
 /// Serial number of the disk.
 pub const SERIAL: &str = "imagepuller";
 /// First bytes of the disk.
@@ -59,7 +61,7 @@ pub fn encode(text: &[u8]) -> Result<Zeroizing<Vec<u8>>, DeviceError> {
     Ok(Zeroizing::new(disk))
 }
 
-/// Reads a disk; the caller parses the text ([`crate::Config::from_bytes`]).
+/// Reads a disk; the caller parses the text.
 ///
 /// # Errors
 /// It holds no configuration.

@@ -77,7 +77,7 @@ fn token(signer: &Identity) -> String {
     let header = json!({ "alg": "ES256", "typ": "JWT", "x5c": [STANDARD.encode(&der)] });
     let claims = json!({
         "iss": ISSUER, "aud": SERVICE, "sub": "", "iat": now.as_secs(), "nbf": now.as_secs() - 5, "exp": after(300), "jti": "1",
-        "access": [{ "type": "repository", "name": super::registry::NAME, "actions": ["pull"] }],
+        "access": [{ "type": "repository", "name": super::image::NAME, "actions": ["pull"] }],
     });
     let encode = |value: serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let signed = format!("{}.{}", encode(header), encode(claims));

@@ -26,6 +26,12 @@ fn params(names: &[&str], is_ca: bool) -> CertificateParams {
     params
 }
 
+impl Default for Authority {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Authority {
     pub fn new() -> Self {
         let key = KeyPair::generate().unwrap();
