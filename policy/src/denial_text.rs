@@ -46,6 +46,7 @@ fn refusal(point: &str, subject: &Subject<'_>) -> String {
         "pause_container" => format!("{container} may not be paused"),
         "update_container" => format!("{container} may not get these limits"),
         "port_forward" => format!("host may not connect to a port of {container}"),
+        "pull_image" => format!("the guest may not pull {target}"),
         other => format!("{other} is not allowed"),
     }
 }
@@ -103,6 +104,7 @@ fn cause(input: &Value, reason: &str) -> String {
         "scratch_medium is memory" => {
             "the policy requires scratch in the guest's memory (annotation io.casemate.scratch=memory), not on a disk".to_owned()
         }
+        "image not listed" => "it is not in the policy's list of pulls".to_owned(),
         "framework_version is missing. Current version" => "the policy lacks framework_version".to_owned(),
         _ => reason.to_owned(),
     }

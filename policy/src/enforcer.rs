@@ -245,10 +245,17 @@ impl Enforcer {
         Ok(result)
     }
 
-    /// The answer to one of Casemate's own points: the policy's if it declares a supported `casemate_version`, else the default.
+    /// The answer to one of Casemate's own points: the policy's if it declares a supported `casemate_version`, else the default, or the
+    /// policy's if the point asks for that.
     fn own_result(&mut self, point: &Point, input: &Value) -> Result<Map<String, Json>, String> {
         let declared = match &self.own_version {
-            ApiVersion::Missing => return Ok(point.default_results()),
+            ApiVersion::Missing => {
+                let mut result = point.default_results();
+                if point.older == OlderPolicy::AsksPolicy {
+                    result.extend(self.query(&format!("data.policy.{}", point.name), input)?);
+                }
+                return Ok(result);
+            }
             ApiVersion::NotSemver | ApiVersion::Conflict => return Err("casemate_version of the policy is no semantic version".to_owned()),
             ApiVersion::Declared(version) => version,
         };

@@ -54,6 +54,7 @@ rules![
     "pause_container",
     "plan9",
     "port_forward",
+    "pull_image",
     "reason",
     "rw_mount_device",
     "rw_unmount_device",

@@ -14,6 +14,8 @@ pub enum OlderPolicy {
     Denies,
     /// The framework's rule decides.
     AsksFramework,
+    /// The policy's rule decides although it does not declare the version; without a rule it is denied.
+    AsksPolicy,
 }
 
 /// One enforcement point.
@@ -38,7 +40,7 @@ const fn point(name: &'static str, since: (u64, u64, u64), older: OlderPolicy, d
     }
 }
 
-use OlderPolicy::{Allows, AsksFramework, Denies};
+use OlderPolicy::{Allows, AsksFramework, AsksPolicy, Denies};
 
 /// Version of the points that only policies with a `casemate_version` decide.
 pub const CASEMATE_VERSION: &str = "1.0.0";
@@ -51,6 +53,8 @@ pub const OWN_POINTS: &[Point] = &[
     point("guest_network", (1, 0, 0), Allows, "{}"),
     point("pause_container", (1, 0, 0), Allows, "{}"),
     point("port_forward", (1, 0, 0), Denies, "{}"),
+    // hcsshim has no such word, so no policy written for it has the rule by accident.
+    point("pull_image", (1, 0, 0), AsksPolicy, "{}"),
     point("update_container", (1, 0, 0), Allows, "{}"),
 ];
 

@@ -28,3 +28,4 @@ scratch_unmount := {"allowed": true}
 log_provider := {"allowed": true}
 load_transparency_trust_list := {"allowed": true}
 host_network := {"allowed": true}
+pull_image := {"allowed": true}

@@ -32,6 +32,7 @@ test_modules![
     "pause_container",
     "plan9",
     "port_forward",
+    "pull_image",
     "reason",
     "rw_mount_device",
     "rw_unmount_device",

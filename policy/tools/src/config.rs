@@ -42,6 +42,8 @@ pub struct Config {
     pub windows_container: Vec<WindowsContainer>,
     /// Allowed networks of the guest, each as a whole; needs `casemate_version`.
     pub network: Vec<Network>,
+    /// Images that the guest may pull itself, as `REGISTRY/REPOSITORY@sha256:DIGEST`.
+    pub pull: Vec<TextRule>,
     /// What the policy's owner should know of what was read; no key of the file.
     #[serde(skip)]
     pub notes: Vec<String>,

@@ -1,4 +1,4 @@
-//! Rules for Casemate's own points, from the configuration: a container's confinement and ports, the guest's networks.
+//! Rules for Casemate's own points, from the configuration: a container's confinement and ports, the guest's networks and pulls.
 
 use std::collections::BTreeMap;
 
@@ -160,6 +160,14 @@ pub(crate) fn networks(config: &Config) -> Result<Vec<PolicyNetwork>, GenerateEr
     let numbered = config.network.iter().enumerate();
     numbered
         .map(|(index, given)| network(given).map_err(|problem| field(&format!("network {}", index + 1), problem)))
+        .collect()
+}
+
+/// The images that the guest may pull.
+pub(crate) fn pulls(config: &Config) -> Result<Vec<PolicyIdName>, GenerateError> {
+    let numbered = config.pull.iter().enumerate();
+    numbered
+        .map(|(index, rule)| text_rule(rule).map_err(|problem| field(&format!("pull {}", index + 1), problem)))
         .collect()
 }
 

@@ -26,6 +26,7 @@ const OBJECTS: &[&str] = &[
     "transparency_trust_lists",
     "platform_rules",
     "networks",
+    "pulls",
     "allow_properties_access",
     "allow_dump_stacks",
     "allow_runtime_logging",

@@ -193,6 +193,7 @@ pub fn convert_legacy(json: &str) -> Result<String, LegacyError> {
             processes: &[],
         },
         &[],
+        &[],
     );
     policy::Enforcer::new(&text)?;
     Ok(text)

@@ -40,6 +40,14 @@
 //! signals = [9, 15]
 //! ```
 //!
+//! Images that the guest may pull itself, of which hcsshim knows nothing:
+//!
+//! ```toml
+//! [[pull]]
+//! strategy = "re2"                  # or "string", for one image
+//! rule = 'ghcr\.io/team/app@sha256:[0-9a-f]{64}'
+//! ```
+//!
 //! With `casemate_version = "1.0.0"` the policy also decides on confinement, networks and forwarded ports, which hcsshim's cannot:
 //!
 //! ```toml
@@ -213,7 +221,8 @@ pub fn generate_warning(config: &Config, sources: &Sources<'_>, warn: &mut dyn F
     }
     let resolved = Resolved::new(config, sources, warn)?;
     let networks = confinement::networks(config)?;
-    let text = marshal::policy(config, &resolved.objects(config), &networks);
+    let pulls = confinement::pulls(config)?;
+    let text = marshal::policy(config, &resolved.objects(config), &networks, &pulls);
     policy::Enforcer::new(&text)?;
     Ok(text)
 }
@@ -223,7 +232,7 @@ pub fn generate_warning(config: &Config, sources: &Sources<'_>, warn: &mut dyn F
 /// `namespace` is the package of the fragment, `svn` its security version, a number as text.
 ///
 /// # Errors
-/// As [`generate`]; the namespace is reserved or invalid; the configuration has flags or networks, which only a policy has.
+/// As [`generate`]; the namespace is reserved or invalid; the configuration has flags, networks or pulls, which only a policy has.
 pub fn generate_fragment(config: &Config, namespace: &str, svn: &str, base_dir: &Path) -> Result<String, GenerateError> {
     generate_fragment_warning(config, namespace, svn, &Sources::of(base_dir), &mut |_| {})
 }
@@ -258,6 +267,9 @@ pub fn generate_fragment_warning(
     }
     if !config.network.is_empty() {
         return Err(field("a fragment has no networks"));
+    }
+    if !config.pull.is_empty() {
+        return Err(field("a fragment allows no pulls"));
     }
     let resolved = Resolved::new(config, sources, warn)?;
     let text = marshal::fragment_text(namespace, svn, &resolved.objects(config));

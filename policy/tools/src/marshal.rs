@@ -69,7 +69,7 @@ pub(crate) fn fragment_text(namespace: &str, svn: &str, objects: &Objects<'_>) -
 }
 
 /// The whole policy.
-pub(crate) fn policy(config: &Config, objects: &Objects<'_>, networks: &[PolicyNetwork]) -> String {
+pub(crate) fn policy(config: &Config, objects: &Objects<'_>, networks: &[PolicyNetwork], pulls: &[crate::rule::PolicyIdName]) -> String {
     let mut text = format!("package policy\n\napi_version := \"{API_VERSION}\"\nframework_version := \"{FRAMEWORK_VERSION}\"\n");
     if let Some(version) = &config.casemate_version {
         text.push_str(&format!("casemate_version := {}\n", json(version)));
@@ -77,6 +77,7 @@ pub(crate) fn policy(config: &Config, objects: &Objects<'_>, networks: &[PolicyN
     text.push('\n');
     objects.write(&mut text);
     list(&mut text, "networks", &networks.iter().map(json).collect::<Vec<_>>());
+    list(&mut text, "pulls", &pulls.iter().map(json).collect::<Vec<_>>());
     for (flag, value) in [
         ("allow_properties_access", config.allow_properties_access),
         ("allow_dump_stacks", config.allow_dump_stacks),
@@ -102,6 +103,9 @@ pub(crate) fn policy(config: &Config, objects: &Objects<'_>, networks: &[PolicyN
         for point in policy::OWN_POINTS {
             text.push_str(&format!("{0} := data.framework.{0}\n", point.name));
         }
+    } else if !pulls.is_empty() {
+        // The one of them that needs no version.
+        text.push_str("pull_image := data.framework.pull_image\n");
     }
     text.push_str("reason := data.framework.reason\n");
     text

@@ -53,6 +53,35 @@ fn own_points_are_evaluated_only_with_casemate_version() {
 }
 
 #[test]
+fn a_pull_needs_a_rule_and_no_casemate_version() {
+    let pull = |image: &str| crate::action::PullImage { image: image.to_owned() };
+    let image = format!("r.corp/app@sha256:{}", "a".repeat(64));
+    let without = denied(&mut enforcer(), pull(&image));
+    assert!(
+        without.to_string().contains("the guest may not pull r.corp/app@sha256:"),
+        "{without}"
+    );
+    let mut open = Enforcer::new(OPEN_DOOR).unwrap();
+    open.enforce(pull(&image)).unwrap().commit();
+    let listed = format!("pulls := [{{\"pattern\": \"{image}\", \"strategy\": \"string\"}}]\npull_image := data.framework.pull_image\n");
+    for version in ["", "casemate_version := \"1.0.0\"\n"] {
+        let mut judged = Enforcer::new(&policy(&format!("{version}{listed}"))).unwrap();
+        judged.enforce(pull(&image)).unwrap().commit();
+        let other = denied(&mut judged, pull("r.corp/app@sha256:b"));
+        assert_eq!(other.reasons(), ["image not listed"]);
+        assert!(other.to_string().contains("it is not in the policy's list of pulls"), "{other}");
+    }
+    let mut no_rule = Enforcer::new(&policy("casemate_version := \"1.0.0\"")).unwrap();
+    assert!(
+        denied(&mut no_rule, pull(&image))
+            .to_string()
+            .contains("rule for pull_image is missing")
+    );
+    let mut wrong = Enforcer::new(&policy("pull_image := {\"allowed\": \"yes\"}")).unwrap();
+    assert!(wrong.enforce(pull(&image)).is_err());
+}
+
+#[test]
 fn patterns_that_cannot_keep_their_meaning_are_named_at_load() {
     let text = policy("").replace("NONCE=[0-9a-f]+", r"NONCE=\\Bx");
     let error = Enforcer::new(&text).err().expect("refused").to_string();

@@ -1,7 +1,9 @@
 use std::path::Path;
 
 use policy::action::{Action, ConfineContainer, IdName};
-use policy::action::{CreateContainer, GuestNetwork, MountDevice, MountOverlay, Namespace, PortForward, Rlimit as AskedRlimit, Route};
+use policy::action::{
+    CreateContainer, GuestNetwork, MountDevice, MountOverlay, Namespace, PortForward, PullImage, Rlimit as AskedRlimit, Route,
+};
 use policy::{ContainerId, Enforcer, RootHash, data};
 
 use super::*;
@@ -160,6 +162,22 @@ fn the_guest_gets_the_network_that_is_configured() {
     assert!(!is_allowed(&mut enforcer, network("eth1", "10.88.0.2/16", "10.88.0.1")));
     assert!(!is_allowed(&mut enforcer, network("eth0", "10.89.0.2/16", "10.88.0.1")));
     assert!(!is_allowed(&mut enforcer, network("eth0", "10.88.0.2/16", "8.8.8.8")));
+}
+
+#[test]
+fn the_guest_pulls_what_is_listed_with_and_without_the_version() {
+    let pull = "[[pull]]\nstrategy = 're2'\nrule = 'r[.]corp/app@sha256:[0-9a-f]{64}'\n";
+    let image = |registry: &str| PullImage {
+        image: format!("{registry}/app@sha256:{}", "a".repeat(64)),
+    };
+    for version in ["", "casemate_version = '1.0.0'\n"] {
+        let mut enforcer = Enforcer::new(&text(&format!("{version}{pull}")).unwrap()).unwrap();
+        assert!(is_allowed(&mut enforcer, image("r.corp")));
+        assert!(!is_allowed(&mut enforcer, image("rxcorp")));
+    }
+    assert!(!text("").unwrap().contains("pull"));
+    let bad = text("[[pull]]\nstrategy = 'id'\nrule = '1'\n").unwrap_err().to_string();
+    assert!(bad.contains("pull 1"), "{bad}");
 }
 
 #[test]
