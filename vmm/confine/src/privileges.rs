@@ -18,7 +18,11 @@ use nix::{
     },
     unistd::{Gid, Uid, chdir, dup2_stdin, dup2_stdout, pivot_root, setgroups, setresgid, setresuid},
 };
-use std::{fs::File, io};
+use std::{
+    fs::{self, File},
+    io,
+    path::Path,
+};
 
 pub use nix::sys::resource::Resource;
 
@@ -40,6 +44,9 @@ pub enum JailError {
     /// For the standard streams.
     #[error("cannot open /dev/null")]
     Null(#[source] io::Error),
+    /// For addresses of names.
+    #[error("cannot write the root's /etc/resolv.conf")]
+    Resolver(#[source] io::Error),
     /// The process may not change to the ids of the spec.
     #[error("cannot change to user {0} and group {1} without CAP_SETUID and CAP_SETGID; leave `identity` out")]
     Identity(u32, u32),
@@ -59,9 +66,29 @@ pub struct Identity {
 /// # Errors
 /// When the process has one that it cannot drop.
 pub fn drop_all(identity: Option<Identity>) -> Result<(), JailError> {
+    give_up(identity, Outside::Nothing)
+}
+
+/// The same, but the process keeps the network that it was started in, and its empty root has an `/etc/resolv.conf` of this text
+/// (resolv.conf(5)).
+///
+/// # Errors
+/// As [`drop_all`].
+pub fn drop_all_but_network(identity: Option<Identity>, resolv_conf: &str) -> Result<(), JailError> {
+    give_up(identity, Outside::Network { resolv_conf })
+}
+
+/// What a process still reaches outside of its own namespaces.
+#[derive(Clone, Copy)]
+enum Outside<'a> {
+    Nothing,
+    Network { resolv_conf: &'a str },
+}
+
+fn give_up(identity: Option<Identity>, outside: Outside<'_>) -> Result<(), JailError> {
     let held = caps::read(None, CapSet::Effective)?;
     if held.contains(&Capability::CAP_SYS_ADMIN) {
-        enter_namespaces()?;
+        enter_namespaces(outside)?;
     }
     if held.contains(&Capability::CAP_SETPCAP) {
         caps::clear(None, CapSet::Bounding)?;
@@ -99,22 +126,32 @@ pub fn redirect_standard_streams() -> Result<(), JailError> {
     dup2_stdout(&null).map_err(failed("redirect standard output"))
 }
 
-/// Enters new namespaces, without a network, and an empty root directory.
-fn enter_namespaces() -> Result<(), JailError> {
-    let own = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
-    unshare(own).map_err(failed("unshare namespaces"))?;
+/// Enters new namespaces, and a root directory that is empty, but for what `outside` needs.
+fn enter_namespaces(outside: Outside<'_>) -> Result<(), JailError> {
+    let own = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
+    let network = match outside {
+        Outside::Nothing => CloneFlags::CLONE_NEWNET,
+        Outside::Network { .. } => CloneFlags::empty(),
+    };
+    unshare(own | network).map_err(failed("unshare namespaces"))?;
     let nothing = None::<&str>;
     // Mounts must not propagate to the host or from it.
     mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing).map_err(failed("make mounts private"))?;
-    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(
-        Some("none"),
-        MOUNT_POINT,
-        Some("tmpfs"),
-        flags,
-        Some("size=4k,nr_inodes=1,mode=0555"),
-    )
-    .map_err(failed("mount an empty root"))?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let (writable, size) = match outside {
+        Outside::Nothing => (MsFlags::MS_RDONLY, "size=4k,nr_inodes=1,mode=0555"),
+        // The root, the directory and the file.
+        Outside::Network { .. } => (MsFlags::empty(), "size=4k,nr_inodes=3,mode=0555"),
+    };
+    mount(Some("none"), MOUNT_POINT, Some("tmpfs"), flags | writable, Some(size)).map_err(failed("mount an empty root"))?;
+    if let Outside::Network { resolv_conf } = outside {
+        let directory = Path::new(MOUNT_POINT).join("etc");
+        fs::create_dir(&directory)
+            .and_then(|()| fs::write(directory.join("resolv.conf"), resolv_conf))
+            .map_err(JailError::Resolver)?;
+        let read_only = flags | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+        mount(nothing, MOUNT_POINT, nothing, read_only, nothing).map_err(failed("make the root read-only"))?;
+    }
     chdir(MOUNT_POINT).map_err(failed("enter the empty root"))?;
     // Stacks the old root on the new one, to be unmounted next (pivot_root(2), "pivot_root(".", ".")").
     pivot_root(".", ".").map_err(failed("pivot_root (impossible if the host's root is an initramfs)"))?;
