@@ -49,7 +49,7 @@ build: setup
 
 # What the guest image consists of besides its kernel.
 guest-programs:
-	cargo build --profile $(GUEST_PROFILE) $(PATHS) -p casemate-agent -p casemate-launcher
+	cargo build --profile $(GUEST_PROFILE) $(PATHS) -p casemate-agent -p casemate-launcher -p casemate-puller
 	image/guest/stage0/build.sh $(STAGE0)
 
 image: build

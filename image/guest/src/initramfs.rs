@@ -2,6 +2,9 @@
 //! the same bytes for the same inputs: entries in the order of calls, no times, ids 0, inodes numbered from 1.
 
 use anyhow::{Context, Result, bail};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -15,9 +18,9 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// The guest's initramfs: the agent as `/init`, the launcher, mount points, and the kernel's modules in the
+    /// The guest's initramfs: the agent as `/init`, the launcher, the puller, mount points, and the kernel's modules in the
     /// order in which the agent loads them.
-    pub fn guest(agent: &Path, launcher: &Path, modules: &[PathBuf]) -> Result<Self> {
+    pub fn guest(agent: &Path, launcher: &Path, puller: &Path, modules: &[PathBuf]) -> Result<Self> {
         let mut archive = Self {
             bytes: Vec::new(),
             inode: 0,
@@ -29,6 +32,7 @@ impl Builder {
         archive.entry("dev/console", 0o020_600, (5, 1), &[])?;
         archive.entry("init", 0o100_755, (0, 0), &stripped(agent)?)?;
         archive.entry("bin/casemate-launcher", 0o100_755, (0, 0), &stripped(launcher)?)?;
+        archive.entry("bin/casemate-puller.gz", 0o100_644, (0, 0), &gzipped(&stripped(puller)?)?)?;
         if !modules.is_empty() {
             archive.directory("modules")?;
         }
@@ -105,6 +109,13 @@ impl Builder {
     }
 }
 
+/// A program that few guests run: unpacked it would be in the memory of each. The same bytes for the same program: no name, no time.
+fn gzipped(program: &[u8]) -> Result<Vec<u8>> {
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
+    gzip.write_all(program)?;
+    Ok(gzip.finish()?)
+}
+
 /// A program without symbols and debug lines: they would be most of the initramfs, which stays in guest memory.
 pub fn stripped(program: &Path) -> Result<Vec<u8>> {
     let out = program.with_extension(format!("stripped.{}", std::process::id()));
@@ -127,12 +138,12 @@ mod tests {
     use super::*;
     use std::process::Stdio;
 
-    /// An archive with one program as agent and launcher.
+    /// An archive with one program in the place of each.
     fn archive() -> Vec<u8> {
         let dir = tempfile::tempdir().unwrap();
         let program = dir.path().join("program");
         std::fs::copy("/bin/true", &program).unwrap();
-        Builder::guest(&program, &program, &[]).unwrap().into_bytes()
+        Builder::guest(&program, &program, &program, &[]).unwrap().into_bytes()
     }
 
     #[test]
@@ -152,7 +163,6 @@ mod tests {
 
     #[test]
     fn cpio_lists_the_entries() {
-        use std::io::Write;
         let Ok(mut cpio) = Command::new("cpio")
             .args(["-tv", "--quiet"])
             .stdin(Stdio::piped())
@@ -166,7 +176,14 @@ mod tests {
         let output = cpio.wait_with_output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success());
-        for wanted in ["-rwxr-xr-x", " init\n", "crw-------", "dev/console\n", "bin/casemate-launcher\n"] {
+        for wanted in [
+            "-rwxr-xr-x",
+            " init\n",
+            "crw-------",
+            "dev/console\n",
+            "bin/casemate-launcher\n",
+            "bin/casemate-puller.gz\n",
+        ] {
             assert!(text.contains(wanted), "{wanted:?} is missing in\n{text}");
         }
     }

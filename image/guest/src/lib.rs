@@ -33,6 +33,8 @@ pub struct Inputs {
     pub agent: PathBuf,
     /// `casemate-launcher`, static; becomes `/bin/casemate-launcher`.
     pub launcher: PathBuf,
+    /// `casemate-puller`, static; becomes `/bin/casemate-puller.gz`.
+    pub puller: PathBuf,
     /// stage0's program, flat; without it the image has no launch digest.
     pub stage0: Option<PathBuf>,
     /// Which kernel.
@@ -46,7 +48,7 @@ const STAGE0: &str = "stage0";
 pub fn build(inputs: &Inputs, out: &Path) -> Result<Manifest> {
     std::fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
     let kernel = kernel::obtain(inputs.kernel)?;
-    let initramfs = initramfs::Builder::guest(&inputs.agent, &inputs.launcher, &kernel.modules)?;
+    let initramfs = initramfs::Builder::guest(&inputs.agent, &inputs.launcher, &inputs.puller, &kernel.modules)?;
     let initrd = out.join("initramfs.cpio");
     cache::write_whole(&initrd, &initramfs.into_bytes())?;
     let vmlinux = out.join("vmlinux");
@@ -69,6 +71,7 @@ pub fn build(inputs: &Inputs, out: &Path) -> Result<Manifest> {
         inputs: [
             ("casemate-agent", sha256_file(&inputs.agent)?),
             ("casemate-launcher", sha256_file(&inputs.launcher)?),
+            ("casemate-puller", sha256_file(&inputs.puller)?),
         ]
         .map(|(name, sha256)| Input {
             name: name.to_owned(),

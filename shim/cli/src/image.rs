@@ -17,6 +17,7 @@ pub fn build(programs: &Path, stage0: Option<PathBuf>, output: &Path, kernel: Ki
     let inputs = Inputs {
         agent: programs.join("casemate-agent"),
         launcher: programs.join("casemate-launcher"),
+        puller: programs.join("casemate-puller"),
         stage0,
         kernel,
     };
