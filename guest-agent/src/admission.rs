@@ -19,6 +19,8 @@ use ttrpc::{
 
 /// Methods that return when something happens in the guest; the sandbox limits them separately.
 const WAITING: &str = "Wait";
+/// The method that waits for a registry, with limits of its own.
+const PULLING: &str = "PullImage";
 
 /// Capacity for the requests of all connections.
 struct Room {
@@ -46,7 +48,7 @@ pub fn limited(services: HashMap<String, Service>) -> HashMap<String, Service> {
         let methods = service.methods.into_iter().map(|(path, method)| {
             let admitted = Admitted {
                 bytes: payload_bytes(&path),
-                deadline: (!path.starts_with(WAITING)).then_some(REQUEST_DEADLINE),
+                deadline: deadline(&path),
                 method: method.into(),
                 room: room.clone(),
             };
@@ -59,6 +61,12 @@ pub fn limited(services: HashMap<String, Service>) -> HashMap<String, Service> {
         (name, service)
     };
     services.into_iter().map(limited).collect()
+}
+
+/// Time for the answer; `None` for a method that waits.
+fn deadline(method: &str) -> Option<Duration> {
+    let waits = method.starts_with(WAITING) || method == PULLING;
+    (!waits).then_some(REQUEST_DEADLINE)
 }
 
 /// Longest payload of a method. Decoding can take a multiple of it, so each method gets no more than it needs.
@@ -146,7 +154,7 @@ mod tests {
         Admitted {
             method: Arc::new(Unused),
             bytes: payload_bytes(method),
-            deadline: (!method.starts_with(WAITING)).then_some(REQUEST_DEADLINE),
+            deadline: deadline(method),
             room: Arc::new(Room {
                 requests: Arc::new(Semaphore::new(requests)),
                 bytes: Arc::new(Semaphore::new(10)),
@@ -204,12 +212,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_wait_does_not_count_and_has_no_deadline() {
-        let method = admitted("WaitProcess", 0);
-        let late = async {
-            tokio::time::sleep(2 * REQUEST_DEADLINE).await;
-            fine().await
-        };
-        assert_eq!(code(&method.admit(1, late).await), Code::OK);
+        for name in ["WaitProcess", "PullImage"] {
+            let method = admitted(name, 0);
+            let late = async {
+                tokio::time::sleep(2 * REQUEST_DEADLINE).await;
+                fine().await
+            };
+            assert_eq!(code(&method.admit(1, late).await), Code::OK);
+        }
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@ mod fragment;
 mod geometry;
 mod limits;
 mod network;
+mod pull;
 mod seccomp;
 mod task;
 
@@ -14,6 +15,7 @@ pub use fragment::{Addition, injection};
 pub use geometry::Geometry;
 pub use limits::Limits;
 pub use network::{ForwardOrder, network};
+pub use pull::PullOrder;
 pub use seccomp::digest as seccomp_digest;
 pub use task::update;
 
@@ -133,8 +135,17 @@ impl From<&str> for PolicyOrder {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayerOrder {
     pub slot: u32,
-    pub geometry: Geometry,
+    pub source: LayerSource,
     pub root_hash: RootHash,
+}
+
+/// Where a layer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LayerSource {
+    /// An extent of the layer disk.
+    Disk(Geometry),
+    /// Among those that the guest pulled.
+    Pulled,
 }
 
 /// A container to create.
@@ -252,10 +263,20 @@ impl TryFrom<MountLayerRequest> for LayerOrder {
             bytes: request.root_hash.len(),
             needed: 32,
         })?;
-        let geometry = Geometry::new(request.first_sector, request.data_blocks, request.total_blocks)?;
+        let numbers = (request.first_sector, request.data_blocks, request.total_blocks);
+        let source = match (request.pulled, numbers) {
+            (false, (first, data, total)) => LayerSource::Disk(Geometry::new(first, data, total)?),
+            (true, (0, 0, 0)) => LayerSource::Pulled,
+            (true, _) => {
+                return Err(DecodeError::Spec {
+                    field: "pulled",
+                    reason: "a pulled layer has no place on the layer disk",
+                });
+            }
+        };
         Ok(Self {
             slot: layer_slot(request.slot)?,
-            geometry,
+            source,
             root_hash: RootHash::new(&root_hash),
         })
     }

@@ -6,6 +6,7 @@
 use std::io::ErrorKind;
 
 use agent_protocol::limits::ACT_DEADLINE;
+use guest_images::{PullerError, StoreError};
 use permit_log::Full;
 use policy::Denied;
 use ttrpc::Code;
@@ -15,6 +16,7 @@ use crate::{
     decode::DecodeError,
     evidence::EvidenceError,
     gate::GateError,
+    images::PullError,
     judge::Refusal,
     launcher::LauncherError,
     network::NetworkError,
@@ -41,6 +43,8 @@ pub enum RequestError {
     Stream(#[from] ClaimError),
     #[error(transparent)]
     Network(#[from] NetworkError),
+    #[error(transparent)]
+    Pull(#[from] PullError),
     #[error("there is no report")]
     Evidence(#[from] EvidenceError),
     #[error("the agent failed on this request")]
@@ -58,9 +62,14 @@ impl RequestError {
             Self::Panicked | Self::Stuck | Self::Undone => true,
             Self::Storage(error) => matches!(error, StorageError::NotUndone),
             Self::Container(error) => matches!(error, ContainerError::NotUndone),
-            Self::Decode(_) | Self::Gate(_) | Self::Denied(_) | Self::Full(_) | Self::Stream(_) | Self::Network(_) | Self::Evidence(_) => {
-                false
-            }
+            Self::Decode(_)
+            | Self::Gate(_)
+            | Self::Denied(_)
+            | Self::Full(_)
+            | Self::Stream(_)
+            | Self::Network(_)
+            | Self::Pull(_)
+            | Self::Evidence(_) => false,
         }
     }
 }
@@ -94,6 +103,7 @@ pub fn wire_text(error: &RequestError) -> String {
         RequestError::Gate(error @ GateError::Evidence(why)) => format!("{error}: {why}"),
         RequestError::Evidence(why) => format!("{error}: {why}"),
         RequestError::Storage(StorageError::Io { step, cause }) => lacking(&format!("{step} failed"), cause),
+        RequestError::Storage(error @ StorageError::Pulled(StoreError::Stage(cause))) => lacking(&error.to_string(), cause),
         RequestError::Container(ContainerError::Io { step, cause }) => lacking(&format!("{step} failed"), cause),
         other => other.to_string(),
     }
@@ -141,14 +151,16 @@ fn code(error: &RequestError) -> Code {
         },
         RequestError::Storage(error) => match error {
             StorageError::Occupied(_) => Code::ALREADY_EXISTS,
-            StorageError::Absent(_) => Code::NOT_FOUND,
+            StorageError::Absent(_) | StorageError::NotPulled => Code::NOT_FOUND,
             StorageError::InUse(_) | StorageError::NoScratch => Code::FAILED_PRECONDITION,
             StorageError::NoShares => Code::UNIMPLEMENTED,
-            StorageError::TooMany(_) => Code::RESOURCE_EXHAUSTED,
+            StorageError::TooMany(_) | StorageError::Pulled(StoreError::TooMany) => Code::RESOURCE_EXHAUSTED,
             StorageError::BeyondDisk { .. } | StorageError::NoDisk(_) => Code::UNAVAILABLE,
-            StorageError::Io { .. } | StorageError::Mapper { .. } | StorageError::ScratchFormat(_) | StorageError::NotUndone => {
-                Code::INTERNAL
-            }
+            StorageError::Io { .. }
+            | StorageError::Mapper { .. }
+            | StorageError::ScratchFormat(_)
+            | StorageError::Pulled(_)
+            | StorageError::NotUndone => Code::INTERNAL,
         },
         RequestError::Container(error) => match error {
             ContainerError::Unknown(_) | ContainerError::UnknownProcess { .. } => Code::NOT_FOUND,
@@ -178,6 +190,13 @@ fn code(error: &RequestError) -> Code {
             NetworkError::AnothersPort(_) => Code::PERMISSION_DENIED,
             NetworkError::NoInterface(_) => Code::UNAVAILABLE,
             NetworkError::Unusable(_) | NetworkError::Unknown { .. } => Code::INTERNAL,
+        },
+        RequestError::Pull(error) => match error {
+            PullError::Busy => Code::RESOURCE_EXHAUSTED,
+            // The registry, the image or the configuration must change.
+            PullError::Puller(PullerError::Refused(_)) => Code::FAILED_PRECONDITION,
+            PullError::Late => Code::DEADLINE_EXCEEDED,
+            PullError::Io(_) | PullError::Puller(_) => Code::INTERNAL,
         },
         RequestError::Panicked | RequestError::Undone => Code::INTERNAL,
         RequestError::Stuck => Code::DEADLINE_EXCEEDED,

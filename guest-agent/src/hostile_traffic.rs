@@ -3,9 +3,9 @@
 
 use agent_protocol::{
     AttachDiskRequest, CreateContainerRequest, DeleteProcessRequest, ExecExternalRequest, ExecProcessRequest, ListProcessesRequest,
-    LoadFragmentRequest, MountLayerRequest, MountOverlayRequest, MountScratchRequest, MountShareRequest, ResizeTerminalRequest,
-    SetPolicyRequest, ShutdownContainerRequest, SignalProcessRequest, StartContainerRequest, UnmountLayerRequest, UnmountOverlayRequest,
-    UnmountScratchRequest, WaitProcessRequest,
+    LoadFragmentRequest, MountLayerRequest, MountOverlayRequest, MountScratchRequest, MountShareRequest, PullImageRequest,
+    ResizeTerminalRequest, SetPolicyRequest, ShutdownContainerRequest, SignalProcessRequest, StartContainerRequest, UnmountLayerRequest,
+    UnmountOverlayRequest, UnmountScratchRequest, WaitProcessRequest,
 };
 use hostile_requests::{Sent, Stage, Traffic, World};
 use policy::{
@@ -20,7 +20,7 @@ use ttrpc::Code;
 
 use crate::{
     container::{UserDatabase, exec_action, split},
-    decode::{self, CreateOrder, DecodeError, ExecOrder, ExternalOrder, LayerOrder, SignalOrder},
+    decode::{self, CreateOrder, DecodeError, ExecOrder, ExternalOrder, LayerOrder, PullOrder, SignalOrder},
     paths,
 };
 
@@ -99,6 +99,7 @@ enum Decoded {
     External(ExternalOrder),
     Share(ContainerId, u32),
     Disk(u32),
+    Pull(PullOrder),
     /// No policy is asked about it.
     Unjudged,
 }
@@ -145,6 +146,7 @@ fn decoded(sent: &Sent) -> Result<Decoded, Refused> {
             Decoded::Share(decode::container_id(&request.container_id)?, decode::share("share", request.share)?)
         }
         "AttachDisk" => Decoded::Disk(decode::share("slot", message::<AttachDiskRequest>(sent)?.slot)?),
+        "PullImage" => Decoded::Pull(message::<PullImageRequest>(sent)?.try_into()?),
         "LoadFragment" => {
             let opened = decode::injection(message::<LoadFragmentRequest>(sent)?)?.open();
             opened.map(|_| Decoded::Unjudged)?
@@ -198,6 +200,7 @@ fn is_allowed(enforcer: &mut Enforcer, request: Decoded) -> bool {
         Decoded::External(order) => asked(enforcer, order.action),
         Decoded::Share(container, share) => asked(enforcer, Plan9Mount::new(paths::share(&container, share))),
         Decoded::Disk(slot) => asked(enforcer, MountBlockdev { target: paths::disk(slot) }),
+        Decoded::Pull(order) => asked(enforcer, order.action),
         Decoded::Unjudged => unreachable!("the model expects the policy to judge it"),
     }
 }

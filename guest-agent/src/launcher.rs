@@ -6,7 +6,7 @@ mod program;
 use std::{
     io,
     os::{
-        fd::{AsRawFd, OwnedFd},
+        fd::{AsFd, AsRawFd, OwnedFd},
         unix::{net::UnixStream, process::CommandExt},
     },
     process::Command,
@@ -100,7 +100,7 @@ pub fn launch(program: &Program, reaper: &Reaper, request: &Request, ends: Proce
         .stdin(ends.stdin)
         .stdout(ends.stdout)
         .stderr(ends.stderr);
-    let (launcher, ended) = reaper.spawn(&mut command, &theirs)?;
+    let (launcher, ended) = reaper.spawn(&mut command, &[theirs.as_fd()])?;
     // Both hold the process's ends of its pipes, which the agent must not keep open.
     drop(command);
     drop(theirs);

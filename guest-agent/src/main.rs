@@ -24,6 +24,7 @@ mod gate;
 mod guest_dir;
 #[cfg(test)]
 mod hostile_traffic;
+mod images;
 mod init;
 mod judge;
 mod launcher;

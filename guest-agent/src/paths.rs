@@ -9,6 +9,8 @@ use policy::ContainerId;
 
 /// The launcher in the initramfs; removed once the guest is prepared.
 pub const LAUNCHER: &str = "/bin/casemate-launcher";
+/// The puller in the initramfs, packed.
+pub const PULLER: &str = "/bin/casemate-puller.gz";
 /// Parent of every container's cgroup, relative to the hierarchy's root.
 pub const CGROUP_PARENT: &str = "casemate";
 

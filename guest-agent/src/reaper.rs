@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     fs, io,
-    os::fd::OwnedFd,
+    os::fd::BorrowedFd,
     process::Command,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
@@ -43,12 +43,15 @@ pub struct Reaper {
 
 impl Reaper {
     /// Starts `command` with `inherited` left open under its own number.
-    pub fn spawn(&self, command: &mut Command, inherited: &OwnedFd) -> io::Result<(Pid, ExitWatch)> {
+    pub fn spawn(&self, command: &mut Command, inherited: &[BorrowedFd<'_>]) -> io::Result<(Pid, ExitWatch)> {
         let mut running = self.running();
-        // Under the lock, so that no other child inherits the descriptor.
-        fcntl(inherited, FcntlArg::F_SETFD(FdFlag::empty()))?;
-        let spawned = command.spawn();
-        fcntl(inherited, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+        let set = |flags| {
+            let mut inherited = inherited.iter();
+            inherited.try_for_each(|descriptor| fcntl(descriptor, FcntlArg::F_SETFD(flags)).map(drop))
+        };
+        // Under the lock, so that no other child inherits the descriptors.
+        let spawned = set(FdFlag::empty()).map_err(io::Error::from).and_then(|()| command.spawn());
+        set(FdFlag::FD_CLOEXEC)?;
         let pid = Pid::from_raw(spawned?.id() as i32);
         Ok((pid, Self::enter(&mut running, pid)))
     }
@@ -144,7 +147,7 @@ pub static CHILDREN: Mutex<()> = Mutex::new(());
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::Stdio;
+    use std::{os::fd::AsFd, process::Stdio};
 
     #[test]
     fn the_parent_is_read_from_stat() {
@@ -160,11 +163,10 @@ mod tests {
         let reaper = Arc::new(Reaper::default());
         tokio::spawn(reaper.clone().run());
         let (_ours, theirs) = io::pipe().unwrap();
-        let theirs = OwnedFd::from(theirs);
         let shell = |script: &str| {
             let mut command = Command::new("/bin/sh");
             command.args(["-c", script]).stdin(Stdio::null());
-            reaper.spawn(&mut command, &theirs).unwrap()
+            reaper.spawn(&mut command, &[theirs.as_fd()]).unwrap()
         };
         let (_, seven) = shell("exit 7");
         let (sleeper, killed) = shell("exec sleep 1000");

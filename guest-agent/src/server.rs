@@ -9,12 +9,12 @@ use agent_protocol::{
     ExecProcessRequest, ExecProcessResponse, ForwardPortRequest, ForwardPortResponse, ListProcessesRequest, ListProcessesResponse,
     LoadFragmentRequest, LoadFragmentResponse, MountLayerRequest, MountLayerResponse, MountOverlayRequest, MountOverlayResponse,
     MountScratchRequest, MountScratchResponse, MountShareRequest, MountShareResponse, PauseContainerRequest, PauseContainerResponse,
-    PowerOffRequest, PowerOffResponse, ResizeTerminalRequest, ResizeTerminalResponse, ResumeContainerRequest, ResumeContainerResponse,
-    STREAM_PORT, SetPolicyRequest, SetPolicyResponse, ShutdownContainerRequest, ShutdownContainerResponse, SignalProcessRequest,
-    SignalProcessResponse, StartContainerRequest, StartContainerResponse, UnmountLayerRequest, UnmountLayerResponse, UnmountOverlayRequest,
-    UnmountOverlayResponse, UnmountScratchRequest, UnmountScratchResponse, UnmountShareRequest, UnmountShareResponse,
-    UpdateContainerRequest, UpdateContainerResponse, WaitOomRequest, WaitOomResponse, WaitProcessRequest, WaitProcessResponse,
-    create_agent,
+    PowerOffRequest, PowerOffResponse, PullImageRequest, PullImageResponse, ResizeTerminalRequest, ResizeTerminalResponse,
+    ResumeContainerRequest, ResumeContainerResponse, STREAM_PORT, SetPolicyRequest, SetPolicyResponse, ShutdownContainerRequest,
+    ShutdownContainerResponse, SignalProcessRequest, SignalProcessResponse, StartContainerRequest, StartContainerResponse,
+    UnmountLayerRequest, UnmountLayerResponse, UnmountOverlayRequest, UnmountOverlayResponse, UnmountScratchRequest,
+    UnmountScratchResponse, UnmountShareRequest, UnmountShareResponse, UpdateContainerRequest, UpdateContainerResponse, WaitOomRequest,
+    WaitOomResponse, WaitProcessRequest, WaitProcessResponse, create_agent, limits::PULLS,
 };
 use permit_log::Entry;
 use policy::action::{
@@ -85,12 +85,15 @@ async fn serve(program: Program) -> Result<(), ServerError> {
     let stream_table = Arc::new(Streams::default());
     tokio::spawn(streams::serve(stream_table.clone(), listen(STREAM_PORT)?));
     let (desk, orders) = report_socket::desk();
+    let reaper_of_pullers = reaper.clone();
     let sandbox = Arc::new(Sandbox::new(BootEvidence::default(), program, reaper, desk));
     tokio::spawn(reports::serve(sandbox.clone(), orders));
     let service = Service {
         sandbox,
         streams: stream_table,
         verifications: Arc::new(Semaphore::new(VERIFICATIONS)),
+        pulls: Semaphore::new(PULLS),
+        reaper: reaper_of_pullers,
     };
     let control = listen(CONTROL_PORT)?;
     let mut server = Server::new()
@@ -109,6 +112,10 @@ struct Service<E> {
     streams: Arc<Streams<VsockStream>>,
     /// Room for checks of signatures, which nothing cancels once they have begun.
     verifications: Arc<Semaphore>,
+    /// Room for pulls.
+    pulls: Semaphore,
+    /// Starts their pullers.
+    reaper: Arc<Reaper>,
 }
 
 type Answer<T> = ttrpc::Result<T>;
@@ -132,6 +139,13 @@ impl<E: Evidence + 'static> Agent for Service<E> {
     async fn mount_layer(&self, _: &TtrpcContext, request: MountLayerRequest) -> Answer<MountLayerResponse> {
         self.mount_layer(request.try_into().map_err(RequestError::from)?).await?;
         Ok(MountLayerResponse::new())
+    }
+
+    async fn pull_image(&self, _: &TtrpcContext, request: PullImageRequest) -> Answer<PullImageResponse> {
+        let roots = self.pull_image(request.try_into().map_err(RequestError::from)?).await?;
+        let mut response = PullImageResponse::new();
+        response.root_hashes = roots.iter().map(|root| root.to_vec()).collect();
+        Ok(response)
     }
 
     async fn unmount_layer(&self, _: &TtrpcContext, request: UnmountLayerRequest) -> Answer<UnmountLayerResponse> {

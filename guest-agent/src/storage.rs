@@ -3,7 +3,9 @@
 pub mod device_mapper;
 pub mod disk;
 pub mod layers;
+mod loop_device;
 mod overlay;
+pub mod pulls;
 mod scratch;
 pub mod unsupported;
 
@@ -13,7 +15,8 @@ use permit_log::{Entry, Full};
 use policy::{
     ContainerId, Denied, Permit,
     action::{
-        Medium, MountDevice, MountOverlay, RwMountDevice, RwUnmountDevice, ScratchMount, ScratchUnmount, UnmountDevice, UnmountOverlay,
+        Medium, MountDevice, MountOverlay, PullImage, RwMountDevice, RwUnmountDevice, ScratchMount, ScratchUnmount, UnmountDevice,
+        UnmountOverlay,
     },
 };
 
@@ -24,8 +27,10 @@ use crate::{
 };
 use device_mapper::MapperError;
 use disk::{Disk, Slot};
+use guest_images::{PulledLayer, Staging, Store, StoreError};
 use layers::Layers;
 use overlay::Overlays;
+use pulls::Begun;
 use scratch::Scratch;
 
 /// Why a mount or unmount failed.
@@ -60,6 +65,12 @@ pub enum StorageError {
         /// Sectors that the disk has.
         available: u64,
     },
+    /// No layer with this root hash was pulled.
+    #[error("the guest has pulled no layer with this root hash")]
+    NotPulled,
+    /// The pulled layers cannot be kept.
+    #[error(transparent)]
+    Pulled(#[from] StoreError),
     /// A step failed, and the steps before it could not be undone.
     #[error("a request failed, and what it had done could not be undone")]
     NotUndone,
@@ -105,6 +116,7 @@ pub struct Storage {
     layers: Layers,
     scratch: Option<Scratch>,
     overlays: Overlays,
+    pulled: Store,
 }
 
 /// The layer disk, which every VM that runs containers has.
@@ -122,6 +134,27 @@ impl Storage {
     /// Opens and mounts a layer.
     pub fn mount_layer(&mut self, permit: Permit<'_, MountDevice>, slot: u32, disk: &Disk, geometry: Geometry) -> Result<(), StorageError> {
         self.layers.mount(permit, slot, disk, geometry)
+    }
+
+    /// Makes files for the layers of an image on the scratch of the sandbox. They vanish unless [`Self::keep_pulled`] gets them.
+    pub fn begin_pull(&self, permit: Permit<'_, PullImage>, sandbox: &ContainerId) -> Result<Begun, StorageError> {
+        match &self.scratch {
+            Some(scratch) if scratch.sandbox == *sandbox => Begun::new(permit, &self.pulled, &paths::container(sandbox)),
+            _ => Err(StorageError::NoScratch),
+        }
+    }
+
+    /// Takes pulled layers; their root hashes, bottom layer first.
+    pub fn keep_pulled(&mut self, staging: Staging, layers: &[PulledLayer]) -> Result<Vec<[u8; 32]>, StorageError> {
+        let roots = self.pulled.keep(staging, layers)?;
+        Ok(roots.into_iter().map(|root| root.0).collect())
+    }
+
+    /// Opens and mounts the pulled layer that has the permit's root hash.
+    pub fn mount_pulled(&mut self, permit: Permit<'_, MountDevice>, slot: u32) -> Result<(), StorageError> {
+        let root = permit.action().device_hash.bytes().map(layer::RootHash);
+        let layer = root.and_then(|root| self.pulled.by_root(&root)).ok_or(StorageError::NotPulled)?;
+        self.layers.mount_pulled(permit, slot, &layer)
     }
 
     /// Unmounts a layer.
@@ -144,7 +177,15 @@ impl Storage {
     /// Unmounts the scratch.
     pub fn unmount_scratch(&mut self, permit: Permit<'_, RwUnmountDevice>, sandbox: &ContainerId) -> Result<(), StorageError> {
         match &mut self.scratch {
-            Some(scratch) if scratch.sandbox == *sandbox => scratch.unmount(permit)?,
+            Some(scratch) if scratch.sandbox == *sandbox && self.layers.use_scratch() => {
+                drop(permit);
+                return Err(StorageError::InUse(SCRATCH.to_owned()));
+            }
+            Some(scratch) if scratch.sandbox == *sandbox => {
+                // Their files would keep it mounted.
+                self.pulled.clear();
+                scratch.unmount(permit)?;
+            }
             _ => return Err(StorageError::Absent(SCRATCH.to_owned())),
         }
         self.scratch = None;

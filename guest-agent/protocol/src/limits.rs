@@ -43,6 +43,10 @@ pub const NETWORK_ENTRIES: usize = 16;
 pub const NETWORK_TEXT_BYTES: usize = 96;
 /// Name of an interface in bytes (`IFNAMSIZ` without the NUL).
 pub const INTERFACE_BYTES: usize = 15;
+/// An image's name in bytes: registry, repository, tag and digest.
+pub const IMAGE_BYTES: usize = 512;
+/// Images that are pulled at once.
+pub const PULLS: usize = 1;
 /// Layers of one overlay; overlayfs itself allows 500.
 pub const OVERLAY_LAYERS: usize = 128;
 /// Entries of a process's environment.
@@ -119,7 +123,9 @@ pub const FREEZE_DEADLINE: Duration = Duration::from_secs(5);
 /// Anything done under a permit must have ended within this time: twice the launcher's and the roll-back's together. What has not
 /// ended hangs in the kernel (for example on a disk that the host blocks) and cannot be undone, so the guest is sealed.
 pub const ACT_DEADLINE: Duration = Duration::from_secs(80);
-/// Any request except a wait is answered within this time, including its wait for other requests; the shim gives up at 120 s.
+/// A pull has ended within this time, also one of the largest image from a slow registry; its caller gives up earlier.
+pub const PULL_DEADLINE: Duration = Duration::from_secs(3600);
+/// Any request except a wait and a pull is answered within this time, including its wait for other requests; the shim gives up at 120 s.
 pub const REQUEST_DEADLINE: Duration = Duration::from_secs(110);
 
 const _: () = {

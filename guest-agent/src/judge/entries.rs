@@ -6,8 +6,8 @@ use policy::{
     action::{
         Action, AttestationReport, ConfineContainer, CreateContainer, DumpStacks, ExecExternal, ExecInContainer, GetProperties,
         GuestNetwork, HostNetwork, LoadFragment, LoadTransparencyTrustList, MountBlockdev, MountDevice, PauseContainer, Plan9Mount,
-        Plan9Unmount, PortForward, RuntimeLogging, RwMountDevice, RwUnmountDevice, ScratchMount, ScratchUnmount, SignalContainerProcess,
-        UnmountBlockdev, UnmountDevice, UpdateContainer,
+        Plan9Unmount, PortForward, PullImage, RuntimeLogging, RwMountDevice, RwUnmountDevice, ScratchMount, ScratchUnmount,
+        SignalContainerProcess, UnmountBlockdev, UnmountDevice, UpdateContainer,
     },
 };
 
@@ -73,6 +73,7 @@ recorded! {
     PauseContainer: |it| other::<Self>(Some(id(&it.container_id)));
     UpdateContainer: |it| other::<Self>(Some(id(&it.container_id)));
     PortForward: |it| other::<Self>(Some(id(&it.container_id)));
+    PullImage: |it| other::<Self>(Some(text_digest(&it.image)));
     AttestationReport: |_it| other::<Self>(None);
     HostNetwork: |_it| other::<Self>(None);
     GuestNetwork: |_it| other::<Self>(None);

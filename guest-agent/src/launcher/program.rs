@@ -1,4 +1,4 @@
-//! The launcher's program as it is executed: a memory file that cannot be changed.
+//! The launcher's program as it is executed: a memory file that cannot be changed. The puller's is one too, since it is packed.
 //!
 //! A container can make the launcher run inside (`/proc/self/exe` as its entry point, or as the program of an exec), keep the
 //! file open through `/proc/<pid>/exe` and open it for writing once no process runs it (CVE-2019-5736). What is executed is
@@ -6,11 +6,12 @@
 
 use std::{
     fs::File,
-    io,
+    io::{self, Read},
     os::fd::{AsFd, AsRawFd, OwnedFd},
     path::Path,
 };
 
+use flate2::read::GzDecoder;
 use nix::{
     fcntl::{FcntlArg, SealFlag, fcntl},
     sys::memfd::{MFdFlags, memfd_create},
@@ -35,10 +36,21 @@ impl Program {
     /// # Errors
     /// The file cannot be read, there is no memory for a copy, or this kernel cannot seal one.
     pub fn sealed(path: &Path) -> io::Result<Self> {
-        let mut original = File::open(path)?;
+        Self::of(NAME, File::open(path)?)
+    }
+
+    /// Unpacks the file at `path`, which is measured, with gzip; `name` is for `/proc`.
+    ///
+    /// # Errors
+    /// As [`Self::sealed`], or the file is damaged.
+    pub fn unpacked(name: &str, path: &Path) -> io::Result<Self> {
+        Self::of(name, GzDecoder::new(File::open(path)?))
+    }
+
+    fn of(name: &str, mut original: impl Read) -> io::Result<Self> {
         let executable = MFdFlags::from_bits_retain(libc::MFD_EXEC);
         let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING | executable;
-        let mut copy = File::from(memfd_create(NAME, flags)?);
+        let mut copy = File::from(memfd_create(name, flags)?);
         io::copy(&mut original, &mut copy)?;
         fcntl(&copy, FcntlArg::F_ADD_SEALS(Self::seals()))?;
         sys::make_immutable(copy.as_fd())?;
@@ -61,6 +73,7 @@ fn path_of(file: &impl AsRawFd) -> String {
 mod tests {
     use super::*;
     use crate::reaper::CHILDREN;
+    use flate2::{Compression, write::GzEncoder};
     use std::{
         fs::OpenOptions,
         io::Write,
@@ -83,6 +96,18 @@ mod tests {
             assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
         }
         assert!(run().success());
+    }
+
+    #[test]
+    fn a_packed_program_runs() {
+        let _children = CHILDREN.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut packed = tempfile::NamedTempFile::new().unwrap();
+        let mut gzip = GzEncoder::new(&mut packed, Compression::fast());
+        gzip.write_all(&std::fs::read("/bin/true").unwrap()).unwrap();
+        gzip.finish().unwrap();
+        let program = Program::unpacked("true", packed.path()).unwrap();
+        assert!(Command::new(program.path()).stdin(Stdio::null()).status().unwrap().success());
+        assert!(Program::unpacked("true", Path::new("/bin/true")).is_err());
     }
 
     #[test]

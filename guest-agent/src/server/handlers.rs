@@ -17,10 +17,13 @@ use super::Service;
 use crate::{
     cgroup::counters::Counters,
     container::{Confinement, ContainerError, UserDatabase, exec_action, split},
-    decode::{self, CreateOrder, ExecOrder, ExternalOrder, ForwardOrder, LayerOrder, ProcessId, SignalOrder, StdioPlan},
+    decode::{
+        self, CreateOrder, ExecOrder, ExternalOrder, ForwardOrder, LayerOrder, LayerSource, ProcessId, PullOrder, SignalOrder, StdioPlan,
+    },
     error::RequestError,
     evidence::Evidence,
     fragments,
+    images::{self, PullError},
     judge::Recorded,
     network, paths,
     reaper::ended,
@@ -67,7 +70,14 @@ impl<E: Evidence + 'static> Service<E> {
 
     pub(super) async fn mount_layer(&self, order: LayerOrder) -> Result<(), RequestError> {
         self.sandbox.check_open()?;
-        let LayerOrder { slot, geometry, root_hash } = order;
+        let LayerOrder { slot, source, root_hash } = order;
+        let action = MountDevice::new(paths::layer(slot), root_hash);
+        let LayerSource::Disk(geometry) = source else {
+            let act = self
+                .sandbox
+                .exclusive(move |judge, storage, _| Ok(storage.mount_pulled(judge.enforce(action)?, slot)?));
+            return act.await;
+        };
         let disk = storage::layer_disk()?;
         let end = geometry.end_sector();
         // Before the policy is asked, because no permit may be held while waiting for the host.
@@ -78,10 +88,27 @@ impl<E: Evidence + 'static> Service<E> {
         })?;
         grown.map_err(|available| StorageError::BeyondDisk { end, available })?;
         let act = self.sandbox.exclusive(move |judge, storage, _| {
-            let permit = judge.enforce(MountDevice::new(paths::layer(slot), root_hash))?;
+            let permit = judge.enforce(action)?;
             Ok(storage.mount_layer(permit, slot, &disk, geometry)?)
         });
         act.await
+    }
+
+    /// No permit is held while a registry is waited for: the files are made under one, and count for nothing until a layer in them is
+    /// judged and mounted.
+    pub(super) async fn pull_image(&self, order: PullOrder) -> Result<Vec<[u8; 32]>, RequestError> {
+        self.sandbox.check_open()?;
+        let _room = self.pulls.try_acquire().map_err(|_| PullError::Busy)?;
+        let PullOrder { sandbox, action } = order;
+        let begin = self.sandbox.exclusive(move |judge, storage, _| {
+            let permit = judge.enforce(action)?;
+            Ok(storage.begin_pull(permit, &sandbox)?)
+        });
+        let (staging, layers) = images::pull(self.reaper.clone(), begin.await?).await?;
+        let keep = self
+            .sandbox
+            .exclusive(move |_, storage, _| Ok(storage.keep_pulled(staging, &layers)?));
+        keep.await
     }
 
     pub(super) async fn create(&self, order: CreateOrder) -> Result<u32, RequestError> {

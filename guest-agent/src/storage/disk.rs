@@ -44,16 +44,33 @@ impl Disk {
             // `device` is the virtio device; its parent is the slot's platform device.
             let uid = entry.path().join("device/../firmware_node/uid");
             if name.starts_with("vd") && read_number(&uid) == Some(slot as u64) {
-                let number = fs::read_to_string(entry.path().join("dev"))?;
-                let number = parse_number(&number).ok_or(io::ErrorKind::InvalidData)?;
-                return Ok(Some(Self {
-                    name,
-                    number,
-                    sys: entry.path(),
-                }));
+                return Self::at(name, entry.path()).map(Some);
             }
         }
         Ok(None)
+    }
+
+    /// The disk with this serial number (`VIRTIO_BLK_T_GET_ID`); `None` if the VM has none.
+    pub fn with_serial(serial: &str) -> io::Result<Option<Self>> {
+        Self::with_serial_under(Path::new(SYS_BLOCK), serial)
+    }
+
+    fn with_serial_under(sys_block: &Path, serial: &str) -> io::Result<Option<Self>> {
+        for entry in fs::read_dir(sys_block)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let found = fs::read_to_string(entry.path().join("serial"));
+            if name.starts_with("vd") && found.is_ok_and(|found| found.trim_end() == serial) {
+                return Self::at(name, entry.path()).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    fn at(name: String, sys: PathBuf) -> io::Result<Self> {
+        let number = fs::read_to_string(sys.join("dev"))?;
+        let number = parse_number(&number).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(Self { name, number, sys })
     }
 
     /// Its number, for device-mapper tables.
@@ -135,6 +152,19 @@ mod tests {
         );
         let root = sysfs(&[("vda", 1, 80)]);
         assert!(Disk::find_under(&root.path().join("block"), Slot::Layers).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_disk_is_found_by_its_serial_number() {
+        let root = sysfs(&[("vda", 1, 80), ("vdb", 4, 16), ("dm-0", 0, 8)]);
+        let block = root.path().join("block");
+        let find = || Disk::with_serial_under(&block, "imagepuller").unwrap().map(|disk| disk.path());
+        assert_eq!(find(), None);
+        fs::write(block.join("vda/serial"), "casemate-scratch").unwrap();
+        fs::write(block.join("dm-0/serial"), "imagepuller").unwrap();
+        assert_eq!(find(), None);
+        fs::write(block.join("vdb/serial"), "imagepuller\n").unwrap();
+        assert_eq!(find().unwrap(), Path::new("/dev/vdb"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! Read-only layers: an extent of the layer disk under dm-verity, mounted as ext4.
+//! Read-only layers: an extent of the layer disk, or a file that the guest pulled, under dm-verity, mounted as ext4.
 
 use std::collections::HashMap;
 
@@ -12,9 +12,10 @@ use policy::{
 
 use super::{
     StorageError,
-    device_mapper::{DeviceNumber, Mapped, MapperError, Table},
+    device_mapper::{DeviceNumber, Mapped, Table},
     disk::Disk,
     layer_of,
+    loop_device::LoopDevice,
 };
 use crate::{decode::Geometry, guest_dir::Directory, paths};
 
@@ -25,8 +26,34 @@ struct Layer {
     root: [u8; 32],
     mounted: bool,
     verity: Mapped,
-    linear: Mapped,
+    image: Image,
     users: usize,
+}
+
+/// The block device under dm-verity.
+#[derive(Debug)]
+enum Image {
+    /// An extent of the layer disk.
+    Extent(Mapped),
+    /// A file on the scratch.
+    Pulled(LoopDevice),
+}
+
+impl Image {
+    fn number(&self) -> DeviceNumber {
+        match self {
+            Self::Extent(device) => device.number(),
+            Self::Pulled(device) => device.number(),
+        }
+    }
+
+    /// Removes the device. May be repeated.
+    fn remove(&mut self) -> Result<(), StorageError> {
+        match self {
+            Self::Extent(device) => Ok(device.remove()?),
+            Self::Pulled(device) => device.detach().map_err(StorageError::io("detaching a pulled layer")),
+        }
+    }
 }
 
 /// The layers by slot.
@@ -38,13 +65,7 @@ pub struct Layers {
 impl Layers {
     /// Opens the device with the root hash of the permit and mounts it.
     pub fn mount(&mut self, permit: Permit<'_, MountDevice>, slot: u32, disk: &Disk, geometry: Geometry) -> Result<(), StorageError> {
-        let target = permit.action().target.clone();
-        if self.by_slot.contains_key(&slot) {
-            return Err(StorageError::Occupied(layer_of(slot)));
-        }
-        if self.by_slot.len() == LAYERS {
-            return Err(StorageError::TooMany("layers"));
-        }
+        self.check_room(slot)?;
         let available = disk.sectors().map_err(StorageError::io("reading the size of the layer disk"))?;
         if geometry.end_sector() > available {
             return Err(StorageError::BeyondDisk {
@@ -52,19 +73,42 @@ impl Layers {
                 available,
             });
         }
-        let mut linear = Mapped::open(&format!("layer-{slot}-image"), &linear_table(disk.number(), &geometry))?;
+        let linear = Mapped::open(&format!("layer-{slot}-image"), &linear_table(disk.number(), &geometry))?;
+        self.open(permit, slot, Image::Extent(linear), geometry)
+    }
+
+    /// The same with a layer that the guest pulled. Its root hash is the puller's word until dm-verity has compared it with each block.
+    pub fn mount_pulled(&mut self, permit: Permit<'_, MountDevice>, slot: u32, layer: &guest_images::Layer) -> Result<(), StorageError> {
+        self.check_room(slot)?;
+        let geometry = Geometry::new(0, layer.data_blocks, layer.total_blocks).map_err(|_| StorageError::NotPulled)?;
+        let device = LoopDevice::attach(&layer.file).map_err(StorageError::io("attaching a pulled layer"))?;
+        self.open(permit, slot, Image::Pulled(device), geometry)
+    }
+
+    fn check_room(&self, slot: u32) -> Result<(), StorageError> {
+        match self.by_slot.len() {
+            _ if self.by_slot.contains_key(&slot) => Err(StorageError::Occupied(layer_of(slot))),
+            LAYERS.. => Err(StorageError::TooMany("layers")),
+            _ => Ok(()),
+        }
+    }
+
+    fn open(&mut self, permit: Permit<'_, MountDevice>, slot: u32, mut image: Image, geometry: Geometry) -> Result<(), StorageError> {
         let root_hash = permit.action().device_hash.as_str();
-        let verity = Mapped::open(&format!("layer-{slot}"), &verity_table(linear.number(), &geometry, root_hash));
-        let mut verity = undone_unless(verity, [&mut linear])?;
-        let mounted = mount_device(&verity, &target);
-        undone_unless(mounted, [&mut verity, &mut linear])?;
+        let verity = Mapped::open(&format!("layer-{slot}"), &verity_table(image.number(), &geometry, root_hash));
+        let mut verity = undone_unless(verity, || image.remove())?;
+        let mounted = mount_device(&verity, &permit.action().target);
+        undone_unless(mounted, || {
+            verity.remove()?;
+            image.remove()
+        })?;
         self.by_slot.insert(
             slot,
             Layer {
                 root: permit.action().device_hash.bytes().unwrap_or_default(),
                 mounted: true,
                 verity,
-                linear,
+                image,
                 users: 0,
             },
         );
@@ -85,10 +129,15 @@ impl Layers {
         }
         // If a step fails, the next call repeats it: the entry stays until everything is removed.
         layer.verity.remove()?;
-        layer.linear.remove()?;
+        layer.image.remove()?;
         self.by_slot.remove(&slot);
         permit.commit();
         Ok(())
+    }
+
+    /// Whether a layer is in a file of the scratch.
+    pub fn use_scratch(&self) -> bool {
+        self.by_slot.values().any(|layer| matches!(layer.image, Image::Pulled(_)))
     }
 
     /// Mount points of `slots` and the root hashes that they were opened with, in the same order.
@@ -130,12 +179,9 @@ fn mount_device(device: &Mapped, target: &str) -> Result<(), StorageError> {
     mount(Some(&device.path()), point.path().as_str(), Some("ext4"), flags, Some("noload")).map_err(StorageError::io("mounting a layer"))
 }
 
-/// Removes the devices of a failed step, the upper one first. The step's error is reported, unless a device remains.
-fn undone_unless<T, E: Into<StorageError>, const N: usize>(step: Result<T, E>, devices: [&mut Mapped; N]) -> Result<T, StorageError> {
-    step.map_err(|error| {
-        let removed = devices.into_iter().try_for_each(Mapped::remove);
-        removed.map_or_else(|_: MapperError| StorageError::NotUndone, |()| error.into())
-    })
+/// Undoes what came before a failed step. The step's error is reported, unless something remains.
+fn undone_unless<T, E: Into<StorageError>>(step: Result<T, E>, undo: impl FnOnce() -> Result<(), StorageError>) -> Result<T, StorageError> {
+    step.map_err(|error| undo().map_or_else(|_| StorageError::NotUndone, |()| error.into()))
 }
 
 fn linear_table(disk: DeviceNumber, geometry: &Geometry) -> Table {

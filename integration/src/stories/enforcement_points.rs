@@ -9,9 +9,9 @@ use crate::{
 use agent_protocol::{
     AgentClient, AttachDiskRequest, ConfigureNetworkRequest, ContainerStatsRequest, CreateContainerRequest, DetachDiskRequest,
     DumpStacksRequest, ExecExternalRequest, ExecProcessRequest, ForwardPortRequest, ListProcessesRequest, LoadFragmentRequest,
-    MountLayerRequest, MountOverlayRequest, MountScratchRequest, MountShareRequest, PauseContainerRequest, SetPolicyRequest,
-    ShutdownContainerRequest, SignalProcessRequest, StartContainerRequest, StreamToken, UnmountLayerRequest, UnmountOverlayRequest,
-    UnmountScratchRequest, UnmountShareRequest, UpdateContainerRequest, open_stream,
+    MountLayerRequest, MountOverlayRequest, MountScratchRequest, MountShareRequest, PauseContainerRequest, PullImageRequest,
+    SetPolicyRequest, ShutdownContainerRequest, SignalProcessRequest, StartContainerRequest, StreamToken, UnmountLayerRequest,
+    UnmountOverlayRequest, UnmountScratchRequest, UnmountShareRequest, UpdateContainerRequest, open_stream,
 };
 use anyhow::{Context, Result, bail, ensure};
 use hostile_requests::World;
@@ -335,7 +335,8 @@ type Change = (&'static str, fn(&mut Value));
 const WITH_CONFINEMENT: &str = "casemate_version := \"1.0.0\"\nconfine_container := data.framework.confine_container\n\
     attestation_report := data.framework.attestation_report\n\
     guest_network := data.framework.guest_network\nport_forward := data.framework.port_forward\n\
-    pause_container := data.framework.pause_container\nupdate_container := data.framework.update_container\n";
+    pause_container := data.framework.pause_container\nupdate_container := data.framework.update_container\n\
+    pull_image := data.framework.pull_image\npulls := [{\"pattern\": \"r[.]corp/app@.*\", \"strategy\": \"re2\"}]\n";
 
 fn confined(lab: &Lab) -> Result<()> {
     let generated = Policy::of(BUSYBOX).command(&COMMAND).generate()?;
@@ -405,6 +406,33 @@ fn confined(lab: &Lab) -> Result<()> {
     lab.nothing_is_left()
 }
 
+/// The guest pulls what the policy lists, by a puller that nobody answers: the VM has no network.
+async fn pull(agent: &AgentClient, context: Deadlined, world: &World) -> Result<()> {
+    let image = |name: &str| PullImageRequest {
+        sandbox_id: world.container.clone(),
+        image: format!("{name}@sha256:{}", "a".repeat(64)),
+        ..Default::default()
+    };
+    denied("pull_image", agent.pull_image(context(), &image("r.corp/other")).await)?;
+    let tag = PullImageRequest {
+        image: "r.corp/app:v1".to_owned(),
+        ..image("")
+    };
+    refused("a tag", Code::INVALID_ARGUMENT, agent.pull_image(context(), &tag).await)?;
+    refused(
+        "no network",
+        Code::FAILED_PRECONDITION,
+        agent.pull_image(context(), &image("r.corp/app")).await,
+    )?;
+    let unpulled = MountLayerRequest {
+        slot: 9,
+        pulled: true,
+        root_hash: vec![1; 32],
+        ..Default::default()
+    };
+    denied("mount_device", agent.mount_layer(context(), &unpulled).await)
+}
+
 /// Ports and networks that the policy does not list are denied.
 async fn network(vm: &Vm, agent: &AgentClient, context: Deadlined, world: &World) -> Result<()> {
     let token = StreamToken([9; 16]);
@@ -416,6 +444,7 @@ async fn network(vm: &Vm, agent: &AgentClient, context: Deadlined, world: &World
         ..Default::default()
     };
     denied("port_forward", agent.forward_port(context(), &forward).await)?;
+    pull(agent, context, world).await?;
     let configure = ConfigureNetworkRequest {
         interface: "eth0".to_owned(),
         addresses: vec!["10.0.0.2/24".to_owned()],

@@ -5,9 +5,9 @@ use ttrpc::Code;
 use crate::{STATE, Sent, Stage, Traffic};
 use agent_protocol::{
     AttachDiskRequest, CreateContainerRequest, DeleteProcessRequest, ExecExternalRequest, ExecProcessRequest, ListProcessesRequest,
-    LoadFragmentRequest, MountOverlayRequest, MountScratchRequest, MountShareRequest, PowerOffRequest, ResizeTerminalRequest,
-    SetPolicyRequest, ShutdownContainerRequest, SignalProcessRequest, StartContainerRequest, Stdio, UnmountLayerRequest,
-    UnmountOverlayRequest, UnmountScratchRequest, WaitProcessRequest,
+    LoadFragmentRequest, MountLayerRequest, MountOverlayRequest, MountScratchRequest, MountShareRequest, PowerOffRequest, PullImageRequest,
+    ResizeTerminalRequest, SetPolicyRequest, ShutdownContainerRequest, SignalProcessRequest, StartContainerRequest, Stdio,
+    UnmountLayerRequest, UnmountOverlayRequest, UnmountScratchRequest, WaitProcessRequest,
     limits::{LAYERS, SHARES, SPEC_BYTES},
 };
 
@@ -22,7 +22,26 @@ impl Traffic {
         } else {
             &[Code::INVALID_ARGUMENT]
         };
-        match self.random.below(18) {
+        match self.random.below(20) {
+            18 => {
+                let digest = "a".repeat(self.random.below(70));
+                let request = PullImageRequest {
+                    sandbox_id: good,
+                    // Never 64 digits and a name.
+                    image: format!("r.corp/{bad}@sha256:{digest}g"),
+                    ..Default::default()
+                };
+                Sent::new("PullImage", &request, codes)
+            }
+            19 => {
+                let request = MountLayerRequest {
+                    pulled: true,
+                    first_sector: 1 + self.random.below(1 << 30) as u64,
+                    root_hash: vec![1; 32],
+                    ..Default::default()
+                };
+                Sent::new("MountLayer", &request, codes)
+            }
             14 => {
                 let request = LoadFragmentRequest {
                     message: self.random.bytes(300),
