@@ -12,6 +12,8 @@ use vm_spec::{MemoryMib, SpecError, Tee, Vcpus};
 
 /// The node's configuration; a missing file is the same as an empty one.
 const PATH: &str = "/etc/casemate/config.toml";
+/// Where the configuration of registries is by default.
+const REGISTRIES: &str = "/etc/casemate/registries.toml";
 /// Annotation: guest memory in MiB.
 const MEMORY: &str = "io.casemate.memory";
 /// Annotation: virtual CPUs.
@@ -35,6 +37,9 @@ pub struct Config {
     pub converter: Option<PathBuf>,
     /// Converted layers and scratch disks.
     pub cache_dir: PathBuf,
+    /// The operator's configuration of registries, for guests that pull images themselves; without such a file they pull anonymously. It
+    /// is not measured.
+    pub registries: PathBuf,
     /// Sockets and records of running sandboxes.
     pub state_dir: PathBuf,
     /// Guest memory in MiB.
@@ -120,6 +125,7 @@ impl Default for Config {
             vmm: None,
             converter: None,
             cache_dir: layer_cache::DEFAULT_ROOT.into(),
+            registries: REGISTRIES.into(),
             state_dir: shim_state::DEFAULT_ROOT.into(),
             memory_mib: MemoryMib::try_from(256).expect("256 MiB is in range"),
             vcpus: Vcpus::try_from(1).expect("one vCPU is in range"),

@@ -7,12 +7,14 @@ mod control;
 mod endorsement;
 mod image;
 mod oom;
+mod registries;
 mod snp;
 mod spawn;
 
 pub use control::ControlError;
 pub use endorsement::EndorsementError;
 pub use image::{ImageError, References};
+pub use registries::RegistriesError;
 pub use snp::SnpFileError;
 
 use crate::{
@@ -81,6 +83,9 @@ pub enum VmError {
     /// A file for the launch of a guest with SEV-SNP.
     #[error(transparent)]
     Snp(#[from] SnpFileError),
+    /// The configuration of registries cannot be handed to the guest.
+    #[error("cannot hand the configuration of registries {} to the guest", .0.display())]
+    Registries(PathBuf, #[source] RegistriesError),
     /// A file or socket of the VM cannot be made.
     #[error("cannot {0}")]
     Io(&'static str, #[source] io::Error),
@@ -162,6 +167,7 @@ impl Vm {
             vsock: state.bind_vsock()?,
             console: console.try_clone().map_err(|e| VmError::Io("share the console's file", e))?,
             scratch: scratch(config)?,
+            registries: registries::disk(&config.registries)?,
             image,
             endorsement,
             snp: (config.tee == Tee::Snp).then(|| SnpParts::open(&config.snp)).transpose()?,

@@ -56,6 +56,8 @@ pub struct BootFiles {
 pub struct DeviceFiles {
     /// The scratch disk.
     pub scratch: Option<File>,
+    /// The disk with the configuration of registries.
+    pub registries: Option<File>,
     /// The host side of the vsock device.
     pub vsock: Option<UnixListener>,
 }
@@ -73,6 +75,7 @@ impl Files {
         let initrd = optional("boot.initrd", *initrd)?.map(File::from);
         let console = optional("console", spec.console)?.map(File::from);
         let scratch = optional("scratch.file", spec.scratch.as_ref().map(|s| s.file))?.map(File::from);
+        let registries = optional("registries", spec.registries)?.map(File::from);
         let vsock = optional("vsock.listener", spec.vsock.as_ref().map(|v| v.listener))?.map(UnixListener::from);
         let certificates = optional("reports.certificates", spec.reports.as_ref().map(|r| r.certificates))?.map(File::from);
         let given = spec.snp.unwrap_or_default();
@@ -87,7 +90,11 @@ impl Files {
         Ok(Self {
             boot: BootFiles { stage0, kernel, initrd },
             console,
-            devices: DeviceFiles { scratch, vsock },
+            devices: DeviceFiles {
+                scratch,
+                registries,
+                vsock,
+            },
             certificates,
             snp: SnpFiles { id, certificates: of_snp },
             control: inherited.take("control", spec.control.0)?,

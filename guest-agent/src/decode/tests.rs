@@ -255,7 +255,9 @@ proptest! {
     #[test]
     fn a_layer_that_is_taken_lies_on_some_disk(first: u64, data: u64, total: u64) {
         if let Ok(order) = layer(first, data, total) {
-            let geometry = order.geometry;
+            let LayerSource::Disk(geometry) = order.source else {
+                return Err(TestCaseError::fail("a layer of the disk was taken for a pulled one"));
+            };
             prop_assert!(geometry.data_blocks() > 0 && geometry.data_sectors() < geometry.sectors());
             prop_assert!(geometry.end_sector() > geometry.first_sector());
         }

@@ -2,13 +2,13 @@
 
 use oci::Digest;
 use registry_client::{BlobStream, Config, Credentials, Environment, PARALLEL, PullError, RegistryName, RemoteLayer, Repository, Secret};
+use registry_testing::image::Image;
+use registry_testing::server::{Answer, Body, Request, Server};
+use registry_testing::{assert_says, repository};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use registry_testing::image::Image;
-use registry_testing::server::{Answer, Body, Request, Server};
-use registry_testing::{assert_says, repository};
 
 /// After which a test says that something waits for ever.
 const HANGS: Duration = Duration::from_secs(60);

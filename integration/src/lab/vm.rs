@@ -78,6 +78,7 @@ impl Vm {
             }),
             layers: true,
             scratch: Some(Scratch { file: fd(&scratch) }),
+            registries: None,
             rng: true,
             identity: None,
         };

@@ -3,13 +3,13 @@
 use base64::Engine as _;
 use oci::Digest;
 use policy_tools::{Pin, pins};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 use registry_testing::authority::Authority;
 use registry_testing::image::Image;
 use registry_testing::program::{free_port, installed, run};
 use registry_testing::registry::{Guard, NAME, PROGRAMS, Registry};
 use registry_testing::section;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 
 const PASSWORD: &str = "hunter2-of-the-registry";
 

@@ -43,6 +43,8 @@ pub struct Parts {
     pub console: File,
     /// Scratch disk, unless scratch is in the guest's memory.
     pub scratch: Option<File>,
+    /// The configuration of registries, if the node has one.
+    pub registries: Option<File>,
     /// Kernel, initramfs and perhaps stage0.
     pub image: GuestImage,
     /// What simulated reports are signed with.
@@ -99,7 +101,12 @@ pub fn vmm(config: &Config, host_data: [u8; 32], owner: &str, parts: Parts) -> R
         parts.image.initrd.as_fd(),
     ];
     let certificates = parts.endorsement.as_ref().map(|endorsement| &endorsement.certificates);
-    let optional = [parts.scratch.as_ref(), parts.image.stage0.as_ref(), certificates];
+    let optional = [
+        parts.scratch.as_ref(),
+        parts.registries.as_ref(),
+        parts.image.stage0.as_ref(),
+        certificates,
+    ];
     let optional = optional.into_iter().flatten().map(AsFd::as_fd);
     let inherited = always.into_iter().chain(optional).chain(parts.snp.iter().flat_map(SnpParts::files));
     // Every other descriptor of this process closes on exec. No other program is started while these do not.
@@ -178,6 +185,7 @@ fn spec(config: &Config, host_data: [u8; 32], identity: Option<Identity>, parts:
         }),
         layers: true,
         scratch: parts.scratch.as_ref().map(|file| Scratch { file: fd(file) }),
+        registries: parts.registries.as_ref().map(|file| fd(file)),
         rng: true,
         identity,
     }

@@ -176,6 +176,7 @@ fn started(config: &Config) -> (OwnedSandboxDir, Started) {
         vsock: state.bind_vsock().unwrap(),
         console: console_file::create(&state.dir().console()).unwrap(),
         scratch: scratch(config).unwrap(),
+        registries: None,
         image: GuestImage::open(&config.image_dir, config.boot).unwrap(),
         endorsement: None,
         snp: None,

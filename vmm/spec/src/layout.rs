@@ -98,6 +98,8 @@ pub enum VirtioSlot {
     Vsock = 2,
     /// The entropy device.
     Rng = 3,
+    /// The disk with the configuration of registries.
+    Registries = 4,
 }
 
 impl VirtioSlot {

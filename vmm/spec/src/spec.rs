@@ -45,6 +45,10 @@ pub struct VmSpec {
     /// The scratch disk.
     #[serde(default)]
     pub scratch: Option<Scratch>,
+    /// The disk with the operator's configuration of registries: a file whose length is a multiple of 512, which the guest reads. It is not
+    /// measured.
+    #[serde(default)]
+    pub registries: Option<Fd>,
     /// Whether the entropy device is present.
     #[serde(default)]
     pub rng: bool,

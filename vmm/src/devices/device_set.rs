@@ -7,7 +7,7 @@ use super::{
     serial::{Output, Serial},
     virtio::{
         SharedVirtioDevice,
-        block::{Block, Layers, LayersHandle, Scratch, ScratchError},
+        block::{Block, Layers, LayersHandle, Registries, RegistriesError, Scratch, ScratchError},
         mmio::{EmptySlot, MmioTransport, QUEUE_NOTIFY},
         rng::Rng,
         vsock::{Vsock, muxer::Offer},
@@ -43,6 +43,9 @@ pub enum DeviceSetError {
     /// The scratch file.
     #[error("cannot set up the scratch disk")]
     Scratch(#[from] ScratchError),
+    /// The file of the registries.
+    #[error("cannot set up the disk with the configuration of registries")]
+    Registries(#[from] RegistriesError),
     /// An eventfd or epoll call failed.
     #[error("cannot set up a device")]
     Io(#[from] io::Error),
@@ -97,6 +100,10 @@ impl DeviceSet {
         if let Some(file) = files.scratch {
             let disk = Block::new(Scratch::new(file)?);
             devices.add_virtio(VirtioSlot::Scratch, Arc::new(Mutex::new(disk)), &mut context)?;
+        }
+        if let Some(file) = files.registries {
+            let disk = Block::new(Registries::new(file)?);
+            devices.add_virtio(VirtioSlot::Registries, Arc::new(Mutex::new(disk)), &mut context)?;
         }
         if let Some(listener) = files.vsock {
             let vsock = Vsock::new(listener, context.offer.take())?;

@@ -59,6 +59,7 @@ impl Launcher {
             vsock: None,
             layers: false,
             scratch: None,
+            registries: None,
             rng: false,
             identity: None,
         };

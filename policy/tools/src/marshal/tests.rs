@@ -149,6 +149,7 @@ fn written_again(document: &Document) -> String {
             processes: &processes,
         },
         &[],
+        &[],
     )
 }
 

@@ -32,6 +32,7 @@ fn spec(memory: u32, tee: Tee) -> VmSpec {
         vsock: None,
         layers: false,
         scratch: None,
+        registries: None,
         rng: false,
         identity: None,
     }

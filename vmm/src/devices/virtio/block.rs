@@ -1,15 +1,17 @@
-//! virtio-blk (virtio 1.2, 5.2) over a [`Disk`]: the growing read-only layer disk, or the scratch disk.
+//! virtio-blk (virtio 1.2, 5.2) over a [`Disk`]: the growing read-only layer disk, the scratch disk, or the configuration of registries.
 //!
 //! This file serves the queue. The pure functions of [`request`] parse and check a request, and [`execute`] performs it.
 
 mod disk;
 mod file_io;
 mod layers;
+mod registries;
 pub mod request;
 mod scratch;
 
 pub use disk::Disk;
 pub use layers::{AppendError, Appended, Layers, MAX_EXTENTS};
+pub use registries::{Registries, RegistriesError};
 pub use scratch::{Scratch, ScratchError};
 
 use super::{Activation, Buffers, Chain, RingError, VirtioDevice, lock, read_config_space};

@@ -210,6 +210,28 @@ fn disks_have_ids() {
 }
 
 #[test]
+fn the_configuration_of_registries_is_read_and_never_written() {
+    for length in [0, 1, 511, 513] {
+        let error = Registries::new(file_of(&vec![0; length])).err();
+        assert!(matches!(error, Some(RegistriesError::Length(n)) if n == length as u64));
+    }
+    assert!(matches!(
+        Registries::new(File::open("/dev/zero").unwrap()),
+        Err(RegistriesError::Length(_))
+    ));
+    let file = file_of(&[[5; 512], [6; 512]].concat());
+    let disk = Registries::new(file.try_clone().unwrap()).unwrap();
+    let mut driver = Driver::started(Arc::new(Mutex::new(Block::new(disk))));
+    assert_eq!(request(&mut driver, GET_ID, 0, &[], 20).2, b"imagepuller\0\0\0\0\0\0\0\0\0");
+    assert_eq!(request(&mut driver, IN, 1, &[], 512), (0, 513, vec![6; 512]));
+    assert_eq!(request(&mut driver, OUT, 0, &[1; 512], 0).0, 1);
+    assert_eq!(request(&mut driver, IN, 2, &[], 512).0, 1);
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, 0).unwrap();
+    assert_eq!(byte, [5]);
+}
+
+#[test]
 fn a_scratch_file_must_have_whole_blocks() {
     for len in [0, 1, 4095, 4097] {
         let file = tempfile::tempfile().unwrap();
