@@ -8,6 +8,7 @@ use crate::{
     policy_text::PolicyTextError, stdio::StdioError, vm::ControlError, vm::VmError,
 };
 use container_document::DocumentError;
+use oci::Digest;
 use std::path::PathBuf;
 use ttrpc::Code;
 use vm_spec::control::ClientError;
@@ -128,6 +129,30 @@ impl Error {
         move |source| Self::Agent {
             doing,
             source: agent_protocol::from_guest(source),
+        }
+    }
+
+    /// A denial, with a line about the layers that were made of unpacked files, whose root hashes no policy can name. Other errors stay.
+    #[must_use]
+    pub fn about_unpacked(self, layers: &[Digest]) -> Self {
+        let denied = self.is_denial();
+        match self {
+            Self::Agent {
+                doing,
+                source: ttrpc::Error::RpcStatus(mut status),
+            } if denied && !layers.is_empty() => {
+                let names: Vec<String> = layers.iter().map(Digest::to_string).collect();
+                status.message.push_str(&format!(
+                    "\nnot precomputable: containerd has discarded the blobs of layers {}, and what their unpacked files make has other root \
+                     hashes; pull the image again, with discard_unpacked_layers = false in containerd's configuration",
+                    names.join(", ")
+                ));
+                Self::Agent {
+                    doing,
+                    source: ttrpc::Error::RpcStatus(status),
+                }
+            }
+            other => other,
         }
     }
 
@@ -260,6 +285,27 @@ mod tests {
         assert_eq!(
             status(answer(Code::PERMISSION_DENIED, text)),
             (Code::PERMISSION_DENIED, text.to_owned())
+        );
+    }
+
+    #[test]
+    fn a_denial_of_unpacked_layers_says_so_after_its_own_text() {
+        let text = "denied by policy: layer may not be mounted: policyDecision<e30=>policyDecision";
+        let layer = Digest::of(b"layer");
+        let (code, said) = status(answer(Code::PERMISSION_DENIED, text).about_unpacked(&[layer]));
+        assert_eq!(code, Code::PERMISSION_DENIED);
+        let more = said.strip_prefix(text).expect("the denial comes first");
+        assert!(more.starts_with("\nnot precomputable: "), "{more}");
+        assert!(
+            more.contains(&layer.to_string()) && more.contains("discard_unpacked_layers"),
+            "{more}"
+        );
+        // Where every layer is that of a blob, and where nothing was denied, there is nothing to say.
+        assert_eq!(status(answer(Code::PERMISSION_DENIED, text).about_unpacked(&[])).1, text);
+        assert!(
+            !status(answer(Code::INTERNAL, text).about_unpacked(&[layer]))
+                .1
+                .contains("precomputable")
         );
     }
 

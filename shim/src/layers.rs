@@ -5,19 +5,29 @@
 //! ```
 //! It needs no special snapshotter: the mounts of the default one do not name the image, so containerd's API is asked.
 //! The chain id of the container's snapshot shows that the image's name still points to the same image.
+//!
+//! Where containerd has discarded a blob, the files that it has unpacked can take its place ([`unpacked`]), unless the policy names root
+//! hashes of layers.
 
 mod content;
 pub mod converter;
+mod unpacked;
 
 pub use content::ContentError;
 pub use layer_cache::CachedLayer;
 pub use oci::Digest;
 
-use content::Content;
+use content::{Content, FoundContainer};
 use converter::{Blob, Converter, ConverterError};
 use layer_cache::{Cache, CacheError, SLOTS, Slot, Turn, Wanted};
-use oci::{ChoiceError, Chosen, Image, ImageError, Pick, Search};
-use std::{future::Future, path::Path, sync::Arc, time::Duration};
+use oci::{ChoiceError, Chosen, Image, ImageError, ImageLayer, Pick, Search};
+use std::{
+    future::Future,
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 use tokio::{sync::Semaphore, task::JoinSet, time::sleep};
 
 /// Most layers of an image: the limit of one overlay mount in the guest.
@@ -25,6 +35,27 @@ const LAYERS_MAX: usize = agent_protocol::limits::OVERLAY_LAYERS;
 
 /// Pause between attempts to get a lock that another shim has: a lock of the kernel's cannot be waited for and given up.
 const LOCKED: Duration = Duration::from_millis(50);
+
+/// The snapshotter whose mounts name a directory of plain files for each layer.
+const SNAPSHOTTER: &str = "overlayfs";
+
+/// What becomes of a layer whose blob containerd has discarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WithoutBlob {
+    /// Its unpacked files are converted.
+    Files,
+    /// It is refused: the policy names root hashes, and none can be that of unpacked files.
+    Refused,
+}
+
+/// The layers of a container.
+#[derive(Debug)]
+pub struct Layers {
+    /// Bottom first.
+    pub cached: Vec<CachedLayer>,
+    /// Diff ids of those that were made of unpacked files, so that no policy can name their root hashes.
+    pub unpacked: Vec<Digest>,
+}
 
 /// Why the layers of a container are not available.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +112,42 @@ pub enum LayersError {
     /// A layer could not be converted.
     #[error("layer {0} cannot be converted")]
     Convert(Digest, #[source] ConverterError),
+    /// A layer without a blob, under a policy that names root hashes.
+    #[error(
+        "the blob {blob} of layer {layer} is not in containerd's content store, and the policy names root hashes of layers, which come from \
+         blobs alone: pull the image again, with discard_unpacked_layers = false in containerd's configuration"
+    )]
+    Pinned {
+        /// The layer's diff id.
+        layer: Digest,
+        /// The blob that is missing.
+        blob: Digest,
+    },
+    /// A layer without a blob, whose files are not where they can be read.
+    #[error(
+        "the blob {blob} of the image is not in containerd's content store, and snapshotter {snapshotter} has no directories of files that \
+         could take its place: pull the image again, with discard_unpacked_layers = false in containerd's configuration"
+    )]
+    Snapshotter {
+        /// The blob that is missing.
+        blob: Digest,
+        /// The snapshotter.
+        snapshotter: String,
+    },
+    /// The mount of a container names other directories than its image has layers.
+    #[error("the mount of the container's snapshot names {directories} directories for {layers} layers")]
+    Directories {
+        /// Directories.
+        directories: usize,
+        /// Layers.
+        layers: usize,
+    },
+    /// A converter that says that it is done before it can be.
+    #[error("the converter of layer {0} ended before it had read the layer's files")]
+    Unread(Digest),
+    /// The files of a layer cannot be fed to the converter.
+    #[error("cannot make a pipe for an unpacked layer")]
+    Pipe(#[source] io::Error),
     /// A layer cannot be read from the cache or put there.
     #[error(transparent)]
     Cache(#[from] CacheError),
@@ -98,6 +165,8 @@ impl LayersError {
                 | Self::Choice { .. }
                 | Self::Retagged { .. }
                 | Self::Remapped(_)
+                | Self::Pinned { .. }
+                | Self::Snapshotter { .. }
                 | Self::Content(ContentError::NoBlob { .. } | ContentError::NoImage(_))
         )
     }
@@ -113,7 +182,8 @@ pub async fn of_container(
     container: &str,
     cache_dir: &Path,
     converter: &Converter,
-) -> Result<Vec<CachedLayer>, LayersError> {
+    without_blob: WithoutBlob,
+) -> Result<Layers, LayersError> {
     let content = Arc::new(Content::connect(address, namespace).await?);
     let found = content.container(container).await?;
     if found.image.is_empty() {
@@ -133,7 +203,12 @@ pub async fn of_container(
             actual,
         });
     }
-    convert_all(&content, image, Cache::open(cache_dir)?, converter).await
+    let files = Files {
+        without_blob,
+        chain_ids: image.chain_ids(),
+        container: found,
+    };
+    convert_all(&content, image, Cache::open(cache_dir)?, converter, files).await
 }
 
 /// Removes those of `layers` from the cache that are damaged there; returns their blobs.
@@ -195,12 +270,27 @@ async fn choose(content: &Content, name: &str) -> Result<Chosen, LayersError> {
     })
 }
 
+/// What is known of the unpacked files of a container's layers.
+struct Files {
+    without_blob: WithoutBlob,
+    /// Of each layer, bottom first.
+    chain_ids: Vec<Digest>,
+    container: FoundContainer,
+}
+
 /// Converts the layers that the cache lacks, no more of them at once than the node has slots.
-async fn convert_all(content: &Arc<Content>, image: Image, cache: Cache, converter: &Converter) -> Result<Vec<CachedLayer>, LayersError> {
+async fn convert_all(
+    content: &Arc<Content>,
+    image: Image,
+    cache: Cache,
+    converter: &Converter,
+    files: Files,
+) -> Result<Layers, LayersError> {
     let turns = Arc::new(Semaphore::new(SLOTS.into()));
+    let files = Arc::new(files);
     let mut work = JoinSet::new();
     for (position, layer) in image.layers.into_iter().enumerate() {
-        let (content, cache, converter, turns) = (content.clone(), cache.clone(), converter.clone(), turns.clone());
+        let (content, cache, converter, turns, files) = (content.clone(), cache.clone(), converter.clone(), turns.clone(), files.clone());
         work.spawn(async move {
             // The semaphore is never closed, and it only limits the load.
             let _turn = turns.acquire_owned().await.ok();
@@ -209,15 +299,83 @@ async fn convert_all(content: &Arc<Content>, image: Image, cache: Cache, convert
                 blob: layer.blob,
             };
             let blob = || async { Ok(content.blob(&layer.blob).await?) };
-            Ok::<_, LayersError>((position, one(&cache, &wanted, &converter, blob).await?))
+            match one(&cache, &wanted, &converter, blob).await {
+                Err(LayersError::Content(ContentError::NoBlob { .. })) => {
+                    let made = without_blob(&content, &cache, &converter, &files, position, layer).await?;
+                    Ok((position, made, true))
+                }
+                made => made.map(|made| (position, made, false)),
+            }
         });
     }
     let mut layers = Vec::with_capacity(work.len());
     while let Some(done) = work.join_next().await {
         layers.push(done.map_err(|_| LayersError::Panicked)??);
     }
-    layers.sort_by_key(|(position, _)| *position);
-    Ok(layers.into_iter().map(|(_, layer)| layer).collect())
+    layers.sort_by_key(|(position, ..)| *position);
+    let unpacked = layers.iter().filter(|(.., unpacked)| *unpacked).map(|(_, layer, _)| layer.diff_id);
+    Ok(Layers {
+        unpacked: unpacked.collect(),
+        cached: layers.into_iter().map(|(_, layer, _)| layer).collect(),
+    })
+}
+
+/// A layer of a container, from its unpacked files.
+async fn without_blob(
+    content: &Content,
+    cache: &Cache,
+    converter: &Converter,
+    files: &Files,
+    position: usize,
+    ImageLayer { diff_id, blob }: ImageLayer,
+) -> Result<CachedLayer, LayersError> {
+    if files.without_blob == WithoutBlob::Refused {
+        return Err(LayersError::Pinned { layer: diff_id, blob });
+    }
+    let snapshotter = &files.container.snapshotter;
+    if snapshotter != SNAPSHOTTER {
+        return Err(LayersError::Snapshotter {
+            blob,
+            snapshotter: snapshotter.clone(),
+        });
+    }
+    let options = content.mount_options(&files.container).await?;
+    let unpacked::Lower { directories, user_xattr } = unpacked::lower(&options);
+    let (Some(directory), true) = (directories.get(position), directories.len() == files.chain_ids.len()) else {
+        return Err(LayersError::Directories {
+            directories: directories.len(),
+            layers: files.chain_ids.len(),
+        });
+    };
+    log::warn!(
+        "layer {diff_id} is not precomputable: its blob {blob} is not in containerd's content store, so its root hash is that of the files \
+         in {}, which no policy names in advance",
+        directory.display()
+    );
+    let wanted = Wanted {
+        diff_id,
+        blob: unpacked::key(&files.chain_ids[position]),
+    };
+    of_files(cache, &wanted, converter, directory.clone(), user_xattr).await
+}
+
+/// One layer made of the files in a directory, from the cache or converted; given up as [`one`] is. `wanted.blob` is its name in the
+/// cache. `user_xattr`: whether overlayfs's own attributes of the files are `user.overlay.*`.
+///
+/// # Errors
+/// When a file cannot be read or has no place in a layer, or one cannot be written.
+pub async fn of_files(
+    cache: &Cache,
+    wanted: &Wanted,
+    converter: &Converter,
+    directory: PathBuf,
+    user_xattr: bool,
+) -> Result<CachedLayer, LayersError> {
+    let blob = || async {
+        let (blob, digest) = unpacked::blob(directory, user_xattr).map_err(LayersError::Pipe)?;
+        Ok((blob, Tar::Fed(digest)))
+    };
+    made(cache, wanted, converter, blob).await
 }
 
 /// One layer, from the cache or converted. Dropping the future gives the conversion up: the converter is killed, its file is
@@ -229,6 +387,21 @@ pub async fn one<F>(cache: &Cache, wanted: &Wanted, converter: &Converter, blob:
 where
     F: Future<Output = Result<Blob, LayersError>>,
 {
+    made(cache, wanted, converter, || async { Ok((blob().await?, Tar::Layer)) }).await
+}
+
+/// The tar that a converter reads, by whose digest it is known that it has read it.
+enum Tar {
+    /// The image's.
+    Layer,
+    /// One that is made while it is read; unset if it was not read to its end.
+    Fed(Arc<OnceLock<Digest>>),
+}
+
+async fn made<F>(cache: &Cache, wanted: &Wanted, converter: &Converter, blob: impl FnOnce() -> F) -> Result<CachedLayer, LayersError>
+where
+    F: Future<Output = Result<(Blob, Tar), LayersError>>,
+{
     let conversion = loop {
         match cache.begin(wanted)? {
             Turn::Made(layer) => return Ok(layer),
@@ -236,13 +409,17 @@ where
             Turn::Theirs => sleep(LOCKED).await,
         }
     };
-    let blob = blob().await?;
+    let (blob, tar) = blob().await?;
     // After the lock of the blob, so that nobody who has a slot waits for another.
     let slot = slot(cache).await?;
     let converted = converter.convert(blob, conversion.image()?, slot).await;
     let converted = converted.map_err(|e| LayersError::Convert(wanted.diff_id, e))?;
+    let read = match tar {
+        Tar::Layer => wanted.diff_id,
+        Tar::Fed(digest) => *digest.get().ok_or(LayersError::Unread(wanted.diff_id))?,
+    };
     // Flushes gigabytes to the disk.
-    let made = tokio::task::spawn_blocking(move || conversion.finish(&converted));
+    let made = tokio::task::spawn_blocking(move || conversion.finish_of(&converted, read));
     Ok(made.await.map_err(|_| LayersError::Panicked)??)
 }
 

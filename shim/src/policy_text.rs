@@ -13,6 +13,8 @@ const POLICY: &str = "io.casemate.policy";
 const HCSSHIM_POLICY: &str = "io.microsoft.virtualmachine.lcow.securitypolicy";
 /// Every annotation that may carry a policy.
 pub const ANNOTATIONS: [&str; 2] = [POLICY, HCSSHIM_POLICY];
+/// Hex digits of a root hash.
+const ROOT_HASH_DIGITS: usize = 64;
 /// First bytes of a gzip member (RFC 1952 2.3.1); no Rego text begins with them.
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
@@ -77,6 +79,13 @@ impl PolicyText {
                 text,
             }),
         }
+    }
+
+    /// Whether it names root hashes of layers, as far as can be told without parsing it: they are quoted strings of 64 hex digits. The
+    /// guest decides; this is for a message that comes before a conversion in vain.
+    pub fn names_root_hashes(&self) -> bool {
+        let is_hash = |text: &[u8]| text.len() == ROOT_HASH_DIGITS && text.iter().all(u8::is_ascii_hexdigit);
+        self.text.split(|byte| *byte == b'"').any(is_hash)
     }
 }
 
@@ -144,6 +153,26 @@ mod tests {
             ..strict
         };
         assert_eq!(choose(&[], &configured).unwrap().text, REGO.as_bytes());
+    }
+
+    #[test]
+    fn root_hashes_are_seen_and_other_digests_are_not() {
+        let named = |text: &str| {
+            let policy = choose(&[(POLICY, STANDARD.encode(text))], &Config::default()).unwrap();
+            policy.names_root_hashes()
+        };
+        let hash = "4e".repeat(32);
+        assert!(named(&format!(r#"containers := [{{"layers": ["{hash}"], "command": ["sh"]}}]"#)));
+        assert!(named(&format!("layer := \"{}\"", hash.to_uppercase())));
+        assert!(!choose(&[], &Config::default()).unwrap().names_root_hashes());
+        // An image's digest in a comment, a text that holds one, and one digit less.
+        for text in [
+            format!("# image a@sha256:{hash}\n{REGO}"),
+            format!("x := \"sha256:{hash}\""),
+            format!("x := \"{}\"", &hash[1..]),
+        ] {
+            assert!(!named(&text), "{text}");
+        }
     }
 
     #[test]

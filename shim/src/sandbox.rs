@@ -29,7 +29,7 @@ use rootfs::LayerDisk;
 use shim_state::SandboxDir;
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -123,6 +123,8 @@ pub struct Sandbox {
     /// Held through a boot and through a stop.
     transition: tokio::sync::Mutex<()>,
     layers: LayerDisk,
+    /// Whether the policy names root hashes, once there is one.
+    names_root_hashes: OnceLock<bool>,
 }
 
 impl Sandbox {
@@ -134,6 +136,7 @@ impl Sandbox {
             phase: Mutex::new(Phase::Created),
             transition: tokio::sync::Mutex::default(),
             layers: LayerDisk::default(),
+            names_root_hashes: OnceLock::new(),
         }
     }
 
@@ -170,6 +173,8 @@ impl Sandbox {
             return Ok(vm);
         }
         let booting = Attempt::begin(self)?;
+        // A sandbox boots once.
+        let _ = self.names_root_hashes.set(spec.policy.names_root_hashes());
         let request = BootRequest {
             namespace: &self.namespace,
             id: &self.id,
@@ -196,6 +201,11 @@ impl Sandbox {
     pub async fn running(&self) -> Result<Option<Arc<Vm>>, Error> {
         let _transition = self.transition.lock().await;
         self.ready()
+    }
+
+    /// Whether the policy that the guest was booted with names root hashes of layers; `None` before a boot.
+    pub fn names_root_hashes(&self) -> Option<bool> {
+        self.names_root_hashes.get().copied()
     }
 
     fn ready(&self) -> Result<Option<Arc<Vm>>, Error> {

@@ -13,7 +13,7 @@ use casemate_converter::{filter::RULES, limits::ADDRESSES_MAX_BYTES, program};
 use casemate_shim::layers::{
     LayersError,
     converter::{Blob, Converter, ConverterError},
-    one,
+    of_files, one,
 };
 use layer_cache::{Cache, CacheError, SLOTS, Wanted};
 use nix::sys::resource::{UsageWho, getrusage};
@@ -68,6 +68,8 @@ async fn tests() {
     a_layer_is_converted_in_another_process().await;
     what_a_user_sees_of_a_bad_layer_is_the_converters_text().await;
     a_blob_that_breaks_off_is_the_cause().await;
+    files_become_a_layer_under_a_name_of_its_own().await;
+    every_compression_gives_the_same_layer().await;
     a_conversion_that_is_given_up_leaves_nothing().await;
     waiting_is_given_up_too().await;
     two_convert_at_once_on_a_node_and_the_dead_make_room().await;
@@ -179,6 +181,57 @@ async fn a_blob_that_breaks_off_is_the_cause() {
     );
     assert!(files(dir.path()).is_empty());
     println!("ok: a blob that breaks off is the cause");
+}
+
+async fn files_become_a_layer_under_a_name_of_its_own() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let cache = Cache::open(dir.path()).expect("a cache");
+    let layer = dir.path().join("unpacked");
+    fs::create_dir_all(layer.join("etc")).expect("a directory");
+    // More than a pipe holds.
+    fs::write(layer.join("etc/data"), vec![7; 3 << 20]).expect("a file");
+    let wanted = Wanted {
+        diff_id: oci::Digest::of(b"the layer's tar"),
+        blob: oci::Digest::of(b"a name in the cache"),
+    };
+    let make = |converter: Converter| {
+        let (cache, layer) = (cache.clone(), layer.clone());
+        async move { of_files(&cache, &wanted, &converter, layer, false).await }
+    };
+    // A converter that does not read its input has nothing to name.
+    let lie = r#"echo '{"converted":{"root_hash":"0000000000000000000000000000000000000000000000000000000000000000","diff_id":"sha256:0000000000000000000000000000000000000000000000000000000000000000","data_blocks":1,"total_blocks":3,"access_lists":0,"times":0}}' >&2"#;
+    let lied = make(script(dir.path(), lie)).await.expect_err("nothing was read");
+    assert!(matches!(lied, LayersError::Unread(_)), "{lied:?}");
+    assert!(files(dir.path()).is_empty());
+    let made = make(converter()).await.expect("a layer");
+    assert_eq!((made.blob, made.diff_id), (wanted.blob, wanted.diff_id));
+    let again = make(script(dir.path(), "exit 1")).await.expect("a hit");
+    assert_eq!(again.root_hash, made.root_hash);
+    // What breaks off is the cause, and no layer that ends where it broke off.
+    fs::write(layer.join("etc/.wh.x"), "").expect("a file");
+    fs::remove_file(dir.path().join("layers").join(format!("{}.json", wanted.blob.hex()))).expect("a layer");
+    let refused = make(converter()).await.expect_err("a name that no layer has");
+    assert!(
+        causes(&refused).contains("etc/.wh.x\" begins like a whiteout"),
+        "{}",
+        causes(&refused)
+    );
+    println!("ok: files become a layer under a name of its own");
+}
+
+/// As builders and estargz make them: several members and frames, skippable frames first and last, a table of contents in the tar.
+async fn every_compression_gives_the_same_layer() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let cache = Cache::open(dir.path()).expect("a cache");
+    let (tar, forms) = blobs::compressed();
+    let plain = layer::hash(tar.as_slice(), &layer::Limits::default()).expect("a layer");
+    for (name, bytes) in forms {
+        let mut sample = Sample::new(dir.path(), bytes);
+        sample.wanted.diff_id = plain.diff_id;
+        let made = convert(&cache, &sample, &converter()).await;
+        assert_eq!(made.expect(name).root_hash, plain.root_hash.0, "{name}");
+    }
+    println!("ok: every compression gives the same layer");
 }
 
 async fn a_conversion_that_is_given_up_leaves_nothing() {

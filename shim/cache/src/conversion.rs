@@ -2,6 +2,7 @@
 
 use super::{Cache, CacheError, CachedLayer, Geometry, Wanted, at, is_locked, opened, same_file};
 use layer::{BLOCK_BYTES, Converted};
+use oci::Digest;
 use std::{
     fs::{self, File, OpenOptions},
     io,
@@ -72,10 +73,19 @@ impl Conversion {
     /// # Errors
     /// When it is another layer, or a file cannot be written.
     pub fn finish(self, converted: &Converted) -> Result<CachedLayer, CacheError> {
+        let layer = self.wanted.diff_id;
+        self.finish_of(converted, layer)
+    }
+
+    /// As [`Self::finish`], where the converter was given another tar than the layer's: `tar` is its digest.
+    ///
+    /// # Errors
+    /// As [`Self::finish`].
+    pub fn finish_of(self, converted: &Converted, tar: Digest) -> Result<CachedLayer, CacheError> {
         let Self { cache, wanted, image, .. } = &self;
-        if converted.diff_id != wanted.diff_id {
+        if converted.diff_id != tar {
             return Err(CacheError::DiffId {
-                expected: wanted.diff_id.to_string(),
+                expected: tar.to_string(),
                 actual: converted.diff_id.to_string(),
             });
         }
@@ -106,6 +116,8 @@ impl Conversion {
         serde_json::to_writer(&mut side.file, &geometry).map_err(|e| at("write", &side_path)(e.into()))?;
         image.sync()?;
         side.sync()?;
+        // From the moment at which others see it, nobody collects it before it is returned.
+        is_locked(&image.path, image.file.try_lock_shared())?;
         image.publish(&path)?;
         side.publish(&side_path).inspect_err(|_| {
             // Older files were unusable too, else there would be no conversion.

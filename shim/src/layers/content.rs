@@ -7,7 +7,7 @@ use containerd_client::services::v1::{
     content_client::ContentClient,
     images_client::ImagesClient,
     introspection_client::IntrospectionClient,
-    snapshots::{StatSnapshotRequest, snapshots_client::SnapshotsClient},
+    snapshots::{MountsRequest, StatSnapshotRequest, snapshots_client::SnapshotsClient},
 };
 use futures_util::Stream;
 use oci::{Digest, limits::DOCUMENT_MAX_BYTES};
@@ -74,7 +74,8 @@ pub enum ContentError {
 pub struct FoundContainer {
     /// Name of the image; empty if it has none.
     pub image: String,
-    snapshotter: String,
+    /// What keeps its snapshot.
+    pub snapshotter: String,
     snapshot_key: String,
 }
 
@@ -164,6 +165,16 @@ impl Content {
             .info
             .map(|info| info.parent)
             .ok_or_else(|| ContentError::Empty(doing()))
+    }
+
+    /// Options of the mounts of a container's snapshot.
+    pub async fn mount_options(&self, container: &FoundContainer) -> Result<Vec<String>, ContentError> {
+        let (snapshotter, key) = (container.snapshotter.clone(), container.snapshot_key.clone());
+        let doing = format!("list the mounts of snapshot {key} of snapshotter {snapshotter}");
+        let request = self.unary(MountsRequest { snapshotter, key });
+        let reply = SnapshotsClient::new(self.channel.clone()).mounts(request).await;
+        let mounts = reply.map_err(failed(doing))?.into_inner().mounts;
+        Ok(mounts.into_iter().flat_map(|mount| mount.options).collect())
     }
 
     /// Reads an index, manifest or config.

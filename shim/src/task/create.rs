@@ -11,8 +11,9 @@ use crate::{
     bundle::{Bundle, BundleError, Role, note_state},
     config::Config,
     error::Error,
-    layers::{self, converter::Converter},
+    layers::{self, WithoutBlob, converter::Converter},
     options::Options,
+    policy_text::PolicyText,
     sandbox::{Rootfs, SandboxSpec, agent_call, with_vm_exit},
     stdio::{StdioPaths, Streams},
     vm::Vm,
@@ -105,10 +106,13 @@ async fn build_as(
         program: config.converter.clone(),
         cgroups_path: bundle.cgroups_path().to_owned(),
     };
+    let without_blob = without_blob(tasks, bundle, &config)?;
     let find_layers = || async {
         // Nothing of them is in the guest yet: a layer that takes for ever is given up with its container.
         let found = tokio::select! {
-            found = layers::of_container(&tasks.containerd, tasks.sandbox.namespace(), &request.id, &cache_dir, &converter) => found?,
+            found = layers::of_container(&tasks.containerd, tasks.sandbox.namespace(), &request.id, &cache_dir, &converter, without_blob) => {
+                found?
+            }
             () = creation.abort() => return Err(Error::Aborted),
         };
         crate::timeline::reached("layers");
@@ -117,9 +121,9 @@ async fn build_as(
     // In parallel: the first failure cancels the other.
     let (vm, layers) = tokio::try_join!(vm(tasks, bundle, role, config), find_layers())?;
     crate::timeline::reached("sandbox");
-    let rootfs = match tasks.sandbox.add_container(&vm, &request.id, &layers).await {
+    let rootfs = match tasks.sandbox.add_container(&vm, &request.id, &layers.cached).await {
         Err(error) if error.may_be_damage() => {
-            let damaged = layers::remove_damaged(&cache_dir, layers).await?;
+            let damaged = layers::remove_damaged(&cache_dir, layers.cached).await?;
             if damaged.is_empty() {
                 return Err(error);
             }
@@ -129,9 +133,9 @@ async fn build_as(
                 damaged.len()
             );
             tasks.sandbox.forget_layers(&damaged).await;
-            tasks.sandbox.add_container(&vm, &request.id, &find_layers().await?).await?
+            tasks.sandbox.add_container(&vm, &request.id, &find_layers().await?.cached).await?
         }
-        other => other?,
+        other => other.map_err(|denial| denial.about_unpacked(&layers.unpacked))?,
     };
     crate::timeline::reached("rootfs");
     if role != Role::Sandbox {
@@ -154,6 +158,15 @@ async fn build_as(
             Err(error)
         }
     }
+}
+
+/// What becomes of layers without blobs, by the policy of the sandbox, or the one that it is about to boot with.
+fn without_blob(tasks: &Tasks, bundle: &Bundle, config: &Config) -> Result<WithoutBlob, Error> {
+    let names = match tasks.sandbox.names_root_hashes() {
+        Some(names) => names,
+        None => PolicyText::choose(bundle.annotations(), config)?.names_root_hashes(),
+    };
+    Ok(if names { WithoutBlob::Refused } else { WithoutBlob::Files })
 }
 
 /// The sandbox's configuration: read for its first container, whatever the node's becomes and later ones ask for.

@@ -74,6 +74,56 @@ pub fn small(dir: &Path, content: &[u8]) -> Sample {
     Sample::new(dir, tar.into_inner().expect("a tar in memory"))
 }
 
+/// A tar, and the blobs that it is compressed to.
+pub fn compressed() -> (Vec<u8>, Vec<(&'static str, Vec<u8>)>) {
+    let mut builder = tar::Builder::new(Vec::new());
+    // What estargz adds to a layer is content of it (stargz-snapshotter, docs/estargz.md).
+    for (name, content) in [
+        (".prefetch.landmark", &[0xf][..]),
+        ("etc/motd", b"hello\n"),
+        ("stargz.index.json", br#"{"version":1,"entries":[]}"#),
+    ] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, name, content).expect("a tar in memory");
+    }
+    let tar = builder.into_inner().expect("a tar in memory");
+    let (first, second) = tar.split_at(tar.len() / 2);
+    // The footer of estargz: an empty member whose extra field tells where the table is.
+    let footer = flate2::GzBuilder::new().extra(b"SG\x16\x000000000000000400STARGZ".to_vec());
+    let footer = footer
+        .write(Vec::new(), Compression::none())
+        .finish()
+        .expect("a gzip member in memory");
+    let estargz = [gzip(first), gzip(second), footer].concat();
+    // zstd:chunked keeps its table in a skippable frame (RFC 8878, section 3.1.2), others begin with one.
+    let skippable = [b"\x50\x2a\x4d\x18\x05\0\0\0".as_slice(), b"table"].concat();
+    let chunked = [zstd(first), zstd(second), skippable.clone()].concat();
+    let forms = vec![
+        ("plain", tar.clone()),
+        ("gzip", gzip(&tar)),
+        ("estargz", estargz),
+        ("zstd", zstd(&tar)),
+        ("zstd:chunked", chunked),
+        ("zstd after a skippable frame", [skippable, zstd(&tar)].concat()),
+    ];
+    (tar, forms)
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(bytes).expect("a gzip member in memory");
+    encoder.finish().expect("a gzip member in memory")
+}
+
+/// A frame of one raw block (RFC 8878, sections 3.1.1.1 and 3.1.1.2).
+fn zstd(bytes: &[u8]) -> Vec<u8> {
+    let block = (bytes.len() as u32) << 3 | 1;
+    // A window of 1 MiB, no content size; the block is the last one.
+    [b"\x28\xb5\x2f\xfd\0\x50", &block.to_le_bytes()[..3], bytes].concat()
+}
+
 /// A blob without end, as long as the writer lives.
 pub fn endless() -> (Blob, PipeWriter) {
     let (input, pipe) = io::pipe().expect("a pipe");
