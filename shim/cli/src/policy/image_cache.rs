@@ -1,5 +1,6 @@
 //! The user's cache of pulled images: blobs by digest, used as OCI layouts.
 
+use crate::progress::Line;
 use anyhow::{Context, Result, ensure};
 use nix::sys::statvfs::statvfs;
 use oci::{Digest, Platform};
@@ -7,8 +8,9 @@ use policy_tools::RootCache;
 use registry_client::{BlobStream, RemoteImage, RemoteLayer, Repository};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
+use std::cell::{Cell, RefCell};
 use std::fs;
-use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -214,24 +216,22 @@ fn sha256(mut file: fs::File) -> std::io::Result<Digest> {
 /// Counts layers on a terminal.
 struct Progress {
     total: usize,
-    done: std::cell::Cell<usize>,
+    done: Cell<usize>,
+    line: RefCell<Line>,
 }
 
 impl Progress {
     fn new(total: usize) -> Self {
         Self {
             total,
-            done: std::cell::Cell::new(0),
+            done: Cell::new(0),
+            line: RefCell::new(Line::new()),
         }
     }
 
     fn step(&self) {
         self.done.set(self.done.get() + 1);
-        let mut terminal = std::io::stderr();
-        if terminal.is_terminal() {
-            let end = if self.done.get() == self.total { "\n" } else { "" };
-            // A terminal that is gone is no reason to stop.
-            let _ = write!(terminal, "\rpulled {} of {} layers{end}", self.done.get(), self.total);
-        }
+        let text = || format!("pulled {} of {} layers", self.done.get(), self.total);
+        self.line.borrow_mut().update(text);
     }
 }
