@@ -13,6 +13,7 @@ pub mod faults;
 pub mod fragment;
 pub mod growth;
 pub mod hostile_host;
+pub mod layers;
 pub mod lifecycle;
 pub mod no_vsock;
 pub mod output;
@@ -44,6 +45,7 @@ const FILES: &[&[story::Story]] = &[
     &[console::STORY],
     run_command::STORIES,
     &[private_registry::STORY],
+    layers::STORIES,
     &[task::codes::STORY],
     &[task::same_id::STORY],
     task::STORIES,

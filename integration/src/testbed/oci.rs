@@ -29,6 +29,11 @@ impl Layer {
             blob: gzip.finish().context("cannot compress a layer")?,
         })
     }
+
+    /// Digest of the compressed form, by which content stores have it.
+    pub fn digest(&self) -> String {
+        sha256(&self.blob)
+    }
 }
 
 /// An image: its reference in containerd, its layers from the bottom up, and its default command.
