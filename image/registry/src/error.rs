@@ -119,6 +119,9 @@ pub enum Cause {
     /// No image for the guest, or too many documents on the way to it.
     #[error("no image can be chosen")]
     Choice(#[source] ChoiceError),
+    /// Documents that are too long altogether.
+    #[error("the documents that may be the guest's image have more than {0} bytes together")]
+    Search(u64),
     /// The manifest and the config make no image.
     #[error("the image cannot be used")]
     Image(#[source] ImageError),

@@ -10,6 +10,9 @@ use std::collections::BTreeMap;
 /// Most layers of an image that are pulled at the same time.
 pub const PARALLEL: usize = 4;
 
+/// Most bytes of the documents of one search, all of which are kept. An index that says for whom each image is leads to three.
+const SEARCH_MAX_BYTES: usize = 16 << 20;
+
 /// Media types of layers, OCI's and Docker's.
 const LAYER_TYPES: [&str; 6] = [
     "application/vnd.oci.image.layer.v1.tar",
@@ -29,7 +32,7 @@ pub struct RemoteImage {
     pub config: ImageConfig,
     /// Its layers, bottom first.
     pub layers: Vec<RemoteLayer>,
-    /// The documents that led to it: indexes, its manifest, its config.
+    /// The documents that were read to choose it: indexes, its manifest, its config, and those of images that it might have been.
     pub documents: BTreeMap<Digest, Vec<u8>>,
 }
 
@@ -70,6 +73,7 @@ impl Repository {
         let choice = |error| self.failed(Step::Choice, Cause::Choice(error));
         let mut search = Search::document(digest, Pick::Only).asking(asked);
         let mut documents = BTreeMap::new();
+        let mut read = 0;
         while let Some(wanted) = search.wanted().map_err(choice)? {
             let about = search.about_wanted();
             let size = about.and_then(|about| about.size);
@@ -78,6 +82,10 @@ impl Repository {
                 None if about.is_some_and(|about| about.is_config) => self.config(wanted, size).await?,
                 None => self.manifest(wanted, size).await?,
             };
+            read += bytes.len();
+            if read > SEARCH_MAX_BYTES {
+                return Err(self.failed(Step::Choice, Cause::Search(SEARCH_MAX_BYTES as u64)));
+            }
             search.take(&bytes).map_err(choice)?;
             documents.insert(wanted, bytes);
         }

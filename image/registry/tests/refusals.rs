@@ -170,6 +170,25 @@ async fn an_index_of_indexes_without_an_end() {
     let digest = keep(&mut blobs, json!({ "schemaVersion": 2, "manifests": entries }));
     let error = pull(&at(&serve(blobs, |_| None)), digest).await.unwrap_err();
     assert_says(&error, &["cannot choose an image of", "documents"], &SECRETS);
+
+    // And one with few documents, each almost as long as one may be.
+    let mut blobs = BTreeMap::new();
+    let entries: Vec<Value> = (0..20)
+        .map(|number| {
+            let long = json!({ "n": number.to_string(), "x": "x".repeat((4 << 20) - 1000) });
+            let leaf = keep(&mut blobs, json!({ "schemaVersion": 2, "manifests": [], "annotations": long }));
+            descriptor(INDEX, &blobs[&leaf])
+        })
+        .collect();
+    let digest = keep(&mut blobs, json!({ "schemaVersion": 2, "manifests": entries }));
+    let server = serve(blobs, |_| None);
+    let error = pull(&at(&server), digest).await.unwrap_err();
+    assert_says(
+        &error,
+        &["cannot choose an image of", "more than 16777216 bytes together"],
+        &SECRETS,
+    );
+    assert!(server.requests().len() <= 7, "{}", server.requests().len());
 }
 
 /// An image whose manifest has these layers.
