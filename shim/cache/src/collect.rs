@@ -117,8 +117,13 @@ impl Cache {
         Ok(damaged)
     }
 
-    /// Removes a layer that no VM uses; false when one does.
+    /// Removes a layer that no VM uses and nobody converts; false when somebody does.
     fn remove_unused(&self, blob: &Digest, dry_run: bool) -> Result<bool, CacheError> {
+        // A conversion is about to replace the files, and those that would be removed here could be the new ones. Who begins one
+        // meanwhile waits, and does not take a layer that is only looked at for one that is removed.
+        let Some(_lock) = Lock::take(self.path(blob, "lock"))? else {
+            return Ok(false);
+        };
         let path = self.path(blob, "ext4");
         let file = match File::open(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(true),

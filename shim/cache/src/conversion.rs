@@ -56,6 +56,12 @@ impl Cache {
             _lock: lock,
         }))
     }
+
+    /// Removes what is there before a new image gets its name: it is unusable, or there would be no conversion. Its description would
+    /// be taken for one of the new image by whoever comes when only that has its name.
+    pub(super) fn retire(&self, blob: &Digest) -> Result<(), CacheError> {
+        if self.remove(blob)? { self.sync() } else { Ok(()) }
+    }
 }
 
 impl Conversion {
@@ -116,20 +122,15 @@ impl Conversion {
         serde_json::to_writer(&mut side.file, &geometry).map_err(|e| at("write", &side_path)(e.into()))?;
         image.sync()?;
         side.sync()?;
-        // From the moment at which others see it, nobody collects it before it is returned.
-        is_locked(&image.path, image.file.try_lock_shared())?;
+        // Nobody can have locked a file that has no name yet, and nobody collects it from the moment at which others see it.
+        let file = File::open(&image.path).map_err(at("open", &image.path))?;
+        is_locked(&image.path, file.try_lock_shared())?;
+        cache.retire(&wanted.blob)?;
         image.publish(&path)?;
         side.publish(&side_path).inspect_err(|_| {
-            // Older files were unusable too, else there would be no conversion.
-            for half in [&path, &side_path] {
-                let _ = fs::remove_file(half);
-            }
+            let _ = fs::remove_file(&path);
         })?;
-        File::open(&cache.dir)
-            .and_then(|dir| dir.sync_all())
-            .map_err(at("write", &cache.dir))?;
-        let file = File::open(&path).map_err(at("open", &path))?;
-        is_locked(&path, file.try_lock_shared())?;
+        cache.sync()?;
         Ok(opened(&wanted.blob, geometry, file))
     }
 }
@@ -138,7 +139,7 @@ impl Conversion {
 #[derive(Debug)]
 pub(super) struct Lock {
     path: PathBuf,
-    _file: File,
+    file: File,
 }
 
 impl Lock {
@@ -155,7 +156,7 @@ impl Lock {
                 return Ok(None);
             }
             if same_file(&file, &path) {
-                return Ok(Some(Self { path, _file: file }));
+                return Ok(Some(Self { path, file }));
             }
         }
     }
@@ -163,7 +164,10 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        // If somebody has removed it already, the file there is another process's lock.
+        if same_file(&self.file, &self.path) {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -192,13 +196,18 @@ impl Temporary {
 
     /// Renames the finished file to `path`; call [`Self::sync`] first.
     fn publish(&self, path: &Path) -> Result<(), CacheError> {
+        if !same_file(&self.file, &self.path) {
+            return Err(CacheError::Replaced(self.path.clone()));
+        }
         fs::rename(&self.path, path).map_err(at("rename a file to", path))
     }
 }
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        // Fails if the file was published, which is fine.
-        let _ = fs::remove_file(&self.path);
+        // Not there any more if it was published, and another process's if somebody removed the lock.
+        if same_file(&self.file, &self.path) {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }

@@ -1,7 +1,14 @@
 //! Converted layers on this host, by the digest of their blob: `<hex>.ext4` holds image and tree, `<hex>.json` what a mount needs.
 //!
-//! `<hex>.json` is renamed into place last, so a layer is either complete or absent. The guest does not trust these files:
-//! it opens every layer with the root hash in its policy.
+//! A layer is either complete or absent, whenever processes are killed or the power fails:
+//!
+//! ```text
+//! <hex>.converting ─ written, fsync ──┐
+//! <hex>.describing ─ written, fsync ──┴─► both names of an older layer go ─► <hex>.ext4 ─► <hex>.json ─► fsync of the directory
+//! ```
+//! Both contents are on the disk before either has its name, `<hex>.json` gets its own last, and no `<hex>.json` is left that is about
+//! an image before. The disk may still lose what it said it had: the guest does not trust these files, and opens every layer with
+//! the root hash in its policy; [`Cache::remove_damaged`] is for the layer that it cannot use.
 //!
 //! The key is the blob and not the diff id, because the diff id is the image's own statement: a hostile image can name the diff
 //! id of a layer that other images use, and a converter that its blob took over can confirm it. What such a converter writes is
@@ -63,6 +70,9 @@ pub enum CacheError {
     /// The converter's statement is not about the file that it wrote.
     #[error("the converter of layer {0} described another image than it wrote")]
     Geometry(String),
+    /// Another process has made a file of that name while this one had the lock.
+    #[error("{} was replaced while it was written: only the cache itself may remove lock files", .0.display())]
+    Replaced(PathBuf),
 }
 
 /// The directory of converted layers.
@@ -110,7 +120,8 @@ pub struct CachedLayer {
 impl CachedLayer {
     /// Length in bytes.
     pub fn bytes(&self) -> u64 {
-        self.total_blocks * BLOCK_BYTES as u64
+        // A description that the disk damaged may say anything.
+        self.total_blocks.saturating_mul(BLOCK_BYTES as u64)
     }
 }
 
@@ -167,7 +178,10 @@ impl Cache {
         let side = self.path(blob, "json");
         match fs::read(&side) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            other => Ok(serde_json::from_slice(&other.map_err(at("read", &side))?).ok()),
+            other => {
+                let geometry: Option<Geometry> = serde_json::from_slice(&other.map_err(at("read", &side))?).ok();
+                Ok(geometry.filter(|geometry| layer::total_blocks(geometry.data_blocks) == Some(geometry.total_blocks)))
+            }
         }
     }
 
@@ -179,7 +193,7 @@ impl Cache {
     }
 
     /// Removes the layer if its file is damaged: its tree is not the one of its data, or its root is another. A VM that uses the
-    /// file goes on with it. True when it was removed.
+    /// file goes on with it. True when it is damaged.
     ///
     /// # Errors
     /// When the file cannot be read or removed.
@@ -199,16 +213,27 @@ impl Cache {
         Ok(true)
     }
 
-    /// Removes both files, the one that makes the layer known first.
-    fn remove(&self, blob: &Digest) -> Result<(), CacheError> {
+    /// Removes both files, the one that makes the layer known first; whoever calls this has the lock of the blob. True when there
+    /// was one.
+    fn remove(&self, blob: &Digest) -> Result<bool, CacheError> {
+        let mut was_there = false;
         for suffix in ["json", "ext4"] {
             let path = self.path(blob, suffix);
             match fs::remove_file(&path) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(at("remove", &path)(e)),
-                _ => {}
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                other => {
+                    other.map_err(at("remove", &path))?;
+                    was_there = true;
+                }
             }
         }
-        Ok(())
+        Ok(was_there)
+    }
+
+    /// Flushes the names of the files to the disk.
+    fn sync(&self) -> Result<(), CacheError> {
+        let synced = File::open(&self.dir).and_then(|dir| dir.sync_all());
+        synced.map_err(at("write", &self.dir))
     }
 }
 

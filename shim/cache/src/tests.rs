@@ -2,7 +2,8 @@
 
 use super::*;
 use layer::{ConvertError, Limits};
-use std::{fs::OpenOptions, time::Duration};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use std::{ffi::OsString, fs::OpenOptions, time::Duration};
 
 /// A tar with one file (POSIX ustar), and its diff id.
 fn layer(content: &[u8]) -> (Vec<u8>, Digest) {
@@ -140,7 +141,11 @@ fn a_damaged_entry_is_converted_again() {
     make(&cache, &id, &tar).unwrap();
     // Half a file, and one of a version that did not note the diff id.
     let older = format!(r#"{{"root_hash":"{}","data_blocks":1,"total_blocks":3}}"#, "00".repeat(32));
-    for side in ["{", &older] {
+    // A bit that the disk flipped: no tree has so many blocks, and they fit no file.
+    let whole = fs::read_to_string(cache.path(&id, "json")).unwrap();
+    let flipped = whole.replace("\"data_blocks\":", "\"data_blocks\":9");
+    let huge = whole.replace("\"total_blocks\":", "\"total_blocks\":1844674407370955161");
+    for side in ["{", &older, &flipped, &huge] {
         fs::write(cache.path(&id, "json"), side).unwrap();
         assert!(get(&cache, &id).is_none());
         assert_eq!(cache.verify().unwrap(), [id]);
@@ -163,6 +168,92 @@ fn a_failed_json_file_leaves_no_files() {
         assert!(files(&cache).is_empty(), "{in_the_way}: {:?}", files(&cache));
     }
     assert!(make(&cache, &id, &tar).is_ok());
+}
+
+/// What happens to the names in the cache, in the kernel's order: between any two of them the process may be killed.
+fn names_change(cache: &Cache, act: impl FnOnce()) -> Vec<(AddWatchFlags, String)> {
+    let watch = Inotify::init(InitFlags::IN_NONBLOCK).unwrap();
+    let changes = AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_TO;
+    watch.add_watch(&cache.dir, changes).unwrap();
+    act();
+    let events = watch.read_events().unwrap().into_iter();
+    let suffix = |name: Option<OsString>| Some(name?.to_str()?.split_once('.')?.1.to_owned());
+    events.filter_map(|event| Some((event.mask, suffix(event.name)?))).collect()
+}
+
+/// Otherwise whoever is killed in between leaves the new image with the old description: a layer with another's root hash.
+#[test]
+fn an_image_gets_its_name_when_no_description_of_another_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = Cache::open(dir.path()).unwrap();
+    let (tar, id) = layer(b"hello");
+    // Of the same length, by a converter that the blob took over, for an image that names another diff id.
+    let lie = Wanted {
+        diff_id: layer(b"other").1,
+        blob: id,
+    };
+    let conversion = ours(&cache, &lie);
+    let mut said = converted(&tar, &conversion).unwrap();
+    (said.diff_id, said.root_hash) = (lie.diff_id, RootHash([7; 32]));
+    conversion.finish(&said).unwrap();
+
+    let conversion = ours(&cache, &wanted(&id));
+    let said = converted(&tar, &conversion).unwrap();
+    let events = names_change(&cache, || drop(conversion.finish(&said).unwrap()));
+    let (gone, named) = (AddWatchFlags::IN_DELETE, AddWatchFlags::IN_MOVED_TO);
+    let expected = [(gone, "json"), (gone, "ext4"), (named, "ext4"), (named, "json"), (gone, "lock")];
+    assert_eq!(events, expected.map(|(event, suffix)| (event, suffix.to_owned())));
+    assert_eq!(get(&cache, &id).unwrap().root_hash, said.root_hash.0);
+}
+
+/// Somebody who tidies up removes the lock of a conversion under way.
+#[test]
+fn a_conversion_without_its_lock_does_not_publish_what_another_writes() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = Cache::open(dir.path()).unwrap();
+    let (tar, id) = layer(b"hello");
+    let first = ours(&cache, &wanted(&id));
+    let said = converted(&tar, &first).unwrap();
+    fs::remove_file(cache.path(&id, "lock")).unwrap();
+    let second = ours(&cache, &wanted(&id));
+    let refused = first.finish(&said).unwrap_err();
+    assert!(
+        matches!(&refused, CacheError::Replaced(path) if *path == cache.path(&id, "converting")),
+        "{refused:?}"
+    );
+    // The second still has its lock and its file.
+    assert!(matches!(cache.begin(&wanted(&id)).unwrap(), Turn::Theirs));
+    assert!(get(&cache, &id).is_none());
+    let said = converted(&tar, &second).unwrap();
+    second.finish(&said).unwrap();
+    assert_eq!(files(&cache).len(), 2);
+}
+
+#[test]
+fn a_layer_that_is_converted_again_is_not_collected() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = Cache::open(dir.path()).unwrap();
+    let (tar, id) = layer(b"hello");
+    make(&cache, &id, &tar).unwrap();
+    let again = ours(
+        &cache,
+        &Wanted {
+            diff_id: layer(b"other").1,
+            blob: id,
+        },
+    );
+    let nothing = Keep {
+        bytes: Some(0),
+        ..Keep::default()
+    };
+    let collected = cache.collect(nothing, SystemTime::now(), false).unwrap();
+    assert_eq!((collected.removed.len(), collected.kept.len()), (0, 1));
+    drop(again);
+    // One that is only looked at is there for others.
+    assert_eq!(cache.collect(nothing, SystemTime::now(), true).unwrap().removed.len(), 1);
+    assert_eq!(files(&cache).len(), 2);
+    assert_eq!(cache.collect(nothing, SystemTime::now(), false).unwrap().removed.len(), 1);
+    assert!(files(&cache).is_empty());
 }
 
 #[test]
