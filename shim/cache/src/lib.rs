@@ -36,9 +36,9 @@ use layer::{BLOCK_BYTES, RootHash};
 use oci::Digest;
 use serde::{Deserialize, Serialize};
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{self, DirBuilder, File, Permissions, TryLockError},
     io,
-    os::unix::fs::{FileExt, MetadataExt},
+    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -74,6 +74,9 @@ pub enum CacheError {
     #[error("{} was replaced while it was written: only the cache itself may remove lock files", .0.display())]
     Replaced(PathBuf),
 }
+
+/// Mode of the directory: who can open a file can lock it, and images may contain what not every user of the host may read.
+const MODE: u32 = 0o700;
 
 /// The directory of converted layers.
 #[derive(Clone, Debug)]
@@ -126,13 +129,18 @@ impl CachedLayer {
 }
 
 impl Cache {
-    /// Opens the cache in `dir`; creates it if it is missing, and removes what killed processes left.
+    /// Opens the cache in `dir`; creates it if it is missing, for this user only, and removes what killed processes left.
     ///
     /// # Errors
     /// When the directory cannot be created.
     pub fn open(dir: &Path) -> Result<Self, CacheError> {
         let dir = dir.join("layers");
-        fs::create_dir_all(&dir).map_err(at("create", &dir))?;
+        let mut builder = DirBuilder::new();
+        builder.recursive(true).mode(MODE).create(&dir).map_err(at("create", &dir))?;
+        // One of an older version, which only its owner can change.
+        if let Err(error) = fs::set_permissions(&dir, Permissions::from_mode(MODE)) {
+            log::debug!("the mode of {} stays: {error}", dir.display());
+        }
         let cache = Self { dir };
         cache.sweep();
         Ok(cache)

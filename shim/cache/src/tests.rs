@@ -257,6 +257,18 @@ fn a_layer_that_is_converted_again_is_not_collected() {
 }
 
 #[test]
+fn other_users_cannot_lock_what_is_in_the_cache() {
+    let dir = tempfile::tempdir().unwrap();
+    let layers = dir.path().join("layers");
+    for _ in 0..2 {
+        Cache::open(dir.path()).unwrap();
+        assert_eq!(fs::metadata(&layers).unwrap().mode() & 0o777, 0o700);
+        // As an older version made it.
+        fs::set_permissions(&layers, Permissions::from_mode(0o755)).unwrap();
+    }
+}
+
+#[test]
 fn one_conversion_of_a_blob_at_a_time() {
     let dir = tempfile::tempdir().unwrap();
     let caches = [0, 1].map(|_| Cache::open(dir.path()).unwrap());
