@@ -4,6 +4,7 @@
 
 use crate::{filter, limits};
 use confine::{
+    allocator,
     descriptors::{DescriptorError, Inherited},
     privileges::{self, Identity, JailError},
     seccomp::{FilterError, Rule},
@@ -68,6 +69,7 @@ struct Files {
 /// Call it once, from the main thread, before the process opens a file or starts a thread: it closes descriptors and drops
 /// privileges.
 pub fn run<'a>(arguments: impl Iterator<Item = OsString>, rules: impl IntoIterator<Item = &'a Rule>) -> ExitCode {
+    allocator::keep_freed_memory();
     let report = match confined(arguments, rules) {
         Err(error) => Report::Unable(with_causes(&error)),
         Ok(files) => match convert(files) {

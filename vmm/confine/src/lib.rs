@@ -6,6 +6,7 @@
 //! ```
 #![deny(unsafe_code)]
 
+pub mod allocator;
 pub mod descriptors;
 pub mod privileges;
 pub mod seccomp;
