@@ -1,14 +1,23 @@
-//! Layers through the real converter: its memory and the shim's, conversions that are given up, slots of the node, and
-//! converters that lie.
+//! Layers through the real converter: its memory and the shim's, conversions that are given up, slots of the node, converters that
+//! lie, and what is in the cache after kills and power cuts.
 //!
-//! Without libtest, because the program executes itself: as the converter, and as other shims of the node.
+//! Without libtest, because the program executes itself: as the converter, and as other shims of the node. An argument names one of
+//! `conversions`, `kills` and `large`.
 
 #[path = "converter/blobs.rs"]
 mod blobs;
+#[path = "converter/found.rs"]
+mod found;
+#[path = "converter/kills.rs"]
+mod kills;
+#[path = "converter/large.rs"]
+mod large;
+#[path = "converter/power.rs"]
+mod power;
 #[path = "converter/processes.rs"]
 mod processes;
 
-use blobs::{Sample, endless, many_entries, small};
+use blobs::{Sample, endless, small};
 use casemate_converter::{filter::RULES, limits::ADDRESSES_MAX_BYTES, program};
 use casemate_shim::layers::{
     LayersError,
@@ -16,11 +25,10 @@ use casemate_shim::layers::{
     of_files, one,
 };
 use layer_cache::{Cache, CacheError, SLOTS, Wanted};
-use nix::sys::resource::{UsageWho, getrusage};
-use processes::{children, peak_kib, until};
+use processes::{children, until};
 use std::{
     fs,
-    io::{self, BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader},
     os::unix::fs::{FileExt, PermissionsExt},
     path::Path,
     process::{Command, ExitCode, Stdio},
@@ -29,13 +37,6 @@ use std::{
 
 /// Environment variable: what this process is, and the directory that it works in.
 const ROLE: &str = "CASEMATE_TEST_ROLE";
-/// Environment variable of `make test-all`, which has a minute for this.
-const SET: &str = "CASEMATE_TEST_SET";
-/// Layers, and empty entries in each; in the full set as many as the limits allow, with their directories.
-const SHORT: (usize, usize) = (3, 1_000_000);
-const FULL: (usize, usize) = (8, 1_997_900);
-/// A shim's peak while it has them converted, in KiB. It reads none of them.
-const SHIM_MAX_KIB: u64 = 48 << 10;
 /// The blobs that each of two shims begins to convert.
 const BEGUN: u8 = 3;
 
@@ -45,26 +46,31 @@ fn main() -> ExitCode {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let role = std::env::var(ROLE).unwrap_or_default();
-    match role.split_once(' ') {
-        Some(("many", dir)) => runtime.block_on(convert_many(Path::new(dir))),
-        Some(("endless", dir)) => runtime.block_on(convert_endless(Path::new(dir))),
-        _ => {
-            runtime.block_on(tests());
-            let dir = tempfile::tempdir().expect("a directory");
-            let (layers, entries) = if std::env::var(SET).is_ok_and(|set| set == "full") {
-                FULL
-            } else {
-                SHORT
-            };
-            let large = many_entries(dir.path(), layers, entries);
-            many_large_layers_take_none_of_the_shims_memory(dir.path(), &large);
-            runtime.block_on(a_layer_beyond_the_memory_limit_is_an_error_that_says_so(&large[0]));
-        }
+    match role.split_once(' ').unwrap_or((&role, "")) {
+        ("many", dir) => runtime.block_on(large::convert_many(Path::new(dir))),
+        ("endless", dir) => runtime.block_on(convert_endless(Path::new(dir))),
+        ("all", dir) => runtime.block_on(kills::convert_all(Path::new(dir))),
+        ("power", _) => runtime.block_on(power::convert_until_the_power_is_cut()),
+        _ => tests(&runtime),
     }
     ExitCode::SUCCESS
 }
 
-async fn tests() {
+fn tests(runtime: &tokio::runtime::Runtime) {
+    let only = std::env::args().nth(1).filter(|name| !name.starts_with('-'));
+    let wanted = |name: &str| only.as_deref().is_none_or(|only| only == name);
+    if wanted("conversions") {
+        runtime.block_on(conversions());
+    }
+    if wanted("kills") {
+        runtime.block_on(kills::whoever_is_killed_leaves_layers_that_are_right_or_absent());
+    }
+    if wanted("large") {
+        large::large_layers(runtime);
+    }
+}
+
+async fn conversions() {
     a_layer_is_converted_in_another_process().await;
     what_a_user_sees_of_a_bad_layer_is_the_converters_text().await;
     a_blob_that_breaks_off_is_the_cause().await;
@@ -293,7 +299,7 @@ fn has_only_what_it_needs(pid: u32) {
     for (limit, most) in [
         ("Max core file size", 0),
         ("Max open files", 16),
-        ("Max processes", 8),
+        ("Max processes", 64),
         ("Max file size", image + image / 100),
         ("Max address space", ADDRESSES_MAX_BYTES),
     ] {
@@ -483,64 +489,4 @@ async fn converters_that_lie_are_errors() {
     assert!(matches!(refused, LayersError::Convert(_, ConverterError::Spawn(..))), "{refused:?}");
     until("all are reaped", || children().is_empty().then_some(())).await;
     println!("ok: converters that lie are errors");
-}
-
-/// As a shim that has eight large layers converted: says its own peak and the largest converter's, by the kernel's counters.
-async fn convert_many(dir: &Path) {
-    let cache = Arc::new(Cache::open(dir).expect("a cache"));
-    let converter = Arc::new(converter());
-    let mut work = tokio::task::JoinSet::new();
-    for line in fs::read_to_string(dir.join("blobs")).expect("a list").lines() {
-        let sample = Sample::listed(line);
-        let (cache, converter) = (cache.clone(), converter.clone());
-        // An image takes 600 MB of the disk.
-        let image = dir.join(format!("layers/{}.ext4", sample.wanted.blob.hex()));
-        work.spawn(async move {
-            convert(&cache, &sample, &converter).await?;
-            fs::remove_file(image).expect("an image");
-            Ok::<_, LayersError>(())
-        });
-    }
-    for made in work.join_all().await {
-        made.expect("a layer");
-    }
-    let converters = getrusage(UsageWho::RUSAGE_CHILDREN).expect("a counter").max_rss();
-    println!("{} {converters}", peak_kib("self"));
-}
-
-fn many_large_layers_take_none_of_the_shims_memory(dir: &Path, layers: &[Sample]) {
-    let started = std::time::Instant::now();
-    let list: Vec<String> = layers.iter().map(Sample::line).collect();
-    fs::write(dir.join("blobs"), list.join("\n")).expect("a list");
-    let shim = Command::new(std::env::current_exe().expect("this program has a path"))
-        .env(ROLE, format!("many {}", dir.display()))
-        .stderr(Stdio::inherit())
-        .output()
-        .expect("a shim");
-    assert!(shim.status.success(), "{}", shim.status);
-    let said = String::from_utf8_lossy(&shim.stdout).into_owned();
-    let peaks: Vec<u64> = said.split_whitespace().filter_map(|number| number.parse().ok()).collect();
-    println!(
-        "peaks of shim and largest converter in KiB: {peaks:?}, after {:?}",
-        started.elapsed()
-    );
-    io::stdout().flush().expect("standard output");
-    assert!(peaks[0] < SHIM_MAX_KIB, "{peaks:?}");
-    assert!(peaks[1] < ADDRESSES_MAX_BYTES / 1024, "{peaks:?}");
-    println!("ok: many large layers take none of the shim's memory");
-}
-
-async fn a_layer_beyond_the_memory_limit_is_an_error_that_says_so(large: &Sample) {
-    let dir = tempfile::tempdir().expect("a directory");
-    let cache = Cache::open(dir.path()).expect("a cache");
-    let myself = std::env::current_exe().expect("this program has a path");
-    let small = script(dir.path(), &format!("ulimit -v 250000; exec '{}' \"$@\"", myself.display()));
-    let refused = convert(&cache, large, &small).await.expect_err("too little memory");
-    let text = causes(&refused);
-    assert!(
-        text.contains("its memory may be at the limit") && text.contains("memory allocation of"),
-        "{text}"
-    );
-    assert!(files(dir.path()).is_empty());
-    println!("ok: a layer beyond the memory limit is an error that says so");
 }

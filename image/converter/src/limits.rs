@@ -8,8 +8,9 @@ use layer::Limits;
 pub const ADDRESSES_MAX_BYTES: u64 = 5 << 30;
 /// Most open descriptors: blob, image, report, slot, the standard streams, and those of the set-up.
 const DESCRIPTORS_MAX: u64 = 16;
-/// Most threads of the converter's user: three, and a margin.
-const THREADS_MAX: u64 = 8;
+/// Most threads of the converter's user: three, and those of converters before it that were killed and that nobody has waited for yet
+/// (those of a killed shim are init's, which may take its time).
+const THREADS_MAX: u64 = 64;
 
 /// Sets the limits. `own_user`: no other process runs as its user.
 ///

@@ -4,6 +4,7 @@ use casemate_shim::layers::converter::Blob;
 use flate2::{Compression, write::GzEncoder};
 use layer_cache::Wanted;
 use oci::Digest;
+use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use sha2::{Digest as _, Sha256};
 use std::{
     fs::{self, File},
@@ -66,12 +67,45 @@ impl Sample {
 
 /// A layer with one file.
 pub fn small(dir: &Path, content: &[u8]) -> Sample {
+    Sample::new(dir, tar_of(content))
+}
+
+fn tar_of(content: &[u8]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
     header.set_size(content.len() as u64);
     header.set_mode(0o644);
     tar.append_data(&mut header, "file", content).expect("a tar in memory");
-    Sample::new(dir, tar.into_inner().expect("a tar in memory"))
+    tar.into_inner().expect("a tar in memory")
+}
+
+/// How a blob is compressed.
+#[derive(Clone, Copy)]
+pub enum Packing {
+    Plain,
+    Gzip,
+    Zstd,
+}
+
+/// A layer with one file of `length` bytes that differ from those of other seeds: half of them are random.
+pub fn packed(dir: &Path, seed: u64, length: usize, packing: Packing) -> Sample {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut content = vec![0; length];
+    content.chunks_mut(4096).step_by(2).for_each(|half| random.fill(half));
+    let tar = tar_of(&content);
+    let diff_id = Digest::of(&tar);
+    let blob = match packing {
+        Packing::Plain => tar,
+        Packing::Gzip => {
+            let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+            gzip.write_all(&tar).expect("a gzip member in memory");
+            gzip.finish().expect("a gzip member in memory")
+        }
+        Packing::Zstd => compress_to_vec(tar.as_slice(), CompressionLevel::Fastest),
+    };
+    let mut sample = Sample::new(dir, blob);
+    sample.wanted.diff_id = diff_id;
+    sample
 }
 
 /// A tar, and the blobs that it is compressed to.
