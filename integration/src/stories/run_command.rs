@@ -83,7 +83,10 @@ fn from_files(lab: &Lab) -> Result<()> {
     // Everything that the image needs is kept with it and goes with it.
     listed(&["image", "check"])?.exits_with(0)?.mentions("complete (4/4)")?;
     casemate(&elsewhere)?.exits_with(0)?.prints("as it was built")?;
-    ensure!(listed(&["lease", "list", "-q"])?.text().is_empty(), "a lease is left");
+    ensure!(
+        listed(&["leases", "list", "-q"])?.exits_with(0)?.text().is_empty(),
+        "a lease is left"
+    );
     ensure!(listed(&["container", "list", "-q"])?.text().is_empty(), "a container is left");
     listed(&["image", "remove", "--sync", &images])?.exits_with(0)?;
     lab.until("snapshots are collected with their image", SOON, || {

@@ -1,5 +1,6 @@
 //! A container that runs with the caller's streams: created, started, served until it exits.
 
+use crate::cleanup::PATIENCE;
 use crate::containerd::{Containerd, ContainerdError};
 use crate::fifos::{self, Fifos};
 use crate::signals::{Event, Signals};
@@ -7,15 +8,21 @@ use crate::terminal::{self, Raw};
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::time::Duration;
 use tokio::fs::File;
 use tokio::io::{copy, sink};
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, sleep};
 use tonic::Code;
 
 /// What ends a container whose output nobody takes any more.
 const SIGKILL: u32 = 9;
+
+/// How long containerd may be away while a container runs.
+const RESTART: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(200);
 
 /// Why a container did not run to its end.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +39,9 @@ pub enum AttachError {
     /// A signal came before the container had started.
     #[error("ended by signal {0} before the container had started")]
     Interrupted(u32),
+    /// A signal came while the task of a container that had ended was deleted.
+    #[error("ended by signal {0} before the task was deleted")]
+    Undeleted(u32),
     /// A part of this program panicked.
     #[error("waiting for the container failed within this program")]
     Panicked,
@@ -116,7 +126,10 @@ pub async fn run(container: &Known<'_>, signals: &mut Signals, note: &mut dyn Fn
     };
     feeder.abort();
     // Its output ends by the deletion at the latest. Who reads it may take any time.
-    containerd.delete_task(id).await?;
+    tokio::select! {
+        deleted = containerd.delete_task(id) => deleted?,
+        number = signals.end_after(PATIENCE) => return Err(AttachError::Undeleted(number)),
+    }
     tokio::select! {
         () = outputs.end() => {}
         _ = signals.end() => note("the rest of its output was not written".to_owned()),
@@ -131,7 +144,27 @@ pub async fn run(container: &Known<'_>, signals: &mut Signals, note: &mut dyn Fn
 /// Waits for the exit in the background, from before the start on.
 fn waiting(containerd: &Containerd, id: &str) -> JoinHandle<Result<u32, ContainerdError>> {
     let (containerd, id) = (containerd.clone(), id.to_owned());
-    tokio::spawn(async move { containerd.wait_task(&id).await })
+    tokio::spawn(async move {
+        let mut away: Option<Instant> = None;
+        loop {
+            let asked = Instant::now();
+            let answer = containerd.wait_task(&id).await;
+            match answer {
+                // The container goes on while containerd is started again.
+                Err(error) if error.code() == Some(Code::Unavailable) => {
+                    if asked.elapsed() > POLL {
+                        // It had answered, or this was the first time.
+                        away = None;
+                    }
+                    if away.get_or_insert(asked).elapsed() > RESTART {
+                        return Err(error);
+                    }
+                    sleep(POLL).await;
+                }
+                ended => return ended,
+            }
+        }
+    })
 }
 
 /// Sends a signal; that the container has ended meanwhile is no failure.

@@ -2,11 +2,13 @@
 
 use crate::containerd::{Containerd, ContainerdError};
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 use tonic::Code;
 
 /// How long a task may take to end after it was killed: a VM that boots is ended by its shim.
 const ENDS_WITHIN: Duration = Duration::from_secs(30);
+/// After this time a signal ends what removes a container: it may never end by itself.
+pub const PATIENCE: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(200);
 /// What ends a container.
 const SIGKILL: u32 = 9;
@@ -78,14 +80,15 @@ impl Made {
         failures
     }
 
-    /// Deletes the task; one that runs is killed first.
+    /// Deletes the task; one that runs is killed first. A containerd that starts again is waited for.
     async fn end_task(&self) -> Result<(), ContainerdError> {
         let end = Instant::now() + ENDS_WITHIN;
         loop {
-            let error = match self.containerd.delete_task(&self.id).await {
-                Ok(()) => return Ok(()),
-                Err(error) if error.code().is_none_or(|code| code == Code::Unavailable) => return Err(error),
-                Err(error) => error,
+            let error = match timeout_at(end, self.containerd.delete_task(&self.id)).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(error)) if error.code().is_none() => return Err(error),
+                Ok(Err(error)) => error,
+                Err(_) => return Err(ContainerdError::Hangs(format!("delete the task of container {}", self.id))),
             };
             // A denial of the signal is what the user must know.
             let error = match self.containerd.kill_task(&self.id, SIGKILL).await {

@@ -40,6 +40,9 @@ pub enum ContainerdError {
         /// containerd's reply.
         status: Box<Status>,
     },
+    /// A call was not answered.
+    #[error("containerd does not {0}: it has not answered for long enough; look into its log")]
+    Hangs(String),
     /// A reply without its content.
     #[error("containerd's reply is empty: {0}")]
     Empty(String),

@@ -141,9 +141,7 @@ async fn import(containerd: &Containerd, path: &Path, named: Option<&Reference>,
         containerd.write(digest, &ingest, content).await
     };
     for digest in &blobs {
-        if containerd.size(*digest).await?.is_none() {
-            write(*digest, store.blob_of(*digest)?).await?;
-        }
+        write(*digest, store.blob_of(*digest)?).await?;
     }
     let manifest = store.document_of(found.digest)?;
     let (size, media_type) = (manifest.len(), media_type(&manifest));

@@ -182,8 +182,11 @@ pub async fn run(
         own: &own,
     };
     let outcome = job.run(containerd, pull, &mut made, &mut signals, tell).await;
-    for failure in made.remove().await {
-        tell(News::Note(format!("something is left: {failure}")));
+    tokio::select! {
+        failures = made.remove() => for failure in failures {
+            tell(News::Note(format!("something is left: {failure}")));
+        },
+        _ = signals.end_after(cleanup::PATIENCE) => tell(News::Note(format!("interrupted while container {id} was removed: see `ctr task list` and `ctr container list`"))),
     }
     outcome
 }

@@ -1,7 +1,9 @@
 //! Signals to this program: passed on to the container, or the end of what is not a container yet.
 
 use std::io;
+use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
 
 /// What a signal means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +56,19 @@ impl Signals {
     pub async fn end(&mut self) -> u32 {
         loop {
             if let Event::Passed(number) = self.next().await {
+                return number;
+            }
+        }
+    }
+}
+
+impl Signals {
+    /// The next one that ends a program, of those that come after some time: what takes no longer is not interrupted.
+    pub async fn end_after(&mut self, patience: Duration) -> u32 {
+        let patient = Instant::now() + patience;
+        loop {
+            let number = self.end().await;
+            if Instant::now() >= patient {
                 return number;
             }
         }
