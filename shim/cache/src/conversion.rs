@@ -56,12 +56,6 @@ impl Cache {
             _lock: lock,
         }))
     }
-
-    /// Removes what is there before a new image gets its name: it is unusable, or there would be no conversion. Its description would
-    /// be taken for one of the new image by whoever comes when only that has its name.
-    pub(super) fn retire(&self, blob: &Digest) -> Result<(), CacheError> {
-        if self.remove(blob)? { self.sync() } else { Ok(()) }
-    }
 }
 
 impl Conversion {
@@ -125,7 +119,9 @@ impl Conversion {
         // Nobody can have locked a file that has no name yet, and nobody collects it from the moment at which others see it.
         let file = File::open(&image.path).map_err(at("open", &image.path))?;
         is_locked(&image.path, file.try_lock_shared())?;
-        cache.retire(&wanted.blob)?;
+        // What is there is unusable, or there would be no conversion. Its description would be taken for one of the new image by whoever
+        // comes when only that has its name.
+        cache.remove(&wanted.blob)?;
         image.publish(&path)?;
         side.publish(&side_path).inspect_err(|_| {
             let _ = fs::remove_file(&path);

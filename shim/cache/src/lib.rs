@@ -221,27 +221,28 @@ impl Cache {
         Ok(true)
     }
 
-    /// Removes both files, the one that makes the layer known first; whoever calls this has the lock of the blob. True when there
-    /// was one.
-    fn remove(&self, blob: &Digest) -> Result<bool, CacheError> {
-        let mut was_there = false;
-        for suffix in ["json", "ext4"] {
-            let path = self.path(blob, suffix);
-            match fs::remove_file(&path) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                other => {
-                    other.map_err(at("remove", &path))?;
-                    was_there = true;
-                }
-            }
+    /// Removes both files, the one that makes the layer known first; whoever calls this has the lock of the blob.
+    fn remove(&self, blob: &Digest) -> Result<(), CacheError> {
+        // The image's blocks can be another file's as soon as it has no name: ext4 with data=writeback does not wait for its journal.
+        // A description that comes back after a power cut would make those the layer.
+        if unlink(&self.path(blob, "json"))? {
+            self.sync()?;
         }
-        Ok(was_there)
+        unlink(&self.path(blob, "ext4")).map(drop)
     }
 
     /// Flushes the names of the files to the disk.
     fn sync(&self) -> Result<(), CacheError> {
         let synced = File::open(&self.dir).and_then(|dir| dir.sync_all());
         synced.map_err(at("write", &self.dir))
+    }
+}
+
+/// Whether there was a file to remove.
+fn unlink(path: &Path) -> Result<bool, CacheError> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        other => other.map(|()| true).map_err(at("remove", path)),
     }
 }
 
