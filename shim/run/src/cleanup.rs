@@ -18,7 +18,8 @@ pub struct Made {
     containerd: Containerd,
     snapshotter: String,
     id: String,
-    lease: bool,
+    /// Its name: a run's own, while a container's id may be the user's.
+    lease: Option<String>,
     snapshot: bool,
     container: bool,
     task: bool,
@@ -31,16 +32,16 @@ impl Made {
             containerd,
             snapshotter: snapshotter.to_owned(),
             id: id.to_owned(),
-            lease: false,
+            lease: None,
             snapshot: false,
             container: false,
             task: false,
         }
     }
 
-    /// The lease is being made.
-    pub fn lease(&mut self) {
-        self.lease = true;
+    /// The lease of that name is being made.
+    pub fn lease(&mut self, name: &str) {
+        self.lease = Some(name.to_owned());
     }
 
     /// The container's snapshot is being made, or was not, since another one has its key.
@@ -74,8 +75,8 @@ impl Made {
         if self.snapshot {
             failures.extend(containerd.remove_snapshot(&self.snapshotter, id).await.err());
         }
-        if self.lease {
-            failures.extend(containerd.delete_lease(id).await.err());
+        if let Some(lease) = &self.lease {
+            failures.extend(containerd.delete_lease(lease).await.err());
         }
         failures
     }

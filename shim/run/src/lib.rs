@@ -259,7 +259,7 @@ impl Job<'_> {
         if containerd.has_container(self.id).await? {
             return Err(RunError::Exists(self.id.to_owned()));
         }
-        made.lease();
+        made.lease(self.own);
         containerd.create_lease(self.own, expiry::of_lease(SystemTime::now())).await?;
         let found = image::obtain(containerd, &request.source, self.own, pull, tell).await?;
         let process = Process::new(&found.image.config, &request.overrides)?;

@@ -91,7 +91,7 @@ async fn under_lease(
     made: &mut Made,
     tell: &mut dyn FnMut(News<'_>),
 ) -> Result<Prepared, PrepareError> {
-    made.lease();
+    made.lease(own);
     containerd.create_lease(own, expiry::of_lease(SystemTime::now())).await?;
     let found = image::obtain(containerd, &request.source, own, pull, tell).await?;
     let mut progress = |progress| tell(News::Layers(progress));
