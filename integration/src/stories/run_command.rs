@@ -2,7 +2,10 @@
 
 use crate::{
     lab::{Ended, IMAGES, Lab, Program, Set, is_running},
-    stories::story::{Machines, OURS, Story},
+    stories::{
+        story::{Machines, OURS, Story},
+        task::restart_containerd,
+    },
     testbed::images::{BUSYBOX, BUSYBOX_CHANGED, REDIS},
 };
 use anyhow::{Context, Result, ensure};
@@ -17,6 +20,14 @@ pub const STORIES: &[Story] = &[
         set: Set::Short,
         machines: Machines::Shared,
         run: run_command,
+    },
+    Story {
+        name: "run-restarted",
+        about: "a container of `casemate run` goes on while containerd is killed and started again, and leaves nothing",
+        runtimes: OURS,
+        set: Set::Short,
+        machines: Machines::Shared,
+        run: restarted,
     },
     Story {
         name: "run-terminal",
@@ -103,6 +114,18 @@ fn signals(lab: &Lab) -> Result<()> {
     ensure!(is_running("signalled"), "containerd has no task of the given name");
     send("TERM", &run)?;
     run.end()?.exits_with(3)?.mentions("caught")?;
+    lab.nothing_is_left()
+}
+
+/// containerd is away while the container runs.
+fn restarted(lab: &Lab) -> Result<()> {
+    let words = "trap 'exit 4' TERM; echo ready; while :; do sleep 1; done";
+    let mut run = Program::start(&["casemate", "run", "--name", "restarted", BUSYBOX, "sh", "-c", words], &[])?;
+    run.first_lines(1, SOON)?;
+    restart_containerd(lab, || Ok(()))?;
+    ensure!(!run.has_ended()?, "the run has ended with containerd");
+    send("TERM", &run)?;
+    run.end()?.exits_with(4)?;
     lab.nothing_is_left()
 }
 

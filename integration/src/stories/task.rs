@@ -371,7 +371,7 @@ fn log_schemes(lab: &Lab) -> Result<()> {
 }
 
 /// Kills containerd and starts it again as the machine's init did.
-fn restart_containerd(lab: &Lab, meanwhile: impl FnOnce() -> Result<()>) -> Result<()> {
+pub(super) fn restart_containerd(lab: &Lab, meanwhile: impl FnOnce() -> Result<()>) -> Result<()> {
     for pid in traces::pids_named("containerd")? {
         kill(Pid::from_raw(pid), Signal::SIGKILL).context("cannot kill containerd")?;
     }

@@ -141,30 +141,29 @@ pub async fn run(container: &Known<'_>, signals: &mut Signals, note: &mut dyn Fn
     }
 }
 
-/// Waits for the exit in the background, from before the start on.
+/// Waits for the exit in the background, from before the start on. The container goes on while containerd is started again.
 fn waiting(containerd: &Containerd, id: &str) -> JoinHandle<Result<u32, ContainerdError>> {
     let (containerd, id) = (containerd.clone(), id.to_owned());
     tokio::spawn(async move {
-        let mut away: Option<Instant> = None;
         loop {
-            let asked = Instant::now();
-            let answer = containerd.wait_task(&id).await;
-            match answer {
-                // The container goes on while containerd is started again.
-                Err(error) if error.code() == Some(Code::Unavailable) => {
-                    if asked.elapsed() > POLL {
-                        // It had answered, or this was the first time.
-                        away = None;
-                    }
-                    if away.get_or_insert(asked).elapsed() > RESTART {
-                        return Err(error);
-                    }
-                    sleep(POLL).await;
-                }
+            match containerd.wait_task(&id).await {
+                Err(error) if error.is_away() && is_back(&containerd, &id).await => {}
                 ended => return ended,
             }
         }
     })
+}
+
+/// Whether containerd answers again in time.
+async fn is_back(containerd: &Containerd, id: &str) -> bool {
+    let end = Instant::now() + RESTART;
+    while Instant::now() < end {
+        match containerd.has_container(id).await {
+            Err(error) if error.is_away() => sleep(POLL).await,
+            _ => return true,
+        }
+    }
+    false
 }
 
 /// Sends a signal; that the container has ended meanwhile is no failure.

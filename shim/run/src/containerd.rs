@@ -7,6 +7,7 @@ mod tasks;
 
 pub use tasks::Stdio;
 
+use std::error::Error as _;
 use std::time::Duration;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
@@ -63,6 +64,17 @@ impl ContainerdError {
         match self {
             Self::Call { status, .. } => Some(status.code()),
             _ => None,
+        }
+    }
+
+    /// Whether the connection broke or could not be made: containerd has ended, and may be starting again.
+    pub fn is_away(&self) -> bool {
+        match self {
+            // A call that is under way then ends with a code of tonic's own and the transport's error as its source. What containerd
+            // answers has no source.
+            Self::Call { status, .. } => status.code() == Code::Unavailable || status.source().is_some(),
+            Self::Connect { .. } => true,
+            _ => false,
         }
     }
 }
