@@ -1,4 +1,4 @@
-//! Pulls from Debian's registry on this host: ours beside `skopeo copy`, and a policy of an image that is cached. Files are in memory.
+//! Pulls from Debian's registry on this host: the client library beside `skopeo copy`, a whole program, and a policy of an image that is cached. Files are in memory.
 
 use super::convert::{MIB, timed};
 use super::report::{Row, median};
@@ -46,7 +46,7 @@ pub fn measure(build: &Build) -> Result<Vec<Row>> {
             )
         })?);
     }
-    let row = Row::of("pull of 10 layers", median(&ours).unwrap_or_default(), "s")
+    let row = Row::of("10 layers pulled, library alone", median(&ours).unwrap_or_default(), "s")
         .compared_with("skopeo copy", median(&theirs).unwrap_or_default())
         .target("≤ 1.1")
         .detail("mib", bytes as f64 / MIB);

@@ -136,6 +136,7 @@ pub fn private_memory(stage0: &Path, out: &Path) -> Result<Suite> {
 pub fn secrets(out: &Path) -> Result<Suite> {
     let started = Instant::now();
     let found = secrets::search(out)?;
+    anyhow::ensure!(found.files > 0, "there is no output to search in {}", out.display());
     let leak = |path: &PathBuf| format!("failed: a secret is in {}", path.display());
     Ok(Suite {
         name: format!("no secret in {} files of output", found.files),

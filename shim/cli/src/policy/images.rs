@@ -65,7 +65,7 @@ pub fn add(config: &mut Config, images: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Pulls one image into an OCI layout, with all of its layers.
+/// Pulls one image into an OCI layout, with all of its layers. The caller says which image an error is about.
 pub async fn layout(name: &str, registries: Option<&Path>) -> Result<Layout> {
     let asked = Asked {
         registries,
@@ -81,7 +81,7 @@ pub async fn layout(name: &str, registries: Option<&Path>) -> Result<Layout> {
     for warning in &pulled.warnings {
         eprintln!("warning: {warning}");
     }
-    layout.with_context(|| format!("cannot pull {name}"))
+    layout
 }
 
 /// The operator's configuration of registries.
