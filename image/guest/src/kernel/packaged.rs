@@ -17,6 +17,7 @@ const MODULES: &[&str] = &[
     "dm_verity",
     "dm_crypt",
     "dm_integrity",
+    "loop",
     "authenc",
     "xts",
     "overlay",
