@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use integration::{
     bench,
+    cache_resets::{self, Cuts},
     hardware::{self, Verdict},
     lab::{Runtime, Set},
     runner::{
@@ -94,6 +95,17 @@ enum Verb {
     PrivateMemory {
         #[command(flatten)]
         place: Place,
+    },
+    /// Cut the power of a machine that converts layers, again and again: no layer in its cache is wrong afterwards
+    CacheResets {
+        #[command(flatten)]
+        place: Place,
+        /// How often
+        #[arg(long, default_value_t = cache_resets::COUNT)]
+        count: u32,
+        /// Seed of the random choices; default: a new one each time
+        #[arg(long)]
+        seed: Option<u64>,
     },
     /// List the stories
     Stories,
@@ -196,6 +208,12 @@ fn act(verb: Verb) -> Result<ExitCode> {
         Verb::TestAll { place, jobs, seed } => return test(&place, jobs, Set::Full, seed),
         Verb::PrivateMemory { place } => {
             let suites = [private_memory(&place)];
+            print!("{}", suites::table(&suites));
+            return Ok(exit_code(&suites));
+        }
+        Verb::CacheResets { place, count, seed } => {
+            let seed = seed_or_new(seed)?;
+            let suites = [power_cuts(&place, Cuts { count, seed })];
             print!("{}", suites::table(&suites));
             return Ok(exit_code(&suites));
         }
@@ -336,12 +354,19 @@ fn private_memory(place: &Place) -> suites::Suite {
     suite.unwrap_or_else(|error| suites::Suite::broken("private memory", &error))
 }
 
+fn power_cuts(place: &Place, cuts: Cuts) -> suites::Suite {
+    let suite = build_of(place).and_then(|build| suites::power_cuts(&build.guest, cuts, &place.out));
+    suite.unwrap_or_else(|error| suites::Suite::broken("power cuts of the cache", &error))
+}
+
 /// Runs every suite; one that fails does not prevent the next.
 fn test(place: &Place, jobs: usize, set: Set, seed: Option<u64>) -> Result<ExitCode> {
     let seed = seed_or_new(seed)?;
     let mut suites = vec![suites::unit_tests(&place.out, set)?];
     suites.extend(suites::conformance(&programs(place)?, &place.out)?);
     suites.push(private_memory(place));
+    let count = cache_resets::COUNT;
+    suites.push(power_cuts(place, Cuts { count, seed }));
     for (debian, suite) in (0..).zip(SUITES) {
         eprintln!("==> stories on {}", suite.name());
         let place = Place { suite, ..place.clone() };

@@ -1,6 +1,7 @@
 //! `make test`: runs every suite in order, then prints a table with numbers of passed, failed and skipped tests and the time of each.
 
 use crate::{
+    cache_resets::{self, Cuts},
     lab::Set,
     runner::{
         secrets,
@@ -9,6 +10,7 @@ use crate::{
     testbed::{host, one_program},
 };
 use anyhow::{Context, Result};
+use guest_manifest::Manifest;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -33,6 +35,9 @@ const CONFORMANCE: &[(&str, &str, &[&str])] = &[
     ),
     ("registry", "CASEMATE_REGISTRY_VECTORS", &["image/registry/vectors/registry.json"]),
 ];
+
+/// An input of guest images whose kernel was built for them.
+const OWN_KERNEL: &str = "guest.fragment";
 
 /// One suite's result.
 pub struct Suite {
@@ -148,6 +153,45 @@ pub fn secrets(out: &Path) -> Result<Suite> {
         took: started.elapsed(),
         remarks: found.leaks.iter().map(leak).collect(),
     })
+}
+
+/// Cuts the power of a machine with the kernel of the guest image in `guest` while it fills a layer cache.
+pub fn power_cuts(guest: &Path, cuts: Cuts, out: &Path) -> Result<Suite> {
+    let started = Instant::now();
+    eprintln!(
+        "==> power cuts while layers are converted: --count {} --seed {}",
+        cuts.count, cuts.seed
+    );
+    let mut suite = Suite {
+        name: "power cuts of the cache".to_owned(),
+        counts: Counts::default(),
+        took: Duration::ZERO,
+        remarks: Vec::new(),
+    };
+    let manifest = guest.join(guest_manifest::FILE_NAME);
+    let manifest = std::fs::read(&manifest).with_context(|| format!("cannot read {}", manifest.display()))?;
+    let manifest = Manifest::from_json(&manifest).context("the guest image cannot be used")?;
+    if manifest.inputs.iter().all(|input| input.name != OWN_KERNEL) {
+        suite.counts.skipped = 1;
+        suite.remarks.push(format!(
+            "{SKIPPED}the guest image has a packaged kernel, which has no driver for the disk built in"
+        ));
+        return Ok(suite);
+    }
+    let program = test_program("converter")?;
+    let kernel = guest.join(&manifest.kernel.file);
+    match cache_resets::run(&kernel, &program, cuts, &out.join("cache-resets")) {
+        Ok(sentence) => {
+            suite.counts.passed = cuts.count as usize;
+            eprintln!("    {sentence}");
+        }
+        Err(error) => {
+            suite.counts.failed = 1;
+            suite.remarks.push(format!("failed: {error:#}"));
+        }
+    }
+    suite.took = started.elapsed();
+    Ok(suite)
 }
 
 /// The executable of an integration test, built if need be, with the features of the whole workspace.
