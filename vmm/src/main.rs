@@ -6,6 +6,7 @@ use casemate_vmm::{exit_code, program, seccomp::Filters};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    confine::allocator::keep_freed_memory();
     let filters = Filters::new().map_err(Into::into);
     exit_code::report(filters.and_then(|filters| program::run(std::env::args_os().skip(1), filters)))
 }
