@@ -101,6 +101,10 @@ impl FromStr for Reference {
         if !path.split('/').all(is_component) {
             return Err(ReferenceError::Repository(path));
         }
+        // The completed name counts (distribution: `ParseNormalizedNamed`), so that it can be read again.
+        if registry.len() + 1 + path.len() > NAME_MAX_BYTES {
+            return Err(ReferenceError::TooLong);
+        }
         let tag = match (tag, digest) {
             (None, None) => Some("latest".to_owned()),
             (tag, _) => tag.map(str::to_owned),
@@ -184,6 +188,17 @@ mod tests {
             completed(&format!("redis:7@{digest}")),
             format!("docker.io/library/redis:7@{digest}")
         );
+    }
+
+    #[test]
+    fn the_completed_name_has_255_bytes_at_most() {
+        let path = |length: usize| format!("team/{}", "a".repeat(length - "team/".len()));
+        let longest = path(NAME_MAX_BYTES - "docker.io/".len());
+        let reference: Reference = longest.parse().unwrap();
+        assert_eq!(reference.to_string().parse(), Ok(reference));
+        for name in [format!("{longest}a"), path(NAME_MAX_BYTES), path(NAME_MAX_BYTES + 1)] {
+            assert_eq!(name.parse::<Reference>(), Err(ReferenceError::TooLong), "{}", name.len());
+        }
     }
 
     #[test]
