@@ -56,6 +56,9 @@ pub enum StartError {
     Filter(#[from] FilterError),
 }
 
+/// Allocations from this size are given back when they are freed, in bytes.
+const MAPPED: u32 = 4 << 20;
+
 /// Blob and image.
 struct Files {
     blob: File,
@@ -69,7 +72,7 @@ struct Files {
 /// Call it once, from the main thread, before the process opens a file or starts a thread: it closes descriptors and drops
 /// privileges.
 pub fn run<'a>(arguments: impl Iterator<Item = OsString>, rules: impl IntoIterator<Item = &'a Rule>) -> ExitCode {
-    allocator::keep_freed_memory();
+    allocator::keep_freed_memory(MAPPED);
     let report = match confined(arguments, rules) {
         Err(error) => Report::Unable(with_causes(&error)),
         Ok(files) => match convert(files) {
