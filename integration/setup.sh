@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the packages that the host needs, and prints every change it makes. `setup.sh --check` only lists what is missing.
+# Installs the packages and the Rust target that the host needs, and prints every change it makes. `setup.sh --check` only lists what is missing.
 # A shell script, because cargo itself needs some of the packages.
 set -euo pipefail
 
@@ -41,6 +41,17 @@ for need in "${needs[@]}"; do
     *) PATH=$PATH:/usr/sbin:/sbin command -v "$thing" >/dev/null ;;
   esac || missing+=("${need##*:}")
 done
+
+# stage0 is built for a target without an operating system. rustup reads the toolchain file, but adds what is missing by itself
+# only if RUSTUP_AUTO_INSTALL allows it and the toolchain is not there yet.
+bare_target=x86_64-unknown-none
+has_bare_target() { [[ -d $(rustc --print target-libdir --target "$bare_target") ]]; }
+if ! has_bare_target; then
+  [[ ${1:-} != --check ]] || die "the Rust toolchain lacks the target $bare_target; \`make setup\` adds it"
+  command -v rustup >/dev/null || die "the Rust toolchain lacks the target $bare_target, and there is no rustup to add it"
+  echo "set-up: rustup target add $bare_target"
+  rustup target add "$bare_target"
+fi
 
 qemu_is_new_enough() {
   local version
