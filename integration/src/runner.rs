@@ -4,6 +4,7 @@ mod faults;
 pub mod secrets;
 pub mod suites;
 pub mod summary;
+mod test_output;
 
 use crate::{
     lab::{Runtime, Scope, Set},

@@ -6,6 +6,7 @@ use crate::{
     runner::{
         secrets,
         summary::{Counts, Summary},
+        test_output::{conformance_counts, failed_targets, libtest_counts},
     },
     testbed::{host, one_program},
 };
@@ -104,6 +105,16 @@ pub fn unit_tests(out: &Path, set: Set) -> Result<Suite> {
         } else if line.starts_with("test ") && line.ends_with("FAILED") {
             suite.remarks.push(format!("failed: {line}"));
         }
+    }
+    // Cargo names them on its standard error, which the log has in its place.
+    let whole = if success {
+        String::new()
+    } else {
+        String::from_utf8_lossy(&std::fs::read(&log).unwrap_or_default()).into_owned()
+    };
+    for (target, last) in failed_targets(&whole.lines().collect::<Vec<_>>()) {
+        suite.remarks.push(format!("failed: cargo test {target}"));
+        suite.remarks.extend(last.iter().map(|line| format!("    {line}")));
     }
     if !success && suite.counts.failed == 0 {
         suite.counts.failed = 1;
@@ -312,31 +323,6 @@ fn stream(command: &mut Command, log: &Path, show: impl Fn(&str) -> bool) -> Res
     Ok((lines, status.success()))
 }
 
-/// `test result: ok. 12 passed; 0 failed; 1 ignored; …`
-fn libtest_counts(line: &str) -> Option<Counts> {
-    let rest = line.strip_prefix("test result: ")?;
-    let number = |word: &str| {
-        rest.split([';', '.'])
-            .find_map(|part| part.trim().strip_suffix(word)?.trim().parse().ok())
-    };
-    Some(Counts {
-        passed: number("passed")?,
-        failed: number("failed")?,
-        skipped: number("ignored")?,
-        ..Counts::default()
-    })
-}
-
-/// `35 passed, 0 failed`
-fn conformance_counts(line: &str) -> Option<Counts> {
-    let (passed, failed) = line.trim().split_once(" passed, ")?;
-    Some(Counts {
-        passed: passed.parse().ok()?,
-        failed: failed.split(' ').next()?.parse().ok()?,
-        ..Counts::default()
-    })
-}
-
 /// The last lines of `make test`.
 pub fn table(suites: &[Suite]) -> String {
     let mut text = String::from("\n");
@@ -380,30 +366,6 @@ pub fn any_failed(suites: &[Suite]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn counts_are_read_from_both_kinds_of_lines() {
-        let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.2s";
-        assert_eq!(
-            libtest_counts(line),
-            Some(Counts {
-                passed: 12,
-                failed: 3,
-                skipped: 1,
-                ..Counts::default()
-            })
-        );
-        assert_eq!(libtest_counts("test x ... ok"), None);
-        assert_eq!(
-            ["35 passed, 0 failed", "35 passed, 0 failed, 2 skipped"].map(conformance_counts),
-            [Some(Counts {
-                passed: 35,
-                failed: 0,
-                ..Counts::default()
-            }); 2]
-        );
-        assert_eq!(conformance_counts("passed, failed"), None);
-    }
 
     #[test]
     fn the_table_ends_with_the_total_as_a_row_and_as_a_sentence() {
