@@ -27,6 +27,12 @@ needs=(
   /usr/share/doc/python3-venv/copyright:python3-venv
   # registries, their logins and proxies, for tests of pulls; each test starts its own
   docker-registry:docker-registry skopeo:skopeo squid:squid htpasswd:apache2-utils
+  # the other clients of a registry
+  curl:curl ctr:containerd
+  # the browser that tests the registry's web pages, and a font for it
+  chromium:chromium chromedriver:chromium-driver /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf:fonts-dejavu-core
+  # the other database of the registry's token service; each test starts a server of its own
+  /usr/share/doc/postgresql/copyright:postgresql
   # programs that the benchmarks compare with
   mkfs.erofs:erofs-utils openssl:openssl
 )
@@ -76,7 +82,7 @@ install_packages() { # [-t SUITE] PACKAGE…
 }
 
 # Packages whose services would start and listen, now and at each boot. Tests start the programs themselves.
-services=(docker-registry squid)
+services=(docker-registry squid containerd postgresql)
 install_without_services() { # PACKAGE…
   local policy=/usr/sbin/policy-rc.d service
   if [[ ! -e $policy ]]; then
@@ -86,7 +92,13 @@ install_without_services() { # PACKAGE…
   fi
   install_packages "$@"
   for service in "${services[@]}"; do
-    [[ " $* " != *" $service "* ]] || { echo "set-up: disables the service $service"; update-rc.d "$service" disable >/dev/null; }
+    [[ " $* " == *" $service "* ]] || continue
+    echo "set-up: disables the service $service"
+    if [[ -e /etc/init.d/$service ]]; then
+      update-rc.d "$service" disable >/dev/null
+    elif command -v systemctl >/dev/null; then
+      systemctl --quiet disable "$service.service"
+    fi
   done
   [[ -z $(trap -p EXIT) ]] || { rm -f "$policy"; trap - EXIT; }
 }
