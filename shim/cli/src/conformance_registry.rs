@@ -1,4 +1,7 @@
-//! `casemate conformance registry`: replays registry configurations through the code that chooses how a registry is reached.
+//! `casemate conformance registry`: replays registry configurations through the code that chooses how a registry is reached, and requests
+//! through the token service.
+
+mod protection;
 
 use crate::input;
 use crate::output::print;
@@ -16,7 +19,7 @@ struct Vectors {
     #[serde(default)]
     config_cases: Vec<Case>,
     #[serde(default)]
-    protection_cases: Vec<Value>,
+    protection_cases: Vec<protection::Case>,
 }
 
 /// A configuration and an image, and what a pull of it must use.
@@ -36,26 +39,24 @@ pub fn run(file: &Path) -> Result<(usize, usize)> {
     let name = input::shown(file);
     let vectors: Vectors =
         serde_json::from_str(&input::text(file)?).with_context(|| format!("{name} is not a list of registry vectors"))?;
-    ensure!(
-        !vectors.config_cases.is_empty(),
-        "{name} holds no vectors of registry configurations"
-    );
-    let mut failed = 0;
+    let count = vectors.config_cases.len() + vectors.protection_cases.len();
+    ensure!(count > 0, "{name} holds no vectors of registries");
+    let mut differences = Vec::new();
     for case in &vectors.config_cases {
         let found = replay(case, &vectors.fixtures);
-        if let Err(difference) = covers(&case.expect, &found, "") {
-            failed += 1;
-            print(&format!("{}: {difference}", case.id))?;
+        let difference = covers(&case.expect, &found, "").err();
+        differences.extend(difference.map(|difference| format!("{}: {difference}", case.id)));
+    }
+    if !vectors.protection_cases.is_empty() {
+        let bench = protection::Bench::new()?;
+        for case in &vectors.protection_cases {
+            let difference = bench.replay(case)?.err();
+            differences.extend(difference.map(|difference| format!("{}: {difference}", case.id())));
         }
     }
-    let passed = vectors.config_cases.len() - failed;
-    let mut last = format!("{passed} passed, {failed} failed");
-    if !vectors.protection_cases.is_empty() {
-        let count = vectors.protection_cases.len();
-        print(&format!("skipped: {count} vectors of a token service"))?;
-        last = format!("{last}, {count} skipped");
-    }
-    print(&last)?;
+    differences.iter().try_for_each(|difference| print(difference))?;
+    let (passed, failed) = (count - differences.len(), differences.len());
+    print(&format!("{passed} passed, {failed} failed"))?;
     Ok((passed, failed))
 }
 

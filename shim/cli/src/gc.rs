@@ -121,7 +121,8 @@ fn with_unit(text: &str, units: &[(char, u64)]) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(factor)
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+/// Reads a time such as `12h` or `30d`.
+pub fn duration(text: &str) -> Result<Duration, String> {
     let seconds = with_unit(text, &[('s', 1), ('m', 60), ('h', 3600), ('d', 24 * 3600)]);
     seconds
         .map(Duration::from_secs)

@@ -46,6 +46,7 @@ Examples:
   casemate layer prepare --namespace k8s.io docker.io/library/nginx:1.27
   casemate attest verify report.bin --certs certs --requirements verifier.toml --policy policy.rego
   casemate registry which registries.toml registry.corp/team/app:1
+  casemate registry serve --config registry.toml
   casemate host check
   casemate ps --json
 
@@ -65,7 +66,7 @@ enum Command {
     /// Convert OCI layers to the dm-verity images that policies name
     #[command(subcommand)]
     Layer(Layer),
-    /// Say how images are pulled
+    /// Say how images are pulled, and run the token service that guards a registry
     #[command(subcommand)]
     Registry(registry::Registry),
     /// Replay conformance vectors through the production code
@@ -160,8 +161,11 @@ enum Conformance {
         /// The vectors
         file: PathBuf,
     },
-    /// Vectors of registry configurations: which section, credentials, TLS mode and proxy
-    #[command(after_help = "Example:\n  casemate conformance registry registry.json")]
+    /// Vectors of registries: which section, credentials, TLS mode and proxy a pull uses, and what a token service grants
+    #[command(
+        after_help = "Example:\n  casemate conformance registry registry.json\n\nThe vectors of a token service are asked over HTTP of one that \
+        runs meanwhile on the loopback, each with a database of its own."
+    )]
     Registry {
         /// The vectors
         file: PathBuf,
@@ -232,7 +236,7 @@ fn run(command: Command) -> anyhow::Result<bool> {
         Command::Conformance(Conformance::Launch { file }) => return Ok(conformance_launch::run(&file)?.1 == 0),
         Command::Conformance(Conformance::Policy { file }) => return Ok(conformance_policy::run(&input::as_file(&file))?.1 == 0),
         Command::Conformance(Conformance::Registry { file }) => return Ok(conformance_registry::run(&file)?.1 == 0),
-        Command::Registry(command) => registry::run(&command)?,
+        Command::Registry(command) => return registry::run(command),
         Command::Image(Image::Build {
             programs,
             stage0,

@@ -14,6 +14,7 @@ use serde_json::json;
 mod fragment;
 mod image_cache;
 pub mod images;
+mod protection;
 
 /// Longest error text that is searched for a denial, in bytes.
 const MAX_TEXT_BYTES: u64 = 16 << 20;
@@ -28,7 +29,8 @@ pub enum Policy {
         casemate policy generate registry.corp/team/app:1 --platform linux/amd64/v3 > policy.rego\n  \
         casemate policy generate --config policy.toml > policy.rego\n  \
         casemate policy generate --config policy.toml --output policy.rego    # prints the digest\n  \
-        casemate policy generate --config app.toml --fragment app --svn 1 > app.rego\n\n\
+        casemate policy generate --config app.toml --fragment app --svn 1 > app.rego\n  \
+        casemate policy generate --config policy.toml --protection registry.corp=https://registry.corp:5001 > policy.rego\n\n\
         An image of a registry is pulled once and kept in ~/.cache/casemate/images. Containers of images alone may be \
         connected to, and ended by the signals 9 and 15 and the image's own stop signal. The policy begins with the digests \
         of the images that were named, which `casemate run --policy` compares.\n\n\
@@ -63,6 +65,8 @@ pub enum Policy {
         /// Print JSON: policy, base64 and digest
         #[arg(long, conflicts_with_all = ["output", "base64"])]
         json: bool,
+        #[command(flatten)]
+        protection: protection::Protection,
     },
     /// Print the SHA-256 of a policy, which is the guest's HOST_DATA
     #[command(after_help = "Examples:\n  casemate policy digest policy.rego\n  \
@@ -145,6 +149,7 @@ pub fn run(command: Policy) -> Result<bool> {
             svn,
             base64,
             json,
+            protection,
         } => {
             let fragment = fragment.as_deref().zip(svn.as_deref());
             let asked = images::Asked {
@@ -152,7 +157,7 @@ pub fn run(command: Policy) -> Result<bool> {
                 platform: platform.as_ref(),
                 roots: None,
             };
-            let (text, mut warnings) = generate(config.as_deref(), &images, asked, fragment)?;
+            let (text, mut warnings) = generate(config.as_deref(), &images, asked, fragment, &protection)?;
             warnings.extend(faults(&text)?);
             warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
             write_policy(&text, output.as_deref(), base64, json.then_some(warnings.as_slice()))?;
@@ -196,6 +201,7 @@ fn generate(
     images: &[String],
     asked: images::Asked<'_>,
     fragment: Option<(&str, &str)>,
+    protection: &protection::Protection,
 ) -> Result<(String, Vec<String>)> {
     // Paths in the configuration are relative to it.
     let base_dir = config.and_then(Path::parent).unwrap_or(Path::new(""));
@@ -208,6 +214,7 @@ fn generate(
         None => Config::default(),
     };
     images::add(&mut parsed, images)?;
+    let unprotected = protection.warnings(&parsed);
     // Without the cache all is converted again, and nothing else changes.
     let (roots, unusable) = match images::roots(&parsed) {
         Ok(roots) => (roots, None),
@@ -223,6 +230,7 @@ fn generate(
     }
     let mut warnings = pulled.warnings.clone();
     warnings.extend(unusable);
+    warnings.extend(unprotected);
     let sources = Sources {
         base_dir,
         roots: asked.roots,

@@ -125,12 +125,18 @@ fn every_vector_passes_and_a_changed_one_does_not() {
     let vectors = fs::read_to_string(VECTORS).unwrap();
     let replay = |vectors: &str| program::run("conformance", directory.path(), &["registry", "-"], vectors.as_bytes());
     let answer = text(&replay(&vectors));
-    assert_eq!(answer.lines().last(), Some("65 passed, 0 failed"), "{answer}");
+    assert_eq!(answer.lines().last(), Some("131 passed, 0 failed"), "{answer}");
 
-    let changed = vectors.replace("\"kind\": \"identity-token\"", "\"kind\": \"basic\"");
+    // Two configurations, and the level of one rule that a developer does not pass.
+    let changed = vectors.replace("\"kind\": \"identity-token\"", "\"kind\": \"basic\"").replacen(
+        "\"push\": \"maintainer\"}",
+        "\"delete\": \"maintainer\"}",
+        1,
+    );
     let output = replay(&changed);
     assert_eq!(output.status.code(), Some(1));
     let answer = String::from_utf8(output.stdout).unwrap();
     assert!(answer.contains("cfg-a07-identity-token: auth.bearer_challenge.kind is"), "{answer}");
-    assert_eq!(answer.lines().last(), Some("63 passed, 2 failed"));
+    assert!(answer.contains("tok-push-maintainer-developer: "), "{answer}");
+    assert_eq!(answer.lines().last(), Some("128 passed, 3 failed"));
 }

@@ -34,6 +34,11 @@ impl Program {
         }
         panic!("{command:?} does not listen: {}", std::fs::read_to_string(log).unwrap());
     }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
 }
 
 impl Drop for Program {

@@ -74,7 +74,8 @@ fn start(directory: &Path, port: u16, guard: &Guard<'_>) -> Program {
     };
     let storage = directory.join("storage");
     let mut config = format!(
-        "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:{port}\n  secret: test\n",
+        "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: true\nhttp:\n  \
+         addr: 127.0.0.1:{port}\n  secret: test\n",
         storage.display()
     );
     if let Some(identity) = guard.tls {

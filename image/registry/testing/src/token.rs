@@ -67,12 +67,14 @@ fn answer(request: &Request, signer: &Identity, accepts: Accepts) -> Answer {
 }
 
 fn granted(signer: &Identity) -> Answer {
-    Answer::new(200, json!({ "token": token(signer), "expires_in": 300 }).to_string())
+    let token = token(signer, SystemTime::now());
+    Answer::new(200, json!({ "token": token, "expires_in": 300 }).to_string())
 }
 
-fn token(signer: &Identity) -> String {
+/// A token for pulling [`super::image::NAME`], which was issued at this time and lives for five minutes.
+pub fn token(signer: &Identity, issued: SystemTime) -> String {
     let der = CertificateDer::from_pem_slice(signer.certificate.as_bytes()).unwrap();
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let now = issued.duration_since(SystemTime::UNIX_EPOCH).unwrap();
     let after = |seconds| (now + Duration::from_secs(seconds)).as_secs();
     let header = json!({ "alg": "ES256", "typ": "JWT", "x5c": [STANDARD.encode(&der)] });
     let claims = json!({
