@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build guest-programs image reproducible demo test test-all story bench snp-test fuzz check install shell conformance clean-cache
+.PHONY: help setup build guest-programs image reproducible demo registry-demo test test-all story bench snp-test fuzz check install shell conformance clean-cache
 
 PROGRAMS := target/x86_64-unknown-linux-gnu/release
 # GUEST_PROFILE=release: the programs inside the VM build faster and are larger, for work on them
@@ -19,6 +19,7 @@ export KERNEL
 
 help:
 	@echo 'make demo      a real container in a policy-guarded microVM, through stock containerd (TEE=simulated: and its report, verified)'
+	@echo 'make registry-demo  protected repositories: Debian'\''s registry, its token service, who may push and who is refused'
 	@echo 'make test      unit tests, properties, conformance, stories in the testbed (short enough for every commit)'
 	@echo 'make test-all  the same with every round of every fault'
 	@echo 'make bench     boot, run, exec, streams, block reads, memory, compared with QEMU, runc and others'
@@ -57,6 +58,10 @@ image: build
 
 demo: image
 	$(PROGRAMS)/testbed demo $(if $(TEE),--tee $(TEE))
+
+registry-demo: setup
+	cargo build --release -p casemate -p integration
+	$(PROGRAMS)/testbed registry-demo
 
 test: image
 	$(PROGRAMS)/testbed test

@@ -20,6 +20,7 @@ mod pull;
 pub mod report;
 mod run;
 mod streams;
+mod tokens;
 mod tools;
 mod verity;
 
@@ -128,6 +129,11 @@ const ALL: &[Benchmark] = &[
         name: "attest",
         title: "an attestation report verified, beside its signatures alone (this host's clock)",
         place: Place::Host(attest::measure),
+    },
+    Benchmark {
+        name: "tokens",
+        title: "registry tokens over HTTP, distinct users and repositories, ES256, clients on the same machine (this host's clock)",
+        place: Place::Host(tokens::measure),
     },
     Benchmark {
         name: "policy",

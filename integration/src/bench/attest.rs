@@ -61,15 +61,25 @@ pub fn measure(build: &Build) -> Result<Vec<Row>> {
     ])
 }
 
-/// Verifications a second from the machine-readable line of `openssl speed`, `+F4:4:384:<signatures>:<verifications>`.
+/// Verifications a second.
 fn verifications(algorithm: &str, line: &str) -> Result<f64> {
-    let said = host::run(Command::new("openssl").args(["speed", "-mr", "-seconds", SECONDS, algorithm]))?;
-    rate(&said, line).with_context(|| format!("openssl printed no speed of {algorithm}"))
+    speed(algorithm, line, 0)
 }
 
-fn rate(said: &str, line: &str) -> Option<f64> {
+/// Signatures a second of one core.
+pub fn signatures(algorithm: &str, line: &str) -> Result<f64> {
+    speed(algorithm, line, 1)
+}
+
+fn speed(algorithm: &str, line: &str, from_end: usize) -> Result<f64> {
+    let said = host::run(Command::new("openssl").args(["speed", "-mr", "-seconds", SECONDS, algorithm]))?;
+    rate(&said, line, from_end).with_context(|| format!("openssl printed no speed of {algorithm}"))
+}
+
+/// A number of the machine-readable line of `openssl speed`, `+F4:4:384:<signatures>:<verifications>`, counted from its end.
+fn rate(said: &str, line: &str, from_end: usize) -> Option<f64> {
     let line = said.lines().find(|words| words.starts_with(line))?;
-    line.rsplit(':').next()?.parse().ok().filter(|rate| *rate > 0.0)
+    line.rsplit(':').nth(from_end)?.parse().ok().filter(|rate| *rate > 0.0)
 }
 
 #[cfg(test)]
@@ -77,10 +87,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_number_of_a_line_is_the_rate_of_verifications() {
+    fn the_last_numbers_of_a_line_are_the_rates_of_signatures_and_verifications() {
         let said = "+DTP:384:sign:ecdsa:1\n+F4:4:384:1807.84:2107.57\n";
-        assert_eq!(rate(said, "+F4:"), Some(2107.57));
-        assert_eq!(rate(said, "+F2:"), None);
-        assert_eq!(rate("+F4:4:384:1:0", "+F4:"), None);
+        assert_eq!(rate(said, "+F4:", 0), Some(2107.57));
+        assert_eq!(rate(said, "+F4:", 1), Some(1807.84));
+        assert_eq!(rate(said, "+F2:", 0), None);
+        assert_eq!(rate("+F4:4:384:1:0", "+F4:", 0), None);
     }
 }

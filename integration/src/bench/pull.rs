@@ -76,7 +76,7 @@ fn policies(build: &Build, registry: &Registry, dir: &Path, image: &str) -> Resu
 }
 
 /// A port that nothing uses now.
-fn free_port() -> Result<u16> {
+pub fn free_port() -> Result<u16> {
     let listener = TcpListener::bind("127.0.0.1:0").context("no port is free")?;
     Ok(listener.local_addr().context("no port is free")?.port())
 }

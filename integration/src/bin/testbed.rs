@@ -117,6 +117,12 @@ enum Verb {
         #[arg(long, value_enum, default_value_t)]
         tee: integration::demo::Tee,
     },
+    /// Run Debian's registry with the token service, and show who may push into a protected repository
+    RegistryDemo {
+        /// Directory of the programs; default: the directory of this program
+        #[arg(long)]
+        programs: Option<PathBuf>,
+    },
     /// Measure Casemate and comparable programs: a table here, the same figures in bench.json
     Bench {
         #[command(flatten)]
@@ -224,6 +230,7 @@ fn act(verb: Verb) -> Result<ExitCode> {
             }
         }
         Verb::Demo { place, tee } => return integration::demo::show(&testbed(&place, true)?, &place.out.join("demo"), tee).map(status),
+        Verb::RegistryDemo { programs } => integration::registry_demo::run(&beside(programs)?)?,
         Verb::Bench { place, json, benchmarks } => {
             let build = built(&place)?;
             let report = bench::run(build, place.suite, &benchmarks, &place.out.join("bench"))?;
@@ -246,13 +253,16 @@ fn status(code: i32) -> ExitCode {
     ExitCode::from(u8::try_from(code).unwrap_or(1))
 }
 
-fn programs(place: &Place) -> Result<PathBuf> {
-    let beside = std::env::current_exe().context("cannot find this program")?;
-    place
-        .programs
-        .clone()
-        .or_else(|| beside.parent().map(PathBuf::from))
+/// The directory that was given, or this program's.
+fn beside(programs: Option<PathBuf>) -> Result<PathBuf> {
+    let program = std::env::current_exe().context("cannot find this program")?;
+    programs
+        .or_else(|| program.parent().map(PathBuf::from))
         .context("this program's path has no directory")
+}
+
+fn programs(place: &Place) -> Result<PathBuf> {
+    beside(place.programs.clone())
 }
 
 fn build_of(place: &Place) -> Result<Build> {
