@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build guest-programs image reproducible demo registry-demo test test-all story bench snp-test fuzz check install shell conformance clean-cache
+.PHONY: help setup build guest-programs image reproducible demo registry-demo test test-all story bench snp-test fuzz check install shell conformance fuzz-api clean-cache
 
 PROGRAMS := target/x86_64-unknown-linux-gnu/release
 # GUEST_PROFILE=release: the programs inside the VM build faster and are larger, for work on them
@@ -29,6 +29,7 @@ help:
 	@echo 'make story     one story (NAME=denied-exec SUITE=bookworm SET=short); `testbed stories` lists them'
 	@echo 'make check     formatting, lints, documentation, architecture, licences, unused dependencies'
 	@echo 'make fuzz      VMM, policy engine, guest agent and layers with hostile input (TARGET=vsock SECONDS=600; default: every target for a minute)'
+	@echo 'make fuzz-api  the token service with requests that schemathesis makes of its OpenAPI description'
 	@echo 'make image     the guest image (KERNEL=debian: packaged kernel, no compiler needed)'
 	@echo 'make install   programs to /usr/local/bin, guest image to /usr/local/share/casemate'
 
@@ -102,6 +103,11 @@ check: setup
 # TARGET=a file of a fuzz/targets directory (all), SECONDS=60 for each
 fuzz: setup
 	@integration/fuzz.sh "$(TARGET)" "$(SECONDS)"
+
+# EXAMPLES=60 requests for each operation of the token service's description and each kind
+fuzz-api: setup
+	cargo build --release -p casemate
+	@integration/fuzz-api.sh $(PROGRAMS)/casemate $(EXAMPLES)
 
 PREFIX ?= /usr/local
 install: image
