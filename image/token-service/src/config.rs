@@ -34,6 +34,8 @@ pub(crate) struct Settings {
     pub(crate) log_requests: bool,
     pub(crate) connections: usize,
     pub(crate) audit_days: u32,
+    /// Entries of the audit trail that are kept, so that nobody fills the disk by asking.
+    pub(crate) audit_entries: u32,
     pub(crate) failed_logins: FailedLogins,
     pub(crate) tls: bool,
 }
@@ -86,6 +88,8 @@ struct File {
     connections: usize,
     #[serde(default = "default_audit_days")]
     audit_days: u32,
+    #[serde(default = "default_audit_entries")]
+    audit_entries: u32,
     #[serde(default)]
     failed_logins: FailedLogins,
 }
@@ -96,6 +100,10 @@ fn default_lifetime() -> u32 {
 
 fn default_connections() -> usize {
     1024
+}
+
+fn default_audit_entries() -> u32 {
+    2_000_000
 }
 
 fn default_audit_days() -> u32 {
@@ -175,6 +183,7 @@ impl Config {
         let connections = (1..=CONNECTIONS_MAX).contains(&file.connections);
         check(connections, "connections", "are 1 to 65536")?;
         check((1..=36_500).contains(&file.audit_days), "audit_days", "are 1 to 36500")?;
+        check(file.audit_entries >= 1000, "audit_entries", "are at least 1000")?;
         let limits = file.failed_logins;
         let positive = limits.per_address > 0 && limits.per_account > 0 && (1..=86_400).contains(&limits.window);
         check(positive, "failed_logins", "are at least one, in a window of 1 to 86400 seconds")?;
@@ -197,6 +206,7 @@ impl Config {
                 log_requests: file.log_requests,
                 connections: file.connections,
                 audit_days: file.audit_days,
+                audit_entries: file.audit_entries,
                 failed_logins: file.failed_logins,
                 tls: file.tls.is_some(),
             },
@@ -256,6 +266,7 @@ certificate = "c.pem"
             ("issuer", "token_lifetime = 3601\nissuer", "token_lifetime is"),
             ("issuer", "public_url = \"ftp://x\"\nissuer", "public_url begins"),
             ("issuer", "audit_days = 0\nissuer", "audit_days are"),
+            ("issuer", "audit_entries = 0\nissuer", "audit_entries are"),
             ("hunter2@db/registry\"", "hunter2@db/registry", "line 5"),
         ] {
             let error = Config::parse(&WHOLE.replacen(from, to, 1)).unwrap_err();

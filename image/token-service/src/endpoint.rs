@@ -63,14 +63,18 @@ async fn answer(service: &Service, request: TokenRequest) -> Result<Response, St
             let token = claims
                 .and_then(|claims| claims.sign(service))
                 .map_err(|failure| unavailable(service, &failure))?;
-            let entry = trail::decided(&caller, &request, &decision, now);
-            service.store.record(entry).await.map_err(|failure| unrecorded(service, &failure))?;
+            let entries = trail::granted(&caller, &request, &decision, now);
+            service
+                .store
+                .record_all(entries)
+                .await
+                .map_err(|failure| unrecorded(service, &failure))?;
             service.metrics.decided(AuditOutcome::Granted);
             let scope = request.repeats_scope.then_some(granted.as_slice());
             Ok(claims::answer(&token, service.settings.token_lifetime, now, scope))
         }
         Err(refusal) => {
-            let entry = trail::decided(&caller, &request, &decision, now);
+            let entry = trail::refused(&caller, &request, &decision, refusal, now);
             service.store.record(entry).await.map_err(|failure| unrecorded(service, &failure))?;
             service.metrics.decided(AuditOutcome::Refused);
             Err(error(StatusCode::FORBIDDEN, Code::Denied, refusal.message()).into())

@@ -179,28 +179,23 @@ impl Service {
         if *credentials == Credentials::None {
             return Ok((Caller::anonymous(), self.store.current().await?));
         }
+        let snapshot = self.store.current().await?;
+        // Nobody guesses a token, so the failures of others behind the same address do not stop one that is right.
+        if let Some(caller) = by_token(&snapshot, credentials, now) {
+            return Ok((caller, snapshot));
+        }
         if self.throttle.refuses_address(peer.0, Instant::now()) {
             self.metrics.throttled();
             return Err(LoginError::Throttled);
         }
-        let snapshot = self.store.current().await?;
         let (name, secret) = match credentials {
             Credentials::Login { name, secret } => (Some(name.as_str()), secret),
             Credentials::Token(secret) => (None, secret),
             Credentials::None | Credentials::Malformed => return Err(self.denied(peer, None)),
         };
-        if TOKEN_PREFIXES.iter().any(|prefix| secret.starts_with(prefix)) {
-            let token = snapshot
-                .token(&TokenDigest::of(secret))
-                .filter(|token| token.is_valid_at(now.seconds()));
-            let caller = token.and_then(|token| Caller::of_token(&snapshot, token));
-            return match caller.filter(|caller| name.is_none_or(|name| caller.answers_to(name))) {
-                Some(caller) => Ok((caller, snapshot)),
-                // No password was tried, so the account stays open to its owner.
-                None => Err(self.denied(peer, None)),
-            };
-        }
         match name {
+            // No password was tried, so the account stays open to its owner.
+            _ if is_token(secret) => Err(self.denied(peer, None)),
             Some(name) => self.password_login(name, secret, peer, snapshot).await,
             None => Err(self.denied(peer, None)),
         }
@@ -237,6 +232,22 @@ impl Service {
         self.throttle.failed(peer.0, account, Instant::now());
         LoginError::Denied(account.map(str::to_owned))
     }
+}
+
+fn is_token(secret: &str) -> bool {
+    TOKEN_PREFIXES.iter().any(|prefix| secret.starts_with(prefix))
+}
+
+/// The caller whose valid token this is, with the name that belongs to it.
+fn by_token(snapshot: &Snapshot, credentials: &Credentials, now: Now) -> Option<Caller> {
+    let (name, secret) = match credentials {
+        Credentials::Login { name, secret } => (Some(name.as_str()), secret),
+        Credentials::Token(secret) => (None, secret),
+        Credentials::None | Credentials::Malformed => return None,
+    };
+    let token = is_token(secret).then(|| snapshot.token(&TokenDigest::of(secret)))??;
+    let caller = token.is_valid_at(now.seconds()).then(|| Caller::of_token(snapshot, token))??;
+    name.is_none_or(|name| caller.answers_to(name)).then_some(caller)
 }
 
 impl LoginError {

@@ -11,13 +11,15 @@ use crate::{answer, journal};
 use registry_store::{Store, StoreError};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 /// How often old entries of the audit trail are removed.
-const PRUNING: Duration = Duration::from_secs(3600);
+const PRUNING: Duration = Duration::from_secs(60);
+/// How far the wall clock may get ahead of the time that passed since the start: a step of it does not make the trail old.
+const CLOCK_STEP: Duration = Duration::from_secs(600);
 const DAY_MILLISECONDS: i64 = 86_400_000;
 
 /// Why the service does not run.
@@ -89,11 +91,14 @@ async fn open(database: String) -> Result<Store, ServeError> {
 }
 
 async fn prune(service: Shared) {
-    let mut hours = tokio::time::interval(PRUNING);
+    let mut rounds = tokio::time::interval(PRUNING);
+    let (began, began_at) = (Instant::now(), Now::read().milliseconds());
     loop {
-        hours.tick().await;
+        rounds.tick().await;
+        let passed = i64::try_from((began.elapsed() + CLOCK_STEP).as_millis()).unwrap_or(i64::MAX);
+        let now = Now::read().milliseconds().min(began_at.saturating_add(passed));
         let kept = i64::from(service.settings.audit_days) * DAY_MILLISECONDS;
-        if let Err(failure) = service.store.prune_audit(Now::read().milliseconds() - kept).await {
+        if let Err(failure) = service.store.prune_audit(now - kept, service.settings.audit_entries).await {
             journal::warn(&format!("old entries of the audit trail stay: {}", answer::reason(&failure)));
         }
     }

@@ -255,6 +255,11 @@ fn rules_live_in_a_file() {
     other.add_user("ann", &[]);
     other.admin(&["import", &file]);
     assert_eq!(other.admin(&["export"]), service.admin(&["export"]));
+    // A file that was cut off deletes nothing by itself.
+    let output = other.try_admin(&["import", "-"], "");
+    assert_eq!(output.status.code(), Some(3));
+    assert!(error(&output).contains("--delete"), "{}", error(&output));
+    assert_eq!(other.admin(&["export"]), service.admin(&["export"]));
     for bad in ["projects = 1", "[[project]]\npath = '../x'", "nonsense"] {
         let output = other.try_admin(&["import", "-"], bad);
         assert_eq!(output.status.code(), Some(3), "{bad}: {}", error(&output));

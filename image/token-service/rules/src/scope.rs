@@ -4,8 +4,8 @@
 use crate::RepositoryName;
 use std::fmt;
 
-/// Most scopes of one request that count. Clients ask for two or three.
-const SCOPES_MAX: usize = 100;
+/// Most scopes of one request that count. Clients ask for two or three, and each costs a look at its project's rules.
+const SCOPES_MAX: usize = 16;
 
 /// An action on a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -110,7 +110,7 @@ impl FromIterator<Action> for Actions {
 
 impl Scopes {
     /// Reads the values of every `scope` parameter, each of which may hold several scopes separated by spaces. A scope that is not
-    /// understood is dropped, as are scopes past the first hundred; the same resource twice is one scope.
+    /// understood is dropped, as are scopes past the first sixteen; the same resource twice is one scope.
     pub fn parse<'a>(values: impl IntoIterator<Item = &'a str>) -> Self {
         let mut all = Self::default();
         let texts = values

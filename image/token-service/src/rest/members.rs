@@ -3,14 +3,13 @@
 use super::failure::{edit, invalid, missing, not_found};
 use super::fields::Fields;
 use super::page::{Page, SHORT};
-use super::visit::{Visit, number};
+use super::visit::{Sent, Visit, number};
 use crate::answer::{Stop, json, message};
 use crate::authority::Authority;
 use crate::service::Shared;
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{Path, RawQuery};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::get;
 use registry_rules::{Project, Role};
@@ -76,9 +75,9 @@ async fn show(visit: Visit, Path((id, user)): Path<(String, String)>) -> Result<
     Ok(json(StatusCode::OK, &shown(&visit.snapshot, user, role)))
 }
 
-async fn add(visit: Visit, Path(id): Path<String>, headers: HeaderMap, body: Body) -> Result<Response, Stop> {
+async fn add(Path(id): Path<String>, Sent { visit, fields }: Sent) -> Result<Response, Stop> {
     let (project, authority) = visit.edited_project(&id).await?;
-    let fields = Fields::read(&headers, body).await?;
+    let fields = fields?;
     let role = role(&fields)?;
     let user = match (fields.text("user_id")?, fields.text("username")?) {
         (Some(id), _) => id.parse().ok().and_then(|id| visit.snapshot.user_by_id(id)),
@@ -93,10 +92,10 @@ async fn add(visit: Visit, Path(id): Path<String>, headers: HeaderMap, body: Bod
     Ok(json(StatusCode::CREATED, &shown(&visit.snapshot, user, role)))
 }
 
-async fn change(visit: Visit, Path((id, user)): Path<(String, String)>, headers: HeaderMap, body: Body) -> Result<Response, Stop> {
+async fn change(Path((id, user)): Path<(String, String)>, Sent { visit, fields }: Sent) -> Result<Response, Stop> {
     let (project, authority) = visit.edited_project(&id).await?;
     let user = number(&user, WHAT)?;
-    let fields = Fields::read(&headers, body).await?;
+    let fields = fields?;
     let role = role(&fields)?;
     let before = current(&visit.snapshot, project, user).ok_or_else(|| not_found(WHAT))?;
     if !authority.gives(before) {

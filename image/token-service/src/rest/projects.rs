@@ -3,14 +3,13 @@
 use super::failure::{edit, invalid};
 use super::fields::Fields;
 use super::page::{Page, SHORT};
-use super::visit::Visit;
+use super::visit::{Sent, Visit};
 use crate::answer::{Stop, json};
 use crate::authority::Authority;
 use crate::service::Shared;
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{Path, RawQuery};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::get;
 use registry_rules::{Project, ProjectId, ProjectPath, Visibility};
@@ -66,11 +65,11 @@ async fn show(visit: Visit, Path(id): Path<String>) -> Result<Response, Stop> {
     Ok(json(StatusCode::OK, &shown_project(project)))
 }
 
-async fn create(visit: Visit, headers: HeaderMap, body: Body) -> Result<Response, Stop> {
+async fn create(Sent { visit, fields }: Sent) -> Result<Response, Stop> {
     if !visit.administrator() {
         return Err(visit.refused("not an administrator").await);
     }
-    let fields = Fields::read(&headers, body).await?;
+    let fields = fields?;
     let text = fields.required(PATH)?;
     let path: ProjectPath = text.parse().map_err(|fault| invalid(&format!("path is invalid: {fault}")))?;
     let visibility = visibility(&fields)?.unwrap_or(Visibility::Private);
@@ -79,12 +78,12 @@ async fn create(visit: Visit, headers: HeaderMap, body: Body) -> Result<Response
     Ok(json(StatusCode::CREATED, &shown(id, path.as_str(), visibility)))
 }
 
-async fn update(visit: Visit, Path(id): Path<String>, headers: HeaderMap, body: Body) -> Result<Response, Stop> {
+async fn update(Path(id): Path<String>, Sent { visit, fields }: Sent) -> Result<Response, Stop> {
     let (project, authority) = visit.project(&id)?;
     if !authority.owns() {
         return Err(visit.refused("not an owner").await);
     }
-    let fields = Fields::read(&headers, body).await?;
+    let fields = fields?;
     let Some(visibility) = visibility(&fields)? else {
         return Err(invalid("visibility is missing"));
     };

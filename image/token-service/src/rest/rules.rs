@@ -1,15 +1,13 @@
 //! `/projects/:id/registry/protection/repository/rules` (GitLab, "Container repository protection rules API").
 
 use super::failure::{self, invalid};
-use super::fields::Fields;
 use super::page::{LONG, Page};
-use super::visit::{Visit, number};
+use super::visit::{Sent, Visit, number};
 use crate::answer::{Stop, json};
 use crate::service::Shared;
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{Path, RawQuery};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::{get, patch};
 use registry_rules::{MinimumLevel, ProjectId, Rule};
@@ -45,9 +43,9 @@ async fn list(visit: Visit, Path(id): Path<String>, RawQuery(query): RawQuery) -
     Ok(page.answer(project.rules(), |rule| shown(project.id, rule)))
 }
 
-async fn create(visit: Visit, Path(id): Path<String>, headers: HeaderMap, body: Body) -> Result<Response, Stop> {
+async fn create(Path(id): Path<String>, Sent { visit, fields }: Sent) -> Result<Response, Stop> {
     let (project, _) = visit.edited_project(&id).await?;
-    let fields = Fields::read(&headers, body).await?;
+    let fields = fields?;
     let wanted = RuleFields {
         pattern: fields.required(PATTERN)?,
         push: fields.level(PUSH)?,
@@ -63,10 +61,10 @@ async fn create(visit: Visit, Path(id): Path<String>, headers: HeaderMap, body: 
     Ok(json(StatusCode::CREATED, &shown(project.id, &rule)))
 }
 
-async fn update(visit: Visit, Path((id, rule)): Path<(String, String)>, headers: HeaderMap, body: Body) -> Result<Response, Stop> {
+async fn update(Path((id, rule)): Path<(String, String)>, Sent { visit, fields }: Sent) -> Result<Response, Stop> {
     let (project, _) = visit.edited_project(&id).await?;
     let rule = number(&rule, WHAT)?;
-    let fields = Fields::read(&headers, body).await?;
+    let fields = fields?;
     let change = RuleChange {
         pattern: fields.text(PATTERN)?,
         push: fields.level(PUSH)?,

@@ -1,6 +1,7 @@
 //! One request of the REST API: who sends it, and to which project.
 
 use super::failure::{forbidden, not_found, unauthorized, unavailable};
+use super::fields::Fields;
 use crate::answer::{Stop, message};
 use crate::authority::Authority;
 use crate::clock::Now;
@@ -9,7 +10,7 @@ use crate::endpoint::{BUSY, TOO_MANY_FAILURES};
 use crate::login::{Caller, CallerKind, LoginError};
 use crate::peer::Peer;
 use crate::service::{Service, Shared};
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use registry_rules::Project;
@@ -62,6 +63,25 @@ impl FromRequestParts<Shared> for Visit {
             } => Ok(visit),
             _ => Err(visit.refused("these credentials do not use the API").await),
         }
+    }
+}
+
+/// A request with a body.
+pub(super) struct Sent {
+    pub(super) visit: Visit,
+    /// The fields, or what is wrong with the body, which is told after what is wrong with the request.
+    pub(super) fields: Result<Fields, Stop>,
+}
+
+impl FromRequest<Shared> for Sent {
+    type Rejection = Stop;
+
+    async fn from_request(request: Request, service: &Shared) -> Result<Self, Stop> {
+        let (mut parts, body) = request.into_parts();
+        // The body first, however long it takes: who sends it is asked when it can be acted on.
+        let fields = Fields::read(&parts.headers, body).await;
+        let visit = Visit::from_request_parts(&mut parts, service).await?;
+        Ok(Self { visit, fields })
     }
 }
 

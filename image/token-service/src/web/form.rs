@@ -24,8 +24,10 @@ impl FromRequest<Shared> for Submission {
 
     async fn from_request(request: Request, service: &Shared) -> Result<Self, Stop> {
         let (mut parts, body) = request.into_parts();
+        // The body first, however long it takes: who sends it is asked when it can be acted on.
+        let fields = read(&parts.headers, body).await;
         let visitor = Visitor::from_request_parts(&mut parts, service).await?;
-        let fields = read(&parts.headers, body).await?;
+        let fields = fields?;
         if visitor.wrote_form(fields.get("form_key")) {
             Ok(Self { visitor, fields })
         } else {

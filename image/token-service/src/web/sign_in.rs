@@ -31,9 +31,10 @@ pub(super) fn router() -> Router<Shared> {
         .route("/sign-out", post(sign_out))
 }
 
-/// A path of this site, or the list of projects.
+/// A path of this site, or the list of projects. Browsers drop tabs and line ends, so that `/` and a tab could become `//`.
 fn next(text: &str) -> &str {
-    let local = text.starts_with('/') && !text.starts_with("//") && !text.contains(['\\', '\r', '\n']) && text.is_ascii();
+    let local =
+        text.starts_with('/') && !text.starts_with("//") && !text.contains('\\') && text.bytes().all(|byte| byte.is_ascii_graphic());
     if local { text } else { "/projects" }
 }
 
@@ -144,6 +145,8 @@ mod tests {
             "https://evil.example",
             "projects",
             "/a\r\nb",
+            "/\t/evil.example",
+            "/\u{1}",
             "/ä",
         ] {
             assert_eq!(next(bad), "/projects", "{bad}");

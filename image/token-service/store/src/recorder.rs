@@ -56,6 +56,21 @@ impl Recorder {
         done.await.map_err(|_| stopped(()))?
     }
 
+    /// Several entries of one request, which wait together.
+    pub(crate) async fn record_all(&self, entries: Vec<AuditEntry>) -> Result<(), StoreError> {
+        let mut waiting = Vec::with_capacity(entries.len());
+        let stopped = |_| StoreError::unavailable("the store is closed");
+        for entry in entries {
+            let (done, written) = oneshot::channel();
+            self.queue.send((entry.cleaned(), done)).await.map_err(|_| stopped(()))?;
+            waiting.push(written);
+        }
+        for written in waiting {
+            written.await.map_err(|_| stopped(()))??;
+        }
+        Ok(())
+    }
+
     pub(crate) async fn find(&self, filter: &AuditFilter) -> Result<Vec<AuditRecord>, StoreError> {
         let mut conditions = Conditions {
             sql: format!("SELECT id, {COLUMNS} FROM audit WHERE 1 = 1"),
@@ -82,6 +97,14 @@ impl Recorder {
                 conditions.add(" AND ", comparison, number)?;
             }
         }
+        // PostgreSQL takes no NUL, and no entry has one.
+        if [&filter.actor, &filter.action, &filter.subject]
+            .into_iter()
+            .flatten()
+            .any(|text| text.contains('\0'))
+        {
+            return Ok(Vec::new());
+        }
         if let Some(prefix) = filter.subject.as_deref().filter(|prefix| !prefix.is_empty()) {
             // Not LIKE, which means another thing in each database.
             let comparison = format!("substr(subject, 1, {}) =", prefix.chars().count());
@@ -99,10 +122,10 @@ impl Recorder {
         rows.iter().map(read).collect()
     }
 
-    pub(crate) async fn prune(&self, before: i64) -> Result<u64, StoreError> {
+    pub(crate) async fn prune(&self, before: i64, most: u32) -> Result<u64, StoreError> {
         let mut deleted = 0;
         loop {
-            let now = within(self.prune_some(before)).await?;
+            let now = within(self.prune_some(before, most)).await?;
             deleted += now;
             if now < PRUNE_MAX.unsigned_abs() {
                 return Ok(deleted);
@@ -110,10 +133,17 @@ impl Recorder {
         }
     }
 
-    async fn prune_some(&self, before: i64) -> Result<u64, StoreError> {
+    async fn prune_some(&self, before: i64, most: u32) -> Result<u64, StoreError> {
         let mut transaction = self.database.begin_edit().await?;
-        let result = sqlx::query("DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < $1 LIMIT $2)")
+        // Numbers are given in order, so that what is this far behind the last one is past the limit.
+        let last: Option<i64> = sqlx::query("SELECT MAX(id) FROM audit")
+            .fetch_one(&mut *transaction)
+            .await?
+            .try_get(0)?;
+        let kept_from = last.unwrap_or(0) - i64::from(most);
+        let result = sqlx::query("DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < $1 OR id <= $2 LIMIT $3)")
             .bind(before)
+            .bind(kept_from)
             .bind(PRUNE_MAX)
             .execute(&mut *transaction)
             .await?;

@@ -75,12 +75,21 @@ impl Store {
         within(self.parts.recorder.find(filter)).await
     }
 
-    /// Deletes entries of the audit trail from before a time in milliseconds since 1970, and says how many.
+    /// Adds the entries of one request, and returns when all are committed.
+    ///
+    /// # Errors
+    /// The database does not take them; some may be there.
+    pub async fn record_all(&self, entries: Vec<AuditEntry>) -> Result<(), StoreError> {
+        self.parts.recorder.record_all(entries).await
+    }
+
+    /// Deletes entries of the audit trail from before a time in milliseconds since 1970, and all but about the `most` last ones, and
+    /// says how many.
     ///
     /// # Errors
     /// The database does not answer.
-    pub async fn prune_audit(&self, before: i64) -> Result<u64, StoreError> {
-        self.parts.recorder.prune(before).await
+    pub async fn prune_audit(&self, before: i64, most: u32) -> Result<u64, StoreError> {
+        self.parts.recorder.prune(before, most).await
     }
 
     pub(crate) fn database(&self) -> &Database {

@@ -76,6 +76,18 @@ async fn rules_refuse_whole_requests_with_their_texts() {
         ("maintainer", "flightjs/flight/team")
     );
     assert!(entry.detail.contains("owner"), "{}", entry.detail);
+    // Each repository of a token has an entry of its own, whatever else was asked for.
+    let unknown: Vec<String> = (0..8).map(|n| format!("repository:{}{n}:pull", "a".repeat(240))).collect();
+    let mut scopes: Vec<&str> = unknown.iter().map(String::as_str).collect();
+    scopes.extend(["repository:flightjs/flight/x:pull", "repository:flightjs/flight/y:push"]);
+    let granted = service.granted(Some(("developer", PASSWORD)), &scopes).await;
+    assert_eq!(granted, ["repository:flightjs/flight/x:pull", "repository:flightjs/flight/y:push"]);
+    let trail: Vec<_> = service.audit().await.into_iter().take(2).map(|record| record.entry).collect();
+    let subjects: Vec<_> = trail.iter().map(|entry| (entry.subject.as_str(), entry.project)).collect();
+    assert_eq!(
+        subjects,
+        [("flightjs/flight/y", Some(project)), ("flightjs/flight/x", Some(project))]
+    );
     // The role goes first: who may not push anyway is not refused, and pulls.
     let granted = service
         .granted(Some(("reporter", PASSWORD)), &["repository:flightjs/flight/locked:pull,push"])

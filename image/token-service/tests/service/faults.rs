@@ -2,6 +2,7 @@
 
 use crate::running::{PASSWORD, PATIENCE, Running, SERVICE, basic, until};
 use registry_rules::{Role, Visibility};
+use registry_store::Holder;
 use reqwest::Method;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -124,4 +125,43 @@ async fn an_end_finishes_what_was_begun() {
         .unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("\"token\""), "{answer}");
     tokio::time::timeout(PATIENCE, ended).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_loses_a_role_while_a_body_is_on_its_way_does_not_use_it() {
+    let service = Running::start().await;
+    let project = service.project("g/a", Visibility::Private).await;
+    let ann = service.member("ann", project, Role::Maintainer).await;
+    let body = r#"{"repository_path_pattern":"g/a/x","minimum_access_level_for_push":"owner"}"#;
+    let mut stream = TcpStream::connect(service.address).await.unwrap();
+    let head = format!(
+        "POST /api/v4/projects/{project}/registry/protection/repository/rules HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+         expect: 100-continue\r\nauthorization: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        basic("ann", PASSWORD),
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut going = [0; 25];
+    stream.read_exact(&mut going).await.unwrap();
+    assert_eq!(&going, b"HTTP/1.1 100 Continue\r\n\r\n");
+    service.store.set_member("test", Holder::Project(project), ann, None).await.unwrap();
+    stream.write_all(body.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+    assert!(
+        service
+            .store
+            .current()
+            .await
+            .unwrap()
+            .projects
+            .by_id(project)
+            .unwrap()
+            .rules()
+            .is_empty()
+    );
 }

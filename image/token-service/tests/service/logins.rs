@@ -108,7 +108,8 @@ async fn right_credentials_without_any_right() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_that_guesses_is_refused() {
     let service = Running::with("failed_logins = { per_address = 3, per_account = 100, window = 3600 }\nproxies = [\"127.0.0.1\"]").await;
-    service.user("ann").await;
+    let ann = service.user("ann").await;
+    let token: &'static str = service.token(&personal(ann, true, true, false, None)).await.leak();
     service.project("open/source", Visibility::Public).await;
     let from = |address: &'static str, secret: &'static str| {
         let headers = [("authorization", basic("ann", secret)), ("x-forwarded-for", address.to_owned())];
@@ -121,6 +122,9 @@ async fn an_address_that_guesses_is_refused() {
     for secret in ["wrong", PASSWORD] {
         assert_eq!(from("192.0.2.1", secret).await.error(), (403, "DENIED", TOO_MANY));
     }
+    // A neighbour behind the same address who has a token goes on.
+    assert_eq!(from("192.0.2.1", token).await.status, 200);
+    assert_eq!(from("192.0.2.1", "cmp_wrong").await.error(), (403, "DENIED", TOO_MANY));
     assert_eq!(from("192.0.2.2", PASSWORD).await.status, 200);
     let anonymous = [("x-forwarded-for", "192.0.2.1".to_owned())];
     let target = "/jwt/auth?service=other&scope=repository:open/source:pull";

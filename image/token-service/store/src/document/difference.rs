@@ -178,6 +178,13 @@ impl Document {
     }
 }
 
+impl Change {
+    /// Whether a whole group or project is deleted by it, with the tokens of the project.
+    pub fn deletes_a_whole(&self) -> bool {
+        matches!(self, Self::DeleteGroup { .. } | Self::DeleteProject { .. })
+    }
+}
+
 impl fmt::Display for Change {
     /// One line: `+` adds, `-` takes away, `~` changes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -214,8 +214,16 @@ async fn old_entries_go(database: &Database) {
     for at in 0..30 {
         store.record(entry(at, "ann", "g/a")).await.unwrap();
     }
-    assert_eq!(store.prune_audit(20).await.unwrap(), 20);
+    assert_eq!(store.prune_audit(20, 1000).await.unwrap(), 20);
     let left = store.audit(&AuditFilter::default()).await.unwrap();
     assert!(left.len() == 10 && left.iter().all(|record| record.entry.at >= 20));
-    assert_eq!(store.prune_audit(20).await.unwrap(), 0);
+    assert_eq!(store.prune_audit(20, 1000).await.unwrap(), 0);
+    assert_eq!(store.prune_audit(20, 3).await.unwrap(), 7);
+    let left = store.audit(&AuditFilter::default()).await.unwrap();
+    assert!(left.iter().map(|record| record.entry.at).eq([29, 28, 27]));
+    let nobody = AuditFilter {
+        actor: Some("a\0".to_owned()),
+        ..AuditFilter::default()
+    };
+    assert_eq!(store.audit(&nobody).await.unwrap(), []);
 }

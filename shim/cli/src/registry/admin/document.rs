@@ -4,7 +4,7 @@ use super::{BY, Desk};
 use crate::input;
 use crate::output::print;
 use agent_protocol::escaped;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use registry_store::document::{Document, difference};
 use serde_json::json;
@@ -27,6 +27,9 @@ pub struct Import {
     /// Only say what would change
     #[arg(long)]
     dry_run: bool,
+    /// Also delete groups and projects that the file lacks, with the tokens of these projects
+    #[arg(long)]
+    delete: bool,
 }
 
 /// Makes the database what the file says. `Ok(false)`: a dry run has found a difference.
@@ -35,6 +38,12 @@ pub async fn import(desk: &Desk, import: &Import) -> Result<bool> {
     let document = Document::parse(&input::text(&import.file)?).with_context(|| format!("{name} cannot be used"))?;
     let now = desk.now().await?;
     let changes = difference(&now, &document).with_context(|| format!("{name} cannot be imported"))?;
+    // A file that was cut between two tables is a whole document too.
+    let deleted = changes.iter().filter(|change| change.deletes_a_whole()).count();
+    ensure!(
+        import.dry_run || import.delete || deleted == 0,
+        "{name} lacks {deleted} of the groups and projects that exist: --delete deletes them, --dry-run shows them"
+    );
     if !import.dry_run && !changes.is_empty() {
         desk.store
             .apply(BY, &changes)

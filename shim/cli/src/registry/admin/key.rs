@@ -14,7 +14,8 @@ pub enum Key {
     #[command(
         after_help = "Examples:\n  casemate registry admin key new --key key.pem --certificate certificate.pem\n  \
         casemate registry admin key new --algorithm rs256 --key key-2.pem --certificate certificate-2.pem\n\nTo rotate: add the new certificate to \
-        the registry's bundle and restart the registry; put the new key first in `keys` of the configuration; when the last token of the old \
+        the registry's bundle and restart the registry; put its files in the place of the old ones (or put it first in `keys` of the \
+        configuration and restart the service); when the last token of the old \
         key has run out (token_lifetime), remove the old key and certificate."
     )]
     New {
