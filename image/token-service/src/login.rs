@@ -37,6 +37,7 @@ pub(crate) enum CallerKind {
     },
     Job {
         user: UserId,
+        administrator: bool,
         project: ProjectId,
         /// Its user is blocked.
         blocked: bool,
@@ -90,7 +91,13 @@ impl Caller {
                 administrator: *administrator,
                 limits: *limits,
             },
-            CallerKind::Job { project, .. } => Principal::Job { roles, project: *project },
+            CallerKind::Job {
+                administrator, project, ..
+            } => Principal::Job {
+                roles,
+                administrator: *administrator,
+                project: *project,
+            },
             CallerKind::Deploy { project, scopes } => Principal::DeployToken {
                 project: *project,
                 scopes: *scopes,
@@ -138,6 +145,7 @@ impl Caller {
                     name: user.name.clone(),
                     kind: CallerKind::Job {
                         user: user.id,
+                        administrator: user.administrator,
                         project: *project,
                         blocked: user.blocked,
                     },

@@ -205,7 +205,7 @@ impl<'a> Caller<'a> {
     fn new(principal: &'a Principal<'a>, project: &Project) -> Self {
         let (role, administrator) = match principal {
             Principal::User { roles, administrator, .. } => (roles.role_in(project.id), *administrator),
-            Principal::Job { roles, .. } => (roles.role_in(project.id), false),
+            Principal::Job { roles, administrator, .. } => (roles.role_in(project.id), *administrator),
             Principal::Anonymous | Principal::DeployToken { .. } | Principal::Powerless => (None, false),
         };
         Self {
@@ -235,7 +235,7 @@ impl<'a> Caller<'a> {
                 by_token && (by_role || self.administrator)
             }
             Principal::Job { project: own, .. } if *own == project.id => action != Action::All,
-            Principal::Job { .. } => action == Action::Pull && pulls,
+            Principal::Job { .. } => action == Action::Pull && (pulls || self.administrator),
             Principal::DeployToken { project: own, scopes } => {
                 *own == project.id
                     && match action {

@@ -35,6 +35,8 @@ pub enum Principal<'a> {
     Job {
         /// The memberships of the user behind it.
         roles: &'a dyn Roles,
+        /// Whether that user is an administrator.
+        administrator: bool,
         /// The project whose pipeline runs the job.
         project: ProjectId,
     },

@@ -46,9 +46,17 @@ fn roles_give_what_the_table_says() {
         let user = Principal::user(&roles, false);
         assert_eq!(granted(&private, &user, every).unwrap(), in_private, "{role:?}");
         assert_eq!(granted(&public, &user, every).unwrap(), in_public, "{role:?}");
-        let own = Principal::Job { roles: &roles, project: 1 };
+        let own = Principal::Job {
+            roles: &roles,
+            administrator: false,
+            project: 1,
+        };
         assert_eq!(granted(&private, &own, every).unwrap(), "pull,push,delete", "{role:?}");
-        let other = Principal::Job { roles: &roles, project: 2 };
+        let other = Principal::Job {
+            roles: &roles,
+            administrator: false,
+            project: 2,
+        };
         assert_eq!(
             granted(&private, &other, every).unwrap(),
             in_private.split(',').next().unwrap(),
@@ -95,6 +103,7 @@ fn a_login_is_an_empty_grant_and_anonymous_has_none() {
 fn a_job_of_a_reporter_has_a_defined_answer() {
     let reporter = HashMap::from([(1, Role::Reporter)]);
     let job = Principal::Job {
+        administrator: false,
         roles: &reporter,
         project: 1,
     };
