@@ -5,6 +5,7 @@ use crate::credentials::Credentials;
 use crate::passwords::Busy;
 use crate::peer::Peer;
 use crate::service::Service;
+use crate::throttle::Attempt;
 use registry_rules::{DeployScopes, Principal, ProjectId};
 use registry_store::{JOB_LOGINS, Snapshot, StoreError, TokenDigest, TokenKind, TokenRecord, User, UserId, UserRoles};
 use std::sync::Arc;
@@ -221,7 +222,10 @@ impl Service {
             return Err(LoginError::Throttled);
         }
         let hash = snapshot.user(name).and_then(|user| user.password.clone());
-        if !self.passwords.verify(secret.clone(), hash.clone()).await? {
+        let attempt = Attempt::new(&self.throttle, peer.0, name);
+        let right = self.passwords.verify(secret.clone(), hash.clone()).await;
+        attempt.ends();
+        if !right? {
             return Err(self.denied(peer, Some(name)).known(&snapshot));
         }
         // Checking took its time: the password may be another one by now, or the user blocked.
