@@ -50,10 +50,7 @@ impl Recorder {
     }
 
     pub(crate) async fn record(&self, entry: AuditEntry) -> Result<(), StoreError> {
-        let (waiting, done) = oneshot::channel();
-        let stopped = |_| StoreError::unavailable("the store is closed");
-        self.queue.send((entry.cleaned(), waiting)).await.map_err(|_| stopped(()))?;
-        done.await.map_err(|_| stopped(()))?
+        self.record_all(vec![entry]).await
     }
 
     /// Several entries of one request, which wait together.
