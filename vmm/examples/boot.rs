@@ -2,13 +2,15 @@
 //!
 //! ```text
 //! boot VMM KERNEL [--initrd F] [--cmdline TEXT] [--memory MIB] [--vcpus N] [--scratch F] [--layer F]... [--vsock PATH]
-//!      [--rng] [--stats-after MS] [--stop-after MS]
+//!      [--rng] [--tap] [--stats-after MS] [--stop-after MS]
 //! ```
-//! The guest's console is this program's standard output, a terminal or a pipe.
-#![forbid(unsafe_code)]
+//! The guest's console is this program's standard output, a terminal or a pipe. `--tap` gives the guest a network device whose other end is
+//! the interface `casemate0` in a new network namespace of this program (`nsenter -n -t PID`).
 
 #[path = "../tests/launcher/mod.rs"]
 mod launcher;
+#[path = "../tests/tap/mod.rs"]
+mod tap;
 
 use launcher::{Launcher, Outcome};
 use std::{
@@ -18,9 +20,12 @@ use std::{
     thread::sleep,
     time::{Duration, Instant},
 };
-use vm_spec::control::Request;
+use tap::Tap;
+use vm_spec::{Network, control::Request};
 
 fn main() -> Outcome<()> {
+    // First: sockets with abstract names, as the control socket's, belong to a network namespace.
+    let tap = std::env::args().any(|argument| argument == "--tap").then(Tap::new).transpose()?;
     let mut arguments = std::env::args().skip(1);
     let mut next = |what: &str| arguments.next().ok_or(format!("{what} is missing"));
     let (vmm, kernel) = (next("the path of casemate-vmm")?, next("the kernel")?);
@@ -37,6 +42,7 @@ fn main() -> Outcome<()> {
             "--layer" => layers.push(File::open(value()?)?),
             "--vsock" => vm.vsock(UnixListener::bind(value()?)?.into())?,
             "--rng" => vm.spec.rng = true,
+            "--tap" => vm.spec.network = Some(Network { mac: [2, 0, 0, 0, 0, 1] }),
             "--stats-after" => then.push((Duration::from_millis(value()?.parse()?), Request::Stats)),
             "--stop-after" => then.push((Duration::from_millis(value()?.parse()?), Request::Stop)),
             other => return Err(format!("unknown option {other}").into()),
@@ -47,6 +53,9 @@ fn main() -> Outcome<()> {
     let (mut child, control) = vm.start(Command::new(vmm), Stdio::inherit())?;
     if !layers.is_empty() {
         println!("boot: {:?}", control.append(&layers)?);
+    }
+    if let Some(tap) = &tap {
+        println!("boot: {:?}", control.ask(&Request::AttachTap, &[tap.file.try_clone()?])?);
     }
     for (after, request) in then {
         sleep(after.saturating_sub(start.elapsed()));

@@ -5,6 +5,7 @@ use crate::{
     control::{self, Control, ControlError},
     conversions::Conversions,
     descriptors::Files,
+    device_thread::DeviceThreadError,
     devices::{
         device_set::{DeviceContext, DeviceSet, DeviceSetError},
         serial::{Output, OutputError},
@@ -19,6 +20,7 @@ use crate::{
     reports::{self, ReportsError},
     seccomp::Filters,
     snp::{self, Snp, SnpError},
+    threads::{NetworkThread, Threads},
     vcpu::{self, ThreadError, VcpuContext, VcpuError, VcpuThreads},
     vm::{Kept, Vm},
     watchdog::Watchdog,
@@ -68,6 +70,9 @@ pub enum BuildError {
     /// vCPU threads.
     #[error(transparent)]
     Threads(#[from] ThreadError),
+    /// The network device's thread.
+    #[error(transparent)]
+    DeviceThread(#[from] DeviceThreadError),
     /// The control socket.
     #[error(transparent)]
     Control(#[from] ControlError),
@@ -133,18 +138,23 @@ pub fn build(spec: &VmSpec, files: Files, filters: Filters) -> Result<Vm, BuildE
         watchdog,
         filter,
     };
-    let vcpus = Rc::new(VcpuThreads::start(vcpus, context)?);
+    let vcpus = VcpuThreads::start(vcpus, context)?;
+    let network = devices
+        .network
+        .map(|device| NetworkThread::start(device, filters.net, exit_event.clone()))
+        .transpose()?;
+    let threads = Rc::new(Threads::new(vcpus, network));
     control::serve(
         &mut events,
         files.control,
-        Control::new(vcpus.clone(), devices.layers, exit_event.clone()),
+        Control::new(threads.clone(), devices.layers, exit_event.clone()),
     )?;
     let kept = Kept {
         _launched: launched,
         _kvm: kvm,
         _memory: memory,
     };
-    Ok(Vm::new(events, vcpus, exit_event, filters.main, kept))
+    Ok(Vm::new(events, threads, exit_event, filters.main, kept))
 }
 
 fn vm_type(tee: Tee) -> VmType {

@@ -7,7 +7,7 @@ use crate::{
     devices::virtio::block::LayersHandle,
     event_loop::{EventLoop, EventSet, Token},
     exit_reason::{ExitEvent, ExitReason},
-    vcpu::VcpuThreads,
+    threads::Threads,
 };
 use std::{
     cell::Cell,
@@ -36,7 +36,7 @@ pub enum ControlError {
 
 /// Executes requests.
 pub struct Control {
-    vcpus: Rc<VcpuThreads>,
+    threads: Rc<Threads>,
     layers: Option<LayersHandle>,
     exit_event: Arc<ExitEvent>,
     state: Cell<RunState>,
@@ -95,9 +95,9 @@ impl Drop for Connected {
 
 impl Control {
     /// For a VM that is about to run. `layers` is the layer disk, if the VM has one.
-    pub fn new(vcpus: Rc<VcpuThreads>, layers: Option<LayersHandle>, exit_event: Arc<ExitEvent>) -> Self {
+    pub fn new(threads: Rc<Threads>, layers: Option<LayersHandle>, exit_event: Arc<ExitEvent>) -> Self {
         Self {
-            vcpus,
+            threads,
             layers,
             exit_event,
             state: Cell::new(RunState::Running),
@@ -119,12 +119,14 @@ impl Control {
     }
 
     fn act(&self, events: &mut EventLoop, request: Request, files: Vec<OwnedFd>) -> Result<Reply, String> {
-        if !matches!(request, Request::AppendExtents(_)) && !files.is_empty() {
-            return Err("only append_extents takes file descriptors".into());
+        if !matches!(request, Request::AppendExtents(_) | Request::AttachTap) && !files.is_empty() {
+            return Err("only append_extents and attach_tap take file descriptors".into());
         }
         match request {
             Request::AppendExtents(extents) => self.append(extents, files),
-            Request::Stats => self.vcpus.stats().map(Reply::Stats).map_err(|e| e.to_string()),
+            Request::ReleaseExtents(first_sectors) => self.release(&first_sectors).map(|()| Reply::Done),
+            Request::AttachTap => self.attach_tap(files).map(|()| Reply::Done),
+            Request::Stats => self.threads.stats().map(Reply::Stats).map_err(|e| e.to_string()),
             Request::Pause => self.pause(events).map(|()| Reply::Done),
             Request::Resume => self.resume(events).map(|()| Reply::Done),
             Request::State => Ok(Reply::State(self.state.get())),
@@ -133,9 +135,9 @@ impl Control {
         }
     }
 
-    /// vCPUs first: then only this thread accesses guest memory, and it does not while devices are paused.
+    /// The other threads first: then only this one accesses guest memory, and it does not while devices are paused.
     fn pause(&self, events: &mut EventLoop) -> Result<(), String> {
-        self.vcpus.pause().map_err(|e| e.to_string())?;
+        self.threads.pause().map_err(|e| e.to_string())?;
         self.state.set(RunState::Paused);
         events.pause_devices().map_err(|e| format!("cannot pause the devices: {e}"))
     }
@@ -143,15 +145,39 @@ impl Control {
     fn resume(&self, events: &mut EventLoop) -> Result<(), String> {
         events.resume_devices().map_err(|e| format!("cannot resume the devices: {e}"))?;
         self.state.set(RunState::Running);
-        self.vcpus.resume();
+        self.threads.resume();
         Ok(())
     }
 
+    /// The network device takes the TAP on its own thread, which may be busy or paused: the reply does not wait for it.
+    fn attach_tap(&self, files: Vec<OwnedFd>) -> Result<(), String> {
+        let slot = self
+            .threads
+            .tap()
+            .ok_or("this VM has no network device (`network` of its spec is absent)")?;
+        let [tap] = <[OwnedFd; 1]>::try_from(files)
+            .map_err(|files| format!("attach_tap takes one file descriptor; {} came with it", files.len()))?;
+        slot.attach(tap.into()).map_err(|e| e.to_string())
+    }
+
+    fn layers(&self) -> Result<&LayersHandle, String> {
+        let layers = self.layers.as_ref();
+        layers.ok_or_else(|| "this VM has no layer disk (`layers` of its spec is false)".into())
+    }
+
+    fn release(&self, first_sectors: &[u64]) -> Result<(), String> {
+        let layers = self.layers()?;
+        if first_sectors.is_empty() || first_sectors.len() > EXTENTS_PER_MESSAGE {
+            return Err(format!(
+                "a message releases 1 to {EXTENTS_PER_MESSAGE} extents, not {}",
+                first_sectors.len()
+            ));
+        }
+        layers.release(first_sectors).map_err(|e| e.to_string())
+    }
+
     fn append(&self, extents: Vec<Extent>, files: Vec<OwnedFd>) -> Result<Reply, String> {
-        let layers = self
-            .layers
-            .as_ref()
-            .ok_or("this VM has no layer disk (`layers` of its spec is false)")?;
+        let layers = self.layers()?;
         if extents.is_empty() || extents.len() > EXTENTS_PER_MESSAGE {
             return Err(format!(
                 "a message appends 1 to {EXTENTS_PER_MESSAGE} extents, not {}",

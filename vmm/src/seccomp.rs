@@ -1,7 +1,8 @@
 //! Seccomp filters: the system calls that each thread may make once the guest may run.
 //!
-//! There is one table for the main thread and one for vCPU threads, with another for those of a guest with private memory. A call that the table does not allow kills the process
-//! with SIGSYS ([`confine::seccomp`]). `tests/seccomp.rs` runs complete VMs under both tables, and again with each rule removed,
+//! There is one table for the main thread, one for the network device's, and one for vCPU threads, with another for those of a guest with
+//! private memory. A call that the table does not allow kills the process
+//! with SIGSYS ([`confine::seccomp`]). `tests/seccomp.rs` runs complete VMs under these tables, and again with each rule removed,
 //! so that no rule is missing and none is unnecessary.
 
 use confine::seccomp::{NOT_EXECUTABLE, equal, first_real_time_signal, ioctl, own_process, rule};
@@ -25,6 +26,8 @@ const KVM_SET_MEMORY_ATTRIBUTES2: u64 = 0xc080_aed2;
 pub struct Filters {
     /// The main thread: event loop, devices' queues, control socket.
     pub main: Filter,
+    /// The network device's thread.
+    pub net: Filter,
     /// Each vCPU thread.
     pub vcpu: Filter,
     /// Each vCPU thread of a guest with private memory.
@@ -57,6 +60,8 @@ pub const MAIN: &[Rule] = &[
     rule("fallocate", libc::SYS_fallocate).only(&[equal(1, (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE) as u64)]),
     rule("statx", libc::SYS_statx).only(&[equal(2, libc::AT_EMPTY_PATH as u64)]),
     rule("getrandom", libc::SYS_getrandom),
+    // the TAP's flags
+    rule("fcntl F_GETFL", libc::SYS_fcntl).only(&[equal(1, libc::F_GETFL as u64)]),
     // KVM's counters
     rule("pread64", libc::SYS_pread64),
     // vCPU threads
@@ -79,6 +84,36 @@ pub const MAIN: &[Rule] = &[
     rule("gettid", libc::SYS_gettid).untested(PANIC),
     rule("sigaltstack", libc::SYS_sigaltstack),
     rule("exit_group", libc::SYS_exit_group),
+];
+
+/// The calls of the network device's thread.
+pub const NET: &[Rule] = &[
+    // the event loop
+    rule("epoll_wait", libc::SYS_epoll_wait),
+    rule("epoll_ctl", libc::SYS_epoll_ctl),
+    rule("read", libc::SYS_read),
+    rule("write", libc::SYS_write),
+    // the TAP
+    rule("readv", libc::SYS_readv),
+    rule("writev", libc::SYS_writev),
+    rule("close", libc::SYS_close),
+    // other threads
+    rule("futex", libc::SYS_futex),
+    // memory
+    rule("mmap", libc::SYS_mmap).only(NOT_EXECUTABLE).untested(ALLOCATOR),
+    rule("mprotect", libc::SYS_mprotect).only(NOT_EXECUTABLE).untested(ALLOCATOR),
+    rule("mremap", libc::SYS_mremap).untested(ALLOCATOR),
+    rule("brk", libc::SYS_brk).untested(ALLOCATOR),
+    rule("madvise", libc::SYS_madvise),
+    rule("munmap", libc::SYS_munmap),
+    // time
+    rule("clock_gettime", libc::SYS_clock_gettime).untested(CLOCK),
+    rule("restart_syscall", libc::SYS_restart_syscall).untested(STOPPED),
+    // exit
+    rule("gettid", libc::SYS_gettid).untested(PANIC),
+    rule("rt_sigprocmask", libc::SYS_rt_sigprocmask),
+    rule("sigaltstack", libc::SYS_sigaltstack),
+    rule("exit", libc::SYS_exit),
 ];
 
 /// A vCPU thread's calls: entering the guest, and accesses to device registers. A driver that resets the vsock device closes
@@ -127,6 +162,7 @@ impl Filters {
     pub fn new() -> Result<Self, FilterError> {
         Ok(Self {
             main: Filter::allowing(MAIN)?,
+            net: Filter::allowing(NET)?,
             vcpu: Filter::allowing(VCPU)?,
             vcpu_conversions: Filter::allowing(VCPU.iter().chain(VCPU_CONVERSIONS))?,
         })
@@ -140,7 +176,7 @@ mod tests {
     /// A rule without conditions would make a rule with conditions for the same call pointless.
     #[test]
     fn no_rule_overrides_another() {
-        for table in [MAIN.to_vec(), [VCPU, VCPU_CONVERSIONS].concat()] {
+        for table in [MAIN.to_vec(), NET.to_vec(), [VCPU, VCPU_CONVERSIONS].concat()] {
             for (i, rule) in table.iter().enumerate() {
                 assert!(!table[..i].iter().any(|earlier| earlier.overrides(rule)), "{}", rule.name);
             }

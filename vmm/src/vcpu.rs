@@ -3,7 +3,6 @@
 mod cpuid;
 mod exits;
 mod faults;
-mod pause;
 mod registers;
 mod termination;
 mod threads;

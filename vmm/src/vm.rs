@@ -7,7 +7,8 @@ use crate::{
     memory::Memory,
     seccomp::{Filter, FilterError},
     snp::Launched,
-    vcpu::{ThreadError, VcpuThreads},
+    threads::Threads,
+    vcpu::ThreadError,
 };
 use std::{io, os::fd::AsRawFd, rc::Rc, sync::Arc};
 
@@ -20,7 +21,7 @@ pub enum RunError {
     /// The kernel refused the system call filter.
     #[error(transparent)]
     Filter(#[from] FilterError),
-    /// A vCPU thread did not stop.
+    /// A thread did not stop.
     #[error(transparent)]
     Threads(#[from] ThreadError),
 }
@@ -28,7 +29,7 @@ pub enum RunError {
 /// Everything that has to live as long as the guest.
 pub struct Vm {
     events: EventLoop,
-    vcpus: Rc<VcpuThreads>,
+    threads: Rc<Threads>,
     exit_event: Arc<ExitEvent>,
     filter: Filter,
     _kept: Kept,
@@ -45,11 +46,11 @@ pub struct Kept {
 }
 
 impl Vm {
-    /// A VM whose vCPUs are paused. `filter` is the seccomp filter of the thread that will call [`Vm::run`].
-    pub fn new(events: EventLoop, vcpus: Rc<VcpuThreads>, exit_event: Arc<ExitEvent>, filter: Filter, kept: Kept) -> Self {
+    /// A VM whose threads are paused. `filter` is the seccomp filter of the thread that will call [`Vm::run`].
+    pub fn new(events: EventLoop, threads: Rc<Threads>, exit_event: Arc<ExitEvent>, filter: Filter, kept: Kept) -> Self {
         Self {
             events,
-            vcpus,
+            threads,
             exit_event,
             filter,
             _kept: kept,
@@ -62,14 +63,14 @@ impl Vm {
         self.events
             .add(self.exit_event.eventfd().as_raw_fd(), EventSet::IN, Box::new(stop))
             .map_err(RunError::Events)?;
-        // The vCPU threads have installed theirs already.
+        // The other threads have installed theirs already.
         self.filter.install()?;
-        self.vcpus.resume();
+        self.threads.resume();
         let result = self.events.run();
-        let stopped = self.vcpus.stop();
+        let stopped = self.threads.stop();
         result.map_err(RunError::Events)?;
         match (self.exit_event.reason(), stopped) {
-            // A vCPU that does not stop in time hides no reason: the process ends, and every thread with it.
+            // A thread that does not stop in time hides no reason: the process ends, and every thread with it.
             (Some(reason), _) => Ok(reason.clone()),
             (None, stopped) => stopped.map(|()| ExitReason::Stopped).map_err(RunError::from),
         }

@@ -6,10 +6,11 @@
 mod elf;
 mod launcher;
 mod script;
+mod tap;
 
 use casemate_vmm::{
     exit_code, program,
-    seccomp::{Filter, Filters, MAIN, Rule, VCPU, VCPU_CONVERSIONS},
+    seccomp::{Filter, Filters, MAIN, NET, Rule, VCPU, VCPU_CONVERSIONS},
 };
 use launcher::{Control, Launcher, Outcome};
 use script::{Part, Script, block_header, vsock_packet};
@@ -26,7 +27,9 @@ use std::{
     thread::sleep,
     time::{Duration, Instant},
 };
+use tap::Tap;
 use vm_spec::{
+    Network,
     control::{Reply, Request},
     layout::{SERIAL_PORT, VirtioSlot},
 };
@@ -36,6 +39,12 @@ const WITHOUT: &str = "CASEMATE_TEST_WITHOUT";
 /// Limit for a whole workload.
 const TIMEOUT: Duration = Duration::from_secs(120);
 const SIGSYS: i32 = 31;
+/// Omits no rule.
+const NOTHING: &str = "nothing";
+/// The rule that only a VM with a TAP needs, besides those of the network device's thread.
+const GIVES_TAP: &str = "fcntl F_GETFL";
+/// A frame of a kind that no host answers.
+const FRAME: [u8; 60] = [0x88; 60];
 /// The guest's port, and the first port that the VMM assigns to a client of the host.
 const PORTS: (u32, u32) = (1024, 1 << 30);
 
@@ -64,26 +73,37 @@ fn filters(without: &str) -> Filters {
     };
     Filters {
         main: all_but("main", MAIN),
+        net: all_but("net", NET),
         vcpu: all_but("vcpu", VCPU),
         vcpu_conversions: Filter::allowing(VCPU.iter().chain(VCPU_CONVERSIONS)).expect("the table compiles"),
     }
 }
 
 fn test() -> Outcome<()> {
+    let has_tap = match Tap::new() {
+        Ok(_) => true,
+        Err(e) => {
+            println!("SKIPPED: the network device: no TAP can be made here: {e}");
+            false
+        }
+    };
     let workloads: [(&str, Workload); 2] = [("devices", devices_workload), ("exit storm", storm_workload)];
     for (name, workload) in workloads {
-        let exit = workload("nothing")?;
+        let exit = workload(NOTHING)?;
         if !matches!(exit, Exit::Expected) {
             return Err(format!("workload {name:?} with all rules: {exit}").into());
         }
         println!("ok: workload {name:?} with all rules");
     }
     let mut unnecessary = Vec::new();
-    for (table, rules) in [("main", MAIN), ("vcpu", VCPU)] {
+    for (table, rules) in [("main", MAIN), ("net", NET), ("vcpu", VCPU)] {
         for rule in rules {
             let rule_name = format!("{table}:{}", rule.name);
             if let Some(why) = rule.untested {
                 println!("not tested: {rule_name}: {why}");
+                continue;
+            }
+            if !has_tap && (table == "net" || rule.name == GIVES_TAP) {
                 continue;
             }
             let needed_by = workloads.iter().find_map(|(name, workload)| match workload(&rule_name) {
@@ -190,22 +210,27 @@ impl Vm {
     }
 }
 
-/// Disks, entropy, vsock streams, console, pause, statistics; ends with an instruction fetch that KVM cannot emulate.
+/// Disks, entropy, network, vsock streams, console, pause, statistics; ends with an instruction fetch that KVM cannot emulate.
 fn devices_workload(without: &str) -> Outcome<Exit> {
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("vsock");
-    let mut vm = Vm::start(without, &devices_script(), |vm| {
+    let tap = Tap::new().ok();
+    let mut vm = Vm::start(without, &devices_script(tap.is_some()), |vm| {
+        vm.spec.network = Some(Network { mac: [2, 0, 0, 0, 0, 1] });
         vm.spec.layers = true;
         vm.spec.rng = true;
         vm.scratch(with(&[0; 8192])?)?;
         vm.vsock(UnixListener::bind(&path)?.into())
     })?;
-    // Fails somewhere if a filter kills the VMM; only the VMM's exit counts.
-    let _ = host_side(&mut vm, &path);
+    let served = host_side(&mut vm, &path, tap.as_ref());
+    // Fails somewhere if a filter kills the VMM; then only the VMM's exit counts.
+    if without == NOTHING {
+        served?;
+    }
     vm.wait(5)
 }
 
-fn devices_script() -> Script {
+fn devices_script(has_tap: bool) -> Script {
     let mut script = Script::default();
     // IER: enables the console's interrupt.
     for (port, value) in [(SERIAL_PORT + 1, 2), (SERIAL_PORT, b'x'), (SERIAL_PORT, b'\n')] {
@@ -222,6 +247,13 @@ fn devices_script() -> Script {
     }
     let mut entropy = script.set_up(VirtioSlot::Rng, 1, 0).remove(0);
     script.exchange(&mut entropy, &[Part::In(64)]);
+
+    if has_tap {
+        let mut queues = script.set_up(VirtioSlot::Network, 2, 0);
+        let [rx, tx] = &mut queues[..] else { unreachable!("two queues") };
+        script.exchange(rx, &[Part::In(1024)]);
+        script.exchange(tx, &[Part::Out(&[&[0; 12][..], &FRAME].concat())]);
+    }
 
     let mut queues = script.set_up(VirtioSlot::Vsock, 3, 0);
     let [rx, tx, _] = &mut queues[..] else {
@@ -246,8 +278,16 @@ fn devices_script() -> Script {
     script
 }
 
-fn host_side(vm: &mut Vm, vsock: &Path) -> Outcome<()> {
+fn host_side(vm: &mut Vm, vsock: &Path, tap: Option<&Tap>) -> Outcome<()> {
     vm.wait_for_output()?;
+    if let Some(tap) = tap {
+        // The second takes the place of the first, and is the same.
+        for _ in 0..2 {
+            vm.control.ask(&Request::AttachTap, &[tap.file.try_clone()?])?;
+            sleep(Duration::from_millis(5));
+        }
+        tap.send(&[0xff; 60])?;
+    }
     let layer = with(&[1; 4096])?;
     vm.control.append(&[layer])?;
     for request in [Request::Stats, Request::Pause, Request::State, Request::Resume] {
@@ -255,6 +295,9 @@ fn host_side(vm: &mut Vm, vsock: &Path) -> Outcome<()> {
     }
     let mut first = connect(vsock)?;
     expect(&mut first, b"OK 1073741824\nping")?;
+    if tap.is_some_and(|tap| !tap.has_seen(&FRAME)) {
+        return Err("the guest's frame has not arrived".into());
+    }
     first.write_all(b"pong")?;
     if first.read(&mut [0])? != 0 {
         return Err("the first stream is still open".into());

@@ -13,7 +13,7 @@ mod model;
 use boot_manifest::{BootPage, Manifest, Mode, launch_area::STAGING, staging_end};
 use casemate_vmm::{
     exit_code, program,
-    seccomp::{Filter, Filters, MAIN, VCPU, VCPU_CONVERSIONS},
+    seccomp::{Filter, Filters, MAIN, NET, VCPU, VCPU_CONVERSIONS},
 };
 use fake_kvm::{Behaviour, Step};
 use launch_measure::{IdAuth, IdBlock, LaunchDigest, measure};
@@ -79,6 +79,7 @@ fn filters(without: &str) -> Filters {
     let kept = VCPU_CONVERSIONS.iter().filter(|rule| rule.name != without);
     Filters {
         main: Filter::allowing(MAIN).expect("the table compiles"),
+        net: Filter::allowing(NET).expect("the table compiles"),
         vcpu: Filter::allowing(VCPU).expect("the table compiles"),
         vcpu_conversions: Filter::allowing(VCPU.iter().chain(kept)).expect("the table compiles"),
     }

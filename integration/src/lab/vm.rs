@@ -79,6 +79,7 @@ impl Vm {
             layers: true,
             scratch: Some(Scratch { file: fd(&scratch) }),
             registries: None,
+            network: None,
             rng: true,
             identity: None,
         };

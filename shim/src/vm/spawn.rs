@@ -186,6 +186,7 @@ fn spec(config: &Config, host_data: [u8; 32], identity: Option<Identity>, parts:
         layers: true,
         scratch: parts.scratch.as_ref().map(|file| Scratch { file: fd(file) }),
         registries: parts.registries.as_ref().map(|file| fd(file)),
+        network: None,
         rng: true,
         identity,
     }

@@ -10,6 +10,7 @@ use casemate_vmm::{
     event_loop::EventLoop,
     exit_reason::ExitEvent,
     seccomp::{Filter, VCPU},
+    threads::Threads,
     vcpu::{VcpuContext, VcpuThreads},
 };
 use casemate_vmm_fuzz::steps;
@@ -51,17 +52,18 @@ fuzz_target!(|bytes: &[u8]| {
         watchdog: Arc::default(),
         filter: Filter::allowing(VCPU).expect("a filter"),
     };
-    let vcpus = Rc::new(VcpuThreads::start(Vec::new(), context).expect("no threads"));
+    let vcpus = VcpuThreads::start(Vec::new(), context).expect("no threads");
+    let threads = Rc::new(Threads::new(vcpus, None));
     let layers = LayersHandle::new(Arc::new(Mutex::new(Block::new(Layers::new()))));
     let mut events = EventLoop::new().expect("an event loop");
-    serve(&mut events, listener, Control::new(vcpus, Some(layers), exit_event.clone())).expect("a listening socket");
+    serve(&mut events, listener, Control::new(threads, Some(layers), exit_event.clone())).expect("a listening socket");
     let client = seqpacket();
     connect(client.as_raw_fd(), &address).expect("the VMM listens");
     events.run_once(0).expect("epoll works");
 
     let mut answer = vec![0; MESSAGE_MAX_BYTES];
     steps(bytes, |input| {
-        let mut message = match input.int_in_range(0..=6u8)? {
+        let mut message = match input.int_in_range(0..=8u8)? {
             0 => input.bytes(input.len().min(200))?.to_vec(),
             1 => {
                 let extents = (0..input.int_in_range(0..=18u8)?)
@@ -75,7 +77,8 @@ fuzz_target!(|bytes: &[u8]| {
                 serde_json::to_vec(&Request::AppendExtents(extents)).expect("JSON")
             }
             n => {
-                let plain = [Request::Stats, Request::Stop, Request::Pause, Request::Resume, Request::State];
+                let release = Request::ReleaseExtents(vec![input.int_in_range(0..=64u64)? * 8]);
+                let plain = [release, Request::AttachTap, Request::Stats, Request::Stop, Request::Pause, Request::Resume, Request::State];
                 serde_json::to_vec(&plain[usize::from(n) - 2]).expect("JSON")
             }
         };

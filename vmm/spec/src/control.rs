@@ -21,6 +21,12 @@ pub const EXTENTS_PER_MESSAGE: usize = 16;
 pub enum Request {
     /// Appends file extents to the read-only layer disk; extent `i` is a part of the `i`-th passed file.
     AppendExtents(Vec<Extent>),
+    /// Takes extents of the layer disk back, by their first 512-byte sectors, all or none: the VMM closes their files, reading them fails, and
+    /// later extents that fit take their places. Only for extents that nothing in the guest has open, mapped or cached.
+    ReleaseExtents(Vec<u64>),
+    /// Gives the network device its TAP, the passed file: opened with `IFF_VNET_HDR`, a header of 12 bytes, and offloads set. A second one
+    /// takes the first one's place.
+    AttachTap,
     /// Reads the VM's counters.
     Stats,
     /// Stops the VM at once, without a guest shutdown; the VMM exits with code 0 after the reply.
@@ -58,7 +64,7 @@ pub enum Reply {
     Stats(Stats),
     /// Answer to [`Request::State`].
     State(RunState),
-    /// Success, for stop, pause and resume.
+    /// Success, for release, attach, stop, pause and resume.
     Done,
     /// Refused, with the reason.
     Error(String),

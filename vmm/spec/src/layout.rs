@@ -100,6 +100,8 @@ pub enum VirtioSlot {
     Rng = 3,
     /// The disk with the configuration of registries.
     Registries = 4,
+    /// The network device.
+    Network = 5,
 }
 
 impl VirtioSlot {

@@ -18,7 +18,7 @@ pub use page::{Page, PageKind};
 pub use registers::{Entry, Registers, Segment, Table};
 pub use save_area::{DEBUG_SWAP, SNP_ACTIVE, SaveArea, VMSA_GPA};
 pub use spec::{
-    Boot, Fd, HostData, Identity, MemoryMib, Payload, SPEC_MAX_BYTES, Scratch, SignedIdFiles, SimulatedReports, Snp, SpecError, Tee,
-    UnprivilegedId, Vcpus, VerifiedBoot, VmSpec, Vsock,
+    Boot, Fd, HostData, Identity, MemoryMib, Network, Payload, SPEC_MAX_BYTES, Scratch, SignedIdFiles, SimulatedReports, Snp, SpecError,
+    Tee, UnprivilegedId, Vcpus, VerifiedBoot, VmSpec, Vsock,
 };
 pub use verified_plan::{Stage0, staging};

@@ -49,6 +49,9 @@ pub struct VmSpec {
     /// measured.
     #[serde(default)]
     pub registries: Option<Fd>,
+    /// The network device; its TAP comes with [`crate::control::Request::AttachTap`].
+    #[serde(default)]
+    pub network: Option<Network>,
     /// Whether the entropy device is present.
     #[serde(default)]
     pub rng: bool,
@@ -194,6 +197,14 @@ pub struct Vsock {
 pub struct Scratch {
     /// The file, opened for reading and writing; its length, a multiple of 4096, is the disk's size.
     pub file: Fd,
+}
+
+/// The network device. Without a TAP it has no link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// Hardware address that the driver reads at boot.
+    pub mac: [u8; 6],
 }
 
 /// Number of virtual CPUs, 1 to 64 (`CONFIG_NR_CPUS` of the guest kernel).

@@ -7,7 +7,7 @@ use crate::{
         virtio::block::{Block, Layers},
     },
     seccomp::{Filter, VCPU},
-    vcpu::VcpuContext,
+    vcpu::{VcpuContext, VcpuThreads},
 };
 use nix::sys::socket::{
     AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect, getsockname, listen, recv, sendmsg,
@@ -26,7 +26,7 @@ struct Server {
     address: UnixAddr,
 }
 
-fn no_vcpus(exit_event: &Arc<ExitEvent>) -> Rc<VcpuThreads> {
+fn no_vcpus(exit_event: &Arc<ExitEvent>) -> Rc<Threads> {
     let context = VcpuContext {
         buses: Buses::default(),
         conversions: None,
@@ -35,7 +35,7 @@ fn no_vcpus(exit_event: &Arc<ExitEvent>) -> Rc<VcpuThreads> {
         watchdog: Arc::default(),
         filter: Filter::allowing(VCPU).unwrap(),
     };
-    Rc::new(VcpuThreads::start(Vec::new(), context).unwrap())
+    Rc::new(Threads::new(VcpuThreads::start(Vec::new(), context).unwrap(), None))
 }
 
 fn unix(kind: SockType) -> OwnedFd {
@@ -167,7 +167,11 @@ fn invalid_requests_are_refused_with_a_reason_and_the_connection_stays_open() {
     assert!(refuse(Request::AppendExtents(vec![extent(4096)]), &[]).contains("1 extents came with 0 file"));
     assert!(refuse(Request::AppendExtents(vec![extent(8192)]), &[layer(4096)]).contains("outside the file"));
     assert!(refuse(Request::AppendExtents(vec![extent(1)]), &[layer(4096)]).contains("multiples of 4096"));
-    assert!(refuse(Request::Stats, &[layer(1)]).contains("only append_extents"));
+    assert!(refuse(Request::ReleaseExtents(vec![]), &[]).contains("1 to 16 extents"));
+    assert!(refuse(Request::ReleaseExtents(vec![0; 17]), &[]).contains("1 to 16 extents"));
+    assert!(refuse(Request::ReleaseExtents(vec![8]), &[]).contains("begins at sector 8"));
+    assert!(refuse(Request::Stats, &[layer(1)]).contains("only append_extents and attach_tap"));
+    assert!(refuse(Request::AttachTap, &[layer(1)]).contains("no network device"));
     let none = reason(server.raw(&client, b"{\"frobnicate\":1}", &[]).unwrap());
     assert!(none.starts_with("not a request"), "{none}");
     let long = reason(server.raw(&client, &vec![b' '; MESSAGE_MAX_BYTES + 1], &[]).unwrap());
@@ -178,6 +182,7 @@ fn invalid_requests_are_refused_with_a_reason_and_the_connection_stays_open() {
     assert_eq!(server.ask(&client, &Request::Resume, &[]), Reply::Done);
     let mut bare = Server::new(false);
     let client = bare.client();
+    assert!(reason(bare.ask(&client, &Request::ReleaseExtents(vec![0]), &[])).contains("no layer disk"));
     assert!(reason(bare.ask(&client, &Request::AppendExtents(vec![extent(4096)]), &[layer(4096)])).contains("no layer disk"));
 }
 

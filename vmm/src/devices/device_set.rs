@@ -8,7 +8,9 @@ use super::{
     virtio::{
         SharedVirtioDevice,
         block::{Block, Layers, LayersHandle, Registries, RegistriesError, Scratch, ScratchError},
+        lock,
         mmio::{EmptySlot, MmioTransport, QUEUE_NOTIFY},
+        net::{Net, TapSlot},
         rng::Rng,
         vsock::{Vsock, muxer::Offer},
     },
@@ -70,12 +72,22 @@ pub struct DeviceContext<'a> {
     pub offer: Option<Offer>,
 }
 
+/// The network device, which a thread of its own has to serve.
+pub struct NetworkDevice {
+    /// Where it gets its TAP.
+    pub tap: TapSlot,
+    /// Its registers, whose handlers no loop has yet.
+    pub transport: Arc<Mutex<MmioTransport>>,
+}
+
 /// All devices of a VM, on their buses.
 pub struct DeviceSet {
     /// For the vCPU threads.
     pub buses: Buses,
     /// Appends to the layer disk, if the VM has one.
     pub layers: Option<LayersHandle>,
+    /// The network device, if the VM has one.
+    pub network: Option<NetworkDevice>,
     /// Whether drivers have to use memory that they share with the devices.
     encrypted: bool,
 }
@@ -86,6 +98,7 @@ impl DeviceSet {
         let mut devices = Self {
             buses: Buses::default(),
             layers: None,
+            network: None,
             encrypted: context.kvm.is_encrypted(),
         };
         devices.add_ports(console, &context)?;
@@ -112,6 +125,12 @@ impl DeviceSet {
         if spec.rng {
             devices.add_virtio(VirtioSlot::Rng, Arc::new(Mutex::new(Rng::new())), &mut context)?;
         }
+        if let Some(network) = spec.network {
+            let device = Net::new(network.mac)?;
+            let tap = device.tap_slot();
+            let transport = devices.insert_virtio(VirtioSlot::Network, Arc::new(Mutex::new(device)), &context)?;
+            devices.network = Some(NetworkDevice { tap, transport });
+        }
         devices.fill_empty_slots(context.kvm)?;
         Ok(devices)
     }
@@ -129,7 +148,19 @@ impl DeviceSet {
         Ok(self.buses.pio.insert(port.into(), ports.into(), Arc::new(Mutex::new(device)))?)
     }
 
+    /// Adds a device that the main thread serves.
     fn add_virtio(&mut self, slot: VirtioSlot, device: SharedVirtioDevice, context: &mut DeviceContext<'_>) -> Result<(), DeviceSetError> {
+        let transport = self.insert_virtio(slot, device, context)?;
+        lock(&transport).attach(context.events)?;
+        Ok(())
+    }
+
+    fn insert_virtio(
+        &mut self,
+        slot: VirtioSlot,
+        device: SharedVirtioDevice,
+        context: &DeviceContext<'_>,
+    ) -> Result<Arc<Mutex<MmioTransport>>, DeviceSetError> {
         let irq = irqfd(context.kvm, slot.gsi())?;
         let mut transport = MmioTransport::new(context.memory.clone(), irq, device, context.watchdog.clone())?;
         if self.encrypted {
@@ -140,11 +171,9 @@ impl DeviceSet {
                 .kvm
                 .register_ioeventfd(&transport.queue_event(index)?, slot.base() + QUEUE_NOTIFY, index as u32)?;
         }
-        transport.attach(context.events)?;
-        self.buses
-            .mmio
-            .insert(slot.base(), VIRTIO_SLOT_BYTES, Arc::new(Mutex::new(transport)))?;
-        Ok(())
+        let transport = Arc::new(Mutex::new(transport));
+        self.buses.mmio.insert(slot.base(), VIRTIO_SLOT_BYTES, transport.clone())?;
+        Ok(transport)
     }
 
     /// Linux probes every slot of the ACPI tables. An empty slot is mapped read-only, which saves three exits.

@@ -1,7 +1,7 @@
 //! Virtio devices: the device trait, what a device gets on activation, and the devices themselves.
 //!
 //! A vCPU thread accesses a device only through [`mmio::MmioTransport`]: features, configuration, activation, reset. The
-//! event loop serves the queues: the guest's notification is an `ioeventfd`, whose handler [`mmio::MmioTransport::attach`]
+//! event loop, of the main thread or of the device's own, serves the queues: the guest's notification is an `ioeventfd`, whose handler [`mmio::MmioTransport::attach`]
 //! registers. Both take the device's mutex. The interrupt status ([`Interrupt`]) is outside it, so that an interrupt handler
 //! in the guest never waits for disk I/O.
 //!
@@ -14,6 +14,7 @@ mod interrupt;
 pub mod mmio;
 #[cfg(test)]
 mod mock;
+pub mod net;
 mod ring;
 pub mod rng;
 pub mod vsock;

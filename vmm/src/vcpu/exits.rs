@@ -1,12 +1,13 @@
 //! The loop of one vCPU thread: enters the guest, serves its exits, counts them.
 
-use super::{faults::Faults, pause::PauseControl, termination};
+use super::{faults::Faults, termination};
 use crate::{
     certificates::Certificates,
     conversions::{self, Conversions},
     devices::Buses,
     exit_reason::{ExitEvent, ExitReason},
     kvm,
+    pause::PauseControl,
     seccomp::Filter,
     watchdog::{ExitMeter, THROTTLE, Watchdog},
 };

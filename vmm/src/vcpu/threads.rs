@@ -1,11 +1,9 @@
 //! All vCPU threads: start, pause, resume, stop, statistics.
 
-use super::{
-    exits::{ExitCounters, VcpuContext, run},
-    pause::{PauseControl, PauseTimeout},
-};
+use super::exits::{ExitCounters, VcpuContext, run};
 use crate::{
     exit_reason::{ExitEvent, ExitReason},
+    pause::{PauseControl, PauseTimeout},
     stats::VcpuStats,
     watchdog::Watchdog,
 };

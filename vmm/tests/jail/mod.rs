@@ -9,7 +9,7 @@ use std::{
     process::Command,
 };
 use vm_spec::{
-    Identity,
+    Identity, Network,
     control::{Reply, Request},
 };
 
@@ -35,6 +35,7 @@ fn halted(program: Command, identity: Option<Identity>) -> Vm {
     let vm = start_as(program, elf(guests::halted()), |vm| {
         vm.spec.identity = identity;
         vm.spec.vcpus = 2.try_into().unwrap();
+        vm.spec.network = Some(Network { mac: [2, 0, 0, 0, 0, 1] });
         vm.spec.layers = true;
         vm.spec.rng = true;
         vm.scratch(with(&[0; 4096])).unwrap();
@@ -67,7 +68,7 @@ fn assert_unprivileged(vm: &Vm) {
         }
         assert_eq!((status("NoNewPrivs:").as_str(), status("Seccomp:").as_str()), ("1", "2"));
     }
-    assert_eq!(own, 3, "two vCPUs and the main thread");
+    assert_eq!(own, 4, "two vCPUs, the network device and the main thread");
     assert_eq!(field(vm, "limits", "Max core file size"), "0 0 bytes");
     let files: u64 = field(vm, "limits", "Max open files").split(' ').next().unwrap().parse().unwrap();
     assert!(files <= 8192);

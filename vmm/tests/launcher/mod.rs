@@ -60,6 +60,7 @@ impl Launcher {
             layers: false,
             scratch: None,
             registries: None,
+            network: None,
             rng: false,
             identity: None,
         };

@@ -33,6 +33,7 @@ fn spec(memory: u32, tee: Tee) -> VmSpec {
         layers: false,
         scratch: None,
         registries: None,
+        network: None,
         rng: false,
         identity: None,
     }

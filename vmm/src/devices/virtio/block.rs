@@ -10,7 +10,7 @@ pub mod request;
 mod scratch;
 
 pub use disk::Disk;
-pub use layers::{AppendError, Appended, Layers, MAX_EXTENTS};
+pub use layers::{AppendError, Appended, Layers, MAX_EXTENTS, ReleaseError};
 pub use registries::{Registries, RegistriesError};
 pub use scratch::{Scratch, ScratchError};
 
@@ -83,7 +83,7 @@ impl<D: Disk> Block<D> {
     }
 }
 
-/// Appends to the layer disk while the guest runs.
+/// Changes the layer disk while the guest runs.
 #[derive(Clone)]
 pub struct LayersHandle(Arc<Mutex<Block<Layers>>>);
 
@@ -100,6 +100,11 @@ impl LayersHandle {
         let appended = device.disk.append(extents)?;
         device.capacity_changed();
         Ok(appended)
+    }
+
+    /// Releases the extents that begin at these sectors, all or none: reading them fails until others take their places.
+    pub fn release(&self, first_sectors: &[u64]) -> Result<(), ReleaseError> {
+        lock(&self.0).disk.release(first_sectors)
     }
 }
 

@@ -1,14 +1,20 @@
 //! One split virtqueue: takes validated chains, returns used ones, suppresses notifications in both directions.
 
 use super::{Buffers, Interrupt, Memory};
-use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
-use vm_memory::Permissions;
+use std::sync::atomic::{Ordering, fence};
+use virtio_queue::{DescriptorChain, Error, Queue, QueueOwnedT, QueueT};
+use vm_memory::{Bytes, GuestAddress, Permissions};
 use vmm_sys_util::eventfd::EventFd;
+
+/// Flags and index, before the elements.
+const USED_RING_HEADER_BYTES: u64 = 4;
+/// Flags and index, before the elements.
+const AVAILABLE_RING_HEADER_BYTES: u64 = 4;
 
 /// The ring is invalid or outside guest memory; the device needs a reset.
 #[derive(Debug, thiserror::Error)]
 #[error("a virtqueue is invalid")]
-pub struct RingError(#[from] virtio_queue::Error);
+pub struct RingError(#[from] Error);
 
 /// A well-formed descriptor chain: all in guest memory, readable parts before writable ones.
 #[derive(Debug)]
@@ -30,8 +36,8 @@ pub struct Ring {
     kick: EventFd,
     /// Chains that may still be taken before the event loop serves other descriptors.
     budget: u16,
-    /// Chains were returned since the last [`Ring::notify`].
-    returned: bool,
+    /// Chains returned since the last [`Ring::notify`], modulo 2^16.
+    returned: u16,
     /// Well-formed chains returned since progress was last recorded.
     served: u64,
 }
@@ -43,9 +49,14 @@ impl Ring {
             queue,
             kick,
             budget: 0,
-            returned: false,
+            returned: 0,
             served: 0,
         }
+    }
+
+    /// Chains that it can hold.
+    pub fn size(&self) -> u16 {
+        self.queue.size()
     }
 
     /// Lets [`Ring::pop`] take as many chains as the queue is long before the event loop serves other descriptors.
@@ -96,17 +107,49 @@ impl Ring {
 
     fn add_used(&mut self, memory: &Memory, head: u16, len: u32) -> Result<(), RingError> {
         self.queue.add_used(memory, head, len)?;
-        self.returned = true;
+        self.returned = self.returned.wrapping_add(1);
         Ok(())
+    }
+
+    /// As [`Ring::push_used`], for several chains that the driver sees at once: it takes all chains of a frame when it sees the first.
+    pub fn push_used_together(&mut self, memory: &Memory, chains: &[(u16, u32)]) -> Result<(), RingError> {
+        let Some(((last, len), before)) = chains.split_last() else {
+            return Ok(());
+        };
+        for (head, len) in before {
+            let index = self.queue.next_used();
+            let slot = self.queue.used_ring() + USED_RING_HEADER_BYTES + 8 * u64::from(index % self.queue.size());
+            let element = [u32::from(*head).to_le(), len.to_le()];
+            memory.write_obj(element, GuestAddress(slot)).map_err(Error::GuestMemory)?;
+            // The ring's own index, which the driver reads, follows with the last chain.
+            self.queue.set_next_used(index.wrapping_add(1));
+            self.returned = self.returned.wrapping_add(1);
+            self.served += 1;
+        }
+        self.push_used(memory, *last, *len)
     }
 
     /// Interrupts the driver if chains were returned since the last call and it asked for an interrupt.
     pub fn notify(&mut self, memory: &Memory, interrupt: &Interrupt) -> Result<(), RingError> {
         interrupt.record_progress(std::mem::take(&mut self.served));
-        if std::mem::take(&mut self.returned) && self.queue.needs_notification(memory)? {
+        let returned = std::mem::take(&mut self.returned);
+        if returned > 0 && self.is_awaited(memory, returned)? {
             interrupt.notify_used();
         }
         Ok(())
+    }
+
+    /// Whether the driver wants an interrupt for one of the last `returned` chains (virtio 1.2, 2.7.7.2). The queue's own check knows only
+    /// of chains that it has returned one by one.
+    fn is_awaited(&self, memory: &Memory, returned: u16) -> Result<bool, RingError> {
+        if !self.queue.event_idx_enabled() {
+            return Ok(true);
+        }
+        // The used ring is written before the driver's event index is read.
+        fence(Ordering::SeqCst);
+        let address = self.queue.avail_ring() + AVAILABLE_RING_HEADER_BYTES + 2 * u64::from(self.queue.size());
+        let event: u16 = memory.load(GuestAddress(address), Ordering::Relaxed).map_err(Error::GuestMemory)?;
+        Ok(self.queue.next_used().wrapping_sub(u16::from_le(event)).wrapping_sub(1) < returned)
     }
 
     /// Lets the driver notify again; `true` if more chains have arrived meanwhile and must be served.

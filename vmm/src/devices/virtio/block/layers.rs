@@ -1,8 +1,12 @@
-//! The read-only layer disk: a concatenation of file extents that grows as layers are added.
+//! The read-only layer disk: file extents one after the other. It grows as layers are added, and gives back those that are no longer used.
 
 use super::{disk::Disk, file_io, request::SECTOR_BYTES};
 use crate::devices::virtio::Buffers;
-use std::{fs::File, io};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    io,
+};
 use virtio_bindings::virtio_blk::VIRTIO_BLK_F_RO;
 
 /// Most extents on one disk; each holds a file descriptor.
@@ -21,10 +25,13 @@ struct Extent {
     length: u64,
 }
 
-/// A disk of file extents that only grows.
+/// A disk of file extents that never shrinks.
 #[derive(Default)]
 pub struct Layers {
+    /// In order of the disk.
     extents: Vec<Extent>,
+    /// Places of released extents: first byte, bytes. No two of them touch.
+    gaps: BTreeMap<u64, u64>,
     capacity: u64,
 }
 
@@ -76,6 +83,17 @@ pub enum AppendError {
     Metadata(usize, #[source] io::Error),
 }
 
+/// Why extents were not released.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReleaseError {
+    /// No extent begins there.
+    #[error("no extent of the layer disk begins at sector {0}")]
+    Unknown(u64),
+    /// Named twice.
+    #[error("the extent at sector {0} is named twice")]
+    Twice(u64),
+}
+
 impl Layers {
     /// An empty disk.
     pub fn new() -> Self {
@@ -91,32 +109,78 @@ impl Layers {
         }
     }
 
-    /// Appends extents (file, byte offset, bytes), all or none.
+    /// Appends extents (file, byte offset, bytes), all or none: each in the first place of released ones that it fits in, or at the end.
     pub(super) fn append(&mut self, extents: Vec<(File, u64, u64)>) -> Result<Appended, AppendError> {
         self.check_count(extents.len())?;
-        let mut capacity = self.capacity;
+        let (mut capacity, mut gaps) = (self.capacity, self.gaps.clone());
         let mut added = Vec::with_capacity(extents.len());
         for (index, (file, offset, length)) in extents.into_iter().enumerate() {
             check(index, &file, offset, length)?;
+            let start = take_place(&mut gaps, length).unwrap_or(capacity);
+            if start == capacity {
+                capacity = capacity
+                    .checked_add(length)
+                    .filter(|c| *c <= MAX_CAPACITY_BYTES)
+                    .ok_or(AppendError::TooLarge)?;
+            }
             added.push(Extent {
                 file,
                 offset,
-                start: capacity,
+                start,
                 length,
             });
-            capacity = capacity
-                .checked_add(length)
-                .filter(|c| *c <= MAX_CAPACITY_BYTES)
-                .ok_or(AppendError::TooLarge)?;
         }
         let first_sectors = added.iter().map(|e| e.start / SECTOR_BYTES).collect();
         self.extents.extend(added);
-        self.capacity = capacity;
+        self.extents.sort_unstable_by_key(|extent| extent.start);
+        (self.capacity, self.gaps) = (capacity, gaps);
         Ok(Appended {
             first_sectors,
             capacity: capacity / SECTOR_BYTES,
         })
     }
+
+    /// Closes the files of the extents that begin at these sectors, all or none. Their places cannot be read until other extents
+    /// take them.
+    pub(super) fn release(&mut self, first_sectors: &[u64]) -> Result<(), ReleaseError> {
+        let mut starts = BTreeSet::new();
+        for sector in first_sectors {
+            let start = sector
+                .checked_mul(SECTOR_BYTES)
+                .filter(|start| self.extents.binary_search_by_key(start, |extent| extent.start).is_ok())
+                .ok_or(ReleaseError::Unknown(*sector))?;
+            if !starts.insert(start) {
+                return Err(ReleaseError::Twice(*sector));
+            }
+        }
+        for extent in self.extents.extract_if(.., |extent| starts.contains(&extent.start)) {
+            add_gap(&mut self.gaps, extent.start, extent.length);
+        }
+        Ok(())
+    }
+}
+
+/// Takes `length` bytes from the first gap that has them.
+fn take_place(gaps: &mut BTreeMap<u64, u64>, length: u64) -> Option<u64> {
+    let (start, room) = gaps.iter().map(|(start, room)| (*start, *room)).find(|(_, room)| *room >= length)?;
+    gaps.remove(&start);
+    if room > length {
+        gaps.insert(start + length, room - length);
+    }
+    Some(start)
+}
+
+/// Adds a gap, joined with those that it touches.
+fn add_gap(gaps: &mut BTreeMap<u64, u64>, mut start: u64, mut length: u64) {
+    if let Some(after) = gaps.remove(&(start + length)) {
+        length += after;
+    }
+    if let Some((before, room)) = gaps.range(..start).next_back().map(|(before, room)| (*before, *room))
+        && before + room == start
+    {
+        (start, length) = (before, room + length);
+    }
+    gaps.insert(start, length);
 }
 
 fn check(index: usize, file: &File, offset: u64, length: u64) -> Result<(), AppendError> {
@@ -160,7 +224,8 @@ impl Disk for Layers {
             if into.is_empty() {
                 break;
             }
-            let within = position - extent.start;
+            // A gap.
+            let within = position.checked_sub(extent.start).ok_or(io::ErrorKind::UnexpectedEof)?;
             let count = (extent.length - within).min(into.len() as u64);
             let part = into.split_to(count as usize).map_err(|_| io::ErrorKind::UnexpectedEof)?;
             file_io::read_at(&extent.file, extent.offset + within, &part)?;

@@ -14,6 +14,8 @@ use std::{
 };
 use vm_memory::{Bytes, GuestAddress};
 
+mod released;
+
 const IN: u32 = 0;
 const OUT: u32 = 1;
 const FLUSH: u32 = 4;

@@ -1,4 +1,5 @@
-//! Pause and resume of the vCPU threads, which check [`PauseControl`] before they enter the guest.
+//! Pause and resume of threads that access the guest's memory: vCPUs, which check [`PauseControl`] before they enter the guest, and
+//! threads of devices, which check it before each turn.
 //!
 //! ```text
 //!   paused ◄──pause()── running     threads are counted while they may be in the guest;
@@ -16,12 +17,12 @@ use std::{
 
 /// A kick that arrives just before the thread enters the guest is lost, so kicks repeat after this time.
 const KICK_INTERVAL: Duration = Duration::from_millis(1);
-/// A vCPU thread that has not left the guest by then is stuck in the host's kernel.
+/// A thread that has not left the guest, or ended its turn, by then is stuck in the host's kernel.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A vCPU did not leave the guest in time.
+/// A thread did not stop in time.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a vCPU did not stop within {} s", TIMEOUT.as_secs())]
+#[error("a vCPU or device did not stop within {} s", TIMEOUT.as_secs())]
 pub struct PauseTimeout;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +38,7 @@ struct State {
     running: usize,
 }
 
-/// Decides whether vCPU threads may enter the guest.
+/// Decides whether threads may access the guest.
 pub struct PauseControl {
     /// Lock-free copy of `mode == Running`, read before each entry into the guest.
     is_running: AtomicBool,
