@@ -43,6 +43,7 @@ fn refusal(point: &str, subject: &Subject<'_>) -> String {
         "confine_container" => format!("{container} may not run confined like this"),
         "guest_network" => format!("network of {target} may not be configured like this"),
         "attestation_report" => format!("{container} may not get a report of the guest"),
+        "pod_files" => format!("hosts, hostname or resolv.conf of the pod of {container} may not be like this"),
         "pause_container" => format!("{container} may not be paused"),
         "update_container" => format!("{container} may not get these limits"),
         "port_forward" => format!("host may not connect to a port of {container}"),

@@ -53,6 +53,7 @@ rules![
     "mounts",
     "pause_container",
     "plan9",
+    "pod_files",
     "port_forward",
     "pull_image",
     "reason",

@@ -29,3 +29,4 @@ log_provider := {"allowed": true}
 load_transparency_trust_list := {"allowed": true}
 host_network := {"allowed": true}
 pull_image := {"allowed": true}
+port_forward := {"allowed": true}

@@ -52,8 +52,9 @@ pub const OWN_POINTS: &[Point] = &[
     point("confine_container", (1, 0, 0), Allows, "{}"),
     point("guest_network", (1, 0, 0), Allows, "{}"),
     point("pause_container", (1, 0, 0), Allows, "{}"),
-    point("port_forward", (1, 0, 0), Denies, "{}"),
-    // hcsshim has no such word, so no policy written for it has the rule by accident.
+    point("pod_files", (1, 0, 0), Allows, "{}"),
+    // hcsshim has neither of the next two words, so no policy written for it has their rules by accident.
+    point("port_forward", (1, 0, 0), AsksPolicy, "{}"),
     point("pull_image", (1, 0, 0), AsksPolicy, "{}"),
     point("update_container", (1, 0, 0), Allows, "{}"),
 ];

@@ -17,6 +17,9 @@ pub struct ConfineContainer {
     /// The container.
     #[serde(rename = "containerID")]
     pub container_id: ContainerId,
+    /// The sandbox, which is the id of the container whose namespaces are the pod's.
+    #[serde(rename = "sandboxID")]
+    pub sandbox_id: ContainerId,
     /// Masked paths (`linux.maskedPaths` of the spec).
     pub masked_paths: Vec<String>,
     /// Read-only paths (`linux.readonlyPaths`).

@@ -88,6 +88,13 @@ namespace_fits(namespace, _) if namespace.path == ""
 namespace_fits(namespace, shared) if {
 	namespace.path == "pod"
 	namespace.type in shared
+	donor_shares(namespace.type)
+}
+
+# The pod's namespaces are those of its first container, whose own entry must lend them.
+donor_shares(kind) if {
+	some donor in data.metadata.matches[input.sandboxID]
+	kind in object.get(donor, "pod_namespaces", default_pod_namespaces)
 }
 
 rlimits_fit(container) if {

@@ -11,6 +11,7 @@ masked := [
 
 request := {
 	"containerID": fixtures.id,
+	"sandboxID": fixtures.id,
 	"maskedPaths": masked,
 	"readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
 	"namespaces": [
@@ -68,6 +69,21 @@ test_namespaces_are_new_or_the_pod_s if {
 	not allowed({"namespaces": array.concat(without, [{"type": "pid", "path": "/proc/1/ns/pid"}])}, {})
 	not allowed({"namespaces": array.concat(without, [{"type": "pid", "path": "pod"}])}, {})
 	allowed({"namespaces": array.concat(without, [{"type": "pid", "path": "pod"}])}, {"pod_namespaces": ["network", "ipc", "pid"]})
+}
+
+test_a_namespace_is_shared_if_both_entries_say_so if {
+	without := [namespace | some namespace in request.namespaces; namespace.type != "pid"]
+	joins := object.union(request, {"sandboxID": "donor", "namespaces": array.concat(without, [{"type": "pid", "path": "pod"}])})
+	listed := ["network", "ipc", "pid"]
+	own := object.union(fixtures.container, {"pod_namespaces": listed})
+	framework.confine_container.allowed with input as joins
+		with data.metadata.matches as {fixtures.id: [own], "donor": [fixtures.container, own]}
+	not framework.confine_container.allowed with input as joins
+		with data.metadata.matches as {fixtures.id: [own], "donor": [fixtures.container]}
+	not framework.confine_container.allowed with input as joins
+		with data.metadata.matches as {fixtures.id: [fixtures.container], "donor": [own]}
+	not framework.confine_container.allowed with input as joins
+		with data.metadata.matches as {fixtures.id: [own]}
 }
 
 test_limits_and_parameters_are_listed if {

@@ -31,6 +31,7 @@ test_modules![
     "mounts",
     "pause_container",
     "plan9",
+    "pod_files",
     "port_forward",
     "pull_image",
     "reason",

@@ -42,6 +42,8 @@ pub struct Config {
     pub windows_container: Vec<WindowsContainer>,
     /// Allowed networks of the guest, each as a whole; needs `casemate_version`.
     pub network: Vec<Network>,
+    /// The containers are those of a Kubernetes pod, with what its runtime adds to each.
+    pub pod: Option<Pod>,
     /// Images that the guest may pull itself, as `REGISTRY/REPOSITORY@sha256:DIGEST`.
     pub pull: Vec<TextRule>,
     /// What the policy's owner should know of what was read; no key of the file.
@@ -204,6 +206,21 @@ pub struct Network {
     pub route: Vec<TextRule>,
     /// Name servers.
     pub nameserver: Vec<TextRule>,
+}
+
+/// What a Kubernetes pod has beyond its containers: the pause container that is the guest's own, files that its containers share, a network
+/// (any, unless `network` says which), and variables that kubelet and its runtime set.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pod {
+    /// Lines of `/etc/hosts`; default: any. This and the following keys need `casemate_version`.
+    pub hosts: Option<Vec<TextRule>>,
+    /// Lines of `/etc/hostname`; default: any.
+    pub hostname: Option<Vec<TextRule>>,
+    /// Lines of `/etc/resolv.conf`; default: any.
+    pub resolv_conf: Option<Vec<TextRule>>,
+    /// The containers see each other's processes (`shareProcessNamespace`).
+    pub share_process_namespace: bool,
 }
 
 /// A rule for a text.

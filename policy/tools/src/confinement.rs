@@ -51,7 +51,22 @@ pub(crate) struct PolicyNetwork {
     routes: Vec<PolicyIdName>,
 }
 
+/// Rules for lines of the pod's files; field names are the policy's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct PolicyPodLines {
+    hostname: Vec<PolicyIdName>,
+    hosts: Vec<PolicyIdName>,
+    resolv_conf: Vec<PolicyIdName>,
+}
+
 impl Confinement {
+    /// Of a pod's containers: the same, but that the pod's processes may be theirs, if they say nothing else.
+    pub(crate) fn sharing_processes(mut self) -> Self {
+        let all = || POD_NAMESPACES.iter().map(|kind| (*kind).to_owned()).collect();
+        self.pod_namespaces.get_or_insert_with(all);
+        self
+    }
+
     /// Validates a container's keys.
     pub(crate) fn of(container: &Container) -> Result<Self, String> {
         for (key, paths) in [
@@ -151,11 +166,47 @@ pub(crate) fn check_version(config: &Config) -> Result<(), GenerateError> {
     }
 }
 
-/// The networks of the configuration.
+/// A pod's rules for its files; none without `casemate_version`, where they are not judged.
+pub(crate) fn pod_lines(config: &Config) -> Result<Option<PolicyPodLines>, GenerateError> {
+    let Some(pod) = &config.pod else { return Ok(None) };
+    let given = pod.hosts.is_some() || pod.hostname.is_some() || pod.resolv_conf.is_some() || pod.share_process_namespace;
+    match (&config.casemate_version, given) {
+        (None, true) => return Err(field("pod", "its keys need casemate_version".to_owned())),
+        (None, false) => return Ok(None),
+        (Some(_), _) => {}
+    }
+    let rules = |key: &str, rules: &Option<Vec<TextRule>>| {
+        let rules = rules.as_deref().unwrap_or(&ANY);
+        let rules = rules.iter().map(text_rule).collect::<Result<Vec<_>, _>>();
+        rules.map_err(|problem| field(&format!("pod.{key}"), problem))
+    };
+    Ok(Some(PolicyPodLines {
+        hostname: rules("hostname", &pod.hostname)?,
+        hosts: rules("hosts", &pod.hosts)?,
+        resolv_conf: rules("resolv_conf", &pod.resolv_conf)?,
+    }))
+}
+
+/// The rule that everything fits.
+static ANY: [TextRule; 1] = [TextRule {
+    strategy: Strategy::Any,
+    rule: String::new(),
+}];
+
+/// The networks of the configuration; of a pod without one, any.
 pub(crate) fn networks(config: &Config) -> Result<Vec<PolicyNetwork>, GenerateError> {
     if config.casemate_version.is_none() && !config.network.is_empty() {
         let problem = "networks need casemate_version";
         return Err(field("network 1", problem.to_owned()));
+    }
+    if config.pod.is_some() && config.casemate_version.is_some() && config.network.is_empty() {
+        let any = Network {
+            interface: None,
+            address: ANY.to_vec(),
+            route: ANY.to_vec(),
+            nameserver: ANY.to_vec(),
+        };
+        return Ok(vec![network(&any).map_err(|problem| field("network", problem))?]);
     }
     let numbered = config.network.iter().enumerate();
     numbered

@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use crate::GenerateError;
 use crate::config::{
-    Capabilities, Container, Definition, EnvRule, ExactMount, ExecProcess, ExternalProcess, IdName, Mount, Strategy, User, WindowsContainer,
+    Capabilities, Container, Definition, EnvRule, ExactMount, ExecProcess, ExternalProcess, IdName, Mount, Pod, Strategy, User,
+    WindowsContainer,
 };
 use crate::confinement::Confinement;
 use crate::file;
@@ -19,6 +20,8 @@ const MAX_SECCOMP_BYTES: u64 = 1 << 20;
 const PAUSE_LAYER: &str = "16b514057a06ad665f92c02863aca074fd5976c755d26bff16365299169e8415";
 /// Environment of images and processes without one.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Variables of a pod's containers: the pod's name, which containerd sets, and the API server's address, which the kubelet sets.
+const POD_VARIABLES: [&str; 2] = ["HOSTNAME=[a-z0-9.-]{1,253}", "KUBERNETES_[A-Z0-9_]{1,64}=[a-z0-9.:/-]{0,253}"];
 /// The default umask.
 const DEFAULT_UMASK: &str = "0022";
 
@@ -176,6 +179,36 @@ pub(crate) fn pause() -> PolicyContainer {
         no_new_privileges: true,
         confinement: Confinement::default(),
     }
+}
+
+/// The pause container that is the guest's own: it has no layers, and nothing of what the host asks for it counts.
+pub(crate) fn own_pause(pod: &Pod) -> PolicyContainer {
+    let confinement = Confinement::default();
+    PolicyContainer {
+        env_rules: Vec::new(),
+        layers: Vec::new(),
+        capabilities: Some(Capabilities::default()),
+        allow_elevated: false,
+        confinement: if pod.share_process_namespace {
+            confinement.sharing_processes()
+        } else {
+            confinement
+        },
+        ..pause()
+    }
+}
+
+/// Adds what a pod's runtime gives each of its containers.
+pub(crate) fn in_pod(mut container: PolicyContainer, pod: &Pod) -> PolicyContainer {
+    container.env_rules.extend(POD_VARIABLES.map(|pattern| PolicyEnvRule::Whole {
+        pattern: pattern.to_owned(),
+        strategy: Strategy::Re2.as_str(),
+        required: false,
+    }));
+    if pod.share_process_namespace {
+        container.confinement = container.confinement.sharing_processes();
+    }
+    container
 }
 
 /// A process in the guest, with its fixed environment.

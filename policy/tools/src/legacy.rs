@@ -194,6 +194,7 @@ pub fn convert_legacy(json: &str) -> Result<String, LegacyError> {
         },
         &[],
         &[],
+        None,
     );
     policy::Enforcer::new(&text)?;
     Ok(text)

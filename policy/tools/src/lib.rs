@@ -48,6 +48,14 @@
 //! rule = 'ghcr\.io/team/app@sha256:[0-9a-f]{64}'
 //! ```
 //!
+//! For a pod of Kubernetes, the policy also allows the guest's own pause container, any network, and what the kubelet and containerd add:
+//!
+//! ```toml
+//! [pod]
+//! share_process_namespace = true    # default: not. This and the next keys need casemate_version
+//! hosts = [{ strategy = "re2", rule = '[0-9a-f.:]+\s+\S+' }]      # lines of /etc/hosts; default: any, also of hostname and resolv_conf
+//! ```
+//!
 //! With `casemate_version = "1.0.0"` the policy also decides on confinement, networks and forwarded ports, which hcsshim's cannot:
 //!
 //! ```toml
@@ -110,7 +118,7 @@ use confinement::Confinement;
 pub use check::{Finding, Severity, check};
 pub use config::{
     Auth, Capabilities, Config, Container, Definition, EnvRule, ExactMount, ExecProcess, ExternalProcess, Fragment, IdName, Limit, Mount,
-    Network, Rlimit, Strategy, TextRule, Unlimited, User, WindowsContainer, WindowsExecProcess,
+    Network, Pod, Rlimit, Strategy, TextRule, Unlimited, User, WindowsContainer, WindowsExecProcess,
 };
 pub use document::{Document, DocumentError};
 pub use explain::{Difference, Explanation, Nearest, NoDenial, explain, explain_all};
@@ -222,7 +230,8 @@ pub fn generate_warning(config: &Config, sources: &Sources<'_>, warn: &mut dyn F
     let resolved = Resolved::new(config, sources, warn)?;
     let networks = confinement::networks(config)?;
     let pulls = confinement::pulls(config)?;
-    let text = marshal::policy(config, &resolved.objects(config), &networks, &pulls);
+    let pod_lines = confinement::pod_lines(config)?;
+    let text = marshal::policy(config, &resolved.objects(config), &networks, &pulls, pod_lines.as_ref());
     policy::Enforcer::new(&text)?;
     Ok(text)
 }
@@ -267,6 +276,9 @@ pub fn generate_fragment_warning(
     }
     if !config.network.is_empty() {
         return Err(field("a fragment has no networks"));
+    }
+    if config.pod.is_some() {
+        return Err(field("a fragment has no pod"));
     }
     if !config.pull.is_empty() {
         return Err(field("a fragment allows no pulls"));
@@ -317,7 +329,10 @@ impl Resolved {
                 let problem = "confinement and forwarded ports need casemate_version".to_owned();
                 return Err(GenerateError::Field { place, problem });
             }
-            containers.push(resolved);
+            containers.push(match &config.pod {
+                Some(pod) => container::in_pod(resolved, pod),
+                None => resolved,
+            });
         }
         let mut windows_containers = Vec::with_capacity(config.windows_container.len());
         for (index, container) in config.windows_container.iter().enumerate() {
@@ -333,6 +348,7 @@ impl Resolved {
             windows_containers.push(resolved);
         }
         if windows_containers.is_empty() {
+            containers.extend(config.pod.as_ref().map(container::own_pause));
             containers.push(container::pause());
         }
         Ok(Self {

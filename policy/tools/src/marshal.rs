@@ -1,9 +1,10 @@
 //! Policy text in the order and spelling of hcsshim's tool, so that equal configurations have equal digests.
 
 use crate::config::{Capabilities, Config, Fragment};
-use crate::confinement::PolicyNetwork;
+use crate::confinement::{PolicyNetwork, PolicyPodLines};
 use crate::container::{PolicyContainer, PolicyProcess, PolicyUser, PolicyWindowsContainer};
 use crate::json::json;
+use crate::rule::PolicyIdName;
 
 /// API version that generated policies declare.
 const API_VERSION: &str = "0.12.0";
@@ -69,7 +70,13 @@ pub(crate) fn fragment_text(namespace: &str, svn: &str, objects: &Objects<'_>) -
 }
 
 /// The whole policy.
-pub(crate) fn policy(config: &Config, objects: &Objects<'_>, networks: &[PolicyNetwork], pulls: &[crate::rule::PolicyIdName]) -> String {
+pub(crate) fn policy(
+    config: &Config,
+    objects: &Objects<'_>,
+    networks: &[PolicyNetwork],
+    pulls: &[PolicyIdName],
+    pod_lines: Option<&PolicyPodLines>,
+) -> String {
     let mut text = format!("package policy\n\napi_version := \"{API_VERSION}\"\nframework_version := \"{FRAMEWORK_VERSION}\"\n");
     if let Some(version) = &config.casemate_version {
         text.push_str(&format!("casemate_version := {}\n", json(version)));
@@ -78,6 +85,9 @@ pub(crate) fn policy(config: &Config, objects: &Objects<'_>, networks: &[PolicyN
     objects.write(&mut text);
     list(&mut text, "networks", &networks.iter().map(json).collect::<Vec<_>>());
     list(&mut text, "pulls", &pulls.iter().map(json).collect::<Vec<_>>());
+    if let Some(lines) = pod_lines {
+        text.push_str(&format!("pod_lines := {}\n", json(lines)));
+    }
     for (flag, value) in [
         ("allow_properties_access", config.allow_properties_access),
         ("allow_dump_stacks", config.allow_dump_stacks),

@@ -25,6 +25,9 @@ fn own_points_are_evaluated_only_with_casemate_version() {
         addresses: vec!["10.0.0.2/24".to_owned()],
         routes: Vec::new(),
         nameservers: Vec::new(),
+        hardware_address: String::new(),
+        mtu: 0,
+        neighbours: Vec::new(),
     };
     let mut silent = enforcer();
     assert!(!silent.judges_confinement());

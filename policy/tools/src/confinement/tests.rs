@@ -2,7 +2,7 @@ use std::path::Path;
 
 use policy::action::{Action, ConfineContainer, IdName};
 use policy::action::{
-    CreateContainer, GuestNetwork, MountDevice, MountOverlay, Namespace, PortForward, PullImage, Rlimit as AskedRlimit, Route,
+    CreateContainer, GuestNetwork, MountDevice, MountOverlay, Namespace, PodFiles, PortForward, PullImage, Rlimit as AskedRlimit, Route,
 };
 use policy::{ContainerId, Enforcer, RootHash, data};
 
@@ -71,6 +71,7 @@ fn confinement() -> ConfineContainer {
     };
     ConfineContainer {
         container_id: id(),
+        sandbox_id: id(),
         masked_paths: vec!["/proc/kcore".to_owned(), "/proc/keys".to_owned()],
         readonly_paths: Vec::new(),
         namespaces: ["pid", "mount", "cgroup", "network", "ipc", "uts"].map(namespace).to_vec(),
@@ -154,8 +155,14 @@ fn the_guest_gets_the_network_that_is_configured() {
         routes: vec![Route {
             destination: "0.0.0.0/0".to_owned(),
             gateway: "10.88.0.1".to_owned(),
+            source: String::new(),
+            on_link: false,
+            metric: 0,
         }],
         nameservers: vec![server.to_owned()],
+        hardware_address: String::new(),
+        mtu: 0,
+        neighbours: Vec::new(),
     };
     let mut enforcer = enforcer();
     assert!(is_allowed(&mut enforcer, network("eth0", "10.88.0.2/16", "10.88.0.1")));
@@ -178,6 +185,91 @@ fn the_guest_pulls_what_is_listed_with_and_without_the_version() {
     assert!(!text("").unwrap().contains("pull"));
     let bad = text("[[pull]]\nstrategy = 'id'\nrule = '1'\n").unwrap_err().to_string();
     assert!(bad.contains("pull 1"), "{bad}");
+}
+
+const POD: &str = r#"
+casemate_version = "1.0.0"
+
+[pod]
+share_process_namespace = true
+hosts = [{ strategy = "re2", rule = "[0-9a-f.:]+[\\t ]+[a-z]+" }]
+
+[[container]]
+layers = ["LAYER"]
+command = ["app"]
+"#;
+
+fn pod(change: (&str, &str)) -> Result<Enforcer, GenerateError> {
+    let config = POD.replace("LAYER", RootHash::new(&[1; 32]).as_str()).replace(change.0, change.1);
+    Ok(Enforcer::new(&text(&config)?)?)
+}
+
+/// Mounts the root file systems of the pause container and of the other one, and asks to confine that one in the pod's namespaces.
+fn shares_processes(enforcer: &mut Enforcer) -> bool {
+    let sandbox = ContainerId::new("pod");
+    let mount = MountDevice::new("/run/mounts/scsi/m0", RootHash::new(&[1; 32]));
+    enforcer.enforce(mount).unwrap().commit();
+    for (container, layers) in [(sandbox.clone(), vec![]), (id(), vec!["/run/mounts/scsi/m0".to_owned()])] {
+        let overlay = MountOverlay {
+            target: format!("/run/gcs/c/{}/rootfs", container.as_hex()),
+            container_id: container,
+            layer_paths: layers,
+        };
+        enforcer.enforce(overlay).unwrap().commit();
+    }
+    let mut asked = confinement();
+    asked.sandbox_id = sandbox;
+    asked.masked_paths = text_of(&[
+        "/proc/acpi",
+        "/proc/asound",
+        "/proc/kcore",
+        "/proc/keys",
+        "/proc/latency_stats",
+        "/proc/timer_list",
+        "/proc/timer_stats",
+        "/proc/sched_debug",
+        "/proc/scsi",
+        "/sys/firmware",
+    ]);
+    asked.readonly_paths = text_of(&["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]);
+    asked.rlimits.clear();
+    asked.sysctls.clear();
+    let shared = asked.namespaces.iter_mut().filter(|namespace| namespace.kind == "pid");
+    shared.for_each(|namespace| namespace.path = "pod".to_owned());
+    is_allowed(enforcer, asked)
+}
+
+fn text_of(paths: &[&str]) -> Vec<String> {
+    paths.iter().map(|&path| path.to_owned()).collect()
+}
+
+#[test]
+fn a_pod_has_the_guests_pause_container_its_files_and_a_network() {
+    let files = |hosts: &str| PodFiles {
+        sandbox_id: ContainerId::new("pod"),
+        hosts: vec![hosts.to_owned()],
+        hostname: vec!["web-0".to_owned()],
+        resolv_conf: vec!["nameserver 10.88.0.1".to_owned()],
+        shm_bytes: 1 << 26,
+    };
+    let network = GuestNetwork {
+        interface: "eth0".to_owned(),
+        addresses: vec!["10.88.0.2/16".to_owned()],
+        routes: Vec::new(),
+        nameservers: Vec::new(),
+        hardware_address: String::new(),
+        mtu: 1500,
+        neighbours: Vec::new(),
+    };
+    let mut enforcer = pod(("", "")).unwrap();
+    assert!(is_allowed(&mut enforcer, files("127.0.0.1\tlocalhost")) && is_allowed(&mut enforcer, network));
+    assert!(!is_allowed(&mut enforcer, files("127.0.0.1 a b")));
+    assert!(shares_processes(&mut enforcer));
+    assert!(!shares_processes(&mut pod(("share_process_namespace = true", "")).unwrap()));
+    let refused = pod(("casemate_version = \"1.0.0\"", "")).map(drop).unwrap_err().to_string();
+    assert!(refused.contains("casemate_version"), "{refused}");
+    let bare = text("[pod]\n").unwrap();
+    assert!(bare.contains("\"layers\": [],") && !bare.contains("pod_lines"), "{bare}");
 }
 
 #[test]

@@ -150,6 +150,7 @@ fn written_again(document: &Document) -> String {
         },
         &[],
         &[],
+        None,
     )
 }
 
