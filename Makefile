@@ -53,6 +53,7 @@ build: setup
 guest-programs:
 	cargo build --profile $(GUEST_PROFILE) $(PATHS) -p casemate-agent -p casemate-launcher -p casemate-puller
 	image/guest/stage0/build.sh $(STAGE0)
+	guest-agent/pause/build.sh $(GUEST_PROGRAMS)/casemate-pause
 
 image: build
 	$(PROGRAMS)/casemate image build --programs $(GUEST_PROGRAMS) --stage0 $(STAGE0) --output $(GUEST)

@@ -18,7 +18,7 @@ again=$copy/target/x86_64-unknown-linux-gnu/$(basename "$programs")
 
 different=0
 compare() { cmp "$1" "$2" && echo "same bytes  $(basename "$1")" || different=1; }
-for program in casemate-agent casemate-launcher casemate-puller; do compare "$programs/$program" "$again/$program"; done
+for program in casemate-agent casemate-launcher casemate-puller casemate-pause; do compare "$programs/$program" "$again/$program"; done
 compare "$stage0" "$copy/target/stage0"
 # The manifest has the digest of every input, and the launch digests.
 for file in vmlinux initramfs.cpio stage0 manifest.json; do compare "$image/$file" "$work/image/$file"; done

@@ -6,8 +6,8 @@
 use std::{collections::HashMap, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use agent_protocol::limits::{
-    FRAGMENT_BYTES, IN_FLIGHT, IN_FLIGHT_BYTES, PLAIN_REQUEST_BYTES, POLICY_BYTES, REFERENCE_BYTES, REQUEST_DEADLINE, REQUEST_FRAME_BYTES,
-    SPEC_BYTES,
+    FRAGMENT_BYTES, IN_FLIGHT, IN_FLIGHT_BYTES, NETWORK_BYTES, PLAIN_REQUEST_BYTES, POD_FILE_BYTES, POLICY_BYTES, REFERENCE_BYTES,
+    REQUEST_DEADLINE, REQUEST_FRAME_BYTES, SPEC_BYTES,
 };
 use futures_util::FutureExt;
 use tokio::{sync::Semaphore, time::timeout};
@@ -75,6 +75,8 @@ fn payload_bytes(method: &str) -> usize {
         "SetPolicy" => POLICY_BYTES + 2 * REFERENCE_BYTES + REQUEST_FRAME_BYTES,
         "LoadFragment" => FRAGMENT_BYTES + REQUEST_FRAME_BYTES,
         "CreateContainer" | "ExecProcess" | "ExecExternal" | "UpdateContainer" => SPEC_BYTES + REQUEST_FRAME_BYTES,
+        "WritePodFiles" => 3 * POD_FILE_BYTES + REQUEST_FRAME_BYTES,
+        "ConfigureNetwork" => NETWORK_BYTES,
         _ => PLAIN_REQUEST_BYTES,
     }
 }

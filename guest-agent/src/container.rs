@@ -14,6 +14,7 @@
 
 mod confinement;
 mod control;
+pub mod pause;
 mod request;
 mod sources;
 mod spec;

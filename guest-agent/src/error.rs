@@ -20,6 +20,7 @@ use crate::{
     judge::Refusal,
     launcher::LauncherError,
     network::NetworkError,
+    pod_files::PodFilesError,
     storage::{StepError, StorageError},
     streams::ClaimError,
 };
@@ -44,6 +45,8 @@ pub enum RequestError {
     #[error(transparent)]
     Network(#[from] NetworkError),
     #[error(transparent)]
+    PodFiles(#[from] PodFilesError),
+    #[error(transparent)]
     Pull(#[from] PullError),
     #[error("there is no report")]
     Evidence(#[from] EvidenceError),
@@ -62,12 +65,13 @@ impl RequestError {
             Self::Panicked | Self::Stuck | Self::Undone => true,
             Self::Storage(error) => matches!(error, StorageError::NotUndone),
             Self::Container(error) => matches!(error, ContainerError::NotUndone),
+            Self::Network(error) => matches!(error, NetworkError::NotUndone),
             Self::Decode(_)
             | Self::Gate(_)
             | Self::Denied(_)
             | Self::Full(_)
             | Self::Stream(_)
-            | Self::Network(_)
+            | Self::PodFiles(_)
             | Self::Pull(_)
             | Self::Evidence(_) => false,
         }
@@ -104,6 +108,8 @@ pub fn wire_text(error: &RequestError) -> String {
         RequestError::Evidence(why) => format!("{error}: {why}"),
         RequestError::Storage(StorageError::Io { step, cause }) => lacking(&format!("{step} failed"), cause),
         RequestError::Storage(error @ StorageError::Pulled(StoreError::Stage(cause))) => lacking(&error.to_string(), cause),
+        // What the kernel says of an address or a route that the host itself sent.
+        RequestError::Network(NetworkError::Step { step, cause }) => format!("{step} failed: {}", cause.kind()),
         RequestError::Container(ContainerError::Io { step, cause }) => lacking(&format!("{step} failed"), cause),
         other => other.to_string(),
     }
@@ -188,8 +194,11 @@ fn code(error: &RequestError) -> Code {
         RequestError::Network(error) => match error {
             NetworkError::NobodyListens(_) => Code::FAILED_PRECONDITION,
             NetworkError::AnothersPort(_) => Code::PERMISSION_DENIED,
-            NetworkError::NoInterface(_) => Code::UNAVAILABLE,
-            NetworkError::Unusable(_) | NetworkError::Unknown { .. } => Code::INTERNAL,
+            NetworkError::NoDevice => Code::UNAVAILABLE,
+            NetworkError::SeveralDevices => Code::FAILED_PRECONDITION,
+            NetworkError::Unusable(_) | NetworkError::Unknown { .. } | NetworkError::Step { .. } | NetworkError::NotUndone => {
+                Code::INTERNAL
+            }
         },
         RequestError::Pull(error) => match error {
             PullError::Busy => Code::RESOURCE_EXHAUSTED,
@@ -198,7 +207,7 @@ fn code(error: &RequestError) -> Code {
             PullError::Late => Code::DEADLINE_EXCEEDED,
             PullError::Io(_) | PullError::Puller(_) => Code::INTERNAL,
         },
-        RequestError::Panicked | RequestError::Undone => Code::INTERNAL,
+        RequestError::PodFiles(_) | RequestError::Panicked | RequestError::Undone => Code::INTERNAL,
         RequestError::Stuck => Code::DEADLINE_EXCEEDED,
     }
 }

@@ -2,10 +2,10 @@
 //! panics, and the policy's state does not change.
 
 use agent_protocol::{
-    AttachDiskRequest, CreateContainerRequest, DeleteProcessRequest, ExecExternalRequest, ExecProcessRequest, ListProcessesRequest,
-    LoadFragmentRequest, MountLayerRequest, MountOverlayRequest, MountScratchRequest, MountShareRequest, PullImageRequest,
-    ResizeTerminalRequest, SetPolicyRequest, ShutdownContainerRequest, SignalProcessRequest, StartContainerRequest, UnmountLayerRequest,
-    UnmountOverlayRequest, UnmountScratchRequest, WaitProcessRequest,
+    AttachDiskRequest, ConfigureNetworkRequest, CreateContainerRequest, DeleteProcessRequest, ExecExternalRequest, ExecProcessRequest,
+    ListProcessesRequest, LoadFragmentRequest, MountLayerRequest, MountOverlayRequest, MountScratchRequest, MountShareRequest,
+    PullImageRequest, ResizeTerminalRequest, SetPolicyRequest, ShutdownContainerRequest, SignalProcessRequest, StartContainerRequest,
+    UnmountLayerRequest, UnmountOverlayRequest, UnmountScratchRequest, WaitProcessRequest, WritePodFilesRequest,
 };
 use hostile_requests::{Sent, Stage, Traffic, World};
 use policy::{
@@ -146,6 +146,8 @@ fn decoded(sent: &Sent) -> Result<Decoded, Refused> {
             Decoded::Share(decode::container_id(&request.container_id)?, decode::share("share", request.share)?)
         }
         "AttachDisk" => Decoded::Disk(decode::share("slot", message::<AttachDiskRequest>(sent)?.slot)?),
+        "ConfigureNetwork" => decode::network(message::<ConfigureNetworkRequest>(sent)?).map(|_| Decoded::Unjudged)?,
+        "WritePodFiles" => decode::pod_files(message::<WritePodFilesRequest>(sent)?).map(|_| Decoded::Unjudged)?,
         "PullImage" => Decoded::Pull(message::<PullImageRequest>(sent)?.try_into()?),
         "LoadFragment" => {
             let opened = decode::injection(message::<LoadFragmentRequest>(sent)?)?.open();
@@ -181,7 +183,15 @@ fn is_allowed(enforcer: &mut Enforcer, request: Decoded) -> bool {
         Decoded::Overlay(container, slots) => asked(enforcer, overlay(container, &slots)),
         Decoded::Create(order) => {
             let identity = UserDatabase::default().identify(&order.spec.process.user).unwrap();
-            let (action, ..) = split(order.spec, &order.container, &order.sandbox, identity, &order.limits).unwrap();
+            let (action, ..) = split(
+                order.spec,
+                &order.container,
+                &order.sandbox,
+                identity,
+                &order.limits,
+                &crate::pod_files::Present::default(),
+            )
+            .unwrap();
             asked(enforcer, action)
         }
         Decoded::Exec(order) => {
@@ -245,7 +255,15 @@ fn advance(enforcer: &mut Enforcer, to: Stage) -> Result<(), Denied> {
             };
             let order = CreateOrder::try_from(request).unwrap();
             let identity = UserDatabase::default().identify(&order.spec.process.user).unwrap();
-            let (action, ..) = split(order.spec, &order.container, &order.sandbox, identity, &order.limits).unwrap();
+            let (action, ..) = split(
+                order.spec,
+                &order.container,
+                &order.sandbox,
+                identity,
+                &order.limits,
+                &crate::pod_files::Present::default(),
+            )
+            .unwrap();
             enforcer.enforce(action)?.commit();
         }
     }

@@ -1,6 +1,6 @@
 //! Images that the guest pulls: one confined `casemate-puller` for each, so that nothing of a registry is parsed here.
 
-use std::{io, os::fd::BorrowedFd, path::Path, process::Command, sync::Arc};
+use std::{io, net::IpAddr, os::fd::BorrowedFd, path::Path, process::Command, sync::Arc};
 
 use agent_protocol::limits::PULL_DEADLINE;
 use guest_images::{PROGRAM, PulledLayer, PullerError, Request, Staging, outcome};
@@ -31,8 +31,8 @@ pub enum PullError {
     Late,
 }
 
-/// Runs a puller to its end; the files with its layers, and what it says of them. Dropping the future kills it.
-pub async fn pull(reaper: Arc<Reaper>, begun: Begun) -> Result<(Staging, Vec<PulledLayer>), PullError> {
+/// Runs a puller to its end; the files with its layers, and what it says of them. Without name servers only a registry by address is found. Dropping the future kills it.
+pub async fn pull(reaper: Arc<Reaper>, begun: Begun, nameservers: Vec<IpAddr>) -> Result<(Staging, Vec<PulledLayer>), PullError> {
     let Begun {
         image,
         staging,
@@ -41,8 +41,7 @@ pub async fn pull(reaper: Arc<Reaper>, begun: Begun) -> Result<(Staging, Vec<Pul
     let request = Request {
         image,
         configuration,
-        // Until the guest has a network, nobody could be asked.
-        nameservers: Vec::new(),
+        nameservers,
     };
     let program = Program::unpacked(PROGRAM, Path::new(paths::PULLER))?;
     let spawn = |command: &mut Command, inherited: &[BorrowedFd<'_>]| reaper.spawn(command, inherited);

@@ -12,8 +12,8 @@ use std::{
 
 use permit_log::{Entry, Full, Log};
 use policy::{
-    Denied, Enforcer, Permit, ProvenReceipt,
-    action::{Action, AttestationReport, GetProperties},
+    Denied, Enforcer, Permit, PolicyError, ProvenReceipt,
+    action::{Action, AttestationReport, GetProperties, Mount},
 };
 
 pub use self::entries::{Recorded, id, resumed};
@@ -75,6 +75,8 @@ pub struct Judge {
     enforcer: Enforcer,
     policy: [u8; 32],
     record: Record,
+    /// Mounts that every container may have beyond the policy's.
+    default_mounts: Vec<Mount>,
 }
 
 impl Judge {
@@ -90,6 +92,7 @@ impl Judge {
             enforcer,
             policy: digest,
             record,
+            default_mounts: Vec::new(),
         })
     }
 
@@ -137,6 +140,22 @@ impl Judge {
             // Without an outcome the act does not count as done; see above.
             let _ = self.record.log.append(Entry::Outcome { of, done });
         }
+    }
+
+    /// As [`Enforcer::extend_default_mounts`], each of them once. They are the agent's own, so the log needs no entry of them.
+    ///
+    /// # Errors
+    /// Everything is denied from now on.
+    pub fn extend_default_mounts(&mut self, mounts: Vec<Mount>) -> Result<(), PolicyError> {
+        let new = mounts
+            .into_iter()
+            .filter(|mount| !self.default_mounts.contains(mount))
+            .collect::<Vec<_>>();
+        if !new.is_empty() {
+            self.enforcer.extend_default_mounts(&new)?;
+            self.default_mounts.extend(new);
+        }
+        Ok(())
     }
 
     /// SHA-256 of the policy in force.

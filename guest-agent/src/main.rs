@@ -31,6 +31,7 @@ mod launcher;
 mod log;
 mod network;
 mod paths;
+mod pod_files;
 mod reaper;
 mod report_socket;
 mod sandbox;

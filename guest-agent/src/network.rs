@@ -1,6 +1,8 @@
-//! Forwarded ports: the host's connections to listeners in the guest.
+//! The guest's network: its device, and forwarded ports, which are the host's connections to listeners in the guest.
 
+mod device;
 mod listeners;
+mod netlink;
 
 use std::{
     io,
@@ -8,12 +10,10 @@ use std::{
 };
 
 use agent_protocol::limits::FORWARD_DEADLINE;
-use policy::{
-    Permit,
-    action::{GuestNetwork, PortForward},
-};
+use policy::{Permit, action::PortForward};
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 
+pub use self::device::configure;
 use self::listeners::Owner;
 use crate::{cgroup, streams::Stream};
 
@@ -36,8 +36,23 @@ pub enum NetworkError {
         cause: io::Error,
     },
     /// The VM has no network device.
-    #[error("the VM has no network interface {0:?}")]
-    NoInterface(String),
+    #[error("the VM has no network device")]
+    NoDevice,
+    /// It is not known which is meant.
+    #[error("the VM has several network devices")]
+    SeveralDevices,
+    /// The kernel refused a part of the configuration, and the rest was undone.
+    #[error("{step} failed")]
+    Step {
+        /// Which part.
+        step: &'static str,
+        /// The kernel's error.
+        #[source]
+        cause: io::Error,
+    },
+    /// The kernel refused a part, and the rest could not be undone.
+    #[error("a request failed, and what it had done could not be undone")]
+    NotUndone,
     /// The connection was made but cannot be used.
     #[error("the connection cannot be used")]
     Unusable(#[source] io::Error),
@@ -87,11 +102,6 @@ where
     Ok(())
 }
 
-/// No VM has a network device that could be configured; the permit is dropped, so the policy's state does not change.
-pub fn configure(permit: Permit<'_, GuestNetwork>) -> NetworkError {
-    NetworkError::NoInterface(permit.action().interface.clone())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,9 +127,14 @@ mod tests {
 
     #[test]
     fn no_port_is_reached_unless_the_policy_allows_it() {
-        let mut enforcer = Enforcer::new(policy::OPEN_DOOR).unwrap();
-        let container_id = ContainerId::new("web");
-        let denied = enforcer.enforce(PortForward { container_id, port: 80 }).map(drop).unwrap_err();
+        let forward = || PortForward {
+            container_id: ContainerId::new("web"),
+            port: 80,
+        };
+        let mut silent = Enforcer::new("package policy\napi_version := \"0.12.0\"\n").unwrap();
+        let denied = silent.enforce(forward()).map(drop).unwrap_err();
         assert_eq!(denied.point(), "port_forward");
+        let mut open = Enforcer::new(policy::OPEN_DOOR).unwrap();
+        open.enforce(forward()).unwrap().commit();
     }
 }

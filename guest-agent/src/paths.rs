@@ -11,6 +11,8 @@ use policy::ContainerId;
 pub const LAUNCHER: &str = "/bin/casemate-launcher";
 /// The puller in the initramfs, packed.
 pub const PULLER: &str = "/bin/casemate-puller.gz";
+/// The pause program in the initramfs.
+pub const PAUSE: &str = "/bin/casemate-pause";
 /// Parent of every container's cgroup, relative to the hierarchy's root.
 pub const CGROUP_PARENT: &str = "casemate";
 
@@ -57,6 +59,21 @@ pub fn sandbox_mounts(sandbox: &ContainerId) -> String {
 /// Directory that `hugepages://` in a mount source stands for.
 pub fn huge_pages(sandbox: &ContainerId) -> String {
     format!("/run/gcs/c/{}/hugepages", sandbox.as_hex())
+}
+
+/// The name by which policies know a file of the pod.
+pub fn pod_source(sandbox: &ContainerId, name: &str) -> String {
+    format!("/run/gcs/c/{}/{name}", sandbox.as_hex())
+}
+
+/// Directory of the files of a pod; in memory, unreachable for containers.
+pub fn pod_files(sandbox: &ContainerId) -> String {
+    format!("/run/casemate/pod/{}", sandbox.as_hex())
+}
+
+/// Where a file of the pod is.
+pub fn pod_file(sandbox: &ContainerId, name: &str) -> String {
+    format!("{}/{name}", pod_files(sandbox))
 }
 
 /// Bundle of a container for the launcher; in memory, unreachable for containers.

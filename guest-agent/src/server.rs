@@ -1,6 +1,6 @@
 //! The ttrpc service. Each method decodes, enforces and acts; [`handlers`] has those that take more than a line.
 
-use std::{io, process, sync::Arc, time::Duration};
+use std::{io, net::IpAddr, process, sync::Arc, time::Duration};
 
 use agent_protocol::{
     Agent, AttachDiskRequest, AttachDiskResponse, CONTROL_PORT, ConfigureNetworkRequest, ConfigureNetworkResponse, ContainerStatsRequest,
@@ -14,13 +14,13 @@ use agent_protocol::{
     ShutdownContainerResponse, SignalProcessRequest, SignalProcessResponse, StartContainerRequest, StartContainerResponse,
     UnmountLayerRequest, UnmountLayerResponse, UnmountOverlayRequest, UnmountOverlayResponse, UnmountScratchRequest,
     UnmountScratchResponse, UnmountShareRequest, UnmountShareResponse, UpdateContainerRequest, UpdateContainerResponse, WaitOomRequest,
-    WaitOomResponse, WaitProcessRequest, WaitProcessResponse, create_agent, limits::PULLS,
+    WaitOomResponse, WaitProcessRequest, WaitProcessResponse, WritePodFilesRequest, WritePodFilesResponse, create_agent, limits::PULLS,
 };
 use permit_log::Entry;
 use policy::action::{
     DumpStacks, MountBlockdev, Plan9Mount, Plan9Unmount, RwUnmountDevice, ShutdownContainer, UnmountBlockdev, UnmountDevice,
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_vsock::VsockStream;
 use ttrpc::r#async::{Server, TtrpcContext};
 
@@ -94,6 +94,7 @@ async fn serve(program: Program) -> Result<(), ServerError> {
         verifications: Arc::new(Semaphore::new(VERIFICATIONS)),
         pulls: Semaphore::new(PULLS),
         reaper: reaper_of_pullers,
+        nameservers: watch::Sender::default(),
     };
     let control = listen(CONTROL_PORT)?;
     let mut server = Server::new()
@@ -116,6 +117,8 @@ struct Service<E> {
     pulls: Semaphore,
     /// Starts their pullers.
     reaper: Arc<Reaper>,
+    /// Whom pullers ask for names, since the network is configured.
+    nameservers: watch::Sender<Vec<IpAddr>>,
 }
 
 type Answer<T> = ttrpc::Result<T>;
@@ -243,6 +246,11 @@ impl<E: Evidence + 'static> Agent for Service<E> {
         Ok(UnmountOverlayResponse::new())
     }
 
+    async fn write_pod_files(&self, _: &TtrpcContext, request: WritePodFilesRequest) -> Answer<WritePodFilesResponse> {
+        self.write_files(request).await?;
+        Ok(WritePodFilesResponse::new())
+    }
+
     async fn create_container(&self, _: &TtrpcContext, request: CreateContainerRequest) -> Answer<CreateContainerResponse> {
         let mut response = CreateContainerResponse::new();
         response.pid = self.create(request.try_into().map_err(RequestError::from)?).await?;
@@ -346,11 +354,13 @@ impl<E: Evidence + 'static> Agent for Service<E> {
 
     async fn configure_network(&self, _: &TtrpcContext, request: ConfigureNetworkRequest) -> Answer<ConfigureNetworkResponse> {
         let action = decode::network(request).map_err(RequestError::from)?;
-        let act = self.sandbox.exclusive(move |judge, _, _| {
-            let permit = judge.enforce(action)?;
-            Err(network::configure(permit).into())
-        });
-        Ok(act.await?)
+        let servers = action.nameservers.iter().filter_map(|server| server.parse().ok()).collect();
+        let act = self
+            .sandbox
+            .exclusive(move |judge, _, _| Ok(network::configure(judge.enforce(action)?)?));
+        act.await?;
+        self.nameservers.send_replace(servers);
+        Ok(ConfigureNetworkResponse::new())
     }
 
     async fn pause_container(&self, _: &TtrpcContext, request: PauseContainerRequest) -> Answer<PauseContainerResponse> {

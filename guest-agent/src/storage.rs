@@ -240,11 +240,21 @@ impl Storage {
         Ok(overlay.scratch)
     }
 
+    /// Whether the scratch is that sandbox's: a guest has one at a time.
+    pub fn is_of(&self, sandbox: &ContainerId) -> bool {
+        self.scratch.as_ref().is_some_and(|scratch| scratch.sandbox == *sandbox)
+    }
+
+    /// Whether the container's root file system is the guest's own.
+    pub fn has_own_rootfs(&self, id: &ContainerId) -> bool {
+        self.overlays.is_own(id)
+    }
+
     /// Whether the container has its root file system, on the scratch of that sandbox.
     ///
     /// The other containers share the namespaces of the sandbox's first container, so no later request may name another sandbox.
     pub fn has_rootfs(&self, id: &ContainerId, sandbox: &ContainerId) -> bool {
-        self.overlays.contains(id) && self.scratch.as_ref().is_some_and(|scratch| scratch.sandbox == *sandbox)
+        self.overlays.contains(id) && self.is_of(sandbox)
     }
 }
 

@@ -97,6 +97,20 @@ pub fn loopback_up() -> io::Result<()> {
     Ok(())
 }
 
+/// Makes a TAP of `/dev/net/tun` (tuntap.rst).
+#[cfg(test)]
+pub fn make_tap(tun: &File, name: &str) -> io::Result<()> {
+    // SAFETY: an all-zero ifreq is a valid value of that plain C structure.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI) as libc::c_short;
+    // SAFETY: TUNSETIFF reads and writes one ifreq, which lives for the call.
+    Errno::result(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF as _, &mut request) })?;
+    Ok(())
+}
+
 /// Sets a terminal's size in characters.
 pub fn resize_terminal(master: BorrowedFd<'_>, columns: u16, rows: u16) -> io::Result<()> {
     let size = libc::winsize {

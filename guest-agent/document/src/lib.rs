@@ -347,6 +347,18 @@ impl CapabilitySets {
 }
 
 impl MountEntry {
+    /// A mount that maps no users.
+    pub fn new(destination: &str, kind: &str, source: &str, options: &[&str]) -> Self {
+        Self {
+            destination: destination.to_owned(),
+            kind: kind.to_owned(),
+            source: source.to_owned(),
+            options: Some(options.iter().map(|&option| option.to_owned()).collect()),
+            uid_mappings: None,
+            gid_mappings: None,
+        }
+    }
+
     fn check(&self) -> Result<(), Refused> {
         if !is_plain_path(&self.destination) {
             return refuse("mounts.destination", "it is not a plain absolute path");

@@ -10,7 +10,7 @@ pub type Digest = [u8; 32];
 /// Most layers of a root file system.
 pub const MAX_ROOTFS_LAYERS: usize = 128;
 /// Enforcement points whose acts are entries of no kind of their own.
-const POINTS: [&str; 24] = [
+const POINTS: [&str; 25] = [
     "attestation_report",
     "confine_container",
     "dump_stacks",
@@ -23,6 +23,7 @@ const POINTS: [&str; 24] = [
     "pause_container",
     "plan9_mount",
     "plan9_unmount",
+    "pod_files",
     "port_forward",
     "pull_image",
     "registry_changes",

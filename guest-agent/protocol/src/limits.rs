@@ -38,9 +38,13 @@ pub const LAYERS: usize = 1024;
 /// Shared directories of one container, and host disks besides layers and scratch.
 pub const SHARES: usize = 256;
 /// Addresses, routes or name servers of an interface.
-pub const NETWORK_ENTRIES: usize = 16;
+pub const NETWORK_ENTRIES: usize = 64;
 /// Length of each in bytes: two addresses with their prefixes.
 pub const NETWORK_TEXT_BYTES: usize = 96;
+/// A request that configures the network, in bytes: each list full of addresses of usual length.
+pub const NETWORK_BYTES: usize = 32 << 10;
+/// A file of the pod in bytes, such as its hosts.
+pub const POD_FILE_BYTES: usize = 64 << 10;
 /// Name of an interface in bytes (`IFNAMSIZ` without the NUL).
 pub const INTERFACE_BYTES: usize = 15;
 /// An image's name in bytes: registry, repository, tag and digest.
@@ -138,8 +142,8 @@ const _: () = {
         "the largest policy fits"
     );
     assert!(
-        PLAIN_REQUEST_BYTES > 64 && NETWORK_ENTRIES * NETWORK_TEXT_BYTES * 2 < PLAIN_REQUEST_BYTES,
-        "addresses and routes of usual length fit"
+        NETWORK_ENTRIES * 48 * (1 + 3 + 1 + 2) < NETWORK_BYTES,
+        "addresses, routes, name servers and neighbours of usual length fit"
     );
     assert!(FRAGMENT_BYTES < POLICY_BYTES, "and so does the largest fragment");
     assert!(IN_FLIGHT_BYTES >= MESSAGE_BYTES, "a single request is always admitted");

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use launcher_protocol::{Namespace as LaunchNamespace, NamespaceKind};
 use policy::{
-    Permit,
+    ContainerId, Permit,
     action::{self, ConfineContainer, CreateContainer, Namespace, Rlimit},
 };
 
@@ -25,7 +25,7 @@ const NETWORK: &str = "network";
 const POD: &str = "pod";
 
 /// Masked paths of an unprivileged container if the policy does not judge them.
-const MASKED: [&str; 12] = [
+pub(super) const MASKED: [&str; 12] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
@@ -40,7 +40,7 @@ const MASKED: [&str; 12] = [
     "/sys/firmware",
 ];
 /// Its read-only paths. `/sys/kernel/boot_params` shows the boot manifest, which is not secret.
-const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+pub(super) const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// OOM scores of containers; -1000 is the agent's.
 const OOM_SCORES: std::ops::RangeInclusive<i32> = -999..=1000;
@@ -79,7 +79,7 @@ pub struct RequestedConfinement {
 impl RequestedConfinement {
     /// Normalised, so that two documents with the same meaning are judged the same: paths without needless slashes and
     /// limits by kind, each once and sorted, and exactly the namespaces that the container will be in.
-    pub fn normalised(self, create: &CreateContainer) -> ConfineContainer {
+    pub fn normalised(self, create: &CreateContainer, sandbox: &ContainerId) -> ConfineContainer {
         let shared = |kind: &str| self.namespaces.iter().any(|ns| ns.kind == kind && !ns.path.is_empty());
         let namespace = |kind: &str, path: &str| Namespace {
             kind: kind.to_owned(),
@@ -89,6 +89,7 @@ impl RequestedConfinement {
         let own = OWN.map(|kind| namespace(kind, ""));
         ConfineContainer {
             container_id: create.container_id.clone(),
+            sandbox_id: sandbox.clone(),
             masked_paths: paths(&self.masked),
             readonly_paths: paths(&self.readonly),
             namespaces: sharable.into_iter().chain(own).chain([namespace(NETWORK, POD)]).collect(),
@@ -269,12 +270,16 @@ mod tests {
     fn confinement(policy: &str) -> Confinement {
         let mut enforcer = Enforcer::new(policy).unwrap();
         let judged = enforcer.judges_confinement();
-        Confinement::of(enforcer.enforce(requested().normalised(&create())).unwrap(), judged).unwrap()
+        Confinement::of(
+            enforcer.enforce(requested().normalised(&create(), &ContainerId::new("s"))).unwrap(),
+            judged,
+        )
+        .unwrap()
     }
 
     #[test]
     fn documents_with_the_same_meaning_are_judged_the_same() {
-        let action = requested().normalised(&create());
+        let action = requested().normalised(&create(), &ContainerId::new("s"));
         assert_eq!(action.masked_paths, ["/proc/fs", "/proc/kcore"]);
         let limits: Vec<_> = action.rlimits.iter().map(|limit| (limit.kind.as_str(), limit.hard)).collect();
         assert_eq!(limits, [("RLIMIT_NOFILE", 5), ("RLIMIT_NPROC", 2)]);
@@ -302,7 +307,10 @@ mod tests {
         let mut enforcer = Enforcer::new(JUDGING).unwrap();
         let mut requested = requested();
         requested.sysctls.insert("net.core.somaxconn".to_owned(), "9".to_owned());
-        let denied = enforcer.enforce(requested.normalised(&create())).map(drop).unwrap_err();
+        let denied = enforcer
+            .enforce(requested.normalised(&create(), &ContainerId::new("s")))
+            .map(drop)
+            .unwrap_err();
         assert_eq!(denied.point(), "confine_container");
     }
 
@@ -332,7 +340,7 @@ mod tests {
                 masked: vec![path.to_owned()],
                 ..requested()
             };
-            let permit = enforcer.enforce(requested.normalised(&create())).unwrap();
+            let permit = enforcer.enforce(requested.normalised(&create(), &ContainerId::new("s"))).unwrap();
             Confinement::of(permit, judged)
         };
         for foreign in [

@@ -13,6 +13,8 @@ use crate::guest_dir::Directory;
 pub struct Sources {
     directory: PathBuf,
     staged: BTreeMap<String, PathBuf>,
+    /// Those that are the agent's own already.
+    own: BTreeMap<String, String>,
 }
 
 impl Sources {
@@ -21,7 +23,13 @@ impl Sources {
         Self {
             directory,
             staged: BTreeMap::new(),
+            own: BTreeMap::new(),
         }
+    }
+
+    /// Has `place` stand for `source`, a file or directory that nothing but the agent can replace.
+    pub fn take(&mut self, source: &str, place: String) {
+        self.own.insert(source.to_owned(), place);
     }
 
     /// Binds an open directory, which `source` names.
@@ -41,7 +49,8 @@ impl Sources {
 
     /// The path that stands for `source`.
     pub fn path_of(&self, source: &str) -> Option<String> {
-        self.staged.get(source)?.to_str().map(str::to_owned)
+        let staged = || self.staged.get(source)?.to_str().map(str::to_owned);
+        self.own.get(source).cloned().or_else(staged)
     }
 }
 

@@ -14,19 +14,20 @@ use super::{
 use crate::{
     decode::{HostSpec, Limits, MountEntry, ProcessSpec, seccomp_digest},
     paths,
+    pod_files::Present,
 };
 
 /// Requests the guest's network. Every container has it, so this only asks the policy.
 const HOST_NETWORK: &str = "io.microsoft.virtualmachine.lcow.hostnetwork";
 /// `false`: the container gets no security context directory.
-const CONTEXT: &str = "io.microsoft.virtualmachine.lcow.securitypolicy.env";
+pub(super) const CONTEXT: &str = "io.microsoft.virtualmachine.lcow.securitypolicy.env";
 /// AMD's certificates of the host, base64; hcsshim reads the second spelling.
 const HOST_CERTIFICATE: [&str; 2] = [
     "io.microsoft.virtualmachine.lcow.amd-certificate",
     "io.microsoft.virtualmachine.wcow.amd-certificate",
 ];
 /// Requests a privileged container.
-const PRIVILEGED: &str = "io.microsoft.virtualmachine.lcow.privileged";
+pub(super) const PRIVILEGED: &str = "io.microsoft.virtualmachine.lcow.privileged";
 /// `sandbox` marks the pod's first container.
 const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
 /// The parts of the host's document that no policy judges.
@@ -44,13 +45,14 @@ pub struct UnjudgedSpec {
     pub seccomp: Option<Profile>,
 }
 
-/// Splits a host's document into what two enforcement points judge, and the rest.
+/// Splits a host's document into what two enforcement points judge, and the rest. The files of the pod are among what is judged.
 pub fn split(
     spec: HostSpec,
     container: &ContainerId,
     sandbox: &ContainerId,
     identity: Identity,
     limits: &Limits,
+    pod: &Present,
 ) -> Result<(CreateContainer, ConfineContainer, UnjudgedSpec), ForeignSource> {
     let privileged = spec.says_true(PRIVILEGED);
     let host_network = spec.says_true(HOST_NETWORK);
@@ -70,6 +72,9 @@ pub fn split(
         .into_iter()
         .map(|mount| guest_mount(mount, sandbox))
         .collect::<Result<Vec<_>, _>>()?;
+    let readonly_root = root.unwrap_or_default().readonly;
+    let shared = pod.mounts(sandbox, &mounts, readonly_root);
+    mounts.extend(shared);
     // In this order no mount hides one below it.
     mounts.sort_by_key(|mount| depth(&mount.destination));
     let devices = linux.devices.into_iter().map(|device| Device {
@@ -112,11 +117,11 @@ pub fn split(
         namespaces: linux.namespaces,
         rlimits: process.rlimits,
         sysctls: linux.sysctl,
-        readonly_root: root.unwrap_or_default().readonly,
+        readonly_root,
         oom_score_adj: process.oom_score_adj.unwrap_or(0),
         limits: limits.values(),
     };
-    let confinement = requested.normalised(&action);
+    let confinement = requested.normalised(&action, sandbox);
     Ok((action, confinement, unjudged))
 }
 

@@ -25,7 +25,8 @@ use crate::{
     decode::{Limits, ProcessId, TerminalSize},
     guest_dir::Directory,
     launcher::{self, LauncherError, Started},
-    paths,
+    paths, pod_files,
+    reaper::{ExitWatch, ended},
     report_socket::{self, Socket},
     security_context::Written,
     stdio::{self, HostStreams, ProcessEnds, Terminal},
@@ -61,7 +62,7 @@ impl Containers {
         if let Some(name) = sysctl::outside_namespaces(confinement.sysctls().keys()).map_err(io_error("checking kernel parameters"))? {
             return Err(ContainerError::Sysctl(name));
         }
-        let sources = self.stage_sources(permit.action())?;
+        let sources = self.stage_sources(permit.action(), sandbox)?;
         let context = self.write_context(&id, &unjudged)?;
         let reports = context.as_ref().map(|written| self.serve_reports(written, &id)).transpose()?;
         let variable = context.as_ref().map(Written::variable);
@@ -90,7 +91,7 @@ impl Containers {
             args: permit.action().arg_list.clone(),
             ..process
         };
-        let pid = process.pid;
+        let (pid, exit) = (process.pid, process.exit.clone());
         let processes = HashMap::from([(ProcessId::Init, Arc::new(process))]);
         let state = Mutex::new(State {
             phase: Phase::Created,
@@ -106,7 +107,11 @@ impl Containers {
             shares_pids: confinement.shares_pids(),
             state,
         };
-        lock(&self.table).insert(id, Arc::new(container));
+        let container = Arc::new(container);
+        if container.shares_pids {
+            end_with_init(&container, exit);
+        }
+        lock(&self.table).insert(id, container);
         permit.commit();
         Ok(pid)
     }
@@ -349,11 +354,15 @@ impl Containers {
     /// Creates the sandbox's directories that the container mounts.
     ///
     /// No source may lie in another: a container that has the outer one could put a symbolic link in the path of the inner one.
-    fn stage_sources(&self, action: &CreateContainer) -> Result<Sources, ContainerError> {
+    fn stage_sources(&self, action: &CreateContainer, sandbox: &ContainerId) -> Result<Sources, ContainerError> {
         let mut staged = Sources::new(paths::staged_sources(&action.container_id));
         let mut exposed = lock(&self.exposed);
         let sources = action.mounts.iter().filter(|mount| mount.kind == "bind").map(|mount| &mount.source);
         for source in sources {
+            if let Some(place) = pod_files::place_of(sandbox, source) {
+                staged.take(source, place);
+                continue;
+            }
             let nested = |other: &String| is_inside(source, other) || is_inside(other, source);
             if exposed.iter().any(nested) {
                 return Err(ContainerError::NestedSource);
@@ -366,6 +375,19 @@ impl Containers {
         }
         Ok(staged)
     }
+}
+
+/// Kills what is left of a container when its init has ended. In a pid namespace of its own the kernel does that; in the pod's, a
+/// process that goes on would hold the outputs open, for which containerd waits before it deletes the container (runc's shim does the same).
+fn end_with_init(container: &Arc<Container>, exit: ExitWatch) {
+    let container = Arc::downgrade(container);
+    tokio::spawn(async move {
+        ended(exit).await;
+        // One that was removed meanwhile has no process.
+        if let Some(container) = container.upgrade() {
+            let _ = cgroup::kill(&container.id);
+        }
+    });
 }
 
 /// Containers that are frozen while another is created.

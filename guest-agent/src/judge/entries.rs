@@ -6,7 +6,7 @@ use policy::{
     action::{
         Action, AttestationReport, ConfineContainer, CreateContainer, DumpStacks, ExecExternal, ExecInContainer, GetProperties,
         GuestNetwork, HostNetwork, LoadFragment, LoadTransparencyTrustList, MountBlockdev, MountDevice, PauseContainer, Plan9Mount,
-        Plan9Unmount, PortForward, PullImage, RuntimeLogging, RwMountDevice, RwUnmountDevice, ScratchMount, ScratchUnmount,
+        Plan9Unmount, PodFiles, PortForward, PullImage, RuntimeLogging, RwMountDevice, RwUnmountDevice, ScratchMount, ScratchUnmount,
         SignalContainerProcess, UnmountBlockdev, UnmountDevice, UpdateContainer,
     },
 };
@@ -72,6 +72,7 @@ recorded! {
     ConfineContainer: |it| other::<Self>(Some(id(&it.container_id)));
     PauseContainer: |it| other::<Self>(Some(id(&it.container_id)));
     UpdateContainer: |it| other::<Self>(Some(id(&it.container_id)));
+    PodFiles: |it| other::<Self>(Some(id(&it.sandbox_id)));
     PortForward: |it| other::<Self>(Some(id(&it.container_id)));
     PullImage: |it| other::<Self>(Some(text_digest(&it.image)));
     AttestationReport: |_it| other::<Self>(None);

@@ -3,7 +3,7 @@
 use agent_protocol::{
     BlockIo, ContainerStatsRequest, ContainerStatsResponse, GuestProcess, ListProcessesRequest, ListProcessesResponse, LoadFragmentRequest,
     PauseContainerRequest, StreamToken, UpdateContainerRequest, WaitOomRequest, WaitOomResponse, WaitProcessRequest, WaitProcessResponse,
-    limits::CAPACITY_DEADLINE,
+    WritePodFilesRequest, limits::CAPACITY_DEADLINE,
 };
 use permit_log::{Entry, Receiver};
 use policy::{
@@ -16,7 +16,7 @@ use tokio_vsock::VsockStream;
 use super::Service;
 use crate::{
     cgroup::counters::Counters,
-    container::{Confinement, ContainerError, UserDatabase, exec_action, split},
+    container::{Confinement, ContainerError, UserDatabase, exec_action, pause, split},
     decode::{
         self, CreateOrder, ExecOrder, ExternalOrder, ForwardOrder, LayerOrder, LayerSource, ProcessId, PullOrder, SignalOrder, StdioPlan,
     },
@@ -26,6 +26,7 @@ use crate::{
     images::{self, PullError},
     judge::Recorded,
     network, paths,
+    pod_files::{self, Present},
     reaper::ended,
     stdio::HostStreams,
     storage::{self, StorageError},
@@ -104,7 +105,8 @@ impl<E: Evidence + 'static> Service<E> {
             let permit = judge.enforce(action)?;
             Ok(storage.begin_pull(permit, &sandbox)?)
         });
-        let (staging, layers) = images::pull(self.reaper.clone(), begin.await?).await?;
+        let nameservers = self.nameservers.borrow().clone();
+        let (staging, layers) = images::pull(self.reaper.clone(), begin.await?, nameservers).await?;
         let keep = self
             .sandbox
             .exclusive(move |_, storage, _| Ok(storage.keep_pulled(staging, &layers)?));
@@ -126,9 +128,15 @@ impl<E: Evidence + 'static> Service<E> {
             if !storage.has_rootfs(&container, &sandbox) {
                 return Err(ContainerError::NoRootfs(container).into());
             }
+            let (spec, pod) = if storage.has_own_rootfs(&container) {
+                (pause::document(spec), Present::default())
+            } else {
+                (spec, Present::of(&sandbox))
+            };
             let users = UserDatabase::read(&paths::rootfs(&container)).map_err(ContainerError::User)?;
             let identity = users.identify(&spec.process.user).map_err(ContainerError::User)?;
-            let (action, confinement, unjudged) = split(spec, &container, &sandbox, identity, &limits).map_err(ContainerError::Source)?;
+            let (action, confinement, unjudged) =
+                split(spec, &container, &sandbox, identity, &limits, &pod).map_err(ContainerError::Source)?;
             let judged = judge.judges_confinement();
             let mut whole = judge.transaction();
             let confinement = Confinement::of(whole.enforce(confinement)?, judged).map_err(ContainerError::Mask)?;
@@ -140,6 +148,20 @@ impl<E: Evidence + 'static> Service<E> {
             whole.commit();
             judge.follow(containers.exit_of(&container, &ProcessId::Init)?);
             Ok(pid.as_raw() as u32)
+        });
+        act.await
+    }
+
+    pub(super) async fn write_files(&self, request: WritePodFilesRequest) -> Result<(), RequestError> {
+        let action = decode::pod_files(request)?;
+        let act = self.sandbox.exclusive(move |judge, storage, _| {
+            if !storage.is_of(&action.sandbox_id) {
+                return Err(StorageError::NoScratch.into());
+            }
+            let mounts = pod_files::default_mounts(&action.sandbox_id);
+            pod_files::write(judge.enforce(action)?)?;
+            // Its failure denies everything, and so seals the guest.
+            judge.extend_default_mounts(mounts).map_err(|_| RequestError::Undone)
         });
         act.await
     }

@@ -1,8 +1,10 @@
-//! Root file systems of containers: an overlay of layers and a directory of the scratch.
+//! Root file systems of containers: an overlay of layers and a directory of the scratch, or the guest's own for its pause program.
 
 use std::{
     collections::{HashMap, HashSet},
     fs, io,
+    os::unix::fs::PermissionsExt,
+    path::Path,
 };
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -12,12 +14,16 @@ use policy::{
 };
 
 use super::{StorageError, rootfs_of};
-use crate::guest_dir::{self, Directory};
+use crate::{
+    container::pause,
+    guest_dir::{self, Directory},
+    paths,
+};
 
 /// Features of overlayfs that would write more than names and contents into the upper directory.
 const OPTIONS: &str = "index=off,metacopy=off,redirect_dir=off,xino=off";
-/// Lower directory of a container without layers, because overlayfs needs one.
-const NO_LAYERS: &str = "/run/casemate/empty";
+/// Directories of the guest's own root file system, on which the launcher mounts.
+const MOUNT_POINTS: [&str; 4] = ["proc", "dev", "sys", "etc"];
 
 /// A mounted root file system.
 #[derive(Debug)]
@@ -41,7 +47,12 @@ impl Overlays {
         self.by_container.get(id).is_some_and(|overlay| overlay.mounted)
     }
 
-    /// Mounts the overlay that the permit allows.
+    /// Whether the container's root file system is the guest's own.
+    pub fn is_own(&self, id: &ContainerId) -> bool {
+        self.by_container.get(id).is_some_and(|overlay| overlay.slots.is_empty())
+    }
+
+    /// Mounts the overlay that the permit allows; the guest's own root file system if it has no layers.
     pub fn mount(&mut self, permit: Permit<'_, MountOverlay>, slots: Vec<u32>, scratch: String) -> Result<(), StorageError> {
         let MountOverlay {
             container_id,
@@ -53,18 +64,18 @@ impl Overlays {
         }
         let point = Directory::make(target).map_err(StorageError::io("creating a root file system's mount point"))?;
         let upper = Directory::open(&scratch).map_err(StorageError::io("opening a container's scratch directory"))?;
-        let data = options(layer_paths, &upper.path());
         if layer_paths.is_empty() {
-            fs::create_dir_all(NO_LAYERS).map_err(StorageError::io("creating an empty layer"))?;
+            mount_own(&point, target, Path::new(paths::PAUSE))?;
+        } else {
+            mount(
+                Some("overlay"),
+                point.path().as_str(),
+                Some("overlay"),
+                MsFlags::empty(),
+                Some(options(layer_paths, &upper.path()).as_str()),
+            )
+            .map_err(StorageError::io("mounting a root file system"))?;
         }
-        mount(
-            Some("overlay"),
-            point.path().as_str(),
-            Some("overlay"),
-            MsFlags::empty(),
-            Some(data.as_str()),
-        )
-        .map_err(StorageError::io("mounting a root file system"))?;
         self.by_container.insert(
             container_id.clone(),
             Overlay {
@@ -89,6 +100,33 @@ impl Overlays {
         permit.commit();
         Ok(overlay)
     }
+}
+
+/// Mounts the guest's own root file system, which nothing can write to, at `point`, whose path is `target`.
+fn mount_own(point: &Directory, target: &str, program: &Path) -> Result<(), StorageError> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    let options = Some("mode=0755,size=1m,nr_inodes=16");
+    mount(Some("pause"), point.path().as_str(), Some("tmpfs"), flags, options)
+        .map_err(StorageError::io("mounting the guest's own root file system"))?;
+    let read_only = flags | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    // Opened again: `point` is the directory below the mount.
+    let filled = Directory::open(target).and_then(|root| {
+        fill(Path::new(&root.path()), program)?;
+        Ok(mount(None::<&str>, root.path().as_str(), None::<&str>, read_only, options)?)
+    });
+    filled.map_err(|cause| match unmount_point(target) {
+        Ok(()) => StorageError::io("filling the guest's own root file system")(cause),
+        Err(_) => StorageError::NotUndone,
+    })
+}
+
+fn fill(root: &Path, program: &Path) -> io::Result<()> {
+    for name in MOUNT_POINTS {
+        fs::create_dir(root.join(name))?;
+    }
+    let copy = root.join(pause::PROGRAM.trim_start_matches('/'));
+    fs::copy(program, &copy)?;
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o555))
 }
 
 /// Unmounts what is mounted at `target`, whose parents are real directories.
@@ -138,18 +176,18 @@ fn options(layers: &[String], scratch: &str) -> String {
         .map(String::as_str)
         .filter(|layer| seen.insert(*layer))
         .collect::<Vec<_>>();
-    let lower = if distinct.is_empty() {
-        NO_LAYERS.to_owned()
-    } else {
+    format!(
+        "lowerdir={},upperdir={scratch}/upper,workdir={scratch}/work,{OPTIONS}",
         distinct.join(":")
-    };
-    format!("lowerdir={lower},upperdir={scratch}/upper,workdir={scratch}/work,{OPTIONS}")
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use agent_protocol::limits::{LAYERS, OVERLAY_LAYERS};
+    use nix::sched::{CloneFlags, unshare};
+    use std::thread;
 
     #[test]
     fn layers_keep_their_order() {
@@ -170,9 +208,35 @@ mod tests {
     #[test]
     fn the_options_for_the_most_layers_fit_in_a_page() {
         let id = ContainerId::new("a");
-        let layers = (0..OVERLAY_LAYERS)
-            .map(|n| crate::paths::layer((LAYERS - n) as u32))
-            .collect::<Vec<_>>();
-        assert!(options(&layers, &crate::paths::scratch(&id, &id)).len() < 4096);
+        let layers = (0..OVERLAY_LAYERS).map(|n| paths::layer((LAYERS - n) as u32)).collect::<Vec<_>>();
+        assert!(options(&layers, &paths::scratch(&id, &id)).len() < 4096);
+    }
+
+    #[test]
+    fn the_guests_own_root_file_system_has_the_program_and_cannot_change() {
+        if !nix::unistd::geteuid().is_root() {
+            println!("skipped: the_guests_own_root_file_system_has_the_program_and_cannot_change: this test needs root");
+            return;
+        }
+        let base = tempfile::tempdir().unwrap();
+        let base = base.path().canonicalize().unwrap();
+        let test = move || {
+            unshare(CloneFlags::CLONE_NEWNS).unwrap();
+            mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+            let (target, program) = (format!("{}/rootfs", base.display()), base.join("program"));
+            fs::write(&program, "x").unwrap();
+            let point = Directory::make(&target).unwrap();
+            assert!(mount_own(&point, &target, &base.join("missing")).is_err());
+            assert_eq!(fs::read_dir(&target).unwrap().count(), 0, "nothing is left");
+            mount_own(&point, &target, &program).unwrap();
+            let mode = fs::metadata(format!("{target}/pause")).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o555);
+            assert!(MOUNT_POINTS.iter().all(|name| Path::new(&target).join(name).is_dir()));
+            let refused = fs::write(format!("{target}/etc/passwd"), "x").unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::ReadOnlyFilesystem);
+            unmount_point(&target).unwrap();
+            assert!(!Path::new(&target).join("pause").exists());
+        };
+        thread::spawn(test).join().unwrap();
     }
 }

@@ -18,9 +18,9 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// The guest's initramfs: the agent as `/init`, the launcher, the puller, mount points, and the kernel's modules in the
+    /// The guest's initramfs: the agent as `/init`, the launcher, the puller, the pause program, mount points, and the kernel's modules in the
     /// order in which the agent loads them.
-    pub fn guest(agent: &Path, launcher: &Path, puller: &Path, modules: &[PathBuf]) -> Result<Self> {
+    pub fn guest(agent: &Path, launcher: &Path, puller: &Path, pause: &Path, modules: &[PathBuf]) -> Result<Self> {
         let mut archive = Self {
             bytes: Vec::new(),
             inode: 0,
@@ -33,6 +33,7 @@ impl Builder {
         archive.entry("init", 0o100_755, (0, 0), &stripped(agent)?)?;
         archive.entry("bin/casemate-launcher", 0o100_755, (0, 0), &stripped(launcher)?)?;
         archive.entry("bin/casemate-puller.gz", 0o100_644, (0, 0), &gzipped(&stripped(puller)?)?)?;
+        archive.entry("bin/casemate-pause", 0o100_755, (0, 0), &stripped(pause)?)?;
         if !modules.is_empty() {
             archive.directory("modules")?;
         }
@@ -143,7 +144,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let program = dir.path().join("program");
         std::fs::copy("/bin/true", &program).unwrap();
-        Builder::guest(&program, &program, &program, &[]).unwrap().into_bytes()
+        Builder::guest(&program, &program, &program, &program, &[]).unwrap().into_bytes()
     }
 
     #[test]
@@ -183,6 +184,7 @@ mod tests {
             "dev/console\n",
             "bin/casemate-launcher\n",
             "bin/casemate-puller.gz\n",
+            "bin/casemate-pause\n",
         ] {
             assert!(text.contains(wanted), "{wanted:?} is missing in\n{text}");
         }

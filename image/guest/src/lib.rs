@@ -35,6 +35,8 @@ pub struct Inputs {
     pub launcher: PathBuf,
     /// `casemate-puller`, static; becomes `/bin/casemate-puller.gz`.
     pub puller: PathBuf,
+    /// `casemate-pause`, static; becomes `/bin/casemate-pause`.
+    pub pause: PathBuf,
     /// stage0's program, flat; without it the image has no launch digest.
     pub stage0: Option<PathBuf>,
     /// Which kernel.
@@ -48,7 +50,7 @@ const STAGE0: &str = "stage0";
 pub fn build(inputs: &Inputs, out: &Path) -> Result<Manifest> {
     std::fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
     let kernel = kernel::obtain(inputs.kernel)?;
-    let initramfs = initramfs::Builder::guest(&inputs.agent, &inputs.launcher, &inputs.puller, &kernel.modules)?;
+    let initramfs = initramfs::Builder::guest(&inputs.agent, &inputs.launcher, &inputs.puller, &inputs.pause, &kernel.modules)?;
     let initrd = out.join("initramfs.cpio");
     cache::write_whole(&initrd, &initramfs.into_bytes())?;
     let vmlinux = out.join("vmlinux");
@@ -72,6 +74,7 @@ pub fn build(inputs: &Inputs, out: &Path) -> Result<Manifest> {
             ("casemate-agent", sha256_file(&inputs.agent)?),
             ("casemate-launcher", sha256_file(&inputs.launcher)?),
             ("casemate-puller", sha256_file(&inputs.puller)?),
+            ("casemate-pause", sha256_file(&inputs.pause)?),
         ]
         .map(|(name, sha256)| Input {
             name: name.to_owned(),

@@ -18,6 +18,7 @@ pub fn build(programs: &Path, stage0: Option<PathBuf>, output: &Path, kernel: Ki
         agent: programs.join("casemate-agent"),
         launcher: programs.join("casemate-launcher"),
         puller: programs.join("casemate-puller"),
+        pause: programs.join("casemate-pause"),
         stage0,
         kernel,
     };

@@ -183,7 +183,7 @@ enum Image {
     /// Build kernel, initramfs and manifest
     #[command(after_help = "Example:\n  casemate image build --programs target/x86_64-unknown-linux-gnu/guest --output guest")]
     Build {
-        /// Directory with the static `casemate-agent`, `casemate-launcher` and `casemate-puller`
+        /// Directory with the static `casemate-agent`, `casemate-launcher`, `casemate-puller` and `casemate-pause`
         #[arg(long)]
         programs: PathBuf,
         /// stage0's flat program; without it the image has no launch digest

@@ -202,7 +202,7 @@ fn the_image_that_was_built_is_the_same_when_it_is_built_again() {
         let directory = tempfile::tempdir().unwrap();
         let place = directory.path().join(name);
         std::fs::create_dir_all(&place).unwrap();
-        for program in ["casemate-agent", "casemate-launcher", "casemate-puller"] {
+        for program in ["casemate-agent", "casemate-launcher", "casemate-puller", "casemate-pause"] {
             std::fs::copy(programs.join(program), place.join(program)).unwrap();
         }
         std::fs::copy(&stage0, place.join("stage0")).unwrap();

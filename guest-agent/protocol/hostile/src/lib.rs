@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod pod;
 mod requests;
 
 use protobuf::Message;

@@ -22,7 +22,8 @@ impl Traffic {
         } else {
             &[Code::INVALID_ARGUMENT]
         };
-        match self.random.below(20) {
+        match self.random.below(22) {
+            20 | 21 => self.malformed_of_pod(bad, good, codes),
             18 => {
                 let digest = "a".repeat(self.random.below(70));
                 let request = PullImageRequest {

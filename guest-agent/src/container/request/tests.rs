@@ -22,7 +22,15 @@ fn split_spec(spec: Value) -> (CreateContainer, Confinement, UnjudgedSpec) {
     };
     let identity = UserDatabase::default().identify(&user).unwrap();
     let spec = serde_json::from_value(spec).unwrap();
-    let (action, requested, unjudged) = split(spec, &ContainerId::new("c"), &ContainerId::new("s"), identity, &Limits::default()).unwrap();
+    let (action, requested, unjudged) = split(
+        spec,
+        &ContainerId::new("c"),
+        &ContainerId::new("s"),
+        identity,
+        &Limits::default(),
+        &crate::pod_files::Present::default(),
+    )
+    .unwrap();
     let mut enforcer = policy::Enforcer::new(policy::OPEN_DOOR).unwrap();
     let confinement = Confinement::of(enforcer.enforce(requested).unwrap(), false).unwrap();
     (action, confinement, unjudged)

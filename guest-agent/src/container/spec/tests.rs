@@ -14,7 +14,7 @@ fn no_mount_hides_one_before_it() {
     let identity = UserDatabase::default().identify(&User::default()).unwrap();
     let (container, sandbox) = (ContainerId::new("c"), ContainerId::new("s"));
     let spec = serde_json::from_value(host).unwrap();
-    let (create, confine, _) = split(spec, &container, &sandbox, identity, &Limits::default()).unwrap();
+    let (create, confine, _) = split(spec, &container, &sandbox, identity, &Limits::default(), &Present::default()).unwrap();
     let order = create.mounts.iter().map(|mount| mount.destination.as_str()).collect::<Vec<_>>();
     assert_eq!(order, ["/dev", "/a", "/a/b", "/a/x", "/a/b//c"]);
     assert_eq!(confine.mounts, create.mounts);
@@ -30,7 +30,8 @@ fn binds_outside_the_sandbox_are_refused() {
         let identity = UserDatabase::default().identify(&User::default()).unwrap();
         let (container, sandbox) = (ContainerId::new("c"), ContainerId::new("s"));
         let spec = serde_json::from_value(host).unwrap();
-        split(spec, &container, &sandbox, identity, &Limits::default()).map(|(action, ..)| action.mounts[0].source.clone())
+        split(spec, &container, &sandbox, identity, &Limits::default(), &Present::default())
+            .map(|(action, ..)| action.mounts[0].source.clone())
     };
     let directory = paths::sandbox_mounts(&ContainerId::new("s"));
     assert_eq!(bind("sandbox:///tmp/a").unwrap(), format!("{directory}/tmp/a"));
