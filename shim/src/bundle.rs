@@ -1,7 +1,12 @@
 //! What the shim reads of a bundle: few fields of `config.json`, and the sandbox that a container belongs to.
 //!
-//! The document goes to the agent unchanged, except for a policy and fragments in its annotations: the agent has them
-//! already, and they could make the document longer than the agent accepts.
+//! The document goes to the agent unchanged, except for a policy and fragments in its annotations, which the agent has
+//! already and which could make the document longer than it accepts, and for mounts of the pod's files ([`pod`]), which the agent makes
+//! itself.
+
+mod pod;
+
+pub use pod::{FileSources, Netns};
 
 use crate::{fragments, policy_text::ANNOTATIONS};
 use agent_protocol::limits::{POLICY_BYTES, SPEC_BYTES};
@@ -29,6 +34,7 @@ const SPEC_MAX_BYTES: u64 = (SPEC_BYTES + 2 * (POLICY_BYTES * 4 / 3 + 4) + fragm
 struct Spec {
     annotations: BTreeMap<String, String>,
     linux: Linux,
+    mounts: Vec<pod::Mount>,
     process: Option<Init>,
 }
 
@@ -42,6 +48,7 @@ struct Init {
 #[serde(default, rename_all = "camelCase")]
 struct Linux {
     cgroups_path: String,
+    namespaces: Vec<pod::Namespace>,
 }
 
 /// File in a bundle that names the sandbox's state directory: `delete` does not get the runtime options, whose configuration
@@ -101,6 +108,11 @@ pub enum BundleError {
     /// `config.json` is larger than the agent accepts.
     #[error("config.json has {0} bytes; the agent takes {SPEC_BYTES} besides the policy")]
     Long(u64),
+    /// A namespace of the host is asked for.
+    #[error(
+        "a container cannot be in the host's {0} namespace: it runs in a VM of its own (hostNetwork, hostPID and hostIPC need another RuntimeClass)"
+    )]
+    HostNamespace(&'static str),
     /// `config.json` is not an OCI specification.
     #[error("config.json of the bundle is not an OCI specification")]
     Json(#[source] serde_json::Error),
@@ -127,12 +139,17 @@ impl Bundle {
     /// # Errors
     /// When it is too long without the policy.
     pub fn for_agent(&self) -> Result<Vec<u8>, BundleError> {
-        if !self.spec.annotations.keys().any(|key| was_sent(key)) {
+        if !self.spec.annotations.keys().any(|key| was_sent(key)) && !self.spec.mounts.iter().any(pod::Mount::is_of_pod) {
             return fitting(self.document.clone());
         }
         let mut document: serde_json::Value = serde_json::from_slice(&self.document).map_err(BundleError::Json)?;
         if let Some(annotations) = document.get_mut("annotations").and_then(|a| a.as_object_mut()) {
             annotations.retain(|key, _| !was_sent(key));
+        }
+        if let Some(mounts) = document.get_mut("mounts").and_then(|m| m.as_array_mut()) {
+            // The types parsed the same document, so the lists are equally long.
+            let mut entries = self.spec.mounts.iter();
+            mounts.retain(|_| !entries.next().is_some_and(pod::Mount::is_of_pod));
         }
         fitting(serde_json::to_vec(&document).map_err(BundleError::Json)?)
     }
@@ -150,6 +167,24 @@ impl Bundle {
     /// `process.oomScoreAdj`.
     pub fn oom_score_adj(&self) -> Option<i32> {
         self.spec.process.as_ref().and_then(|process| process.oom_score_adj)
+    }
+
+    /// Whether it is the container of a CRI sandbox, which only holds the pod's namespaces.
+    pub fn is_pod_sandbox(&self) -> bool {
+        self.spec.annotations.get(CRI_TYPE).is_some_and(|kind| kind == "sandbox")
+    }
+
+    /// The network namespace of the sandbox.
+    ///
+    /// # Errors
+    /// When it is the host's, and when a CRI sandbox shares another namespace with the host.
+    pub fn netns(&self) -> Result<Netns, BundleError> {
+        pod::netns(&self.spec.linux.namespaces, self.is_pod_sandbox())
+    }
+
+    /// The pod's files that the container is to have.
+    pub fn pod_files(&self) -> FileSources {
+        pod::files(&self.spec.mounts)
     }
 
     /// The sandbox that container `id` belongs to.
@@ -256,6 +291,23 @@ mod tests {
         assert_eq!(noted_state(dir.path()), None);
         note_state(dir.path(), Path::new("/run/elsewhere/ns/web")).unwrap();
         assert_eq!(noted_state(dir.path()), Some("/run/elsewhere/ns/web".into()));
+    }
+
+    #[test]
+    fn the_agent_makes_the_mounts_of_the_pods_files_itself() {
+        let b = bundle(
+            r#"{"mounts":[{"destination":"/proc","type":"proc"},{"destination":"/etc/hosts","type":"bind","source":"/var/lib/c/hosts"},
+                {"destination":"/data","type":"bind","source":"/srv"},{"destination":"/dev/shm","type":"bind","source":"/run/c/shm"}]}"#,
+        );
+        let sent: serde_json::Value = serde_json::from_slice(&b.for_agent().unwrap()).unwrap();
+        let left: Vec<_> = sent["mounts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|m| m["destination"].clone())
+            .collect();
+        assert_eq!(left, ["/proc", "/data"]);
+        assert_eq!(b.pod_files().hosts.as_deref(), Some(Path::new("/var/lib/c/hosts")));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The configuration: `/etc/casemate/config.toml` or the file that containerd's runtime options name, and annotations.
 
+mod pod_size;
+
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
@@ -46,6 +48,8 @@ pub struct Config {
     pub memory_mib: MemoryMib,
     /// Virtual CPUs.
     pub vcpus: Vcpus,
+    /// What a guest's kernel and agent take in MiB: a pod's VM has so much more than its containers' limits.
+    pub guest_overhead_mib: u16,
     /// Most guest memory in MiB that an annotation may ask for; absent: what the VMM supports.
     pub max_memory_mib: Option<MemoryMib>,
     /// Most virtual CPUs that an annotation may ask for; absent: what the VMM supports.
@@ -129,6 +133,7 @@ impl Default for Config {
             state_dir: shim_state::DEFAULT_ROOT.into(),
             memory_mib: MemoryMib::try_from(256).expect("256 MiB is in range"),
             vcpus: Vcpus::try_from(1).expect("one vCPU is in range"),
+            guest_overhead_mib: 96,
             max_memory_mib: None,
             max_vcpus: None,
             scratch: Scratch::Disk,
@@ -167,6 +172,19 @@ pub enum ConfigError {
         asked: u32,
         /// The configuration's value.
         most: u32,
+    },
+    /// The VM is larger than its pod.
+    #[error(
+        "the pod's VM needs {needed} MiB ({guest} of guest memory, the rest for its VMM), but the pod's limits and overhead allow {allowed} MiB: \
+         raise the overhead of the RuntimeClass or the limits"
+    )]
+    AbovePod {
+        /// In MiB.
+        needed: u64,
+        /// Of it the guest's memory, in MiB.
+        guest: u32,
+        /// The limit of the pod's cgroup in MiB.
+        allowed: u64,
     },
     /// Not one of the two names.
     #[error("annotation {SCRATCH} is {0:?}; disk and memory are known")]
@@ -230,6 +248,8 @@ impl Config {
     /// # Errors
     /// A value out of range, or protection below the node's or above the VMM's.
     pub fn with_annotations(mut self, annotations: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
+        // First: what the pod's author says of the VM itself counts more.
+        pod_size::apply(&mut self, annotations)?;
         if let Some(n) = number::<u32>(annotations, MEMORY)? {
             at_most(MEMORY, n, self.max_memory_mib.map(MemoryMib::get))?;
             self.memory_mib = MemoryMib::try_from(n).map_err(|e| ConfigError::Range(MEMORY, e))?;
@@ -268,6 +288,14 @@ impl Config {
             self.boot = Boot::Verified;
         }
         Ok(self)
+    }
+
+    /// Whether the VM fits into the pod that has the cgroups `leaves`.
+    ///
+    /// # Errors
+    /// When the pod's limit is lower.
+    pub fn fits(&self, leaves: &[PathBuf]) -> Result<(), ConfigError> {
+        pod_size::fits(self, leaves)
     }
 
     /// Whether a VM that was booted with `booted` is what a container of it asks for.

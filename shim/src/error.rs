@@ -4,11 +4,12 @@
 //! wrong state, `UNIMPLEMENTED` a call that the runtime does not have.
 
 use crate::{
-    bundle::BundleError, config::ConfigError, describe::describe, fragments::FragmentsError, layers::LayersError,
+    bundle::BundleError, config::ConfigError, describe::describe, fragments::FragmentsError, layers::LayersError, pod_files::PodFileError,
     policy_text::PolicyTextError, stdio::StdioError, vm::ControlError, vm::VmError,
 };
 use container_document::DocumentError;
 use oci::Digest;
+use pod_network::NetworkError;
 use std::path::PathBuf;
 use ttrpc::Code;
 use vm_spec::control::ClientError;
@@ -58,6 +59,12 @@ pub enum Error {
     /// SIGKILL has not ended a container in time.
     #[error("container {0} goes on after SIGKILL")]
     Survived(String),
+    /// A file of the pod cannot be read.
+    #[error(transparent)]
+    PodFile(#[from] PodFileError),
+    /// The pod's network cannot be given to the VM.
+    #[error("cannot connect the VM to the pod's network")]
+    Network(#[from] NetworkError),
     /// A request that is not valid.
     #[error("{0}")]
     Invalid(&'static str),
@@ -198,7 +205,7 @@ impl Error {
             Self::Unimplemented(_) => Code::UNIMPLEMENTED,
             Self::ScratchFull { .. } => Code::RESOURCE_EXHAUSTED,
             Self::Survived(_) => Code::DEADLINE_EXCEEDED,
-            Self::Layers(_) | Self::Vm(_) | Self::Control(_) | Self::Encode(_) => Code::INTERNAL,
+            Self::Layers(_) | Self::Network(_) | Self::PodFile(_) | Self::Vm(_) | Self::Control(_) | Self::Encode(_) => Code::INTERNAL,
             Self::Agent {
                 source: ttrpc::Error::RpcStatus(status),
                 ..

@@ -49,7 +49,7 @@ pub enum WithoutBlob {
 }
 
 /// The layers of a container.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Layers {
     /// Bottom first.
     pub cached: Vec<CachedLayer>,

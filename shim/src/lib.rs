@@ -15,6 +15,7 @@ mod fragments;
 pub mod layers;
 mod logging;
 mod options;
+mod pod_files;
 mod policy_text;
 mod program;
 mod sandbox;

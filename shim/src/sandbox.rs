@@ -10,12 +10,14 @@
 //! Any call may read the phase at any time. `transition` orders boot and stop and is held through them; no other call takes
 //! it, so that State, Connect, Pids and Shutdown never wait for a boot. Mounts have locks of their own, see [`rootfs`].
 
+mod files;
+mod network;
 mod rootfs;
 
 pub use rootfs::Rootfs;
 
 use crate::{
-    bundle::Bundle,
+    bundle::{Bundle, FileSources, Netns},
     config::{Config, Scratch},
     error::Error,
     fragments,
@@ -24,7 +26,10 @@ use crate::{
     vm::{BootRequest, References, Vm, VmError},
 };
 use agent_protocol::{LoadFragmentRequest, MountScratchRequest, SetPolicyRequest};
+use files::PodFiles;
+use network::PodNetwork;
 use nix::sys::statvfs::statvfs;
+use pod_network::{Loopback, NetworkError};
 use rootfs::LayerDisk;
 use shim_state::SandboxDir;
 use std::{
@@ -96,13 +101,14 @@ pub struct SandboxSpec {
     references: References,
     cgroups_path: String,
     oom_score_adj: Option<i32>,
+    netns: Netns,
 }
 
 impl SandboxSpec {
     /// The spec by `config`, annotations applied, and the container's `bundle`.
     ///
     /// # Errors
-    /// When the policy, the fragments or the guest image's reference values cannot be used.
+    /// When the policy, the fragments or the guest image's reference values cannot be used, and when a namespace of the host is asked for.
     pub fn new(bundle: &Bundle, config: Config) -> Result<Self, Error> {
         Ok(Self {
             policy: PolicyText::choose(bundle.annotations(), &config)?,
@@ -110,6 +116,7 @@ impl SandboxSpec {
             references: References::read(&config.image_dir).map_err(VmError::from)?,
             cgroups_path: bundle.cgroups_path().to_owned(),
             oom_score_adj: bundle.oom_score_adj(),
+            netns: bundle.netns()?,
             config,
         })
     }
@@ -123,6 +130,10 @@ pub struct Sandbox {
     /// Held through a boot and through a stop.
     transition: tokio::sync::Mutex<()>,
     layers: LayerDisk,
+    files: PodFiles,
+    network: PodNetwork,
+    /// Where the pod's network is, once the VM was booted.
+    netns: OnceLock<Netns>,
     /// Whether the policy names root hashes, once there is one.
     names_root_hashes: OnceLock<bool>,
 }
@@ -136,6 +147,9 @@ impl Sandbox {
             phase: Mutex::new(Phase::Created),
             transition: tokio::sync::Mutex::default(),
             layers: LayerDisk::default(),
+            files: PodFiles::default(),
+            network: PodNetwork::default(),
+            netns: OnceLock::new(),
             names_root_hashes: OnceLock::new(),
         }
     }
@@ -175,6 +189,7 @@ impl Sandbox {
         let booting = Attempt::begin(self)?;
         // A sandbox boots once.
         let _ = self.names_root_hashes.set(spec.policy.names_root_hashes());
+        let _ = self.netns.set(spec.netns.clone());
         let request = BootRequest {
             namespace: &self.namespace,
             id: &self.id,
@@ -217,6 +232,40 @@ impl Sandbox {
         }
     }
 
+    /// Gives the guest the pod's files that a container brings.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or the guest refuses.
+    pub async fn give_files(&self, vm: &Vm, sources: FileSources) -> Result<(), Error> {
+        self.files.update(vm, &self.id, sources).await
+    }
+
+    /// Connects the VM to the pod's network, unless it is connected or there is none yet.
+    ///
+    /// # Errors
+    /// When a step on the host fails, or the guest refuses.
+    pub async fn connect(&self, vm: &Vm) -> Result<(), Error> {
+        match self.netns.get() {
+            // The next call of its agent says how it ended.
+            _ if vm.has_ended() => Ok(()),
+            Some(netns) => self.network.connect(vm, netns, self.files.name_servers().await).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the pod's network is there before its first container is created.
+    pub fn has_network_at_once(&self) -> bool {
+        matches!(self.netns.get(), Some(Netns::Existing(_)))
+    }
+
+    /// Listens on the loopback of the pod's network; `None` before there is one.
+    ///
+    /// # Errors
+    /// When the kernel cannot redirect connections.
+    pub async fn loopback(&self) -> Result<Option<Loopback>, NetworkError> {
+        self.network.loopback().await
+    }
+
     /// Mounts the root file system of `container` in the guest.
     ///
     /// # Errors
@@ -248,6 +297,7 @@ impl Sandbox {
                 vm.power_off().await;
             }
             vm.forget();
+            self.network.disconnect().await;
             self.enter(Phase::Gone);
         }
     }
@@ -261,6 +311,7 @@ impl Sandbox {
         if let Some(vm) = self.leave() {
             vm.kill_and_wait().await;
             vm.forget();
+            self.network.disconnect().await;
             self.enter(Phase::Gone);
         }
     }

@@ -238,7 +238,11 @@ async fn connect(stream: &'static str, vsock: &Path) -> Result<(StreamToken, Uni
     Ok((token, connection))
 }
 
-fn random_token() -> io::Result<StreamToken> {
+/// A token for a new stream.
+///
+/// # Errors
+/// The kernel's random bytes cannot be read.
+pub fn random_token() -> io::Result<StreamToken> {
     let mut bytes = [0; StreamToken::BYTES];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(StreamToken(bytes))

@@ -12,6 +12,7 @@ mod freeze;
 mod kill;
 mod oom;
 mod pids;
+mod ports;
 mod process;
 mod start;
 mod stats;
@@ -68,20 +69,23 @@ struct Tasks {
     containers: Containers,
     /// containerd called `Shutdown`.
     ending: AtomicBool,
-    /// Frees the shim's name and ends it; may be called again.
-    end: Box<dyn Fn() + Send + Sync>,
+    door: Box<dyn Ending>,
+}
+
+/// How a shim ends; each of the calls may come again.
+pub trait Ending: Send + Sync + 'static {
+    /// Frees the shim's name and ends it.
+    fn end(&self);
+    /// The same if no container is announced that the shim will be asked to create, and then `close` says so too.
+    fn end_if(&self, close: &dyn Fn() -> bool) -> bool;
+    /// The container is no longer only announced.
+    fn joined(&self, id: &str);
 }
 
 impl TaskService {
     /// A service without containers; `containerd` is the address of its gRPC socket, `bundle` the one that this shim was started
-    /// for. `end` is called when the shim ends; it frees the name, so that the next start of this sandbox gets a shim of its own.
-    pub fn new(
-        sandbox: Arc<Sandbox>,
-        containerd: String,
-        events: Publisher,
-        bundle: PathBuf,
-        end: impl Fn() + Send + Sync + 'static,
-    ) -> Self {
+    /// for. `door` is asked when the shim ends: it frees the name, so that the next start of this sandbox gets a shim of its own.
+    pub fn new(sandbox: Arc<Sandbox>, containerd: String, events: Publisher, bundle: PathBuf, door: impl Ending) -> Self {
         Self(Arc::new(Tasks {
             sandbox,
             containerd,
@@ -90,7 +94,7 @@ impl TaskService {
             config: OnceCell::new(),
             containers: Containers::default(),
             ending: AtomicBool::new(false),
-            end: Box::new(end),
+            door: Box::new(door),
         }))
     }
 
@@ -126,7 +130,7 @@ impl Task for TaskService {
         let work = async move {
             let container = tasks.containers.get(&request.id)?;
             let process = container.process(&request.exec_id)?;
-            let pid = match start::start(&container, &process, &tasks.events).await {
+            let pid = match start::start(&tasks.sandbox, &container, &process, &tasks.events).await {
                 Ok(pid) => pid,
                 Err(error) => return Err(with_vm_exit(container.vm(), error).await),
             };

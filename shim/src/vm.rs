@@ -248,6 +248,14 @@ impl Vm {
         self.control.append(files, extents).await
     }
 
+    /// Gives the network device its TAP.
+    ///
+    /// # Errors
+    /// When the VMM refuses or has ended.
+    pub async fn attach_tap(&self, tap: File) -> Result<(), ControlError> {
+        self.control.attach_tap(tap).await
+    }
+
     /// Whether the VMM has ended.
     pub fn has_ended(&self) -> bool {
         self.vmm.exit.borrow().is_some()

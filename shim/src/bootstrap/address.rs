@@ -12,7 +12,7 @@ use std::{
     os::{
         fd::AsRawFd,
         unix::{
-            fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+            fs::{DirBuilderExt, MetadataExt, PermissionsExt, symlink},
             net::UnixListener,
         },
     },
@@ -115,9 +115,39 @@ impl Address {
     pub fn remove_dead(&self) {
         let _lock = self.lock();
         if !self.answers() {
-            // It may have been removed already.
+            // They may have been removed already.
             let _ = fs::remove_file(&self.0);
+            let _ = fs::remove_dir_all(self.joining());
         }
+    }
+
+    /// Announces a container that the answering shim will be asked to create, so that it does not end before; false if none answers.
+    ///
+    /// # Errors
+    /// When the announcement cannot be written.
+    pub fn announce(&self, id: &str, bundle: &Path) -> Result<bool, BootstrapError> {
+        let _lock = self.lock();
+        if !self.answers() {
+            return Ok(false);
+        }
+        let place = self.joining();
+        let link = place.join(id);
+        let written = fs::DirBuilder::new().recursive(true).mode(0o700).create(&place).and_then(|()| {
+            // Of an earlier container with this id.
+            let _ = fs::remove_file(&link);
+            symlink(bundle, &link)
+        });
+        let failed = |source| BootstrapError::Path {
+            doing: "announce a container at",
+            path: link.clone(),
+            source,
+        };
+        written.map(|()| true).map_err(failed)
+    }
+
+    /// Directory of links from the ids of announced containers to their bundles.
+    fn joining(&self) -> PathBuf {
+        self.0.with_extension("joining")
     }
 
     /// One process at a time binds or removes a socket in the directory. Nobody waits while holding the lock, so a holder that
@@ -155,8 +185,31 @@ impl Name {
     /// Removes the socket. A connection to it goes on; the next start of the sandbox binds a new one.
     pub fn remove(&self) {
         let _lock = self.address.lock();
+        self.take_away();
+    }
+
+    /// Removes the socket if no container is announced whose bundle is there, and then `close` says so too. Nothing is announced meanwhile.
+    pub fn remove_if(&self, close: impl FnOnce() -> bool) -> bool {
+        let _lock = self.address.lock();
+        let announced = fs::read_dir(self.address.joining()).into_iter().flatten().flatten();
+        // Follows the link.
+        let unwanted = announced.map(|link| link.path()).all(|bundle| !bundle.exists()) && close();
+        if unwanted {
+            self.take_away();
+        }
+        unwanted
+    }
+
+    /// An announced container is being created.
+    pub fn joined(&self, id: &str) {
+        // There is none for the container that this shim was started for.
+        let _ = fs::remove_file(self.address.joining().join(id));
+    }
+
+    fn take_away(&self) {
         if file_at(&self.address.0) == Some(self.file) {
             let _ = fs::remove_file(&self.address.0);
+            let _ = fs::remove_dir_all(self.address.joining());
         }
     }
 }
@@ -204,6 +257,37 @@ mod tests {
         let name = Name::of(&bound(&address)).unwrap();
         name.remove();
         assert!(fs::read_dir(dir.path()).unwrap().next().is_none(), "the lock leaves nothing");
+    }
+
+    #[test]
+    fn a_shim_stays_for_a_container_that_is_announced() {
+        let dir = tempfile::tempdir().unwrap();
+        let bundle = dir.path().join("bundle");
+        fs::create_dir(&bundle).unwrap();
+        let address = Address::new(dir.path().to_str(), "c", "n", "g");
+        assert!(!address.announce("c1", &bundle).unwrap(), "nobody answers");
+        let listener = bound(&address);
+        let name = Name::of(&listener).unwrap();
+        assert!(address.announce("c1", &bundle).unwrap());
+        assert!(!name.remove_if(|| true) && address.answers());
+        // containerd gives it up.
+        fs::remove_dir(&bundle).unwrap();
+        assert!(!name.remove_if(|| false) && address.answers());
+        assert!(name.remove_if(|| true) && !address.answers());
+        assert!(!address.announce("c2", dir.path()).unwrap(), "it has no name any more");
+        assert!(fs::read_dir(dir.path()).unwrap().next().is_none());
+    }
+
+    #[test]
+    fn a_container_is_announced_until_it_is_created() {
+        let dir = tempfile::tempdir().unwrap();
+        let address = Address::new(dir.path().to_str(), "c", "n", "g");
+        let listener = bound(&address);
+        let name = Name::of(&listener).unwrap();
+        assert!(address.announce("c1", dir.path()).unwrap());
+        name.joined("c1");
+        name.joined("c0");
+        assert!(name.remove_if(|| true));
     }
 
     #[test]

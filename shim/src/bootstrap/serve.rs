@@ -1,7 +1,13 @@
 //! The serving process: one Task service under both of its names, on the listener that is standard input.
 
 use super::{Args, BootstrapError, address::Name};
-use crate::{bundle::Bundle, events::Publisher, logging, sandbox::Sandbox, task::TaskService};
+use crate::{
+    bundle::Bundle,
+    events::Publisher,
+    logging,
+    sandbox::Sandbox,
+    task::{Ending, TaskService},
+};
 use containerd_shim_protos::shim_async::create_task;
 use futures_util::stream::{self, Stream};
 use std::{
@@ -80,11 +86,30 @@ fn connections<S, F: Future<Output = io::Result<S>>>(accept: impl Fn() -> F) -> 
 
 /// How the shim ends: its name goes first, before any answer, so that the next start of this sandbox does not find a shim that is
 /// about to end.
-fn ending(name: &Removed, finished: &Arc<Notify>) -> impl Fn() + Send + Sync + use<> {
-    let (name, finished) = (name.0.clone(), finished.clone());
-    move || {
-        name.iter().for_each(Name::remove);
-        finished.notify_one();
+struct Door {
+    name: Arc<Option<Name>>,
+    finished: Arc<Notify>,
+}
+
+impl Ending for Door {
+    fn end(&self) {
+        self.name.iter().for_each(Name::remove);
+        self.finished.notify_one();
+    }
+
+    fn end_if(&self, close: &dyn Fn() -> bool) -> bool {
+        let unwanted = match &*self.name {
+            Some(name) => name.remove_if(close),
+            None => close(),
+        };
+        if unwanted {
+            self.finished.notify_one();
+        }
+        unwanted
+    }
+
+    fn joined(&self, id: &str) {
+        self.name.iter().for_each(|name| name.joined(id));
     }
 }
 
@@ -106,8 +131,17 @@ async fn run(args: &Args, listener: UnixListener) -> Result<(), BootstrapError> 
     let events = Publisher::start(args.namespace.clone(), std::env::var("TTRPC_ADDRESS").unwrap_or_default());
     let sandbox = Arc::new(Sandbox::new(args.namespace.clone(), group.id.clone()));
     let finished = Arc::new(Notify::new());
-    let end = ending(&name, &finished);
-    let service = Arc::new(TaskService::new(sandbox.clone(), args.address.clone(), events.clone(), bundle, end));
+    let door = Door {
+        name: name.0.clone(),
+        finished: finished.clone(),
+    };
+    let service = Arc::new(TaskService::new(
+        sandbox.clone(),
+        args.address.clone(),
+        events.clone(),
+        bundle,
+        door,
+    ));
 
     let listener = tokio::net::UnixListener::from_std(listener).map_err(|e| BootstrapError::Io("watch the listener", e))?;
     let listener = Arc::new(listener);
@@ -197,13 +231,16 @@ mod tests {
         };
         let old = bind();
         let name = Removed(Arc::new(Name::of(&old)));
-        let finished = Arc::default();
+        let finished = Arc::<Notify>::default();
         let service = TaskService::new(
             Arc::new(Sandbox::new("n".into(), "web".into())),
             String::new(),
             Publisher::start("n".into(), String::new()),
             dir.path().into(),
-            ending(&name, &finished),
+            Door {
+                name: name.0.clone(),
+                finished: finished.clone(),
+            },
         );
         let context = ttrpc::r#async::TtrpcContext {
             mh: Default::default(),

@@ -43,13 +43,13 @@ pub fn start(args: &Args) -> Result<(), BootstrapError> {
     let address = Address::new(socket_dir, &args.address, &args.namespace, &group.id);
     if group.role == Role::Member {
         // Its sandbox's shim serves it. To bind in order to see whether that is there would be in the way of its start.
-        if !address.answers() {
+        if !address.announce(&args.id, &bundle_dir)? {
             return Err(BootstrapError::NoSandbox(group.id));
         }
         address.write(&bundle_dir)?;
         return reply(&address, params.is_some());
     }
-    match address.bind()? {
+    match bind(&address, args, &bundle_dir)? {
         Bound::Served => address.write(&bundle_dir)?,
         Bound::New(listener) => {
             let name = Name::of(&listener);
@@ -68,6 +68,17 @@ pub fn start(args: &Args) -> Result<(), BootstrapError> {
         }
     }
     reply(&address, params.is_some())
+}
+
+/// Binds the socket, or announces the container to the shim that has it and will not end before.
+fn bind(address: &Address, args: &Args, bundle: &Path) -> Result<Bound, BootstrapError> {
+    loop {
+        match address.bind()? {
+            // It may have ended between the two.
+            Bound::Served if !address.announce(&args.id, bundle)? => {}
+            bound => return Ok(bound),
+        }
+    }
 }
 
 fn read_input() -> Result<Vec<u8>, BootstrapError> {

@@ -290,6 +290,16 @@ impl Containers {
         lock(&self.0).entries.is_empty()
     }
 
+    /// Every created container.
+    pub fn all(&self) -> Vec<Arc<Container>> {
+        let table = lock(&self.0);
+        let ready = table.entries.values().filter_map(|entry| match entry {
+            Entry::Ready(container) => Some(container.clone()),
+            Entry::Creating(_) => None,
+        });
+        ready.collect()
+    }
+
     /// Whether `fits` holds for every container but `id`; one being created fits nothing.
     pub fn every_other(&self, id: &str, fits: impl Fn(&Container) -> bool) -> bool {
         let table = lock(&self.0);

@@ -4,14 +4,15 @@ use super::{
     Tasks,
     container::{Container, Creation},
     end::is_gone,
-    exit,
+    exit, ports,
     process::Process,
 };
 use crate::{
     bundle::{Bundle, BundleError, Role, note_state},
+    cgroup,
     config::Config,
     error::Error,
-    layers::{self, WithoutBlob, converter::Converter},
+    layers::{self, Layers, WithoutBlob, converter::Converter},
     options::Options,
     policy_text::PolicyText,
     sandbox::{Rootfs, SandboxSpec, agent_call, with_vm_exit},
@@ -34,15 +35,31 @@ pub async fn create(tasks: &Arc<Tasks>, request: CreateTaskRequest) -> Result<Cr
         return Err(Error::Unimplemented("restoring a checkpoint"));
     }
     let creation = tasks.containers.reserve(&request.id)?;
+    tasks.door.joined(&request.id);
     let made = make_known(tasks, &request, &creation).await;
     if let Err(error) = &made {
         log::warn!("container {} was not created: {}", request.id, crate::describe::describe(error));
         tasks.after_failure(&request.id).await;
     }
     creation.end();
-    let pid = made?.vm().pid();
+    let container = made?;
+    if container.role == Role::Sandbox && tasks.sandbox.has_network_at_once() {
+        forward_ports(tasks, &container).await;
+    }
+    let pid = container.vm().pid();
     crate::timeline::reached("created");
     Ok(CreateTaskResponse { pid, ..Default::default() })
+}
+
+/// Serves connections to the pod's loopback. A kernel that cannot redirect them costs the pod nothing else.
+async fn forward_ports(tasks: &Arc<Tasks>, sandbox: &Container) {
+    match tasks.sandbox.loopback().await {
+        Ok(Some(loopback)) => {
+            tokio::spawn(ports::serve(Arc::downgrade(tasks), sandbox.vm().clone(), loopback));
+        }
+        Ok(None) => {}
+        Err(error) => log::warn!("no port of the pod can be forwarded: {}", crate::describe::describe(&error)),
+    }
 }
 
 /// Builds the container and makes it known, unless its caller has given it up by then.
@@ -106,6 +123,11 @@ async fn build_as(
         program: config.converter.clone(),
         cgroups_path: bundle.cgroups_path().to_owned(),
     };
+    if role == Role::Sandbox {
+        // Before the boot, and before the guest could be asked for what it does not have.
+        bundle.netns()?;
+    }
+    let is_pod = bundle.is_pod_sandbox();
     let without_blob = without_blob(tasks, bundle, &config)?;
     let find_layers = || async {
         // Nothing of them is in the guest yet: a layer that takes for ever is given up with its container.
@@ -118,10 +140,35 @@ async fn build_as(
         crate::timeline::reached("layers");
         Ok(found)
     };
+    // The sandbox's container of CRI runs the guest's own pause: its image is not needed.
+    let find_first = || async { if is_pod { Ok(Layers::default()) } else { find_layers().await } };
     // In parallel: the first failure cancels the other.
-    let (vm, layers) = tokio::try_join!(vm(tasks, bundle, role, config), find_layers())?;
+    let (vm, mut layers) = tokio::try_join!(vm(tasks, bundle, role, config), find_first())?;
     crate::timeline::reached("sandbox");
-    let rootfs = match tasks.sandbox.add_container(&vm, &request.id, &layers.cached).await {
+    tasks.sandbox.give_files(&vm, bundle.pod_files()).await?;
+    if tasks.sandbox.has_network_at_once() {
+        tasks.sandbox.connect(&vm).await?;
+    }
+    crate::timeline::reached("network");
+    let added = match tasks.sandbox.add_container(&vm, &request.id, &layers.cached).await {
+        // Policies of other tools list the image of the sandbox's container.
+        Err(denial) if is_pod && denial.is_denial() => {
+            log::info!(
+                "the policy has no container for the guest's own pause: using the image of container {}",
+                request.id
+            );
+            match find_layers().await {
+                Ok(found) => layers = found,
+                Err(error) => {
+                    log::info!("that image has no layers here: {}", crate::describe::describe(&error));
+                    return Err(denial);
+                }
+            }
+            tasks.sandbox.add_container(&vm, &request.id, &layers.cached).await
+        }
+        added => added,
+    };
+    let rootfs = match added {
         Err(error) if error.may_be_damage() => {
             let damaged = layers::remove_damaged(&cache_dir, layers.cached).await?;
             if damaged.is_empty() {
@@ -190,7 +237,12 @@ async fn vm(tasks: &Tasks, bundle: &Bundle, role: Role, config: Config) -> Resul
             Ok(vm)
         }
         None if role == Role::Member => Err(Error::Sandbox("not booted")),
-        None => tasks.sandbox.boot(SandboxSpec::new(bundle, config)?).await,
+        None => {
+            if bundle.is_pod_sandbox() {
+                config.fits(&cgroup::leaves(bundle.cgroups_path()))?;
+            }
+            tasks.sandbox.boot(SandboxSpec::new(bundle, config)?).await
+        }
     }
 }
 
@@ -237,7 +289,10 @@ fn created(request: &CreateTaskRequest, pid: u32) -> TaskCreate {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::TaskService, *};
+    use super::{
+        super::{TaskService, tests::NoDoor},
+        *,
+    };
     use crate::{events::Publisher, sandbox::Sandbox};
     use protobuf::well_known_types::any::Any;
     use std::{fs, os::unix::fs::PermissionsExt};
@@ -248,7 +303,8 @@ mod tests {
         let path = |name: &str| dir.path().join(name).display().to_string();
         fs::write(
             path("config.json"),
-            r#"{"process":{"args":["sh"],"cwd":"/"},"mounts":[{"destination":"/data","type":"bind","source":"/srv"}]}"#,
+            r#"{"process":{"args":["sh"],"cwd":"/"},"mounts":[{"destination":"/data","type":"bind","source":"/srv"}],
+                "linux":{"namespaces":[{"type":"network"}]}}"#,
         )
         .unwrap();
         fs::write(path("vmm"), format!("#!/bin/sh\n: >{}\n", path("started"))).unwrap();
@@ -273,7 +329,7 @@ mod tests {
         };
         let sandbox = Arc::new(Sandbox::new("ns".into(), "web".into()));
         let events = Publisher::start("ns".into(), String::new());
-        let service = TaskService::new(sandbox, path("no-containerd"), events, dir.path().into(), || {});
+        let service = TaskService::new(sandbox, path("no-containerd"), events, dir.path().into(), NoDoor);
         let Err(Error::Document(refused)) = create(&service.0, request).await else {
             panic!("it was not refused by its document")
         };
@@ -289,7 +345,7 @@ mod tests {
             String::new(),
             Publisher::start("ns".into(), String::new()),
             dir.path().into(),
-            || {},
+            NoDoor,
         );
         let request = |name: &str, memory: u32| {
             let path = dir.path().join(name).display().to_string();

@@ -1,7 +1,7 @@
 //! When a shim ends: one rule, asked after everything that may have made it true.
 //!
 //! It ends when it was asked to (`Shutdown`) or its own bundle is gone, and no container is left whose exit anybody could
-//! still ask for: one that is being created, one that runs, or a stopped one whose bundle is there, so that containerd will
+//! still ask for: one that is announced or being created, one that runs, or a stopped one whose bundle is there, so that containerd will
 //! delete it. containerd 1.x asks a group's shim to end after each deletion in the group, and removes bundles without any
 //! call to the shim where it gives up on a start or has lost a task.
 
@@ -18,17 +18,13 @@ impl Tasks {
     /// before this returns.
     pub(super) fn end_if_over(&self) -> bool {
         let may_end = || self.ending.load(Ordering::SeqCst) || is_gone(&self.bundle);
-        let over = may_end() && self.containers.close_if(is_over);
-        if over {
-            (self.end)();
-        }
-        over
+        may_end() && self.door.end_if(&|| self.containers.close_if(is_over))
     }
 
     /// Ends the shim whatever it has.
     pub(super) fn end_now(&self) {
         self.containers.close();
-        (self.end)();
+        self.door.end();
     }
 
     /// Returns once the shim has ended by the rule.

@@ -5,7 +5,12 @@ use super::{
     exit,
     process::{Process, ProcessState},
 };
-use crate::{error::Error, events::Publisher, sandbox::agent_call, stdio::Streams};
+use crate::{
+    error::Error,
+    events::Publisher,
+    sandbox::{Sandbox, agent_call},
+    stdio::Streams,
+};
 use agent_protocol::{ExecProcessRequest, StartContainerRequest};
 use containerd_shim_protos::{
     events::task::{TaskExecStarted, TaskStart},
@@ -17,7 +22,7 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// When it was started before, its container does not run, or the agent refuses.
-pub async fn start(container: &Arc<Container>, process: &Arc<Process>, events: &Publisher) -> Result<u32, Error> {
+pub async fn start(sandbox: &Sandbox, container: &Arc<Container>, process: &Arc<Process>, events: &Publisher) -> Result<u32, Error> {
     let is_init = process.exec_id.is_empty();
     if !is_init && container.init.state() != ProcessState::Running {
         return Err(Error::State {
@@ -28,7 +33,7 @@ pub async fn start(container: &Arc<Container>, process: &Arc<Process>, events: &
     process.begin_start()?;
     let _order = process.in_order().await;
     let started = if is_init {
-        start_init(container).await
+        start_init(sandbox, container).await
     } else {
         start_exec(container, process).await
     };
@@ -62,7 +67,9 @@ pub async fn start(container: &Arc<Container>, process: &Arc<Process>, events: &
     Ok(pid)
 }
 
-async fn start_init(container: &Container) -> Result<u32, Error> {
+async fn start_init(sandbox: &Sandbox, container: &Container) -> Result<u32, Error> {
+    // Networks that are made between `Create` and `Start` are there by now.
+    sandbox.connect(container.vm()).await?;
     let request = StartContainerRequest {
         container_id: container.id.clone(),
         ..Default::default()

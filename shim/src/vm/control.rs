@@ -43,4 +43,14 @@ impl Control {
         };
         tokio::task::spawn_blocking(work).await.unwrap_or(Err(ControlError::Unexpected))
     }
+
+    /// Gives the network device its TAP.
+    pub async fn attach_tap(&self, tap: File) -> Result<(), ControlError> {
+        let path = self.0.clone();
+        let work = move || match Client::connect(&path)?.ask(&Request::AttachTap, &[tap])? {
+            Reply::Done => Ok(()),
+            _ => Err(ControlError::Unexpected),
+        };
+        tokio::task::spawn_blocking(work).await.unwrap_or(Err(ControlError::Unexpected))
+    }
 }

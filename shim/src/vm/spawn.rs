@@ -19,7 +19,7 @@ use tokio::{
     net::unix::pipe::Sender,
     process::{Child, Command},
 };
-use vm_spec::{Boot, Fd, HostData, Identity, Payload, Scratch, SimulatedReports, UnprivilegedId, VerifiedBoot, VmSpec, Vsock};
+use vm_spec::{Boot, Fd, HostData, Identity, Network, Payload, Scratch, SimulatedReports, UnprivilegedId, VerifiedBoot, VmSpec, Vsock};
 
 /// Name of the VMM's program.
 pub const PROGRAM: &str = "casemate-vmm";
@@ -90,7 +90,7 @@ impl UnsentSpec {
 
 /// Starts a VMM; `host_data` is the digest of the policy, `owner` names the sandbox on this host.
 pub fn vmm(config: &Config, host_data: [u8; 32], owner: &str, parts: Parts) -> Result<Started, VmError> {
-    let json = spec(config, host_data, identity(owner)?, &parts).to_json()?;
+    let json = spec(config, host_data, owner, &parts)?.to_json()?;
     let (spec_end, pipe) = io::pipe().map_err(|e| VmError::Io("make the pipe for the VM's spec", e))?;
     let always = [
         spec_end.as_fd(),
@@ -151,7 +151,13 @@ fn identity(owner: &str) -> Result<Option<Identity>, VmError> {
     Ok(Some(Identity { uid: own, gid: own }))
 }
 
-fn spec(config: &Config, host_data: [u8; 32], identity: Option<Identity>, parts: &Parts) -> VmSpec {
+/// The hardware address that the network device has until the guest gives it that of the pod's interface: locally administered, unicast.
+fn hardware_address(owner: &str) -> [u8; 6] {
+    let [a, b, c, d, e, ..]: [u8; 32] = Sha256::digest(owner).into();
+    [0x02, a, b, c, d, e]
+}
+
+fn spec(config: &Config, host_data: [u8; 32], owner: &str, parts: &Parts) -> Result<VmSpec, VmError> {
     let fd = |file: &dyn AsRawFd| Fd(file.as_raw_fd());
     let payload = Payload {
         kernel: fd(&parts.image.kernel),
@@ -160,7 +166,7 @@ fn spec(config: &Config, host_data: [u8; 32], identity: Option<Identity>, parts:
         initrd_sha256: parts.image.initrd_sha256,
         cmdline: parts.image.cmdline.clone(),
     };
-    VmSpec {
+    Ok(VmSpec {
         vcpus: config.vcpus,
         memory: config.memory_mib,
         boot: match &parts.image.stage0 {
@@ -186,10 +192,12 @@ fn spec(config: &Config, host_data: [u8; 32], identity: Option<Identity>, parts:
         layers: true,
         scratch: parts.scratch.as_ref().map(|file| Scratch { file: fd(file) }),
         registries: parts.registries.as_ref().map(|file| fd(file)),
-        network: None,
+        network: Some(Network {
+            mac: hardware_address(owner),
+        }),
         rng: true,
-        identity,
-    }
+        identity: identity(owner)?,
+    })
 }
 
 #[cfg(test)]

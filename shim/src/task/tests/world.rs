@@ -308,7 +308,7 @@ impl World {
             silent.display().to_string(),
             publisher.clone(),
             bundle.clone(),
-            move || ended.notify_one(),
+            Notified(ended),
         );
         let (streams, _) = Streams::open(&StdioPaths::default(), vm.vsock()).await.unwrap();
         let init = Arc::new(Process::init(StdioPaths::default(), streams, vm.pid(), GUEST_INIT));
@@ -536,4 +536,23 @@ pub(super) fn code<T>(answer: ttrpc::Result<T>) -> Result<T, Code> {
         ttrpc::Error::RpcStatus(status) => status.code(),
         other => panic!("{other}"),
     })
+}
+
+/// Says that the shim ends.
+struct Notified(Arc<Notify>);
+
+impl Ending for Notified {
+    fn end(&self) {
+        self.0.notify_one();
+    }
+
+    fn end_if(&self, close: &dyn Fn() -> bool) -> bool {
+        let over = close();
+        if over {
+            self.end();
+        }
+        over
+    }
+
+    fn joined(&self, _: &str) {}
 }
