@@ -1,6 +1,7 @@
 //! What stories use inside L1: containers by `ctr`, policies by `casemate`, VMs without containerd, and checks of what is left behind.
 
 mod container;
+pub mod cri;
 mod fifo;
 pub mod growth;
 mod guest_image;

@@ -17,6 +17,7 @@ pub mod layers;
 pub mod lifecycle;
 pub mod no_vsock;
 pub mod output;
+pub mod pods;
 pub mod private_registry;
 pub mod report;
 pub mod run_command;
@@ -62,6 +63,7 @@ const FILES: &[&[story::Story]] = &[
     &[vcpus::STORY],
     &[boot::STORY],
     hostile_host::STORIES,
+    pods::STORIES,
 ];
 
 /// Every story, in the order in which they run.

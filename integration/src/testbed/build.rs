@@ -21,6 +21,8 @@ const PACKAGES: &[&str] = &[
     "util-linux",
     "less",
     "docker-registry",
+    "containernetworking-plugins",
+    "iptables",
 ];
 /// 6.12 in both suites: bookworm has it among its security updates. The cloud flavour has every module that L1 loads, at half the size.
 const KERNEL: &str = r"linux-image-6\.12\.[0-9]+\+deb1[23]-cloud-amd64";
@@ -33,6 +35,7 @@ const DIRECTORIES: &[&str] = &[
     "etc/casemate",
     "var/lib/containerd",
     "var/lib/casemate",
+    "var/lib/cni",
     "opt/containerd/bin",
     "opt/containerd/lib",
     "etc/cni/net.d",

@@ -16,8 +16,11 @@ pub const REDIS_CHANGED: &str = "docker.io/casemate/redis:changed";
 /// Shell, libraries and curl, by which a container asks for reports of its guest: two layers.
 pub const CURL: &str = "docker.io/casemate/curl:1";
 
+/// What a pod's own container runs on runc: it does nothing.
+pub const PAUSE: &str = "docker.io/casemate/pause:1";
+
 /// Every image.
-pub const ALL: [&str; 5] = [BUSYBOX, BUSYBOX_CHANGED, REDIS, REDIS_CHANGED, CURL];
+pub const ALL: [&str; 6] = [BUSYBOX, BUSYBOX_CHANGED, REDIS, REDIS_CHANGED, CURL, PAUSE];
 
 /// `PATH` of every image.
 pub const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -87,6 +90,7 @@ const APPLETS: &[&str] = &[
     "grep",
     "head",
     "hostname",
+    "httpd",
     "id",
     "ip",
     "kill",
@@ -112,6 +116,7 @@ const APPLETS: &[&str] = &[
     "uname",
     "vi",
     "wc",
+    "wget",
     "yes",
 ];
 /// A file of the busybox image that no program needs, for stories that damage a layer.
@@ -119,7 +124,7 @@ pub const DATA_FILE: &str = "usr/share/data";
 const DATA_BYTES: usize = 256 * 1024;
 
 /// Increased when the recipe changes in a way that no constant shows.
-const RECIPE: &str = "1";
+const RECIPE: &str = "2";
 
 /// Files of the images, in `dir`.
 pub struct Images {
@@ -181,6 +186,7 @@ fn build(dir: &Path) -> Result<()> {
         (REDIS, &three(false)?[..], &server[..]),
         (REDIS_CHANGED, &three(true)?[..], &server[..]),
         (CURL, &with_curl[..], &["sh"][..]),
+        (PAUSE, &busybox[..], &["tail", "-f", "/dev/null"][..]),
     ] {
         let image = oci::Image {
             reference,

@@ -6,7 +6,7 @@ say() { read -r up _ </proc/uptime; echo "L1 $up $*"; }
 
 mkdir -p /dev/pts /dev/shm
 mount -t devpts devpts /dev/pts; mount -t tmpfs shm /dev/shm
-for d in /tmp /job /root /usr/local /etc/casemate /var/lib/containerd /var/lib/casemate; do mount -t tmpfs -o mode=755 tmpfs $d; done
+for d in /tmp /job /root /usr/local /etc/casemate /var/lib/containerd /var/lib/casemate /var/lib/cni; do mount -t tmpfs -o mode=755 tmpfs $d; done
 chmod 1777 /tmp; mkdir -p /job/out /usr/local/bin /usr/local/share
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t debugfs debugfs /sys/kernel/debug

@@ -22,7 +22,7 @@ pub(super) const KICKS_IN_TIME: [&str; 3] = ["chrt", "--batch", "0"];
 /// EPYC and not `max`: wide vectors are emulated at a quarter of the speed. The flags that TCG lacks are listed to avoid its warnings.
 pub(crate) const TCG_CPU: &str = "EPYC,+svm,+npt,-fxsr-opt,-misalignsse,-osvw,-topoext,-nrip-save,-xsavec";
 /// Capacity of the job disk: a restored machine keeps the capacity of the moment it was saved.
-pub const JOB_DISK_BYTES: u64 = 512 << 20;
+pub const JOB_DISK_BYTES: u64 = 640 << 20;
 /// A boot to "containerd answers" takes ten seconds on an idle host.
 const BOOT_DEADLINE: Duration = Duration::from_secs(180);
 const POLL: Duration = Duration::from_millis(30);

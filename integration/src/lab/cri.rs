@@ -1,0 +1,374 @@
+//! A containerd of the story's own with its CRI plugin: what the kubelet asks for, by the kubelet's own protocol.
+//!
+//! It has a root, a state directory and a socket of its own, so that the machine's containerd and its stories see nothing of it.
+
+mod node;
+
+pub use node::CNI;
+
+use crate::lab::{Policy, Runtime};
+use anyhow::{Context, Result, bail, ensure};
+use k8s_cri::v1::{
+    ContainerConfig, ContainerMetadata, ContainerState, ContainerStatus, ContainerStatusRequest, CreateContainerRequest, DnsConfig,
+    ExecSyncRequest, ExecSyncResponse, ImageSpec, LinuxContainerConfig, LinuxContainerSecurityContext, LinuxPodSandboxConfig,
+    LinuxSandboxSecurityContext, NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata, PodSandboxStatus,
+    PodSandboxStatusRequest, PortForwardRequest, PortMapping, RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest,
+    StartContainerRequest, StopContainerRequest, StopPodSandboxRequest, runtime_service_client::RuntimeServiceClient,
+};
+use node::Node;
+use std::{
+    future::Future,
+    path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+use tonic::{Code, transport::Channel};
+
+/// Time limit of a call in an emulated machine; a VM may boot within it.
+const CALL_DEADLINE: Duration = Duration::from_secs(90);
+const POLL: Duration = Duration::from_millis(100);
+/// Where pods' logs are.
+const LOGS: &str = "/run/casemate-cri-logs";
+
+/// The answer of a call, or the CRI's code and text.
+pub type Answer<T> = std::result::Result<T, tonic::Status>;
+
+/// A client of the story's own containerd.
+pub struct Cri {
+    runtime: tokio::runtime::Runtime,
+    client: RuntimeServiceClient<Channel>,
+    handler: &'static str,
+    node: Node,
+}
+
+/// A pod to be run.
+#[derive(Clone)]
+pub struct Pod(PodSandboxConfig);
+
+/// A container to be created in a pod.
+#[derive(Clone)]
+pub struct PodContainer(ContainerConfig);
+
+impl Pod {
+    /// A pod with namespaces of its own, and `pod` shared by its containers as the kubelet asks.
+    pub fn new(name: &str) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(1);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let namespaces = NamespaceOption {
+            network: NamespaceMode::Pod.into(),
+            pid: NamespaceMode::Container.into(),
+            ipc: NamespaceMode::Pod.into(),
+            ..Default::default()
+        };
+        Self(PodSandboxConfig {
+            metadata: Some(PodSandboxMetadata {
+                name: name.to_owned(),
+                uid: format!("uid-{number}"),
+                namespace: "stories".to_owned(),
+                attempt: 1,
+            }),
+            hostname: name.to_owned(),
+            log_directory: format!("{LOGS}/{name}-{number}"),
+            dns_config: Some(DnsConfig {
+                servers: vec!["10.96.0.10".to_owned()],
+                searches: vec!["stories.svc.cluster.local".to_owned()],
+                options: vec!["ndots:5".to_owned()],
+            }),
+            linux: Some(LinuxPodSandboxConfig {
+                security_context: Some(LinuxSandboxSecurityContext {
+                    namespace_options: Some(namespaces),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
+            ..Default::default()
+        })
+    }
+
+    /// Changes its namespaces.
+    pub fn namespaces(mut self, change: impl FnOnce(&mut NamespaceOption)) -> Self {
+        let context = self.0.linux.get_or_insert_default().security_context.get_or_insert_default();
+        change(context.namespace_options.get_or_insert_default());
+        self
+    }
+
+    /// Adds an annotation.
+    pub fn annotation(mut self, key: &str, value: &str) -> Self {
+        self.0.annotations.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Sets its policy.
+    pub fn under(self, policy: &Policy) -> Self {
+        let annotation = policy.annotation();
+        match annotation.split_once('=') {
+            Some((key, value)) => self.annotation(key, value),
+            None => self,
+        }
+    }
+
+    /// Publishes `host_port` of the machine as the pod's `port`.
+    pub fn publishes(mut self, host_port: u16, port: u16) -> Self {
+        self.0.port_mappings.push(PortMapping {
+            container_port: port.into(),
+            host_port: host_port.into(),
+            ..Default::default()
+        });
+        self
+    }
+}
+
+impl PodContainer {
+    /// A container of `image` that runs `command`.
+    pub fn new(name: &str, image: &str, command: &[&str]) -> Self {
+        let words = command.iter().map(|word| (*word).to_owned()).collect();
+        Self(ContainerConfig {
+            metadata: Some(ContainerMetadata {
+                name: name.to_owned(),
+                attempt: 0,
+            }),
+            image: Some(ImageSpec {
+                image: image.to_owned(),
+                ..Default::default()
+            }),
+            command: words,
+            log_path: format!("{name}.log"),
+            linux: Some(LinuxContainerConfig {
+                security_context: Some(LinuxContainerSecurityContext {
+                    namespace_options: Some(NamespaceOption {
+                        pid: NamespaceMode::Container.into(),
+                        ..Default::default()
+                    }),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
+            ..Default::default()
+        })
+    }
+
+    /// Changes the request.
+    pub fn with(mut self, change: impl FnOnce(&mut ContainerConfig)) -> Self {
+        change(&mut self.0);
+        self
+    }
+
+    /// Shares the pid namespace of the pod.
+    pub fn shares_pids(self) -> Self {
+        self.with(|config| {
+            let context = config.linux.get_or_insert_default().security_context.get_or_insert_default();
+            context.namespace_options.get_or_insert_default().pid = NamespaceMode::Pod.into();
+        })
+    }
+}
+
+/// A pod that runs.
+pub struct RunningPod<'a> {
+    cri: &'a Cri,
+    /// Its sandbox's id.
+    pub id: String,
+    config: PodSandboxConfig,
+}
+
+impl Cri {
+    /// Starts a containerd that has `images`, whose pods run on `runtime`.
+    pub fn start(runtime: Runtime, images: &[&str]) -> Result<Self> {
+        let node = Node::start(images)?;
+        let tokio = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .context("cannot start a runtime")?;
+        let channel = tokio
+            .block_on(containerd_client::connect(node.socket()))
+            .context("cannot reach the story's containerd")?;
+        Ok(Self {
+            runtime: tokio,
+            client: RuntimeServiceClient::new(channel),
+            handler: runtime.short(),
+            node,
+        })
+    }
+
+    fn call<T>(&self, call: impl Future<Output = Answer<tonic::Response<T>>>) -> Answer<T> {
+        self.runtime.block_on(async {
+            match tokio::time::timeout(CALL_DEADLINE, call).await {
+                Ok(answer) => answer.map(tonic::Response::into_inner),
+                Err(_) => Err(tonic::Status::new(Code::DeadlineExceeded, "the story's time limit passed")),
+            }
+        })
+    }
+
+    fn client(&self) -> RuntimeServiceClient<Channel> {
+        self.client.clone()
+    }
+
+    /// Runs a pod.
+    pub fn run(&self, pod: Pod) -> Answer<RunningPod<'_>> {
+        let request = RunPodSandboxRequest {
+            config: Some(pod.0.clone()),
+            runtime_handler: self.handler.to_owned(),
+        };
+        let id = self.call(self.client().run_pod_sandbox(request))?.pod_sandbox_id;
+        Ok(RunningPod {
+            cri: self,
+            id,
+            config: pod.0,
+        })
+    }
+
+    /// What the story's containerd has logged.
+    pub fn log(&self) -> String {
+        self.node.log()
+    }
+}
+
+impl RunningPod<'_> {
+    /// Creates a container; returns its id.
+    pub fn create(&self, container: &PodContainer) -> Answer<String> {
+        let request = CreateContainerRequest {
+            pod_sandbox_id: self.id.clone(),
+            config: Some(container.0.clone()),
+            sandbox_config: Some(self.config.clone()),
+        };
+        Ok(self.cri.call(self.cri.client().create_container(request))?.container_id)
+    }
+
+    /// Starts a created container.
+    pub fn start(&self, container: &str) -> Answer<()> {
+        let request = StartContainerRequest {
+            container_id: container.to_owned(),
+        };
+        self.cri.call(self.cri.client().start_container(request)).map(drop)
+    }
+
+    /// Creates and starts a container; returns its id.
+    pub fn run(&self, container: &PodContainer) -> Answer<String> {
+        let id = self.create(container)?;
+        self.start(&id)?;
+        Ok(id)
+    }
+
+    /// Runs a command in a container; `timeout` 0 is none.
+    pub fn exec(&self, container: &str, command: &[&str], timeout: i64) -> Answer<ExecSyncResponse> {
+        let request = ExecSyncRequest {
+            container_id: container.to_owned(),
+            cmd: command.iter().map(|word| (*word).to_owned()).collect(),
+            timeout,
+        };
+        self.cri.call(self.cri.client().exec_sync(request))
+    }
+
+    /// Standard output of a command that must succeed, without its last line feed.
+    pub fn output(&self, container: &str, command: &[&str]) -> Result<String> {
+        let ended = self.exec(container, command, 0).with_context(|| format!("exec of {command:?}"))?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
+        ensure!(
+            ended.exit_code == 0,
+            "{command:?} ended with {}: {} {}",
+            ended.exit_code,
+            text(&ended.stdout),
+            text(&ended.stderr)
+        );
+        Ok(text(&ended.stdout))
+    }
+
+    /// The status of a container.
+    pub fn status(&self, container: &str) -> Result<ContainerStatus> {
+        let request = ContainerStatusRequest {
+            container_id: container.to_owned(),
+            verbose: false,
+        };
+        let answer = self.cri.call(self.cri.client().container_status(request))?;
+        answer.status.context("a container without a status")
+    }
+
+    /// Waits until a container has exited.
+    pub fn exited(&self, container: &str) -> Result<ContainerStatus> {
+        let end = Instant::now() + CALL_DEADLINE;
+        loop {
+            let status = self.status(container)?;
+            if status.state == i32::from(ContainerState::ContainerExited) {
+                return Ok(status);
+            }
+            if Instant::now() > end {
+                bail!("container {container} has not exited within {CALL_DEADLINE:?}");
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// Stops a container: SIGTERM, and SIGKILL after `grace` seconds.
+    pub fn stop(&self, container: &str, grace: i64) -> Answer<()> {
+        let request = StopContainerRequest {
+            container_id: container.to_owned(),
+            timeout: grace,
+        };
+        self.cri.call(self.cri.client().stop_container(request)).map(drop)
+    }
+
+    /// Removes a container.
+    pub fn remove(&self, container: &str) -> Answer<()> {
+        let request = RemoveContainerRequest {
+            container_id: container.to_owned(),
+        };
+        self.cri.call(self.cri.client().remove_container(request)).map(drop)
+    }
+
+    /// The status of the sandbox.
+    pub fn sandbox(&self) -> Result<PodSandboxStatus> {
+        let request = PodSandboxStatusRequest {
+            pod_sandbox_id: self.id.clone(),
+            verbose: false,
+        };
+        let answer = self.cri.call(self.cri.client().pod_sandbox_status(request))?;
+        answer.status.context("a sandbox without a status")
+    }
+
+    /// What containerd knows of the sandbox, as JSON.
+    pub fn details(&self) -> Result<String> {
+        let request = PodSandboxStatusRequest {
+            pod_sandbox_id: self.id.clone(),
+            verbose: true,
+        };
+        let answer = self.cri.call(self.cri.client().pod_sandbox_status(request))?;
+        answer.info.into_values().next().context("a sandbox without details")
+    }
+
+    /// Its addresses, IPv4's first.
+    pub fn addresses(&self) -> Result<Vec<String>> {
+        let network = self.sandbox()?.network.context("the pod has no network")?;
+        let more = network.additional_ips.into_iter().map(|ip| ip.ip);
+        Ok([network.ip].into_iter().chain(more).filter(|ip| !ip.is_empty()).collect())
+    }
+
+    /// The URL at which the pod's ports are forwarded.
+    pub fn port_forward(&self, port: u16) -> Answer<String> {
+        let request = PortForwardRequest {
+            pod_sandbox_id: self.id.clone(),
+            port: vec![port.into()],
+        };
+        Ok(self.cri.call(self.cri.client().port_forward(request))?.url)
+    }
+
+    /// The log of the container of that name.
+    pub fn log(&self, name: &str) -> Result<String> {
+        let path = PathBuf::from(&self.config.log_directory).join(format!("{name}.log"));
+        std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+    }
+
+    /// Stops and removes the pod.
+    pub fn end(self) -> Result<()> {
+        let stop = StopPodSandboxRequest {
+            pod_sandbox_id: self.id.clone(),
+        };
+        self.cri.call(self.cri.client().stop_pod_sandbox(stop)).context("stop the pod")?;
+        let remove = RemovePodSandboxRequest {
+            pod_sandbox_id: self.id.clone(),
+        };
+        self.cri
+            .call(self.cri.client().remove_pod_sandbox(remove))
+            .context("remove the pod")?;
+        Ok(())
+    }
+}
