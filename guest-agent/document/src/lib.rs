@@ -37,6 +37,10 @@ const SYSCTL_NAMES: [&str; 5] = ["kernel.sem", "kernel.msgmax", "kernel.msgmnb",
 const NAMESPACE_KINDS: [&str; 6] = ["pid", "ipc", "uts", "mount", "cgroup", "network"];
 /// The namespace that maps users.
 const USER: &str = "user";
+/// Profiles that ask for nothing: none, none by name, and the one that containerd's CRI sets where nobody asked and its host has AppArmor.
+const APPARMOR_PROFILES: [&str; 3] = ["", "unconfined", "cri-containerd.apparmor.d"];
+/// Why an SELinux label is refused.
+const NO_SELINUX: &str = "the guest's kernel has no SELinux (enable_selinux of containerd's configuration)";
 /// Directory of a spec's device nodes.
 const DEVICES: &str = "/dev/";
 
@@ -141,6 +145,10 @@ pub struct ProcessSpec {
     #[serde(default)]
     pub no_new_privileges: bool,
     pub oom_score_adj: Option<i32>,
+    #[serde(default)]
+    pub apparmor_profile: String,
+    #[serde(default)]
+    pub selinux_label: String,
 }
 
 /// `process.user`
@@ -198,6 +206,8 @@ pub struct Linux {
     #[serde(default)]
     pub devices: Vec<DeviceNode>,
     pub resources: Option<Resources>,
+    #[serde(default)]
+    pub mount_label: String,
     pub seccomp: Option<Profile>,
     #[serde(default)]
     pub sysctl: BTreeMap<String, String>,
@@ -321,6 +331,15 @@ impl ProcessSpec {
         if !is_plain_path(&self.cwd) {
             return refuse("process.cwd", "it is not a plain absolute path");
         }
+        if !APPARMOR_PROFILES.contains(&self.apparmor_profile.as_str()) {
+            return refuse(
+                "process.apparmorProfile",
+                "the guest's kernel has no AppArmor: ask for no profile, or for Unconfined",
+            );
+        }
+        if !self.selinux_label.is_empty() {
+            return refuse("process.selinuxLabel", NO_SELINUX);
+        }
         if self.user.umask.is_some_and(|umask| umask > 0o777) {
             return refuse("process.user.umask", "it is more than 0777");
         }
@@ -401,6 +420,9 @@ impl MountEntry {
 
 impl Linux {
     fn check(&self) -> Result<(), Refused> {
+        if !self.mount_label.is_empty() {
+            return refuse("linux.mountLabel", NO_SELINUX);
+        }
         at_most("linux.sysctl", self.sysctl.len(), SYSCTL_ENTRIES)?;
         texts("linux.sysctl", self.sysctl.keys().chain(self.sysctl.values()), TEXT_BYTES)?;
         for name in self.sysctl.keys() {

@@ -55,3 +55,14 @@ fn only_a_document_within_the_limit_is_read() {
     let error = check(br#"{"process":{"cwd":"/","args":["secret"],"env":"secret"}}"#).unwrap_err();
     assert!(!error.to_string().contains("secret"), "{error}");
 }
+
+#[test]
+fn profiles_and_labels_that_the_guest_cannot_apply_are_refused() {
+    assert!(refused("process.apparmorProfile", json!("my-profile")).contains("no AppArmor"));
+    for nothing in ["", "unconfined", "cri-containerd.apparmor.d"] {
+        assert!(with("process.apparmorProfile", json!(nothing)).is_ok(), "{nothing}");
+    }
+    let label = "system_u:system_r:container_t:s0";
+    assert!(refused("process.selinuxLabel", json!(label)).contains("no SELinux"));
+    assert!(refused("linux.mountLabel", json!(label)).contains("no SELinux"));
+}

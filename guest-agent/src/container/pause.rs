@@ -30,6 +30,8 @@ pub fn document(mut spec: HostSpec) -> HostSpec {
         rlimits: Vec::new(),
         no_new_privileges: true,
         oom_score_adj: spec.process.oom_score_adj,
+        apparmor_profile: String::new(),
+        selinux_label: String::new(),
     };
     spec.root.get_or_insert_default().readonly = true;
     spec.mounts = vec![
