@@ -18,7 +18,7 @@ KERNEL ?= source
 export KERNEL
 
 help:
-	@echo 'make demo      a real container in a policy-guarded microVM, through stock containerd (TEE=simulated: and its report, verified)'
+	@echo 'make demo      a real container in a policy-guarded microVM, through stock containerd (TEE=simulated: and its report, verified; POD=1: a pod of two with a published port)'
 	@echo 'make registry-demo  protected repositories: Debian'\''s registry, its token service, who may push and who is refused'
 	@echo 'make test      unit tests, properties, conformance, stories in the testbed (short enough for every commit)'
 	@echo 'make test-all  the same with every round of every fault'
@@ -59,7 +59,7 @@ image: build
 	$(PROGRAMS)/casemate image build --programs $(GUEST_PROGRAMS) --stage0 $(STAGE0) --output $(GUEST)
 
 demo: image
-	$(PROGRAMS)/testbed demo $(if $(TEE),--tee $(TEE))
+	$(PROGRAMS)/testbed demo $(if $(TEE),--tee $(TEE)) $(if $(POD),--pod)
 
 registry-demo: setup
 	cargo build --release -p casemate -p integration

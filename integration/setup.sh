@@ -27,6 +27,8 @@ needs=(
   /usr/share/doc/python3-venv/copyright:python3-venv
   # registries, their logins and proxies, for tests of pulls; each test starts its own
   docker-registry:docker-registry skopeo:skopeo squid:squid htpasswd:apache2-utils
+  # network namespaces, for tests of pods' networks
+  ip:iproute2
   # the other clients of a registry
   curl:curl ctr:containerd
   # the browser that tests the registry's web pages, and a font for it

@@ -1,6 +1,7 @@
 //! `make demo`: one container from containerd to the agent, shown step by step.
 
 pub mod attested;
+pub mod pod;
 
 use crate::{
     lab::{Ended, Lab, Policy, Runtime, Traces},
@@ -47,9 +48,10 @@ impl Tee {
 }
 
 /// On the developer's machine: runs the demo in L1 and prints its output. Returns its exit status.
-pub fn show(testbed: &Testbed, dir: &Path, tee: Tee) -> Result<i32> {
+pub fn show(testbed: &Testbed, dir: &Path, tee: Tee, pod: bool) -> Result<i32> {
     let mut machine = testbed.machine(dir)?;
-    let line = format!("run /job/story demo --tee {} --nonce {}", tee.name(), nonce()?);
+    let pod = if pod { " --pod" } else { "" };
+    let line = format!("run /job/story demo --tee {} --nonce {}{pod}", tee.name(), nonce()?);
     let mut out = std::io::stdout();
     let result = machine.run_command(&line, LIMITS, &mut |bytes| drop(out.write_all(bytes).and_then(|()| out.flush())));
     match result {
@@ -78,9 +80,10 @@ fn show_consoles(dir: &Path, names: &[&str]) {
 }
 
 /// In L1: runs the demo.
-pub fn run(nonce: &str, tee: Tee) -> Result<()> {
+pub fn run(nonce: &str, tee: Tee, pod: bool) -> Result<()> {
     let lab = Lab::enter(Runtime::Casemate)?;
     match tee {
+        _ if pod => pod::run(&lab),
         Tee::Plain => decided(&lab, nonce),
         Tee::Simulated => attested::run(&lab, nonce).and_then(|_| lab.nothing_is_left()),
     }

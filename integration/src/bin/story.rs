@@ -66,6 +66,9 @@ enum Arguments {
         /// What its guest is protected by
         #[arg(long, value_enum, default_value_t)]
         tee: demo::Tee,
+        /// A pod instead of one container
+        #[arg(long)]
+        pod: bool,
     },
 }
 
@@ -74,7 +77,7 @@ fn main() -> ExitCode {
         Arguments::Prepare => prepare(),
         Arguments::Run { name, runtime, scope } => run(&name, runtime, scope),
         Arguments::Bench { name } => bench::measure(&name),
-        Arguments::Demo { nonce, tee } => watch().and_then(|_watch| demo::run(&nonce, tee)),
+        Arguments::Demo { nonce, tee, pod } => watch().and_then(|_watch| demo::run(&nonce, tee, pod)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -116,6 +116,9 @@ enum Verb {
         /// What its guest is protected by: with `simulated`, its report is verified
         #[arg(long, value_enum, default_value_t)]
         tee: integration::demo::Tee,
+        /// A pod of two containers by the kubelet's protocol, with a network, instead of one container by `ctr`
+        #[arg(long, conflicts_with = "tee")]
+        pod: bool,
     },
     /// Run Debian's registry with the token service, and show who may push into a protected repository
     RegistryDemo {
@@ -229,7 +232,9 @@ fn act(verb: Verb) -> Result<ExitCode> {
                 println!("{:28} {:14} {}", story.name, runtimes.join(", "), story.about);
             }
         }
-        Verb::Demo { place, tee } => return integration::demo::show(&testbed(&place, true)?, &place.out.join("demo"), tee).map(status),
+        Verb::Demo { place, tee, pod } => {
+            return integration::demo::show(&testbed(&place, true)?, &place.out.join("demo"), tee, pod).map(status);
+        }
         Verb::RegistryDemo { programs } => integration::registry_demo::run(&beside(programs)?)?,
         Verb::Bench { place, json, benchmarks } => {
             let build = built(&place)?;

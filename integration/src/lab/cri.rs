@@ -18,6 +18,8 @@ use k8s_cri::v1::{
 use node::Node;
 use std::{
     future::Future,
+    io::Write,
+    net::TcpStream,
     path::PathBuf,
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
@@ -371,4 +373,17 @@ impl RunningPod<'_> {
             .context("remove the pod")?;
         Ok(())
     }
+}
+
+/// What the node gets by HTTP from `ADDRESS:PORT`.
+///
+/// # Errors
+/// When nobody answers by HTTP.
+pub fn get(address: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(address).with_context(|| format!("cannot connect to {address}"))?;
+    stream.set_read_timeout(Some(CALL_DEADLINE)).context("cannot set a time limit")?;
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").context("cannot send a request")?;
+    let answer = std::io::read_to_string(stream).context("cannot read the answer")?;
+    let body = answer.split_once("\r\n\r\n").context("no answer of HTTP")?.1;
+    Ok(body.trim_end().to_owned())
 }

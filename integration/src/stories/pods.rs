@@ -3,14 +3,14 @@
 use crate::{
     lab::{
         Ended, IMAGES, Lab, Policy,
-        cri::{Answer, Cri, Pod, PodContainer, RunningPod},
+        cri::{Answer, Cri, Pod, PodContainer, RunningPod, get},
     },
     stories::story::{BOTH, Machines, OURS, Story},
     testbed::images::{BUSYBOX, BUSYBOX_CHANGED, REDIS, file_name},
 };
 use anyhow::{Context, Result, bail, ensure};
 use k8s_cri::v1::ContainerConfig;
-use std::{io::Write, net::TcpStream, time::Duration};
+use std::time::Duration;
 
 /// The stories of this file.
 pub const STORIES: &[Story] = &[
@@ -149,16 +149,6 @@ fn request(program: &str, address: &str, port: u16, path: &str) -> String {
 fn fetch(pod: &RunningPod<'_>, container: &str, address: &str, port: u16) -> Result<String> {
     let script = format!("{} | sed '1,/^.$/d'", request("nc -w 20", address, port, "/"));
     pod.output(container, &["sh", "-c", &script])
-}
-
-/// What the node gets by HTTP.
-fn get(address: &str) -> Result<String> {
-    let mut stream = TcpStream::connect(address).with_context(|| format!("cannot connect to {address}"))?;
-    stream.set_read_timeout(Some(SERVES_WITHIN)).context("cannot set a time limit")?;
-    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").context("cannot send a request")?;
-    let answer = std::io::read_to_string(stream).context("cannot read the answer")?;
-    let body = answer.split_once("\r\n\r\n").context("no answer of HTTP")?.1;
-    Ok(body.trim_end().to_owned())
 }
 
 fn files(lab: &Lab) -> Result<()> {

@@ -16,11 +16,15 @@ pub const REDIS_CHANGED: &str = "docker.io/casemate/redis:changed";
 /// Shell, libraries and curl, by which a container asks for reports of its guest: two layers.
 pub const CURL: &str = "docker.io/casemate/curl:1";
 
+/// A web server that asks redis on the pod's loopback how many visits there were: three layers.
+pub const NGINX: &str = "docker.io/casemate/nginx:1";
+/// As [`NGINX`] with another configuration.
+pub const NGINX_CHANGED: &str = "docker.io/casemate/nginx:changed";
 /// What a pod's own container runs on runc: it does nothing.
 pub const PAUSE: &str = "docker.io/casemate/pause:1";
 
 /// Every image.
-pub const ALL: [&str; 6] = [BUSYBOX, BUSYBOX_CHANGED, REDIS, REDIS_CHANGED, CURL, PAUSE];
+pub const ALL: [&str; 8] = [BUSYBOX, BUSYBOX_CHANGED, REDIS, REDIS_CHANGED, CURL, NGINX, NGINX_CHANGED, PAUSE];
 
 /// `PATH` of every image.
 pub const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -74,6 +78,55 @@ const CURL_PACKAGES: &[&str] = &[
     "libzstd1",
     "libbrotli1",
 ];
+/// With every library that it and its Lua module load.
+const NGINX_PACKAGES: &[&str] = &[
+    "nginx",
+    "libnginx-mod-http-ndk",
+    "libnginx-mod-http-lua",
+    "libluajit2-5.1-2",
+    "lua-resty-core",
+    "lua-resty-lrucache",
+    "libcrypt1",
+    "libpcre2-8-0",
+    "libpcre3",
+    "libssl3",
+    "zlib1g",
+    "libgcc-s1",
+];
+/// One process, which counts visits by redis' inline protocol.
+const NGINX_CONFIGURATION: &str = r#"load_module /usr/lib/nginx/modules/ndk_http_module.so;
+load_module /usr/lib/nginx/modules/ngx_http_lua_module.so;
+user root;
+daemon off;
+master_process off;
+pid /tmp/nginx.pid;
+error_log stderr;
+events {}
+http {
+    access_log off;
+    client_body_temp_path /tmp/body;
+    proxy_temp_path /tmp/proxy;
+    fastcgi_temp_path /tmp/fastcgi;
+    uwsgi_temp_path /tmp/uwsgi;
+    scgi_temp_path /tmp/scgi;
+    lua_package_path "/usr/share/lua/5.1/?.lua;;";
+    server {
+        listen 80;
+        listen [::]:80;
+        location / {
+            default_type text/plain;
+            content_by_lua_block {
+                local redis = ngx.socket.tcp()
+                local connected, why = redis:connect("127.0.0.1", 6379)
+                if not connected then ngx.status = 502; ngx.say(why) return end
+                redis:send("INCR visits\r\n")
+                ngx.say("visit " .. redis:receive():sub(2))
+                redis:close()
+            }
+        }
+    }
+}
+"#;
 const APPLETS: &[&str] = &[
     "cat",
     "chmod",
@@ -124,7 +177,7 @@ pub const DATA_FILE: &str = "usr/share/data";
 const DATA_BYTES: usize = 256 * 1024;
 
 /// Increased when the recipe changes in a way that no constant shows.
-const RECIPE: &str = "2";
+const RECIPE: &str = "3";
 
 /// Files of the images, in `dir`.
 pub struct Images {
@@ -139,6 +192,8 @@ pub fn obtain() -> Result<Images> {
         BASE_PACKAGES.join(" ").as_bytes(),
         REDIS_PACKAGES.join(" ").as_bytes(),
         CURL_PACKAGES.join(" ").as_bytes(),
+        NGINX_PACKAGES.join(" ").as_bytes(),
+        NGINX_CONFIGURATION.as_bytes(),
         APPLETS.join(" ").as_bytes(),
     ]);
     let dir = host::cache_dir("images")?.join(&key);
@@ -163,6 +218,7 @@ fn build(dir: &Path) -> Result<()> {
     let base = archive.download(BASE_PACKAGES, &debs)?;
     let redis = archive.download(REDIS_PACKAGES, &debs)?;
     let curl = archive.download(CURL_PACKAGES, &debs)?;
+    let nginx = archive.download(NGINX_PACKAGES, &debs)?;
     step.at(format_args!("layers"));
 
     let busybox = [oci::Layer::from_tar(&busybox_layer(&base[2], &debs, false)?)?];
@@ -172,6 +228,11 @@ fn build(dir: &Path) -> Result<()> {
         oci::Layer::from_tar(&packages_layer(&redis)?)?,
     ];
     let with_curl = [below[0].clone(), oci::Layer::from_tar(&packages_layer(&curl)?)?];
+    let nginx = oci::Layer::from_tar(&packages_layer(&nginx)?)?;
+    let with_nginx = |changed| -> Result<Vec<oci::Layer>> {
+        let configuration = oci::Layer::from_tar(&configuration_layer(changed)?)?;
+        Ok(vec![below[0].clone(), nginx.clone(), configuration])
+    };
     let three = |changed| -> Result<Vec<oci::Layer>> {
         Ok(below
             .iter()
@@ -186,6 +247,8 @@ fn build(dir: &Path) -> Result<()> {
         (REDIS, &three(false)?[..], &server[..]),
         (REDIS_CHANGED, &three(true)?[..], &server[..]),
         (CURL, &with_curl[..], &["sh"][..]),
+        (NGINX, &with_nginx(false)?[..], &["nginx", "-c", "/etc/nginx.conf"][..]),
+        (NGINX_CHANGED, &with_nginx(true)?[..], &["nginx", "-c", "/etc/nginx.conf"][..]),
         (PAUSE, &busybox[..], &["tail", "-f", "/dev/null"][..]),
     ] {
         let image = oci::Image {
@@ -264,6 +327,17 @@ fn packages_layer(debs: &[PathBuf]) -> Result<Vec<u8>> {
     let mut layer = LayerTar::default();
     for deb in debs {
         layer.package(deb)?;
+    }
+    layer.finish()
+}
+
+fn configuration_layer(changed: bool) -> Result<Vec<u8>> {
+    let mut layer = LayerTar::default();
+    let visits = if changed { "hits" } else { "visits" };
+    layer.file("etc/nginx.conf", 0o644, NGINX_CONFIGURATION.replace("visits", visits).as_bytes())?;
+    // Logs of the time before it has read its configuration.
+    for directory in ["var", "var/log", "var/log/nginx", "var/lib", "var/lib/nginx"] {
+        layer.directory(directory, 0o755)?;
     }
     layer.finish()
 }
