@@ -73,12 +73,12 @@ fn guest_programs(lab: &Lab) -> Result<()> {
     lab.nothing_is_left()
 }
 
-/// A pod whose first container is the hostile one: processes are executed in it, and containers are created that share its pid namespace.
+/// A group whose first container is the hostile one (a pod's own container runs the guest's pause): processes are executed in it, and containers are created that share its pid namespace.
 fn attack(lab: &Lab, capability: Option<&str>) -> Result<()> {
     let mut hostile = lab
         .container(BUSYBOX)
         .named("hostile")
-        .option("--annotation", "io.kubernetes.cri.container-type=sandbox")
+        .option("--annotation", "io.containerd.runc.v2.group=hostile")
         .command(["sh", "-c", HOSTILE]);
     if let Some(capability) = capability {
         hostile = hostile.option("--cap-add", capability);
@@ -99,8 +99,7 @@ fn attack(lab: &Lab, capability: Option<&str>) -> Result<()> {
     for _ in 0..CREATES {
         let member = lab
             .container(BUSYBOX)
-            .option("--annotation", "io.kubernetes.cri.container-type=container")
-            .option("--annotation", "io.kubernetes.cri.sandbox-id=hostile")
+            .option("--annotation", "io.containerd.runc.v2.group=hostile")
             .option("--with-ns", "pid:/proc/1/ns/pid")
             .command([ITSELF]);
         member.run()?;

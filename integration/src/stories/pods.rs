@@ -244,16 +244,16 @@ fn exec(lab: &Lab) -> Result<()> {
 fn logs(lab: &Lab) -> Result<()> {
     with_cri(lab, |cri| {
         let pod = cri.run(Pod::new("logs"))?;
-        let writer = PodContainer::new("writer", BUSYBOX, &["sh", "-c", "seq 1 20000; echo last >&2; exit 3"]);
+        let writer = PodContainer::new("writer", BUSYBOX, &["sh", "-c", "seq 1 5000; echo last >&2; exit 3"]);
         let id = pod.run(&writer)?;
         let status = pod.exited(&id)?;
         ensure!((status.exit_code, status.reason.as_str()) == (3, "Error"), "{status:?}");
         // containerd itself writes the log, after it has said that the container exited.
         let log = lab.until("the whole log", SERVES_WITHIN, || {
-            pod.log("writer").ok().filter(|log| log.lines().count() >= 20001)
+            pod.log("writer").ok().filter(|log| log.lines().count() >= 5001)
         })?;
-        ensure!(log.lines().count() == 20001, "the log has {} lines", log.lines().count());
-        ensure!(log.lines().any(|line| line.ends_with("stdout F 20000")), "the last line is missing");
+        ensure!(log.lines().count() == 5001, "the log has {} lines", log.lines().count());
+        ensure!(log.lines().any(|line| line.ends_with("stdout F 5000")), "the last line is missing");
         ensure!(log.lines().any(|line| line.ends_with("stderr F last")));
         pod.end()
     })

@@ -80,7 +80,7 @@ fn starts_oom_killed(lab: &Lab) -> Result<()> {
     let pod = lab
         .container(BUSYBOX)
         .named("pod")
-        .option("--annotation", "io.kubernetes.cri.container-type=sandbox")
+        .option("--annotation", "io.containerd.runc.v2.group=pod")
         .command(["sleep", "100000"])
         .start()?;
     let known = Traces::now()?;
@@ -88,8 +88,7 @@ fn starts_oom_killed(lab: &Lab) -> Result<()> {
         let bytes = random.magnitude(LEAST, MOST) as u64;
         let ended = lab
             .container(BUSYBOX)
-            .option("--annotation", "io.kubernetes.cri.container-type=container")
-            .option("--annotation", "io.kubernetes.cri.sandbox-id=pod")
+            .option("--annotation", "io.containerd.runc.v2.group=pod")
             .option("--memory-limit", &bytes.to_string())
             .command(["echo", "enough"])
             .run()?;
@@ -105,8 +104,7 @@ fn starts_oom_killed(lab: &Lab) -> Result<()> {
     // The pod is intact: its first container runs, and another one starts.
     pod.exec("still", ["echo", "here"])?.exits_with(0)?.prints("here")?;
     lab.container(BUSYBOX)
-        .option("--annotation", "io.kubernetes.cri.container-type=container")
-        .option("--annotation", "io.kubernetes.cri.sandbox-id=pod")
+        .option("--annotation", "io.containerd.runc.v2.group=pod")
         .command(["echo", "new"])
         .run()?
         .exits_with(0)?
