@@ -14,6 +14,7 @@ const BPF_MAP_CREATE: libc::c_int = 0;
 const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
 const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_LINK_CREATE: libc::c_int = 28;
+const BPF_LINK_DETACH: libc::c_int = 34;
 const BPF_MAP_TYPE_SOCKMAP: u32 = 15;
 const BPF_PROG_TYPE_SK_LOOKUP: u32 = 30;
 const BPF_SK_LOOKUP: u32 = 36;
@@ -86,7 +87,16 @@ struct LinkAttributes {
 /// A program that is attached to a namespace; dropping this detaches it.
 #[derive(Debug)]
 pub struct Attached {
-    _link: OwnedFd,
+    link: OwnedFd,
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        let mut link_fd = self.link.as_raw_fd() as u32;
+        // A process that was forked a moment ago and has not called exec yet has the descriptor too: closing ours alone may detach nothing.
+        // SAFETY: the command's structure is one `__u32 link_fd`, which contains no pointer.
+        let _ = unsafe { bpf(BPF_LINK_DETACH, &mut link_fd) };
+    }
 }
 
 /// Gives the listeners every connection to loopback in `netns`.
@@ -107,7 +117,7 @@ pub fn attach(netns: &File, v4: &TcpListener, v6: Option<&TcpListener>) -> io::R
     // SAFETY: the structure has the kernel's layout for this command and contains no pointers.
     let link = unsafe { descriptor(BPF_LINK_CREATE, &mut attributes) }?;
     // The link keeps the program, which keeps the map.
-    Ok(Attached { _link: link })
+    Ok(Attached { link })
 }
 
 fn map() -> io::Result<OwnedFd> {
