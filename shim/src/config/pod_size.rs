@@ -26,11 +26,9 @@ pub fn apply(config: &mut Config, annotations: &BTreeMap<String, String>) -> Res
         let wanted = bytes.div_ceil(1 << 20).saturating_add(config.guest_overhead_mib.into());
         let wanted = wanted.next_multiple_of(2).min(u32::MAX.into()) as u32;
         super::at_most(MEMORY, wanted, config.max_memory_mib.map(MemoryMib::get))?;
-        let least = if config.tee == Tee::Snp {
-            *super::SNP_MEMORY_MIB.start()
-        } else {
-            0
-        };
+        // The annotation may raise what the node says.
+        let is_snp = config.tee == Tee::Snp || annotations.get(super::TEE).is_some_and(|asked| asked == super::name(Tee::Snp));
+        let least = if is_snp { *super::SNP_MEMORY_MIB.start() } else { 0 };
         config.memory_mib = MemoryMib::try_from(wanted.max(least)).map_err(|e| ConfigError::Range(MEMORY, e))?;
     }
     if let (Some(quota), Some(period)) = (number(CPU_QUOTA), number(CPU_PERIOD)) {
@@ -88,6 +86,11 @@ mod tests {
         )
         .unwrap();
         assert_eq!((config.memory_mib.get(), config.vcpus.get()), (302, 1));
+        // A guest with SEV-SNP is never too small for its buffers.
+        let snp = Config::default().with_annotations(&BTreeMap::from(
+            [(MEMORY, "1048576"), (super::super::TEE, "snp")].map(|(k, v)| (k.to_owned(), v.to_owned())),
+        ));
+        assert_eq!(snp.unwrap().memory_mib.get(), 256);
         // Without limits it is as the configuration says.
         let config = sized("memory_mib = 512", &[(MEMORY, "0")]).unwrap();
         assert_eq!(config.memory_mib.get(), 512);

@@ -4,7 +4,7 @@ use super::agent_call;
 use crate::{bundle, error::Error, vm::Vm};
 use agent_protocol::{ConfigureNetworkRequest, Neighbour, Route};
 use pod_network::{Interface, Loopback, Netns, NetworkError, Tap};
-use std::sync::Arc;
+use std::{io, sync::Arc};
 use tokio::{sync::Mutex, task::spawn_blocking};
 
 /// The network of one sandbox.
@@ -128,11 +128,8 @@ fn request(interface: &Interface, name_servers: Vec<String>) -> ConfigureNetwork
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, NetworkError> + Send + 'static) -> Result<T, NetworkError> {
-    match spawn_blocking(work).await {
-        Ok(result) => result,
-        // Its panic goes on here.
-        Err(failure) => std::panic::resume_unwind(failure.into_panic()),
-    }
+    let ended = spawn_blocking(work).await;
+    ended.unwrap_or_else(|failure| Err(NetworkError::Step("work in the pod's network namespace", io::Error::other(failure))))
 }
 
 #[cfg(test)]

@@ -123,10 +123,6 @@ async fn build_as(
         program: config.converter.clone(),
         cgroups_path: bundle.cgroups_path().to_owned(),
     };
-    if role == Role::Sandbox {
-        // Before the boot, and before the guest could be asked for what it does not have.
-        bundle.netns()?;
-    }
     let is_pod = bundle.is_pod_sandbox();
     let without_blob = without_blob(tasks, bundle, &config)?;
     let find_layers = || async {
