@@ -209,6 +209,7 @@ mod tests {
             addresses: ["10.9.0.2/24", "fd00::2/64"].map(str::to_owned).to_vec(),
             routes: vec![
                 route("10.9.0.0/24", "", "10.9.0.2", 0),
+                route("fd00::1/128", "", "", 0),
                 route("0.0.0.0/0", "10.9.0.1", "", 0),
                 route("::/0", "fd00::1", "", 7),
             ],
@@ -246,6 +247,11 @@ mod tests {
             assert!(has("10.9.0.2") && has("fd00::2") && has("02:00:00:00:00:09"));
             let routes = fs::read_to_string("/proc/thread-self/net/route").unwrap();
             assert!(routes.lines().any(|line| line.starts_with("eth0\t00000000\t0100090A")), "{routes}");
+            let prefixes = fs::read_to_string("/proc/thread-self/net/ipv6_route").unwrap();
+            assert!(
+                !prefixes.contains("fd000000000000000000000000000000 40"),
+                "the kernel made a route: {prefixes}"
+            );
             let neighbours = fs::read_to_string("/proc/thread-self/net/arp").unwrap();
             assert!(neighbours.contains("02:00:00:00:00:01"), "{neighbours}");
             // Its own namespace's, which /proc/sys shows to the thread.
@@ -255,7 +261,7 @@ mod tests {
             assert!(!has("10.9.0.2") && !has("fd00::2"));
             plan.apply(&link, "eth0").unwrap();
             let mut unreachable = asked();
-            unreachable.routes[1].gateway = "192.0.2.1".to_owned();
+            unreachable.routes[2].gateway = "192.0.2.1".to_owned();
             clear(&link, "eth0").unwrap();
             let refused = Plan::of(&unreachable).unwrap().apply(&link, "eth0");
             assert!(

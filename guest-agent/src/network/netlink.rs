@@ -104,13 +104,13 @@ impl Link {
         message
     }
 
-    /// Adds an address, which is in use at once: no other host is asked whether it has the same one.
+    /// Adds an address, which is in use at once: no other host is asked whether it has the same one. The kernel makes no route of its
+    /// prefix: those of the host are all there are (CNI's `ptp` leads the prefix itself through its gateway).
     pub fn add_address(&self, address: Prefixed) -> io::Result<()> {
         let mut message = self.address(address);
-        if address.address.is_ipv6() {
-            message.header.flags = AddressHeaderFlags::Nodad;
-            message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
-        }
+        message.header.flags = AddressHeaderFlags::Nodad;
+        let flags = AddressFlags::Nodad | AddressFlags::Noprefixroute;
+        message.attributes.push(AddressAttribute::Flags(flags));
         self.ask(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE)
     }
 
