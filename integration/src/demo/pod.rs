@@ -4,7 +4,7 @@ use super::{title, without_blob};
 use crate::{
     lab::{
         IMAGES, Lab, Policy,
-        cri::{Answer, Cri, Pod, PodContainer, RunningPod, get},
+        cri::{Answer, Cri, Pod, PodContainer, get},
     },
     testbed::images::{NGINX, NGINX_CHANGED, REDIS, file_name},
 };
@@ -47,8 +47,8 @@ pub fn run(lab: &Lab) -> Result<()> {
     }
 
     title("4. Denied");
-    denied("a changed image", run_in(&pod, PodContainer::new("image", NGINX_CHANGED, &[])))?;
-    let changed = |change: fn(&mut ContainerConfig)| run_in(&pod, PodContainer::new("changed", NGINX, &[]).with(change));
+    denied("a changed image", pod.run(&PodContainer::new("image", NGINX_CHANGED, &[])))?;
+    let changed = |change: fn(&mut ContainerConfig)| pod.run(&PodContainer::new("changed", NGINX, &[]).with(change));
     denied("another command", changed(|config| config.command = vec!["sh".to_owned()]))?;
     denied(
         "another value of the environment",
@@ -87,12 +87,6 @@ fn policy() -> Result<Policy> {
         )
     };
     Policy::of_config(&format!("[pod]\n{}{}", container(NGINX), container(REDIS)))
-}
-
-/// Creates and starts a container; one that does not start is removed.
-fn run_in(pod: &RunningPod<'_>, container: PodContainer) -> Answer<String> {
-    let id = pod.create(&container)?;
-    pod.start(&id).inspect_err(|_| drop(pod.remove(&id))).map(|()| id)
 }
 
 fn denied(what: &str, answer: Answer<String>) -> Result<()> {

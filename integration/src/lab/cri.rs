@@ -4,8 +4,6 @@
 
 mod node;
 
-pub use node::CNI;
-
 use crate::lab::{Policy, Runtime};
 use anyhow::{Context, Result, bail, ensure};
 use k8s_cri::v1::{
@@ -29,8 +27,6 @@ use tonic::{Code, transport::Channel};
 /// Time limit of a call in an emulated machine; a VM may boot within it.
 const CALL_DEADLINE: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(100);
-/// Where pods' logs are.
-const LOGS: &str = "/run/casemate-cri-logs";
 
 /// The answer of a call, or the CRI's code and text.
 pub type Answer<T> = std::result::Result<T, tonic::Status>;
@@ -70,7 +66,7 @@ impl Pod {
                 attempt: 1,
             }),
             hostname: name.to_owned(),
-            log_directory: format!("{LOGS}/{name}-{number}"),
+            log_directory: format!("{}/{name}-{number}", node::LOGS),
             dns_config: Some(DnsConfig {
                 servers: vec!["10.96.0.10".to_owned()],
                 searches: vec!["stories.svc.cluster.local".to_owned()],
@@ -244,11 +240,10 @@ impl RunningPod<'_> {
         self.cri.call(self.cri.client().start_container(request)).map(drop)
     }
 
-    /// Creates and starts a container; returns its id.
+    /// Creates and starts a container; returns its id. containerd asks the shim when it starts it: one that is refused then is removed.
     pub fn run(&self, container: &PodContainer) -> Answer<String> {
         let id = self.create(container)?;
-        self.start(&id)?;
-        Ok(id)
+        self.start(&id).inspect_err(|_| drop(self.remove(&id))).map(|()| id)
     }
 
     /// Runs a command in a container; `timeout` 0 is none.

@@ -82,17 +82,13 @@ const SERVES_WITHIN: Duration = Duration::from_secs(60);
 /// Does nothing until it is told to end.
 const IDLE: &[&str] = &["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 1000 & wait; done"];
 
-fn cri(lab: &Lab) -> Result<Cri> {
-    Cri::start(lab.runtime(), &[BUSYBOX])
-}
-
 fn idle(name: &str) -> PodContainer {
     PodContainer::new(name, BUSYBOX, IDLE)
 }
 
-/// Runs `story`, and shows containerd's log where it fails.
-fn with_cri(lab: &Lab, story: impl FnOnce(&Cri) -> Result<()>) -> Result<()> {
-    let cri = cri(lab)?;
+/// Runs `story` on a containerd that has busybox and `images`, and shows containerd's log where it fails.
+fn with_cri(lab: &Lab, images: &[&str], story: impl FnOnce(&Cri) -> Result<()>) -> Result<()> {
+    let cri = Cri::start(lab.runtime(), &[&[BUSYBOX], images].concat())?;
     let result = story(&cri);
     if result.is_err() {
         let log = cri.log();
@@ -105,7 +101,7 @@ fn with_cri(lab: &Lab, story: impl FnOnce(&Cri) -> Result<()>) -> Result<()> {
 }
 
 fn grouping(lab: &Lab) -> Result<()> {
-    with_cri(lab, |cri| {
+    with_cri(lab, &[], |cri| {
         let pod = cri.run(Pod::new("grouping"))?;
         let (one, two) = (pod.run(&idle("one"))?, pod.run(&idle("two"))?);
         for kind in ["net", "ipc", "uts"] {
@@ -152,7 +148,7 @@ fn fetch(pod: &RunningPod<'_>, container: &str, address: &str, port: u16) -> Res
 }
 
 fn files(lab: &Lab) -> Result<()> {
-    with_cri(lab, |cri| {
+    with_cri(lab, &[], |cri| {
         let pod = cri.run(Pod::new("files"))?;
         let (one, two) = (pod.run(&idle("one"))?, pod.run(&idle("two"))?);
         let resolv = pod.output(&one, &["cat", "/etc/resolv.conf"])?;
@@ -171,7 +167,7 @@ fn files(lab: &Lab) -> Result<()> {
 }
 
 fn network(lab: &Lab) -> Result<()> {
-    with_cri(lab, |cri| {
+    with_cri(lab, &[], |cri| {
         let server = cri.run(Pod::new("server").publishes(8088, 80))?;
         let client = cri.run(Pod::new("client"))?;
         let (web, shell) = (server.run(&idle("web"))?, client.run(&idle("shell"))?);
@@ -202,7 +198,7 @@ fn network(lab: &Lab) -> Result<()> {
 }
 
 fn restart(lab: &Lab) -> Result<()> {
-    with_cri(lab, |cri| {
+    with_cri(lab, &[], |cri| {
         let pod = cri.run(Pod::new("restart"))?;
         let (one, two) = (pod.run(&idle("one"))?, pod.run(&idle("two"))?);
         for (round, old) in [one, two].iter().enumerate() {
@@ -223,7 +219,7 @@ fn restart(lab: &Lab) -> Result<()> {
 }
 
 fn exec(lab: &Lab) -> Result<()> {
-    with_cri(lab, |cri| {
+    with_cri(lab, &[], |cri| {
         let pod = cri.run(Pod::new("exec"))?;
         let id = pod.run(&idle("one"))?;
         let ended = pod.exec(&id, &["sh", "-c", "echo out; echo err >&2; exit 7"], 0)?;
@@ -242,7 +238,7 @@ fn exec(lab: &Lab) -> Result<()> {
 }
 
 fn logs(lab: &Lab) -> Result<()> {
-    with_cri(lab, |cri| {
+    with_cri(lab, &[], |cri| {
         let pod = cri.run(Pod::new("logs"))?;
         let writer = PodContainer::new("writer", BUSYBOX, &["sh", "-c", "seq 1 5000; echo last >&2; exit 3"]);
         let id = pod.run(&writer)?;
@@ -260,7 +256,7 @@ fn logs(lab: &Lab) -> Result<()> {
 }
 
 fn termination(lab: &Lab) -> Result<()> {
-    with_cri(lab, |cri| {
+    with_cri(lab, &[], |cri| {
         let pod = cri.run(Pod::new("termination"))?;
         let slow = PodContainer::new(
             "slow",
@@ -278,7 +274,7 @@ fn termination(lab: &Lab) -> Result<()> {
 }
 
 fn port_forward(lab: &Lab) -> Result<()> {
-    with_cri(lab, |cri| {
+    with_cri(lab, &[], |cri| {
         let pod = cri.run(Pod::new("forward"))?;
         let (web, _other) = (pod.run(&idle("web"))?, pod.run(&idle("other"))?);
         serve(&pod, &web, 8080, "by loopback")?;
@@ -327,43 +323,37 @@ fn two_containers() -> Result<Policy> {
 
 fn policy(lab: &Lab) -> Result<()> {
     let policy = two_containers()?;
-    let cri = Cri::start(lab.runtime(), &[BUSYBOX, BUSYBOX_CHANGED, REDIS])?;
-    let pod = cri.run(Pod::new("policy").under(&policy))?;
-    let shell = pod.run(&idle("shell"))?;
-    pod.run(&PodContainer::new("redis", REDIS, &[]))?;
-    ensure!(pod.output(&shell, &["cat", "/etc/hostname"])? == "policy");
-    let exec = pod.exec(&shell, &["id"], 0);
-    denied("exec_in_container", "command", exec.map(|ended| format!("{ended:?}")))?;
-    let create = |container: PodContainer| {
-        let id = pod.create(&container)?;
-        // containerd creates the task when it starts the container.
-        pod.start(&id).inspect_err(|_| drop(pod.remove(&id))).map(|()| id)
-    };
-    let changed = |change: fn(&mut ContainerConfig)| create(idle("changed").with(change));
-    denied("mount_device", "layer", create(PodContainer::new("image", BUSYBOX_CHANGED, IDLE)))?;
-    denied(
-        "create_container",
-        "command",
-        changed(|config| config.command = vec!["id".to_owned()]),
-    )?;
-    denied(
-        "create_container",
-        "SECRET",
-        changed(|config| {
-            config.envs.push(k8s_cri::v1::KeyValue {
-                key: "SECRET".to_owned(),
-                value: "of the host".to_owned(),
-            });
-        }),
-    )?;
-    denied(
-        "create_container",
-        "working",
-        changed(|config| config.working_dir = "/tmp".to_owned()),
-    )?;
-    pod.end()?;
-    drop(cri);
-    lab.nothing_is_left()
+    with_cri(lab, &[BUSYBOX_CHANGED, REDIS], |cri| {
+        let pod = cri.run(Pod::new("policy").under(&policy))?;
+        let shell = pod.run(&idle("shell"))?;
+        pod.run(&PodContainer::new("redis", REDIS, &[]))?;
+        ensure!(pod.output(&shell, &["cat", "/etc/hostname"])? == "policy");
+        let exec = pod.exec(&shell, &["id"], 0);
+        denied("exec_in_container", "command", exec.map(|ended| format!("{ended:?}")))?;
+        let changed = |change: fn(&mut ContainerConfig)| pod.run(&idle("changed").with(change));
+        denied("mount_device", "layer", pod.run(&PodContainer::new("image", BUSYBOX_CHANGED, IDLE)))?;
+        denied(
+            "create_container",
+            "command",
+            changed(|config| config.command = vec!["id".to_owned()]),
+        )?;
+        denied(
+            "create_container",
+            "SECRET",
+            changed(|config| {
+                config.envs.push(k8s_cri::v1::KeyValue {
+                    key: "SECRET".to_owned(),
+                    value: "of the host".to_owned(),
+                });
+            }),
+        )?;
+        denied(
+            "create_container",
+            "working",
+            changed(|config| config.working_dir = "/tmp".to_owned()),
+        )?;
+        pod.end()
+    })
 }
 
 /// A denial says in its first sentence what was denied, and names its rule.
@@ -383,7 +373,7 @@ fn denied(rule: &str, field: &str, answer: Answer<String>) -> Result<()> {
 
 fn refused(lab: &Lab) -> Result<()> {
     use k8s_cri::v1::NamespaceMode;
-    with_cri(lab, |cri| {
+    with_cri(lab, &[], |cri| {
         for (what, pod) in [
             ("network", Pod::new("net").namespaces(|ns| ns.network = NamespaceMode::Node.into())),
             ("pid", Pod::new("pid").namespaces(|ns| ns.pid = NamespaceMode::Node.into())),
@@ -403,8 +393,8 @@ fn refused(lab: &Lab) -> Result<()> {
                 ..Default::default()
             });
         });
-        let said = match pod.create(&mounts).and_then(|id| pod.start(&id)) {
-            Ok(()) => bail!("a directory of the host was mounted"),
+        let said = match pod.run(&mounts) {
+            Ok(_) => bail!("a directory of the host was mounted"),
             Err(status) => status.message().to_owned(),
         };
         ensure!(said.contains("mount at /data"), "{said}");

@@ -169,7 +169,6 @@ const APPLETS: &[&str] = &[
     "uname",
     "vi",
     "wc",
-    "wget",
     "yes",
 ];
 /// A file of the busybox image that no program needs, for stories that damage a layer.

@@ -14,13 +14,15 @@ use std::{
 
 /// State, socket and log; the root lies in the machine's own root, which is in memory too.
 const STATE: &str = "/run/casemate-cri";
+/// Where pods' logs are: containerd appends to a log that is there, so that they go with the state of a story before.
+pub const LOGS: &str = "/run/casemate-cri/logs";
 const ROOT: &str = "/var/lib/containerd/casemate-cri";
 /// containerd answers within this time.
 const STARTS_WITHIN: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(100);
 
 /// The network that pods get: Debian's plugins bridge, host-local, portmap and firewall.
-pub const CNI: &str = r#"{
+const CNI: &str = r#"{
   "cniVersion": "0.4.0",
   "name": "stories",
   "plugins": [
