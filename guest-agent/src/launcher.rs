@@ -69,6 +69,7 @@ impl std::fmt::Display for Refusal<'_> {
             Cause::Seccomp => f.write_str("linux.seccomp: the profile cannot be loaded, or forbids what starting a process takes"),
             Cause::Mount => f.write_str("mounts: one of them cannot be made"),
             Cause::Resources => f.write_str("linux.resources: a limit cannot be set"),
+            Cause::Sysctl => f.write_str("linux.sysctl: a parameter of the kernel cannot be set to that value"),
             Cause::Other => f.write_str("the guest cannot create it as its document says"),
         }
     }

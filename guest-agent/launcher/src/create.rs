@@ -21,7 +21,7 @@ use oci_spec::runtime::Spec;
 use crate::{
     Outcome, cgroup, descriptors, device_filter, exec, oci,
     program::Program,
-    terminal,
+    sysctl, terminal,
     worker::{self, Report, Reporter},
 };
 
@@ -39,6 +39,8 @@ pub fn create(container: &Container) -> Result<Outcome, Cause> {
     let report = worker::run(&[], |reporter| build(container, &bundle, socket, reporter));
     match report.map_err(|_| Cause::Other)? {
         Report::Started(pid) => {
+            // Its program does not run yet, and a creation that fails before has changed nothing of the pod's.
+            sysctl::write(Path::new(sysctl::ROOT), &container.sysctls).map_err(|_| Cause::Sysctl)?;
             let terminal = console.map(Console::terminal).transpose().map_err(|_| Cause::Other)?;
             Ok(Outcome::Started(pid.as_raw() as u32, terminal))
         }
@@ -129,12 +131,13 @@ impl Executor for Init {
 /// Names of the steps at which an init or the process before it fails, in libcontainer 0.7 (`process/init/error.rs`,
 /// `process/container_intermediate_process.rs`). It passes their errors on as text without a cause, so nothing else tells the
 /// step. Of an init's plain system calls only those on its working directory can fail.
-const STEPS: [(&str, Cause); 5] = [
+const STEPS: [(&str, Cause); 6] = [
     ("failed to unix syscall", Cause::WorkingDirectory),
     ("failed to verify if current working directory is safe", Cause::WorkingDirectory),
     ("failed to prepare rootfs", Cause::Mount),
     ("failed to mount path as", Cause::Mount),
     ("cgroup error", Cause::Resources),
+    ("failed to set sysctl", Cause::Sysctl),
 ];
 
 fn cause_of(error: &LibcontainerError) -> Cause {

@@ -22,6 +22,7 @@ mod external;
 mod filter;
 mod oci;
 mod program;
+mod sysctl;
 mod terminal;
 mod worker;
 

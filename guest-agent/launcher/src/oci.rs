@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use launcher_protocol::{Capabilities, Container, Device, Mount, Namespace, Process, Profile, Rlimit};
 use serde::{Serialize, de::DeserializeOwned};
 
+use crate::sysctl;
+
 /// Version of the OCI runtime specification that the document follows.
 const OCI_VERSION: &str = "1.2.0";
 
@@ -68,7 +70,7 @@ struct Linux<'a> {
     namespaces: Vec<OciNamespace<'a>>,
     cgroups_path: &'a str,
     devices: Vec<OciDevice<'a>>,
-    sysctl: &'a BTreeMap<String, String>,
+    sysctl: BTreeMap<&'a str, &'a str>,
     masked_paths: &'a [String],
     readonly_paths: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -117,12 +119,18 @@ pub fn config(container: &Container) -> serde_json::Result<Vec<u8>> {
             namespaces: container.namespaces.iter().map(namespace).collect(),
             cgroups_path: &container.cgroup,
             devices: container.devices.iter().map(device).collect(),
-            sysctl: &container.sysctls,
+            sysctl: of_own_namespaces(&container.sysctls),
             masked_paths: &container.masked_paths,
             readonly_paths: &container.readonly_paths,
             seccomp: container.seccomp.as_ref(),
         },
     })
+}
+
+/// Those that libcontainer writes; the network's are the launcher's to write.
+fn of_own_namespaces(parameters: &BTreeMap<String, String>) -> BTreeMap<&str, &str> {
+    let own = parameters.iter().filter(|(name, _)| !sysctl::is_of_network(name));
+    own.map(|(name, value)| (name.as_str(), value.as_str())).collect()
 }
 
 fn process(process: &Process) -> OciProcess<'_> {
@@ -206,6 +214,9 @@ mod tests {
                 kind: NamespaceKind::Mount,
                 path: None,
             }],
+            sysctls: ["net.core.somaxconn", "kernel.sem"]
+                .map(|name| (name.to_owned(), "9".to_owned()))
+                .into(),
             ..Container::default()
         }
     }
@@ -222,6 +233,8 @@ mod tests {
         assert!(linux.resources().is_none(), "the agent sets the limits");
         assert!(spec.mounts().as_ref().unwrap().is_empty() && spec.hooks().is_none() && spec.hostname().is_none());
         assert!(linux.masked_paths().as_ref().unwrap().is_empty() && linux.seccomp().is_none());
+        let parameters: Vec<_> = linux.sysctl().as_ref().unwrap().keys().collect();
+        assert_eq!(parameters, ["kernel.sem"], "libcontainer refuses those of the network");
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub enum Cause {
     Mount,
     /// A limit cannot be set, or the cgroup cannot be joined.
     Resources,
+    /// A parameter of the kernel cannot be set.
+    Sysctl,
     /// Something else failed.
     Other,
 }
