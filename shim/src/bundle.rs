@@ -6,7 +6,7 @@
 
 mod pod;
 
-pub use pod::{FileSources, Netns};
+pub use pod::{FileSources, Netns, ShmSize};
 
 use crate::{fragments, policy_text::ANNOTATIONS};
 use agent_protocol::limits::{POLICY_BYTES, SPEC_BYTES};
@@ -25,6 +25,8 @@ const CRI_TYPE: &str = "io.kubernetes.cri.container-type";
 const CRI_SANDBOX: &str = "io.kubernetes.cri.sandbox-id";
 /// containerd's own grouping without CRI.
 const GROUP: &str = "io.containerd.runc.v2.group";
+/// The OCI document of a bundle.
+const DOCUMENT: &str = "config.json";
 /// Longest `config.json`: what the agent accepts, the longest policy as base64 under both of its names, and fragments.
 const SPEC_MAX_BYTES: u64 = (SPEC_BYTES + 2 * (POLICY_BYTES * 4 / 3 + 4) + fragments::ANNOTATION_BYTES) as u64;
 
@@ -105,6 +107,9 @@ pub enum BundleError {
     /// The bundle cannot be written to.
     #[error("cannot write the path of the state directory into the bundle")]
     Note(#[source] io::Error),
+    /// The document of a sandbox without a container cannot be written.
+    #[error("cannot write the document and the files of the pod into the bundle")]
+    Write(#[source] io::Error),
     /// `config.json` is larger than the agent accepts.
     #[error("config.json has {0} bytes; the agent takes {SPEC_BYTES} besides the policy")]
     Long(u64),
@@ -124,7 +129,7 @@ impl Bundle {
     /// # Errors
     /// See [`BundleError`].
     pub fn read(dir: &Path) -> Result<Self, BundleError> {
-        let path = dir.join("config.json");
+        let path = dir.join(DOCUMENT);
         let length = fs::metadata(&path).map_err(BundleError::Read)?.len();
         if length > SPEC_MAX_BYTES {
             return Err(BundleError::Long(length));
@@ -132,6 +137,27 @@ impl Bundle {
         let document = fs::read(path).map_err(BundleError::Read)?;
         let spec = serde_json::from_slice(&document).map_err(BundleError::Json)?;
         Ok(Self { document, spec })
+    }
+
+    /// Whether the bundle in `dir` has a document; what cannot be looked at counts as there.
+    pub fn has_document(dir: &Path) -> bool {
+        dir.join(DOCUMENT).try_exists().unwrap_or(true)
+    }
+
+    /// The sandbox that container `id` of the bundle in `dir` belongs to. A sandbox of the Sandbox API has no document before it is
+    /// created.
+    ///
+    /// # Errors
+    /// See [`BundleError`].
+    pub fn group_in(dir: &Path, id: &str) -> Result<Group, BundleError> {
+        match Self::read(dir) {
+            Ok(bundle) => Ok(bundle.group(id)),
+            Err(BundleError::Read(_)) if dir.is_dir() && !Self::has_document(dir) => Ok(Group {
+                id: id.to_owned(),
+                role: Role::Sandbox,
+            }),
+            Err(error) => Err(error),
+        }
     }
 
     /// The document for the agent.
@@ -184,7 +210,7 @@ impl Bundle {
 
     /// The pod's files that the container is to have.
     pub fn pod_files(&self) -> FileSources {
-        pod::files(&self.spec.mounts)
+        pod::files(&self.spec.mounts, self.is_pod_sandbox())
     }
 
     /// The sandbox that container `id` belongs to.

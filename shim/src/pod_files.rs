@@ -1,6 +1,6 @@
 //! The pod's hosts, hostname, resolv.conf and the size of its `/dev/shm`, read where CRI keeps them on the host.
 
-use crate::bundle::FileSources;
+use crate::bundle::{FileSources, ShmSize};
 use agent_protocol::{WritePodFilesRequest, limits::POD_FILE_BYTES};
 use nix::sys::statvfs::statvfs;
 use std::{
@@ -43,7 +43,7 @@ pub fn read(sources: &FileSources) -> Result<WritePodFilesRequest, PodFileError>
         hosts: content(sources.hosts.as_deref())?,
         hostname: content(sources.hostname.as_deref())?,
         resolv_conf: content(sources.resolv_conf.as_deref())?,
-        shm_bytes: size(sources.shm.as_deref())?,
+        shm_bytes: size(sources.shm.as_ref())?,
         ..Default::default()
     })
 }
@@ -59,9 +59,13 @@ fn content(path: Option<&Path>) -> Result<Vec<u8>, PodFileError> {
     }
 }
 
-/// Bytes of the file system that `path` is on.
-fn size(path: Option<&Path>) -> Result<u64, PodFileError> {
-    let Some(path) = path else { return Ok(0) };
+/// In bytes; 0 where there is none.
+fn size(shm: Option<&ShmSize>) -> Result<u64, PodFileError> {
+    let path = match shm {
+        None => return Ok(0),
+        Some(ShmSize::Bytes(bytes)) => return Ok(*bytes),
+        Some(ShmSize::Of(path)) => path,
+    };
     let fs = statvfs(path).map_err(|e| PodFileError::Read(path.into(), e.into()))?;
     Ok(fs.blocks().saturating_mul(fs.fragment_size()))
 }
@@ -107,7 +111,8 @@ mod tests {
         std::fs::write(&path, vec![b'x'; POD_FILE_BYTES + 1]).unwrap();
         assert!(matches!(content(Some(&path)), Err(PodFileError::Long(_))));
         assert!(matches!(content(Some(&dir.path().join("none"))), Err(PodFileError::Read(..))));
-        assert!(size(Some(dir.path())).unwrap() > 0);
+        assert!(size(Some(&ShmSize::Of(dir.path().into()))).unwrap() > 0);
+        assert_eq!(size(Some(&ShmSize::Bytes(7))).unwrap(), 7);
     }
 
     #[test]

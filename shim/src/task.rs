@@ -39,6 +39,7 @@ use containerd_shim_protos::{
 };
 use process::ProcessState;
 use protobuf::well_known_types::empty::Empty;
+pub use stats::metrics;
 use std::{
     future::Future,
     path::PathBuf,
@@ -306,7 +307,7 @@ impl Tasks {
         let counters = container.vm().agent().container_stats(agent_call(), &request).await;
         let counters = counters.map_err(Error::agent(format!("read the counters of container {}", container.id)))?;
         Ok(StatsResponse {
-            stats: Some(stats::metrics(&counters).map_err(Error::Encode)?).into(),
+            stats: Some(metrics(&counters).map_err(Error::Encode)?).into(),
             ..Default::default()
         })
     }

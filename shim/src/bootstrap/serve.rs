@@ -1,4 +1,4 @@
-//! The serving process: one Task service under both of its names, on the listener that is standard input.
+//! The serving process: one Task service under both of its names, and the Sandbox service, on the listener that is standard input.
 
 use super::{Args, BootstrapError, address::Name};
 use crate::{
@@ -6,9 +6,10 @@ use crate::{
     events::Publisher,
     logging,
     sandbox::Sandbox,
+    sandbox_service::SandboxService,
     task::{Ending, TaskService},
 };
-use containerd_shim_protos::shim_async::create_task;
+use containerd_shim_protos::{sandbox_async::create_sandbox, shim_async::create_task};
 use futures_util::stream::{self, Stream};
 use std::{
     collections::HashMap,
@@ -125,7 +126,7 @@ impl Drop for Removed {
 async fn run(args: &Args, listener: UnixListener) -> Result<(), BootstrapError> {
     let name = Removed(Arc::new(Name::of(&listener)));
     let bundle = args.bundle_dir()?;
-    let group = Bundle::read(&bundle)?.group(&args.id);
+    let group = Bundle::group_in(&bundle, &args.id)?;
     Args::check_group(&group.id)?;
     ignore_signals()?;
     let events = Publisher::start(args.namespace.clone(), std::env::var("TTRPC_ADDRESS").unwrap_or_default());
@@ -151,7 +152,8 @@ async fn run(args: &Args, listener: UnixListener) -> Result<(), BootstrapError> 
     };
     let mut server = Server::new()
         .add_listener(Listener::new(connections(accept)))
-        .register_service(both_names(&service));
+        .register_service(both_names(&service))
+        .register_service(create_sandbox(Arc::new(SandboxService::new(service.clone(), sandbox.clone()))));
     server.start().await.map_err(BootstrapError::Server)?;
     crate::timeline::reached("serving");
     log::info!("serving sandbox {} in namespace {}", group.id, args.namespace);

@@ -10,6 +10,7 @@ use super::{
 use crate::{
     bundle::{Bundle, Role},
     options::Options,
+    sandbox_service::keep_options,
 };
 use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult};
 use protobuf::{Message, well_known_types::any::Any};
@@ -25,6 +26,8 @@ use std::{
 const INPUT_MAX_BYTES: u64 = 10 << 20;
 /// Task API version announced where the reply has a field for it (`containerd.task.v3.Task`).
 const TASK_API: i32 = 3;
+/// How containerd speaks to this shim.
+const PROTOCOL: &str = "ttrpc";
 /// Highest `oom_score_adj`.
 const OOM_SCORE_MAX: i32 = 1000;
 
@@ -37,7 +40,13 @@ pub fn start(args: &Args) -> Result<(), BootstrapError> {
     let params = bootstrap_params(args, &input);
     let cgroup = shim_cgroup_of(params.as_ref(), &input);
     let bundle_dir = args.bundle_dir()?;
-    let group = Bundle::read(&bundle_dir)?.group(&args.id);
+    let group = Bundle::group_in(&bundle_dir, &args.id)?;
+    let has_document = Bundle::has_document(&bundle_dir);
+    let form = Form::of(params.is_some(), has_document);
+    if !has_document && let Some(options) = options(params.as_ref(), &input) {
+        // Of the Sandbox API, whose calls do not have them.
+        keep_options(&bundle_dir, &options).map_err(|e| BootstrapError::Io("keep the runtime options", e))?;
+    }
     Args::check_group(&group.id)?;
     let socket_dir = params.as_ref().and_then(|p| p.socket_dir.as_deref()).filter(|dir| !dir.is_empty());
     let address = Address::new(socket_dir, &args.address, &args.namespace, &group.id);
@@ -47,7 +56,7 @@ pub fn start(args: &Args) -> Result<(), BootstrapError> {
             return Err(BootstrapError::NoSandbox(group.id));
         }
         address.write(&bundle_dir)?;
-        return reply(&address, params.is_some());
+        return reply(&address, form);
     }
     match bind(&address, args, &bundle_dir)? {
         Bound::Served => address.write(&bundle_dir)?,
@@ -67,7 +76,7 @@ pub fn start(args: &Args) -> Result<(), BootstrapError> {
             }
         }
     }
-    reply(&address, params.is_some())
+    reply(&address, form)
 }
 
 /// Binds the socket, or announces the container to the shim that has it and will not end before.
@@ -99,16 +108,19 @@ fn bootstrap_params(args: &Args, input: &[u8]) -> Option<BootstrapParams> {
         .filter(|p| p.instance_id == args.id && p.namespace == args.namespace)
 }
 
-/// The cgroup for the shim that the options ask for: an `Any` is the whole input, or an extension of the parameters.
+/// The cgroup for the shim that the options ask for.
 fn shim_cgroup_of(params: Option<&BootstrapParams>, input: &[u8]) -> Option<String> {
-    let of = |options: &Any| Options::of(options).shim_cgroup;
+    Options::of(&options(params, input)?).shim_cgroup
+}
+
+/// The runtime options: an `Any` is the whole input, or an extension of the parameters.
+fn options(params: Option<&BootstrapParams>, input: &[u8]) -> Option<Any> {
     match params {
-        Some(params) => params
-            .extensions
-            .iter()
-            .filter_map(|extension| extension.value.as_ref())
-            .find_map(of),
-        None => Any::parse_from_bytes(input).ok().as_ref().and_then(of),
+        Some(params) => {
+            let mut values = params.extensions.iter().filter_map(|extension| extension.value.as_ref());
+            values.find(|value| Options::of(value) != Options::default()).cloned()
+        }
+        None => Any::parse_from_bytes(input).ok().filter(|options| !options.type_url.is_empty()),
     }
 }
 
@@ -160,21 +172,52 @@ fn raise_oom_score(pid: u32) {
     }
 }
 
-fn reply(address: &Address, protobuf: bool) -> Result<(), BootstrapError> {
-    let bytes = if protobuf {
-        let result = BootstrapResult {
-            version: TASK_API,
-            address: address.to_string(),
-            protocol: "ttrpc".to_owned(),
-            ..Default::default()
-        };
-        result.write_to_bytes().map_err(BootstrapError::Encode)?
-    } else {
-        address.to_string().into_bytes()
-    };
+/// The form of the reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// The address, which stands for version 2 from 1.6 to 2.2. 1.7 refuses more, and 2.1 calls a shim in the same way as 1.7
+    /// (`MAX_SHIM_VERSION=2` from both).
+    Address,
+    /// `BootstrapParams` of containerd's `pkg/shim` in JSON, for containerd 2.0 to 2.2 where it can be no other: a bundle without a
+    /// document is the Sandbox API's.
+    Json,
+    /// `BootstrapResult`, for containerd 2.3 and later.
+    Protobuf,
+}
+
+impl Form {
+    fn of(has_params: bool, has_document: bool) -> Self {
+        match has_document {
+            _ if has_params => Self::Protobuf,
+            true => Self::Address,
+            false => Self::Json,
+        }
+    }
+}
+
+fn reply(address: &Address, form: Form) -> Result<(), BootstrapError> {
     io::stdout()
-        .write_all(&bytes)
+        .write_all(&encode(address, form)?)
         .map_err(|e| BootstrapError::Io("print the address", e))
+}
+
+fn encode(address: &Address, form: Form) -> Result<Vec<u8>, BootstrapError> {
+    let address = address.to_string();
+    Ok(match form {
+        Form::Address => address.into_bytes(),
+        Form::Json => serde_json::json!({ "version": TASK_API, "address": address, "protocol": PROTOCOL })
+            .to_string()
+            .into_bytes(),
+        Form::Protobuf => {
+            let result = BootstrapResult {
+                version: TASK_API,
+                address,
+                protocol: PROTOCOL.to_owned(),
+                ..Default::default()
+            };
+            result.write_to_bytes().map_err(BootstrapError::Encode)?
+        }
+    })
 }
 
 #[cfg(test)]
@@ -204,6 +247,21 @@ mod tests {
         };
         assert!(bootstrap_params(&args(), &options.write_to_bytes().unwrap()).is_none());
         assert!(bootstrap_params(&args(), b"").is_none());
+    }
+
+    #[test]
+    fn the_reply_has_the_form_that_containerd_reads() {
+        assert_eq!(Form::of(false, true), Form::Address);
+        assert_eq!(Form::of(false, false), Form::Json);
+        assert_eq!(Form::of(true, true), Form::Protobuf);
+        assert_eq!(Form::of(true, false), Form::Protobuf);
+        let address = Address::new(Some("/s"), "c", "n", "web");
+        assert_eq!(encode(&address, Form::Address).unwrap(), address.to_string().as_bytes());
+        let json: serde_json::Value = serde_json::from_slice(&encode(&address, Form::Json).unwrap()).unwrap();
+        assert_eq!((&json["version"], &json["protocol"]), (&3.into(), &"ttrpc".into()));
+        assert_eq!(json["address"], address.to_string());
+        let result = BootstrapResult::parse_from_bytes(&encode(&address, Form::Protobuf).unwrap()).unwrap();
+        assert_eq!((result.version, result.address), (3, address.to_string()));
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub struct Mount {
     #[serde(rename = "type")]
     kind: String,
     source: PathBuf,
+    options: Vec<String>,
 }
 
 /// A namespace of the document.
@@ -41,35 +42,59 @@ pub struct FileSources {
     pub hostname: Option<PathBuf>,
     /// For `/etc/resolv.conf`.
     pub resolv_conf: Option<PathBuf>,
-    /// For `/dev/shm`: a directory, whose file system has the size that the pod's gets.
-    pub shm: Option<PathBuf>,
+    /// For `/dev/shm`.
+    pub shm: Option<ShmSize>,
+}
+
+/// The size of a pod's `/dev/shm`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ShmSize {
+    /// That of the file system of a directory of the host.
+    Of(PathBuf),
+    /// In bytes.
+    Bytes(u64),
 }
 
 impl FileSources {
-    fn of(&mut self, destination: &Path) -> Option<&mut Option<PathBuf>> {
-        match destination.to_str()? {
-            "/etc/hosts" => Some(&mut self.hosts),
-            "/etc/hostname" => Some(&mut self.hostname),
-            "/etc/resolv.conf" => Some(&mut self.resolv_conf),
-            "/dev/shm" => Some(&mut self.shm),
-            _ => None,
+    /// Takes the source of a mount; false where it is at none of the places.
+    fn take(&mut self, destination: &Path, source: &Path) -> bool {
+        let source = source.to_owned();
+        match destination.to_str() {
+            Some("/etc/hosts") => self.hosts = Some(source),
+            Some("/etc/hostname") => self.hostname = Some(source),
+            Some("/etc/resolv.conf") => self.resolv_conf = Some(source),
+            Some(SHM) => self.shm = Some(ShmSize::Of(source)),
+            _ => return false,
         }
+        true
     }
 }
+
+/// Place of the pod's shared memory.
+const SHM: &str = "/dev/shm";
 
 impl Mount {
     /// Whether it binds a file of the host where each container of a pod has the pod's own.
     pub fn is_of_pod(&self) -> bool {
-        self.kind == "bind" && self.source.is_absolute() && FileSources::default().of(&self.destination).is_some()
+        self.kind == "bind" && self.source.is_absolute() && FileSources::default().take(&self.destination, &self.source)
+    }
+
+    /// The size of the shared memory that it makes.
+    fn shm_bytes(&self) -> Option<u64> {
+        let size = self.options.iter().find_map(|option| option.strip_prefix("size="));
+        let size = size.filter(|_| self.kind == "tmpfs" && self.destination == Path::new(SHM));
+        size?.parse().ok()
     }
 }
 
-/// The files among `mounts`.
-pub fn files(mounts: &[Mount]) -> FileSources {
+/// The files among `mounts`. A sandbox's own shared memory is its pod's.
+pub fn files(mounts: &[Mount], of_sandbox: bool) -> FileSources {
     let mut files = FileSources::default();
-    for mount in mounts.iter().filter(|mount| mount.is_of_pod()) {
-        if let Some(source) = files.of(&mount.destination) {
-            *source = Some(mount.source.clone());
+    for mount in mounts {
+        if mount.is_of_pod() {
+            files.take(&mount.destination, &mount.source);
+        } else if let Some(bytes) = mount.shm_bytes().filter(|_| of_sandbox) {
+            files.shm = Some(ShmSize::Bytes(bytes));
         }
     }
     files
@@ -99,6 +124,7 @@ mod tests {
             destination: destination.into(),
             kind: kind.into(),
             source: source.into(),
+            options: vec!["nosuid".into(), "size=4096".into()],
         }
     }
 
@@ -112,17 +138,20 @@ mod tests {
 
     #[test]
     fn only_binds_of_the_host_are_the_pods_files() {
-        let found = files(&[
+        let mounts = [
             mount("bind", "/pods/x/etc-hosts", "/etc/hosts"),
             mount("tmpfs", "shm", "/dev/shm"),
             mount("bind", "sandbox:///resolv", "/etc/resolv.conf"),
             mount("bind", "/srv", "/data"),
-        ]);
-        let expected = FileSources {
+        ];
+        let mut expected = FileSources {
             hosts: Some("/pods/x/etc-hosts".into()),
             ..FileSources::default()
         };
-        assert_eq!(found, expected);
+        assert_eq!(files(&mounts, false), expected);
+        // Of a sandbox without a container.
+        expected.shm = Some(ShmSize::Bytes(4096));
+        assert_eq!(files(&mounts, true), expected);
     }
 
     #[test]
