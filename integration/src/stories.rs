@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod attested;
 pub mod boot;
+pub mod cni;
 pub mod confinement;
 pub mod console;
 pub mod damage;
@@ -13,6 +14,7 @@ pub mod faults;
 pub mod fragment;
 pub mod growth;
 pub mod hostile_host;
+pub mod items;
 pub mod layers;
 pub mod lifecycle;
 pub mod no_vsock;
@@ -21,6 +23,7 @@ pub mod pods;
 pub mod private_registry;
 pub mod report;
 pub mod run_command;
+pub mod sandbox_api;
 pub mod scratch;
 pub mod scratch_memory;
 pub mod security_context;
@@ -39,6 +42,7 @@ const FILES: &[&[story::Story]] = &[
     agent::STORIES,
     enforcement_points::STORIES,
     &[fragment::STORY],
+    &[cni::STORY],
     &[security_context::STORY],
     &[attested::STORY],
     scratch::STORIES,
@@ -64,6 +68,7 @@ const FILES: &[&[story::Story]] = &[
     &[boot::STORY],
     hostile_host::STORIES,
     pods::STORIES,
+    sandbox_api::STORIES,
 ];
 
 /// Every story, in the order in which they run.

@@ -4,7 +4,9 @@
 
 mod node;
 
-use crate::lab::{Policy, Runtime};
+pub use node::SANDBOX_API;
+
+use crate::lab::{Ended, Policy, Runtime};
 use anyhow::{Context, Result, bail, ensure};
 use k8s_cri::v1::{
     ContainerConfig, ContainerMetadata, ContainerState, ContainerStatus, ContainerStatusRequest, CreateContainerRequest, DnsConfig,
@@ -81,6 +83,13 @@ impl Pod {
             }),
             ..Default::default()
         })
+    }
+
+    /// Sets parameters of the kernel for it.
+    pub fn sysctls(mut self, pairs: &[(&str, &str)]) -> Self {
+        let pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        self.0.linux.get_or_insert_default().sysctls.extend(pairs);
+        self
     }
 
     /// Changes its namespaces.
@@ -171,6 +180,11 @@ pub struct RunningPod<'a> {
 impl Cri {
     /// Starts a containerd that has `images`, whose pods run on `runtime`.
     pub fn start(runtime: Runtime, images: &[&str]) -> Result<Self> {
+        Self::start_as(runtime.short(), images)
+    }
+
+    /// The same for a runtime handler of the node's configuration.
+    pub fn start_as(handler: &'static str, images: &[&str]) -> Result<Self> {
         let node = Node::start(images)?;
         let tokio = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -183,7 +197,7 @@ impl Cri {
         Ok(Self {
             runtime: tokio,
             client: RuntimeServiceClient::new(channel),
-            handler: runtime.short(),
+            handler,
             node,
         })
     }
@@ -213,6 +227,14 @@ impl Cri {
             id,
             config: pod.0,
         })
+    }
+
+    /// Ids of the containers that the story's containerd has, pause containers among them.
+    pub fn containers(&self) -> Result<Vec<String>> {
+        let socket = self.node.socket();
+        let socket = socket.to_str().context("the socket's path is no text")?;
+        let listed = Ended::of(&["ctr", "--address", socket, "--namespace", "k8s.io", "containers", "list", "-q"])?;
+        Ok(listed.exits_with(0)?.text().lines().map(str::to_owned).collect())
     }
 
     /// What the story's containerd has logged.

@@ -1,4 +1,4 @@
-//! What runtimes leave behind on a host: processes, mounts, sockets, files and containers.
+//! What runtimes leave behind on a host: processes, mounts (network namespaces among them), sockets, files, links and containers.
 
 use anyhow::{Context, Result};
 use std::collections::BTreeSet;
@@ -30,6 +30,8 @@ pub struct Traces {
     pub sockets: BTreeSet<String>,
     /// Cgroups of containers and VMs.
     pub cgroups: BTreeSet<String>,
+    /// Network interfaces; queueing disciplines and filters go with theirs.
+    pub links: BTreeSet<String>,
     /// Containers and tasks that containerd knows.
     pub containers: BTreeSet<String>,
 }
@@ -46,6 +48,7 @@ impl Traces {
             mounts: mounts()?,
             sockets,
             cgroups: cgroups(),
+            links: links()?,
             containers: containers()?,
         })
     }
@@ -58,6 +61,7 @@ impl Traces {
             mounts: minus(self.mounts, &before.mounts),
             sockets: minus(self.sockets, &before.sockets),
             cgroups: minus(self.cgroups, &before.cgroups),
+            links: minus(self.links, &before.links),
             containers: minus(self.containers, &before.containers),
         }
     }
@@ -67,12 +71,13 @@ impl Traces {
         self.kinds().iter().all(|(_, found)| found.is_empty())
     }
 
-    fn kinds(&self) -> [(&'static str, &BTreeSet<String>); 5] {
+    fn kinds(&self) -> [(&'static str, &BTreeSet<String>); 6] {
         [
             ("processes", &self.processes),
             ("mounts", &self.mounts),
             ("sockets and state", &self.sockets),
             ("cgroups", &self.cgroups),
+            ("links", &self.links),
             ("containers", &self.containers),
         ]
     }
@@ -130,6 +135,12 @@ fn cgroups() -> BTreeSet<String> {
         .flat_map(|namespace| below(namespace))
         .map(|path| path.display().to_string())
         .collect()
+}
+
+fn links() -> Result<BTreeSet<String>> {
+    let entries = std::fs::read_dir("/sys/class/net").context("cannot list network interfaces")?;
+    let names = entries.filter_map(|entry| entry.ok()).map(|entry| entry.file_name());
+    Ok(names.map(|name| name.to_string_lossy().into_owned()).collect())
 }
 
 fn containers() -> Result<BTreeSet<String>> {

@@ -33,6 +33,12 @@ pub const STORIES: &[Story] = &[
         network,
     ),
     pod(
+        "pod-sysctls",
+        "parameters of the kernel that a pod asks for hold in its containers; one of the whole guest is refused by name",
+        BOTH,
+        sysctls,
+    ),
+    pod(
         "pod-restart",
         "a container is replaced in a running pod, in any order",
         BOTH,
@@ -82,7 +88,8 @@ const SERVES_WITHIN: Duration = Duration::from_secs(60);
 /// Does nothing until it is told to end.
 const IDLE: &[&str] = &["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 1000 & wait; done"];
 
-fn idle(name: &str) -> PodContainer {
+/// A container that does nothing.
+pub fn idle(name: &str) -> PodContainer {
     PodContainer::new(name, BUSYBOX, IDLE)
 }
 
@@ -197,6 +204,30 @@ fn network(lab: &Lab) -> Result<()> {
     })
 }
 
+fn sysctls(lab: &Lab) -> Result<()> {
+    // containerd 2 sets the first two for every pod.
+    let asked = [
+        ("net.ipv4.ip_unprivileged_port_start", "0"),
+        ("net.ipv4.ping_group_range", "0 2147483647"),
+        ("kernel.shm_rmid_forced", "1"),
+    ];
+    with_cri(lab, &[], |cri| {
+        let pod = cri.run(Pod::new("sysctls").sysctls(&asked))?;
+        let shell = pod.run(&idle("shell"))?;
+        for (name, value) in asked {
+            let file = format!("/proc/sys/{}", name.replace('.', "/"));
+            let found = pod.output(&shell, &["cat", &file])?;
+            ensure!(found.split_whitespace().eq(value.split_whitespace()), "{name} is {found:?}");
+        }
+        pod.end()?;
+        match cri.run(Pod::new("of-the-kernel").sysctls(&[("net.core.netdev_max_backlog", "9")])) {
+            Ok(_) => bail!("a parameter of the whole kernel was taken"),
+            Err(status) => ensure!(status.message().contains("netdev_max_backlog"), "{status:?}"),
+        }
+        Ok(())
+    })
+}
+
 fn restart(lab: &Lab) -> Result<()> {
     with_cri(lab, &[], |cri| {
         let pod = cri.run(Pod::new("restart"))?;
@@ -307,7 +338,7 @@ fn netns_of(pod: &RunningPod<'_>) -> Result<String> {
 }
 
 /// Two containers: a shell that does nothing, and a server of the pod's loopback.
-fn two_containers() -> Result<Policy> {
+pub fn two_containers() -> Result<Policy> {
     let image = |reference: &str| format!("{IMAGES}/{}", file_name(reference).trim_end_matches(".tar"));
     let words = |words: &[&str]| serde_json::Value::from(words.to_vec()).to_string();
     Policy::of_config(&format!(

@@ -17,6 +17,8 @@ const STATE: &str = "/run/casemate-cri";
 /// Where pods' logs are: containerd appends to a log that is there, so that they go with the state of a story before.
 pub const LOGS: &str = "/run/casemate-cri/logs";
 const ROOT: &str = "/var/lib/containerd/casemate-cri";
+/// The runtime handler whose sandboxes are the shim's own (containerd 2).
+pub const SANDBOX_API: &str = "casemate-sandbox";
 /// containerd answers within this time.
 const STARTS_WITHIN: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(100);
@@ -125,6 +127,11 @@ conf_dir = "{STATE}/cni"
 runtime_type = "io.containerd.runc.v2"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.casemate]
 runtime_type = "io.containerd.casemate.v2"
+pod_annotations = ["io.casemate.*"]
+container_annotations = ["io.casemate.*"]
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.{SANDBOX_API}]
+runtime_type = "io.containerd.casemate.v2"
+sandboxer = "shim"
 pod_annotations = ["io.casemate.*"]
 container_annotations = ["io.casemate.*"]
 "#
