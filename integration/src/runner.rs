@@ -1,6 +1,7 @@
 //! Runs stories in copies of a prepared L1, several at a time, and reports the result of each.
 
 mod faults;
+pub mod items;
 pub mod secrets;
 pub mod suites;
 pub mod summary;

@@ -8,7 +8,7 @@ use integration::{
     hardware::{self, Verdict},
     lab::{Runtime, Set},
     runner::{
-        self, Task, suites,
+        self, Task, items, suites,
         summary::{self, Summary},
     },
     stories::{
@@ -337,7 +337,15 @@ fn seed_or_new(seed: Option<u64>) -> Result<u64> {
 }
 
 /// Debian suites on which stories run. The parts of a story are numbered in this order.
-const SUITES: [Suite; DEBIANS as usize] = [Suite::Bookworm, Suite::Trixie];
+const SUITES: [Suite; DEBIANS as usize] = [Suite::Bookworm, Suite::Trixie, Suite::Forky];
+
+/// Those of `set`: all, or the newest and one of the others in turn.
+fn suites_of(set: Set, turn: u64) -> impl Iterator<Item = (u32, Suite)> {
+    let others = SUITES.len() as u64 - 1;
+    (0..)
+        .zip(SUITES)
+        .filter(move |(number, suite)| set == Set::Full || suite.moves() || u64::from(*number) == turn % others)
+}
 
 fn run_stories(place: &Place, jobs: usize, set: Set, seed: u64, wanted: impl Fn(&Task) -> bool) -> Result<Summary> {
     let debian = SUITES.iter().position(|suite| *suite == place.suite).unwrap_or_default() as u32;
@@ -382,20 +390,27 @@ fn test(place: &Place, jobs: usize, set: Set, seed: Option<u64>) -> Result<ExitC
     suites.push(private_memory(place));
     let count = cache_resets::COUNT;
     suites.push(power_cuts(place, Cuts { count, seed }));
-    for (debian, suite) in (0..).zip(SUITES) {
+    let mut summaries = Vec::new();
+    for (debian, suite) in suites_of(set, seed) {
         eprintln!("==> stories on {}", suite.name());
         let place = Place { suite, ..place.clone() };
         // A different seed on each suite.
         let seed = seed.wrapping_add(debian.into());
         suites.push(
             match run_stories(&place, jobs, set, seed, |task| story::runs_on(task.runtime, debian)) {
-                Ok(summary) => suites::Suite::of_stories(&summary),
+                Ok(summary) => {
+                    let suite = suites::Suite::of_stories(&summary);
+                    summaries.push(summary);
+                    suite
+                }
                 Err(error) => suites::Suite::broken(&format!("stories on {}", suite.name()), &error),
             },
         );
     }
     suites.push(suites::secrets(&place.out).unwrap_or_else(|error| suites::Suite::broken("no secret in the output", &error)));
-    print!("{}", suites::table(&suites));
+    let (items_table, counts, remarks) = items::judge(&summaries);
+    suites.push(suites::Suite::of_items(counts, remarks));
+    print!("{items_table}\n{}", suites::table(&suites));
     Ok(exit_code(&suites))
 }
 

@@ -60,6 +60,16 @@ impl Suite {
         }
     }
 
+    /// What is promised of pods, as the stories show it.
+    pub fn of_items(counts: Counts, remarks: Vec<String>) -> Self {
+        Self {
+            name: "items of pods".to_owned(),
+            counts,
+            took: Duration::ZERO,
+            remarks,
+        }
+    }
+
     /// A suite that could not start.
     pub fn broken(name: &str, error: &anyhow::Error) -> Self {
         let counts = Counts {

@@ -1,6 +1,6 @@
 //! The results of the stories on one Debian.
 
-use crate::{runner::Done, stories::report::Outcome};
+use crate::{lab::Runtime, runner::Done, stories::report::Outcome};
 use std::ops::AddAssign;
 use std::time::{Duration, Instant};
 
@@ -64,6 +64,16 @@ impl Summary {
         }
     }
 
+    /// Whether every run of that story on our runtime passed; `None` where there was none.
+    pub fn passed(&self, story: &str) -> Option<bool> {
+        let runs = self
+            .done
+            .iter()
+            .filter(|done| done.task.story.name == story && done.task.runtime == Runtime::Casemate);
+        runs.map(|done| done.report.outcome == Outcome::Passed)
+            .reduce(|all, one| all && one)
+    }
+
     /// A line for each story that failed or needed another attempt.
     pub fn remarks(&self) -> Vec<String> {
         let remarkable = self
@@ -124,7 +134,7 @@ pub fn line(done: &Done) -> String {
 mod tests {
     use super::*;
     use crate::{
-        lab::{Runtime, Scope, Set},
+        lab::{Scope, Set},
         runner::{Task, faults::Fault},
         stories::{self, report::Report},
     };

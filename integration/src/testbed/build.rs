@@ -24,7 +24,10 @@ const PACKAGES: &[&str] = &[
     "containernetworking-plugins",
     "iptables",
 ];
-/// 6.12 in both suites: bookworm has it among its security updates. The cloud flavour has every module that L1 loads, at half the size.
+/// Packages whose versions are printed, and part of the key of a suite that moves.
+const VERSIONED: &[&str] = &["containerd", "runc", "containernetworking-plugins"];
+/// 6.12 in every suite: bookworm has it among its security updates, forky gets trixie's (a newer kernel would test QEMU's emulation
+/// besides containerd). The cloud flavour has every module that L1 loads, at half the size.
 const KERNEL: &str = r"linux-image-6\.12\.[0-9]+\+deb1[23]-cloud-amd64";
 /// Modules that the initrd needs to reach the disk.
 const INITRD_MODULES: &[&str] = &["virtio_blk", "ext4"];
@@ -74,8 +77,9 @@ impl Image {
 /// The L1 of `suite` from the cache; built first if it is not there.
 pub fn obtain(suite: Suite) -> Result<Image> {
     let name = suite.name();
+    let versions = if suite.moves() { versions_today(suite)? } else { String::new() };
     let disk_key = cache::key(&[
-        RECIPE.as_bytes(),
+        format!("{RECIPE}{versions}").as_bytes(),
         name.as_bytes(),
         PACKAGES.join(" ").as_bytes(),
         KERNEL.as_bytes(),
@@ -93,6 +97,17 @@ pub fn obtain(suite: Suite) -> Result<Image> {
     Ok(Image { suite, dir, initrd, key })
 }
 
+/// The versions in the suite's archive; where it cannot be reached, those that it had when it last was.
+fn versions_today(suite: Suite) -> Result<String> {
+    let archive = Archive::open(suite.name())?;
+    if let Err(error) = archive.refresh() {
+        eprintln!("    {error:#}; the test machine is of the lists that are here");
+    }
+    let versions = archive.versions(VERSIONED)?;
+    eprintln!("    Debian {}: {}", suite.name(), versions.trim().replace('\n', ", "));
+    Ok(versions)
+}
+
 fn build_disk(suite: Suite, dir: &Path) -> Result<()> {
     host::require_root("building the test machine")?;
     let mut step = Step::start(format!("test machine of Debian {} (about a minute, once)", suite.name()));
@@ -103,7 +118,12 @@ fn build_disk(suite: Suite, dir: &Path) -> Result<()> {
     step.at(format_args!("packages"));
     bootstrap(&archive, &root)?;
     step.at(format_args!("kernel"));
-    let release = install_kernel(&archive, dir, &root)?;
+    let kernels = if suite.moves() {
+        Archive::open(Suite::Trixie.name())?
+    } else {
+        archive
+    };
+    let release = install_kernel(&kernels, dir, &root)?;
     collect_initrd_parts(&root, &release, &dir.join("initrd-parts"))?;
     for directory in DIRECTORIES {
         std::fs::create_dir_all(root.join(directory)).with_context(|| format!("cannot create {directory} in L1"))?;

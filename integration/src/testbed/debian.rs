@@ -15,6 +15,8 @@ pub enum Suite {
     Bookworm,
     /// Debian 13, containerd 1.7.
     Trixie,
+    /// Debian's testing suite, containerd 2.1 and later: its versions are those of the day.
+    Forky,
 }
 
 impl Suite {
@@ -23,7 +25,13 @@ impl Suite {
         match self {
             Self::Bookworm => "bookworm",
             Self::Trixie => "trixie",
+            Self::Forky => "forky",
         }
+    }
+
+    /// Whether its packages still change.
+    pub fn moves(self) -> bool {
+        self == Self::Forky
     }
 }
 
@@ -75,6 +83,18 @@ impl Archive {
             .with_context(|| format!("{} has no package {pattern}", self.suite))
     }
 
+    /// The versions of `packages`, one `name version` a line, as the package lists know them.
+    pub fn versions(&self, packages: &[&str]) -> Result<String> {
+        let mut versions = String::new();
+        for package in packages {
+            let listed = host::run(self.apt("apt-cache").args(["madison", package]))?;
+            let newest = listed.lines().next().and_then(|line| line.split('|').nth(1));
+            let newest = newest.with_context(|| format!("{} has no package {package}", self.suite))?;
+            versions.push_str(&format!("{package} {}\n", newest.trim()));
+        }
+        Ok(versions)
+    }
+
     /// Downloads packages into `into`; returns their files in the order asked for.
     pub fn download(&self, packages: &[&str], into: &Path) -> Result<Vec<PathBuf>> {
         std::fs::create_dir_all(into).with_context(|| format!("cannot create {}", into.display()))?;
@@ -107,8 +127,14 @@ impl Archive {
 /// `deb` lines of a suite and its security updates, with the mirrors of the host's own apt.
 pub fn source_lines(suite: &str) -> Result<String> {
     let (main, security) = mirrors()?;
+    // The lists of a suite that moves are valid for a week, and a mirror may be behind by more.
+    let options = if suite == Suite::Forky.name() {
+        format!("signed-by={KEYRING} check-valid-until=no")
+    } else {
+        format!("signed-by={KEYRING}")
+    };
     Ok(format!(
-        "deb [signed-by={KEYRING}] {main} {suite} main\ndeb [signed-by={KEYRING}] {security} {suite}-security main\n"
+        "deb [{options}] {main} {suite} main\ndeb [{options}] {security} {suite}-security main\n"
     ))
 }
 
