@@ -3,17 +3,20 @@
 //! It has a root, a state directory and a socket of its own, so that the machine's containerd and its stories see nothing of it.
 
 mod node;
+pub mod stream;
 
 pub use node::SANDBOX_API;
 
 use crate::lab::{Ended, Policy, Runtime};
 use anyhow::{Context, Result, bail, ensure};
 use k8s_cri::v1::{
-    ContainerConfig, ContainerMetadata, ContainerState, ContainerStatus, ContainerStatusRequest, CreateContainerRequest, DnsConfig,
-    ExecSyncRequest, ExecSyncResponse, ImageSpec, LinuxContainerConfig, LinuxContainerSecurityContext, LinuxPodSandboxConfig,
-    LinuxSandboxSecurityContext, NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata, PodSandboxStatus,
-    PodSandboxStatusRequest, PortForwardRequest, PortMapping, RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest,
-    StartContainerRequest, StopContainerRequest, StopPodSandboxRequest, runtime_service_client::RuntimeServiceClient,
+    AttachRequest, ContainerConfig, ContainerMetadata, ContainerState, ContainerStats, ContainerStatsFilter, ContainerStatsRequest,
+    ContainerStatus, ContainerStatusRequest, CreateContainerRequest, DnsConfig, ExecRequest, ExecSyncRequest, ExecSyncResponse, ImageSpec,
+    LinuxContainerConfig, LinuxContainerSecurityContext, LinuxPodSandboxConfig, LinuxPodSandboxStats, LinuxSandboxSecurityContext,
+    ListContainerStatsRequest, NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata, PodSandboxStatsRequest,
+    PodSandboxStatus, PodSandboxStatusRequest, PortForwardRequest, PortMapping, RemoveContainerRequest, RemovePodSandboxRequest,
+    ReopenContainerLogRequest, RunPodSandboxRequest, StartContainerRequest, StopContainerRequest, StopPodSandboxRequest,
+    runtime_service_client::RuntimeServiceClient,
 };
 use node::Node;
 use std::{
@@ -24,6 +27,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
+use stream::{Session, Wanted};
 use tonic::{Code, transport::Channel};
 
 /// Time limit of a call in an emulated machine; a VM may boot within it.
@@ -99,6 +103,17 @@ impl Pod {
         self
     }
 
+    /// Changes the request.
+    pub fn with(mut self, change: impl FnOnce(&mut PodSandboxConfig)) -> Self {
+        change(&mut self.0);
+        self
+    }
+
+    /// Changes what a pod of Linux asks for.
+    pub fn linux(self, change: impl FnOnce(&mut LinuxPodSandboxConfig)) -> Self {
+        self.with(|config| change(config.linux.get_or_insert_default()))
+    }
+
     /// Adds an annotation.
     pub fn annotation(mut self, key: &str, value: &str) -> Self {
         self.0.annotations.insert(key.to_owned(), value.to_owned());
@@ -160,10 +175,22 @@ impl PodContainer {
         self
     }
 
+    /// Limits its memory, in bytes.
+    pub fn memory(self, bytes: i64) -> Self {
+        self.with(|config| {
+            let resources = config.linux.get_or_insert_default().resources.get_or_insert_default();
+            resources.memory_limit_in_bytes = bytes;
+        })
+    }
+
+    /// Changes its security context.
+    pub fn context(self, change: impl FnOnce(&mut LinuxContainerSecurityContext)) -> Self {
+        self.with(|config| change(config.linux.get_or_insert_default().security_context.get_or_insert_default()))
+    }
+
     /// Shares the pid namespace of the pod.
     pub fn shares_pids(self) -> Self {
-        self.with(|config| {
-            let context = config.linux.get_or_insert_default().security_context.get_or_insert_default();
+        self.context(|context| {
             context.namespace_options.get_or_insert_default().pid = NamespaceMode::Pod.into();
         })
     }
@@ -278,6 +305,36 @@ impl RunningPod<'_> {
         self.cri.call(self.cri.client().exec_sync(request))
     }
 
+    /// Runs a command in a container, with its streams by the URL that containerd gives, as `kubectl exec` does.
+    pub fn stream(&self, container: &str, command: &[&str], wanted: Wanted) -> Result<Session> {
+        let request = ExecRequest {
+            container_id: container.to_owned(),
+            cmd: command.iter().map(|word| (*word).to_owned()).collect(),
+            tty: wanted.terminal,
+            stdin: wanted.input,
+            stdout: true,
+            stderr: !wanted.terminal,
+        };
+        let answer = self
+            .cri
+            .call(self.cri.client().exec(request))
+            .with_context(|| format!("exec of {command:?}"))?;
+        Session::open(&answer.url, wanted)
+    }
+
+    /// The streams of a container's own process, as `kubectl attach` has them.
+    pub fn attach(&self, container: &str, wanted: Wanted) -> Result<Session> {
+        let request = AttachRequest {
+            container_id: container.to_owned(),
+            tty: wanted.terminal,
+            stdin: wanted.input,
+            stdout: true,
+            stderr: !wanted.terminal,
+        };
+        let answer = self.cri.call(self.cri.client().attach(request)).context("attach")?;
+        Session::open(&answer.url, wanted)
+    }
+
     /// Standard output of a command that must succeed, without its last line feed.
     pub fn output(&self, container: &str, command: &[&str]) -> Result<String> {
         let ended = self.exec(container, command, 0).with_context(|| format!("exec of {command:?}"))?;
@@ -374,6 +431,56 @@ impl RunningPod<'_> {
     pub fn log(&self, name: &str) -> Result<String> {
         let path = PathBuf::from(&self.config.log_directory).join(format!("{name}.log"));
         std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+    }
+
+    /// Renames the log of container `name` and has containerd open another, as the kubelet rotates it.
+    pub fn rotate_log(&self, container: &str, name: &str, to: &str) -> Result<()> {
+        let directory = PathBuf::from(&self.config.log_directory);
+        let (from, to) = (directory.join(format!("{name}.log")), directory.join(format!("{to}.log")));
+        std::fs::rename(&from, &to).with_context(|| format!("cannot rename {}", from.display()))?;
+        let request = ReopenContainerLogRequest {
+            container_id: container.to_owned(),
+        };
+        self.cri
+            .call(self.cri.client().reopen_container_log(request))
+            .context("reopen the log")?;
+        Ok(())
+    }
+
+    /// What a container uses.
+    pub fn stats(&self, container: &str) -> Result<ContainerStats> {
+        let request = ContainerStatsRequest {
+            container_id: container.to_owned(),
+        };
+        let answer = self.cri.call(self.cri.client().container_stats(request)).context("stats")?;
+        answer.stats.context("no statistics of the container")
+    }
+
+    /// What each of its containers uses.
+    pub fn all_stats(&self) -> Result<Vec<ContainerStats>> {
+        let request = ListContainerStatsRequest {
+            filter: Some(ContainerStatsFilter {
+                pod_sandbox_id: self.id.clone(),
+                ..Default::default()
+            }),
+        };
+        Ok(self
+            .cri
+            .call(self.cri.client().list_container_stats(request))
+            .context("stats of all")?
+            .stats)
+    }
+
+    /// What the pod uses on its node.
+    pub fn pod_stats(&self) -> Result<LinuxPodSandboxStats> {
+        let request = PodSandboxStatsRequest {
+            pod_sandbox_id: self.id.clone(),
+        };
+        let answer = self
+            .cri
+            .call(self.cri.client().pod_sandbox_stats(request))
+            .context("stats of the pod")?;
+        answer.stats.and_then(|stats| stats.linux).context("no statistics of the pod")
     }
 
     /// Stops and removes the pod.
