@@ -69,6 +69,7 @@ const FILES: &[&[story::Story]] = &[
     hostile_host::STORIES,
     pods::STORIES,
     sandbox_api::STORIES,
+    pods::streams::STORIES,
 ];
 
 /// Every story, in the order in which they run.

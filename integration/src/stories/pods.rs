@@ -1,5 +1,7 @@
 //! Pods, by the protocol of the kubelet: what their containers share, and what they do not.
 
+pub mod streams;
+
 use crate::{
     lab::{
         Ended, IMAGES, Lab, Policy,
