@@ -70,6 +70,7 @@ const FILES: &[&[story::Story]] = &[
     pods::STORIES,
     sandbox_api::STORIES,
     pods::streams::STORIES,
+    pods::health::STORIES,
 ];
 
 /// Every story, in the order in which they run.
