@@ -264,7 +264,7 @@ fn children(lab: &Lab) -> Result<()> {
         let pod = cri.run(Pod::new("children").namespaces(|ns| ns.pid = k8s_cri::v1::NamespaceMode::Pod.into()))?;
         let one = pod.run(&PodContainer::new("one", BUSYBOX, IDLE).shares_pids())?;
         let two = pod.run(&PodContainer::new("two", BUSYBOX, IDLE).shares_pids())?;
-        let script = format!("n=0; while [ $n -lt {ORPHANS} ]; do n=$((n+1)); (sleep 1 &); done");
+        let script = format!("n=0; while [ $n -lt {ORPHANS} ]; do n=$((n+1)); (sleep 1 >/dev/null 2>&1 &); done");
         pod.output(&one, &["sh", "-c", &script])?;
         // Each is alive, gone or waits to be reaped.
         let left = || {
@@ -275,7 +275,8 @@ fn children(lab: &Lab) -> Result<()> {
         lab.until("the orphans are gone", SERVES_WITHIN, || left().filter(|count| count == "2"))?;
         ensure!(pod.output(&two, &["sh", "-c", zombies])? == "0", "zombies stay");
         // Orphans of a container that ends while they run go with it.
-        pod.output(&one, &["sh", "-c", "(sleep 1000 &); (sleep 1000 &)"])?;
+        let orphan = "(sleep 1000 >/dev/null 2>&1 &)";
+        pod.output(&one, &["sh", "-c", &format!("{orphan}; {orphan}")])?;
         pod.stop(&one, 10)?;
         ensure!(pod.exited(&one)?.exit_code == 0);
         lab.until("its orphans are gone", SERVES_WITHIN, || left().filter(|count| count == "1"))?;
