@@ -28,7 +28,7 @@ use std::{
 };
 
 use agent_protocol::limits::{CONTAINERS, FREEZE_DEADLINE};
-use container_document::ForeignSource;
+use container_document::{ForeignDevice, ForeignSource};
 use launcher_protocol::Profile;
 use nix::unistd::Pid;
 use policy::{ContainerId, action::Rlimit};
@@ -92,6 +92,8 @@ pub enum ContainerError {
     Restless(ContainerId),
     #[error(transparent)]
     Source(#[from] ForeignSource),
+    #[error(transparent)]
+    Device(#[from] ForeignDevice),
     #[error(transparent)]
     Mask(#[from] UnknownMask),
     #[error("a mount source lies in or above another")]

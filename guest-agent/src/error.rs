@@ -178,6 +178,7 @@ fn code(error: &RequestError) -> Code {
             ContainerError::BelowUse { .. } => Code::PERMISSION_DENIED,
             ContainerError::Ended(_) => Code::NOT_FOUND,
             ContainerError::Source(_)
+            | ContainerError::Device(_)
             | ContainerError::Mask(_)
             | ContainerError::NestedSource
             | ContainerError::Sysctl(_)

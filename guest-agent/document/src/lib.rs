@@ -1,5 +1,5 @@
 //! The fields that the agent reads of an OCI runtime spec (config.md and config-linux.md, 1.2). All others are
-//! ignored: device rules, cgroup paths and labels have no meaning in the guest.
+//! ignored: cgroup paths and labels have no meaning in the guest.
 //!
 //! The agent checks every document by these rules before the policy judges it. The shim checks by the same rules before it boots
 //! a VM whose agent could only refuse. The document's length is checked before it is parsed. Its nesting is bounded by the types
@@ -16,10 +16,10 @@ use agent_protocol::limits::{
     ANNOTATIONS, ARG_BYTES, ARGS, CAPABILITIES, DEVICES as DEVICE_NODES, ENV_ENTRIES, GROUPS, GUARDED_PATHS, MOUNT_OPTIONS, MOUNTS,
     NAMESPACES, PATH_BYTES, RLIMITS, SPEC_BYTES, SYSCTLS as SYSCTL_ENTRIES, TEXT_BYTES,
 };
-use launcher_protocol::{Profile, Rlimit};
+use launcher_protocol::{DEVICES as OPENABLE, Profile, Rlimit};
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 
-pub use resources::{Cpu, Memory, Pids, Resources};
+pub use resources::{Cpu, DeviceRule, Memory, Pids, Resources};
 
 /// Longest hostname in bytes (`HOST_NAME_MAX`).
 const HOSTNAME_BYTES: usize = 64;
@@ -41,6 +41,8 @@ const USER: &str = "user";
 const APPARMOR_PROFILES: [&str; 3] = ["", "unconfined", "cri-containerd.apparmor.d"];
 /// Why an SELinux label is refused.
 const NO_SELINUX: &str = "the guest's kernel has no SELinux (enable_selinux of containerd's configuration)";
+/// Most device rules: one for each node, and a runtime's own.
+const DEVICE_RULES: usize = 2 * DEVICE_NODES;
 /// Directory of a spec's device nodes.
 const DEVICES: &str = "/dev/";
 
@@ -64,6 +66,9 @@ pub enum DocumentError {
     /// A directory of the host is to be mounted.
     #[error(transparent)]
     Source(#[from] ForeignSource),
+    /// A device of the host is asked for.
+    #[error(transparent)]
+    Device(#[from] ForeignDevice),
 }
 
 /// A field that the guest refuses, whatever the policy. Says nothing else of the document.
@@ -83,6 +88,18 @@ pub struct ForeignSource {
     destination: String,
 }
 
+/// A device that no container of a guest can open: its node would be there, and dead.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the device {path} ({kind} {major}:{minor}) is the host's: containers of a VM can open null, zero, full, random, urandom and terminals, and no other device"
+)]
+pub struct ForeignDevice {
+    path: String,
+    kind: String,
+    major: i64,
+    minor: i64,
+}
+
 /// Whether the agent would take the document, as far as that can be known without its policy and the image's files.
 ///
 /// # Errors
@@ -99,6 +116,7 @@ pub fn check(document: &[u8]) -> Result<(), DocumentError> {
     for mount in &spec.mounts {
         mount.sandbox_path()?;
     }
+    spec.linux.check_devices()?;
     Ok(())
 }
 
@@ -418,7 +436,41 @@ impl MountEntry {
     }
 }
 
+impl DeviceNode {
+    /// Whether a container that has the node can open it. A FIFO is no device.
+    fn can_be_opened(&self) -> bool {
+        let is = |number: u32, wanted: i64| i64::from(number) == wanted;
+        let listed = OPENABLE
+            .iter()
+            .any(|&(major, minor)| is(major, self.major) && minor.is_none_or(|minor| is(minor, self.minor)));
+        match self.kind.as_str() {
+            "c" | "u" => listed,
+            kind => kind == "p",
+        }
+    }
+}
+
 impl Linux {
+    /// Refuses a device that was asked for and cannot be opened. A privileged container asks for all that its machine has, and gets
+    /// those of the guest.
+    ///
+    /// # Errors
+    /// The first such device.
+    pub fn check_devices(&self) -> Result<(), ForeignDevice> {
+        if self.resources.as_ref().is_some_and(Resources::allow_every_device) {
+            return Ok(());
+        }
+        let Some(device) = self.devices.iter().find(|device| !device.can_be_opened()) else {
+            return Ok(());
+        };
+        Err(ForeignDevice {
+            path: device.path.clone(),
+            kind: device.kind.clone(),
+            major: device.major,
+            minor: device.minor,
+        })
+    }
+
     fn check(&self) -> Result<(), Refused> {
         if !self.mount_label.is_empty() {
             return refuse("linux.mountLabel", NO_SELINUX);
@@ -452,6 +504,10 @@ impl Linux {
                 return refuse("linux.devices", "a path is not below /dev");
             }
         }
+        let rules = self.resources.iter().flat_map(|resources| &resources.devices).flatten();
+        at_most("linux.resources.devices", rules.clone().count(), DEVICE_RULES)?;
+        texts("linux.resources.devices", rules.map(|rule| &rule.kind), TEXT_BYTES)?;
+        texts("linux.devices", self.devices.iter().map(|device| &device.kind), TEXT_BYTES)?;
         at_most("linux.maskedPaths", self.masked_paths.len(), GUARDED_PATHS)?;
         at_most("linux.readonlyPaths", self.readonly_paths.len(), GUARDED_PATHS)?;
         let mut paths = self.masked_paths.iter().chain(&self.readonly_paths);

@@ -15,6 +15,32 @@ pub struct Resources {
     /// Processes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pids: Option<Pids>,
+    /// Which devices it may open. The guest's own list decides that; here they only tell a privileged container.
+    #[serde(default, skip_serializing)]
+    pub devices: Option<Vec<DeviceRule>>,
+}
+
+/// One of `linux.resources.devices`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct DeviceRule {
+    /// Whether it allows.
+    #[serde(default)]
+    pub allow: bool,
+    /// `c`, `b`, or all.
+    #[serde(default, rename = "type")]
+    pub kind: String,
+    /// One number; otherwise all.
+    pub major: Option<i64>,
+    /// One number; otherwise all.
+    pub minor: Option<i64>,
+}
+
+impl Resources {
+    /// Whether every device is allowed, as for a privileged container.
+    pub fn allow_every_device(&self) -> bool {
+        let is_any = |rule: &DeviceRule| rule.allow && matches!(rule.kind.as_str(), "" | "a") && rule.major.or(rule.minor).is_none();
+        self.devices.iter().flatten().any(is_any)
+    }
 }
 
 /// `linux.resources.memory`, in bytes; -1 means unlimited.

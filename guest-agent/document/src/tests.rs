@@ -66,3 +66,34 @@ fn profiles_and_labels_that_the_guest_cannot_apply_are_refused() {
     assert!(refused("process.selinuxLabel", json!(label)).contains("no SELinux"));
     assert!(refused("linux.mountLabel", json!(label)).contains("no SELinux"));
 }
+
+#[test]
+fn a_device_that_no_container_can_open_is_refused_by_its_path() {
+    let node = |kind: &str, major: i64, minor: i64| json!([{"path": "/dev/x", "type": kind, "major": major, "minor": minor}]);
+    for (kind, major, minor) in [("c", 1, 3), ("u", 1, 9), ("c", 136, 77), ("p", 0, 0)] {
+        assert!(with("linux.devices", node(kind, major, minor)).is_ok(), "{kind} {major}:{minor}");
+    }
+    for (kind, major, minor) in [("c", 10, 232), ("c", 1, 1), ("b", 1, 3), ("b", 254, 0), ("c", -1, 3), ("", 1, 3)] {
+        let said = refused("linux.devices", node(kind, major, minor));
+        assert!(said.contains(&format!("the device /dev/x ({kind} {major}:{minor})")), "{said}");
+    }
+}
+
+#[test]
+fn a_privileged_container_asks_for_every_device_and_for_none_by_name() {
+    let linux =
+        |rule: Value| json!({"devices": [{"path": "/dev/kvm", "type": "c", "major": 10, "minor": 232}], "resources": {"devices": rule}});
+    assert!(with("linux", linux(json!([{"allow": false}, {"allow": true, "access": "rwm"}]))).is_ok());
+    assert!(with("linux", linux(json!([{"allow": true, "type": "a"}]))).is_ok());
+    for rules in [
+        json!(null),
+        json!([]),
+        json!([{"allow": false, "access": "rwm"}]),
+        json!([{"allow": true, "type": "c", "major": 10, "minor": 232, "access": "rwm"}]),
+        json!([{"allow": true, "type": "c"}, {"allow": true, "major": 10}]),
+    ] {
+        assert!(refused("linux", linux(rules)).contains("/dev/kvm"));
+    }
+    let many = json!(vec![json!({"allow": true}); DEVICE_RULES + 1]);
+    assert!(refused("linux", linux(many)).contains("too many"));
+}

@@ -2,7 +2,8 @@
 //!
 //! Device nodes can be created with CAP_MKNOD, which containers have by default; without a filter a container could open the
 //! decrypted scratch disk. cgroup v2 has no device files: a BPF program of type BPF_PROG_TYPE_CGROUP_DEVICE decides
-//! (`include/uapi/linux/bpf.h`). The list is fixed in the guest; the device rules of the host's document are not used.
+//! (`include/uapi/linux/bpf.h`). The list is fixed in the guest ([`DEVICES`]); the device rules of the host's
+//! document are not used.
 
 #![expect(unsafe_code, reason = "the bpf system call has no wrapper")]
 
@@ -13,6 +14,8 @@ use std::{
     path::Path,
 };
 
+use launcher_protocol::DEVICES;
+
 // Numbers of include/uapi/linux/bpf.h.
 const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_PROG_ATTACH: libc::c_int = 8;
@@ -22,22 +25,6 @@ const BPF_CGROUP_DEVICE: u32 = 6;
 const BPF_F_ALLOW_MULTI: u32 = 2;
 const DEVICE_CHAR: i32 = 2;
 const ACCESS_MKNOD: i32 = 1;
-
-/// Device numbers of a character device; `None` is any minor.
-struct Node(i32, Option<i32>);
-
-/// Devices that runc's default list allows, see Documentation/admin-guide/devices.txt:
-/// null, zero, full, random, urandom, tty, ptmx, pseudo terminals.
-const ALLOWED: [Node; 8] = [
-    Node(1, Some(3)),
-    Node(1, Some(5)),
-    Node(1, Some(7)),
-    Node(1, Some(8)),
-    Node(1, Some(9)),
-    Node(5, Some(0)),
-    Node(5, Some(2)),
-    Node(136, None),
-];
 
 /// One instruction, `struct bpf_insn`.
 #[repr(C)]
@@ -139,9 +126,9 @@ fn program() -> Vec<Instruction> {
         op(0xb7, 0x00, 0, 0),
         op(0x95, 0, 0, 0),
     ];
-    for Node(major, minor) in ALLOWED {
-        let compare_minor = minor.map(|minor| op(0x55, 0x05, 2, minor));
-        program.push(op(0x55, 0x04, 2 + compare_minor.is_some() as i16, major));
+    for (major, minor) in DEVICES {
+        let compare_minor = minor.map(|minor| op(0x55, 0x05, 2, minor as i32));
+        program.push(op(0x55, 0x04, 2 + compare_minor.is_some() as i16, major as i32));
         program.extend(compare_minor);
         program.extend([op(0xb7, 0x00, 0, 1), op(0x95, 0, 0, 0)]);
     }

@@ -53,7 +53,13 @@ fn the_default_spec_of_ctr_is_accepted() {
     let order = create(SPEC).unwrap();
     assert_eq!(order.container.to_string(), "redis");
     assert_eq!(order.spec.process.user.additional_gids, [0, 1]);
-    assert_eq!(order.spec.linux.resources, Some(container_document::Resources::default()));
+    let resources = order.spec.linux.resources.unwrap();
+    assert!(!resources.allow_every_device());
+    let limits = container_document::Resources {
+        devices: None,
+        ..resources
+    };
+    assert_eq!(limits, container_document::Resources::default());
     assert_eq!(order.stdio, StdioPlan::default());
 }
 
@@ -120,7 +126,11 @@ fn every_list_and_text_is_bounded() {
     most("process.capabilities.bounding", json!("CAP_CHOWN"), CAPABILITIES);
     most("mounts", json!({"destination": "/p", "type": "proc"}), MOUNTS);
     most("linux.namespaces", json!({"type": "pid"}), NAMESPACES);
-    most("linux.devices", json!({"path": "/dev/x", "type": "c"}), DEVICES);
+    most(
+        "linux.devices",
+        json!({"path": "/dev/x", "type": "c", "major": 1, "minor": 3}),
+        DEVICES,
+    );
     most("linux.maskedPaths", json!("/x"), GUARDED_PATHS);
     most("linux.readonlyPaths", json!("/x"), GUARDED_PATHS);
     let options = |count: usize| {

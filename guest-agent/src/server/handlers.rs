@@ -133,6 +133,7 @@ impl<E: Evidence + 'static> Service<E> {
             } else {
                 (spec, Present::of(&sandbox))
             };
+            spec.linux.check_devices().map_err(ContainerError::Device)?;
             let users = UserDatabase::read(&paths::rootfs(&container)).map_err(ContainerError::User)?;
             let identity = users.identify(&spec.process.user).map_err(ContainerError::User)?;
             let (action, confinement, unjudged) =

@@ -32,6 +32,22 @@ pub const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 /// What an init reads from its [`notify_socket`] before it executes its program (libcontainer's `notify_socket.rs`).
 pub const START_NOTICE: &[u8] = b"start container";
 
+/// Numbers of character devices: major, and minor or `None` for any.
+pub type DeviceNumbers = (u32, Option<u32>);
+
+/// The only devices that a container may open, whatever nodes it has. They are those of runc's default list, see
+/// Documentation/admin-guide/devices.txt: null, zero, full, random, urandom, tty, ptmx, pseudo terminals.
+pub const DEVICES: [DeviceNumbers; 8] = [
+    (1, Some(3)),
+    (1, Some(5)),
+    (1, Some(7)),
+    (1, Some(8)),
+    (1, Some(9)),
+    (5, Some(0)),
+    (5, Some(2)),
+    (136, None),
+];
+
 /// The socket on which the init of the container `id` waits for [`START_NOTICE`].
 pub fn notify_socket(id: &str) -> PathBuf {
     PathBuf::from(STATE_ROOT).join(id).join("notify.sock")
