@@ -71,6 +71,7 @@ const FILES: &[&[story::Story]] = &[
     sandbox_api::STORIES,
     pods::streams::STORIES,
     pods::health::STORIES,
+    pods::confinement::STORIES,
 ];
 
 /// Every story, in the order in which they run.

@@ -1,5 +1,6 @@
 //! Pods, by the protocol of the kubelet: what their containers share, and what they do not.
 
+pub mod confinement;
 pub mod health;
 pub mod streams;
 
