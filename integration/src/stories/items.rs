@@ -19,10 +19,19 @@ pub const ITEMS: &[Item] = &[
     item("parameters of the kernel", &["pod-sysctls"]),
     item("port-forward", &["pod-port-forward"]),
     item("namespaces and directories of the host refused", &["pod-refused"]),
+    item("devices of the host refused", &["pod-refused-devices"]),
+    item("seccomp, capabilities, users, read-only roots", &["pod-security"]),
     item("exec: codes, outputs, time-outs", &["pod-exec"]),
-    item("logs complete at exit", &["pod-logs"]),
+    item("exec with input and a terminal, resized", &["pod-exec-streams"]),
+    item("attach", &["pod-attach"]),
+    item("cp of large trees both ways", &["pod-copy"]),
+    item("logs complete at exit and through rotation", &["pod-logs", "pod-log-rotation"]),
+    item("probes by exec, TCP, HTTP", &["pod-probes"]),
     item("restarts in any order", &["pod-restart"]),
-    item("graceful termination", &["pod-termination"]),
+    item("processes shared, orphans reaped", &["pod-children"]),
+    item("graceful termination, preStop hooks", &["pod-termination", "pod-hooks"]),
+    item("OOM of one container, its neighbour lives", &["pod-oom"]),
+    item("statistics of containers and pods", &["pod-stats"]),
 ];
 
 const fn item(name: &'static str, stories: &'static [&'static str]) -> Item {
