@@ -2,7 +2,7 @@
 
 use std::{io, net::IpAddr, os::fd::BorrowedFd, path::Path, process::Command, sync::Arc};
 
-use agent_protocol::limits::PULL_DEADLINE;
+use agent_protocol::limits::{PULL_DEADLINE, REGISTRY_WAIT};
 use guest_images::{PROGRAM, PulledLayer, PullerError, Request, Staging, outcome};
 use nix::unistd::Pid;
 use tokio::{task::spawn_blocking, time::timeout};
@@ -42,6 +42,7 @@ pub async fn pull(reaper: Arc<Reaper>, begun: Begun, nameservers: Vec<IpAddr>) -
         image,
         configuration,
         nameservers,
+        wait: REGISTRY_WAIT,
     };
     let program = Program::unpacked(PROGRAM, Path::new(paths::PULLER))?;
     let spawn = |command: &mut Command, inherited: &[BorrowedFd<'_>]| reaper.spawn(command, inherited);

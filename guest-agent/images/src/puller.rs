@@ -3,7 +3,7 @@
 //! The caller starts the command, because the agent has one place that starts and reaps its children.
 
 use agent_protocol::guest_text;
-use puller_protocol::{Job, PROGRAM, PulledLayer, REPORT_MAX_BYTES, Report};
+use puller_protocol::{Job, NAMESERVERS_MAX, PROGRAM, PulledLayer, REPORT_MAX_BYTES, Report};
 use std::{
     fs::File,
     io::{self, PipeReader, PipeWriter, Read, Write},
@@ -14,6 +14,7 @@ use std::{
     },
     path::Path,
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use crate::store::Staging;
@@ -51,8 +52,10 @@ pub struct Request {
     pub image: String,
     /// The disk with the operator's configuration of registries.
     pub configuration: Option<File>,
-    /// Whom to ask for addresses of registries.
+    /// Whom to ask for addresses of registries: the first three count (resolv.conf(5)).
     pub nameservers: Vec<IpAddr>,
+    /// For how long a registry that is not there is asked again, in whole seconds.
+    pub wait: Duration,
 }
 
 /// Both pipes of a puller, and its job.
@@ -83,7 +86,8 @@ impl Staging {
             configuration: request.configuration.as_ref().map(AsRawFd::as_raw_fd),
             known: self.known.clone(),
             free_bytes: self.free_bytes,
-            nameservers: request.nameservers,
+            nameservers: request.nameservers.into_iter().take(NAMESERVERS_MAX).collect(),
+            wait_seconds: request.wait.as_secs().try_into().unwrap_or(u32::MAX),
         };
         let mut command = Command::new(program);
         command

@@ -127,7 +127,9 @@ pub const FREEZE_DEADLINE: Duration = Duration::from_secs(5);
 /// Anything done under a permit must have ended within this time: twice the launcher's and the roll-back's together. What has not
 /// ended hangs in the kernel (for example on a disk that the host blocks) and cannot be undone, so the guest is sealed.
 pub const ACT_DEADLINE: Duration = Duration::from_secs(80);
-/// A pull has ended within this time, also one of the largest image from a slow registry; its caller gives up earlier.
+/// A registry that is not there is asked again for this time: a pod's network is there before what routes and names need of it is.
+pub const REGISTRY_WAIT: Duration = Duration::from_secs(30);
+/// A pull has ended within this time, also one of the largest image from a slow registry. Its caller waits a little longer, to learn why.
 pub const PULL_DEADLINE: Duration = Duration::from_secs(3600);
 /// Any request except a wait and a pull is answered within this time, including its wait for other requests; the shim gives up at 120 s.
 pub const REQUEST_DEADLINE: Duration = Duration::from_secs(110);

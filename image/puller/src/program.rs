@@ -23,6 +23,7 @@ use std::{
     fs::{self, File},
     io::{self, Read, Write as _},
     process::ExitCode,
+    time::Duration,
 };
 
 /// Why a pull could not begin.
@@ -112,6 +113,8 @@ fn confined<'a>(mut arguments: impl Iterator<Item = OsString>, rules: impl IntoI
         files,
         known: job.known,
         free_bytes: job.free_bytes,
+        nameservers: job.nameservers,
+        wait: Duration::from_secs(job.wait_seconds.into()),
     })
 }
 

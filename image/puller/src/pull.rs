@@ -1,10 +1,12 @@
-//! The pull: configuration, documents, room, then each layer from its connection through the conversion into its file.
+//! The pull: configuration, documents once the registry is there, room, then each layer from its connection through the conversion into its file.
 //!
 //! ```text
 //! BlobStream ─ digest and size of the blob ─► Feed ─► decompress ─► digest of the tar ─► ext4 and tree ─► file
 //! ```
 //! No part of a blob is kept in between. A layer counts once its blob was read to the end and is the one that the manifest names,
 //! and the tar in it is the one that the config names.
+
+mod patience;
 
 use crate::{
     feed::feed,
@@ -22,6 +24,8 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
     io::{self, BufWriter},
+    net::IpAddr,
+    time::Duration,
 };
 
 /// Size of the output buffer in bytes.
@@ -39,6 +43,10 @@ pub struct Order {
     pub known: BTreeSet<Blob>,
     /// Room for layers in bytes.
     pub free_bytes: u64,
+    /// Who is asked for addresses of registries.
+    pub nameservers: Vec<IpAddr>,
+    /// For how long a registry that is not there is asked again.
+    pub wait: Duration,
 }
 
 /// Why an image was not pulled.
@@ -67,6 +75,16 @@ pub enum OrderError {
     /// A document or a blob cannot be had, or is another.
     #[error(transparent)]
     Pull(#[from] PullError),
+    /// The registry is not there.
+    #[error("the registry was not there for {} s{}", waited.as_secs(), patience::asked(nameservers))]
+    Absent {
+        /// For how long it was asked.
+        waited: Duration,
+        /// Who was asked for its address; none if it is one itself.
+        nameservers: Vec<IpAddr>,
+        /// The last failure, which names the registry.
+        source: PullError,
+    },
     /// More layers than an overlay mount of the guest takes.
     #[error("the image has {layers} layers, more than {most}")]
     TooMany {
@@ -133,7 +151,26 @@ async fn image(order: Order) -> Result<Vec<PulledLayer>, OrderError> {
             source,
         })?;
     let repository = Repository::new(access, reference.repository())?;
-    let remote = repository.image(reference.digest(), None).await?;
+    let nameservers = match patience::is_address(registry) {
+        true => Vec::new(),
+        false => order.nameservers,
+    };
+    // Without anybody to ask, a name never gets an address.
+    let wait = match nameservers.is_empty() && !patience::is_address(registry) {
+        true => Duration::ZERO,
+        false => order.wait,
+    };
+    let documents = patience::while_absent(wait, || repository.image(reference.digest(), None));
+    let remote = documents
+        .await
+        .map_err(|source| match source.cause.is_absence() && !wait.is_zero() {
+            true => OrderError::Absent {
+                waited: wait,
+                nameservers,
+                source,
+            },
+            false => source.into(),
+        })?;
     let most = order.files.len();
     if remote.layers.len() > most {
         return Err(OrderError::TooMany {

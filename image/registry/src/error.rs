@@ -134,6 +134,15 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// Whether the registry may be there a little later: no connection to it is made, or what stands before it says that it is not there.
+    pub fn is_absence(&self) -> bool {
+        match self {
+            Self::Transport(error) => error.is_without_connection(),
+            Self::Status { status, .. } => matches!(status, 502..=504),
+            _ => false,
+        }
+    }
+
     /// Whether the same request may succeed a little later: there is no answer, or the server has a fault of its own.
     pub(crate) fn may_pass(&self) -> bool {
         match self {

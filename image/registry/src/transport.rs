@@ -94,27 +94,35 @@ impl TransportError {
         matches!(self, Self::Failed(_) | Self::FailedElsewhere { .. } | Self::Stalled)
     }
 
+    /// Whether there is no connection: the name has no address, nothing is reached there, or nobody listens. What TLS does not accept is
+    /// an answer.
+    pub(crate) fn is_without_connection(&self) -> bool {
+        let Self::Failed(error) = self else { return false };
+        error.is_connect() && !with_causes(error).any(|error| error.is::<rustls::Error>())
+    }
+
     /// Whether HTTPS failed before there was TLS: nobody listens, or what listens does not speak TLS. Behind a proxy it is the proxy that
     /// does not listen, which says nothing of the registry.
     pub(crate) fn is_before_tls(&self, proxied: bool) -> bool {
         let Self::Failed(error) = self else { return false };
-        let mut cause: Option<&(dyn Error + 'static)> = Some(error);
-        while let Some(error) = cause {
+        with_causes(error).any(|error| {
             let io = error.downcast_ref::<io::Error>();
-            if !proxied && io.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
-                return true;
-            }
-            if matches!(error.downcast_ref(), Some(rustls::Error::InvalidMessage(_))) {
-                return true;
-            }
-            // An I/O error passes over what it wraps when it is asked for its source.
-            cause = match io.and_then(io::Error::get_ref) {
-                Some(wrapped) => Some(wrapped),
-                None => error.source(),
-            };
-        }
-        false
+            let nobody_listens = !proxied && io.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+            nobody_listens || matches!(error.downcast_ref(), Some(rustls::Error::InvalidMessage(_)))
+        })
     }
+}
+
+/// An error and all its causes.
+fn with_causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| {
+        // An I/O error passes over what it wraps when it is asked for its source.
+        let wrapped = error.downcast_ref().and_then(io::Error::get_ref);
+        match wrapped {
+            Some(wrapped) => Some(wrapped),
+            None => error.source(),
+        }
+    })
 }
 
 impl Transport {

@@ -12,6 +12,7 @@ use std::{
     path::PathBuf,
     process::{Child, Command, ExitStatus},
     sync::Mutex,
+    time::Duration,
 };
 use tempfile::TempDir;
 
@@ -23,6 +24,7 @@ pub struct Bench {
     pub store: Store,
     pub directory: PathBuf,
     pub nameservers: Vec<IpAddr>,
+    pub wait: Duration,
     _temporary: Option<TempDir>,
 }
 
@@ -47,6 +49,7 @@ impl Bench {
             store: Store::default(),
             directory: temporary.path().to_owned(),
             nameservers: Vec::new(),
+            wait: Duration::ZERO,
             _temporary: Some(temporary),
         }
     }
@@ -57,6 +60,7 @@ impl Bench {
             store: Store::default(),
             directory,
             nameservers: Vec::new(),
+            wait: Duration::ZERO,
             _temporary: None,
         }
     }
@@ -89,6 +93,7 @@ impl Bench {
             image: image.to_owned(),
             configuration,
             nameservers: self.nameservers.clone(),
+            wait: self.wait,
         };
         let spawn = |command: &mut Command, inherited: &[BorrowedFd<'_>]| -> io::Result<Child> {
             command.env(super::filter::PULLER, "").envs(environment.iter().copied());

@@ -14,7 +14,7 @@ use std::{panic::catch_unwind, process::ExitCode};
 /// A test and its name.
 type Test = (&'static str, fn());
 
-const TESTS: [Test; 10] = [
+const TESTS: [Test; 11] = [
     (
         "layers_are_those_of_the_host_and_pulled_once",
         registry::layers_are_those_of_the_host_and_pulled_once,
@@ -36,6 +36,7 @@ const TESTS: [Test; 10] = [
         "names_are_asked_of_the_servers_of_the_job",
         names::names_are_asked_of_the_servers_of_the_job,
     ),
+    ("a_registry_that_is_not_there_yet", refusals::a_registry_that_is_not_there_yet),
     ("no_room", refusals::no_room),
     ("a_puller_without_an_agent_or_a_job", refusals::a_puller_without_an_agent_or_a_job),
     (

@@ -5,6 +5,7 @@ use registry_testing::image::Image;
 use std::{
     net::{IpAddr, Ipv4Addr, UdpSocket},
     thread,
+    time::Duration,
 };
 
 /// An address of the loopback on which only this test has a name server.
@@ -26,6 +27,12 @@ pub fn names_are_asked_of_the_servers_of_the_job() {
     assert_eq!(bench.pull(&named("registry.test"), Some(OPEN)).unwrap().len(), 1);
     let text = bench.refused(&named("another.test"), Some(OPEN));
     assert!(text.contains("cannot reach the registry of another.test"), "{text}");
+    bench.wait = Duration::from_secs(1);
+    let text = bench.refused(&named("another.test"), Some(OPEN));
+    assert!(
+        text.contains("not there for 1 s, asking 127.0.53.77 for its address: cannot"),
+        "{text}"
+    );
     let text = Bench::new().refused(&named("registry.test"), Some(OPEN));
     assert!(text.contains("cannot reach the registry of registry.test"), "{text}");
 }

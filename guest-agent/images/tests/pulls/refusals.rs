@@ -15,7 +15,10 @@ use serde_json::json;
 use std::{
     collections::BTreeMap,
     io::Write,
+    net::TcpListener,
     process::{Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+    time::{Duration, Instant},
 };
 
 type Blobs = BTreeMap<Digest, Vec<u8>>;
@@ -40,6 +43,37 @@ fn refused(server: &Server, digest: Digest, words: &[&str]) {
         assert!(text.contains(word), "{word:?} is not in {text:?}");
     }
     assert!(!text.chars().any(char::is_control), "{text:?}");
+}
+
+pub fn a_registry_that_is_not_there_yet() {
+    let image = Image::new(2, 1000);
+    let absences = AtomicU32::new(3);
+    let server = serve(image.blobs.clone(), move |_| {
+        let absent = absences.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok();
+        absent.then(|| Answer::new(503, "starting"))
+    });
+    let mut bench = Bench::new();
+    bench.wait = Duration::from_secs(60);
+    assert_eq!(
+        bench
+            .pull(&format!("{}/a/b@{}", server.host(), image.index), Some(OPEN))
+            .unwrap()
+            .len(),
+        2
+    );
+
+    // Nobody listens at what was a free port a moment ago.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    bench.wait = Duration::from_secs(1);
+    let start = Instant::now();
+    let text = bench.refused(&format!("127.0.0.1:{port}/a/b@{}", image.index), Some(OPEN));
+    assert!(start.elapsed() > Duration::from_millis(600), "{:?}", start.elapsed());
+    assert!(
+        text.starts_with(&format!(
+            "the registry was not there for 1 s: cannot reach the registry of 127.0.0.1:{port}/a/b: "
+        )),
+        "{text}"
+    );
 }
 
 pub fn what_a_hostile_registry_sends() {
@@ -235,7 +269,7 @@ pub fn a_puller_without_an_agent_or_a_job() {
     assert!(start("", Some("--help")).contains("usage"));
     let job = |parent, files: &str| {
         format!(
-            r#"{{"image":"","parent":{parent},"id":null,"files":{files},"configuration":null,"known":[],"free_bytes":0,"nameservers":[]}}"#
+            r#"{{"image":"","parent":{parent},"id":null,"files":{files},"configuration":null,"known":[],"free_bytes":0,"nameservers":[],"wait_seconds":0}}"#
         )
     };
     assert!(start(&job(1, "[]"), None).contains("the agent has ended"));

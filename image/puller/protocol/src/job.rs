@@ -11,7 +11,7 @@ pub const LAYERS_MAX: usize = 128;
 /// Most layers that are there already: as many as a guest mounts.
 const KNOWN_MAX: usize = 1024;
 /// Most name servers: the resolver of the C library uses three (resolv.conf(5)).
-const NAMESERVERS_MAX: usize = 3;
+pub const NAMESERVERS_MAX: usize = 3;
 
 /// A layer as images name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,6 +41,8 @@ pub struct Job {
     pub free_bytes: u64,
     /// Whom to ask for addresses of registries.
     pub nameservers: Vec<IpAddr>,
+    /// For how many seconds a registry that is not there is asked again.
+    pub wait_seconds: u32,
 }
 
 /// Why there is no job.
@@ -79,6 +81,7 @@ struct Line {
     known: Vec<(String, String)>,
     free_bytes: u64,
     nameservers: Vec<IpAddr>,
+    wait_seconds: u32,
 }
 
 impl Job {
@@ -97,6 +100,7 @@ impl Job {
             known: known.map(|blob| (blob.digest.to_string(), blob.diff_id.to_string())).collect(),
             free_bytes: self.free_bytes,
             nameservers: self.nameservers.clone(),
+            wait_seconds: self.wait_seconds,
         };
         // Numbers and texts only, which always have a text.
         serde_json::to_string(&line).unwrap_or_default()
@@ -141,6 +145,7 @@ impl Job {
             configuration: line.configuration,
             free_bytes: line.free_bytes,
             nameservers: line.nameservers,
+            wait_seconds: line.wait_seconds,
         })
     }
 }
@@ -163,6 +168,7 @@ mod tests {
             known: known.collect(),
             free_bytes: u64::MAX,
             nameservers: vec!["10.0.0.53".parse().unwrap(), "fe80::1".parse().unwrap()],
+            wait_seconds: 30,
         }
     }
 

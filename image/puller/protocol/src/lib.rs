@@ -11,7 +11,7 @@
 mod job;
 mod report;
 
-pub use job::{Blob, Job, JobError, LAYERS_MAX};
+pub use job::{Blob, Job, JobError, LAYERS_MAX, NAMESERVERS_MAX};
 pub use report::{PulledLayer, REPORT_MAX_BYTES, Report, Stored};
 
 /// Name of the puller's program.
