@@ -22,6 +22,8 @@ const MEMORY: &str = "io.casemate.memory";
 const VCPUS: &str = "io.casemate.vcpus";
 /// Annotation: what the sandbox's scratch is on.
 const SCRATCH: &str = "io.casemate.scratch";
+/// Annotation: who brings the layers of a container, or of every container of a pod.
+pub const PULL: &str = "io.casemate.pull";
 /// Annotation: the least protection that the guest must have.
 const TEE: &str = "io.casemate.tee";
 
@@ -56,6 +58,8 @@ pub struct Config {
     pub max_vcpus: Option<Vcpus>,
     /// What the scratch of a sandbox is on.
     pub scratch: Scratch,
+    /// Who brings the layers of containers.
+    pub pull: Pull,
     /// Size of the scratch disk in MiB; the file is sparse. Scratch in memory has half the guest's.
     pub scratch_mib: u64,
     /// Refuse a sandbox without a policy, instead of a policy that allows everything; absent: of guests with SEV-SNP.
@@ -121,6 +125,17 @@ pub enum Scratch {
     Memory,
 }
 
+/// Who brings the layers of a container.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pull {
+    /// This host, from containerd's content store.
+    #[default]
+    Host,
+    /// The guest, from the image's registry. It needs a network before the container is created.
+    Guest,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -137,6 +152,7 @@ impl Default for Config {
             max_memory_mib: None,
             max_vcpus: None,
             scratch: Scratch::Disk,
+            pull: Pull::Host,
             scratch_mib: 10 * 1024,
             require_policy: None,
             policy_file: None,
@@ -189,6 +205,9 @@ pub enum ConfigError {
     /// Not one of the two names.
     #[error("annotation {SCRATCH} is {0:?}; disk and memory are known")]
     Scratch(String),
+    /// Not one of the two names.
+    #[error("annotation {PULL} is {0:?}; host and guest are known")]
+    Pull(String),
     /// Not one of the three names.
     #[error("annotation {TEE} is {0:?}; plain, simulated and snp are known")]
     Tee(String),
@@ -263,6 +282,13 @@ impl Config {
                 "disk" => Scratch::Disk,
                 "memory" => Scratch::Memory,
                 _ => return Err(ConfigError::Scratch(text.clone())),
+            };
+        }
+        if let Some(text) = annotations.get(PULL) {
+            self.pull = match text.as_str() {
+                "host" => Pull::Host,
+                "guest" => Pull::Guest,
+                _ => return Err(ConfigError::Pull(text.clone())),
             };
         }
         if let Some(text) = annotations.get(TEE) {
@@ -428,6 +454,27 @@ mod tests {
             assert_eq!(scratch(memory, &[(SCRATCH, unknown)]), None, "{unknown}");
         }
         assert!(Config::parse(Path::new("x"), "scratch = 'ram'").is_err());
+    }
+
+    #[test]
+    fn layers_are_brought_by_whom_the_annotation_names_else_by_whom_the_node_does() {
+        let pull = |node: &str, pairs: &[(&str, &str)]| {
+            let node = Config::parse(Path::new("x"), node).unwrap();
+            node.with_annotations(&annotations(pairs)).map(|config| config.pull)
+        };
+        let guest = "pull = 'guest'";
+        assert_eq!(pull("", &[]).unwrap(), Pull::Host);
+        assert_eq!(pull("", &[(PULL, "guest")]).unwrap(), Pull::Guest);
+        assert_eq!(pull(guest, &[]).unwrap(), Pull::Guest);
+        assert_eq!(pull(guest, &[(PULL, "host")]).unwrap(), Pull::Host);
+        for unknown in ["", "Guest", "both"] {
+            let said = pull(guest, &[(PULL, unknown)]).unwrap_err().to_string();
+            assert_eq!(
+                said,
+                format!("annotation io.casemate.pull is {unknown:?}; host and guest are known")
+            );
+        }
+        assert!(Config::parse(Path::new("x"), "pull = 'both'").is_err());
     }
 
     #[test]

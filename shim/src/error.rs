@@ -4,8 +4,9 @@
 //! wrong state, `UNIMPLEMENTED` a call that the runtime does not have.
 
 use crate::{
-    bundle::BundleError, config::ConfigError, describe::describe, fragments::FragmentsError, layers::LayersError, pod_files::PodFileError,
-    policy_text::PolicyTextError, stdio::StdioError, vm::ControlError, vm::VmError,
+    bundle::BundleError, config::ConfigError, describe::describe, fragments::FragmentsError, layers::LayersError,
+    layers::guest::GuestImageError, pod_files::PodFileError, policy_text::PolicyTextError, stdio::StdioError, vm::ControlError,
+    vm::VmError,
 };
 use container_document::DocumentError;
 use oci::Digest;
@@ -89,6 +90,12 @@ pub enum Error {
     /// The image's layers cannot be prepared.
     #[error("cannot prepare the image's layers")]
     Layers(#[from] LayersError),
+    /// It is not known which image the guest is to pull.
+    #[error(transparent)]
+    GuestImage(#[from] GuestImageError),
+    /// The guest's answer to a pull names no layers.
+    #[error("the guest answers the pull of image {0} without root hashes of layers")]
+    PullAnswer(String),
     /// There is no VM.
     #[error("cannot boot the sandbox's VM")]
     Vm(#[from] VmError),
@@ -194,6 +201,8 @@ impl Error {
             Self::ContainerExists(_) | Self::ExecExists { .. } => Code::ALREADY_EXISTS,
             Self::State { .. } | Self::Sandbox(_) | Self::Policy(PolicyTextError::Required) => Code::FAILED_PRECONDITION,
             Self::Layers(error) if error.is_precondition() => Code::FAILED_PRECONDITION,
+            Self::GuestImage(GuestImageError::Content(_)) => Code::INTERNAL,
+            Self::GuestImage(_) => Code::FAILED_PRECONDITION,
             Self::Aborted => Code::CANCELLED,
             Self::Invalid(_)
             | Self::Bundle(_)
@@ -205,7 +214,13 @@ impl Error {
             Self::Unimplemented(_) => Code::UNIMPLEMENTED,
             Self::ScratchFull { .. } => Code::RESOURCE_EXHAUSTED,
             Self::Survived(_) => Code::DEADLINE_EXCEEDED,
-            Self::Layers(_) | Self::Network(_) | Self::PodFile(_) | Self::Vm(_) | Self::Control(_) | Self::Encode(_) => Code::INTERNAL,
+            Self::Layers(_)
+            | Self::Network(_)
+            | Self::PodFile(_)
+            | Self::Vm(_)
+            | Self::Control(_)
+            | Self::Encode(_)
+            | Self::PullAnswer(_) => Code::INTERNAL,
             Self::Agent {
                 source: ttrpc::Error::RpcStatus(status),
                 ..

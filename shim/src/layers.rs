@@ -11,6 +11,7 @@
 
 mod content;
 pub mod converter;
+pub mod guest;
 mod unpacked;
 
 pub use content::ContentError;

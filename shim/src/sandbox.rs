@@ -12,16 +12,17 @@
 
 mod files;
 mod network;
+mod pulled;
 mod rootfs;
 
-pub use rootfs::Rootfs;
+pub use rootfs::{Rootfs, Wanted};
 
 use crate::{
     bundle::{Bundle, FileSources, Netns},
-    config::{Config, Scratch},
+    config::{Config, Pull, Scratch},
     error::Error,
     fragments,
-    layers::{CachedLayer, Digest},
+    layers::{Digest, guest::PinnedImage},
     policy_text::PolicyText,
     vm::{BootRequest, References, Vm, VmError},
 };
@@ -30,7 +31,8 @@ use files::PodFiles;
 use network::PodNetwork;
 use nix::sys::statvfs::statvfs;
 use pod_network::{Loopback, NetworkError};
-use rootfs::LayerDisk;
+use pulled::Pulled;
+use rootfs::VmLayers;
 use shim_state::SandboxDir;
 use std::{
     path::{Path, PathBuf},
@@ -129,13 +131,16 @@ pub struct Sandbox {
     phase: Mutex<Phase>,
     /// Held through a boot and through a stop.
     transition: tokio::sync::Mutex<()>,
-    layers: LayerDisk,
+    layers: VmLayers,
+    pulled: Pulled,
     files: PodFiles,
     network: PodNetwork,
     /// Where the pod's network is, once the VM was booted.
     netns: OnceLock<Netns>,
     /// Whether the policy names root hashes, once there is one.
     names_root_hashes: OnceLock<bool>,
+    /// Who brings the layers of containers that do not say, once the VM was booted.
+    pull: OnceLock<Pull>,
 }
 
 impl Sandbox {
@@ -146,11 +151,13 @@ impl Sandbox {
             id,
             phase: Mutex::new(Phase::Created),
             transition: tokio::sync::Mutex::default(),
-            layers: LayerDisk::default(),
+            layers: VmLayers::default(),
+            pulled: Pulled::default(),
             files: PodFiles::default(),
             network: PodNetwork::default(),
             netns: OnceLock::new(),
             names_root_hashes: OnceLock::new(),
+            pull: OnceLock::new(),
         }
     }
 
@@ -190,6 +197,7 @@ impl Sandbox {
         // A sandbox boots once.
         let _ = self.names_root_hashes.set(spec.policy.names_root_hashes());
         let _ = self.netns.set(spec.netns.clone());
+        let _ = self.pull.set(spec.config.pull);
         let request = BootRequest {
             namespace: &self.namespace,
             id: &self.id,
@@ -221,6 +229,11 @@ impl Sandbox {
     /// Whether the policy that the guest was booted with names root hashes of layers; `None` before a boot.
     pub fn names_root_hashes(&self) -> Option<bool> {
         self.names_root_hashes.get().copied()
+    }
+
+    /// Who brings the layers of containers that do not say, by what the VM was booted for; `None` before a boot.
+    pub fn pull(&self) -> Option<Pull> {
+        self.pull.get().copied()
     }
 
     fn ready(&self) -> Result<Option<Arc<Vm>>, Error> {
@@ -270,9 +283,20 @@ impl Sandbox {
     ///
     /// # Errors
     /// Whatever failed first; the layers of this container are unmounted again.
-    pub async fn add_container(&self, vm: &Arc<Vm>, container: &str, layers: &[CachedLayer]) -> Result<Rootfs, Error> {
+    pub async fn add_container(&self, vm: &Arc<Vm>, container: &str, layers: Wanted<'_>) -> Result<Rootfs, Error> {
         match Rootfs::mount(&self.layers, vm, &self.id, container, layers).await {
             Ok(rootfs) => Ok(rootfs),
+            Err(error) => Err(with_vm_exit(vm, error).await),
+        }
+    }
+
+    /// Has the guest pull an image, and returns the root hashes of its layers, bottom first. Given up, the pull goes on.
+    ///
+    /// # Errors
+    /// When the guest refuses or cannot pull it.
+    pub async fn pull_in_guest(&self, vm: &Vm, image: &PinnedImage) -> Result<Vec<[u8; 32]>, Error> {
+        match self.pulled.layers(vm.agent(), &self.id, image).await {
+            Ok(layers) => Ok(layers),
             Err(error) => Err(with_vm_exit(vm, error).await),
         }
     }

@@ -2,7 +2,7 @@
 
 use super::converter::Blob;
 use containerd_client::services::v1::{
-    GetContainerRequest, GetImageRequest, PluginsRequest, ReadContentRequest, ReadContentResponse,
+    GetContainerRequest, GetImageRequest, ListImagesRequest, PluginsRequest, ReadContentRequest, ReadContentResponse,
     containers_client::ContainersClient,
     content_client::ContentClient,
     images_client::ImagesClient,
@@ -137,6 +137,19 @@ impl Content {
                     .ok_or_else(|| ContentError::Empty(format!("look up image {name}")))
             }
         }
+    }
+
+    /// Names of the images that point to a digest.
+    pub async fn names_of(&self, target: &Digest) -> Result<Vec<String>, ContentError> {
+        let request = self.unary(ListImagesRequest {
+            filters: vec![format!("target.digest==\"{target}\"")],
+        });
+        let reply = ImagesClient::new(self.channel.clone()).list(request).await;
+        let images = reply
+            .map_err(failed(format!("list the names of image {target}")))?
+            .into_inner()
+            .images;
+        Ok(images.into_iter().map(|image| image.name).collect())
     }
 
     /// The snapshot below a container's: the chain id of its image's layers, unless somebody has changed files in between.

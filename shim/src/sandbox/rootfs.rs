@@ -1,9 +1,9 @@
 //! Root file systems of the containers of one VM, and the layers that they share: each once per VM.
 //!
-//! Locks: `disk` orders what is appended to the layer disk, and each layer has a lock of its own for its mount. Nothing
+//! Locks: `places` orders what is appended to the layer disk, and each layer has a lock of its own for its mount. Nothing
 //! holds a lock while a container is shut down, so a container that is slow to die delays no other container.
 
-use super::agent_call;
+use super::{agent_call, pulled::RootHash};
 use crate::{
     error::Error,
     layers::{CachedLayer, Digest},
@@ -13,33 +13,59 @@ use agent_protocol::{MountLayerRequest, MountOverlayRequest, ShutdownContainerRe
 use std::{collections::HashMap, future::Future, sync::Arc};
 use tokio::sync::Mutex;
 
-/// What tells layers apart: the digest of the blob, and the root hash. A root hash is a converter's word, so that of one image's layer
+/// What tells layers of the disk apart: the digest of the blob, and the root hash. A root hash is a converter's word, so that of one image's layer
 /// must not lead to another's.
-type LayerKey = (Digest, [u8; 32]);
+type LayerKey = (Digest, RootHash);
 
 fn key(layer: &CachedLayer) -> LayerKey {
     (layer.blob, layer.root_hash)
 }
 
-/// The layers on the layer disk of one VM.
-#[derive(Default)]
-pub struct LayerDisk {
-    disk: Mutex<Disk>,
+/// Layers that a container needs, lowest first.
+#[derive(Clone, Copy)]
+pub enum Wanted<'a> {
+    /// Those of this host's cache.
+    Attached(&'a [CachedLayer]),
+    /// Those that the guest has pulled.
+    Pulled(&'a [RootHash]),
 }
 
+/// The layers of one VM.
 #[derive(Default)]
-struct Disk {
-    /// A layer keeps its place for the VM's life, so that one that is mounted again needs no new place.
-    layers: HashMap<LayerKey, Arc<Layer>>,
-    /// Places that were given away, those of forgotten layers included.
+pub struct VmLayers {
+    places: Mutex<Places>,
+}
+
+/// A layer keeps its slot for the VM's life, so that one that is mounted again needs no new one.
+#[derive(Default)]
+struct Places {
+    attached: HashMap<LayerKey, Arc<Layer>>,
+    /// The guest finds them by their root hashes alone.
+    pulled: HashMap<RootHash, Arc<Layer>>,
+    /// Slots that were given away, those of forgotten layers included. Both kinds share the guest's slots.
     slots: u32,
 }
 
-/// A layer with its place on the layer disk.
+/// A layer with its slot in the guest.
 pub struct Layer {
     slot: u32,
-    first_sector: u64,
+    root_hash: RootHash,
+    place: Place,
     mount: Mutex<Mount>,
+}
+
+/// Where the guest has a layer from.
+enum Place {
+    /// The layer disk.
+    Attached {
+        /// Names it in errors.
+        diff_id: Digest,
+        first_sector: u64,
+        data_blocks: u64,
+        total_blocks: u64,
+    },
+    /// Its own scratch.
+    Pulled,
 }
 
 /// Whether a layer is mounted in the guest.
@@ -66,19 +92,22 @@ impl Rootfs {
         Self { vm, layers: Vec::new() }
     }
 
-    /// Mounts `layers` (lowest first) and the container's overlay over them.
+    /// Mounts the layers that are wanted and the container's overlay over them.
     ///
     /// # Errors
     /// When the VMM or the agent refuses; the layers are unmounted again.
-    pub async fn mount(disk: &LayerDisk, vm: &Arc<Vm>, sandbox: &str, container: &str, layers: &[CachedLayer]) -> Result<Self, Error> {
-        let attached = disk.attach(vm, layers).await?;
+    pub async fn mount(known: &VmLayers, vm: &Arc<Vm>, sandbox: &str, container: &str, wanted: Wanted<'_>) -> Result<Self, Error> {
+        let layers = match wanted {
+            Wanted::Attached(cached) => known.attach(vm, cached).await?,
+            Wanted::Pulled(roots) => known.pulled(roots).await,
+        };
         let mut rootfs = Self {
             vm: vm.clone(),
             layers: Vec::with_capacity(layers.len()),
         };
         let mounts = async {
-            for (layer, cached) in attached.into_iter().zip(layers) {
-                layer.mount(vm, cached).await?;
+            for layer in layers {
+                layer.mount(vm).await?;
                 rootfs.layers.push(layer);
             }
             let request = MountOverlayRequest {
@@ -130,18 +159,24 @@ impl Rootfs {
     }
 }
 
-impl LayerDisk {
+impl VmLayers {
     /// Forgets layers whose files are damaged: what is made anew gets a new place. Containers that have one mounted keep it.
     pub async fn forget(&self, blobs: &[Digest]) {
-        self.disk.lock().await.layers.retain(|(blob, _), _| !blobs.contains(blob));
+        self.places.lock().await.attached.retain(|(blob, _), _| !blobs.contains(blob));
+    }
+
+    /// The pulled layers with these root hashes, in their order.
+    async fn pulled(&self, roots: &[RootHash]) -> Vec<Arc<Layer>> {
+        let mut places = self.places.lock().await;
+        roots.iter().map(|root| places.pulled(*root)).collect()
     }
 
     /// Appends each layer that is new to the layer disk; returns all of `layers` in their order.
     async fn attach(&self, vm: &Vm, layers: &[CachedLayer]) -> Result<Vec<Arc<Layer>>, Error> {
-        let mut disk = self.disk.lock().await;
+        let mut places = self.places.lock().await;
         let mut new: Vec<&CachedLayer> = Vec::new();
         for layer in layers {
-            if !disk.layers.contains_key(&key(layer)) && !new.iter().any(|n| key(n) == key(layer)) {
+            if !places.attached.contains_key(&key(layer)) && !new.iter().any(|n| key(n) == key(layer)) {
                 new.push(layer);
             }
         }
@@ -150,21 +185,22 @@ impl LayerDisk {
             let files = files.map_err(|e| Error::Control(ControlError::Socket(e)))?;
             let sectors = vm.append(files).await?;
             for (layer, first_sector) in new.into_iter().zip(sectors) {
-                let slot = disk.slots;
-                disk.slots += 1;
-                log::info!("layer {} is slot {slot}, sector {first_sector}", layer.diff_id);
-                let attached = Layer {
-                    slot,
+                let place = Place::Attached {
+                    diff_id: layer.diff_id,
                     first_sector,
-                    mount: Mutex::default(),
+                    data_blocks: layer.data_blocks,
+                    total_blocks: layer.total_blocks,
                 };
-                disk.layers.insert(key(layer), Arc::new(attached));
+                let attached = places.layer(layer.root_hash, place);
+                log::info!("layer {} is slot {}, sector {first_sector}", layer.diff_id, attached.slot);
+                places.attached.insert(key(layer), attached);
             }
         }
         layers
             .iter()
             .map(|layer| {
-                disk.layers
+                places
+                    .attached
                     .get(&key(layer))
                     .cloned()
                     .ok_or(Error::Control(ControlError::Unexpected))
@@ -173,27 +209,73 @@ impl LayerDisk {
     }
 }
 
+impl Places {
+    /// A layer in the next slot.
+    fn layer(&mut self, root_hash: RootHash, place: Place) -> Arc<Layer> {
+        let slot = self.slots;
+        self.slots += 1;
+        Arc::new(Layer {
+            slot,
+            root_hash,
+            place,
+            mount: Mutex::default(),
+        })
+    }
+
+    /// The layer that the guest pulled with this root hash.
+    fn pulled(&mut self, root: RootHash) -> Arc<Layer> {
+        if let Some(known) = self.pulled.get(&root) {
+            return known.clone();
+        }
+        let layer = self.layer(root, Place::Pulled);
+        log::info!("pulled layer {} is slot {}", hex::encode(root), layer.slot);
+        self.pulled.insert(root, layer.clone());
+        layer
+    }
+}
+
 impl Layer {
+    fn name(&self) -> String {
+        match self.place {
+            Place::Attached { diff_id, .. } => diff_id.to_string(),
+            Place::Pulled => format!("with root hash {}", hex::encode(self.root_hash)),
+        }
+    }
+
+    fn request(&self) -> MountLayerRequest {
+        let mut request = MountLayerRequest {
+            slot: self.slot,
+            root_hash: self.root_hash.to_vec(),
+            ..Default::default()
+        };
+        match self.place {
+            Place::Attached {
+                first_sector,
+                data_blocks,
+                total_blocks,
+                ..
+            } => {
+                request.first_sector = first_sector;
+                request.data_blocks = data_blocks;
+                request.total_blocks = total_blocks;
+            }
+            Place::Pulled => request.pulled = true,
+        }
+        request
+    }
+
     /// Mounts it for one more container.
-    async fn mount(&self, vm: &Vm, layer: &CachedLayer) -> Result<(), Error> {
+    async fn mount(&self, vm: &Vm) -> Result<(), Error> {
         let mut mount = self.mount.lock().await;
         if mount.users == 0 {
             if mount.uncertain {
                 self.unmount_in_guest(vm, &mut mount).await;
             }
-            let request = MountLayerRequest {
-                slot: self.slot,
-                first_sector: self.first_sector,
-                data_blocks: layer.data_blocks,
-                total_blocks: layer.total_blocks,
-                root_hash: layer.root_hash.to_vec(),
-                ..Default::default()
-            };
             mount.uncertain = true;
-            let mounted = vm.agent().mount_layer(agent_call(), &request).await;
+            let mounted = vm.agent().mount_layer(agent_call(), &self.request()).await;
             // An agent that answers has mounted the layer completely or not at all.
             mount.uncertain = matches!(&mounted, Err(error) if !matches!(error, ttrpc::Error::RpcStatus(_)));
-            mounted.map_err(Error::agent(format!("mount layer {}", layer.diff_id)))?;
+            mounted.map_err(Error::agent(format!("mount layer {}", self.name())))?;
         }
         mount.users += 1;
         Ok(())
@@ -227,5 +309,41 @@ async fn succeeds<T>(doing: String, call: impl Future<Output = Result<T, ttrpc::
             log::warn!("cannot {doing}: {error}");
             false
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pulled_and_attached_layers_share_no_slot_and_each_keeps_its_own() {
+        let mut places = Places::default();
+        let attached = |places: &mut Places, root| {
+            let place = Place::Attached {
+                diff_id: Digest::of(b"tar"),
+                first_sector: 8,
+                data_blocks: 3,
+                total_blocks: 5,
+            };
+            places.layer([root; 32], place)
+        };
+        // The guest may have pulled what the host has attached: both can be mounted.
+        let first = attached(&mut places, 1);
+        let pulled = places.pulled([1; 32]);
+        let last = attached(&mut places, 2);
+        assert_eq!((first.slot, pulled.slot, last.slot), (0, 1, 2));
+        assert_eq!(places.pulled([1; 32]).slot, 1);
+        assert_eq!(places.pulled([3; 32]).slot, 3);
+        let (of_disk, of_guest) = (first.request(), pulled.request());
+        assert_eq!(
+            (of_disk.pulled, of_disk.first_sector, of_disk.data_blocks, of_disk.total_blocks),
+            (false, 8, 3, 5)
+        );
+        assert_eq!(
+            (of_guest.pulled, of_guest.first_sector, of_guest.data_blocks, of_guest.total_blocks),
+            (true, 0, 0, 0)
+        );
+        assert_eq!((of_guest.slot, &of_guest.root_hash[..]), (1, &[1; 32][..]));
     }
 }

@@ -8,14 +8,18 @@ use super::{
     process::Process,
 };
 use crate::{
-    bundle::{Bundle, BundleError, Role, note_state},
+    bundle::{Bundle, BundleError, Netns, Role, note_state},
     cgroup,
-    config::Config,
+    config::{Config, Pull},
     error::Error,
-    layers::{self, Layers, WithoutBlob, converter::Converter},
+    layers::{
+        self, Layers, WithoutBlob,
+        converter::Converter,
+        guest::{self, GuestImageError, PinnedImage},
+    },
     options::Options,
     policy_text::PolicyText,
-    sandbox::{Rootfs, SandboxSpec, agent_call, with_vm_exit},
+    sandbox::{Rootfs, SandboxSpec, Wanted, agent_call, with_vm_exit},
     stdio::{StdioPaths, Streams},
     vm::Vm,
 };
@@ -110,7 +114,11 @@ async fn build_as(
     role: Role,
     creation: &Creation,
 ) -> Result<Arc<Container>, Error> {
-    let config = config(tasks, request).await?.clone();
+    let mut config = config(tasks, request).await?.clone();
+    if let Some(pull) = tasks.sandbox.pull() {
+        // Its pod's, unless it has an annotation of its own.
+        config.pull = pull;
+    }
     let config = config.with_annotations(bundle.annotations())?;
     let spec = bundle.for_agent()?;
     // A boot takes seconds, and the agent could only refuse.
@@ -137,16 +145,35 @@ async fn build_as(
         Ok(found)
     };
     // The sandbox's container of CRI runs the guest's own pause: its image is not needed.
-    let find_first = || async { if is_pod { Ok(Layers::default()) } else { find_layers().await } };
-    // In parallel: the first failure cancels the other.
-    let (vm, mut layers) = tokio::try_join!(vm(tasks, bundle, role, config), find_first())?;
+    let by_guest = !is_pod && config.pull == Pull::Guest;
+    let find_first = || async {
+        if is_pod || by_guest {
+            Ok(Layers::default())
+        } else {
+            find_layers().await
+        }
+    };
+    let find_image = || async {
+        if by_guest {
+            image_for_guest(tasks, bundle, &request.id).await.map(Some)
+        } else {
+            Ok(None)
+        }
+    };
+    // In parallel: the first failure cancels the others.
+    let (vm, mut layers, image) = tokio::try_join!(vm(tasks, bundle, role, config), find_first(), find_image())?;
     crate::timeline::reached("sandbox");
     tasks.sandbox.give_files(&vm, bundle.pod_files()).await?;
     if tasks.sandbox.has_network_at_once() {
         tasks.sandbox.connect(&vm).await?;
     }
     crate::timeline::reached("network");
-    let added = match tasks.sandbox.add_container(&vm, &request.id, &layers.cached).await {
+    let pulled = match &image {
+        Some(image) => Some(pull(tasks, &vm, image, creation).await?),
+        None => None,
+    };
+    let wanted = pulled.as_deref().map_or(Wanted::Attached(&layers.cached), Wanted::Pulled);
+    let added = match tasks.sandbox.add_container(&vm, &request.id, wanted).await {
         // Policies of other tools list the image of the sandbox's container.
         Err(denial) if is_pod && denial.is_denial() => {
             log::info!(
@@ -160,7 +187,8 @@ async fn build_as(
                     return Err(denial);
                 }
             }
-            tasks.sandbox.add_container(&vm, &request.id, &layers.cached).await
+            let wanted = Wanted::Attached(&layers.cached);
+            tasks.sandbox.add_container(&vm, &request.id, wanted).await
         }
         added => added,
     };
@@ -176,7 +204,8 @@ async fn build_as(
                 damaged.len()
             );
             tasks.sandbox.forget_layers(&damaged).await;
-            tasks.sandbox.add_container(&vm, &request.id, &find_layers().await?.cached).await?
+            let made = find_layers().await?.cached;
+            tasks.sandbox.add_container(&vm, &request.id, Wanted::Attached(&made)).await?
         }
         other => other.map_err(|denial| denial.about_unpacked(&layers.unpacked))?,
     };
@@ -201,6 +230,29 @@ async fn build_as(
             Err(error)
         }
     }
+}
+
+/// CRI: the image of a container, as the pod's author or containerd names it.
+const CRI_IMAGE: &str = "io.kubernetes.cri.image-name";
+
+/// The image that the guest is to pull for a container.
+async fn image_for_guest(tasks: &Tasks, bundle: &Bundle, container: &str) -> Result<PinnedImage, Error> {
+    let has_network = tasks.sandbox.has_network_at_once() || matches!(bundle.netns()?, Netns::Existing(_));
+    if !has_network {
+        return Err(GuestImageError::NoNetwork(container.to_owned()).into());
+    }
+    let named = bundle.annotations().get(CRI_IMAGE).map(String::as_str);
+    Ok(guest::image_of(&tasks.containerd, tasks.sandbox.namespace(), container, named).await?)
+}
+
+/// Root hashes of the layers that the guest pulls. The container may be given up meanwhile; nothing of it is in the guest.
+async fn pull(tasks: &Tasks, vm: &Vm, image: &PinnedImage, creation: &Creation) -> Result<Vec<[u8; 32]>, Error> {
+    let pulled = tokio::select! {
+        pulled = tasks.sandbox.pull_in_guest(vm, image) => pulled?,
+        () = creation.abort() => return Err(Error::Aborted),
+    };
+    crate::timeline::reached("pulled");
+    Ok(pulled)
 }
 
 /// What becomes of layers without blobs, by the policy of the sandbox, or the one that it is about to boot with.

@@ -1,5 +1,6 @@
 //! Every call in every state, with a sleeping process as the VMM and an agent that a test controls.
 
+mod pulled;
 mod world;
 
 use super::{container::Container, process::Exit, *};
@@ -197,7 +198,11 @@ async fn a_creation_is_inserted_or_aborted_and_not_both() {
     let creation = tasks.containers.reserve("late").unwrap();
     let container = {
         let vm = tasks.sandbox.current().unwrap();
-        let rootfs = tasks.sandbox.add_container(&vm, "late", &[]).await.unwrap();
+        let rootfs = tasks
+            .sandbox
+            .add_container(&vm, "late", crate::sandbox::Wanted::Attached(&[]))
+            .await
+            .unwrap();
         let init = tasks.containers.get("web").unwrap().init.clone();
         Arc::new(Container::new("late".into(), String::new(), Role::Member, rootfs, init))
     };

@@ -12,7 +12,7 @@ use crate::{
     bundle::Role,
     config::Config,
     policy_text::PolicyText,
-    sandbox::Rootfs,
+    sandbox::{Rootfs, Wanted},
     stdio::{StdioPaths, Streams},
     vm::{BootRequest, Vm},
 };
@@ -52,6 +52,8 @@ pub(super) struct Guest {
     pub(super) ooms: watch::Sender<u64>,
     /// Containers whose shutdown hangs.
     pub(super) slow_to_die: watch::Sender<Vec<&'static str>>,
+    /// Whether pulls end.
+    pub(super) pulls_end: watch::Sender<bool>,
     pub(super) calls: Mutex<Vec<String>>,
     /// Calls that are answered with an error.
     pub(super) refused: Mutex<Vec<(&'static str, Code)>>,
@@ -75,7 +77,7 @@ impl Guest {
         self.calls.lock().unwrap().iter().any(|c| c == call)
     }
 
-    pub(super) fn judge(&self, call: &'static str) -> ttrpc::Result<()> {
+    pub(super) fn judge(&self, call: &str) -> ttrpc::Result<()> {
         self.calls.lock().unwrap().push(call.to_owned());
         match self.refused.lock().unwrap().iter().find(|(refused, _)| *refused == call) {
             Some((_, code)) => Err(ttrpc::Error::RpcStatus(ttrpc::get_status(
@@ -174,6 +176,28 @@ impl agent::Agent for Guest {
         })
     }
 
+    async fn pull_image(&self, _: &TtrpcContext, request: agent::PullImageRequest) -> ttrpc::Result<agent::PullImageResponse> {
+        self.judge("pull")?;
+        let _ = self.pulls_end.subscribe().wait_for(|end| *end).await;
+        // A layer that every image has, and one of its own.
+        let own = request.image.len() as u8;
+        Ok(agent::PullImageResponse {
+            root_hashes: vec![vec![1; 32], vec![own; 32]],
+            ..Default::default()
+        })
+    }
+
+    async fn mount_layer(&self, _: &TtrpcContext, request: agent::MountLayerRequest) -> ttrpc::Result<agent::MountLayerResponse> {
+        assert!(request.pulled);
+        self.judge(&format!("mount layer {}", request.slot))?;
+        Ok(agent::MountLayerResponse::new())
+    }
+
+    async fn unmount_layer(&self, _: &TtrpcContext, request: agent::UnmountLayerRequest) -> ttrpc::Result<agent::UnmountLayerResponse> {
+        self.judge(&format!("unmount layer {}", request.slot))?;
+        Ok(agent::UnmountLayerResponse::new())
+    }
+
     async fn mount_overlay(&self, _: &TtrpcContext, _: agent::MountOverlayRequest) -> ttrpc::Result<agent::MountOverlayResponse> {
         self.judge("mount overlay").map(|()| agent::MountOverlayResponse::new())
     }
@@ -265,6 +289,7 @@ impl World {
             exits,
             ooms: watch::channel(0).0,
             slow_to_die: watch::channel(Vec::new()).0,
+            pulls_end: watch::channel(true).0,
             calls: Mutex::default(),
             refused: Mutex::default(),
             vmm: Mutex::default(),
@@ -343,7 +368,7 @@ impl World {
     pub(super) async fn add(&self, id: &str, role: Role) -> Arc<Container> {
         self.service.0.containers.reserve(id).unwrap();
         let vm = self.service.0.sandbox.current().unwrap();
-        let rootfs = self.service.0.sandbox.add_container(&vm, id, &[]).await.unwrap();
+        let rootfs = self.service.0.sandbox.add_container(&vm, id, Wanted::Attached(&[])).await.unwrap();
         let (streams, _) = Streams::open(&StdioPaths::default(), vm.vsock()).await.unwrap();
         let init = Arc::new(Process::init(StdioPaths::default(), streams, vm.pid(), GUEST_INIT + 1));
         let bundle = self.bundle.display().to_string();
