@@ -20,6 +20,7 @@ pub mod lifecycle;
 pub mod no_vsock;
 pub mod output;
 pub mod pods;
+pub mod pods_pull;
 pub mod private_registry;
 pub mod report;
 pub mod run_command;
@@ -72,6 +73,7 @@ const FILES: &[&[story::Story]] = &[
     pods::streams::STORIES,
     pods::health::STORIES,
     pods::confinement::STORIES,
+    &[pods_pull::STORY],
 ];
 
 /// Every story, in the order in which they run.

@@ -258,10 +258,14 @@ impl Cri {
 
     /// Ids of the containers that the story's containerd has, pause containers among them.
     pub fn containers(&self) -> Result<Vec<String>> {
-        let socket = self.node.socket();
-        let socket = socket.to_str().context("the socket's path is no text")?;
-        let listed = Ended::of(&["ctr", "--address", socket, "--namespace", "k8s.io", "containers", "list", "-q"])?;
+        let listed = self.ctr(&["containers", "list", "-q"])?;
         Ok(listed.exits_with(0)?.text().lines().map(str::to_owned).collect())
+    }
+
+    /// Runs `ctr` on the story's containerd, in the namespace of pods.
+    pub fn ctr(&self, words: &[&str]) -> Result<Ended> {
+        let socket = self.node.socket().display().to_string();
+        Ended::of(&[&["ctr", "--address", &socket, "--namespace", "k8s.io"], words].concat())
     }
 
     /// What the story's containerd has logged.

@@ -22,6 +22,8 @@ const POLL: Duration = Duration::from_millis(20);
 pub struct Registry {
     /// Where it answers, as images' names begin.
     pub address: String,
+    /// What it listens on.
+    listens: String,
     directory: TempDir,
     /// Certificate of the authority that signed the registry's, in PEM.
     pub authority: String,
@@ -31,10 +33,20 @@ pub struct Registry {
 impl Registry {
     /// A registry without images at a port of the loopback address, not started; its files are in `place`.
     pub fn new(port: u16, place: &Path) -> Result<Self> {
+        Self::at("127.0.0.1", "127.0.0.1", port, place)
+    }
+
+    /// The same for guests that reach the machine at `host`, an address that it may get later.
+    pub fn reached_at(host: &str, port: u16, place: &Path) -> Result<Self> {
+        Self::at(host, "0.0.0.0", port, place)
+    }
+
+    fn at(host: &str, listens: &str, port: u16, place: &Path) -> Result<Self> {
         let directory = tempfile::tempdir_in(place).context("cannot create a directory for the registry")?;
-        let (authority, certificate, key) = certificates().context("cannot make certificates")?;
+        let (authority, certificate, key) = certificates(host).context("cannot make certificates")?;
         let registry = Self {
-            address: format!("127.0.0.1:{port}"),
+            address: format!("{host}:{port}"),
+            listens: format!("{listens}:{port}"),
             directory,
             authority,
             program: None,
@@ -74,14 +86,14 @@ impl Registry {
         let storage = self.path("storage");
         let config = format!(
             "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {storage}\nhttp:\n  addr: {}\n  secret: story\n{more}",
-            self.address
+            self.listens
         );
         let config = self.write(name, &config)?;
         self.program = Some(Program::start(&["docker-registry", "serve", &config], &[])?);
         let end = Instant::now() + SOON;
-        while TcpStream::connect(&self.address).is_err() {
+        while TcpStream::connect(&self.listens).is_err() {
             if Instant::now() > end {
-                bail!("docker-registry does not answer at {} within {SOON:?}", self.address);
+                bail!("docker-registry does not answer at {} within {SOON:?}", self.listens);
             }
             std::thread::sleep(POLL);
         }
@@ -118,8 +130,8 @@ impl Drop for Registry {
     }
 }
 
-/// An authority's certificate, one that it signed for the loopback address, and its key; all in PEM.
-fn certificates() -> Result<(String, String, String), rcgen::Error> {
+/// An authority's certificate, one that it signed for `host`, and its key; all in PEM.
+fn certificates(host: &str) -> Result<(String, String, String), rcgen::Error> {
     let named = |names: &[&str], common: &str| {
         let mut params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())?;
         params.distinguished_name.push(DnType::CommonName, common);
@@ -130,6 +142,6 @@ fn certificates() -> Result<(String, String, String), rcgen::Error> {
     let authority_key = KeyPair::generate()?;
     let authority_certificate = authority.self_signed(&authority_key)?.pem();
     let key = KeyPair::generate()?;
-    let certificate = named(&["127.0.0.1"], "casemate story registry")?.signed_by(&key, &Issuer::new(authority, authority_key))?;
+    let certificate = named(&[host], "casemate story registry")?.signed_by(&key, &Issuer::new(authority, authority_key))?;
     Ok((authority_certificate, certificate.pem(), key.serialize_pem()))
 }

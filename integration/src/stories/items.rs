@@ -32,6 +32,7 @@ pub const ITEMS: &[Item] = &[
     item("graceful termination, preStop hooks", &["pod-termination", "pod-hooks"]),
     item("OOM of one container, its neighbour lives", &["pod-oom"]),
     item("statistics of containers and pods", &["pod-stats"]),
+    item("an image that the guest pulls itself", &["pod-guest-pull"]),
 ];
 
 const fn item(name: &'static str, stories: &'static [&'static str]) -> Item {

@@ -392,7 +392,7 @@ fn policy(lab: &Lab) -> Result<()> {
 }
 
 /// A denial says in its first sentence what was denied, and names its rule.
-fn denied(rule: &str, field: &str, answer: Answer<String>) -> Result<()> {
+pub(super) fn denied(rule: &str, field: &str, answer: Answer<String>) -> Result<()> {
     let said = match answer {
         Ok(done) => bail!("{rule} allowed it: {done}"),
         Err(status) => status.message().to_owned(),
