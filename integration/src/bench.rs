@@ -14,6 +14,7 @@ mod exec;
 mod footprint;
 mod guest;
 mod launch;
+mod pods;
 mod policy;
 mod probe;
 mod pull;
@@ -94,6 +95,11 @@ const ALL: &[Benchmark] = &[
         name: "exec",
         title: "ctr task exec … true (instruction clock)",
         place: Place::Machine(exec::measure),
+    },
+    Benchmark {
+        name: "pods",
+        title: "pods by CRI, and their network (instruction clock)",
+        place: Place::Machine(pods::measure),
     },
     Benchmark {
         name: "streams",

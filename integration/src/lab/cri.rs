@@ -244,9 +244,14 @@ impl Cri {
 
     /// Runs a pod.
     pub fn run(&self, pod: Pod) -> Answer<RunningPod<'_>> {
+        self.run_on(self.handler, pod)
+    }
+
+    /// The same on another runtime handler.
+    pub fn run_on(&self, handler: &str, pod: Pod) -> Answer<RunningPod<'_>> {
         let request = RunPodSandboxRequest {
             config: Some(pod.0.clone()),
-            runtime_handler: self.handler.to_owned(),
+            runtime_handler: handler.to_owned(),
         };
         let id = self.call(self.client().run_pod_sandbox(request))?.pod_sandbox_id;
         Ok(RunningPod {
