@@ -116,7 +116,10 @@ fn round_trip(pod: &RunningPod<'_>) -> Result<Duration> {
     for _ in 0..TRIPS {
         let begun = Instant::now();
         let refused = TcpStream::connect(address).err().map(|error| error.kind());
-        ensure!(refused == Some(ErrorKind::ConnectionRefused), "a closed port of the pod: {refused:?}");
+        ensure!(
+            refused == Some(ErrorKind::ConnectionRefused),
+            "a closed port of the pod: {refused:?}"
+        );
         trips.push(begun.elapsed().as_secs_f64());
     }
     median(&trips).map(Duration::from_secs_f64).context("no packet came back")
