@@ -7,7 +7,7 @@ pub mod streams;
 use crate::{
     lab::{
         Ended, IMAGES, Lab, Policy,
-        cri::{Answer, Cri, Pod, PodContainer, RunningPod, get},
+        cri::{Answer, Cri, Pod, PodContainer, RunningPod, get, stream::Session},
     },
     stories::story::{BOTH, Machines, OURS, Story},
     testbed::images::{BUSYBOX, BUSYBOX_CHANGED, REDIS, file_name},
@@ -326,7 +326,13 @@ fn port_forward(lab: &Lab) -> Result<()> {
                 .filter(|ended| ended.text() == "by loopback")
         })?;
         Ended::of(&["sh", "-c", &by(8079)])?.prints("")?;
-        ensure!(!pod.port_forward(8080)?.is_empty(), "no URL to forward the port by");
+        let request = b"GET / HTTP/1.0\r\n\r\n";
+        let said = Session::ask(&pod.port_forward(8080)?, 8080, request, SERVES_WITHIN)?;
+        let said = String::from_utf8_lossy(&said).into_owned();
+        ensure!(said.ends_with("by loopback\n"), "by containerd's own streams: {said:?}");
+        let none = Session::ask(&pod.port_forward(8079)?, 8079, request, SERVES_WITHIN).map(|said| said.len());
+        println!("  of a port without a listener: {none:?}");
+        ensure!(!none.as_ref().is_ok_and(|bytes| *bytes > 0), "a port without a listener answers");
         pod.end()
     })
 }

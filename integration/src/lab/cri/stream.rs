@@ -1,4 +1,5 @@
-//! Streams of exec and attach by SPDY/3.1, which is what `kubectl exec`, `attach` and `cp` become between the kubelet and containerd.
+//! Streams of exec, attach and forwarded ports by SPDY/3.1, which is what `kubectl exec`, `attach`, `cp` and `port-forward` become between
+//! the kubelet and containerd.
 //!
 //! WebSockets, which the same server takes, have no end of input without the end of the connection. The frames are those of the
 //! SPDY 3.1 draft, the streams those of Kubernetes' `v4.channel.k8s.io`. Containerd's server sends no pings and has no windows.
@@ -90,11 +91,46 @@ impl Streamed {
 }
 
 impl Session {
-    /// Connects to the URL that CRI gave, and opens the streams.
+    /// Connects to the URL that CRI gave for an exec or attach, and opens the streams.
     ///
     /// # Errors
     /// When the server does not answer or refuses the protocol.
     pub fn open(url: &str, wanted: Wanted) -> Result<Self> {
+        let mut session = Self::connect(url, "v4.channel.k8s.io")?;
+        // The server refuses an id below one that it has seen.
+        session.stream(ERROR, &[("streamtype", "error")])?;
+        if wanted.input {
+            session.stream(STDIN, &[("streamtype", "stdin")])?;
+        }
+        session.stream(STDOUT, &[("streamtype", "stdout")])?;
+        if wanted.terminal {
+            session.stream(RESIZE, &[("streamtype", "resize")])?;
+        } else {
+            session.stream(STDERR, &[("streamtype", "stderr")])?;
+        }
+        Ok(session)
+    }
+
+    /// What the pod's `port` answers to `request` and then ends, by the URL that CRI gave for its ports, as `kubectl port-forward` asks.
+    ///
+    /// # Errors
+    /// When the server does not answer, or reports an error of the connection.
+    pub fn ask(url: &str, port: u16, request: &[u8], limit: Duration) -> Result<Vec<u8>> {
+        let mut session = Self::connect(url, "portforward.k8s.io")?;
+        let port = port.to_string();
+        let headers = |kind: &'static str| [("streamtype", kind), ("port", port.as_str()), ("requestid", "0")];
+        session.stream(ERROR, &headers("error"))?;
+        session.data(ERROR, FIN, &[])?;
+        session.stream(STDOUT, &headers("data"))?;
+        session.data(STDOUT, 0, request)?;
+        session.look(limit, |received| {
+            let error = String::from_utf8_lossy(received.of(ERROR)).into_owned();
+            ensure!(error.is_empty(), "port {port}: {error}");
+            Ok(received.is_over(&[STDOUT, ERROR]).then(|| received.of(STDOUT).to_vec()))
+        })
+    }
+
+    fn connect(url: &str, protocol: &str) -> Result<Self> {
         let rest = url.strip_prefix("http://").with_context(|| format!("{url} is not an HTTP URL"))?;
         let (address, path) = rest.split_once('/').with_context(|| format!("{url} has no path"))?;
         let mut socket = TcpStream::connect(address).with_context(|| format!("cannot connect to {address}"))?;
@@ -102,7 +138,7 @@ impl Session {
         write!(
             socket,
             "POST /{path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\
-             X-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n"
+             X-Stream-Protocol-Version: {protocol}\r\n\r\n"
         )
         .context("cannot send the request")?;
         let mut reader = BufReader::new(socket.try_clone().context("cannot share the socket")?);
@@ -125,35 +161,23 @@ impl Session {
                 received.closed = Some(why);
             }
         });
-        let mut session = Self {
+        Ok(Self {
             socket,
             compress: Compress::new(Compression::fast(), true),
             received,
-        };
-        // The server refuses an id below one that it has seen.
-        session.stream(ERROR, "error")?;
-        if wanted.input {
-            session.stream(STDIN, "stdin")?;
-        }
-        session.stream(STDOUT, "stdout")?;
-        if wanted.terminal {
-            session.stream(RESIZE, "resize")?;
-        } else {
-            session.stream(STDERR, "stderr")?;
-        }
-        Ok(session)
+        })
     }
 
     /// Opens a stream. Its headers are compressed in one run for the whole connection; Go takes them without SPDY's dictionary.
-    fn stream(&mut self, id: u32, kind: &str) -> Result<()> {
-        let mut headers = 1_u32.to_be_bytes().to_vec();
-        for text in ["streamtype", kind] {
-            headers.extend((text.len() as u32).to_be_bytes());
-            headers.extend(text.as_bytes());
+    fn stream(&mut self, id: u32, headers: &[(&str, &str)]) -> Result<()> {
+        let mut plain = (headers.len() as u32).to_be_bytes().to_vec();
+        for text in headers.iter().flat_map(|&(name, value)| [name, value]) {
+            plain.extend((text.len() as u32).to_be_bytes());
+            plain.extend(text.as_bytes());
         }
         let mut block = Vec::with_capacity(HEADERS);
         self.compress
-            .compress_vec(&headers, &mut block, FlushCompress::Sync)
+            .compress_vec(&plain, &mut block, FlushCompress::Sync)
             .context("cannot compress headers")?;
         let mut frame = vec![CONTROL, VERSION, 0, SYN_STREAM, 0];
         frame.extend(length(10 + block.len()));
@@ -161,7 +185,7 @@ impl Session {
         // No stream that it belongs to, and no priority.
         frame.extend([0; 6]);
         frame.extend(block);
-        self.socket.write_all(&frame).with_context(|| format!("cannot open stream {kind}"))
+        self.socket.write_all(&frame).with_context(|| format!("cannot open stream {id}"))
     }
 
     fn data(&mut self, id: u32, flags: u8, bytes: &[u8]) -> Result<()> {
