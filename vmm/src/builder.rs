@@ -20,7 +20,7 @@ use crate::{
     reports::{self, ReportsError},
     seccomp::Filters,
     snp::{self, Snp, SnpError},
-    threads::{NetworkThread, Threads},
+    threads::{self, NetworkThread, Threads},
     vcpu::{self, ThreadError, VcpuContext, VcpuError, VcpuThreads},
     vm::{Kept, Vm},
     watchdog::Watchdog,
@@ -70,7 +70,7 @@ pub enum BuildError {
     /// vCPU threads.
     #[error(transparent)]
     Threads(#[from] ThreadError),
-    /// The network device's thread.
+    /// The thread of the network device or of a disk.
     #[error(transparent)]
     DeviceThread(#[from] DeviceThreadError),
     /// The control socket.
@@ -92,6 +92,7 @@ pub fn build(spec: &VmSpec, files: Files, filters: Filters) -> Result<Vm, BuildE
         identity: spec.identity,
         vcpus: spec.vcpus,
         scratch: files.devices.scratch.as_ref().map(AsFd::as_fd),
+        volume_bytes: spec.volumes.file_bytes,
     })?;
     let guest = Guest::open(spec, &files.boot)?;
     let kvm = KvmVm::create(kvm, vm_type)?;
@@ -143,11 +144,14 @@ pub fn build(spec: &VmSpec, files: Files, filters: Filters) -> Result<Vm, BuildE
         .network
         .map(|device| NetworkThread::start(device, filters.net, exit_event.clone()))
         .transpose()?;
-    let threads = Rc::new(Threads::new(vcpus, network));
+    let disks = devices.disks.into_iter();
+    let disks = disks.map(|device| threads::start_disk(device, filters.disk.clone(), exit_event.clone()));
+    let disks = disks.collect::<Result<_, _>>()?;
+    let threads = Rc::new(Threads::new(vcpus, network, disks));
     control::serve(
         &mut events,
         files.control,
-        Control::new(threads.clone(), devices.layers, exit_event.clone()),
+        Control::new(threads.clone(), devices.layers, devices.volumes, exit_event.clone()),
     )?;
     let kept = Kept {
         _launched: launched,

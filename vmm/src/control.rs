@@ -1,10 +1,11 @@
 //! The server of the control socket: one JSON request and one reply per packet, on the event loop.
 
+mod volumes;
 mod wire;
 
 use crate::{
     descriptors,
-    devices::virtio::block::LayersHandle,
+    devices::virtio::block::{LayersHandle, VolumesHandle},
     event_loop::{EventLoop, EventSet, Token},
     exit_reason::{ExitEvent, ExitReason},
     threads::Threads,
@@ -38,6 +39,7 @@ pub enum ControlError {
 pub struct Control {
     threads: Rc<Threads>,
     layers: Option<LayersHandle>,
+    volumes: VolumesHandle,
     exit_event: Arc<ExitEvent>,
     state: Cell<RunState>,
 }
@@ -95,10 +97,11 @@ impl Drop for Connected {
 
 impl Control {
     /// For a VM that is about to run. `layers` is the layer disk, if the VM has one.
-    pub fn new(threads: Rc<Threads>, layers: Option<LayersHandle>, exit_event: Arc<ExitEvent>) -> Self {
+    pub fn new(threads: Rc<Threads>, layers: Option<LayersHandle>, volumes: VolumesHandle, exit_event: Arc<ExitEvent>) -> Self {
         Self {
             threads,
             layers,
+            volumes,
             exit_event,
             state: Cell::new(RunState::Running),
         }
@@ -119,13 +122,16 @@ impl Control {
     }
 
     fn act(&self, events: &mut EventLoop, request: Request, files: Vec<OwnedFd>) -> Result<Reply, String> {
-        if !matches!(request, Request::AppendExtents(_) | Request::AttachTap) && !files.is_empty() {
-            return Err("only append_extents and attach_tap take file descriptors".into());
+        let takes_files = matches!(request, Request::AppendExtents(_) | Request::AttachTap | Request::AttachDisk { .. });
+        if !takes_files && !files.is_empty() {
+            return Err("only append_extents, attach_tap and attach_disk take file descriptors".into());
         }
         match request {
             Request::AppendExtents(extents) => self.append(extents, files),
             Request::ReleaseExtents(first_sectors) => self.release(&first_sectors).map(|()| Reply::Done),
             Request::AttachTap => self.attach_tap(files).map(|()| Reply::Done),
+            Request::AttachDisk { slot, read_only } => volumes::attach(&self.volumes, slot, read_only, files).map(|()| Reply::Done),
+            Request::DetachDisk { slot } => volumes::detach(&self.volumes, slot),
             Request::Stats => self.threads.stats().map(Reply::Stats).map_err(|e| e.to_string()),
             Request::Pause => self.pause(events).map(|()| Reply::Done),
             Request::Resume => self.resume(events).map(|()| Reply::Done),

@@ -1,7 +1,8 @@
 //! A thread that serves the queues and host events of one device, so that its traffic delays neither other devices nor the control socket.
 //!
 //! It takes turns: one wait for events and their handlers, each of which does a bounded amount of work. Between turns it looks
-//! whether it may go on (`pause.rs`), so a paused or stopped thread does not access the guest's memory.
+//! whether it may go on (`pause.rs`), so a paused or stopped thread does not access the guest's memory. What a disk's thread asks of the
+//! host's storage is no part of its turn ([`EventLoop::away`]): a read that takes a minute keeps nobody from pausing or stopping the VM.
 
 use crate::{
     event_loop::{EventLoop, EventSet, Token},
@@ -59,7 +60,7 @@ impl DeviceThread {
         let (turns, woken) = (pause.clone(), wake.clone());
         let body = move || {
             let _on_panic = ExitOnPanic(&exit_event);
-            let mut events = match prepare(&woken, &filter, attach) {
+            let mut events = match prepare(&turns, &woken, &filter, attach) {
                 Ok(events) => events,
                 Err(e) => return drop(ready.send(Err(e))),
             };
@@ -85,7 +86,7 @@ impl DeviceThread {
         self.pause.resume();
     }
 
-    /// Returns when the thread has ended its turn. Events that arrive meanwhile are served after [`DeviceThread::resume`].
+    /// Returns when the thread has ended its turn, or waits for the host's storage. Events that arrive meanwhile are served after [`DeviceThread::resume`].
     ///
     /// # Errors
     /// When it does not end it in time; then it goes on.
@@ -93,12 +94,15 @@ impl DeviceThread {
         self.pause.pause(|| self.wake()).inspect_err(|_| self.pause.resume())
     }
 
-    /// Ends and joins the thread.
+    /// Ends and joins the thread. One that waits for the host's storage ends by itself, or with the process.
     ///
     /// # Errors
     /// When it does not end its turn in time.
     pub fn stop(&self) -> Result<(), PauseTimeout> {
         self.pause.stop(|| self.wake())?;
+        if self.pause.is_away() {
+            return Ok(());
+        }
         if let Some(handle) = self.handle.lock().unwrap_or_else(PoisonError::into_inner).take() {
             // A thread that panicked has written so to stderr and set the exit reason.
             let _ = handle.join();
@@ -113,11 +117,12 @@ impl DeviceThread {
 }
 
 fn prepare(
+    pause: &Arc<PauseControl>,
     wake: &Arc<EventFd>,
     filter: &Filter,
     attach: impl FnOnce(&mut EventLoop) -> io::Result<()>,
 ) -> Result<EventLoop, DeviceThreadError> {
-    let mut events = EventLoop::new().map_err(DeviceThreadError::Events)?;
+    let mut events = EventLoop::of_thread(pause.clone()).map_err(DeviceThreadError::Events)?;
     let woken = wake.clone();
     let clear = move |_: &mut EventLoop, _: Token, _: EventSet| {
         // Fails if the counter is zero.

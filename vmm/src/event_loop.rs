@@ -1,9 +1,11 @@
-//! The epoll loop of the main thread. Handlers may add, remove and suspend handlers while it runs.
+//! The epoll loop of the main thread, and of each device's thread. Handlers may add, remove and suspend handlers while it runs.
 
+use crate::pause::PauseControl;
 use std::{
     collections::BTreeMap,
     io,
     os::fd::RawFd,
+    sync::Arc,
     time::{Duration, Instant},
 };
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent};
@@ -43,6 +45,8 @@ pub struct EventLoop {
     devices_paused: bool,
     /// Suspended handlers, usually none.
     suspended: Vec<Token>,
+    /// Of the loop's thread, if it takes turns.
+    pause: Option<Arc<PauseControl>>,
 }
 
 impl EventLoop {
@@ -55,7 +59,25 @@ impl EventLoop {
             stopped: false,
             devices_paused: false,
             suspended: Vec::new(),
+            pause: None,
         })
+    }
+
+    /// An empty loop for a thread that holds a guard of `pause` in each of its turns.
+    pub fn of_thread(pause: Arc<PauseControl>) -> io::Result<Self> {
+        Ok(Self {
+            pause: Some(pause),
+            ..Self::new()?
+        })
+    }
+
+    /// Calls `work`, which waits for the host's storage. On a thread of a device, nobody who pauses or stops it waits for that, and this
+    /// returns when the thread may go on; `None` if the VM is stopped for good. The caller holds no lock that others wait for.
+    pub fn away<R>(&self, work: impl FnOnce() -> R) -> Option<R> {
+        match &self.pause {
+            Some(pause) => pause.away(work),
+            None => Some(work()),
+        }
     }
 
     /// Calls `handler` whenever `fd` has one of `events`, an error or a hang-up.

@@ -173,7 +173,13 @@ impl<'a> Guest<'a> {
             load,
             cmdline: &payload.cmdline,
         };
-        Ok(LaunchPlan::verified(self.spec.vcpus, &boot_page, Stage0::try_from(program)?)?)
+        let VmSpec { vcpus, volumes, .. } = self.spec;
+        Ok(LaunchPlan::verified_with_volumes(
+            *vcpus,
+            volumes.slots,
+            &boot_page,
+            Stage0::try_from(program)?,
+        )?)
     }
 
     /// Reads the files to staging memory, after the host's page.

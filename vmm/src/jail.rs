@@ -21,8 +21,8 @@ const DESCRIPTORS_MAX: u64 = 8192;
 /// How much standard error may grow where it is a file; the shim passes a pipe.
 const MESSAGES_BYTES: u64 = 64 * 1024;
 /// Threads beside those of vCPUs: the main thread, worker threads of KVM (tasks of this process since Linux 6.14), and a
-/// margin in case two VMMs share a user.
-const SPARE_THREADS: u64 = 16;
+/// margin in case two VMMs share a user; threads of devices: one for the network and seven for disks.
+const SPARE_THREADS: u64 = 24;
 
 /// What the jail depends on.
 #[derive(Clone, Copy, Debug)]
@@ -31,8 +31,10 @@ pub struct JailConfig<'a> {
     pub identity: Option<Identity>,
     /// Number of vCPU threads that will be started.
     pub vcpus: Vcpus,
-    /// The scratch disk, the one file that the VMM writes; it cannot make it longer.
+    /// The scratch disk, the one file that a VMM without volumes writes; it cannot make it longer.
     pub scratch: Option<BorrowedFd<'a>>,
+    /// Longest file in bytes that comes as a volume for writing. A VMM that its guest has taken over can make each file that long.
+    pub volume_bytes: u64,
 }
 
 /// Drops all privileges; see the module documentation.
@@ -49,7 +51,11 @@ fn limit_resources(config: &JailConfig<'_>) -> Result<(), JailError> {
     limit("limit core dumps", Resource::RLIMIT_CORE, 0)?;
     limit("limit open descriptors", Resource::RLIMIT_NOFILE, DESCRIPTORS_MAX)?;
     let scratch = config.scratch.map_or(Ok(0), |file| size(&fstat(file)))?;
-    limit("limit the size of files", Resource::RLIMIT_FSIZE, scratch.max(messages()?))?;
+    limit(
+        "limit the size of files",
+        Resource::RLIMIT_FSIZE,
+        scratch.max(config.volume_bytes).max(messages()?),
+    )?;
     if config.identity.is_some() {
         // The limit counts all processes of a user, so it is set only if the VMM has a user of its own.
         let threads = 2 * u64::from(config.vcpus.get()) + SPARE_THREADS;

@@ -1,5 +1,6 @@
 //! Pause and resume of threads that access the guest's memory: vCPUs, which check [`PauseControl`] before they enter the guest, and
-//! threads of devices, which check it before each turn.
+//! threads of devices, which check it before each turn. A thread that waits for the host's storage ([`PauseControl::away`]) counts as
+//! paused, because nobody knows how long that takes.
 //!
 //! ```text
 //!   paused ◄──pause()── running     threads are counted while they may be in the guest;
@@ -34,8 +35,10 @@ enum Mode {
 
 struct State {
     mode: Mode,
-    /// Threads that hold a [`RunGuard`].
+    /// Threads that hold a [`RunGuard`], but for those that are away.
     running: usize,
+    /// Threads in [`PauseControl::away`].
+    away: usize,
 }
 
 /// Decides whether threads may access the guest.
@@ -57,6 +60,7 @@ impl PauseControl {
         let state = State {
             mode: Mode::Paused,
             running: 0,
+            away: 0,
         };
         Self {
             is_running: AtomicBool::new(false),
@@ -90,6 +94,34 @@ impl PauseControl {
     /// As [`PauseControl::pause`], for good.
     pub fn stop(&self, kick: impl Fn()) -> Result<(), PauseTimeout> {
         self.leave_guest(Mode::Stopped, kick)
+    }
+
+    /// Calls `work` for a thread that holds a [`RunGuard`], while [`PauseControl::pause`] and [`PauseControl::stop`] do not wait for it;
+    /// returns when the thread may go on. `None` if it may not: the guest is stopped for good.
+    pub fn away<R>(&self, work: impl FnOnce() -> R) -> Option<R> {
+        {
+            let mut state = self.state();
+            (state.running, state.away) = (state.running - 1, state.away + 1);
+            // Nobody waits for a thread while the guest runs; a wake-up is a system call.
+            if state.mode != Mode::Running {
+                self.changed.notify_all();
+            }
+        }
+        let back = Back(self);
+        let result = work();
+        let mut state = self.wait_for_mode(self.state());
+        if let Some(state) = &mut state {
+            // Under the lock that the mode was read with: a pause from now on waits for this thread.
+            back.enter(state);
+        }
+        let may_go_on = state.is_some();
+        drop(state);
+        may_go_on.then_some(result)
+    }
+
+    /// Whether a thread is in [`PauseControl::away`].
+    pub fn is_away(&self) -> bool {
+        self.state().away > 0
     }
 
     fn leave_guest(&self, mode: Mode, kick: impl Fn()) -> Result<(), PauseTimeout> {
@@ -143,11 +175,28 @@ impl Drop for RunGuard<'_> {
     }
 }
 
+/// Counts a thread that was away as one that holds its [`RunGuard`] again, also after a panic.
+struct Back<'a>(&'a PauseControl);
+
+impl Back<'_> {
+    fn enter(self, state: &mut State) {
+        (state.running, state.away) = (state.running + 1, state.away - 1);
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Back<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        (state.running, state.away) = (state.running + 1, state.away - 1);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::{
-        sync::{Arc, atomic::AtomicUsize},
+        sync::{Arc, atomic::AtomicUsize, mpsc},
         thread,
     };
 
@@ -193,6 +242,51 @@ mod tests {
         control.stop(|| ()).unwrap();
         control.resume();
         handles.into_iter().for_each(|h| h.join().unwrap());
+    }
+
+    #[test]
+    fn nobody_waits_for_a_thread_that_is_away_and_it_goes_on_only_while_the_guest_runs() {
+        let control = Arc::new(PauseControl::new());
+        control.resume();
+        let (arrived, arrives) = mpsc::channel();
+        let (release, released) = mpsc::channel::<()>();
+        let in_thread = control.clone();
+        let thread = thread::spawn(move || {
+            let _guard = in_thread.wait_until_running().unwrap();
+            std::iter::from_fn(|| {
+                in_thread.away(|| {
+                    arrived.send(()).unwrap();
+                    released.recv().unwrap();
+                })
+            })
+            .count()
+        });
+        arrives.recv().unwrap();
+        assert_eq!(control.pause(|| ()), Ok(()));
+        release.send(()).unwrap();
+        assert!(arrives.recv_timeout(Duration::from_millis(5)).is_err(), "paused");
+        assert!(control.is_away());
+        control.resume();
+        arrives.recv().unwrap();
+        assert_eq!(control.stop(|| ()), Ok(()));
+        assert!(control.is_away());
+        release.send(()).unwrap();
+        assert_eq!(thread.join().unwrap(), 1);
+        assert!(!control.is_away());
+        assert_eq!(control.stop(|| ()), Ok(()), "the guard is gone too");
+    }
+
+    #[test]
+    fn a_panic_away_counts_as_leaving() {
+        let control = Arc::new(PauseControl::new());
+        control.resume();
+        let in_thread = control.clone();
+        let panicked = thread::spawn(move || {
+            let _guard = in_thread.wait_until_running();
+            in_thread.away(|| std::panic::resume_unwind(Box::new("on purpose")))
+        });
+        assert!(panicked.join().is_err());
+        assert_eq!((control.stop(|| ()), control.is_away()), (Ok(()), false));
     }
 
     #[test]

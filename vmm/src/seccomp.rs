@@ -1,7 +1,7 @@
 //! Seccomp filters: the system calls that each thread may make once the guest may run.
 //!
-//! There is one table for the main thread, one for the network device's, and one for vCPU threads, with another for those of a guest with
-//! private memory. A call that the table does not allow kills the process
+//! There is one table for the main thread, one for the network device's, one for those of disks, and one for vCPU threads, with another for
+//! those of a guest with private memory. A call that the table does not allow kills the process
 //! with SIGSYS ([`confine::seccomp`]). `tests/seccomp.rs` runs complete VMs under these tables, and again with each rule removed,
 //! so that no rule is missing and none is unnecessary.
 
@@ -24,10 +24,12 @@ const KVM_SET_MEMORY_ATTRIBUTES2: u64 = 0xc080_aed2;
 /// The filters of all kinds of threads.
 #[derive(Clone, Debug)]
 pub struct Filters {
-    /// The main thread: event loop, devices' queues, control socket.
+    /// The main thread: event loop, queues of devices without a thread, control socket.
     pub main: Filter,
     /// The network device's thread.
     pub net: Filter,
+    /// Each disk's thread.
+    pub disk: Filter,
     /// Each vCPU thread.
     pub vcpu: Filter,
     /// Each vCPU thread of a guest with private memory.
@@ -54,13 +56,11 @@ pub const MAIN: &[Rule] = &[
     rule("recvfrom", libc::SYS_recvfrom),
     rule("sendto", libc::SYS_sendto),
     rule("shutdown", libc::SYS_shutdown),
-    // disks and entropy
-    rule("preadv", libc::SYS_preadv),
-    rule("pwritev", libc::SYS_pwritev),
-    rule("fallocate", libc::SYS_fallocate).only(&[equal(1, (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE) as u64)]),
+    // files of disks, and entropy
     rule("statx", libc::SYS_statx).only(&[equal(2, libc::AT_EMPTY_PATH as u64)]),
+    rule("lseek SEEK_END", libc::SYS_lseek).only(&[equal(1, 0), equal(2, libc::SEEK_END as u64)]),
     rule("getrandom", libc::SYS_getrandom),
-    // the TAP's flags
+    // flags of the TAP and of volumes
     rule("fcntl F_GETFL", libc::SYS_fcntl).only(&[equal(1, libc::F_GETFL as u64)]),
     // KVM's counters
     rule("pread64", libc::SYS_pread64),
@@ -96,6 +96,38 @@ pub const NET: &[Rule] = &[
     // the TAP
     rule("readv", libc::SYS_readv),
     rule("writev", libc::SYS_writev),
+    rule("close", libc::SYS_close),
+    // other threads
+    rule("futex", libc::SYS_futex),
+    // memory
+    rule("mmap", libc::SYS_mmap).only(NOT_EXECUTABLE).untested(ALLOCATOR),
+    rule("mprotect", libc::SYS_mprotect).only(NOT_EXECUTABLE).untested(ALLOCATOR),
+    rule("mremap", libc::SYS_mremap).untested(ALLOCATOR),
+    rule("brk", libc::SYS_brk).untested(ALLOCATOR),
+    rule("madvise", libc::SYS_madvise),
+    rule("munmap", libc::SYS_munmap),
+    // time
+    rule("clock_gettime", libc::SYS_clock_gettime).untested(CLOCK),
+    rule("restart_syscall", libc::SYS_restart_syscall).untested(STOPPED),
+    // exit
+    rule("gettid", libc::SYS_gettid).untested(PANIC),
+    rule("rt_sigprocmask", libc::SYS_rt_sigprocmask),
+    rule("sigaltstack", libc::SYS_sigaltstack),
+    rule("exit", libc::SYS_exit),
+];
+
+/// The calls of a disk's thread.
+pub const DISK: &[Rule] = &[
+    // the event loop
+    rule("epoll_wait", libc::SYS_epoll_wait),
+    rule("epoll_ctl", libc::SYS_epoll_ctl).untested("needed to silence a queue whose notifications lead to nothing"),
+    rule("read", libc::SYS_read),
+    rule("write", libc::SYS_write),
+    // the disk
+    rule("preadv", libc::SYS_preadv),
+    rule("pwritev", libc::SYS_pwritev),
+    rule("fdatasync", libc::SYS_fdatasync),
+    rule("fallocate", libc::SYS_fallocate).only(&[equal(1, (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE) as u64)]),
     rule("close", libc::SYS_close),
     // other threads
     rule("futex", libc::SYS_futex),
@@ -163,6 +195,7 @@ impl Filters {
         Ok(Self {
             main: Filter::allowing(MAIN)?,
             net: Filter::allowing(NET)?,
+            disk: Filter::allowing(DISK)?,
             vcpu: Filter::allowing(VCPU)?,
             vcpu_conversions: Filter::allowing(VCPU.iter().chain(VCPU_CONVERSIONS))?,
         })
@@ -176,7 +209,7 @@ mod tests {
     /// A rule without conditions would make a rule with conditions for the same call pointless.
     #[test]
     fn no_rule_overrides_another() {
-        for table in [MAIN.to_vec(), NET.to_vec(), [VCPU, VCPU_CONVERSIONS].concat()] {
+        for table in [MAIN.to_vec(), NET.to_vec(), DISK.to_vec(), [VCPU, VCPU_CONVERSIONS].concat()] {
             for (i, rule) in table.iter().enumerate() {
                 assert!(!table[..i].iter().any(|earlier| earlier.overrides(rule)), "{}", rule.name);
             }

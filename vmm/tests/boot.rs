@@ -219,6 +219,28 @@ fn the_layer_disk_grows_over_the_control_socket() {
 }
 
 #[test]
+fn volume_slots_are_empty_disks_behind_the_other_devices() {
+    if !has_kvm() {
+        return;
+    }
+    let vm = start(elf(guests::slots()), |vm| vm.spec.volumes.slots = 4.try_into().unwrap());
+    let console = vm.console.try_clone().unwrap();
+    assert_eq!(vm.wait().0, Some(0));
+    assert_eq!(
+        String::from_utf8_lossy(&content(&console)[..48]),
+        "virt20".repeat(6) + &"virt22".repeat(2),
+        "eight slots are looked at"
+    );
+    let vm = start(elf(guests::halted()), |vm| vm.spec.volumes.slots = 4.try_into().unwrap());
+    let disk = with(&[1; 4096]);
+    let attach = Request::AttachDisk { slot: 3, read_only: false };
+    let reason = vm.control.ask(&attach, &[disk]).unwrap_err().to_string();
+    assert!(reason.contains("allows 0"), "{reason}");
+    assert_eq!(vm.ask(Request::Stop), Reply::Done);
+    assert_eq!(vm.wait().0, Some(0));
+}
+
+#[test]
 fn queue_notifications_do_not_exit_to_the_vmm() {
     if !has_kvm() {
         return;

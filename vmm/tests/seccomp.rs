@@ -10,7 +10,7 @@ mod tap;
 
 use casemate_vmm::{
     exit_code, program,
-    seccomp::{Filter, Filters, MAIN, NET, Rule, VCPU, VCPU_CONVERSIONS},
+    seccomp::{DISK, Filter, Filters, MAIN, NET, Rule, VCPU, VCPU_CONVERSIONS},
 };
 use launcher::{Control, Launcher, Outcome};
 use script::{Part, Script, block_header, vsock_packet};
@@ -19,6 +19,7 @@ use std::{
     fs::File,
     io::{Read, Seek, Write},
     os::unix::{
+        fs::FileExt,
         net::{UnixListener, UnixStream},
         process::ExitStatusExt,
     },
@@ -29,7 +30,7 @@ use std::{
 };
 use tap::Tap;
 use vm_spec::{
-    Network,
+    Network, Volumes,
     control::{Reply, Request},
     layout::{SERIAL_PORT, VirtioSlot},
 };
@@ -41,8 +42,8 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 const SIGSYS: i32 = 31;
 /// Omits no rule.
 const NOTHING: &str = "nothing";
-/// The rule that only a VM with a TAP needs, besides those of the network device's thread.
-const GIVES_TAP: &str = "fcntl F_GETFL";
+/// Bytes of the disk in a volume slot.
+const VOLUME_BYTES: usize = 4096;
 /// A frame of a kind that no host answers.
 const FRAME: [u8; 60] = [0x88; 60];
 /// The guest's port, and the first port that the VMM assigns to a client of the host.
@@ -74,6 +75,7 @@ fn filters(without: &str) -> Filters {
     Filters {
         main: all_but("main", MAIN),
         net: all_but("net", NET),
+        disk: all_but("disk", DISK),
         vcpu: all_but("vcpu", VCPU),
         vcpu_conversions: Filter::allowing(VCPU.iter().chain(VCPU_CONVERSIONS)).expect("the table compiles"),
     }
@@ -96,14 +98,14 @@ fn test() -> Outcome<()> {
         println!("ok: workload {name:?} with all rules");
     }
     let mut unnecessary = Vec::new();
-    for (table, rules) in [("main", MAIN), ("net", NET), ("vcpu", VCPU)] {
+    for (table, rules) in [("main", MAIN), ("net", NET), ("disk", DISK), ("vcpu", VCPU)] {
         for rule in rules {
             let rule_name = format!("{table}:{}", rule.name);
             if let Some(why) = rule.untested {
                 println!("not tested: {rule_name}: {why}");
                 continue;
             }
-            if !has_tap && (table == "net" || rule.name == GIVES_TAP) {
+            if !has_tap && table == "net" {
                 continue;
             }
             let needed_by = workloads.iter().find_map(|(name, workload)| match workload(&rule_name) {
@@ -210,7 +212,7 @@ impl Vm {
     }
 }
 
-/// Disks, entropy, network, vsock streams, console, pause, statistics; ends with an instruction fetch that KVM cannot emulate.
+/// Disks, a volume, entropy, network, vsock streams, console, pause, statistics; ends with an instruction fetch that KVM cannot emulate.
 fn devices_workload(without: &str) -> Outcome<Exit> {
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("vsock");
@@ -218,6 +220,10 @@ fn devices_workload(without: &str) -> Outcome<Exit> {
     let mut vm = Vm::start(without, &devices_script(tap.is_some()), |vm| {
         vm.spec.network = Some(Network { mac: [2, 0, 0, 0, 0, 1] });
         vm.spec.layers = true;
+        vm.spec.volumes = Volumes {
+            slots: 1.try_into()?,
+            file_bytes: VOLUME_BYTES as u64,
+        };
         vm.spec.rng = true;
         vm.scratch(with(&[0; 8192])?)?;
         vm.vsock(UnixListener::bind(&path)?.into())
@@ -247,6 +253,12 @@ fn devices_script(has_tap: bool) -> Script {
     }
     let mut entropy = script.set_up(VirtioSlot::Rng, 1, 0).remove(0);
     script.exchange(&mut entropy, &[Part::In(64)]);
+
+    let mut volume = script.set_up(VirtioSlot::Volume0, 1, 1 << 9).remove(0);
+    // The capacity in sectors, once the host has attached a disk.
+    script.wait(VirtioSlot::Volume0.base() as u32 + 0x100, (VOLUME_BYTES / 512) as u16);
+    script.exchange(&mut volume, &[Part::Out(&block_header(1, 0)), Part::Out(&[7; 512]), Part::In(1)]);
+    script.exchange(&mut volume, &[Part::Out(&block_header(4, 0)), Part::In(1)]);
 
     if has_tap {
         let mut queues = script.set_up(VirtioSlot::Network, 2, 0);
@@ -290,11 +302,20 @@ fn host_side(vm: &mut Vm, vsock: &Path, tap: Option<&Tap>) -> Outcome<()> {
     }
     let layer = with(&[1; 4096])?;
     vm.control.append(&[layer])?;
+    let volume = with(&[0; VOLUME_BYTES])?;
+    let attach = Request::AttachDisk { slot: 0, read_only: false };
+    vm.control.ask(&attach, &[volume.try_clone()?])?;
     for request in [Request::Stats, Request::Pause, Request::State, Request::Resume] {
         vm.control.ask(&request, &[])?;
     }
     let mut first = connect(vsock)?;
     expect(&mut first, b"OK 1073741824\nping")?;
+    let mut written = [0; 512];
+    volume.read_exact_at(&mut written, 0)?;
+    if written != [7; 512] {
+        return Err("the guest's sector has not arrived".into());
+    }
+    vm.control.ask(&Request::DetachDisk { slot: 0 }, &[])?;
     if tap.is_some_and(|tap| !tap.has_seen(&FRAME)) {
         return Err("the guest's frame has not arrived".into());
     }

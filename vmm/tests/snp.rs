@@ -13,7 +13,7 @@ mod model;
 use boot_manifest::{BootPage, Manifest, Mode, launch_area::STAGING, staging_end};
 use casemate_vmm::{
     exit_code, program,
-    seccomp::{Filter, Filters, MAIN, NET, VCPU, VCPU_CONVERSIONS},
+    seccomp::{DISK, Filter, Filters, MAIN, NET, VCPU, VCPU_CONVERSIONS},
 };
 use fake_kvm::{Behaviour, Step};
 use launch_measure::{IdAuth, IdBlock, LaunchDigest, measure};
@@ -80,6 +80,7 @@ fn filters(without: &str) -> Filters {
     Filters {
         main: Filter::allowing(MAIN).expect("the table compiles"),
         net: Filter::allowing(NET).expect("the table compiles"),
+        disk: Filter::allowing(DISK).expect("the table compiles"),
         vcpu: Filter::allowing(VCPU).expect("the table compiles"),
         vcpu_conversions: Filter::allowing(VCPU.iter().chain(kept)).expect("the table compiles"),
     }

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use vm_spec::control::{Client, Extent, Reply, Request, Stats};
-use vm_spec::{Boot, Fd, HostData, Payload, Scratch, Tee, VmSpec, Vsock};
+use vm_spec::{Boot, Fd, HostData, Payload, Scratch, Tee, VmSpec, Volumes, Vsock};
 
 const GUEST: &str = "/usr/local/share/casemate";
 const VMM: &str = "/usr/local/bin/casemate-vmm";
@@ -80,6 +80,7 @@ impl Vm {
             scratch: Some(Scratch { file: fd(&scratch) }),
             registries: None,
             network: None,
+            volumes: Volumes::default(),
             rng: true,
             identity: None,
         };

@@ -19,7 +19,9 @@ use tokio::{
     net::unix::pipe::Sender,
     process::{Child, Command},
 };
-use vm_spec::{Boot, Fd, HostData, Identity, Network, Payload, Scratch, SimulatedReports, UnprivilegedId, VerifiedBoot, VmSpec, Vsock};
+use vm_spec::{
+    Boot, Fd, HostData, Identity, Network, Payload, Scratch, SimulatedReports, UnprivilegedId, VerifiedBoot, VmSpec, Volumes, Vsock,
+};
 
 /// Name of the VMM's program.
 pub const PROGRAM: &str = "casemate-vmm";
@@ -195,6 +197,7 @@ fn spec(config: &Config, host_data: [u8; 32], owner: &str, parts: &Parts) -> Res
         network: Some(Network {
             mac: hardware_address(owner),
         }),
+        volumes: Volumes::default(),
         rng: true,
         identity: identity(owner)?,
     })

@@ -1,13 +1,13 @@
-//! The ACPI tables. They depend only on the number of vCPUs, so that their measurement is predictable.
+//! The ACPI tables. They depend only on the number of vCPUs and whether there are volume slots, so that their measurement is predictable.
 //!
 //! Hardware-reduced ACPI (ACPI 6.5, 3.11.1): no PM timer, no legacy interrupt controllers, no CMOS clock to probe.
 //! The DSDT always declares every virtio-mmio slot; an empty one has device ID 0, which Linux ignores.
 
 use crate::{
-    Vcpus,
+    Vcpus, VolumeSlots,
     layout::{
         IO_APIC, LOCAL_APIC, RESET_PORT, RESET_VALUE, SERIAL_GSI, SERIAL_PORT, SERIAL_PORTS, SLEEP_CONTROL_PORT, SLEEP_STATUS_PORT,
-        SLEEP_TYPE_S5, VIRTIO_FIRST_GSI, VIRTIO_SLOT_BYTES, VIRTIO_SLOTS, slot_base,
+        SLEEP_TYPE_S5, VIRTIO_FIRST_GSI, VIRTIO_SLOT_BYTES, slot_base, virtio_slots,
     },
 };
 use acpi_tables::{
@@ -30,12 +30,12 @@ const TABLE_ALIGN: usize = 16;
 const IAPC_BOOT_ARCH: u16 = 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5;
 
 /// The bytes at guest address `start`, which begin with the RSDP.
-pub fn tables(vcpus: Vcpus, start: u64) -> Vec<u8> {
+pub fn tables(vcpus: Vcpus, volumes: VolumeSlots, start: u64) -> Vec<u8> {
     let mut area = Area {
         start,
         bytes: vec![0; Rsdp::len()],
     };
-    let dsdt = area.append(dsdt().as_slice());
+    let dsdt = area.append(dsdt(virtio_slots(volumes)).as_slice());
     let fadt = area.append(&aml_bytes(&fadt(dsdt)));
     let madt = area.append(&aml_bytes(&madt(vcpus)));
     let mut xsdt = XSDT::new(OEM, OEM_TABLE, OEM_REVISION);
@@ -67,7 +67,7 @@ fn aml_bytes(table: &dyn Aml) -> Vec<u8> {
     bytes
 }
 
-fn dsdt() -> Sdt {
+fn dsdt(slots: u32) -> Sdt {
     let mut system_bus = device(
         "COM1",
         &EISAName::new("PNP0501"),
@@ -77,7 +77,7 @@ fn dsdt() -> Sdt {
             &edge_triggered(SERIAL_GSI),
         ],
     );
-    for n in 0..VIRTIO_SLOTS {
+    for n in 0..slots {
         system_bus.extend(device(
             &format!("VR{n:02}"),
             &"LNRO0005",
@@ -143,7 +143,11 @@ mod tests {
     use crate::layout::{ACPI_TABLES, PAGE_BYTES};
 
     fn for_vcpus(n: u8) -> Vec<u8> {
-        tables(Vcpus::try_from(n).unwrap(), ACPI_TABLES)
+        with_volumes(n, 0)
+    }
+
+    fn with_volumes(vcpus: u8, slots: u8) -> Vec<u8> {
+        tables(vcpus.try_into().unwrap(), slots.try_into().unwrap(), ACPI_TABLES)
     }
 
     fn u32_at(b: &[u8], at: usize) -> usize {
@@ -186,9 +190,12 @@ mod tests {
     }
 
     #[test]
-    fn tables_depend_on_the_number_of_vcpus_only_and_fit_one_page() {
+    fn tables_depend_on_the_number_of_vcpus_and_the_presence_of_volume_slots_and_fit_one_page() {
         assert_eq!(for_vcpus(2), for_vcpus(2));
         assert_ne!(for_vcpus(2), for_vcpus(3));
-        assert!(for_vcpus(64).len() as u64 <= PAGE_BYTES);
+        let slots = |area: &[u8]| area.windows(3).filter(|name| name.starts_with(b"VR0")).count();
+        assert_eq!([0, 1, 4].map(|n| slots(&with_volumes(2, n))), [8, 10, 10]);
+        assert_eq!(with_volumes(2, 1), with_volumes(2, 4));
+        assert!(with_volumes(64, 4).len() as u64 <= PAGE_BYTES);
     }
 }

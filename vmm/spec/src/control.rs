@@ -27,11 +27,26 @@ pub enum Request {
     /// Gives the network device its TAP, the passed file: opened with `IFF_VNET_HDR`, a header of 12 bytes, and offloads set. A second one
     /// takes the first one's place.
     AttachTap,
+    /// Puts a disk into an empty volume slot: the passed file, a regular one or a block device whose size is a multiple of 512. The guest sees
+    /// the capacity of the slot's device grow.
+    AttachDisk {
+        /// Number of the slot, below [`crate::Volumes::slots`].
+        slot: u8,
+        /// Writes fail. The file must not be open for writing then, and must be otherwise.
+        read_only: bool,
+    },
+    /// Takes the disk out of a volume slot: the guest sees a capacity of 0, and its further requests fail. Answered with [`Reply::Draining`]
+    /// while one that was begun before is not done; then to be asked again until it is [`Reply::Done`].
+    DetachDisk {
+        /// Number of the slot.
+        slot: u8,
+    },
     /// Reads the VM's counters.
     Stats,
     /// Stops the VM at once, without a guest shutdown; the VMM exits with code 0 after the reply.
     Stop,
-    /// Stops every vCPU and every device until [`Request::Resume`]. Device events that arrive meanwhile are served then.
+    /// Stops every vCPU and every device until [`Request::Resume`]. Device events that arrive meanwhile are served then. What a disk has asked
+    /// of the host's storage is not waited for: the guest is told of it after [`Request::Resume`].
     Pause,
     /// Resumes vCPUs and devices.
     Resume,
@@ -64,7 +79,9 @@ pub enum Reply {
     Stats(Stats),
     /// Answer to [`Request::State`].
     State(RunState),
-    /// Success, for release, attach, stop, pause and resume.
+    /// The disk has left its slot, but a request of the guest still uses its file: ask again.
+    Draining,
+    /// Success, for release, attach, detach, stop, pause and resume.
     Done,
     /// Refused, with the reason.
     Error(String),
@@ -76,7 +93,8 @@ pub enum Reply {
 pub enum RunState {
     /// vCPUs may run in the guest, devices are served.
     Running,
-    /// No vCPU is in the guest, no exit is being served, and no device accesses guest memory.
+    /// No vCPU is in the guest, no exit is being served, and no device accesses guest memory, but for the buffer of a disk's request that the
+    /// host's storage has begun, which is the device's until the guest is told of it.
     Paused,
 }
 

@@ -138,7 +138,11 @@ impl LaunchPlan {
             let node = setup_data_node(0, SETUP_DATA_HOST_PAGE, &host_page.to_bytes());
             put(SETUP_DATA_HOST_PAGE_NODE, PageKind::Unmeasured, &node);
         }
-        put(ACPI_TABLES, PageKind::Normal, &acpi::tables(spec.vcpus, ACPI_TABLES));
+        put(
+            ACPI_TABLES,
+            PageKind::Normal,
+            &acpi::tables(spec.vcpus, spec.volumes.slots, ACPI_TABLES),
+        );
         put(RESET_VECTOR - RESET_VECTOR % PAGE_BYTES, PageKind::Normal, &reset_page());
         Ok(Self {
             pages,

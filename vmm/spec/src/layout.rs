@@ -9,7 +9,7 @@
 //! ```
 //! All addresses are fixed, so that the tables which describe them can be measured before a VM exists.
 
-use crate::MemoryMib;
+use crate::{MemoryMib, VolumeSlots};
 
 pub use boot_manifest::boot_params::E820Type;
 
@@ -53,8 +53,10 @@ pub const MMIO_HOLE_END: u64 = 0x1_0000_0000;
 pub const VIRTIO_BASE: u64 = 0xd000_0000;
 /// Size of a slot and distance between slots.
 pub const VIRTIO_SLOT_BYTES: u64 = 0x1000;
-/// Number of slots; Linux probes each once at boot.
+/// Number of slots in a VM without volume slots; Linux probes each once at boot.
 pub const VIRTIO_SLOTS: u32 = 8;
+/// Number of slots in a VM with volume slots, however many.
+pub const VIRTIO_SLOTS_WITH_VOLUMES: u32 = VirtioSlot::VOLUMES[VolumeSlots::MAX as usize - 1] as u32 + 1;
 /// GSI of slot 0; slot `n` has this plus `n`.
 pub const VIRTIO_FIRST_GSI: u32 = 5;
 
@@ -102,9 +104,20 @@ pub enum VirtioSlot {
     Registries = 4,
     /// The network device.
     Network = 5,
+    /// The first volume slot.
+    Volume0 = 6,
+    /// The second.
+    Volume1 = 7,
+    /// The third.
+    Volume2 = 8,
+    /// The fourth.
+    Volume3 = 9,
 }
 
 impl VirtioSlot {
+    /// Those of volumes, in the order of their numbers.
+    pub const VOLUMES: [Self; VolumeSlots::MAX as usize] = [Self::Volume0, Self::Volume1, Self::Volume2, Self::Volume3];
+
     /// First address of the slot's registers.
     pub fn base(self) -> u64 {
         slot_base(self as u32)
@@ -116,7 +129,16 @@ impl VirtioSlot {
     }
 }
 
-/// First address of slot `n`, `n` below [`VIRTIO_SLOTS`].
+/// How many slots a VM with this many for volumes has.
+pub fn virtio_slots(volumes: VolumeSlots) -> u32 {
+    if volumes == VolumeSlots::NONE {
+        VIRTIO_SLOTS
+    } else {
+        VIRTIO_SLOTS_WITH_VOLUMES
+    }
+}
+
+/// First address of slot `n`, `n` below [`virtio_slots`].
 pub const fn slot_base(n: u32) -> u64 {
     VIRTIO_BASE + n as u64 * VIRTIO_SLOT_BYTES
 }
@@ -225,8 +247,9 @@ mod tests {
 
     #[test]
     fn interrupt_lines_fit_the_io_apic() {
-        const { assert!(VIRTIO_FIRST_GSI + VIRTIO_SLOTS <= IO_APIC_PINS && SERIAL_GSI < VIRTIO_FIRST_GSI) };
-        const { assert!(slot_base(VIRTIO_SLOTS) <= IO_APIC as u64) };
+        const { assert!(VIRTIO_FIRST_GSI + VIRTIO_SLOTS_WITH_VOLUMES <= IO_APIC_PINS && SERIAL_GSI < VIRTIO_FIRST_GSI) };
+        const { assert!(slot_base(VIRTIO_SLOTS_WITH_VOLUMES) <= IO_APIC as u64) };
+        const { assert!(VIRTIO_SLOTS <= VIRTIO_SLOTS_WITH_VOLUMES) };
         assert_eq!((VirtioSlot::Rng.base(), VirtioSlot::Rng.gsi()), (0xd000_3000, 8));
     }
 }

@@ -19,6 +19,6 @@ pub use registers::{Entry, Registers, Segment, Table};
 pub use save_area::{DEBUG_SWAP, SNP_ACTIVE, SaveArea, VMSA_GPA};
 pub use spec::{
     Boot, Fd, HostData, Identity, MemoryMib, Network, Payload, SPEC_MAX_BYTES, Scratch, SignedIdFiles, SimulatedReports, Snp, SpecError,
-    Tee, UnprivilegedId, Vcpus, VerifiedBoot, VmSpec, Vsock,
+    Tee, UnprivilegedId, Vcpus, VerifiedBoot, VmSpec, VolumeSlots, Volumes, Vsock,
 };
 pub use verified_plan::{Stage0, staging};

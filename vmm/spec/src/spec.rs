@@ -1,8 +1,10 @@
 //! `VmSpec`: the configuration of a VM, as JSON; its files are descriptors that the VMM inherits.
 
 mod snp;
+mod volumes;
 
 pub use snp::{SignedIdFiles, Snp};
+pub use volumes::{VolumeSlots, Volumes};
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -52,6 +54,9 @@ pub struct VmSpec {
     /// The network device; its TAP comes with [`crate::control::Request::AttachTap`].
     #[serde(default)]
     pub network: Option<Network>,
+    /// Slots for disks that come while the VM runs.
+    #[serde(default)]
+    pub volumes: Volumes,
     /// Whether the entropy device is present.
     #[serde(default)]
     pub rng: bool,
@@ -299,6 +304,9 @@ pub enum SpecError {
     /// Outside 64 MiB to 1 TiB.
     #[error("{0} MiB of memory requested; 64 to 1048576 are possible")]
     Memory(u32),
+    /// More than [`VolumeSlots::MAX`].
+    #[error("{0} volume slots requested; {max} are possible", max = VolumeSlots::MAX)]
+    VolumeSlots(u8),
     /// Root's id, or -1.
     #[error("the VMM cannot run as user or group {0}; ids from 1 to 4294967294 are possible")]
     Privileged(u32),

@@ -1,10 +1,11 @@
-//! The launch plan of a guest that stage0 starts: measured pages only, the same for every guest of an image with as many vCPUs.
+//! The launch plan of a guest that stage0 starts: measured pages only, the same for every guest of an image with as many vCPUs and the same
+//! answer to whether it has volume slots.
 //!
 //! It is made from nothing else, so neither the guest's memory nor its host data can change the measurement. Kernel and initramfs are
 //! not launched: stage0 copies them from the staging memory and compares them with the boot manifest.
 
 use crate::{
-    MemoryMib, Vcpus, acpi,
+    MemoryMib, Vcpus, VolumeSlots, acpi,
     launch_plan::{LaunchPlan, PlanError},
     layout::{GpaRange, PAGE_BYTES, ram_ranges},
     page::{Page, PageKind, in_pages},
@@ -53,13 +54,24 @@ impl From<CmdlineError> for PlanError {
 }
 
 impl LaunchPlan {
-    /// The plan of a guest that begins with stage0: pages in the order of their addresses, then a save area for each vCPU.
+    /// The plan of a guest that begins with stage0 and has no volume slots: pages in the order of their addresses, then a save area for each
+    /// vCPU.
     pub fn verified(vcpus: Vcpus, boot_page: &BootPage<'_>, stage0: Stage0<'_>) -> Result<Self, PlanError> {
+        Self::verified_with_volumes(vcpus, VolumeSlots::NONE, boot_page, stage0)
+    }
+
+    /// As [`LaunchPlan::verified`], of a guest with `volumes`.
+    pub fn verified_with_volumes(
+        vcpus: Vcpus,
+        volumes: VolumeSlots,
+        boot_page: &BootPage<'_>,
+        stage0: Stage0<'_>,
+    ) -> Result<Self, PlanError> {
         let encrypted = match boot_page.manifest.mode {
             Mode::Snp => 1 << ENCRYPTION_BIT,
             Mode::Plain | Mode::Simulated => 0,
         };
-        let acpi = acpi::tables(vcpus, STAGE0_ACPI);
+        let acpi = acpi::tables(vcpus, volumes, STAGE0_ACPI);
         let mut acpi_pages = vec![0; STAGE0_ACPI_PAGES * PAGE_BYTES as usize];
         acpi_pages
             .get_mut(..acpi.len())

@@ -1,17 +1,21 @@
 //! Tests of the protocol over a real socket, with a VM without vCPUs.
 
+mod slow_disk;
+mod volumes;
+
 use super::*;
 use crate::{
+    device_thread::DeviceThread,
     devices::{
         Buses,
-        virtio::block::{Block, Layers},
+        virtio::block::{Block, Layers, Volume},
     },
     seccomp::{Filter, VCPU},
     vcpu::{VcpuContext, VcpuThreads},
 };
 use nix::sys::socket::{
-    AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect, getsockname, listen, recv, sendmsg,
-    socket,
+    AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect, getsockname, listen, recv, send,
+    sendmsg, socket,
 };
 use proptest::prelude::*;
 use std::{
@@ -27,6 +31,10 @@ struct Server {
 }
 
 fn no_vcpus(exit_event: &Arc<ExitEvent>) -> Rc<Threads> {
+    disks_alone(exit_event, Vec::new())
+}
+
+fn disks_alone(exit_event: &Arc<ExitEvent>, disks: Vec<DeviceThread>) -> Rc<Threads> {
     let context = VcpuContext {
         buses: Buses::default(),
         conversions: None,
@@ -35,7 +43,7 @@ fn no_vcpus(exit_event: &Arc<ExitEvent>) -> Rc<Threads> {
         watchdog: Arc::default(),
         filter: Filter::allowing(VCPU).unwrap(),
     };
-    Rc::new(Threads::new(VcpuThreads::start(Vec::new(), context).unwrap(), None))
+    Rc::new(Threads::new(VcpuThreads::start(Vec::new(), context).unwrap(), None, disks))
 }
 
 fn unix(kind: SockType) -> OwnedFd {
@@ -54,11 +62,17 @@ fn listener() -> (OwnedFd, UnixAddr) {
 impl Server {
     fn new(layers: bool) -> Self {
         let exit_event = Arc::new(ExitEvent::new().unwrap());
-        let vcpus = no_vcpus(&exit_event);
+        let threads = no_vcpus(&exit_event);
         let layers = layers.then(|| LayersHandle::new(Arc::new(Mutex::new(Block::new(Layers::new())))));
+        let volumes = [0, 1].map(|n| Arc::new(Mutex::new(Block::new(Volume::new(n).unwrap()))));
+        let volumes = VolumesHandle::new(volumes.into(), 1 << 20);
+        let control = Control::new(threads, layers, volumes, exit_event.clone());
+        Self::serving(EventLoop::new().unwrap(), control, exit_event)
+    }
+
+    fn serving(mut events: EventLoop, control: Control, exit_event: Arc<ExitEvent>) -> Self {
         let (listener, address) = listener();
-        let mut events = EventLoop::new().unwrap();
-        serve(&mut events, listener, Control::new(vcpus, layers, exit_event.clone())).unwrap();
+        serve(&mut events, listener, control).unwrap();
         Self {
             events,
             exit_event,
@@ -93,6 +107,11 @@ fn layer(bytes: usize) -> File {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(&vec![7; bytes]).unwrap();
     file
+}
+
+/// A file that is open for reading alone.
+fn read_only(file: &File) -> File {
+    File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap()
 }
 
 fn reason(reply: Reply) -> String {
@@ -170,7 +189,7 @@ fn invalid_requests_are_refused_with_a_reason_and_the_connection_stays_open() {
     assert!(refuse(Request::ReleaseExtents(vec![]), &[]).contains("1 to 16 extents"));
     assert!(refuse(Request::ReleaseExtents(vec![0; 17]), &[]).contains("1 to 16 extents"));
     assert!(refuse(Request::ReleaseExtents(vec![8]), &[]).contains("begins at sector 8"));
-    assert!(refuse(Request::Stats, &[layer(1)]).contains("only append_extents and attach_tap"));
+    assert!(refuse(Request::Stats, &[layer(1)]).contains("only append_extents, attach_tap"));
     assert!(refuse(Request::AttachTap, &[layer(1)]).contains("no network device"));
     let none = reason(server.raw(&client, b"{\"frobnicate\":1}", &[]).unwrap());
     assert!(none.starts_with("not a request"), "{none}");
@@ -206,7 +225,7 @@ fn the_number_of_clients_is_limited() {
 fn only_a_listening_seqpacket_socket_is_accepted() {
     let control = || {
         let exit_event = Arc::new(ExitEvent::new().unwrap());
-        Control::new(no_vcpus(&exit_event), None, exit_event)
+        Control::new(no_vcpus(&exit_event), None, VolumesHandle::default(), exit_event)
     };
     let mut events = EventLoop::new().unwrap();
     for wrong in [unix(SockType::SeqPacket), unix(SockType::Stream), layer(1).into()] {

@@ -7,7 +7,7 @@ use super::{
     serial::{Output, Serial},
     virtio::{
         SharedVirtioDevice,
-        block::{Block, Layers, LayersHandle, Registries, RegistriesError, Scratch, ScratchError},
+        block::{Block, Layers, LayersHandle, Registries, RegistriesError, Scratch, ScratchError, Volume, VolumesHandle},
         lock,
         mmio::{EmptySlot, MmioTransport, QUEUE_NOTIFY},
         net::{Net, TapSlot},
@@ -29,9 +29,9 @@ use std::{
     sync::{Arc, Mutex},
 };
 use vm_spec::{
-    Boot, VmSpec,
+    Boot, VmSpec, VolumeSlots,
     layout::{
-        POWER_PORTS, SERIAL_GSI, SERIAL_PORT, SERIAL_PORTS, SLEEP_CONTROL_PORT, VIRTIO_SLOT_BYTES, VIRTIO_SLOTS, VirtioSlot, slot_base,
+        POWER_PORTS, SERIAL_GSI, SERIAL_PORT, SERIAL_PORTS, SLEEP_CONTROL_PORT, VIRTIO_SLOT_BYTES, VirtioSlot, slot_base, virtio_slots,
     },
 };
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
@@ -80,14 +80,26 @@ pub struct NetworkDevice {
     pub transport: Arc<Mutex<MmioTransport>>,
 }
 
+/// A disk, which a thread of its own has to serve.
+pub struct DiskDevice {
+    /// For the thread.
+    pub name: &'static str,
+    /// Its registers, whose handlers no loop has yet.
+    pub transport: Arc<Mutex<MmioTransport>>,
+}
+
 /// All devices of a VM, on their buses.
 pub struct DeviceSet {
     /// For the vCPU threads.
     pub buses: Buses,
     /// Appends to the layer disk, if the VM has one.
     pub layers: Option<LayersHandle>,
+    /// Changes what is in the volume slots.
+    pub volumes: VolumesHandle,
     /// The network device, if the VM has one.
     pub network: Option<NetworkDevice>,
+    /// All disks.
+    pub disks: Vec<DiskDevice>,
     /// Whether drivers have to use memory that they share with the devices.
     encrypted: bool,
 }
@@ -98,7 +110,9 @@ impl DeviceSet {
         let mut devices = Self {
             buses: Buses::default(),
             layers: None,
+            volumes: VolumesHandle::default(),
             network: None,
+            disks: Vec::new(),
             encrypted: context.kvm.is_encrypted(),
         };
         devices.add_ports(console, &context)?;
@@ -108,16 +122,17 @@ impl DeviceSet {
         if spec.layers {
             let disk = Arc::new(Mutex::new(Block::new(Layers::new())));
             devices.layers = Some(LayersHandle::new(disk.clone()));
-            devices.add_virtio(VirtioSlot::Layers, disk, &mut context)?;
+            devices.add_disk("layers", VirtioSlot::Layers, disk, &context)?;
         }
         if let Some(file) = files.scratch {
             let disk = Block::new(Scratch::new(file)?);
-            devices.add_virtio(VirtioSlot::Scratch, Arc::new(Mutex::new(disk)), &mut context)?;
+            devices.add_disk("scratch", VirtioSlot::Scratch, Arc::new(Mutex::new(disk)), &context)?;
         }
         if let Some(file) = files.registries {
             let disk = Block::new(Registries::new(file)?);
-            devices.add_virtio(VirtioSlot::Registries, Arc::new(Mutex::new(disk)), &mut context)?;
+            devices.add_disk("registries", VirtioSlot::Registries, Arc::new(Mutex::new(disk)), &context)?;
         }
+        devices.add_volumes(spec, &context)?;
         if let Some(listener) = files.vsock {
             let vsock = Vsock::new(listener, context.offer.take())?;
             devices.add_virtio(VirtioSlot::Vsock, Arc::new(Mutex::new(vsock)), &mut context)?;
@@ -131,7 +146,7 @@ impl DeviceSet {
             let transport = devices.insert_virtio(VirtioSlot::Network, Arc::new(Mutex::new(device)), &context)?;
             devices.network = Some(NetworkDevice { tap, transport });
         }
-        devices.fill_empty_slots(context.kvm)?;
+        devices.fill_empty_slots(context.kvm, virtio_slots(spec.volumes.slots))?;
         Ok(devices)
     }
 
@@ -146,6 +161,34 @@ impl DeviceSet {
 
     fn add_port(&mut self, port: u16, ports: u16, device: impl BusDevice + 'static) -> Result<(), DeviceSetError> {
         Ok(self.buses.pio.insert(port.into(), ports.into(), Arc::new(Mutex::new(device)))?)
+    }
+
+    /// Adds the empty slots of volumes: Linux looks for devices once, at boot.
+    fn add_volumes(&mut self, spec: &VmSpec, context: &DeviceContext<'_>) -> Result<(), DeviceSetError> {
+        const NAMES: [&str; VolumeSlots::MAX as usize] = ["volume0", "volume1", "volume2", "volume3"];
+        let places = NAMES.into_iter().zip(VirtioSlot::VOLUMES).enumerate();
+        let mut disks = Vec::new();
+        for (number, (name, slot)) in places.take(spec.volumes.slots.get().into()) {
+            let Some(volume) = Volume::new(number) else { break };
+            let disk = Arc::new(Mutex::new(Block::new(volume)));
+            disks.push(disk.clone());
+            self.add_disk(name, slot, disk, context)?;
+        }
+        self.volumes = VolumesHandle::new(disks, spec.volumes.file_bytes);
+        Ok(())
+    }
+
+    /// Adds a device for a thread of its own.
+    fn add_disk(
+        &mut self,
+        name: &'static str,
+        slot: VirtioSlot,
+        device: SharedVirtioDevice,
+        context: &DeviceContext<'_>,
+    ) -> Result<(), DeviceSetError> {
+        let transport = self.insert_virtio(slot, device, context)?;
+        self.disks.push(DiskDevice { name, transport });
+        Ok(())
     }
 
     /// Adds a device that the main thread serves.
@@ -177,9 +220,9 @@ impl DeviceSet {
     }
 
     /// Linux probes every slot of the ACPI tables. An empty slot is mapped read-only, which saves three exits.
-    fn fill_empty_slots(&mut self, kvm: &KvmVm) -> Result<(), DeviceSetError> {
+    fn fill_empty_slots(&mut self, kvm: &KvmVm, slots: u32) -> Result<(), DeviceSetError> {
         let empty: SharedDevice = Arc::new(Mutex::new(EmptySlot));
-        let all = (0..VIRTIO_SLOTS).map(slot_base);
+        let all = (0..slots).map(slot_base);
         let free: Vec<u64> = all.filter(|base| !self.buses.mmio.is_occupied(*base)).collect();
         for base in &free {
             self.buses.mmio.insert(*base, VIRTIO_SLOT_BYTES, empty.clone())?;

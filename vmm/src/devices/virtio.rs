@@ -2,8 +2,8 @@
 //!
 //! A vCPU thread accesses a device only through [`mmio::MmioTransport`]: features, configuration, activation, reset. The
 //! event loop, of the main thread or of the device's own, serves the queues: the guest's notification is an `ioeventfd`, whose handler [`mmio::MmioTransport::attach`]
-//! registers. Both take the device's mutex. The interrupt status ([`Interrupt`]) is outside it, so that an interrupt handler
-//! in the guest never waits for disk I/O.
+//! registers. Both take the device's mutex. The interrupt status ([`Interrupt`]) is outside it, and so is what a disk asks of the host's
+//! storage ([`Work`]): neither a register nor the control socket waits for that, but for a reset.
 //!
 //! Everything a driver writes is hostile. A malformed descriptor chain is returned unused, an invalid ring sets
 //! DEVICE_NEEDS_RESET (virtio 1.2, 2.1.2), and the VM continues.
@@ -13,7 +13,7 @@ mod buffers;
 mod interrupt;
 pub mod mmio;
 #[cfg(test)]
-mod mock;
+pub(crate) mod mock;
 pub mod net;
 mod ring;
 pub mod rng;
@@ -44,8 +44,8 @@ pub struct Activation {
 
 /// A virtio device behind a transport.
 ///
-/// All calls are made under the device's mutex: [`VirtioDevice::process_queue`] and [`VirtioDevice::process_host_events`]
-/// from the event loop, the others from vCPU threads.
+/// All calls are made under the device's mutex: [`VirtioDevice::process_queue`], [`VirtioDevice::begin`], [`VirtioDevice::end`] and
+/// [`VirtioDevice::process_host_events`] from the event loop, the others from vCPU threads.
 pub trait VirtioDevice: Send {
     /// The device ID (virtio 1.2, section 5).
     fn device_type(&self) -> u32;
@@ -81,6 +81,23 @@ pub trait VirtioDevice: Send {
     /// When the rings are invalid.
     fn process_queue(&mut self, index: usize) -> Result<(), RingError>;
 
+    /// Takes the next chain of queue `index` whose service waits for the host's storage, after [`VirtioDevice::process_queue`] and until it
+    /// returns `None`. The work is done without the device's mutex, and its outcome given to [`VirtioDevice::end`] before the next call.
+    ///
+    /// # Errors
+    /// When the rings are invalid.
+    fn begin<'m>(&mut self, _index: usize, _memory: &'m Memory) -> Result<Option<Work<'m>>, RingError> {
+        Ok(None)
+    }
+
+    /// Returns the chain that was taken, unless the device was reset since.
+    ///
+    /// # Errors
+    /// When the rings are invalid.
+    fn end(&mut self, _index: usize, _done: Done) -> Result<(), RingError> {
+        Ok(())
+    }
+
     /// A descriptor of the host that is readable when [`VirtioDevice::process_host_events`] has work.
     fn host_events(&self) -> Option<RawFd> {
         None
@@ -90,6 +107,22 @@ pub trait VirtioDevice: Send {
     fn process_host_events(&mut self) -> Result<(), RingError> {
         Ok(())
     }
+}
+
+/// The service of one chain, without the device's mutex.
+pub type Work<'m> = Box<dyn FnOnce() -> Done + 'm>;
+
+/// A served chain.
+#[derive(Clone, Copy, Debug)]
+pub struct Done {
+    /// Index of its first descriptor.
+    pub head: u16,
+    /// Bytes written to it.
+    pub written: u32,
+    /// Bytes transferred.
+    pub bytes: usize,
+    /// What it counts as, in bytes, in the share of a turn.
+    pub cost: usize,
 }
 
 /// A device shared between the vCPU threads and the event loop.

@@ -68,7 +68,7 @@ fn assert_unprivileged(vm: &Vm) {
         }
         assert_eq!((status("NoNewPrivs:").as_str(), status("Seccomp:").as_str()), ("1", "2"));
     }
-    assert_eq!(own, 4, "two vCPUs, the network device and the main thread");
+    assert_eq!(own, 6, "two vCPUs, the network device, two disks and the main thread");
     assert_eq!(field(vm, "limits", "Max core file size"), "0 0 bytes");
     let files: u64 = field(vm, "limits", "Max open files").split(' ').next().unwrap().parse().unwrap();
     assert!(files <= 8192);
@@ -90,7 +90,7 @@ fn a_vmm_with_an_identity_has_no_access_to_the_host() {
     assert_eq!(field(&vm, "status", "Gid:"), ids);
     assert_eq!(field(&vm, "status", "Groups:"), "");
     assert_eq!(field(&vm, "status", "CapBnd:"), "0000000000000000");
-    assert_eq!(field(&vm, "limits", "Max processes"), "20 20 processes");
+    assert_eq!(field(&vm, "limits", "Max processes"), "28 28 processes");
     let directory = format!("/proc/{}", vm.child.id());
     for namespace in ["mnt", "net", "ipc", "uts"] {
         let of = |process: &str| read_link(format!("{process}/ns/{namespace}")).unwrap();

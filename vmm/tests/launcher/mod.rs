@@ -13,7 +13,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 use vm_spec::{
-    Boot, Fd, HostData, Payload, Scratch, SignedIdFiles, Snp, Tee, VerifiedBoot, VmSpec, Vsock,
+    Boot, Fd, HostData, Payload, Scratch, SignedIdFiles, Snp, Tee, VerifiedBoot, VmSpec, Volumes, Vsock,
     control::{Client, Extent, Reply, Request},
 };
 
@@ -61,6 +61,7 @@ impl Launcher {
             scratch: None,
             registries: None,
             network: None,
+            volumes: Volumes::default(),
             rng: false,
             identity: None,
         };

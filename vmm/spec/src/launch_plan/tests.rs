@@ -34,6 +34,7 @@ fn spec(memory: u32, tee: Tee) -> VmSpec {
         scratch: None,
         registries: None,
         network: None,
+        volumes: crate::Volumes::default(),
         rng: false,
         identity: None,
     }

@@ -1,6 +1,7 @@
-//! virtio-blk (virtio 1.2, 5.2) over a [`Disk`]: the growing read-only layer disk, the scratch disk, or the configuration of registries.
+//! virtio-blk (virtio 1.2, 5.2) over a [`Disk`]: the growing read-only layer disk, the scratch disk, the configuration of registries, or a volume.
 //!
-//! This file serves the queue. The pure functions of [`request`] parse and check a request, and [`execute`] performs it.
+//! This file serves the queue. The pure functions of [`request`] parse and check a request, and [`execute`] performs it, on the disk as it
+//! is when the request is taken, without the device's mutex: a slow disk delays nothing but its own requests.
 
 mod disk;
 mod file_io;
@@ -8,13 +9,15 @@ mod layers;
 mod registries;
 pub mod request;
 mod scratch;
+mod volume;
 
 pub use disk::Disk;
 pub use layers::{AppendError, Appended, Layers, MAX_EXTENTS, ReleaseError};
 pub use registries::{Registries, RegistriesError};
 pub use scratch::{Scratch, ScratchError};
+pub use volume::{AttachError, Detached, NothingAttached, Volume, VolumesHandle};
 
-use super::{Activation, Buffers, Chain, RingError, VirtioDevice, lock, read_config_space};
+use super::{Activation, Buffers, Chain, Done, Memory, RingError, VirtioDevice, Work, lock, read_config_space};
 use request::{Header, MAX_RANGE_SECTORS, MAX_RANGES, RANGE_BYTES, Request, SECTOR_BYTES, Status};
 use std::{
     fs::File,
@@ -22,7 +25,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 use virtio_bindings::{
-    virtio_blk::{VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_ID_BYTES},
+    virtio_blk::{VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_ID_BYTES},
     virtio_ids::VIRTIO_ID_BLOCK,
 };
 
@@ -33,7 +36,7 @@ const QUEUE_SIZES: [u16; 1] = [QUEUE_SIZE];
 const SEGMENTS_MAX: u32 = QUEUE_SIZE as u32 - 2;
 /// Bytes transferred before the driver is interrupted for completed requests: an interrupt costs the guest two exits.
 const SIGNAL_BYTES: usize = 1 << 20;
-/// Bytes transferred before the event loop serves other descriptors: I/O is synchronous.
+/// Bytes transferred in a turn of the device's thread.
 const BYTES_PER_ITERATION: usize = 4 << 20;
 /// Bytes that a range to discard or to zero counts as: it transfers nothing, but the host's file system has work to do.
 const RANGE_COST: usize = BYTES_PER_ITERATION / 64;
@@ -47,6 +50,10 @@ pub struct Block<D> {
     /// The capacity has changed while there was no driver to interrupt.
     config_change_pending: bool,
     active: Option<Activation>,
+    /// Bytes since the driver was last interrupted.
+    unsignalled: usize,
+    /// What the requests of this turn have cost.
+    moved: usize,
 }
 
 impl<D: Disk> Block<D> {
@@ -57,6 +64,8 @@ impl<D: Disk> Block<D> {
             generation: 0,
             config_change_pending: false,
             active: None,
+            unsignalled: 0,
+            moved: 0,
         }
     }
 
@@ -141,42 +150,71 @@ impl<D: Disk> VirtioDevice for Block<D> {
         self.active = None;
     }
 
+    /// Begins a turn.
     fn process_queue(&mut self, index: usize) -> Result<(), RingError> {
+        (self.unsignalled, self.moved) = (0, 0);
+        if let Some(ring) = self.active.as_mut().and_then(|active| active.rings.get_mut(index)) {
+            ring.reset_budget();
+        }
+        Ok(())
+    }
+
+    fn begin<'m>(&mut self, index: usize, memory: &'m Memory) -> Result<Option<Work<'m>>, RingError> {
         let Some(Activation {
-            memory,
             rings,
             interrupt,
             features,
+            ..
+        }) = &mut self.active
+        else {
+            return Ok(None);
+        };
+        let Some(ring) = rings.get_mut(index) else { return Ok(None) };
+        loop {
+            ring.disable_notification(memory)?;
+            if let Some(chain) = ring.pop(memory)? {
+                let (disk, features) = (self.disk.clone(), *features);
+                return Ok(Some(Box::new(move || serve(&disk, features, chain))));
+            }
+            ring.notify(memory, interrupt)?;
+            if !ring.enable_notification(memory)? {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn end(&mut self, index: usize, done: Done) -> Result<(), RingError> {
+        let Some(Activation {
+            memory, rings, interrupt, ..
         }) = &mut self.active
         else {
             return Ok(());
         };
         let Some(ring) = rings.get_mut(index) else { return Ok(()) };
-        let (mut unsignalled, mut moved) = (0, 0);
-        ring.reset_budget();
-        loop {
-            ring.disable_notification(memory)?;
-            while let Some(chain) = ring.pop(memory)? {
-                let head = chain.head;
-                let bytes = chain.readable.len() + chain.writable.len();
-                let (written, ranges) = execute(&self.disk, *features, chain);
-                // A request beyond the limit is refused and transfers nothing.
-                let bytes = bytes.min(request::MAX_TRANSFER_BYTES);
-                (unsignalled, moved) = (unsignalled + bytes, moved + bytes + ranges * RANGE_COST);
-                ring.push_used(memory, head, written)?;
-                if unsignalled >= SIGNAL_BYTES {
-                    unsignalled = 0;
-                    ring.notify(memory, interrupt)?;
-                }
-                if moved >= BYTES_PER_ITERATION {
-                    ring.exhaust_budget();
-                }
-            }
+        ring.push_used(memory, done.head, done.written)?;
+        (self.unsignalled, self.moved) = (self.unsignalled + done.bytes, self.moved + done.cost);
+        if self.unsignalled >= SIGNAL_BYTES {
+            self.unsignalled = 0;
             ring.notify(memory, interrupt)?;
-            if !ring.enable_notification(memory)? {
-                return Ok(());
-            }
         }
+        if self.moved >= BYTES_PER_ITERATION {
+            ring.exhaust_budget();
+        }
+        Ok(())
+    }
+}
+
+fn serve(disk: &impl Disk, features: u64, chain: Chain<'_>) -> Done {
+    let head = chain.head;
+    // A request beyond the limit is refused and transfers nothing.
+    let bytes = (chain.readable.len() + chain.writable.len()).min(request::MAX_TRANSFER_BYTES);
+    let (written, ranges) = execute(disk, features, chain);
+    let cost = bytes + ranges * RANGE_COST;
+    Done {
+        head,
+        written,
+        bytes,
+        cost,
     }
 }
 
@@ -217,7 +255,14 @@ fn run_request(
     }
     match request {
         Request::Read { offset } => disk.read(offset, writable).map_err(status_of),
-        Request::Write { offset } => disk.write(offset, std::mem::take(readable)).map_err(status_of),
+        Request::Write { offset } => {
+            disk.write(offset, std::mem::take(readable)).map_err(status_of)?;
+            // A driver that cannot flush expects that what is written is durable (virtio 1.2, 5.2.6.2).
+            if features & 1 << VIRTIO_BLK_F_FLUSH == 0 {
+                disk.flush().map_err(status_of)?;
+            }
+            Ok(())
+        }
         Request::Flush => disk.flush().map_err(status_of),
         Request::GetId => {
             let mut id = [0; VIRTIO_BLK_ID_BYTES as usize];

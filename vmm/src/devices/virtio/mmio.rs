@@ -15,7 +15,7 @@ mod registers;
 pub use empty_slot::EmptySlot;
 pub use registers::{QUEUE_NOTIFY, SLOT_BYTES};
 
-use super::{Activation, Interrupt, Memory, Ring, SharedVirtioDevice, lock};
+use super::{Activation, Interrupt, Memory, Ring, RingError, SharedVirtioDevice, lock};
 use crate::{
     devices::BusDevice,
     event_loop::{EventLoop, EventSet},
@@ -27,7 +27,11 @@ use registers::{
     INTERRUPT_STATUS, MAGIC, MAGIC_VALUE, QUEUE_DEVICE_HIGH, QUEUE_NUM, QUEUE_NUM_MAX, QUEUE_READY, QUEUE_SEL, SHM_BASE_HIGH, SHM_LEN_LOW,
     STATUS, VENDOR, VENDOR_ID, VERSION, VERSION_REGISTER,
 };
-use std::{io, os::fd::AsRawFd, sync::Arc};
+use std::{
+    io,
+    os::fd::AsRawFd,
+    sync::{Arc, Mutex, PoisonError},
+};
 use virtio_bindings::{
     virtio_config::{
         VIRTIO_CONFIG_S_ACKNOWLEDGE as ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER as DRIVER, VIRTIO_CONFIG_S_DRIVER_OK as DRIVER_OK,
@@ -46,6 +50,8 @@ const STEPS: [u32; 4] = [ACKNOWLEDGE, DRIVER, FEATURES_OK, DRIVER_OK];
 pub struct MmioTransport {
     memory: Memory,
     device: SharedVirtioDevice,
+    /// Held while a chain is in work, so that a reset can wait for it. Taken before the device's mutex or without it.
+    in_work: Arc<Mutex<()>>,
     interrupt: Arc<Interrupt>,
     watchdog: Arc<Watchdog>,
     device_type: u32,
@@ -76,6 +82,7 @@ impl MmioTransport {
         Ok(Self {
             memory,
             device,
+            in_work: Arc::default(),
             interrupt: Arc::new(Interrupt::new(irq, watchdog.clone())),
             watchdog,
             device_type,
@@ -109,14 +116,14 @@ impl MmioTransport {
     /// Registers the handlers of the device's queues, and of its host events if it has any.
     pub fn attach(&self, events: &mut EventLoop) -> io::Result<()> {
         for (index, kick) in self.kicks.iter().enumerate() {
-            let (kick, device, interrupt) = (kick.try_clone()?, self.device.clone(), self.interrupt.clone());
+            let (kick, queue, interrupt) = (kick.try_clone()?, self.queue(index), self.interrupt.clone());
             let (watchdog, mut useless) = (self.watchdog.clone(), 0);
             let fd = kick.as_raw_fd();
             let serve = move |events: &mut EventLoop, own, _| {
                 // Fails if the counter is zero, which does not matter: the queue has its own indices.
                 let _ = kick.read();
                 let before = watchdog.progress();
-                if lock(&device).process_queue(index).is_err() {
+                if queue.serve(events).is_err() {
                     interrupt.set_needs_reset();
                 }
                 useless = if watchdog.progress() == before { useless + 1 } else { 0 };
@@ -140,6 +147,15 @@ impl MmioTransport {
             events.add_device(fd, EventSet::IN, Box::new(serve))?;
         }
         Ok(())
+    }
+
+    fn queue(&self, index: usize) -> ServedQueue {
+        ServedQueue {
+            index,
+            device: self.device.clone(),
+            memory: self.memory.clone(),
+            in_work: self.in_work.clone(),
+        }
     }
 
     fn read_register(&self, offset: u64) -> u32 {
@@ -269,8 +285,10 @@ impl MmioTransport {
     }
 
     fn reset(&mut self) {
-        // The device first: then no thread of the VMM writes to the old rings any more.
+        // The device first: then no thread of the VMM writes to the old rings any more, and after the chain in work none to a buffer. The
+        // driver frees them once this returns.
         lock(&self.device).reset();
+        drop(self.in_work.lock().unwrap_or_else(PoisonError::into_inner));
         self.interrupt.clear();
         self.status = 0;
         self.driver_features = 0;
@@ -300,6 +318,29 @@ impl BusDevice for MmioTransport {
             }
         } else if let Ok(register) = <[u8; 4]>::try_from(data) {
             self.write_register(offset, u32::from_le_bytes(register));
+        }
+    }
+}
+
+/// A queue as an event loop serves it.
+struct ServedQueue {
+    index: usize,
+    device: SharedVirtioDevice,
+    memory: Memory,
+    in_work: Arc<Mutex<()>>,
+}
+
+impl ServedQueue {
+    fn serve(&self, events: &EventLoop) -> Result<(), RingError> {
+        lock(&self.device).process_queue(self.index)?;
+        loop {
+            let _in_work = self.in_work.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(work) = lock(&self.device).begin(self.index, &self.memory)? else {
+                return Ok(());
+            };
+            // The VM is stopped: nobody reads the rings.
+            let Some(done) = events.away(work) else { return Ok(()) };
+            lock(&self.device).end(self.index, done)?;
         }
     }
 }

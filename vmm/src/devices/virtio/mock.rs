@@ -4,7 +4,10 @@
 
 use super::{Memory, SharedVirtioDevice, mmio::MmioTransport};
 use crate::{devices::BusDevice, event_loop::EventLoop, watchdog::Watchdog};
-use std::sync::Arc;
+use std::{
+    io,
+    sync::{Arc, Mutex},
+};
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -85,26 +88,47 @@ impl DriverQueue {
     }
 }
 
+/// Attaches a device to a loop.
+pub type Attach = Box<dyn FnOnce(&mut EventLoop) -> io::Result<()> + Send>;
+
 pub struct Driver {
     pub memory: Memory,
     pub transport: MmioTransport,
     pub interrupts: EventFd,
     pub watchdog: Arc<Watchdog>,
     pub queues: Vec<DriverQueue>,
-    events: EventLoop,
+    pub events: EventLoop,
     next_buffer: u64,
 }
 
 impl Driver {
     /// A device in a slot, not yet set up.
     pub fn new(device: SharedVirtioDevice) -> Self {
+        let attach = |transport: MmioTransport, events: &mut EventLoop| {
+            transport.attach(events).unwrap();
+            (transport, ())
+        };
+        Self::attached(device, attach).0
+    }
+
+    /// As [`Driver::new`], of a device that another loop serves: `start` gets what attaches it there.
+    pub fn served_by<T>(device: SharedVirtioDevice, start: impl FnOnce(Attach) -> T) -> (Self, T) {
+        Self::attached(device, |transport, _| {
+            let transport = Arc::new(Mutex::new(transport));
+            let shared = transport.clone();
+            let served = start(Box::new(move |events| shared.lock().unwrap().attach(events)));
+            (Arc::into_inner(transport).unwrap().into_inner().unwrap(), served)
+        })
+    }
+
+    fn attached<T>(device: SharedVirtioDevice, attach: impl FnOnce(MmioTransport, &mut EventLoop) -> (MmioTransport, T)) -> (Self, T) {
         let memory = Memory::from_ranges(&REGIONS.map(|(a, l)| (GuestAddress(a), l))).unwrap();
         let interrupts = EventFd::new(EFD_NONBLOCK).unwrap();
         let watchdog = Arc::new(Watchdog::default());
         let transport = MmioTransport::new(memory.clone(), interrupts.try_clone().unwrap(), device, watchdog.clone()).unwrap();
         let mut events = EventLoop::new().unwrap();
-        transport.attach(&mut events).unwrap();
-        Self {
+        let (transport, served) = attach(transport, &mut events);
+        let driver = Self {
             memory,
             transport,
             interrupts,
@@ -112,7 +136,8 @@ impl Driver {
             queues: Vec::new(),
             events,
             next_buffer: FIRST_BUFFER,
-        }
+        };
+        (driver, served)
     }
 
     /// A device set up with all features it offers, as Linux does.

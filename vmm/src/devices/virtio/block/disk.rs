@@ -5,15 +5,17 @@ use std::io;
 
 /// The storage of a block device. Offsets and lengths are in bytes; the caller checks them against [`Disk::capacity`].
 ///
+/// A clone is the same storage as it is now: requests are served on one, so that what changes a disk waits for no request.
+///
 /// An error of kind `Unsupported` becomes VIRTIO_BLK_S_UNSUPP, any other VIRTIO_BLK_S_IOERR.
-pub trait Disk: Send {
+pub trait Disk: Clone + Send + 'static {
     /// What the guest reads as the disk's serial number, at most 20 bytes of ASCII.
     fn id(&self) -> &'static str;
 
     /// virtio-blk feature bits that depend on the disk.
     fn features(&self) -> u64;
 
-    /// Size in bytes, a multiple of 512; never shrinks.
+    /// Size in bytes, a multiple of 512.
     fn capacity(&self) -> u64;
 
     /// Fills `into` from `offset`.

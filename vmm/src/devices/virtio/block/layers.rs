@@ -6,6 +6,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
     io,
+    sync::Arc,
 };
 use virtio_bindings::virtio_blk::VIRTIO_BLK_F_RO;
 
@@ -16,8 +17,9 @@ const MAX_CAPACITY_BYTES: u64 = 1 << 46;
 /// Offsets and lengths are multiples of this, so that no block of a layer straddles two extents.
 const EXTENT_ALIGN_BYTES: u64 = 4096;
 
+#[derive(Clone)]
 struct Extent {
-    file: File,
+    file: Arc<File>,
     /// First byte in the file.
     offset: u64,
     /// First byte on the disk.
@@ -26,8 +28,12 @@ struct Extent {
 }
 
 /// A disk of file extents that never shrinks.
-#[derive(Default)]
-pub struct Layers {
+#[derive(Clone, Default)]
+pub struct Layers(Arc<Table>);
+
+/// Copied by whoever changes it while a request is served from it; that request's files stay open until it is done.
+#[derive(Clone, Default)]
+struct Table {
     /// In order of the disk.
     extents: Vec<Extent>,
     /// Places of released extents: first byte, bytes. No two of them touch.
@@ -101,7 +107,7 @@ impl Layers {
     }
 
     pub(super) fn check_count(&self, more: usize) -> Result<(), AppendError> {
-        let count = self.extents.len() + more;
+        let count = self.0.extents.len() + more;
         if count > MAX_EXTENTS {
             Err(AppendError::TooMany(count))
         } else {
@@ -112,7 +118,7 @@ impl Layers {
     /// Appends extents (file, byte offset, bytes), all or none: each in the first place of released ones that it fits in, or at the end.
     pub(super) fn append(&mut self, extents: Vec<(File, u64, u64)>) -> Result<Appended, AppendError> {
         self.check_count(extents.len())?;
-        let (mut capacity, mut gaps) = (self.capacity, self.gaps.clone());
+        let (mut capacity, mut gaps) = (self.0.capacity, self.0.gaps.clone());
         let mut added = Vec::with_capacity(extents.len());
         for (index, (file, offset, length)) in extents.into_iter().enumerate() {
             check(index, &file, offset, length)?;
@@ -124,16 +130,17 @@ impl Layers {
                     .ok_or(AppendError::TooLarge)?;
             }
             added.push(Extent {
-                file,
+                file: Arc::new(file),
                 offset,
                 start,
                 length,
             });
         }
         let first_sectors = added.iter().map(|e| e.start / SECTOR_BYTES).collect();
-        self.extents.extend(added);
-        self.extents.sort_unstable_by_key(|extent| extent.start);
-        (self.capacity, self.gaps) = (capacity, gaps);
+        let table = Arc::make_mut(&mut self.0);
+        table.extents.extend(added);
+        table.extents.sort_unstable_by_key(|extent| extent.start);
+        (table.capacity, table.gaps) = (capacity, gaps);
         Ok(Appended {
             first_sectors,
             capacity: capacity / SECTOR_BYTES,
@@ -147,14 +154,15 @@ impl Layers {
         for sector in first_sectors {
             let start = sector
                 .checked_mul(SECTOR_BYTES)
-                .filter(|start| self.extents.binary_search_by_key(start, |extent| extent.start).is_ok())
+                .filter(|start| self.0.extents.binary_search_by_key(start, |extent| extent.start).is_ok())
                 .ok_or(ReleaseError::Unknown(*sector))?;
             if !starts.insert(start) {
                 return Err(ReleaseError::Twice(*sector));
             }
         }
-        for extent in self.extents.extract_if(.., |extent| starts.contains(&extent.start)) {
-            add_gap(&mut self.gaps, extent.start, extent.length);
+        let table = Arc::make_mut(&mut self.0);
+        for extent in table.extents.extract_if(.., |extent| starts.contains(&extent.start)) {
+            add_gap(&mut table.gaps, extent.start, extent.length);
         }
         Ok(())
     }
@@ -213,14 +221,15 @@ impl Disk for Layers {
     }
 
     fn capacity(&self) -> u64 {
-        self.capacity
+        self.0.capacity
     }
 
     fn read(&self, offset: u64, mut into: Buffers<'_>) -> io::Result<()> {
         // The first extent that does not end at or before `offset`.
-        let first = self.extents.partition_point(|e| e.start + e.length <= offset);
+        let extents = &self.0.extents;
+        let first = extents.partition_point(|e| e.start + e.length <= offset);
         let mut position = offset;
-        for extent in &self.extents[first..] {
+        for extent in &extents[first..] {
             if into.is_empty() {
                 break;
             }

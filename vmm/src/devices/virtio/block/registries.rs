@@ -2,15 +2,16 @@
 
 use super::{disk::Disk, file_io, request::SECTOR_BYTES};
 use crate::devices::virtio::Buffers;
-use std::{fs::File, io};
+use std::{fs::File, io, sync::Arc};
 use virtio_bindings::virtio_blk::VIRTIO_BLK_F_RO;
 
 /// Serial number by which a guest knows the disk; that of Contrast, whose format it has.
 const ID: &str = "imagepuller";
 
 /// A disk in one file.
+#[derive(Clone)]
 pub struct Registries {
-    file: File,
+    file: Arc<File>,
     capacity: u64,
 }
 
@@ -33,7 +34,10 @@ impl Registries {
         if !metadata.is_file() || capacity == 0 || !capacity.is_multiple_of(SECTOR_BYTES) {
             return Err(RegistriesError::Length(capacity));
         }
-        Ok(Self { file, capacity })
+        Ok(Self {
+            file: Arc::new(file),
+            capacity,
+        })
     }
 }
 

@@ -3,15 +3,16 @@
 use super::{disk::Disk, file_io};
 use crate::devices::virtio::Buffers;
 use nix::fcntl::{FallocateFlags, fallocate};
-use std::{fs::File, io};
+use std::{fs::File, io, sync::Arc};
 use virtio_bindings::virtio_blk::{VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_WRITE_ZEROES};
 
 /// The file's size is a multiple of this.
 const SIZE_ALIGN_BYTES: u64 = 4096;
 
 /// A disk in one file.
+#[derive(Clone)]
 pub struct Scratch {
-    file: File,
+    file: Arc<File>,
     capacity: u64,
 }
 
@@ -34,7 +35,10 @@ impl Scratch {
         if !metadata.is_file() || capacity == 0 || !capacity.is_multiple_of(SIZE_ALIGN_BYTES) {
             return Err(ScratchError::Length(capacity));
         }
-        Ok(Self { file, capacity })
+        Ok(Self {
+            file: Arc::new(file),
+            capacity,
+        })
     }
 
     /// The one use of `fallocate` that the filter allows: any other mode could take room beyond the file's end.
@@ -44,7 +48,7 @@ impl Scratch {
         }
         let signed = |n: u64| libc::off_t::try_from(n).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
         Ok(fallocate(
-            &self.file,
+            &*self.file,
             FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE,
             signed(offset)?,
             signed(length)?,

@@ -15,6 +15,7 @@ use std::{
 use vm_memory::{Bytes, GuestAddress};
 
 mod released;
+mod volumes;
 
 const IN: u32 = 0;
 const OUT: u32 = 1;
