@@ -32,6 +32,9 @@ use network::PodNetwork;
 use nix::sys::statvfs::statvfs;
 use pod_network::{Loopback, NetworkError};
 use pulled::Pulled;
+#[cfg(test)]
+pub use rootfs::VmLayers;
+#[cfg(not(test))]
 use rootfs::VmLayers;
 use shim_state::SandboxDir;
 use std::{

@@ -248,6 +248,14 @@ impl Vm {
         self.control.append(files, extents).await
     }
 
+    /// Takes extents of the layer disk back, by their first sectors, in messages of which each is done or not.
+    ///
+    /// # Errors
+    /// When the VMM refuses or has ended.
+    pub async fn release(&self, first_sectors: Vec<u64>) -> Result<(), ControlError> {
+        self.control.release(first_sectors).await
+    }
+
     /// Gives the network device its TAP.
     ///
     /// # Errors

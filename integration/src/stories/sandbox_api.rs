@@ -65,7 +65,8 @@ fn direct(lab: &Lab) -> Result<()> {
     let called = tokio.block_on(calls(&action(&bundle, "start")?, &bundle));
     // Also after a failure, so that the next story has its machine for itself.
     let deleted = action(&bundle, "delete");
-    Ended::of(&["umount", NETNS])?.exits_with(0)?;
+    // The shim may be about to end.
+    Ended::of(&["umount", "--lazy", NETNS])?.exits_with(0)?;
     fs::remove_file(NETNS).context("cannot remove the place of the namespace")?;
     fs::remove_dir_all(&bundle).context("cannot remove the bundle")?;
     called?;

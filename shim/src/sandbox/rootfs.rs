@@ -1,7 +1,11 @@
 //! Root file systems of the containers of one VM, and the layers that they share: each once per VM.
 //!
+//! A layer that no container uses stays on the disk, since pods restart containers of the same images ([`places`]).
+//!
 //! Locks: `places` orders what is appended to the layer disk, and each layer has a lock of its own for its mount. Nothing
 //! holds a lock while a container is shut down, so a container that is slow to die delays no other container.
+
+mod places;
 
 use super::{agent_call, pulled::RootHash};
 use crate::{
@@ -10,8 +14,9 @@ use crate::{
     vm::{ControlError, Vm},
 };
 use agent_protocol::{MountLayerRequest, MountOverlayRequest, ShutdownContainerRequest, UnmountLayerRequest, UnmountOverlayRequest};
-use std::{collections::HashMap, future::Future, sync::Arc};
-use tokio::sync::Mutex;
+use places::Places;
+use std::{future::Future, sync::Arc};
+use tokio::{sync::Mutex, time::Instant};
 
 /// What tells layers of the disk apart: the digest of the blob, and the root hash. A root hash is a converter's word, so that of one image's layer
 /// must not lead to another's.
@@ -36,16 +41,6 @@ pub struct VmLayers {
     places: Mutex<Places>,
 }
 
-/// A layer keeps its slot for the VM's life, so that one that is mounted again needs no new one.
-#[derive(Default)]
-struct Places {
-    attached: HashMap<LayerKey, Arc<Layer>>,
-    /// The guest finds them by their root hashes alone.
-    pulled: HashMap<RootHash, Arc<Layer>>,
-    /// Slots that were given away, those of forgotten layers included. Both kinds share the guest's slots.
-    slots: u32,
-}
-
 /// A layer with its slot in the guest.
 pub struct Layer {
     slot: u32,
@@ -63,6 +58,8 @@ enum Place {
         first_sector: u64,
         data_blocks: u64,
         total_blocks: u64,
+        /// Of the disk.
+        bytes: u64,
     },
     /// Its own scratch.
     Pulled,
@@ -75,6 +72,8 @@ struct Mount {
     users: usize,
     /// The guest may still have it mounted: a mount was not answered, or an unmount failed.
     uncertain: bool,
+    /// When the last container that used it was gone.
+    unused_since: Option<Instant>,
 }
 
 /// The root file system of a container, mounted in the guest.
@@ -160,9 +159,17 @@ impl Rootfs {
 }
 
 impl VmLayers {
+    /// Layers of a VM whose disk has room for fewer.
+    #[cfg(test)]
+    pub fn with_room(layers: usize, bytes: u64) -> Self {
+        Self {
+            places: Mutex::new(Places::with_room(layers, bytes)),
+        }
+    }
+
     /// Forgets layers whose files are damaged: what is made anew gets a new place. Containers that have one mounted keep it.
     pub async fn forget(&self, blobs: &[Digest]) {
-        self.places.lock().await.attached.retain(|(blob, _), _| !blobs.contains(blob));
+        self.places.lock().await.forget(|(blob, _)| blobs.contains(blob));
     }
 
     /// The pulled layers with these root hashes, in their order.
@@ -174,11 +181,21 @@ impl VmLayers {
     /// Appends each layer that is new to the layer disk; returns all of `layers` in their order.
     async fn attach(&self, vm: &Vm, layers: &[CachedLayer]) -> Result<Vec<Arc<Layer>>, Error> {
         let mut places = self.places.lock().await;
+        // What is about to be mounted keeps its place.
+        let _wanted: Vec<_> = layers.iter().filter_map(|layer| places.get(&key(layer))).collect();
         let mut new: Vec<&CachedLayer> = Vec::new();
         for layer in layers {
-            if !places.attached.contains_key(&key(layer)) && !new.iter().any(|n| key(n) == key(layer)) {
+            if places.get(&key(layer)).is_none() && !new.iter().any(|n| key(n) == key(layer)) {
                 new.push(layer);
             }
+        }
+        let bytes = new.iter().fold(0, |sum: u64, layer| sum.saturating_add(layer.bytes()));
+        let released = places.make_room(new.len(), bytes);
+        if !released.is_empty()
+            && let Err(error) = vm.release(released).await
+        {
+            // The VMM keeps their files, and nothing names their places any more.
+            log::warn!("cannot release layers: {error}");
         }
         if !new.is_empty() {
             let files: Result<Vec<_>, _> = new.iter().map(|layer| Ok((layer.file.try_clone()?, layer.bytes()))).collect();
@@ -190,47 +207,16 @@ impl VmLayers {
                     first_sector,
                     data_blocks: layer.data_blocks,
                     total_blocks: layer.total_blocks,
+                    bytes: layer.bytes(),
                 };
-                let attached = places.layer(layer.root_hash, place);
-                log::info!("layer {} is slot {}, sector {first_sector}", layer.diff_id, attached.slot);
-                places.attached.insert(key(layer), attached);
+                let slot = places.add(key(layer), place);
+                log::info!("layer {} is slot {slot}, sector {first_sector}", layer.diff_id);
             }
         }
         layers
             .iter()
-            .map(|layer| {
-                places
-                    .attached
-                    .get(&key(layer))
-                    .cloned()
-                    .ok_or(Error::Control(ControlError::Unexpected))
-            })
+            .map(|layer| places.get(&key(layer)).ok_or(Error::Control(ControlError::Unexpected)))
             .collect()
-    }
-}
-
-impl Places {
-    /// A layer in the next slot.
-    fn layer(&mut self, root_hash: RootHash, place: Place) -> Arc<Layer> {
-        let slot = self.slots;
-        self.slots += 1;
-        Arc::new(Layer {
-            slot,
-            root_hash,
-            place,
-            mount: Mutex::default(),
-        })
-    }
-
-    /// The layer that the guest pulled with this root hash.
-    fn pulled(&mut self, root: RootHash) -> Arc<Layer> {
-        if let Some(known) = self.pulled.get(&root) {
-            return known.clone();
-        }
-        let layer = self.layer(root, Place::Pulled);
-        log::info!("pulled layer {} is slot {}", hex::encode(root), layer.slot);
-        self.pulled.insert(root, layer.clone());
-        layer
     }
 }
 
@@ -286,6 +272,7 @@ impl Layer {
         let mut mount = self.mount.lock().await;
         mount.users = mount.users.saturating_sub(1);
         if mount.users == 0 {
+            mount.unused_since = Some(Instant::now());
             self.unmount_in_guest(vm, &mut mount).await;
         }
     }
@@ -317,25 +304,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pulled_and_attached_layers_share_no_slot_and_each_keeps_its_own() {
-        let mut places = Places::default();
-        let attached = |places: &mut Places, root| {
-            let place = Place::Attached {
-                diff_id: Digest::of(b"tar"),
-                first_sector: 8,
-                data_blocks: 3,
-                total_blocks: 5,
-            };
-            places.layer([root; 32], place)
+    fn the_guest_finds_a_layer_by_its_place_or_by_its_root_hash() {
+        let layer = |place| Layer {
+            slot: 7,
+            root_hash: [1; 32],
+            place,
+            mount: Mutex::default(),
         };
-        // The guest may have pulled what the host has attached: both can be mounted.
-        let first = attached(&mut places, 1);
-        let pulled = places.pulled([1; 32]);
-        let last = attached(&mut places, 2);
-        assert_eq!((first.slot, pulled.slot, last.slot), (0, 1, 2));
-        assert_eq!(places.pulled([1; 32]).slot, 1);
-        assert_eq!(places.pulled([3; 32]).slot, 3);
-        let (of_disk, of_guest) = (first.request(), pulled.request());
+        let of_disk = layer(Place::Attached {
+            diff_id: Digest::of(b"tar"),
+            first_sector: 8,
+            data_blocks: 3,
+            total_blocks: 5,
+            bytes: 5 << 12,
+        });
+        let (of_disk, of_guest) = (of_disk.request(), layer(Place::Pulled).request());
         assert_eq!(
             (of_disk.pulled, of_disk.first_sector, of_disk.data_blocks, of_disk.total_blocks),
             (false, 8, 3, 5)
@@ -344,6 +327,6 @@ mod tests {
             (of_guest.pulled, of_guest.first_sector, of_guest.data_blocks, of_guest.total_blocks),
             (true, 0, 0, 0)
         );
-        assert_eq!((of_guest.slot, &of_guest.root_hash[..]), (1, &[1; 32][..]));
+        assert_eq!((of_guest.slot, &of_guest.root_hash[..]), (7, &[1; 32][..]));
     }
 }

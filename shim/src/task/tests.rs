@@ -1,5 +1,6 @@
 //! Every call in every state, with a sleeping process as the VMM and an agent that a test controls.
 
+mod layers;
 mod pulled;
 mod world;
 

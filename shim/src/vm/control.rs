@@ -44,6 +44,22 @@ impl Control {
         tokio::task::spawn_blocking(work).await.unwrap_or(Err(ControlError::Unexpected))
     }
 
+    /// Releases the extents that begin at these sectors.
+    pub async fn release(&self, first_sectors: Vec<u64>) -> Result<(), ControlError> {
+        let path = self.0.clone();
+        let work = move || {
+            let client = Client::connect(&path)?;
+            for sectors in first_sectors.chunks(EXTENTS_PER_MESSAGE) {
+                match client.ask(&Request::ReleaseExtents(sectors.to_vec()), &[] as &[File])? {
+                    Reply::Done => (),
+                    _ => return Err(ControlError::Unexpected),
+                }
+            }
+            Ok(())
+        };
+        tokio::task::spawn_blocking(work).await.unwrap_or(Err(ControlError::Unexpected))
+    }
+
     /// Gives the network device its TAP.
     pub async fn attach_tap(&self, tap: File) -> Result<(), ControlError> {
         let path = self.0.clone();
