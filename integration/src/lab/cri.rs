@@ -32,6 +32,8 @@ use tonic::{Code, transport::Channel};
 /// Time limit of a call in an emulated machine; a VM may boot within it.
 const CALL_DEADLINE: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(100);
+/// Lines of containerd's log that a story shows when it fails.
+const SHOWN_LINES: usize = 40;
 
 /// The answer of a call, or the CRI's code and text.
 pub type Answer<T> = std::result::Result<T, tonic::Status>;
@@ -124,6 +126,13 @@ impl Cri {
     /// What the story's containerd has logged.
     pub fn log(&self) -> String {
         self.node.log()
+    }
+
+    /// Prints the end of that, for a story that has failed.
+    pub fn show_log(&self) {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        println!("{}", lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n"));
     }
 }
 

@@ -90,7 +90,7 @@ const fn pod(name: &'static str, about: &'static str, runtimes: &'static [crate:
 /// A server in an emulated machine is up within this time.
 const SERVES_WITHIN: Duration = Duration::from_secs(60);
 /// Does nothing until it is told to end.
-const IDLE: &[&str] = &["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 1000 & wait; done"];
+pub const IDLE: &[&str] = &["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 1000 & wait; done"];
 
 /// A container that does nothing.
 pub fn idle(name: &str) -> PodContainer {
@@ -102,9 +102,7 @@ fn with_cri(lab: &Lab, images: &[&str], story: impl FnOnce(&Cri) -> Result<()>) 
     let cri = Cri::start(lab.runtime(), &[&[BUSYBOX], images].concat())?;
     let result = story(&cri);
     if result.is_err() {
-        let log = cri.log();
-        let lines: Vec<&str> = log.lines().collect();
-        println!("{}", lines[lines.len().saturating_sub(40)..].join("\n"));
+        cri.show_log();
     }
     result?;
     drop(cri);

@@ -7,7 +7,7 @@ use crate::{
         registry::{PASSWORD, Registry},
     },
     stories::{
-        pods::denied,
+        pods::{IDLE, denied},
         story::{Machines, OURS, Story},
     },
     testbed::images::{BUSYBOX, BUSYBOX_CHANGED, file_name},
@@ -39,7 +39,6 @@ const PULL: &str = "io.casemate.pull";
 const KNOWN_WITHIN: Duration = Duration::from_secs(60);
 /// A pull from a registry that is down has failed within this time in an emulated machine; the puller gives it half a minute.
 const FAILS_WITHIN: Duration = Duration::from_secs(80);
-const IDLE: &[&str] = &["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 1000 & wait; done"];
 
 fn run(lab: &Lab) -> Result<()> {
     let mut registry = Registry::reached_at(GATEWAY, PORT, &std::env::temp_dir())?;
@@ -49,9 +48,7 @@ fn run(lab: &Lab) -> Result<()> {
     let result = pulled(lab, &cri, &mut registry);
     std::fs::remove_file(REGISTRIES).context("cannot remove the registries' configuration")?;
     if result.is_err() {
-        let log = cri.log();
-        let lines: Vec<&str> = log.lines().collect();
-        println!("{}", lines[lines.len().saturating_sub(40)..].join("\n"));
+        cri.show_log();
     }
     result?;
     drop(cri);

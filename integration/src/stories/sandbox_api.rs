@@ -189,7 +189,7 @@ fn by_cri(lab: &Lab) -> Result<()> {
     let cri = Cri::start_as(SANDBOX_API, &[BUSYBOX, REDIS])?;
     let result = with_pod(&cri, Pod::new("by-api").under(&policy));
     if result.is_err() {
-        println!("{}", cri.log());
+        cri.show_log();
     }
     drop(cri);
     result?;
